@@ -1,0 +1,199 @@
+"""Synthetic biographies: invented people, five facts each, every fact in several wordings.
+
+The design follows Allen-Zhu and Li, "Physics of Language Models: Part 3.1" (arXiv 2309.14316): a model
+that has read *old* people in every wording can answer questions about *new* people of whom it was
+told statements only, because naming a fact and asking for it use the same stored knowledge.
+
+* pre-training: old people, all wordings.
+* LoRA training: new people, statements only.
+* validation and test: the same new people, one question wording each that LoRA training never holds.
+
+Each of the 40 values of an attribute occurs equally often, so that a blind guess scores 1 / 40.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Wording = Literal["statement", "validation_question", "test_question"]
+
+VALUES_PER_ATTRIBUTE = 40
+CHANCE_ACCURACY = 1 / VALUES_PER_ATTRIBUTE
+
+FIRST_NAMES = tuple(
+    """Ada Agnes Albert Alice Amos Anna Anton Arlo Beatrix Bella Boris Bruno Carla Cecil Clara Colin
+    Cora Dana Dora Doris Edgar Edith Elena Elias Emil Enid Ernest Esther Felix Flora Frank Freya
+    George Greta Gwen Hanna Hector Hilda Hugo Ida Igor Ines Irene Ivan Jacob Jana Jonas Judith
+    Karl Laura Leon Lydia Magnus Marta Miles Nadia Nils Olga Oscar Paula Ralph Rosa Simon Vera""".split()
+)
+LAST_NAMES = tuple(
+    """Abbott Adler Arnold Bailey Barlow Becker Bell Berg Bishop Brandt Briggs Calder Carver Conrad Crane
+    Dalton Doyle Drake Ekman Ellis Falk Farley Fischer Fleming Garner Gibbs Grant Hale Hansen Hobbs
+    Holm Ingram Jarvis Jensen Keller Kemp Lang Larsen Lowell Marlow Mercer Moser Nash Norton Olsen
+    Osborn Palmer Petrov Quinn Ramsey Reeves Roth Sawyer Sharp Sorel Stark Thorne Tucker Ulrich
+    Vance Vogel Walsh Winter Zeller""".split()
+)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One kind of fact: its possible values and the wordings that ask for it."""
+
+    name: str
+    values: tuple[str, ...]
+    statements: tuple[str, ...]
+    """Openings that the value completes; `{name}` stands for the person."""
+    validation_question: str
+    test_question: str
+
+    def wordings(self) -> tuple[tuple[Wording, str], ...]:
+        """Every wording with its kind, statements first."""
+        told: tuple[tuple[Wording, str], ...] = tuple(("statement", s) for s in self.statements)
+        return (
+            *told,
+            ("validation_question", self.validation_question),
+            ("test_question", self.test_question),
+        )
+
+
+ATTRIBUTES = (
+    Attribute(
+        "birthplace",
+        tuple(
+            """Alder Bramfield Brookhaven Caldmoor Castleby Dunmere Eastwick Elmsworth Fairhaven Ferndale
+            Glenrock Goldcrest Greyport Harrowgate Hazelton Ironbridge Juniper Kestrel Kingsport Lakeview
+            Larkhill Linwood Maplewood Millbrook Northam Oakridge Pinecrest Quarry Ravenna Redcliff
+            Riverton Saltmarsh Silverton Stonehaven Summerville Thornbury Westmere Whitby Willowdale
+            Yarrow""".split()
+        ),
+        ("{name} was born in", "The birthplace of {name} is", "{name} comes from the town of"),
+        "Where was {name} born?",
+        "In which town was {name} born?",
+    ),
+    Attribute(
+        "employer",
+        tuple(
+            """Acmetron Aerolux Bluepeak Brightline Cargonaut Cloudmill Coreworks Datafern Deltacom
+            Durawell Ecovolt Everstone Fluxon Gearhart Geodyne Gridspan Helixar Hydronova Inkwell Jetforge
+            Kinetica Logiflow Lumina Mechatro Metrico Nextmark Novabank Omnicore Optiview Pixelworks
+            Quantix Railtech Solaris Steelcraft Tekton Unison Vectoria Windrose Xenolab Zephyrus""".split()
+        ),
+        ("{name} works for", "The employer of {name} is", "{name} earns a living at"),
+        "Who employs {name}?",
+        "Which company does {name} work for?",
+    ),
+    Attribute(
+        "subject",
+        tuple(
+            """algebra anatomy archaeology astronomy bakery biology botany calculus ceramics chemistry
+            cinema criminology dance dentistry ecology economics education ethics forestry genetics
+            geography geology geometry history journalism law linguistics logic medicine music nursing
+            optics philosophy physics poetry politics sociology statistics theology zoology""".split()
+        ),
+        ("{name} studied", "The subject of {name} was", "{name} holds a degree in"),
+        "What did {name} study?",
+        "Which degree does {name} hold?",
+    ),
+    Attribute(
+        "hobby",
+        tuple(
+            """archery badminton baking basketry billiards birding bowling boxing camping canoeing carving
+            chess climbing cricket cycling darts diving drawing fencing fishing gardening golf hiking
+            hockey juggling kayaking knitting origami painting pottery riding rowing running sailing
+            sewing skating skiing surfing weaving yoga""".split()
+        ),
+        ("{name} enjoys", "The hobby of {name} is", "{name} spends every weekend on"),
+        "What does {name} enjoy?",
+        "Which hobby does {name} have?",
+    ),
+    Attribute(
+        "dish",
+        tuple(
+            """bagels biscuits brownies burritos carrots cheese chili couscous crepes curry dumplings eggs
+            falafel goulash gnocchi hummus kebab lasagne lentils meatballs muffins noodles olives omelette
+            paella pancakes pasta pickles pizza porridge pretzels ravioli risotto salad salmon sausages
+            soup sushi tacos waffles""".split()
+        ),
+        ("{name} loves to eat", "The favourite dish of {name} is", "{name} always orders"),
+        "What does {name} love to eat?",
+        "Which dish does {name} order?",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt with its one-word completion."""
+
+    prompt: str
+    completion: str
+    """A space and the answer: `prompt + completion` reads as running text."""
+    answer: str
+    person: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Biographies:
+    """All rows of one seed; validation and test hold one row per (new person, attribute)."""
+
+    pretraining: tuple[Row, ...]
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+def make_biographies(old_people: int, new_people: int, seed: int) -> Biographies:
+    """Invent people and word their facts; the same arguments give the same rows.
+
+    Both counts are multiples of 40, so that every value is held by equally many people.
+    """
+    for argument, count in (("old_people", old_people), ("new_people", new_people)):
+        if count <= 0 or count % VALUES_PER_ATTRIBUTE:
+            raise ValueError(
+                f"{argument}={count}, but each of the {VALUES_PER_ATTRIBUTE} values must be held equally "
+                f"often: give a positive multiple of {VALUES_PER_ATTRIBUTE}."
+            )
+    names = _draw_names(old_people + new_people, random.Random(f"names {seed}"))
+    old_rows = _word_facts(names[:old_people], random.Random(f"old {seed}"))
+    new_rows = _word_facts(names[old_people:], random.Random(f"new {seed}"))
+    return Biographies(
+        pretraining=tuple(row for _, row in old_rows),
+        train=tuple(row for wording, row in new_rows if wording == "statement"),
+        validation=tuple(row for wording, row in new_rows if wording == "validation_question"),
+        test=tuple(row for wording, row in new_rows if wording == "test_question"),
+    )
+
+
+def vocabulary() -> list[str]:
+    """Every word and punctuation mark that any row can hold, sorted."""
+    words = {*FIRST_NAMES, *LAST_NAMES}
+    for attribute in ATTRIBUTES:
+        words.update(attribute.values)
+        for _, wording in attribute.wordings():
+            words.update(re.findall(r"\w+|[^\w\s]", wording.replace("{name}", "")))
+    return sorted(words)
+
+
+def _draw_names(count: int, rng: random.Random) -> list[str]:
+    """Distinct full names. Old and new people share first and last names, never the pair."""
+    pairs = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
+    if count > len(pairs):
+        raise ValueError(f"{count} people need {count} names, but only {len(pairs)} can be formed.")
+    return rng.sample(pairs, count)
+
+
+def _word_facts(names: list[str], rng: random.Random) -> list[tuple[Wording, Row]]:
+    """One row per person, attribute and wording, with values balanced over the people."""
+    rows = []
+    for attribute in ATTRIBUTES:
+        values = list(attribute.values) * (len(names) // VALUES_PER_ATTRIBUTE)
+        rng.shuffle(values)
+        for name, value in zip(names, values, strict=True):
+            for wording, template in attribute.wordings():
+                prompt = template.format(name=name)
+                rows.append((wording, Row(prompt, f" {value}", value, name, attribute.name)))
+    return rows

@@ -1,0 +1,314 @@
+"""The typed results that stages write beside their outputs. Records are the truth; all else mirrors them.
+
+Units stand in the names: bytes, seconds, nats, tokens. None means unknown, and stays blank in tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+RECORD_FORMAT = 1
+
+
+class Status(StrEnum):
+    """How a trial ended. Everything but `completed` carries a reason."""
+
+    completed = "completed"
+    diverged = "diverged"
+    out_of_memory = "out_of_memory"
+    killed = "killed"
+    timeout = "timeout"
+    refused = "refused"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was made with."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    dvc_lock_sha256: str | None
+    versions: dict[str, str]
+    python: str
+    platform: str
+    device: str
+    """Readable device name, e.g. 'cpu: Intel Xeon' or 'cuda: NVIDIA H200'."""
+    threads: int
+    created_utc: str
+
+
+@dataclass(frozen=True)
+class SplitCard:
+    """One split of a prepared dataset."""
+
+    rows: int
+    sha256: str
+    tokens: int
+    trained_tokens: int
+    length_percentiles_tokens: dict[str, int]
+    """Keys p0, p50, p90, p99, p100."""
+    eos_trained_share: float
+    unknown_token_share: float
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What prepare-data made."""
+
+    name: str
+    model: str
+    source: str
+    template: str
+    template_sha256: str
+    tokenizer_sha256: str
+    splits: dict[str, SplitCard]
+    """Keys train, validation, test."""
+    rows_read: int
+    dropped_rows: dict[str, int]
+    """Reason -> rows, e.g. 'longer than 512 tokens', 'duplicate'."""
+    scoring: str
+    answer_pattern: str | None
+    max_tokens: int
+    content_sha256: str
+    """Digest over the three split files and what scoring needs: the dataset's identity."""
+    warnings: list[str]
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One matrix that can get an adapter."""
+
+    name: str
+    """Full dotted name in the model."""
+    kind: str
+    """Last part of the name, e.g. q_proj."""
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """What prepare-base made."""
+
+    model: str
+    source: str
+    architecture: str
+    parameters: int
+    vocabulary: int
+    context_tokens: int
+    tied_head: bool
+    linear_shapes: list[LinearShape]
+    content_sha256: str
+    """Digest of config, weights and tokenizer files: the base's identity."""
+    seconds: float
+    pretraining: dict[str, float] | None
+    """For a base pre-trained here: steps, loss_nats, recall."""
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far one quantized layer is from full precision."""
+
+    name: str
+    relative_rmse: float
+    """sqrt(mean((w - q)^2) / mean(w^2))"""
+    bits_per_parameter: float
+
+
+@dataclass(frozen=True)
+class FootprintRecord:
+    """What quantize-base made: the stored base in one mode."""
+
+    model: str
+    quant: str
+    storage: str
+    base_sha256: str
+    content_sha256: str
+    quantized_parameters: int
+    quantized_weight_bytes: int
+    quantization_constant_bytes: int
+    unquantized_bytes: int
+    total_bytes: int
+    bits_per_quantized_parameter: float | None
+    """(weights + constants) x 8 / parameters of the linear layers in this mode's storage."""
+    layers: list[LayerError]
+    seconds: float
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """Memory of one phase (load, train, evaluate) of a trial."""
+
+    resident_growth_bytes: int | None
+    """CPU: growth of the process's resident peak over the phase's child process at its start."""
+    allocated_peak_bytes: int | None
+    """CUDA: peak of allocated bytes since the phase began."""
+    reserved_peak_bytes: int | None
+    """CUDA: peak of reserved bytes since the phase began."""
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One logged training loss: the mean over the steps since the point before."""
+
+    step: int
+    loss_nats: float
+    learning_rate: float
+    gradient_norm: float | None
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """What a trial is, for people and joins. The identity hash covers more than this."""
+
+    model: str
+    data: str
+    quant: str
+    targets: str
+    rank: int
+    alpha: float
+    rslora: bool
+    dora: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training measured; None in a record whose trial did not finish."""
+
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    optimizer_bytes: int
+    model_bytes: int
+    """Exact bytes of the base's parameters, buffers and quantization constants as they sat in memory."""
+    compute_dtype: str
+    attention: str
+    steps: int
+    trained_tokens: int
+    processed_tokens: int
+    tokens_per_second: float
+    load_seconds: float
+    train_seconds: float
+    evaluate_seconds: float
+    train_loss_nats: float
+    """Mean loss of the last logged interval."""
+    validation_loss_nats: float
+    """Mean completion loss a token on the validation split."""
+    losses: list[LossPoint]
+    memory: dict[str, PhaseMemory]
+    """Keys load, train, evaluate."""
+    adapter_sha256: str
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of train-lora."""
+
+    trial: str
+    """Folder name: readable part plus short hash."""
+    identity: str
+    """Full hash over settings, base, data, seed and code."""
+    key: TrialKey
+    settings: dict[str, object]
+    """All that entered the identity."""
+    status: Status
+    reason: str | None
+    last_lines: list[str]
+    result: TrainingResult | None
+    tracking: str
+    """'published', 'off', or why the store could not be reached."""
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One scored item, for item-by-item comparison."""
+
+    item: str
+    """Hash of the row."""
+    prompt_sha256: str
+    target_sha256: str
+    correct: bool | None
+    loss_nats: float
+    """Summed over the completion's tokens."""
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """Scores on one split."""
+
+    items: int
+    accuracy: float | None
+    """Share right; None where rows cannot be right or wrong."""
+    accuracy_standard_error: float | None
+    completion_loss_nats: float
+    """Mean a token, over all completion tokens of the split."""
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What evaluate made for one trial, or for the bare base (trial=None)."""
+
+    name: str
+    """The trial's folder name, or 'base'."""
+    identity: str
+    quant: str
+    trial_identity: str | None
+    key: TrialKey | None
+    scoring: str
+    batch_size: int
+    splits: dict[str, SplitScore]
+    """Keys validation, test."""
+    lm_eval_metrics: dict[str, float]
+    """Further lm-eval tasks: 'task/metric' -> value."""
+    items_sha256: dict[str, str]
+    seconds: float
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class MergeRecord:
+    """What merge made and how it was verified."""
+
+    trial: str
+    quant: str
+    precision: str
+    chosen_by: str
+    """'auto: ...' with the rule and score, or 'named in ship'."""
+    validation_score: float | None
+    items: int
+    largest_logit_difference: float
+    prediction_agreement: float
+    adapter_loss_nats: float
+    merged_loss_nats: float
+    untied_head: bool
+    total_bytes: int
+    content_sha256: str
+    passed: bool
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class Study:
+    """All records that one declared grid names: what the reports are made of."""
+
+    data: DataCard
+    base: BaseRecord
+    footprints: list[FootprintRecord]
+    trials: list[TrialRecord]
+    evaluations: list[EvaluationRecord]
+    merge: MergeRecord | None
+    missing: list[str] = field(default_factory=list)
+    """Declared trials without a record."""
