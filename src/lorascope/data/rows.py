@@ -1,0 +1,69 @@
+"""The prepared row: what training, evaluation and merging read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lorascope.errors import DataError
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of rendered text, trained on or only read."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """One sample, rendered. All special tokens stand in the text as their literal strings, so that
+    tokenizing with `add_special_tokens=False` gives training and evaluation the same tokens."""
+
+    item: str
+    """Hash of the source conversation: the row's identity across splits and runs."""
+    segments: list[Segment]
+    """The whole sample for training; the last one is trained and ends with the end-of-text token."""
+    prompt: str
+    """For evaluation: all text before the last completion, without trailing whitespace."""
+    completion: str
+    """For evaluation: the last completion as trained, the end-of-text token included."""
+    choices: list[str] | None = None
+    """For scoring=choices: rendered completions without end-of-text."""
+    answer: str | None = None
+    """For scoring=answer: what a generation must match; for scoring=choices: the right choice."""
+
+    @property
+    def text(self) -> str:
+        """The whole rendered sample."""
+        return "".join(segment.text for segment in self.segments)
+
+
+def write_rows(path: Path, rows: list[PreparedRow]) -> None:
+    """Write rows as JSON lines, keys sorted, so that equal rows give equal bytes."""
+    lines = [json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[PreparedRow]:
+    """Read what `write_rows` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no prepared split here. Run `lorascope prepare-data` first.")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            segments = [Segment(**segment) for segment in values.pop("segments")]
+            rows.append(PreparedRow(segments=segments, **values))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path}, line {number}: damaged ({error}). Delete the folder and run "
+                "`lorascope prepare-data` again."
+            ) from error
+    return rows

@@ -1,0 +1,74 @@
+"""Where everything lies: the only place that knows paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.errors import LorascopeError
+
+RECORD = "record.json"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one project."""
+
+    root: Path
+
+    @property
+    def conf(self) -> Path:
+        return self.root / "conf"
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def private(self) -> Path:
+        """Locks and logs that nobody reads back."""
+        return self.root / ".lorascope"
+
+    def data(self, model: str, data: str) -> Path:
+        """Prepared rows: they carry the model's chat template and special tokens."""
+        return self.root / "data" / data / model
+
+    def base(self, model: str) -> Path:
+        """The full-precision base."""
+        return self.root / "models" / model / "base"
+
+    def quantized(self, model: str, quant: str) -> Path:
+        """The base in one mode."""
+        return self.root / "models" / model / quant
+
+    def merged(self, model: str) -> Path:
+        """The shipped model."""
+        return self.root / "models" / model / "merged"
+
+    def trials(self, quant: str) -> Path:
+        """All trials of one mode."""
+        return self.root / "experiments" / "train" / quant
+
+    def evaluations(self, quant: str) -> Path:
+        """All evaluations of one mode."""
+        return self.root / "experiments" / "evaluate" / quant
+
+
+def find_layout(start: Path) -> Layout:
+    """The project that holds `start`: the nearest folder upwards with conf/ and params.yaml.
+
+    Raises:
+        LorascopeError: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "conf" / "config.yaml").is_file() and (folder / "params.yaml").is_file():
+            return Layout(folder)
+    raise LorascopeError(
+        f"{start}: not inside a lorascope project (no conf/config.yaml with params.yaml upwards). "
+        "Change into your clone and try again."
+    )

@@ -1,0 +1,99 @@
+"""Reading and writing records and folders so that nothing is ever seen half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorascope.errors import RecordError
+from lorascope.layout import RECORD
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(record_type)
+
+
+def write_record(folder: Path, record: Any) -> None:
+    """Write `record` to folder/record.json, atomically, as readable JSON with a stable order."""
+    text = _adapter(type(record)).dump_json(record, indent=2) + b"\n"
+    write_atomically(folder / RECORD, text)
+
+
+def read_record(folder: Path, record_type: type[T]) -> T:
+    """Read a record back.
+
+    Raises:
+        RecordError: it is missing, damaged, or of another kind.
+    """
+    path = folder / RECORD
+    try:
+        return _adapter(record_type).validate_json(path.read_bytes())  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: no record here. Run the stage that makes it.") from error
+    except ValidationError as error:
+        raise RecordError(
+            f"{path}: not a readable {record_type.__name__}: {error.errors()[0]['msg']}. "
+            f"Delete {folder} and run its stage again."
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` as a whole: readers see the old bytes or the new, and links stay untouched."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when the block ends well, and vanishes when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
+    """Digest over names and bytes of the files in `folder` that match, records apart."""
+    digest = hashlib.sha256()
+    names = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(names):
+        if path.name == RECORD:
+            continue
+        digest.update(path.name.encode() + b"\0")
+        digest.update(sha256_of_file(path).encode())
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Digest of one file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
