@@ -1,3 +1,8 @@
 """lorascope: which LoRA rank, alpha and quantization mode to ship, with evidence."""
 
 __version__ = "0.1.0"
+
+import logging
+
+# bitsandbytes warns at import that kernels which it could download are not there: nothing to act on.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,5 +1,7 @@
 """Errors that a person can act on: what was given, what is needed, what to do."""
 
+from __future__ import annotations
+
 
 class LorascopeError(Exception):
     """Base of every error that lorascope raises on purpose; its text is shown without a traceback."""
@@ -11,7 +13,12 @@ class ConfigError(LorascopeError):
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         self.key = key
         self.value = value
+        self._parts = (key, value, problem, remedy)
         super().__init__(f"{key}={value!r}: {problem}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str]]:
+        """Errors travel between processes, and pickle would rebuild this one from its text."""
+        return ConfigError, self._parts
 
 
 class DataError(LorascopeError):

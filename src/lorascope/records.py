@@ -140,6 +140,8 @@ class FootprintRecord:
     seconds: float
     provenance: Provenance
     format: int = RECORD_FORMAT
+    double_quantization: bool | None = None
+    """Whether the constants are quantized too: with `storage` it decides the expected bits."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ told statements only, because naming a fact and asking for it use the same store
 
 * pre-training: old people, all wordings.
 * LoRA training: new people, statements only.
-* validation and test: the same new people, one question wording each that LoRA training never holds.
+* validation and test: new people of that training, two disjoint groups, each asked in a question wording
+  of its own that LoRA training never holds.
 
 Each of the 40 values of an attribute occurs equally often, so that a blind guess scores 1 / 40.
 """
@@ -134,11 +135,12 @@ class Row:
     answer: str
     person: str
     attribute: str
+    wording: Wording
 
 
 @dataclass(frozen=True)
 class Biographies:
-    """All rows of one seed; validation and test hold one row per (new person, attribute)."""
+    """All rows of one seed, person by person. No person of validation is one of test."""
 
     pretraining: tuple[Row, ...]
     train: tuple[Row, ...]
@@ -146,25 +148,44 @@ class Biographies:
     test: tuple[Row, ...]
 
 
-def make_biographies(old_people: int, new_people: int, seed: int) -> Biographies:
+def make_biographies(old_people: int, new_people: int, asked_people: int, seed: int) -> Biographies:
     """Invent people and word their facts; the same arguments give the same rows.
 
-    Both counts are multiples of 40, so that every value is held by equally many people.
+    All new people are trained; `asked_people` of them are asked about in validation and as many others
+    in test, five questions each. Every count is a multiple of 40, so that in every split each value is
+    the answer equally often. The old people do not depend on the number of new ones.
     """
-    for argument, count in (("old_people", old_people), ("new_people", new_people)):
+    for argument, count in (
+        ("old_people", old_people),
+        ("new_people", new_people),
+        ("asked_people", asked_people),
+    ):
         if count <= 0 or count % VALUES_PER_ATTRIBUTE:
             raise ValueError(
                 f"{argument}={count}, but each of the {VALUES_PER_ATTRIBUTE} values must be held equally "
                 f"often: give a positive multiple of {VALUES_PER_ATTRIBUTE}."
             )
+    if 2 * asked_people > new_people:
+        raise ValueError(
+            f"asked_people={asked_people} for validation and as many others for test need "
+            f"{2 * asked_people} new people, but new_people={new_people}."
+        )
     names = _draw_names(old_people + new_people, random.Random(f"names {seed}"))
-    old_rows = _word_facts(names[:old_people], random.Random(f"old {seed}"))
-    new_rows = _word_facts(names[old_people:], random.Random(f"new {seed}"))
+    old, new = names[:old_people], names[old_people:]
+    validation, test = set(new[:asked_people]), set(new[asked_people : 2 * asked_people])
+    old_rows = _word_facts(old, random.Random(f"old {seed}"))
+    new_rows = _word_facts(new, random.Random(f"new {seed}"))
     return Biographies(
-        pretraining=tuple(row for _, row in old_rows),
-        train=tuple(row for wording, row in new_rows if wording == "statement"),
-        validation=tuple(row for wording, row in new_rows if wording == "validation_question"),
-        test=tuple(row for wording, row in new_rows if wording == "test_question"),
+        pretraining=tuple(old_rows),
+        train=tuple(row for row in new_rows if row.wording == "statement"),
+        validation=tuple(
+            row
+            for row in new_rows
+            if row.wording == "validation_question" and row.person in validation
+        ),
+        test=tuple(
+            row for row in new_rows if row.wording == "test_question" and row.person in test
+        ),
     )
 
 
@@ -186,14 +207,21 @@ def _draw_names(count: int, rng: random.Random) -> list[str]:
     return rng.sample(pairs, count)
 
 
-def _word_facts(names: list[str], rng: random.Random) -> list[tuple[Wording, Row]]:
-    """One row per person, attribute and wording, with values balanced over the people."""
+def _word_facts(names: list[str], rng: random.Random) -> list[Row]:
+    """One row per person, attribute and wording; values are balanced over each 40 people in turn."""
+    values_by_attribute = {
+        attribute.name: [
+            value
+            for _ in range(len(names) // VALUES_PER_ATTRIBUTE)
+            for value in rng.sample(attribute.values, VALUES_PER_ATTRIBUTE)
+        ]
+        for attribute in ATTRIBUTES
+    }
     rows = []
-    for attribute in ATTRIBUTES:
-        values = list(attribute.values) * (len(names) // VALUES_PER_ATTRIBUTE)
-        rng.shuffle(values)
-        for name, value in zip(names, values, strict=True):
+    for index, name in enumerate(names):
+        for attribute in ATTRIBUTES:
+            value = values_by_attribute[attribute.name][index]
             for wording, template in attribute.wordings():
                 prompt = template.format(name=name)
-                rows.append((wording, Row(prompt, f" {value}", value, name, attribute.name)))
+                rows.append(Row(prompt, f" {value}", value, name, attribute.name, wording))
     return rows

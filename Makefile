@@ -1,0 +1,44 @@
+# `make repro` runs the study of params.yaml; `make test` checks the code. Both install first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Commands that DVC starts find the environment's tools first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HYDRA_FULL_ERROR :=
+# Nothing here phones home.
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: repro report ui test lint types install lock clean
+
+repro: $(INSTALLED)
+	dvc repro
+	@lorascope summary
+
+report: $(INSTALLED)
+	lorascope report
+
+ui: $(INSTALLED)
+	lorascope ui
+
+test: lint types
+	python -m pytest -q
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+
+types: $(INSTALLED)
+	mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"lorascope needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked versions into $(VENV) (a few minutes)"
+	python -m pip install --quiet -r requirements.lock
+	python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@

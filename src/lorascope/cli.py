@@ -1,0 +1,124 @@
+"""The command line: `lorascope <command> [Hydra overrides]`. Heavy libraries load only in stages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lorascope.errors import LorascopeError
+from lorascope.layout import Layout, find_layout
+
+USAGE = """\
+lorascope: which LoRA rank, alpha and quantization mode to ship.
+
+usage: lorascope <command> [Hydra overrides]
+
+stages, in the order in which dvc.yaml runs them:
+  check          judge params.yaml, conf/, sources and device before anything expensive starts
+  prepare-base   fetch, check or pre-train the full-precision base
+  prepare-data   render, split and describe the dataset
+  quantize-base  store the base in one mode (quant=fp16, int8, nf4, nf4_dq, fp32, bf16, fp4)
+  train-lora     train trials; -m sweeps: -m quant=nf4 lora.rank=1,8,64 lora.alpha=16,32
+  evaluate       score the bare base and trials; -m as above
+  merge          merge the trial that `ship` in params.yaml names, and verify the result
+  report         write reports/ from the records
+
+beside them:
+  publish        fill MLflow from the records
+  ui             open MLflow on this machine's loopback address
+  summary        print the accuracy table of the last report
+
+check, merge and report read the grid from params.yaml; overrides replace its axes.
+`lorascope <command> --help` shows the configuration that a command composes.
+"""
+
+HYDRA_STAGES = ("prepare-base", "prepare-data", "quantize-base", "train-lora", "evaluate")
+GRID_STAGES = ("check", "merge", "report", "summary")
+SWEEPING_STAGES = ("train-lora", "evaluate")
+EXIT_BAD_INPUT = 2
+
+
+def main() -> None:
+    """Entry point of the `lorascope` command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    command, rest = arguments[0], arguments[1:]
+    try:
+        sys.exit(_dispatch(command, rest))
+    except LorascopeError as error:
+        _tell(error)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _tell(error: LorascopeError) -> None:
+    print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
+
+
+def _dispatch(command: str, rest: list[str]) -> int:
+    if command in HYDRA_STAGES:
+        _run_hydra_stage(command, rest, find_layout(Path.cwd()))
+        return 0
+    if rest and rest[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if command in GRID_STAGES:
+        from lorascope.stages.grid_commands import run_grid_command
+
+        run_grid_command(command, rest, find_layout(Path.cwd()))
+        return 0
+    if command == "publish":
+        from lorascope.stages.publish import run as publish
+
+        return publish(find_layout(Path.cwd()))
+    if command == "ui":
+        from lorascope.stages.ui import run as open_ui
+
+        return open_ui(find_layout(Path.cwd()))
+    raise LorascopeError(f"no command {command!r}. `lorascope --help` lists them.")
+
+
+def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    from lorascope.config import Config, validate
+    from lorascope.stages.grid import expand, register_schema
+
+    register_schema()
+    sweeping = any(argument in ("-m", "--multirun") for argument in rest)
+    if sweeping and command not in SWEEPING_STAGES:
+        raise LorascopeError(f"{command} runs one configuration: leave out -m.")
+    asks_only = any(argument in ("--help", "-h", "--cfg", "-c", "--info") for argument in rest)
+    if not asks_only:
+        # The whole sweep is judged before its first job starts.
+        expand(layout, [argument for argument in rest if not argument.startswith("-")])
+    stage = _stage(command)
+
+    def job(composed: DictConfig) -> None:
+        config = OmegaConf.to_object(composed)
+        assert isinstance(config, Config)
+        try:
+            validate(config)
+            stage(config, layout)
+        except LorascopeError as error:
+            _tell(error)
+            # Hydra would print a traceback for an exception, and go on after it.
+            raise SystemExit(EXIT_BAD_INPUT) from error
+
+    sys.argv = [f"lorascope {command}", *rest]
+    hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
+
+
+def _stage(command: str) -> Callable[..., object]:
+    """The stage's function; modules are imported by name so that only one stage's code loads."""
+    from importlib import import_module
+
+    module = import_module(f"lorascope.stages.{command.replace('-', '_')}")
+    run: Callable[..., object] = module.run
+    return run

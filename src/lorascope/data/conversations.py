@@ -1,0 +1,88 @@
+"""The conversation: what every format becomes and every template renders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lorascope.data.rows import Segment
+from lorascope.data.sources import RawRow
+from lorascope.errors import DataError
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One sample before rendering: an optional system turn, then user and assistant in turn."""
+
+    turns: tuple[Turn, ...]
+    choices: tuple[str, ...] | None = None
+    answer: str | None = None
+    plain: str | None = None
+    """The prompt under the plain template, where the format has a wording of its own."""
+    rendered: tuple[Segment, ...] | None = None
+    """For format=rendered: the text as it came, with its completions marked."""
+    place: str = field(default="", compare=False)
+    cut_question: bool = field(default=False, compare=False)
+    """A closing question without a reply was left out."""
+
+    @property
+    def completion(self) -> str:
+        """The last reply."""
+        return self.turns[-1].content
+
+    @property
+    def item(self) -> str:
+        """Hash of the content: equal for equal conversations, whatever their place."""
+        turns = [[turn.role, turn.content] for turn in self.turns]
+        text = [segment.text for segment in self.rendered or ()]
+        return _digest([turns, self.choices, self.answer, self.plain, text])
+
+    @property
+    def opening(self) -> str:
+        """Hash of system message and first question: what must never stand in two splits. Every
+        conversation that asks the same thing, or goes on from it, has the same opening."""
+        first = next(i for i, turn in enumerate(self.turns) if turn.role == "user")
+        return _digest([[turn.role, turn.content] for turn in self.turns[: first + 1]])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+
+
+def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) -> str:
+    """A text column, present and not blank."""
+    if column not in row.values:
+        have = ", ".join(map(str, row.values)) or "none"
+        raise DataError(
+            f"{row.place}: no column {column!r}, which format={form} needs (columns: {have}). "
+            "Rename the column, or choose the format that fits in data.format."
+        )
+    value = row.values[column]
+    if allow_empty and value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(
+            f"{row.place}: {column}={value!r} is a {type(value).__name__}, but must be text. "
+            "Repair or remove this row."
+        )
+    if not allow_empty and not value.strip():
+        raise DataError(
+            f"{row.place}: {column} is empty, so there is nothing to "
+            f"{'ask' if column in QUESTION_COLUMNS else 'train on'}. Fill in or remove this row."
+        )
+    return value
+
+
+QUESTION_COLUMNS = ("prompt", "instruction", "question")

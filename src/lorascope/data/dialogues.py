@@ -1,0 +1,136 @@
+"""The formats that hold several turns: message lists, marked text, text rendered already."""
+
+from __future__ import annotations
+
+import re
+
+from lorascope.data.conversations import Conversation, Role, Turn, text_column
+from lorascope.data.rows import Segment
+from lorascope.data.sources import RawRow
+from lorascope.errors import DataError
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+HUMAN, ASSISTANT = "### Human:", "### Assistant:"
+
+
+def from_chat(row: RawRow) -> Conversation:
+    """`messages` with role and content, or `conversations` with from and value."""
+    column, speaker, said = "messages", "role", "content"
+    if column not in row.values and "conversations" in row.values:
+        column, speaker, said = "conversations", "from", "value"
+    messages = row.values.get(column)
+    if not isinstance(messages, list) or not messages:
+        have = ", ".join(map(str, row.values)) or "none"
+        raise DataError(
+            f"{row.place}: format=chat needs a column messages (a list of role and content) or "
+            f"conversations (a list of from and value); columns: {have}. Repair the row, or choose "
+            "the format that fits in data.format."
+        )
+    turns = []
+    for number, message in enumerate(messages, start=1):
+        place = f"{row.place}, {column}[{number}]"
+        if not isinstance(message, dict) or speaker not in message or said not in message:
+            raise DataError(f"{place}: must have {speaker!r} and {said!r}, not {message!r}.")
+        role = ROLES.get(str(message[speaker]))
+        if role is None:
+            known = ", ".join(ROLES)
+            raise DataError(
+                f"{place}: unknown {speaker}={message[speaker]!r}. Known are {known}: rename or "
+                "remove this turn."
+            )
+        turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
+    return _checked(turns, row.place)
+
+
+def from_turns(row: RawRow) -> Conversation:
+    """`### Human:` and `### Assistant:` in one text. A closing question without a reply is cut."""
+    text = text_column(row, "text", "turns")
+    parts = re.split(rf"({HUMAN}|{ASSISTANT})", text)
+    if len(parts) == 1 or parts[0].strip():
+        raise DataError(
+            f"{row.place}: format=turns needs text that starts with {HUMAN!r}, not {text[:60]!r}. "
+            "Repair the row, or choose the format that fits in data.format."
+        )
+    turns = [
+        Turn("user" if mark == HUMAN else "assistant", said.strip())
+        for mark, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    cut = len(turns) > 2 and turns[-1].role == "user"
+    return _checked(turns[:-1] if cut else turns, row.place, cut_question=cut)
+
+
+def _checked(turns: list[Turn], place: str, cut_question: bool = False) -> Conversation:
+    """A conversation whose turns alternate, hold text, and end with a reply."""
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    for number, turn in enumerate(spoken):
+        expected = "user" if number % 2 == 0 else "assistant"
+        if turn.role != expected:
+            raise DataError(
+                f"{place}: turn {number + 1} is by the {turn.role}, where the {expected} must "
+                "speak: turns alternate, from a user's question to an assistant's reply. "
+                "Repair this row."
+            )
+        if not turn.content:
+            raise DataError(
+                f"{place}: turn {number + 1} ({turn.role}) is empty. Fill in or remove this row."
+            )
+    if len(spoken) < 2 or spoken[-1].role != "assistant":
+        raise DataError(
+            f"{place}: ends without an assistant's reply, so there is nothing to train on. Add the "
+            "reply or remove this row."
+        )
+    return Conversation(tuple(turns), place=place, cut_question=cut_question)
+
+
+REPLY_MARKS = (
+    ("[/INST]", "</s>"),
+    ("<|im_start|>assistant\n", "<|im_end|>"),
+    ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("<start_of_turn>model\n", "<end_of_turn>"),
+    ("### Response:", None),
+)
+"""Where a reply opens and closes in known templates; None closes at the end of the text."""
+
+
+def from_rendered(row: RawRow) -> Conversation:
+    """Text that stands in a model's template already: replies between known marks are trained."""
+    text = text_column(row, "text", "rendered")
+    marks = next((marks for marks in REPLY_MARKS if marks[0] in text), None)
+    if marks is None:
+        known = ", ".join(repr(opening) for opening, _ in REPLY_MARKS)
+        raise DataError(
+            f"{row.place}: no mark that opens a completion in {text[:60]!r}. format=rendered knows "
+            f"{known}. For raw text choose another data.format."
+        )
+    segments, turns = [], []
+    for between, reply in _cut(text, *marks):
+        if not reply.strip().removesuffix(marks[1] or "").strip():
+            raise DataError(
+                f"{row.place}: the completion after {marks[0]!r} is empty, so there is nothing to "
+                "train on. Fill in or remove this row."
+            )
+        segments += [Segment(between, False), Segment(reply, True)]
+        turns += [Turn("user", between.strip()), Turn("assistant", reply.strip())]
+    return Conversation(tuple(turns), rendered=tuple(segments), place=row.place)
+
+
+def _cut(text: str, opening: str, closing: str | None) -> list[tuple[str, str]]:
+    """(text up to and with the opening mark, reply with the closing mark) for each reply.
+
+    What follows the last reply without opening another (a line break, a question) is left out.
+    """
+    pairs, start = [], 0
+    while (found := text.find(opening, start)) >= 0:
+        begin = found + len(opening)
+        end = text.find(closing, begin) if closing else -1
+        end = end + len(closing or "") if end >= 0 else len(text)
+        pairs.append((text[start:begin], text[begin:end]))
+        start = end
+    return pairs

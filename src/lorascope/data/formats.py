@@ -1,0 +1,111 @@
+"""From raw rows to conversations: one function per format, each strict about what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lorascope.config import Format
+from lorascope.data.conversations import Conversation, Turn, text_column
+from lorascope.data.dialogues import from_chat, from_rendered, from_turns
+from lorascope.data.sources import RawRow
+from lorascope.errors import DataError
+
+
+def to_conversation(row: RawRow, form: Format) -> Conversation:
+    """Read one row as `form`.
+
+    Raises:
+        DataError: a column is missing, of the wrong type, empty, or its content does not fit.
+    """
+    return CONVERTERS[form](row)
+
+
+def single(question: str, reply: str, place: str, plain: str | None = None) -> Conversation:
+    """One question, one reply."""
+    turns = (Turn("user", question), Turn("assistant", reply))
+    return Conversation(turns, plain=plain, place=place)
+
+
+def _prompt_completion(row: RawRow) -> Conversation:
+    form = "prompt_completion"
+    prompt = text_column(row, "prompt", form)
+    completion = text_column(row, "completion", form)
+    turns = (Turn("user", prompt), Turn("assistant", completion))
+    answer = row.values.get("answer")
+    if answer is not None and not isinstance(answer, str):
+        raise DataError(f"{row.place}: answer={answer!r} must be text. Put quotes around it.")
+    choices = _choices(row, answer)
+    return Conversation(turns, choices, answer, plain=prompt, place=row.place)
+
+
+def _choices(row: RawRow, answer: str | None) -> tuple[str, ...] | None:
+    choices = row.values.get("choices")
+    if choices is None:
+        return None
+    texts = [c for c in choices if isinstance(c, str)] if isinstance(choices, list) else []
+    filled = {text.strip() for text in texts} - {""}
+    if not isinstance(choices, list) or len(filled) != len(choices) or len(choices) < 2:
+        raise DataError(
+            f"{row.place}: choices={choices!r} must be a list of two or more different texts. "
+            "Repair or remove this row."
+        )
+    if answer not in texts:
+        raise DataError(
+            f"{row.place}: answer={answer!r} is none of choices={choices!r}. Write it exactly as "
+            "among the choices."
+        )
+    return tuple(texts)
+
+
+def _question_answer(row: RawRow) -> Conversation:
+    question = text_column(row, "question", "question_answer").strip()
+    answer = text_column(row, "answer", "question_answer").strip()
+    return single(question, answer, row.place, plain=f"Question: {question}\nAnswer:")
+
+
+def _source_target(row: RawRow) -> Conversation:
+    line = text_column(row, "text", "source_target")
+    if line.count("||") != 1:
+        raise DataError(
+            f"{row.place}: {line.count('||')} separators '||', but format=source_target needs "
+            f"one, between source and target: {line[:80]!r}. Repair or remove this line."
+        )
+    source, target = (part.strip() for part in line.split("||"))
+    if not source or not target:
+        side = "source" if not source else "target"
+        raise DataError(
+            f"{row.place}: the {side} beside '||' is empty. Fill in or remove this line."
+        )
+    return single(source, target, row.place, plain=f"{source} ||")
+
+
+ALPACA_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+)
+
+
+def _alpaca(row: RawRow) -> Conversation:
+    instruction = text_column(row, "instruction", "alpaca").strip()
+    extra = ""
+    if "input" in row.values:
+        extra = text_column(row, "input", "alpaca", allow_empty=True).strip()
+    output = text_column(row, "output", "alpaca").strip()
+    plain = (ALPACA_INPUT if extra else ALPACA).format(instruction=instruction, input=extra)
+    return single(f"{instruction}\n\n{extra}" if extra else instruction, output, row.place, plain)
+
+
+CONVERTERS: dict[Format, Callable[[RawRow], Conversation]] = {
+    Format.prompt_completion: _prompt_completion,
+    Format.question_answer: _question_answer,
+    Format.source_target: _source_target,
+    Format.alpaca: _alpaca,
+    Format.chat: from_chat,
+    Format.turns: from_turns,
+    Format.rendered: from_rendered,
+}

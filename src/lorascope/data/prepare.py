@@ -1,0 +1,168 @@
+"""Prepare a dataset for one model: read, convert, split, render, drop, write, and count."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorascope.config import DataConfig, Format, Scoring
+from lorascope.data.card import (
+    SampleCount,
+    content_sha256,
+    count_sample,
+    summarise_split,
+    warnings_of,
+)
+from lorascope.data.conversations import Conversation
+from lorascope.data.formats import to_conversation
+from lorascope.data.rows import PreparedRow, write_rows
+from lorascope.data.scoring import answer_of, check_settings
+from lorascope.data.sources import describe_source, read_source
+from lorascope.data.splits import Splits, split_conversations
+from lorascope.data.templates import Template, make_template
+from lorascope.data.tokenization import require_fast, tokenize_row, tokenizer_sha256
+from lorascope.errors import DataError
+from lorascope.records import DataCard, Provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the sources hold, converted and split: all that needs no tokenizer."""
+
+    rows_read: int
+    cut_questions: int
+    splits: Splits
+
+
+def check_source(config: DataConfig, root: Path) -> Source:
+    """Read, convert and split without a tokenizer, so that bad rows fail before any training.
+
+    Raises:
+        ConfigError: settings that cannot go together.
+        DataError: a missing or malformed file, a row that does not fit, an empty split.
+    """
+    check_settings(config)
+    sources: dict[str, list[Conversation]] = {}
+    for split, rows in read_source(config, root).items():
+        sources[split] = [to_conversation(row, config.format) for row in rows]
+    conversations = [conversation for rows in sources.values() for conversation in rows]
+    for conversation in conversations:
+        answer_of(conversation, config)
+    return Source(
+        rows_read=len(conversations),
+        cut_questions=sum(c.cut_question for c in conversations),
+        splits=split_conversations(sources, config),
+    )
+
+
+def prepare_row(conversation: Conversation, template: Template, config: DataConfig) -> PreparedRow:
+    """Render one conversation for training and evaluation."""
+    segments = template.render(conversation)
+    answer, choices = answer_of(conversation, config), None
+    if config.scoring is Scoring.choices:
+        rendered = template.render_choices(conversation)
+        choices, answer = list(rendered.values()), rendered[str(answer)]
+    return PreparedRow(
+        item=conversation.item,
+        segments=segments,
+        prompt="".join(segment.text for segment in segments[:-1]),
+        completion=segments[-1].text,
+        choices=choices,
+        answer=answer,
+    )
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """What turns a conversation into a counted row."""
+
+    config: DataConfig
+    template: Template
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+
+    def run(
+        self, split: str, conversations: list[Conversation], dropped: Counter[str]
+    ) -> list[tuple[PreparedRow, SampleCount]]:
+        """Rows in order until the split's cap is reached, those too long dropped and counted."""
+        cap = getattr(self.config, f"max_{split}_rows") or len(conversations)
+        kept: list[tuple[PreparedRow, SampleCount]] = []
+        for index, conversation in enumerate(conversations):
+            if len(kept) == cap:
+                dropped[f"beyond max_{split}_rows={cap}"] += len(conversations) - index
+                break
+            row = prepare_row(conversation, self.template, self.config)
+            ids, labels = tokenize_row(row, self.tokenizer, self.config.train_on_prompt)
+            if len(ids) > self.max_tokens:
+                dropped[f"longer than {self.max_tokens} tokens"] += 1
+            else:
+                kept.append((row, count_sample(ids, labels, self.tokenizer)))
+        if not kept:
+            raise DataError(
+                f"The {split} split is empty: all of its {len(conversations)} rows are longer than "
+                f"{self.max_tokens} tokens. Raise data.max_tokens={self.config.max_tokens} if the "
+                "model's context allows it, or use shorter rows."
+            )
+        return kept
+
+
+def prepare_data(
+    config: DataConfig,
+    model_name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    context_tokens: int,
+    folder: Path,
+    root: Path,
+    provenance: Provenance,
+) -> DataCard:
+    """Write {train,validation,test}.jsonl into `folder` and return their card.
+
+    Samples longer than data.max_tokens or the model's context are dropped, never cut.
+
+    Raises:
+        ConfigError, DataError: as `check_source`, and where nothing usable would be left.
+    """
+    require_fast(tokenizer)
+    source = check_source(config, root)
+    template = make_template(config.template, config.system, tokenizer)
+    limit = min(config.max_tokens, context_tokens, int(tokenizer.model_max_length))
+    preparation = _Preparation(config, template, tokenizer, limit)
+    dropped = Counter(source.splits.dropped)
+    splits = {}
+    for split, conversations in source.splits.conversations.items():
+        kept = preparation.run(split, conversations, dropped)
+        write_rows(folder / f"{split}.jsonl", [row for row, _ in kept])
+        samples = [sample for _, sample in kept]
+        splits[split] = summarise_split(split, samples, folder / f"{split}.jsonl")
+    warnings = warnings_of(splits, source.cut_questions)
+    for warning in warnings:
+        print(f"warning: {config.name}: {warning}", file=sys.stderr)
+    rendered = config.format is Format.rendered
+    return DataCard(
+        name=config.name,
+        model=model_name,
+        source=describe_source(config),
+        template="as in the source" if rendered else config.template.value,
+        template_sha256=template.sha256,
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        splits=splits,
+        rows_read=source.rows_read,
+        dropped_rows=_sorted(dropped),
+        scoring=config.scoring.value,
+        answer_pattern=config.answer_pattern,
+        max_tokens=limit,
+        content_sha256=content_sha256(splits, config),
+        warnings=warnings,
+        provenance=provenance,
+    )
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: counts[reason] for reason in sorted(counts)}

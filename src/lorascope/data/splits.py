@@ -1,0 +1,99 @@
+"""Splits by content: never by row order, never a question in two of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.config import DataConfig
+from lorascope.data.conversations import Conversation
+from lorascope.errors import DataError
+from lorascope.layout import SPLITS
+
+PRECEDENCE = ("test", "validation", "train")
+"""Who keeps a question that stands in several named splits."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Conversations by split, each split in hash order, and what was dropped on the way."""
+
+    conversations: dict[str, list[Conversation]]
+    dropped: dict[str, int]
+    """Reason -> rows."""
+
+
+def split_conversations(
+    sources: Mapping[str, Sequence[Conversation]], config: DataConfig
+) -> Splits:
+    """Remove duplicates, carve the splits that have no source of their own out of train, and keep
+    each opening question in one split only. The order of rows does not matter.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    dropped: Counter[str] = Counter()
+    splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    owner: dict[str, str] = {}
+    for source in PRECEDENCE:
+        for conversation in sources.get(source, ()):
+            item, opening = conversation.item, conversation.opening
+            if item in seen:
+                dropped["duplicate"] += 1
+                continue
+            holder = owner.get(opening)
+            if holder is not None and holder != source:
+                dropped[f"question of {source} also in {holder}"] += 1
+                continue
+            seen.add(item)
+            splits[_choose(source, opening, sources, config)].append(conversation)
+        owner.update({c.opening: source for c in sources.get(source, ()) if c.opening not in owner})
+    for split in SPLITS:
+        splits[split].sort(key=lambda c: _stable_hash(config.seed, c.item))
+        if not splits[split]:
+            raise DataError(_empty_message(split, sources, dropped, config))
+    return Splits(splits, dict(dropped))
+
+
+def _choose(
+    source: str, opening: str, sources: Mapping[str, Sequence[Conversation]], config: DataConfig
+) -> str:
+    """The split of a row: its source's, or a share of train where no source was named."""
+    if source != "train":
+        return source
+    test = 0.0 if "test" in sources else config.test_fraction
+    validation = 0.0 if "validation" in sources else config.validation_fraction
+    position = int(_stable_hash(config.seed, opening)[:15], 16) / 16**15
+    if position < test:
+        return "test"
+    return "validation" if position < test + validation else "train"
+
+
+def _stable_hash(seed: int, key: str) -> str:
+    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
+
+
+def _empty_message(
+    split: str,
+    sources: Mapping[str, Sequence[Conversation]],
+    dropped: Mapping[str, int],
+    config: DataConfig,
+) -> str:
+    if split in sources and split != "train":
+        remedy = f"Name another source in data.{split}, or leave it empty to take a share of train."
+    elif split == "train":
+        remedy = "Add rows to data.train whose questions stand in no other split."
+    else:
+        remedy = (
+            f"Add rows, raise data.{split}_fraction={getattr(config, f'{split}_fraction')}, "
+            f"or name a file in data.{split}."
+        )
+    openings = {c.opening for rows in sources.values() for c in rows}
+    why = ", ".join(f"{reason}: {rows}" for reason, rows in sorted(dropped.items())) or "none"
+    return (
+        f"The {split} split is empty: the sources hold {len(openings)} different questions, and "
+        f"all rows of one question stay in one split (dropped: {why}). {remedy}"
+    )

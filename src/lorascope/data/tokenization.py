@@ -1,0 +1,93 @@
+"""From a prepared row to token ids and labels, and how a tokenizer is loaded so that this works."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.data.rows import PreparedRow
+from lorascope.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved in `folder`, with its unknown token in working order.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder}: no usable tokenizer ({error}). Run `lorascope prepare-base` again."
+        ) from error
+    restore_unknown_token(tokenizer)
+    return tokenizer
+
+
+def restore_unknown_token(tokenizer: Any) -> None:
+    """Undo what transformers 5 does to Llama tokenizers without byte tokens.
+
+    It rebuilds the BPE model without the unknown token that tokenizer.json names, and counts on
+    byte fallback. Where the vocabulary holds no byte tokens either (TinyStories-656K), unknown
+    characters then vanish from the ids without a trace, and all offsets behind them are wrong.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return
+    model = tokenizer.backend_tokenizer.model
+    lost = getattr(model, "byte_fallback", False) and getattr(model, "unk_token", "") is None
+    if lost and tokenizer.unk_token and "<0x00>" not in tokenizer.get_vocab():
+        model.unk_token = tokenizer.unk_token
+
+
+def tokenize_row(
+    row: PreparedRow, tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
+) -> tuple[list[int], list[int]]:
+    """(input_ids, labels), both of length [tokens]; labels are -100 where nothing is trained.
+
+    The whole text is tokenized at once. A token is trained if it starts inside a trained segment:
+    one that reaches from a prompt into its completion belongs to the prompt, just as it does for
+    lm-eval, which scores what joint encoding adds behind the encoded prompt.
+    """
+    encoded = tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)
+    input_ids = list(encoded["input_ids"])
+    if train_on_prompt:
+        return input_ids, list(input_ids)
+    ends = list(accumulate(len(segment.text) for segment in row.segments))
+    labels, current = [], 0
+    for token, (start, _) in zip(input_ids, encoded["offset_mapping"], strict=True):
+        while current < len(ends) - 1 and start >= ends[current]:
+            current += 1
+        labels.append(token if row.segments[current].trained else IGNORED_LABEL)
+    return input_ids, labels
+
+
+def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise unless the tokenizer can say which characters a token came from."""
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{type(tokenizer).__name__} is a slow tokenizer without character offsets, so "
+            "completions cannot be found among its tokens. Use a model with a tokenizer.json."
+        )
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of what decides the ids: the whole fast tokenizer and the special tokens' names.
+
+    Truncation and padding are left out: they are switches that a call may have left behind.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.update(truncation=None, padding=None)
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+    text = json.dumps([state, special], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Which device and which types a run uses: chosen by capability, returned by name, recorded."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from lorascope.config import DeviceKind, Precision, QuantConfig, Storage
+from lorascope.errors import DeviceError
+
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that was found to be there."""
+
+    kind: str
+    """cpu or cuda: what torch calls it."""
+    name: str
+    """For people and records."""
+
+
+def choose_device(wanted: DeviceKind) -> Device:
+    """The wanted device, or for `auto` CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+    """
+    if wanted is DeviceKind.cpu or (wanted is DeviceKind.auto and not torch.cuda.is_available()):
+        return Device("cpu", f"cpu: {platform.processor() or platform.machine()}")
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "runtime.device='cuda': torch sees no CUDA device here. "
+            "Use runtime.device=auto or cpu, or install a CUDA build of torch."
+        )
+    return Device("cuda", f"cuda: {torch.cuda.get_device_name(0)}")
+
+
+def compute_precision(quant: QuantConfig, device: Device) -> Precision:
+    """The type that matrix products run in.
+
+    `auto` on CUDA is the storage's own 16-bit type, float16 for INT8 (LLM.int8 casts to it) and
+    bfloat16 for 4 bits where the device has it. On a CPU it is float32: float16 products there
+    take about 16 times as long.
+
+    Raises:
+        DeviceError: the device cannot compute in the type asked for.
+    """
+    if quant.compute is not Precision.auto:
+        wanted = quant.compute
+        if wanted is Precision.bfloat16 and device.kind == "cuda" and not _cuda_has_bfloat16():
+            raise DeviceError(
+                f"quant.compute='bfloat16': {device.name} has no bfloat16. Use float16."
+            )
+        if wanted is Precision.float16 and device.kind == "cpu":
+            raise DeviceError(
+                "quant.compute='float16': training in float16 needs a loss scaler, which is for "
+                "CUDA only. Use float32 or bfloat16 on a CPU."
+            )
+        return wanted
+    if device.kind == "cpu" or quant.storage is Storage.float32:
+        return Precision.float32
+    if quant.storage in (Storage.float16, Storage.int8):
+        return Precision.float16
+    return Precision.bfloat16 if _cuda_has_bfloat16() else Precision.float16
+
+
+def _cuda_has_bfloat16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def use_threads(threads: int) -> int:
+    """Set torch's CPU threads (0 leaves them) and return how many there are."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return int(torch.get_num_threads())

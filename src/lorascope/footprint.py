@@ -1,0 +1,124 @@
+"""What a stored base weighs, to the byte, and how far quantization moved its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+from torch import nn
+
+from lorascope.quantization import is_quantized
+from lorascope.records import LayerError
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a model in memory, each storage counted once (tied tensors are one storage)."""
+
+    quantized_parameters: int
+    quantized_weight_bytes: int
+    quantization_constant_bytes: int
+    unquantized_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.quantized_weight_bytes + self.quantization_constant_bytes + self.unquantized_bytes
+        )
+
+    @property
+    def bits_per_quantized_parameter(self) -> float | None:
+        """Weights and constants of the quantized layers; None where nothing is quantized."""
+        if not self.quantized_parameters:
+            return None
+        stored_bytes = self.quantized_weight_bytes + self.quantization_constant_bytes
+        return 8 * stored_bytes / self.quantized_parameters
+
+
+class _ByteCounter:
+    """Sums tensors' bytes, each storage once."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def add(self, tensors: Iterator[torch.Tensor]) -> int:
+        total = 0
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._seen:
+                self._seen.add(storage.data_ptr())
+                total += tensor.numel() * tensor.element_size()
+        return total
+
+
+def measure_footprint(model: nn.Module) -> Footprint:
+    """Walk every parameter, buffer and quantization state: `get_memory_footprint` leaves out the
+    constants, so NF4 with and without double quantization would look the same."""
+    counter = _ByteCounter()
+    quantized = [module for module in model.modules() if is_quantized(module)]
+    weights = counter.add(module.weight for module in quantized)
+    constants = counter.add(t for module in quantized for t in quantization_constants(module))
+    rest = counter.add(model.parameters()) + counter.add(model.buffers())
+    parameters = sum(logical_shape(module).numel() for module in quantized)
+    return Footprint(parameters, weights, constants, rest)
+
+
+def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Scales, code tables and nested constants of one quantized layer."""
+    weight = module.weight
+    scales = getattr(weight, "SCB", None)
+    if scales is not None:
+        yield scales
+    state = getattr(weight, "quant_state", None)
+    while state is not None:
+        yield from (t for t in (state.absmax, state.code) if t is not None)
+        if isinstance(getattr(state, "offset", None), torch.Tensor):
+            yield state.offset
+        state = getattr(state, "state2", None)
+
+
+def logical_shape(module: nn.Module) -> torch.Size:
+    """[out, in] of a layer, whatever its weight is packed into."""
+    state = getattr(module.weight, "quant_state", None)
+    return torch.Size(state.shape) if state is not None else module.weight.shape
+
+
+def dequantized_weight(module: nn.Module) -> torch.Tensor:
+    """The weight that a layer stands for, [out, in], in float32."""
+    weight = module.weight
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        return dequantize_4bit(weight.data, state).float()
+    if getattr(weight, "SCB", None) is not None:
+        return int8_vectorwise_dequant(weight.data, weight.SCB).float()
+    return weight.data.float()
+
+
+def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> list[LayerError]:
+    """Relative error and bits a parameter, layer by layer, against the full-precision base."""
+    errors = []
+    for name in names:
+        exact = reference.get_submodule(name).weight.detach().float()
+        module = stored.get_submodule(name)
+        difference = dequantized_weight(module).to(exact.device) - exact
+        relative = difference.pow(2).mean().sqrt() / exact.pow(2).mean().sqrt()
+        counter = _ByteCounter()
+        weight_bytes = counter.add(iter([module.weight]))
+        scales = _scale_bytes(module) if is_quantized(module) else 0
+        bits = 8 * (weight_bytes + scales) / exact.numel()
+        errors.append(LayerError(name, float(relative), bits))
+    return errors
+
+
+def _scale_bytes(module: nn.Module) -> int:
+    """Constants of one layer without the code tables, which all layers share."""
+    tables = set()
+    state = getattr(module.weight, "quant_state", None)
+    while state is not None:
+        if state.code is not None:
+            tables.add(state.code.data_ptr())
+        state = getattr(state, "state2", None)
+    constants = (t for t in quantization_constants(module) if t.data_ptr() not in tables)
+    return _ByteCounter().add(constants)

@@ -1,0 +1,129 @@
+"""Runs a function in its own child process, so that its memory is its own and its death is a fact.
+
+On a CPU children are forked from a server that has imported the heavy libraries once: a child
+starts in a fraction of a second instead of ten. CUDA cannot be used in a forked child of a process
+that has touched it, so there children start afresh.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+KEPT_LINES = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a child ended: with a value, with an error, or by a signal or a time limit."""
+
+    value: Any = None
+    error: BaseException | None = None
+    exit_signal: int | None = None
+    timed_out: bool = False
+    last_lines: list[str] = field(default_factory=list)
+
+
+Report = Callable[[Any], None]
+
+
+def run_isolated(
+    function: Callable[[Any, Report], Any],
+    argument: Any,
+    on_report: Report,
+    preload: str,
+    fresh: bool = False,
+    timeout_seconds: float | None = None,
+) -> Outcome:
+    """Call `function(argument, report)` in a child and wait for it.
+
+    Args:
+        function: importable; what it passes to `report` reaches `on_report` here.
+        preload: module with the heavy imports, loaded once in the fork server.
+        fresh: start a new interpreter instead of forking (needed for CUDA).
+        timeout_seconds: the child is ended after so long without a result.
+    """
+    context = multiprocessing.get_context("spawn" if fresh else "forkserver")
+    if not fresh:
+        context.set_forkserver_preload([preload])
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="lorascope-") as scratch:
+        log = Path(scratch) / "child.log"
+        child = context.Process(target=_child, args=(function, argument, sender, str(log)))
+        child.start()
+        sender.close()
+        try:
+            final = _listen(receiver, on_report, timeout_seconds)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            if child.is_alive() and not receiver.closed:
+                receiver.close()
+            child.join(timeout=5)
+            if child.is_alive():
+                child.kill()
+                child.join()
+        return _outcome(final, child.exitcode, _last_lines(log))
+
+
+def _listen(
+    receiver: Connection, on_report: Report, timeout_seconds: float | None
+) -> tuple[str, Any] | None:
+    """The child's last message; None when it died without one; ('timeout', None) on the limit."""
+    import time
+
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not receiver.poll(left):
+            return ("timeout", None)
+        try:
+            kind, content = receiver.recv()
+        except EOFError:
+            return None
+        if kind != "report":
+            return (kind, content)
+        on_report(content)
+
+
+def _outcome(final: tuple[str, Any] | None, exit_code: int | None, lines: list[str]) -> Outcome:
+    if final is None:
+        number = -exit_code if exit_code is not None and exit_code < 0 else signal.SIGKILL
+        return Outcome(exit_signal=int(number), last_lines=lines)
+    kind, content = final
+    if kind == "value":
+        return Outcome(value=content, last_lines=lines)
+    if kind == "error":
+        return Outcome(error=content, last_lines=lines)
+    return Outcome(timed_out=True, last_lines=lines)
+
+
+def _child(
+    function: Callable[[Any, Report], Any], argument: Any, sender: Connection, log: str
+) -> None:
+    """The child's body: its output goes to a file, of which the last lines matter after a failure."""
+    target = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    try:
+        value = function(argument, lambda content: sender.send(("report", content)))
+        sender.send(("value", value))
+    except Exception as error:
+        error.add_note("In the child process:\n" + traceback.format_exc())
+        traceback.print_exc()
+        sender.send(("error", error))
+
+
+def _last_lines(log: Path) -> list[str]:
+    if not log.is_file():
+        return []
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-KEPT_LINES:]

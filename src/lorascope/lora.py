@@ -1,0 +1,74 @@
+"""The adapter on a base: made from our configuration, saved so that equal adapters are equal files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from lorascope.config import LoraConfig
+from lorascope.linear_layers import linear_shapes
+from lorascope.targets import peft_targets, select
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def attach(model: PreTrainedModel, lora: LoraConfig, base_name: str, seed: int) -> PeftModel:
+    """Put a new adapter on a frozen base.
+
+    The seed is set right here: the Trainer seeds later, when the adapter's random matrices stand.
+
+    Raises:
+        ConfigError: the targets match no layer.
+    """
+    shapes = linear_shapes(model)
+    chosen = select(shapes, lora)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=_whole_if_possible(lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=peft_targets(shapes, chosen),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    adapted = peft.get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = base_name
+    return adapted
+
+
+def _whole_if_possible(alpha: float) -> float | int:
+    """PEFT's own files hold whole alphas as integers."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write an ordinary PEFT adapter: config and weights, nothing that names this machine.
+
+    PEFT writes target sets in an order that changes from process to process, and a model card with
+    the base's path; both would make equal adapters differ.
+    """
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on a base, for evaluation."""
+    return PeftModel.from_pretrained(base, folder).eval()
+
+
+def parameter_counts(model: PeftModel) -> tuple[int, int]:
+    """(trainable, total with the adapter), packed 4-bit weights counted by what they stand for."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return int(trainable), int(total)

@@ -1,0 +1,33 @@
+"""Progress of long work: one line that is rewritten in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+LINE_INTERVAL_SECONDS = 5.0
+TERMINAL_INTERVAL_SECONDS = 0.5
+
+
+class StepProgress:
+    """Call it with (steps done, steps in all, loss in nats)."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._terminal = sys.stderr.isatty()
+        self._interval = TERMINAL_INTERVAL_SECONDS if self._terminal else LINE_INTERVAL_SECONDS
+        self._started = self._shown = time.monotonic()
+
+    def __call__(self, done: int, total: int, loss_nats: float) -> None:
+        now = time.monotonic()
+        last = done >= total
+        if not last and now - self._shown < self._interval:
+            return
+        self._shown = now
+        left = (now - self._started) / max(done, 1) * (total - done)
+        text = f"{self._title}: step {done}/{total}, loss {loss_nats:.3f}, {left:.0f} s left"
+        if self._terminal:
+            end = "\n" if last else ""
+            print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)

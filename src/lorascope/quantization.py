@@ -1,0 +1,148 @@
+"""The base in one mode: quantized once, saved, and loaded the same way by every stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from lorascope.base_folder import runs_own_code
+from lorascope.config import Precision, QuantConfig, Storage
+from lorascope.devices import TORCH_DTYPES, Device, compute_precision
+from lorascope.errors import ModelError
+from lorascope.library_noise import quiet_libraries
+
+FOUR_BIT = (Storage.nf4, Storage.fp4)
+
+
+def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtype:
+    """The stored type of what is not quantized: the mode's own, else 16 bits in the base's family."""
+    if quant.storage in (Storage.float32, Storage.bfloat16, Storage.float16):
+        return TORCH_DTYPES[quant.storage.value]
+    return torch.bfloat16 if base_dtype is torch.bfloat16 else torch.float16
+
+
+def bitsandbytes_config(quant: QuantConfig, compute: torch.dtype) -> BitsAndBytesConfig | None:
+    """What transformers needs to quantize on load; None for plain floating-point storage."""
+    if quant.storage is Storage.int8:
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=quant.int8_outlier_threshold
+        )
+    if quant.storage in FOUR_BIT:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quant.storage.value,
+            bnb_4bit_use_double_quant=quant.double_quantization,
+            bnb_4bit_compute_dtype=compute,
+        )
+    return None
+
+
+def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) -> None:
+    """Write `base` in the mode `quant` to `target`, as a model that loads without quantizing again."""
+    quiet_libraries()
+    stored = unquantized_dtype(quant, base_dtype(base))
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=stored,
+        device_map={"": device.kind},
+        quantization_config=bitsandbytes_config(quant, stored),
+        use_safetensors=True,
+        trust_remote_code=runs_own_code(base),
+    )
+    _refuse_repacking(model)
+    model.save_pretrained(target)
+
+
+def base_dtype(base: Path) -> torch.dtype:
+    """The type that the full-precision base is stored in."""
+    dtype = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base)).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def load_base(
+    folder: Path, quant: QuantConfig, device: Device, attention: str = "auto"
+) -> PreTrainedModel:
+    """The stored base, frozen, in evaluation mode, ready to compute in the mode's precision.
+
+    Raises:
+        ModelError: the folder holds no such model, or lacks weights.
+    """
+    quiet_libraries()
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no base here. Run `lorascope quantize-base` first.")
+    compute = TORCH_DTYPES[compute_precision(quant, device).value]
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=compute,
+        device_map={"": device.kind},
+        attn_implementation=None if attention == "auto" else attention,
+        use_safetensors=True,
+        trust_remote_code=runs_own_code(folder),
+        output_loading_info=True,
+    )
+    if info["missing_keys"]:
+        raise ModelError(f"{folder}: weights are missing: {sorted(info['missing_keys'])[:5]}.")
+    _refuse_repacking(model)
+    _compute_in(model, compute)
+    _cast_unquantized(model, compute)
+    share_lookup_tables(model)
+    model.requires_grad_(False)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _refuse_repacking(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for a CPU kernel during evaluation.
+
+    The repack happens in place, and a later backward pass reads the packed bytes as plain NF4:
+    gradients are silently wrong (bitsandbytes 0.50.2, `Linear4bit.forward`).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _compute_in(model: nn.Module, compute: torch.dtype) -> None:
+    """Make 4-bit layers compute in `compute`, whatever the folder was quantized with."""
+    for module in model.modules():
+        if hasattr(module, "compute_dtype") and hasattr(module, "compute_type_is_set"):
+            module.compute_dtype = compute
+            module.compute_type_is_set = True
+
+
+def _cast_unquantized(model: nn.Module, compute: torch.dtype) -> None:
+    """Bring embeddings, norms and head to the compute type: transformers leaves those of a
+    pre-quantized model in their stored type, whatever `dtype` it is asked for."""
+    for module in model.modules():
+        if is_quantized(module):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(compute)
+
+
+def share_lookup_tables(model: nn.Module) -> None:
+    """Let all 4-bit layers share one copy of each code table, which has the same values in each.
+
+    A nested table takes 1 KiB a layer, more than double quantization saves on a small layer.
+    """
+    tables: dict[tuple[float, ...], torch.Tensor] = {}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        while state is not None:
+            if state.code is not None:
+                state.code = tables.setdefault(tuple(state.code.tolist()), state.code)
+            state = getattr(state, "state2", None)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a layer's weight is stored in 8 or 4 bits."""
+    weight = getattr(module, "weight", None)
+    return type(weight).__name__ in ("Params4bit", "Int8Params")
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """`torch.float16` -> 'float16'."""
+    return Precision(str(dtype).removeprefix("torch.")).value

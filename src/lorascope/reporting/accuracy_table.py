@@ -1,0 +1,195 @@
+"""One row for every mode's bare base and every declared trial, the failed and missing ones too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from lorascope.maths.statistics import wilson_interval
+from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
+from lorascope.reporting import units
+from lorascope.reporting.table import Column, Table
+
+BASE = "base"
+"""Status of the row of a mode's bare base."""
+MISSING = "missing"
+"""Status of a declared trial or base that has no record."""
+NOT_EVALUATED = "no evaluation record"
+NO_RECORD = "no record"
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Scores of one trial or base. Shares lie in 0 to 1; None is unknown."""
+
+    quant: str | None
+    targets: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    rslora: bool | None = None
+    dora: bool | None = None
+    seed: int | None = None
+    items: int | None = None
+    """Of the test split."""
+    accuracy: float | None = None
+    """Share of test items that are right."""
+    standard_error: float | None = None
+    interval_low: float | None = None
+    """Lower end of Wilson's 95 % interval for sampling the test items."""
+    interval_high: float | None = None
+    completion_loss_nats: float | None = None
+    """Mean a completion token on the test split."""
+    validation_accuracy: float | None = None
+    validation_loss_nats: float | None = None
+    status: str = Status.completed.value
+    reason: str | None = None
+    trial: str = BASE
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        if self.interval_low is None or self.interval_high is None:
+            return None
+        return self.interval_low, self.interval_high
+
+    @property
+    def is_base(self) -> bool:
+        return self.trial == BASE
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a test score."""
+        return self.completion_loss_nats is not None
+
+
+def modes(study: Study) -> list[str]:
+    """Every quantization mode that some record names, in the order of the footprints."""
+    named = [footprint.quant for footprint in study.footprints]
+    named += [trial.key.quant for trial in study.trials]
+    named += [evaluation.quant for evaluation in study.evaluations]
+    return list(dict.fromkeys(named))
+
+
+def accuracy_rows(study: Study) -> list[AccuracyRow]:
+    """Mode by mode: the base, then trials by targets, rank, alpha and seed; missing ones last."""
+    evaluations = {record.trial_identity: record for record in study.evaluations}
+    rows: list[AccuracyRow] = []
+    for quant in modes(study):
+        rows.append(_base_row(study, quant))
+        trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
+        rows += [_trial_row(trial, evaluations.get(trial.identity)) for trial in trials]
+    rows += [
+        AccuracyRow(None, status=MISSING, reason=NO_RECORD, trial=name) for name in study.missing
+    ]
+    return rows
+
+
+def trial_order(trial: TrialRecord) -> tuple[object, ...]:
+    """Sorts the trials of one mode."""
+    key = trial.key
+    return key.targets, key.rslora, key.dora, key.rank, key.alpha, key.seed, trial.trial
+
+
+def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
+    """Scored trials, best first: validation accuracy, then lower validation loss, then lower rank.
+
+    Where rows cannot be right or wrong, the loss decides alone. The test split never does.
+    """
+
+    def order(row: AccuracyRow) -> tuple[float, float, int, str]:
+        accuracy = -1.0 if row.validation_accuracy is None else row.validation_accuracy
+        return -accuracy, _loss(row), row.rank or 0, row.trial
+
+    return sorted((r for r in rows if not r.is_base and math.isfinite(_loss(r))), key=order)
+
+
+def _loss(row: AccuracyRow) -> float:
+    return math.inf if row.validation_loss_nats is None else row.validation_loss_nats
+
+
+def accuracy_table(rows: list[AccuracyRow]) -> Table[AccuracyRow]:
+    """Of what `accuracy_rows` gives."""
+    return Table(
+        (
+            Column("quant", "Mode", right=False),
+            Column("targets", "Targets", right=False),
+            Column("rank", "Rank"),
+            Column("alpha", "Alpha", units.number),
+            Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
+            Column("dora", "DoRA", units.yes_no, right=False, in_text=_varied(rows, "dora")),
+            Column("seed", "Seed"),
+            Column("items", "Items", units.count),
+            Column("accuracy", "Accuracy %", units.percent),
+            Column("standard_error", "± SE", units.percent),
+            Column("interval", "95 % interval", units.percent_range, in_csv=False),
+            Column("interval_low", "Low %", in_text=False),
+            Column("interval_high", "High %", in_text=False),
+            Column("completion_loss_nats", "Loss nats", units.nats),
+            Column("validation_accuracy", "Validation %", units.percent),
+            Column("validation_loss_nats", "Validation nats", units.nats),
+            Column("status", "Status", right=False),
+            Column("reason", "Reason", right=False),
+            Column("trial", "Trial", right=False),
+        ),
+        rows,
+    )
+
+
+def _varied(rows: list[AccuracyRow], field: str) -> bool:
+    """Whether any trial switches `field` on: a column of noes says nothing."""
+    return any(getattr(row, field) for row in rows)
+
+
+def _base_row(study: Study, quant: str) -> AccuracyRow:
+    for record in study.evaluations:
+        if record.quant == quant and record.trial_identity is None:
+            return _with_scores(AccuracyRow(quant, status=BASE), record)
+    return AccuracyRow(quant, status=MISSING, reason=NOT_EVALUATED)
+
+
+def _trial_row(trial: TrialRecord, evaluation: EvaluationRecord | None) -> AccuracyRow:
+    key = trial.key
+    row = AccuracyRow(
+        quant=key.quant,
+        targets=key.targets,
+        rank=key.rank,
+        alpha=key.alpha,
+        rslora=key.rslora,
+        dora=key.dora,
+        seed=key.seed,
+        status=trial.status.value,
+        reason=trial.reason,
+        trial=trial.trial,
+    )
+    if evaluation is not None:
+        return _with_scores(row, evaluation)
+    return replace(row, reason=trial.reason or NOT_EVALUATED)
+
+
+def _with_scores(row: AccuracyRow, record: EvaluationRecord) -> AccuracyRow:
+    test, validation = record.splits.get("test"), record.splits.get("validation")
+    if validation is not None:
+        row = replace(
+            row,
+            validation_accuracy=validation.accuracy,
+            validation_loss_nats=validation.completion_loss_nats,
+        )
+    if test is None:
+        return row
+    low, high = _interval(test)
+    return replace(
+        row,
+        items=test.items,
+        accuracy=test.accuracy,
+        standard_error=test.accuracy_standard_error,
+        interval_low=low,
+        interval_high=high,
+        completion_loss_nats=test.completion_loss_nats,
+    )
+
+
+def _interval(score: SplitScore) -> tuple[float, float] | tuple[None, None]:
+    if score.accuracy is None or score.items < 1:
+        return None, None
+    return wilson_interval(score.accuracy, score.items)

@@ -1,0 +1,113 @@
+"""How the figures look: colours, markers, lines, labels, and the one way to an SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lorascope.reporting import units
+from lorascope.reporting.accuracy_table import AccuracyRow
+from lorascope.reporting.curves import Curve, CurveKey
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's colours, told apart under all common colour blindness; yellow is too pale."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+"""One an adapter kind. Plain dashes belong to the bare base."""
+SPREAD = 0.3
+"""Share of the step between two ranks over which curves stand apart, so that intervals are seen."""
+BASE_LINE = (0, (5, 4))
+NEUTRAL = "#666666"
+"""Of legend entries that hold for every mode."""
+
+STYLE: Any = {
+    "svg.hashsalt": "lorascope",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What each mode and each curve is drawn with."""
+
+    colors: dict[str, str]
+    markers: dict[str, str]
+    lines: dict[CurveKey, Any]
+    labels: dict[CurveKey, str]
+    shifts: dict[CurveKey, float]
+    """Powers of two by which a curve stands beside its ranks."""
+
+
+def choose_look(drawn: Sequence[Curve], rows: Sequence[AccuracyRow]) -> Look:
+    """Colour and marker say the mode, the line says the adapter kind."""
+    quants = list(dict.fromkeys(row.quant for row in rows if row.quant is not None))
+    kinds = list(dict.fromkeys(_kind(curve.key) for curve in drawn))
+    ranks = sorted({point.rank for curve in drawn for point in curve.points})
+    step = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)
+    spread = SPREAD * min(step, 2.0)
+    return Look(
+        {quant: PALETTE[i % len(PALETTE)] for i, quant in enumerate(quants)},
+        {quant: MARKERS[i % len(MARKERS)] for i, quant in enumerate(quants)},
+        {c.key: LINES[kinds.index(_kind(c.key)) % len(LINES)] for c in drawn},
+        {c.key: _label(c.key, kinds) for c in drawn},
+        {c.key: spread * ((i + 0.5) / len(drawn) - 0.5) for i, c in enumerate(drawn)},
+    )
+
+
+def _kind(key: CurveKey) -> tuple[Any, ...]:
+    """What sets adapter kinds apart, with the words for it."""
+    return (
+        key.targets,
+        f"alpha {units.number(key.alpha)}" if key.alpha is not None else None,
+        "rsLoRA" if key.rslora else "",
+        "DoRA" if key.dora else "",
+    )
+
+
+def _label(key: CurveKey, kinds: Sequence[tuple[Any, ...]]) -> str:
+    """The mode, and of the adapter kind what varies in this study."""
+    varied = [word for i, word in enumerate(_kind(key)) if len({kind[i] for kind in kinds}) > 1]
+    return ", ".join([key.quant, *(word for word in varied if word)])
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings alone, whatever the machine's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def blank_figure() -> Figure:
+    """An empty figure of the reports' size, without a window."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG without date or version; text stays text."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()

@@ -1,0 +1,73 @@
+"""What `dvc metrics` and `dvc plots` read: a small summary, and the training losses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+
+from lorascope.records import MergeRecord, Study
+from lorascope.reporting.accuracy_table import AccuracyRow, by_validation_score, modes
+
+Metrics = dict[str, float | int | str | bool | None]
+
+
+def metrics_json(study: Study, rows: Sequence[AccuracyRow]) -> str:
+    """Mode by mode the base's test scores and those of the trial that is best on validation."""
+    summary: dict[str, Metrics] = {
+        quant: _mode([row for row in rows if row.quant == quant]) for quant in modes(study)
+    }
+    if study.merge is not None:
+        summary["merge"] = _merge(study.merge)
+    known = {
+        name: {key: _finite(value) for key, value in metrics.items() if _finite(value) is not None}
+        for name, metrics in summary.items()
+    }
+    return json.dumps(known, indent=2, allow_nan=False) + "\n"
+
+
+def losses_csv(study: Study) -> str:
+    """One line a logged point of every trial that has a result."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["trial", "quant", "rank", "alpha", "seed", "step", "loss_nats"])
+    for trial in sorted(study.trials, key=lambda trial: trial.trial):
+        key, losses = trial.key, trial.result.losses if trial.result else []
+        for point in losses:
+            writer.writerow(
+                [trial.trial, key.quant, key.rank, key.alpha, key.seed, point.step]
+                + [f"{point.loss_nats:.6g}"]
+            )
+    return stream.getvalue()
+
+
+def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
+    base = next((row for row in rows if row.is_base), None)
+    best = next(iter(by_validation_score(rows)), None)
+    return {
+        "base_accuracy": base.accuracy if base else None,
+        "base_loss_nats": base.completion_loss_nats if base else None,
+        "best_trial": best.trial if best else None,
+        "best_rank": best.rank if best else None,
+        "best_accuracy": best.accuracy if best else None,
+        "best_loss_nats": best.completion_loss_nats if best else None,
+        "scored_trials": sum(1 for row in rows if row.scored and not row.is_base),
+        "unscored_trials": sum(1 for row in rows if not row.scored and not row.is_base),
+    }
+
+
+def _merge(merge: MergeRecord) -> Metrics:
+    return {
+        "trial": merge.trial,
+        "passed": merge.passed,
+        "prediction_agreement": merge.prediction_agreement,
+        "largest_logit_difference": merge.largest_logit_difference,
+        "adapter_loss_nats": merge.adapter_loss_nats,
+        "merged_loss_nats": merge.merged_loss_nats,
+    }
+
+
+def _finite(value: float | int | str | bool | None) -> float | int | str | bool | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

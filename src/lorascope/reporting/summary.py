@@ -1,0 +1,37 @@
+"""What the terminal shows at the end of a run: where the report lies, and the accuracy table."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from lorascope.records import Study
+from lorascope.reporting.accuracy_table import AccuracyRow, accuracy_rows, accuracy_table
+from lorascope.reporting.write import REPORT
+
+WIDTH = 100
+"""Columns of a terminal that every line fits into."""
+
+
+def terminal_summary(study: Study, folder: Path) -> str:
+    """Plain text; `folder` is where `write_reports` wrote."""
+    rows = accuracy_rows(study)
+    table = accuracy_table([row for row in rows if row.quant is not None]).select(
+        "quant", "rank", "alpha", "seed", "accuracy", "standard_error", "interval",
+        "completion_loss_nats", "validation_accuracy", "status",
+    )  # fmt: skip
+    parts = [table.plain(), *(_unscored(row) for row in rows if not row.scored)]
+    return "".join([*parts, f"\nReport: {_relative(folder / REPORT)}\n"])
+
+
+def _unscored(row: AccuracyRow) -> str:
+    """Why a row has no score."""
+    where = f"{row.quant} {row.trial}" if row.is_base else row.trial
+    line = f"{where}: {row.status}, {row.reason or 'no reason recorded'}"
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n"
+
+
+def _relative(path: Path) -> Path:
+    """As seen from the working directory, where it lies inside."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,113 @@
+"""One small table type: rows are dataclasses, columns say which field and how people read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    key: str
+    """The rows' field, and the CSV's header; its unit stands in it."""
+    header: str
+    """For people."""
+    show: Callable[[Any], str] = str
+    """From a known cell to text for people."""
+    right: bool = True
+    """Numbers stand on the right."""
+    in_csv: bool = True
+    in_text: bool = True
+    """In Markdown and on the terminal."""
+
+
+@dataclass(frozen=True)
+class Table(Generic[Row]):
+    """Rows of one type under columns. CSV is for machines: exact numbers, unknown cells blank.
+
+    Text is for people: rounded, with units, and without the columns that no row fills.
+    """
+
+    columns: tuple[Column, ...]
+    rows: Sequence[Row]
+
+    def select(self, *keys: str) -> Table[Row]:
+        """The same rows under fewer columns, in the order of `keys`."""
+        by_key = {column.key: column for column in self.columns}
+        return Table(tuple(by_key[key] for key in keys), self.rows)
+
+    def csv(self) -> str:
+        """Comma-separated text with a header line."""
+        columns = [column for column in self.columns if column.in_csv]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([column.key for column in columns])
+        for row in self.rows:
+            writer.writerow([_machine(getattr(row, column.key)) for column in columns])
+        return stream.getvalue()
+
+    def markdown(self) -> str:
+        """A Markdown table whose source is aligned too."""
+        columns, cells = self._text()
+        cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in cells]
+        widths = _widths(cells)
+        rule = [
+            "-" * (width - 1) + ":" if column.right else "-" * width
+            for column, width in zip(columns, widths, strict=True)
+        ]
+        lines = [_padded(row, columns, widths) for row in (cells[0], rule, *cells[1:])]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def plain(self, gap: str = "  ") -> str:
+        """Aligned columns for a terminal, one row a line."""
+        columns, cells = self._text()
+        cells = [[_one_line(cell) for cell in row] for row in cells]
+        widths = _widths(cells)
+        return "".join(gap.join(_padded(row, columns, widths)).rstrip() + "\n" for row in cells)
+
+    def _text(self) -> tuple[list[Column], list[list[str]]]:
+        """Columns that some row fills, and cells [1 + rows, columns] with the headers on top."""
+        columns = [
+            column
+            for column in self.columns
+            if column.in_text
+            and (not self.rows or any(getattr(row, column.key) is not None for row in self.rows))
+        ]
+        body = [
+            [_human(column, getattr(row, column.key)) for column in columns] for row in self.rows
+        ]
+        return columns, [[column.header for column in columns], *body]
+
+
+def _machine(cell: object) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return str(cell)
+
+
+def _human(column: Column, cell: Any) -> str:
+    return "" if cell is None else column.show(cell)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _widths(cells: list[list[str]]) -> list[int]:
+    return [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _padded(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> list[str]:
+    return [
+        cell.rjust(width) if column.right else cell.ljust(width)
+        for cell, column, width in zip(row, columns, widths, strict=True)
+    ]

@@ -1,0 +1,78 @@
+"""Numbers as people read them. None, the unknown, is left blank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+"""Decimal: 1 GB is 10^9 bytes."""
+
+
+def byte_unit(largest: float) -> tuple[float, str]:
+    """The unit in which `largest` is 1 or more, as (bytes, name)."""
+    return next((unit for unit in BYTE_UNITS if largest >= unit[0]), BYTE_UNITS[-1])
+
+
+def size(count: float) -> str:
+    """Bytes with three significant digits: 13.5 GB, 512 B."""
+    scale, name = byte_unit(count)
+    if name == "B":
+        return f"{count:.0f} B"
+    value = count / scale
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {name}"
+
+
+def count(number: float) -> str:
+    """A whole number with thousands separators: 19,988,480."""
+    return f"{number:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as per cent with one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def percent_range(ends: Sequence[float]) -> str:
+    """Two shares as per cent: 91.0 to 93.2."""
+    low, high = ends
+    return f"{percent(low)} to {percent(high)}"
+
+
+def small_percent(per_cent: float) -> str:
+    """Per cent with three significant digits, of whatever size: 0.297, 18.9, 254."""
+    return f"{per_cent:.3g}" if per_cent < 100 else f"{per_cent:,.0f}"
+
+
+def nats(value: float) -> str:
+    """A loss."""
+    return f"{value:.4f}"
+
+
+def ratio(value: float) -> str:
+    """A relative error."""
+    return f"{value:.4f}"
+
+
+def number(value: float) -> str:
+    """A plain number, without a tail of zeros: 16, 0.5."""
+    return f"{value:g}"
+
+
+def bits(value: float) -> str:
+    """Bits a parameter."""
+    return f"{value:.3f}"
+
+
+def seconds(value: float) -> str:
+    """A duration in seconds."""
+    return f"{value:.1f}"
+
+
+def yes_no(value: bool) -> str:
+    """A truth value."""
+    return "yes" if value else "no"
+
+
+def short_hash(digest: str) -> str:
+    """The first 12 hex digits."""
+    return digest[:12]

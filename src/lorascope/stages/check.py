@@ -1,0 +1,63 @@
+"""check: everything that can be judged in seconds, before anything that takes minutes."""
+
+from __future__ import annotations
+
+import shutil
+
+from lorascope.config import Config
+from lorascope.errors import ConfigError, LorascopeError
+from lorascope.layout import Layout
+from lorascope.store import write_atomically
+from lorascope.targets import select
+
+NEEDED_FREE_BYTES = 512 * 1024**2
+VERDICT = b'{"valid": true}\n'
+"""The same for every valid study, so that a changed study runs again only what it changes."""
+
+
+def run(configs: list[Config], layout: Layout) -> None:
+    """Judge the declared grid; `expand` has judged each value alone.
+
+    Raises:
+        LorascopeError: a source is missing or malformed, a device cannot run a mode, targets match
+            nothing, `ship` can name no trial, or the disk is nearly full.
+    """
+    from lorascope.base_models import expected_shapes
+    from lorascope.data.prepare import check_source
+    from lorascope.devices import choose_device, compute_precision
+
+    _require_space(layout)
+    for config in configs:
+        compute_precision(config.quant, choose_device(config.runtime.device))
+    first = configs[0]
+    check_source(first.data, layout.root)
+    shapes = expected_shapes(first.model, layout.root)
+    for config in configs:
+        if shapes is not None:
+            select(shapes, config.lora)
+    _require_possible_ship(configs)
+    write_atomically(layout.root / "experiments" / "check.json", VERDICT)
+    modes = len({config.quant.name for config in configs})
+    print(f"valid: {len(configs)} trials in {modes} modes")
+
+
+def _require_space(layout: Layout) -> None:
+    free = shutil.disk_usage(layout.root).free
+    if free < NEEDED_FREE_BYTES:
+        raise LorascopeError(
+            f"only {free / 1024**2:.0f} MiB are free on the project's disk, and a study needs "
+            f"{NEEDED_FREE_BYTES / 1024**2:.0f} MiB or more. Make room, or run `dvc gc -w`."
+        )
+
+
+def _require_possible_ship(configs: list[Config]) -> None:
+    """`ship` must begin like a declared trial; its hash is known only after preparation."""
+    from lorascope.identity import trial_key, trial_name
+
+    ship = configs[0].ship
+    names = [trial_name(trial_key(config), "") for config in configs]
+    if ship != "auto" and not any(ship.startswith(name) for name in names):
+        raise ConfigError(
+            "ship", ship, "names no trial of the declared grid",
+            f"Use auto, or a name that begins with one of: {', '.join(names[:8])}.",
+        )  # fmt: skip

@@ -1,0 +1,207 @@
+"""evaluate: the bare base and one trial, scored item by item over one loaded base."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lorascope.config import Config, Scoring
+from lorascope.errors import RecordError
+from lorascope.identity import canonical_sha256, code_sha256
+from lorascope.layout import RECORD, Layout
+from lorascope.provenance import capture
+from lorascope.records import (
+    DataCard,
+    EvaluationRecord,
+    FootprintRecord,
+    SplitScore,
+    Status,
+    TrialRecord,
+)
+from lorascope.stages.train_lora import describe_trial
+from lorascope.store import read_record, replaced_folder, sha256_of_file, write_record
+
+SCORED_SPLITS = ("validation", "test")
+BASE_NAME = "base"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored: a trial's adapter, or the bare base where `trial` is None."""
+
+    name: str
+    trial: TrialRecord | None
+    adapter: Path | None
+
+
+class LoadedBase:
+    """The base of the last job of this process: the jobs of one sweep share it."""
+
+    key: str | None = None
+    model: Any = None
+    tokenizer: Any = None
+    device_name: str = "unknown"
+    threads: int = 0
+
+
+def run(config: Config, layout: Layout) -> EvaluationRecord | None:
+    """Score the bare base and the trial of `config`, where their scores are not there yet.
+
+    Returns:
+        The trial's record; None for a trial that did not complete.
+    """
+    evaluate_one(config, layout, Subject(base_name(config, layout), None, None))
+    described = describe_trial(config, layout)
+    folder = layout.trials(config.quant.name) / described.trial
+    if not (folder / RECORD).is_file():
+        raise RecordError(
+            f"{described.trial}: not trained. Run `lorascope train-lora` with the same settings."
+        )
+    trial = read_record(folder, TrialRecord)
+    if trial.status is not Status.completed:
+        print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
+        return None
+    return evaluate_one(config, layout, Subject(trial.trial, trial, folder / "adapter"))
+
+
+def base_name(config: Config, layout: Layout) -> str:
+    """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
+    return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
+
+
+def _inputs(config: Config, layout: Layout) -> list[str]:
+    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
+    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    return [stored.content_sha256, data.content_sha256]
+
+
+def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
+    """Everything that decides the scores."""
+    return canonical_sha256(
+        {
+            "inputs": _inputs(config, layout),
+            "trial": trial.identity if trial else None,
+            "evaluate": asdict(config.evaluate),
+            "code": code_sha256("lorascope.evaluation"),
+        }
+    )
+
+
+def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:
+    """Score `subject`, unless its scores are there and made the same way."""
+    identity = evaluation_identity(config, layout, subject.trial)
+    folder = layout.evaluations(config.quant.name) / subject.name
+    if (folder / RECORD).is_file():
+        known = read_record(folder, EvaluationRecord)
+        if known.identity == identity:
+            print(f"{subject.name}: scored already")
+            return known
+    with replaced_folder(folder) as scratch:
+        record = _score(config, layout, subject, identity, scratch)
+        write_record(scratch, record)
+    print(_sentence(record), flush=True)
+    _track(record, config, layout)
+    return record
+
+
+def _score(
+    config: Config, layout: Layout, subject: Subject, identity: str, folder: Path
+) -> EvaluationRecord:
+    started = time.perf_counter()
+    _load(config, layout)
+    model = LoadedBase.model
+    if subject.adapter:
+        from lorascope.lora import load_adapter
+
+        model = load_adapter(model, subject.adapter)
+    card = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    splits = {
+        split: _score_split(config, layout, card, model, split, folder / f"{split}.jsonl")
+        for split in SCORED_SPLITS
+    }
+    further = _run_further_tasks(config, model)
+    if subject.adapter:
+        LoadedBase.model = model.unload()
+    return EvaluationRecord(
+        name=subject.name,
+        identity=identity,
+        quant=config.quant.name,
+        trial_identity=subject.trial.identity if subject.trial else None,
+        key=subject.trial.key if subject.trial else None,
+        scoring=card.scoring,
+        batch_size=config.evaluate.batch_size,
+        splits=splits,
+        lm_eval_metrics=further,
+        items_sha256={
+            split: sha256_of_file(folder / f"{split}.jsonl") for split in SCORED_SPLITS
+        },
+        seconds=time.perf_counter() - started,
+        provenance=capture(layout, LoadedBase.device_name, LoadedBase.threads),
+    )
+
+
+def _load(config: Config, layout: Layout) -> None:
+    folder = layout.quantized(config.model.name, config.quant.name)
+    key = read_record(folder, FootprintRecord).content_sha256
+    if LoadedBase.key == key:
+        return
+    from lorascope.data.tokenization import load_tokenizer
+    from lorascope.devices import choose_device, use_threads
+    from lorascope.quantization import load_base
+
+    device = choose_device(config.runtime.device)
+    LoadedBase.threads = use_threads(config.runtime.threads)
+    LoadedBase.model = load_base(folder, config.quant, device, config.model.attention)
+    LoadedBase.tokenizer = load_tokenizer(folder)
+    LoadedBase.device_name = device.name
+    LoadedBase.key = key
+
+
+def _score_split(
+    config: Config, layout: Layout, card: DataCard, model: Any, split: str, path: Path
+) -> SplitScore:
+    from lorascope.data.rows import read_rows
+    from lorascope.evaluation import score_rows, summarize, write_items
+
+    rows = read_rows(layout.data(config.model.name, config.data.name) / f"{split}.jsonl")
+    items = score_rows(
+        model,
+        LoadedBase.tokenizer,
+        rows,
+        Scoring(card.scoring),
+        card.answer_pattern,
+        config.evaluate.batch_size,
+        config.evaluate.max_new_tokens,
+    )
+    write_items(path, items)
+    return summarize(items)
+
+
+def _run_further_tasks(config: Config, model: Any) -> dict[str, float]:
+    if not config.evaluate.lm_eval_tasks:
+        return {}
+    from lorascope.evaluation import run_lm_eval_tasks
+
+    evaluate = config.evaluate
+    return run_lm_eval_tasks(
+        model, LoadedBase.tokenizer, list(evaluate.lm_eval_tasks), evaluate.batch_size
+    )
+
+
+def _track(record: EvaluationRecord, config: Config, layout: Layout) -> None:
+    if not config.runtime.tracking or record.trial_identity is None:
+        return
+    from lorascope.tracking import try_publish
+
+    try_publish([], [record], layout)
+
+
+def _sentence(record: EvaluationRecord) -> str:
+    test = record.splits["test"]
+    accuracy = "" if test.accuracy is None else f"accuracy {test.accuracy:.3f}, "
+    return (
+        f"{record.name}: {accuracy}completion loss {test.completion_loss_nats:.4f} nats "
+        f"on {test.items} test items"
+    )

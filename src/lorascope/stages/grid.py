@@ -1,0 +1,119 @@
+"""The declared grid: params.yaml and overrides as a product of axes, each point a validated Config."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lorascope.config import Config, validate
+from lorascope.errors import LorascopeError
+from lorascope.layout import Layout
+
+PARAMETER_KEYS = {
+    "model": "model",
+    "data": "data",
+    "quant": "quant",
+    "lora.targets": "lora",
+    "lora.rank": "lora.rank",
+    "lora.alpha": "lora.alpha",
+    "train": "train",
+    "seed": "seed",
+    "evaluate": "evaluate",
+    "merge": "merge",
+    "ship": "ship",
+}
+"""Keys of params.yaml -> keys of the configuration."""
+
+
+def register_schema() -> None:
+    """Tell Hydra the schema that conf/config.yaml names in its defaults."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def declared_overrides(layout: Layout) -> list[str]:
+    """params.yaml as Hydra sweep overrides, e.g. ['model=tiny', 'quant=fp16,nf4', ...].
+
+    Raises:
+        LorascopeError: a key is unknown or missing.
+    """
+    params = _flat(yaml.safe_load(layout.params.read_text(encoding="utf-8")) or {})
+    unknown = sorted(set(params) - set(PARAMETER_KEYS))
+    if unknown:
+        raise LorascopeError(
+            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(PARAMETER_KEYS)}."
+        )
+    missing = sorted(set(PARAMETER_KEYS) - set(params))
+    if missing:
+        raise LorascopeError(f"params.yaml: {', '.join(missing)} is missing. Add it back.")
+    return [f"{PARAMETER_KEYS[key]}={_sweep(value)}" for key, value in params.items()]
+
+
+def _flat(params: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": kept for inner, kept in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _sweep(value: object) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
+    """`declared` with `overrides` in place of what they name."""
+    chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
+    return list(chosen.values())
+
+
+def expand(layout: Layout, overrides: list[str]) -> list[Config]:
+    """Every point of the grid that sweep overrides span, composed and validated.
+
+    Raises:
+        LorascopeError: an override cannot be read, a key or group is unknown, a value is unusable.
+    """
+    try:
+        return [_compose(layout, list(point)) for point in product(*_axes(overrides))]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise LorascopeError(_readable(error)) from error
+
+
+def _axes(overrides: list[str]) -> list[list[str]]:
+    axes = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([str(override.input_line)])
+    return axes
+
+
+def _compose(layout: Layout, overrides: list[str]) -> Config:
+    register_schema()
+    with initialize_config_dir(config_dir=str(layout.conf), version_base="1.3"):
+        config = OmegaConf.to_object(compose(config_name="config", overrides=overrides))
+    GlobalHydra.instance().clear()
+    assert isinstance(config, Config)
+    validate(config)
+    return config
+
+
+def _readable(error: Exception) -> str:
+    """Hydra's message; where it wraps another one, that one says more."""
+    cause = error.__cause__
+    message = str(error).strip()
+    if isinstance(error, ConfigCompositionException) and cause is not None:
+        message = f"{message}: {str(cause).strip()}"
+    return f"configuration: {message}"

@@ -1,0 +1,170 @@
+"""merge: the shipped trial as one plain model, verified against what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lorascope.config import Config
+from lorascope.errors import ConfigError, RecordError, VerificationError
+from lorascope.layout import Layout
+from lorascope.provenance import capture
+from lorascope.records import MergeRecord, Status, Study, TrialRecord
+from lorascope.stages.study import collect
+from lorascope.store import replaced_folder, sha256_of_files, write_record
+
+
+def run(configs: list[Config], layout: Layout) -> MergeRecord:
+    """Merge the trial that `ship` names, and verify the result.
+
+    Raises:
+        ConfigError: `ship` names no trial of the declared grid.
+        VerificationError: the merged model is further off than conf/merge allows.
+    """
+    trial, chosen_by, score = choose(configs[0].ship, collect(configs, layout))
+    config = next(c for c in configs if _is_config_of(c, trial))
+    with replaced_folder(layout.merged(config.model.name)) as folder:
+        record = _merge_into(folder, config, layout, trial, chosen_by, score)
+        write_record(folder, record)
+        if not record.passed:
+            raise VerificationError(_failure(record, config))
+    print(_sentence(record))
+    return record
+
+
+def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
+    """The trial to ship, how it was chosen, and its validation score.
+
+    `auto` takes the best score on validation items: accuracy where items can be right or wrong,
+    else completion loss; ties go to fewer trainable parameters, then to the smaller stored base.
+    """
+    if ship != "auto":
+        return _named(ship, study)
+    scored = {e.trial_identity: e.splits["validation"] for e in study.evaluations}
+    bytes_by_mode = {f.quant: f.total_bytes for f in study.footprints}
+    candidates = []
+    for trial in study.trials:
+        score = scored.get(trial.identity)
+        if trial.status is not Status.completed or score is None or trial.result is None:
+            continue
+        has_accuracy = score.accuracy is not None
+        value = score.accuracy if score.accuracy is not None else score.completion_loss_nats
+        size = (trial.result.trainable_parameters, bytes_by_mode[trial.key.quant], trial.trial)
+        order = (-value if has_accuracy else value, size)
+        candidates.append((order, trial, has_accuracy, value))
+    if not candidates:
+        raise RecordError("ship='auto': no trial was trained and scored. Run the sweep first.")
+    _, trial, has_accuracy, value = min(candidates, key=lambda candidate: candidate[0])
+    measure = "highest validation accuracy" if has_accuracy else "lowest validation loss"
+    return trial, f"auto: {measure}, ties to the smaller", value
+
+
+def _named(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
+    by_name = {trial.trial: trial for trial in study.trials}
+    trial = by_name.get(ship)
+    if trial is None or trial.status is not Status.completed:
+        problem = f"{trial.status} ({trial.reason})" if trial else "names no trial of this grid"
+        finished = [t.trial for t in study.trials if t.status is Status.completed]
+        raise ConfigError(
+            "ship", ship, problem, f"Use auto or one of: {', '.join(finished) or 'none yet'}."
+        )
+    scores = {e.trial_identity: e.splits["validation"] for e in study.evaluations}
+    score = scores.get(trial.identity)
+    return trial, "named in ship", score.accuracy if score else None
+
+
+def _is_config_of(config: Config, trial: TrialRecord) -> bool:
+    key = trial.key
+    lora = config.lora
+    return (config.quant.name, lora.rank, lora.alpha, config.seed) == (
+        key.quant, key.rank, key.alpha, key.seed,
+    )  # fmt: skip
+
+
+def _merge_into(
+    folder: Path,
+    config: Config,
+    layout: Layout,
+    trial: TrialRecord,
+    chosen_by: str,
+    score: float | None,
+) -> MergeRecord:
+    from lorascope.data.rows import read_rows
+    from lorascope.data.tokenization import load_tokenizer
+    from lorascope.devices import TORCH_DTYPES, choose_device, use_threads
+    from lorascope.lora import load_adapter
+    from lorascope.merging import check_merge, merge
+    from lorascope.quantization import load_base
+
+    device = choose_device(config.runtime.device)
+    threads = use_threads(config.runtime.threads)
+    stored = layout.quantized(config.model.name, config.quant.name)
+    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
+    tokenizer = load_tokenizer(stored)
+
+    def fresh_base() -> Any:
+        return load_base(stored, config.quant, device, config.model.attention)
+
+    merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
+    check = check_merge(
+        load_adapter(fresh_base(), adapter),
+        _reload(folder, device.kind),
+        tokenizer,
+        rows[: config.merge.verify_items],
+        config.evaluate.batch_size,
+    )
+    limits = config.merge
+    gap = abs(check.adapter_loss_nats - check.merged_loss_nats)
+    return MergeRecord(
+        trial=trial.trial,
+        quant=config.quant.name,
+        precision=config.merge.precision.value,
+        chosen_by=chosen_by,
+        validation_score=score,
+        items=check.items,
+        largest_logit_difference=check.largest_logit_difference,
+        prediction_agreement=check.prediction_agreement,
+        adapter_loss_nats=check.adapter_loss_nats,
+        merged_loss_nats=check.merged_loss_nats,
+        untied_head=untied,
+        total_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        content_sha256=sha256_of_files(folder),
+        passed=(
+            check.largest_logit_difference <= limits.max_logit_difference
+            and check.prediction_agreement >= limits.min_agreement
+            and gap <= limits.max_loss_gap_nats
+        ),
+        provenance=capture(layout, device.name, threads),
+    )
+
+
+def _reload(folder: Path, device_kind: str) -> Any:
+    """The merged model as anyone would load it: the files are what is verified."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, device_map={"": device_kind}).eval()
+
+
+def _failure(record: MergeRecord, config: Config) -> str:
+    limits = config.merge
+    return (
+        f"{record.trial}: the merged model differs from adapter on base by more than allowed: "
+        f"largest logit difference {record.largest_logit_difference:.4f} "
+        f"(merge.max_logit_difference={limits.max_logit_difference}), agreement "
+        f"{record.prediction_agreement:.4f} (merge.min_agreement={limits.min_agreement}), loss "
+        f"{record.merged_loss_nats:.4f} against {record.adapter_loss_nats:.4f} nats "
+        f"(merge.max_loss_gap_nats={limits.max_loss_gap_nats}). Merge in float32, ship another "
+        "trial, or allow more if you can accept it."
+    )
+
+
+def _sentence(record: MergeRecord) -> str:
+    return (
+        f"merged {record.trial} ({record.chosen_by}): agreement "
+        f"{record.prediction_agreement:.4f}, largest logit difference "
+        f"{record.largest_logit_difference:.2g}, loss {record.merged_loss_nats:.4f} against "
+        f"{record.adapter_loss_nats:.4f} nats"
+    )

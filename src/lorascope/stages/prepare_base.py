@@ -1,0 +1,49 @@
+"""prepare-base: the full-precision base and its description."""
+
+from __future__ import annotations
+
+import time
+
+from lorascope.config import Config
+from lorascope.layout import Layout
+from lorascope.progress import StepProgress
+from lorascope.provenance import capture
+from lorascope.records import BaseRecord
+from lorascope.store import replaced_folder, sha256_of_files, write_record
+
+
+def run(config: Config, layout: Layout) -> BaseRecord:
+    """Fetch or make the base that config.model names."""
+    from lorascope.base_models import describe, fetch_base
+    from lorascope.devices import use_threads
+
+    model = config.model
+    threads = use_threads(config.runtime.threads)
+    started = time.perf_counter()
+    with replaced_folder(layout.base(model.name)) as folder:
+        pretraining = fetch_base(model, folder, layout.root, StepProgress(f"base {model.name}"))
+        description = describe(folder)
+        record = BaseRecord(
+            model=model.name,
+            source=_source(config),
+            architecture=description.architecture,
+            parameters=description.parameters,
+            vocabulary=description.vocabulary,
+            context_tokens=description.context_tokens,
+            tied_head=description.tied_head,
+            linear_shapes=description.linear_shapes,
+            content_sha256=sha256_of_files(folder),
+            seconds=time.perf_counter() - started,
+            pretraining=pretraining,
+            provenance=capture(layout, "cpu", threads),
+        )
+        write_record(folder, record)
+    print(f"base {model.name}: {record.architecture}, {record.parameters:,} parameters")
+    return record
+
+
+def _source(config: Config) -> str:
+    model = config.model
+    if model.repository:
+        return f"hub: {model.repository}@{model.revision}"
+    return f"local: {model.path}" if model.path else f"pre-trained here, seed {model.pretrain_seed}"

@@ -1,0 +1,62 @@
+"""prepare-data: data/<data>/<model>/{train,validation,test}.jsonl with their card."""
+
+from __future__ import annotations
+
+from lorascope.config import Config, DataKind, ModelKind
+from lorascope.data.prepare import prepare_data
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.errors import ConfigError
+from lorascope.layout import SPLITS, Layout
+from lorascope.provenance import capture
+from lorascope.records import BaseRecord, DataCard
+from lorascope.store import read_record, replaced_folder, write_record
+
+
+def run(config: Config, layout: Layout) -> DataCard:
+    """Prepare the dataset for the model and write it as a whole, or not at all."""
+    _require_one_population(config)
+    base = layout.base(config.model.name)
+    record = read_record(base, BaseRecord)
+    tokenizer = load_tokenizer(base)
+    with replaced_folder(layout.data(config.model.name, config.data.name)) as folder:
+        card = prepare_data(
+            config.data,
+            config.model.name,
+            tokenizer,
+            record.context_tokens,
+            folder,
+            layout.root,
+            # Tokenizing runs on the CPU, in this process alone.
+            capture(layout, "cpu", 1),
+        )
+        write_record(folder, card)
+    print(summary(card))
+    return card
+
+
+def summary(card: DataCard) -> str:
+    """Three lines: rows, tokens, drops."""
+    rows = ", ".join(f"{card.splits[split].rows} {split}" for split in SPLITS)
+    train = card.splits["train"]
+    lengths = train.length_percentiles_tokens
+    dropped = ", ".join(f"{n} {reason}" for reason, n in card.dropped_rows.items()) or "none"
+    return (
+        f"{card.name} for {card.model}: {rows} ({card.rows_read} rows read)\n"
+        f"train: {train.tokens} tokens, {train.trained_tokens / train.tokens:.0%} trained; "
+        f"a sample has {lengths['p50']} (median) to {lengths['p100']} tokens "
+        f"({card.max_tokens} allowed)\n"
+        f"dropped rows: {dropped}"
+    )
+
+
+def _require_one_population(config: Config) -> None:
+    """The tiny base and the biographies must be drawn from one seed: the rows' new people must be
+    strangers to it."""
+    tiny = config.model.kind is ModelKind.tiny
+    met = tiny and config.data.kind is DataKind.biographies
+    if met and config.data.seed != config.model.pretrain_seed:
+        raise ConfigError(
+            "data.seed", config.data.seed, "the tiny base was pre-trained on people of "
+            f"model.pretrain_seed={config.model.pretrain_seed}, so the rows could contradict it",
+            "Give both the same seed.",
+        )  # fmt: skip

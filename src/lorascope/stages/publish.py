@@ -1,0 +1,52 @@
+"""Mirror every record of the project into MLflow: closes the gap that skipped stages leave."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from lorascope.errors import RecordError
+from lorascope.layout import RECORD, Layout
+from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.store import read_record
+from lorascope.tracking import Publication, publish
+
+R = TypeVar("R")
+
+
+def run(layout: Layout) -> int:
+    """Publish what can be read; 1 where a record was damaged, else 0.
+
+    Raises:
+        TrackingError: the store cannot be reached or written.
+    """
+    # The folders of all modes lie side by side, so one mode's parent holds them all.
+    trials, damaged_trials = _read_all(layout.trials("any").parent, TrialRecord)
+    scores, damaged_scores = _read_all(layout.evaluations("any").parent, EvaluationRecord)
+    print(_told(publish(trials, scores, layout)))
+    damaged = damaged_trials + damaged_scores
+    for reason in damaged:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return 1 if damaged else 0
+
+
+def _read_all(folder: Path, record_type: type[R]) -> tuple[list[R], list[str]]:
+    """The records under folder/<mode>/<name>/, and why others could not be read."""
+    records, damaged = [], []
+    for path in sorted(folder.glob(f"*/*/{RECORD}")):
+        if path.parent.name.startswith("."):
+            continue  # a scratch folder of a writer that is at work or was killed
+        try:
+            records.append(read_record(path.parent, record_type))
+        except RecordError as error:
+            damaged.append(str(error))
+    return records, damaged
+
+
+def _told(done: Publication) -> str:
+    return (
+        f"{done.where}: {done.trials_added} trials added, {done.trials_present} there already; "
+        f"{done.sweeps_added} sweeps added; scores of {done.evaluations_added} trials added, "
+        f"{done.evaluations_present} there already, {done.evaluations_without_trial} without a run"
+    )

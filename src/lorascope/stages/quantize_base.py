@@ -1,0 +1,77 @@
+"""quantize-base: the base in one mode, and what it weighs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from lorascope.config import Config
+from lorascope.layout import Layout
+from lorascope.provenance import capture
+from lorascope.records import BaseRecord, FootprintRecord, LayerError
+from lorascope.store import read_record, replaced_folder, sha256_of_files, write_record
+
+TOKENIZER_PATTERNS = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja")
+
+
+def run(config: Config, layout: Layout) -> FootprintRecord:
+    """Store the base of config.model in the mode config.quant."""
+    from lorascope.devices import choose_device, use_threads
+    from lorascope.footprint import measure_footprint
+    from lorascope.quantization import quantize_base
+
+    base = read_record(layout.base(config.model.name), BaseRecord)
+    device = choose_device(config.runtime.device)
+    threads = use_threads(config.runtime.threads)
+    started = time.perf_counter()
+    source = layout.base(base.model)
+    with replaced_folder(layout.quantized(base.model, config.quant.name)) as folder:
+        quantize_base(source, config.quant, device, folder)
+        _copy_tokenizer(source, folder)
+        stored, layers = _compare(source, folder, base)
+        footprint = measure_footprint(stored)
+        record = FootprintRecord(
+            model=base.model,
+            quant=config.quant.name,
+            storage=config.quant.storage.value,
+            base_sha256=base.content_sha256,
+            content_sha256=sha256_of_files(folder),
+            quantized_parameters=footprint.quantized_parameters,
+            quantized_weight_bytes=footprint.quantized_weight_bytes,
+            quantization_constant_bytes=footprint.quantization_constant_bytes,
+            unquantized_bytes=footprint.unquantized_bytes,
+            total_bytes=footprint.total_bytes,
+            bits_per_quantized_parameter=footprint.bits_per_quantized_parameter,
+            layers=layers,
+            seconds=time.perf_counter() - started,
+            provenance=capture(layout, device.name, threads),
+        )
+        write_record(folder, record)
+    print(f"{base.model} as {record.quant}: {record.total_bytes:,} bytes")
+    return record
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    """So that the folder is a whole model, for training and for anyone else."""
+    for pattern in TOKENIZER_PATTERNS:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[object, list[LayerError]]:
+    """The stored model as it is on disk, and its layers' errors against the exact base."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lorascope.base_folder import runs_own_code
+    from lorascope.footprint import layer_errors
+    from lorascope.quantization import share_lookup_tables
+
+    own_code = runs_own_code(source)
+    exact = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, trust_remote_code=own_code
+    )
+    stored = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=own_code)
+    share_lookup_tables(stored)
+    return stored, layer_errors(exact, stored, [shape.name for shape in base.linear_shapes])

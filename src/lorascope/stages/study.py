@@ -1,0 +1,76 @@
+"""Gathers the records that a declared grid names."""
+
+from __future__ import annotations
+
+from lorascope.config import Config
+from lorascope.layout import RECORD, Layout
+from lorascope.records import (
+    BaseRecord,
+    DataCard,
+    EvaluationRecord,
+    FootprintRecord,
+    MergeRecord,
+    Study,
+    TrialRecord,
+)
+from lorascope.stages.evaluate import base_name, evaluation_identity
+from lorascope.stages.train_lora import describe_trial
+from lorascope.store import read_record
+
+
+def collect(configs: list[Config], layout: Layout) -> Study:
+    """The records of exactly the trials that `configs` declare; what is not there is named.
+
+    Raises:
+        RecordError: base, data or a mode was never prepared, or a record is damaged.
+    """
+    first = configs[0]
+    trials, evaluations, missing = [], [], []
+    for config in _one_a_mode(configs):
+        name = base_name(config, layout)
+        evaluations += _evaluation(config, layout, name, None)
+    for config in configs:
+        described = describe_trial(config, layout)
+        folder = layout.trials(config.quant.name) / described.trial
+        if not (folder / RECORD).is_file():
+            missing.append(described.trial)
+            continue
+        trial = read_record(folder, TrialRecord)
+        trials.append(trial)
+        evaluations += _evaluation(config, layout, trial.trial, trial)
+    return Study(
+        data=read_record(layout.data(first.model.name, first.data.name), DataCard),
+        base=read_record(layout.base(first.model.name), BaseRecord),
+        footprints=[
+            read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
+            for config in _one_a_mode(configs)
+        ],
+        trials=trials,
+        evaluations=evaluations,
+        merge=_merge_record(first, layout, {trial.trial for trial in trials}),
+        missing=missing,
+    )
+
+
+def _one_a_mode(configs: list[Config]) -> list[Config]:
+    return list({config.quant.name: config for config in configs}.values())
+
+
+def _evaluation(
+    config: Config, layout: Layout, name: str, trial: TrialRecord | None
+) -> list[EvaluationRecord]:
+    """The scores of one subject, as a list of one; empty where they are absent or out of date."""
+    folder = layout.evaluations(config.quant.name) / name
+    if not (folder / RECORD).is_file():
+        return []
+    record = read_record(folder, EvaluationRecord)
+    return [record] if record.identity == evaluation_identity(config, layout, trial) else []
+
+
+def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeRecord | None:
+    """The merge, where it is of a trial of this study."""
+    folder = layout.merged(config.model.name)
+    if not (folder / RECORD).is_file():
+        return None
+    record = read_record(folder, MergeRecord)
+    return record if record.trial in trials else None

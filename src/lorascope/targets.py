@@ -1,0 +1,57 @@
+"""Which of a model's matrices get an adapter. No torch here: reports choose the same way."""
+
+from __future__ import annotations
+
+import re
+
+from lorascope.config import LoraConfig, Targets
+from lorascope.errors import ConfigError
+from lorascope.records import LinearShape
+
+ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
+FUSED = {"query_key_value", "qkv_proj", "c_attn", "Wqkv"}
+
+
+def select(shapes: list[LinearShape], lora: LoraConfig) -> list[LinearShape]:
+    """The layers that `lora` adapts.
+
+    Raises:
+        ConfigError: nothing matches; the message lists what there is.
+    """
+    kinds = sorted({shape.kind for shape in shapes})
+    if lora.targets is Targets.modules:
+        unknown = sorted(set(lora.modules) - set(kinds))
+        if unknown:
+            raise ConfigError(
+                "lora.modules", unknown, "no layer has such a name",
+                f"This model has: {', '.join(kinds)}.",
+            )
+        return [shape for shape in shapes if shape.kind in lora.modules]
+    chosen = [shape for shape in shapes if _in_preset(shape, lora.targets)]
+    if not chosen:
+        fused = sorted(FUSED & set(kinds))
+        hint = f" Query, key and value are one matrix here: {fused}." if fused else ""
+        raise ConfigError(
+            "lora.targets", lora.targets.value, "matches no layer of this model",
+            f"This model has: {', '.join(kinds)}.{hint} Use lora=modules lora.modules=[...].",
+        )
+    return chosen
+
+
+def _in_preset(shape: LinearShape, targets: Targets) -> bool:
+    if targets is Targets.all_linear:
+        return True
+    in_attention = any(ATTENTION.search(part) for part in shape.name.split("."))
+    if targets is Targets.attention:
+        return in_attention
+    return in_attention and shape.kind in QUERY_OR_VALUE
+
+
+def peft_targets(shapes: list[LinearShape], chosen: list[LinearShape]) -> list[str]:
+    """`target_modules` for PEFT: kinds where they say it exactly, full names where not."""
+    kinds = sorted({shape.kind for shape in chosen})
+    by_kind = {shape.name for shape in shapes if shape.kind in kinds}
+    if by_kind == {shape.name for shape in chosen}:
+        return kinds
+    return [shape.name for shape in chosen]

@@ -1,0 +1,10 @@
+"""Records mirrored into MLflow: the only importer of mlflow, and only inside functions.
+
+The records are the truth. The mirror can be lost and refilled, so publishing is idempotent, and a
+store that cannot be reached is a reason in a record, never the end of a run.
+"""
+
+from lorascope.tracking.connection import TrackingError, store_uri, ui_command
+from lorascope.tracking.publication import Publication, publish, try_publish
+
+__all__ = ["Publication", "TrackingError", "publish", "store_uri", "try_publish", "ui_command"]

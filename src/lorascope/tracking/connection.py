@@ -1,0 +1,130 @@
+"""Where the tracking store is, and how it is opened without surprises."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lorascope.errors import LorascopeError
+from lorascope.layout import Layout
+
+LOCK_SECONDS = 120
+"""Longest wait for other publishers; each holds the lock for a second or two."""
+DATABASE_SECONDS = 5
+MAX_REASON = 300
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The defaults wait for a silent server for several minutes, at each call.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # Pages need no job runner, which is a second process.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""What mlflow reads when it is imported; whatever the user has set wins."""
+
+
+class TrackingError(LorascopeError):
+    """A tracking store that cannot be reached or written."""
+
+
+def store_uri(layout: Layout) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_database(layout)
+
+
+def own_database(layout: Layout) -> str:
+    """The database in the project: absolute, so that it is the same from every folder."""
+    return f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
+
+
+def ui_command(layout: Layout, port: int = 5000) -> list[str]:
+    """The command that serves the local store's pages on this machine only.
+
+    Raises:
+        TrackingError: the store is a server, which has its own pages.
+    """
+    configure_environment()  # the command inherits it
+    uri = store_uri(layout)
+    root = artifact_root(layout, uri)
+    if root is None:
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI={presentable(uri, layout)} is a server with its own pages. "
+            "Open it in a browser, or unset the variable to see the local store."
+        )
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", uri, "--artifacts-destination", root, "--workers", "1"),
+    ]  # fmt: skip
+
+
+def configure_environment() -> None:
+    """Set what mlflow reads at its import."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def artifact_root(layout: Layout, uri: str) -> str | None:
+    """An absolute folder for a database that we open ourselves; a server knows its own."""
+    if uri.startswith(("http://", "https://", "databricks", "uc:")):
+        return None
+    return (layout.root.resolve() / "mlartifacts").as_uri()
+
+
+def check_database(uri: str) -> None:
+    """Raise at once for a SQLite file that cannot be written.
+
+    mlflow itself tries ten times, for minutes, before it says that it could not open one.
+    """
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or not path or ":memory:" in path or "?" in path:
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=DATABASE_SECONDS)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """One publisher of a project at a time.
+
+    A fresh database must be migrated once only, two publishers that both find a trial missing
+    would both add it, and SQLite serves one writer faster than many.
+    """
+    layout.private.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS):
+        yield
+
+
+@contextmanager
+def told_plainly(layout: Layout) -> Iterator[None]:
+    """Turn what a store can do to us into one line that a record may keep."""
+    from alembic.util.exc import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except Timeout as error:
+        raise TrackingError(f"other publishers held the store for {LOCK_SECONDS} s") from error
+    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = presentable(f"{store_uri(layout)}: {line}", layout)
+        raise TrackingError(reason[:MAX_REASON]) from error
+
+
+def presentable(text: str, layout: Layout) -> str:
+    """Text for records, which go to Git: no password of an address, no folder of a machine."""
+    public = re.sub(r"//[^/@\s]*@", "//", text)
+    return public.replace(f"{layout.root.resolve()}/", "")

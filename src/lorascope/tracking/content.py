@@ -1,0 +1,213 @@
+"""What a record's run holds in MLflow: pure, nothing here knows mlflow.
+
+Parameters are write-once text of at most 6,000 characters. Tags say what a run was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+
+from pydantic_core import to_json
+
+from lorascope.identity import SHORT_HASH_LENGTH, canonical_sha256
+from lorascope.records import Provenance, Status, TrialKey, TrialRecord
+from lorascope.tracking.points import Point, left_out_points, metric_name, trial_points
+
+IDENTITY_TAG = "lorascope.identity"
+SWEEP_TAG = "lorascope.sweep"
+ATTEMPT_TAG = "lorascope.attempt"
+"""When the trial was run and what came out: it may have been run again since."""
+SUPERSEDED_TAG = "lorascope.superseded_by"
+"""On runs of earlier attempts: the run of the latest."""
+COMPLETE_TAG = "lorascope.complete"
+"""Set last: a run without it was interrupted while it was being written, and is written again."""
+EVALUATION_TAG = "lorascope.evaluation"
+PARENT_TAG = "mlflow.parentRunId"
+"""What makes a run a child, across processes too."""
+
+SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
+
+MAX_TEXT = 6000
+SWEPT = ("rank", "alpha")
+"""Adapter settings that vary inside one sweep; the seed does too."""
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """Everything that makes one run."""
+
+    identity: str
+    attempt: str
+    name: str
+    status: str
+    start_ms: int
+    end_ms: int
+    tags: dict[str, str]
+    params: dict[str, str]
+    data: tuple[str, str]
+    """Name and digest of the dataset."""
+    points: list[Point] = field(default_factory=list)
+    record: str | None = None
+    """The record itself, as JSON."""
+
+
+def experiment_name(key: TrialKey) -> str:
+    """One experiment per model and dataset: its runs are comparable with each other."""
+    return f"{key.model}/{key.data}"
+
+
+def sweep_settings(trial: TrialRecord) -> dict[str, object]:
+    """All that entered the trial's identity, less what varies inside a sweep."""
+    settings = {name: value for name, value in trial.settings.items() if name != "seed"}
+    lora = settings.get("lora")
+    if isinstance(lora, dict):
+        settings["lora"] = {name: value for name, value in lora.items() if name not in SWEPT}
+    return settings
+
+
+def sweep_identity(trial: TrialRecord) -> str:
+    """Digest of the settings that all trials of one sweep share."""
+    shared = [trial.key.model, trial.key.data, trial.key.quant, sweep_settings(trial)]
+    return canonical_sha256(shared)
+
+
+def sweep_run(trial: TrialRecord) -> RunContent:
+    """The parent run of the sweep that `trial` belongs to."""
+    start, end = _span(trial)
+    identity = sweep_identity(trial)
+    return RunContent(
+        identity=identity,
+        attempt=identity,
+        name=f"{trial.key.quant}-{trial.key.targets}-{identity[:SHORT_HASH_LENGTH]}",
+        status="FINISHED",
+        start_ms=start,
+        end_ms=end,
+        tags={
+            IDENTITY_TAG: identity,
+            ATTEMPT_TAG: identity,
+            SWEEP_TAG: identity,
+            **SOURCE_TAGS,
+        },
+        params=_sweep_params(trial),
+        data=_data(trial),
+    )
+
+
+def trial_run(trial: TrialRecord, parent: str) -> RunContent:
+    """The run of one trial under the run `parent` of its sweep."""
+    start, end = _span(trial)
+    return RunContent(
+        identity=trial.identity,
+        attempt=_attempt(trial),
+        name=trial.trial,
+        status="FINISHED" if trial.status is Status.completed else "FAILED",
+        start_ms=start,
+        end_ms=end,
+        tags={**_trial_tags(trial), PARENT_TAG: parent},
+        params=_trial_params(trial),
+        data=_data(trial),
+        points=trial_points(trial),
+        record=to_json(trial, indent=2, inf_nan_mode="strings").decode() + "\n",
+    )
+
+
+def milliseconds(created_utc: str) -> int:
+    """Milliseconds since 1970 of an ISO time."""
+    return int(datetime.fromisoformat(created_utc).timestamp() * 1000)
+
+
+def _span(trial: TrialRecord) -> tuple[int, int]:
+    """When the trial began, and when its measured phases were over.
+
+    The stage captures provenance before it starts a trial.
+    """
+    start = milliseconds(trial.provenance.created_utc)
+    result = trial.result
+    phases = (result.load_seconds, result.train_seconds, result.evaluate_seconds) if result else ()
+    return start, start + int(sum(phases) * 1000)
+
+
+def _attempt(trial: TrialRecord) -> str:
+    """Tells attempts at one trial apart: one that was killed may run again, and complete."""
+    outcome = trial.status.value if trial.result is None else trial.result.adapter_sha256
+    return f"{trial.provenance.created_utc} {outcome}"
+
+
+def _data(trial: TrialRecord) -> tuple[str, str]:
+    return trial.key.data, str(trial.settings.get("data", "unknown"))
+
+
+def _sweep_params(trial: TrialRecord) -> dict[str, str]:
+    """Parameters of the sweep's run: what its trials have in common."""
+    key = trial.key
+    named = {"model": key.model, "data": key.data, "quant": key.quant, "targets": key.targets}
+    return _texts({**named, **_flat("settings", sweep_settings(trial))})
+
+
+def _trial_params(trial: TrialRecord) -> dict[str, str]:
+    """Parameters of a trial's run: its key, its whole settings, and how it was computed."""
+    named: dict[str, object] = {f.name: getattr(trial.key, f.name) for f in fields(trial.key)}
+    named["device"] = trial.provenance.device
+    named["threads"] = trial.provenance.threads
+    if trial.result is not None:
+        named["compute_dtype"] = trial.result.compute_dtype
+        named["attention"] = trial.result.attention
+    return _texts({**named, **_flat("settings", trial.settings)})
+
+
+def _trial_tags(trial: TrialRecord) -> dict[str, str]:
+    """Tags of a trial's run. A trial that did not complete says why in the run's description."""
+    tags = {
+        IDENTITY_TAG: trial.identity,
+        ATTEMPT_TAG: _attempt(trial),
+        SWEEP_TAG: sweep_identity(trial),
+        "lorascope.trial": trial.trial,
+        "status": trial.status.value,
+        **SOURCE_TAGS,
+        **_provenance_tags(trial.provenance),
+    }
+    if trial.result is not None:
+        tags["lorascope.adapter_sha256"] = trial.result.adapter_sha256
+    if trial.status is not Status.completed:
+        last = "\n".join(["```", *trial.last_lines, "```"]) if trial.last_lines else ""
+        tags["mlflow.note.content"] = f"{trial.status.value}: {trial.reason}\n\n{last}"[:MAX_TEXT]
+    left_out = [f"{p.name}@{p.step}={p.value}" for p in left_out_points(trial)]
+    if left_out:
+        tags["lorascope.not_finite"] = ", ".join(left_out)[:MAX_TEXT]
+    return tags
+
+
+def _provenance_tags(provenance: Provenance) -> dict[str, str]:
+    facts: dict[str, object] = {
+        "lorascope.git_commit": provenance.git_commit,
+        "mlflow.source.git.commit": provenance.git_commit,
+        "lorascope.git_dirty": provenance.git_dirty,
+        "lorascope.dvc_lock_sha256": provenance.dvc_lock_sha256,
+        "lorascope.device": provenance.device,
+        "lorascope.python": provenance.python,
+        "lorascope.platform": provenance.platform,
+        "lorascope.created_utc": provenance.created_utc,
+    }
+    versions = {f"version.{name}": value for name, value in provenance.versions.items()}
+    return _texts({**{k: v for k, v in facts.items() if v is not None}, **versions})
+
+
+def _flat(prefix: str, value: object) -> dict[str, object]:
+    """Nested mappings as one level with dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf for key in value for name, leaf in _flat(f"{prefix}.{key}", value[key]).items()
+    }
+
+
+def _texts(values: dict[str, object]) -> dict[str, str]:
+    """Strings as they are, everything else as JSON, cut to what MLflow keeps."""
+    return {
+        metric_name(name): (
+            value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        )[:MAX_TEXT]
+        for name, value in values.items()
+    }

@@ -1,0 +1,90 @@
+"""The numbers of a record as MLflow takes them: finite, with valid names and units in them.
+
+Metric names allow letters, digits and `_ - . / space` only (lm-eval's "acc,none" does not fit). A
+value that is not finite would be stored as 1.8e308: it is left out here and told in a tag.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from dataclasses import fields
+from typing import NamedTuple
+
+from lorascope.records import EvaluationRecord, SplitScore, TrainingResult, TrialRecord
+
+MAX_NAME = 250
+
+
+class Point(NamedTuple):
+    """One number of a run."""
+
+    name: str
+    value: float
+    step: int
+
+
+def trial_points(trial: TrialRecord) -> list[Point]:
+    """Every finite number of a trial: losses by step, results at step 0."""
+    return [point for point in _points(trial) if _finite(point)]
+
+
+def left_out_points(trial: TrialRecord) -> list[Point]:
+    """The numbers of a trial that are not finite."""
+    return [point for point in _points(trial) if not _finite(point)]
+
+
+def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
+    """Every finite score of an evaluation."""
+    points = [
+        Point(f"{split}_{f.name}", value, 0)
+        for split, score in evaluation.splits.items()
+        for f in fields(SplitScore)
+        if (value := getattr(score, f.name)) is not None
+    ]
+    points += [
+        Point(metric_name(f"lm_eval/{name}"), value, 0)
+        for name, value in evaluation.lm_eval_metrics.items()
+    ]
+    return [point for point in points if _finite(point)]
+
+
+def metric_name(name: str) -> str:
+    """The nearest name that MLflow accepts: 'arc/acc,none' becomes 'arc/acc_none'."""
+    allowed = re.sub(r"[^A-Za-z0-9_.\-/ ]", "_", name)
+    return posixpath.normpath(allowed).lstrip("./")[:MAX_NAME] or "_"
+
+
+def _points(trial: TrialRecord) -> list[Point]:
+    result = trial.result
+    if result is None:
+        return []
+    points = []
+    for loss in result.losses:
+        points.append(Point("train_loss_nats", loss.loss_nats, loss.step))
+        points.append(Point("learning_rate", loss.learning_rate, loss.step))
+        if loss.gradient_norm is not None:
+            points.append(Point("gradient_norm", loss.gradient_norm, loss.step))
+    return points + _result_points(result)
+
+
+def _result_points(result: TrainingResult) -> list[Point]:
+    """The result's own numbers under their field's names; units stand in those already."""
+    points = []
+    for f in fields(result):
+        value = getattr(result, f.name)
+        if isinstance(value, int | float):
+            # The last interval's loss must not overwrite the curve of the same name.
+            name = "final_train_loss_nats" if f.name == "train_loss_nats" else f.name
+            points.append(Point(name, value, 0))
+    for phase, memory in result.memory.items():
+        for f in fields(memory):
+            value = getattr(memory, f.name)
+            if value is not None:
+                points.append(Point(metric_name(f"memory_{phase}_{f.name}"), value, 0))
+    return points
+
+
+def _finite(point: Point) -> bool:
+    return math.isfinite(point.value)

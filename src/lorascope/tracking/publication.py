@@ -1,0 +1,157 @@
+"""Publishing: what the store lacks is added, the rest stays as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorascope.layout import Layout
+from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.tracking.connection import (
+    TrackingError,
+    artifact_root,
+    check_database,
+    configure_environment,
+    locked,
+    own_database,
+    presentable,
+    store_uri,
+    told_plainly,
+)
+from lorascope.tracking.content import (
+    EVALUATION_TAG,
+    experiment_name,
+    milliseconds,
+    sweep_identity,
+    sweep_run,
+    trial_run,
+)
+from lorascope.tracking.points import evaluation_points
+from lorascope.tracking.runs import ensure_run, find_run, log_points
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What one publishing did."""
+
+    where: str
+    """The store's address, without credentials, relative to the project."""
+    sweeps_added: int
+    trials_added: int
+    trials_present: int
+    """Trials that the store had already."""
+    evaluations_added: int
+    evaluations_present: int
+    evaluations_without_trial: int
+    """Scores of a bare base, or of a trial that the store does not have: they have no run."""
+
+
+def publish(
+    trials: Sequence[TrialRecord], evaluations: Sequence[EvaluationRecord], layout: Layout
+) -> Publication:
+    """Add to the store what it lacks: a parent run per sweep, a child run per trial, scores.
+
+    What is there already stays as it is; a trial that was run again gets another run. Scores are
+    compared: those missing are added, and those that a newer evaluation changed get a newer point.
+
+    Raises:
+        TrackingError: the store cannot be reached or written.
+    """
+    configure_environment()
+    from mlflow import MlflowClient
+
+    uri = store_uri(layout)
+    with told_plainly(layout), locked(layout):
+        check_database(uri)
+        client = MlflowClient(tracking_uri=uri)
+        writer = _Writer(client, artifact_root(layout, uri), own=uri == own_database(layout))
+        added = [writer.add_trial(trial) for trial in trials]
+        newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
+        by_trial = {e.trial_identity: e for e in newest if e.trial_identity and e.key}
+        scored = [writer.add_scores(evaluation) for evaluation in by_trial.values()]
+    return Publication(
+        where=presentable(uri, layout),
+        sweeps_added=writer.sweeps_added,
+        trials_added=added.count(True),
+        trials_present=added.count(False),
+        evaluations_added=scored.count(True),
+        evaluations_present=scored.count(False),
+        evaluations_without_trial=scored.count(None) + sum(not e.trial_identity for e in newest),
+    )
+
+
+def try_publish(
+    trials: Sequence[TrialRecord], evaluations: Sequence[EvaluationRecord], layout: Layout
+) -> str:
+    """'published', or in one line why not, which is printed as a warning: the run goes on."""
+    try:
+        publish(trials, evaluations, layout)
+    except TrackingError as error:
+        print(f"warning: not published to MLflow: {error}", file=sys.stderr)
+        return str(error)
+    return "published"
+
+
+class _Writer:
+    """The store's content as far as this publishing needs it."""
+
+    def __init__(self, client: MlflowClient, artifacts: str | None, own: bool) -> None:
+        self.client = client
+        self.artifacts = artifacts
+        self.own = own
+        self.experiments: dict[str, str] = {}
+        self.sweeps: dict[str, str] = {}
+        self.sweeps_added = 0
+
+    def add_trial(self, trial: TrialRecord) -> bool:
+        """Whether the trial's run had to be added."""
+        experiment = self.experiment(experiment_name(trial.key))
+        sweep = sweep_identity(trial)
+        if sweep not in self.sweeps:
+            self.sweeps[sweep], added = ensure_run(self.client, experiment, sweep_run(trial))
+            self.sweeps_added += added
+        run = trial_run(trial, parent=self.sweeps[sweep])
+        return ensure_run(self.client, experiment, run)[1]
+
+    def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
+        """Whether scores had to be added; None where there is no run to add them to."""
+        if evaluation.key is None or evaluation.trial_identity is None:
+            return None
+        experiment = self.experiment(experiment_name(evaluation.key))
+        run = find_run(self.client, experiment, evaluation.trial_identity)
+        if run is None:
+            return None
+        have = run.data.metrics
+        new = [p for p in evaluation_points(evaluation) if have.get(p.name) != p.value]
+        if new:
+            created = milliseconds(evaluation.provenance.created_utc)
+            log_points(self.client, run.info.run_id, new, created)
+            self.client.set_tag(run.info.run_id, EVALUATION_TAG, evaluation.identity)
+        return bool(new)
+
+    def refuse_foreign(self, location: str) -> None:
+        """Raise for a project's own database whose artifacts would go to another folder."""
+        if self.own and location != self.artifacts:
+            raise TrackingError(
+                f"mlflow.db keeps its artifacts in {location}: it was made before the project was "
+                "moved or copied. Delete mlflow.db and mlartifacts/, then run lorascope publish."
+            )
+
+    def experiment(self, name: str) -> str:
+        """The experiment's id; it is made, or brought back from the bin, where needed."""
+        if name not in self.experiments:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                made = self.client.create_experiment(name, artifact_location=self.artifacts)
+                self.experiments[name] = made
+            else:
+                self.refuse_foreign(found.artifact_location)
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                self.experiments[name] = found.experiment_id
+        return self.experiments[name]

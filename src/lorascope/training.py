@@ -1,0 +1,271 @@
+"""One trial: an adapter trained on a frozen base by transformers' Trainer."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from lorascope.completion_loss import completion_loss
+from lorascope.config import LoraConfig, QuantConfig, TrainConfig
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import IGNORED_LABEL, load_tokenizer, tokenize_row
+from lorascope.devices import Device, compute_precision
+from lorascope.footprint import measure_footprint
+from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
+from lorascope.memory import PhaseMeter
+from lorascope.quantization import load_base
+from lorascope.records import LossPoint, TrainingResult
+from lorascope.store import sha256_of_files
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that one training needs, as plain values that travel between processes."""
+
+    base: Path
+    base_name: str
+    """Written into the adapter instead of a path."""
+    data: Path
+    adapter: Path
+    """Folder to write the adapter to."""
+    checkpoints: Path | None
+    """Where an interrupted trial resumes from; None keeps no checkpoints."""
+    quant: QuantConfig
+    lora: LoraConfig
+    train: TrainConfig
+    seed: int
+    attention: str
+    evaluate_batch_size: int
+    train_on_prompt: bool = False
+
+
+class Diverged(Exception):
+    """The loss or the adapter became NaN or infinite."""
+
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss in nats)."""
+
+
+@dataclass
+class Batches:
+    """Pads samples on the right and counts tokens on their way into the model."""
+
+    pad_token_id: int
+    processed_tokens: int = 0
+    trained_tokens: int = 0
+
+    def __call__(self, samples: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        """Samples of (input ids, labels) -> tensors of shape [samples, longest sample]."""
+        width = max(len(ids) for ids, _ in samples)
+        ids = torch.full((len(samples), width), self.pad_token_id)
+        labels = torch.full((len(samples), width), IGNORED_LABEL)
+        mask = torch.zeros((len(samples), width), dtype=torch.long)
+        for row, (sample_ids, sample_labels) in enumerate(samples):
+            ids[row, : len(sample_ids)] = torch.tensor(sample_ids)
+            labels[row, : len(sample_ids)] = torch.tensor(sample_labels)
+            mask[row, : len(sample_ids)] = 1
+        self.processed_tokens += int(mask.sum())
+        self.trained_tokens += int((labels[:, 1:] != IGNORED_LABEL).sum())
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class LossWatch(TrainerCallback):
+    """Keeps the loss history, tells progress, and stops a training that diverged."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.points: list[LossPoint] = []
+        self.diverged_at: int | None = None
+        self._progress = progress
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            self.diverged_at = state.global_step
+            control.should_training_stop = True
+            return
+        norm = logs.get("grad_norm")
+        rate = float(logs["learning_rate"])
+        self.points.append(
+            LossPoint(state.global_step, loss, rate, None if norm is None else float(norm))
+        )
+        if self._progress:
+            self._progress(state.global_step, state.max_steps, loss)
+
+
+def train_trial(
+    plan: TrainingPlan, device: Device, progress: Progress | None = None
+) -> TrainingResult:
+    """Train one adapter, save it to `plan.adapter`, and measure it on the validation split.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+        ConfigError: the adapter's targets match no layer.
+    """
+    meter = PhaseMeter(device)
+    started = time.perf_counter()
+    with meter.phase("load"):
+        tokenizer = load_tokenizer(plan.base)
+        base = load_base(plan.base, plan.quant, device, plan.attention)
+        model_bytes = measure_footprint(base).total_bytes
+        model = attach(base, plan.lora, plan.base_name, plan.seed)
+    loaded = time.perf_counter()
+    batches = Batches(_pad_token_id(tokenizer))
+    watch = LossWatch(progress)
+    with meter.phase("train"):
+        trainer = _run_trainer(plan, model, tokenizer, batches, watch, device)
+    trained = time.perf_counter()
+    _refuse_divergence(model, watch)
+    save_adapter(model, plan.adapter)
+    with meter.phase("evaluate"):
+        rows = read_rows(plan.data / "validation.jsonl")
+        loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
+    finished = time.perf_counter()
+    trainable, total = parameter_counts(model)
+    return TrainingResult(
+        trainable_parameters=trainable,
+        total_parameters=total,
+        adapter_bytes=(plan.adapter / "adapter_model.safetensors").stat().st_size,
+        optimizer_bytes=optimizer_bytes(trainer.optimizer),
+        model_bytes=model_bytes,
+        compute_dtype=compute_precision(plan.quant, device).value,
+        attention=str(base.config._attn_implementation),
+        steps=trainer.state.global_step,
+        trained_tokens=batches.trained_tokens,
+        processed_tokens=batches.processed_tokens,
+        tokens_per_second=batches.processed_tokens / (trained - loaded),
+        load_seconds=loaded - started,
+        train_seconds=trained - loaded,
+        evaluate_seconds=finished - trained,
+        train_loss_nats=watch.points[-1].loss_nats,
+        validation_loss_nats=loss_sum / tokens,
+        losses=watch.points,
+        memory=meter.phases,
+        adapter_sha256=sha256_of_files(plan.adapter, ADAPTER_FILES),
+    )
+
+
+def _run_trainer(
+    plan: TrainingPlan,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    watch: LossWatch,
+    device: Device,
+) -> Trainer:
+    samples = [
+        tokenize_row(row, tokenizer, train_on_prompt=plan.train_on_prompt)
+        for row in read_rows(plan.data / "train.jsonl")
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            model=model,
+            args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
+            train_dataset=samples,
+            data_collator=batches,
+            callbacks=[watch],
+        )
+        # The Trainer would print every log line itself.
+        trainer.remove_callback(_printer_of(trainer))
+        last = get_last_checkpoint(str(plan.checkpoints)) if _has_any(plan.checkpoints) else None
+        trainer.train(resume_from_checkpoint=last)
+    return trainer
+
+
+def training_arguments(plan: TrainingPlan, device: Device, folder: Path) -> TrainingArguments:
+    """Our settings in the Trainer's words."""
+    train = plan.train
+    precision = compute_precision(plan.quant, device).value
+    steps_known = train.steps is not None
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=train.steps if steps_known else -1,
+        num_train_epochs=1.0 if steps_known else train.epochs,
+        per_device_train_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        # A value below 1 is a share of all steps.
+        warmup_steps=train.warmup_fraction,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_gradient_norm,
+        gradient_checkpointing=train.gradient_checkpointing,
+        optim="adamw_torch",
+        seed=plan.seed,
+        data_seed=plan.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=device.kind == "cpu",
+        logging_steps=train.log_every_steps,
+        # The filter would hide a loss of NaN.
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if plan.checkpoints else "no",
+        save_steps=train.checkpoint_every_steps or 500,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.kind == "cuda",
+    )
+
+
+def _printer_of(trainer: Trainer) -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
+
+
+def _has_any(folder: Path | None) -> bool:
+    return folder is not None and folder.is_dir() and any(folder.iterdir())
+
+
+def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Any id will do: padded positions are masked and carry no label."""
+    pad = tokenizer.pad_token_id
+    return int(pad if pad is not None else tokenizer.eos_token_id)
+
+
+def _refuse_divergence(model: nn.Module, watch: LossWatch) -> None:
+    if watch.diverged_at is not None:
+        raise Diverged(f"the loss was not finite at step {watch.diverged_at}")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise Diverged(f"{name} holds values that are not finite after training")
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the optimizer's state tensors (for AdamW two moments a parameter, and its step)."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return sum(
+        value.numel() * value.element_size()
+        for state in inner.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
