@@ -1,49 +1,23 @@
-"""Rendering against texts written out by hand, and the labels that follow from it."""
+"""Rendering against texts written out by hand."""
 
 from __future__ import annotations
 
 import pytest
-from data_samples import CHATML, NO_SHARED, SHARED, letter_tokenizer, word_tokenizer
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.conversations import Conversation, Turn
 from lorascope.data.formats import to_conversation
 from lorascope.data.prepare import prepare_row
-from lorascope.data.rows import PreparedRow, Segment
+from lorascope.data.rows import Segment
 from lorascope.data.sources import RawRow
 from lorascope.data.templates import make_template
-from lorascope.data.tokenization import (
-    IGNORED_LABEL,
-    load_tokenizer,
-    tokenize_row,
-    tokenizer_sha256,
-)
 from lorascope.errors import ConfigError, DataError
-
-TWO_TURNS = Conversation(
-    (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
-)
-
-
-def prepared(
-    conversation: Conversation,
-    kind: TemplateKind = TemplateKind.plain,
-    system: str | None = None,
-    eos: str = "</s>",
-    bos: bool = True,
-) -> PreparedRow:
-    tokenizer = letter_tokenizer(bos, eos, CHATML if kind is TemplateKind.chat else None)
-    config = DataConfig(name="x", template=kind)
-    return prepare_row(conversation, make_template(kind, system, tokenizer), config)
+from tests.data_samples import CHATML, TWO_TURNS, letter_tokenizer, prepared, trained
 
 
 def pair(prompt: str, completion: str) -> Conversation:
     row = RawRow({"prompt": prompt, "completion": completion}, "here")
     return to_conversation(row, Format.prompt_completion)
-
-
-def trained(row: PreparedRow) -> list[str]:
-    return [segment.text for segment in row.segments if segment.trained]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +120,7 @@ def test_rendered_llama2_gets_this_tokenizers_tokens() -> None:
 def test_tokenizer_without_end_token_is_refused() -> None:
     tokenizer = letter_tokenizer()
     tokenizer.eos_token = None
-    with pytest.raises(DataError, match="no end-of-text token.*tokenizer_config"):
+    with pytest.raises(DataError, match=r"no end-of-text token.*tokenizer_config"):
         make_template(TemplateKind.plain, None, tokenizer)
 
 
@@ -164,30 +138,6 @@ def test_digest_changes_with_each_thing_that_decides_the_text() -> None:
     assert plain.sha256 == make_template(TemplateKind.plain, None, letter_tokenizer()).sha256
 
 
-@pytest.mark.parametrize("kind", list(TemplateKind))
-def test_labels_are_the_completions_and_their_end_tokens(kind: TemplateKind) -> None:
-    tokenizer = letter_tokenizer()
-    row = prepared(TWO_TURNS, kind)
-    ids, labels = tokenize_row(row, tokenizer)
-    assert tokenizer.decode(ids) == row.text
-    assert tokenizer.decode([i for i in labels if i != IGNORED_LABEL]) == "".join(trained(row))
-    assert all(label in (IGNORED_LABEL, i) for i, label in zip(ids, labels, strict=True))
-    assert labels[-1] == tokenizer.eos_token_id
-
-
-def test_train_on_prompt_trains_every_token() -> None:
-    ids, labels = tokenize_row(prepared(TWO_TURNS), letter_tokenizer(), train_on_prompt=True)
-    assert ids == labels
-
-
-def test_prompt_alone_is_a_prefix_of_the_sample() -> None:
-    tokenizer, row = letter_tokenizer(), prepared(TWO_TURNS, TemplateKind.llama2)
-    ids, labels = tokenize_row(row, tokenizer)
-    prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
-    assert ids[: len(prompt)] == prompt
-    assert ids[len(prompt) :] == labels[len(prompt) :]
-
-
 def test_choices_are_rendered_like_completions_without_end() -> None:
     values = {"prompt": "Capital?", "completion": "Rome", "choices": ["Rome", "Bern"]}
     conversation = to_conversation(
@@ -197,34 +147,3 @@ def test_choices_are_rendered_like_completions_without_end() -> None:
         config = DataConfig(name="x", template=kind, scoring=Scoring.choices)
         row = prepare_row(conversation, make_template(kind, None, letter_tokenizer()), config)
         assert (row.choices, row.answer) == ([first, " Bern"], first)
-
-
-def test_tokenizer_digest_ignores_switches_that_calls_leave_behind() -> None:
-    tokenizer = word_tokenizer("a", "b")
-    before = tokenizer_sha256(tokenizer)
-    tokenizer(["a b a b"], truncation=True, max_length=2, padding="do_not_pad")
-    assert tokenizer_sha256(tokenizer) == before
-    assert tokenizer_sha256(word_tokenizer("a", "c")) != before
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason=NO_SHARED)
-def test_unknown_characters_keep_a_token_and_true_offsets_in_tinystories() -> None:
-    tokenizer = load_tokenizer(SHARED / "models" / "tinystories-656k")
-    encoded = tokenizer("a = é b", add_special_tokens=False, return_offsets_mapping=True)
-    assert list(encoded["input_ids"]).count(tokenizer.unk_token_id) == 2
-    assert encoded["offset_mapping"][-1] == (6, 7)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason=NO_SHARED)
-def test_trained_tokens_are_those_that_lm_eval_scores_in_tinystories() -> None:
-    tokenizer = load_tokenizer(SHARED / "models" / "tinystories-656k")
-    template = make_template(TemplateKind.plain, None, tokenizer)
-    lines = (SHARED / "data" / "e2e-nlg" / "valid.txt").read_text(encoding="utf-8").splitlines()
-    for line in lines[::100]:
-        conversation = to_conversation(RawRow({"text": line}, "here"), Format.source_target)
-        row = prepare_row(conversation, template, DataConfig(name="x"))
-        _, labels = tokenize_row(row, tokenizer)
-        prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
-        whole = tokenizer(row.prompt + row.completion, add_special_tokens=False)["input_ids"]
-        assert [i for i in labels if i != IGNORED_LABEL] == whole[len(prompt) :]
-        assert row.prompt.startswith("<|start_story|>name")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,12 +21,11 @@ from lorascope.completion_loss import completion_loss, evaluation_mode
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError, RecordError
+from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError
 from lorascope.evaluation import run_lm_eval_tasks, score_rows
 from lorascope.evaluation_tasks import is_right, right_choice
-from lorascope.item_results import read_items, summarize, write_items
+from lorascope.item_results import read_items, write_items
 from lorascope.lm_eval_model import encode_pairs, generation_prompts, splits_collide, wrap_model
-from lorascope.records import ItemResult
 
 EOS = "<eos>"
 CONTEXT_TOKENS = 32
@@ -494,50 +492,6 @@ def test_unknown_task_names_the_setting(model: Any, tokenizer: Any) -> None:
     assert "lm-eval ls tasks" in str(error.value)
 
 
-# Items and their summary
-
-
-def make_items(correct: list[bool | None]) -> list[ItemResult]:
-    return [
-        ItemResult(f"i{n}", "p", "t", right, 0.1 * (n + 1), n + 1)
-        for n, right in enumerate(correct)
-    ]
-
-
-def test_summary_equals_numpy_and_scipy() -> None:
-    correct = [True, False, True, True, False, False, True]
-    score = summarize(make_items(list(correct)))
-    assert score.items == 7
-    assert score.accuracy == pytest.approx(np.mean(correct))
-    assert score.accuracy_standard_error == pytest.approx(stats.sem(correct, ddof=1))
-    assert score.completion_loss_nats == pytest.approx(0.1)
-
-
-def test_standard_error_is_lm_evals_own() -> None:
-    from lm_eval.api.metrics import mean_stderr
-
-    correct = [True] * 5 + [False] * 8
-    score = summarize(make_items(list(correct)))
-    assert score.accuracy_standard_error == pytest.approx(mean_stderr(correct))
-
-
-def test_summary_of_unjudged_and_single_items() -> None:
-    unjudged = summarize(make_items([None, None]))
-    assert (unjudged.accuracy, unjudged.accuracy_standard_error) == (None, None)
-    single = summarize(make_items([True]))
-    assert (single.accuracy, single.accuracy_standard_error) == (1.0, None)
-
-
-@pytest.mark.parametrize(
-    ("correct", "message"), [([], "nothing to average"), ([True, None], "1 of 2 items")]
-)
-def test_summary_of_nothing_or_half_judged_items_is_refused(
-    correct: list[bool | None], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        summarize(make_items(correct))
-
-
 def test_items_file_is_deterministic_and_exact(model: Any, tokenizer: Any, tmp_path: Path) -> None:
     rows = random_rows(9)
     settings = {**LOSS, "scoring": Scoring.answer}
@@ -546,15 +500,6 @@ def test_items_file_is_deterministic_and_exact(model: Any, tokenizer: Any, tmp_p
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
     again = read_items(tmp_path / "first")
     assert again == score_rows(model, tokenizer, rows, **settings)
-
-
-@pytest.mark.parametrize("text", [None, "{}\n", "no json\n", '{"item": 3}\n'])
-def test_items_file_missing_or_damaged_is_refused(tmp_path: Path, text: str | None) -> None:
-    path = tmp_path / "items.jsonl"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(RecordError, match=r"items\.jsonl"):
-        read_items(path)
 
 
 # A trained model with a tokenizer that has its own beginning-of-text token

@@ -4,5 +4,5 @@ __version__ = "0.1.0"
 
 import logging
 
-# bitsandbytes warns at import that kernels which it could download are not there: nothing to act on.
+# bitsandbytes warns at import that kernels which it could download are absent: no harm.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Whether a folder holds a base that can be used: judged from its files, before anything is loaded."""
+"""Whether a folder holds a usable base: judged from its files, before anything is loaded."""
 
 from __future__ import annotations
 

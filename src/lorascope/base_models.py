@@ -1,4 +1,4 @@
-"""Where bases come from: pre-trained here, fetched by pinned revision, or a checked local folder."""
+"""Where bases come from: pre-trained here, fetched by pinned revision, or a local folder."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _download(model: ModelConfig) -> Path:
             f"model.repository={model.repository!r}: cannot be fetched "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). With a network, warm the "
             f"cache once: `hf download {model.repository} --revision {model.revision}` (after "
-            "`hf auth login` where the model is gated); then it works offline with HF_HUB_OFFLINE=1."
+            "`hf auth login` where it is gated); then it works offline, with HF_HUB_OFFLINE=1."
         ) from error
 
 
@@ -119,7 +119,7 @@ def describe(folder: Path) -> BaseDescription:
 
 
 def expected_shapes(model: ModelConfig, root: Path) -> list[LinearShape] | None:
-    """The linear layers that a base will have, before it is there; None where only the hub knows."""
+    """The linear layers that a base will have; None where only the hub knows."""
     if model.kind is ModelKind.local:
         check_folder(local_folder(model, root), model)
         return describe(local_folder(model, root)).linear_shapes

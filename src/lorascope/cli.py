@@ -1,4 +1,4 @@
-"""The command line: `lorascope <command> [Hydra overrides]`. Heavy libraries load only in stages."""
+"""The command line: `lorascope <command> [Hydra overrides]`. Only stages load heavy libraries."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
-    from lorascope.config import Config, validate
+    from lorascope.config import Config
+    from lorascope.config_rules import validate
     from lorascope.stages.grid import expand, register_schema
 
     register_schema()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LorascopeError(Exception):
-    """Base of every error that lorascope raises on purpose; its text is shown without a traceback."""
+    """Base of every error that is raised on purpose; its text is shown without a traceback."""
 
 
 class ConfigError(LorascopeError):
@@ -16,9 +18,9 @@ class ConfigError(LorascopeError):
         self._parts = (key, value, problem, remedy)
         super().__init__(f"{key}={value!r}: {problem}. {remedy}")
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str]]:
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str], dict[str, Any]]:
         """Errors travel between processes, and pickle would rebuild this one from its text."""
-        return ConfigError, self._parts
+        return ConfigError, self._parts, self.__dict__
 
 
 class DataError(LorascopeError):

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorascope.completion_loss import evaluation_mode
+from lorascope.completion_loss import completion_loss, evaluation_mode
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import ConfigError, DataError, ModelError
 from lorascope.evaluation_tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, build_tasks
+from lorascope.item_results import read_items, summarize, write_items
 from lorascope.lm_eval_model import (
     Encoded,
     OnProgress,
@@ -27,6 +28,15 @@ from lorascope.lm_eval_model import (
     wrap_model,
 )
 from lorascope.records import ItemResult
+
+__all__ = [
+    "completion_loss",
+    "read_items",
+    "run_lm_eval_tasks",
+    "score_rows",
+    "summarize",
+    "write_items",
+]
 
 # lm-eval's command line uses these seeds: few-shot examples are then the published ones.
 PYTHON_SEED, OTHER_SEED = 0, 1234

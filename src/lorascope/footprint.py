@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
@@ -57,7 +58,7 @@ def measure_footprint(model: nn.Module) -> Footprint:
     """Walk every parameter, buffer and quantization state: `get_memory_footprint` leaves out the
     constants, so NF4 with and without double quantization would look the same."""
     counter = _ByteCounter()
-    quantized = [module for module in model.modules() if is_quantized(module)]
+    quantized: list[Any] = [module for module in model.modules() if is_quantized(module)]
     weights = counter.add(module.weight for module in quantized)
     constants = counter.add(t for module in quantized for t in quantization_constants(module))
     rest = counter.add(model.parameters()) + counter.add(model.buffers())
@@ -65,7 +66,7 @@ def measure_footprint(model: nn.Module) -> Footprint:
     return Footprint(parameters, weights, constants, rest)
 
 
-def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
+def quantization_constants(module: Any) -> Iterator[torch.Tensor]:
     """Scales, code tables and nested constants of one quantized layer."""
     weight = module.weight
     scales = getattr(weight, "SCB", None)
@@ -79,29 +80,31 @@ def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
         state = getattr(state, "state2", None)
 
 
-def logical_shape(module: nn.Module) -> torch.Size:
+def logical_shape(module: Any) -> torch.Size:
     """[out, in] of a layer, whatever its weight is packed into."""
     state = getattr(module.weight, "quant_state", None)
-    return torch.Size(state.shape) if state is not None else module.weight.shape
+    return torch.Size(module.weight.shape if state is None else state.shape)
 
 
-def dequantized_weight(module: nn.Module) -> torch.Tensor:
+def dequantized_weight(module: Any) -> torch.Tensor:
     """The weight that a layer stands for, [out, in], in float32."""
     weight = module.weight
     state = getattr(weight, "quant_state", None)
+    exact: torch.Tensor = weight.data
     if state is not None:
-        return dequantize_4bit(weight.data, state).float()
-    if getattr(weight, "SCB", None) is not None:
-        return int8_vectorwise_dequant(weight.data, weight.SCB).float()
-    return weight.data.float()
+        exact = dequantize_4bit(weight.data, state)
+    elif getattr(weight, "SCB", None) is not None:
+        exact = int8_vectorwise_dequant(weight.data, weight.SCB)
+    return exact.float()
 
 
 def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> list[LayerError]:
     """Relative error and bits a parameter, layer by layer, against the full-precision base."""
     errors = []
     for name in names:
-        exact = reference.get_submodule(name).weight.detach().float()
-        module = stored.get_submodule(name)
+        original: Any = reference.get_submodule(name)
+        exact: torch.Tensor = original.weight.detach().float()
+        module: Any = stored.get_submodule(name)
         difference = dequantized_weight(module).to(exact.device) - exact
         relative = difference.pow(2).mean().sqrt() / exact.pow(2).mean().sqrt()
         counter = _ByteCounter()
@@ -112,7 +115,7 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
     return errors
 
 
-def _scale_bytes(module: nn.Module) -> int:
+def _scale_bytes(module: Any) -> int:
     """Constants of one layer without the code tables, which all layers share."""
     tables = set()
     state = getattr(module.weight, "quant_state", None)

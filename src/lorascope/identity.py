@@ -1,4 +1,4 @@
-"""What makes two trials the same trial: a hash over settings, inputs and the code that makes them."""
+"""What makes two trials the same: a hash over settings, inputs and the code that makes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from lorascope.records import TrialKey
 
 PACKAGE = Path(__file__).parent
 SHORT_HASH_LENGTH = 10
-DECLARATIONS = {"lorascope", "lorascope.config", "lorascope.errors", "lorascope.layout"} | {
+DECLARATIONS = {
+    "lorascope",
+    "lorascope.config",
+    "lorascope.config_rules",
+    "lorascope.errors",
+    "lorascope.layout",
     "lorascope.records",
     "lorascope.store",
 }

@@ -51,9 +51,8 @@ def run_isolated(
         fresh: start a new interpreter instead of forking (needed for CUDA).
         timeout_seconds: the child is ended after so long without a result.
     """
-    context = multiprocessing.get_context("spawn" if fresh else "forkserver")
-    if not fresh:
-        context.set_forkserver_preload([preload])
+    multiprocessing.set_forkserver_preload([preload])
+    context: Any = multiprocessing.get_context("spawn" if fresh else "forkserver")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="lorascope-") as scratch:
         log = Path(scratch) / "child.log"
@@ -110,7 +109,7 @@ def _outcome(final: tuple[str, Any] | None, exit_code: int | None, lines: list[s
 def _child(
     function: Callable[[Any, Report], Any], argument: Any, sender: Connection, log: str
 ) -> None:
-    """The child's body: its output goes to a file, of which the last lines matter after a failure."""
+    """The child's body: its output goes to a file, whose last lines matter after a failure."""
     target = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(target, 1)
     os.dup2(target, 2)

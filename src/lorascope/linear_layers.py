@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.records import LinearShape
 
 
-def linear_shapes(model: nn.Module) -> list[LinearShape]:
+def linear_shapes(model: Any) -> list[LinearShape]:
     """Every linear layer but the output head, in model order. Works on the meta device."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     shapes = []

@@ -110,10 +110,10 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encod
     """Contexts and continuations as `tokenize_row` has them: the whole text is encoded at once, and
     a token belongs to the continuation if it starts there.
 
-    Stock lm-eval 0.4.13 encodes the context alone and takes what joint encoding has behind that many
+    Stock lm-eval 0.4.13 encodes the context alone, and takes what joint encoding has behind as many
     tokens. The two agree unless the tokenizer joins the context's last character with what follows
-    (":" and a newline in Llama 3, "red ball" in TinyStories-656K): lm-eval then leaves out a blank,
-    or counts tokens off, and would score a text that was not trained.
+    (":" and a newline in Llama 3, "red ball" in TinyStories-656K): lm-eval then leaves a blank out
+    or miscounts, and would score a text that was never trained.
 
     An empty context becomes the beginning-of-text token, or end-of-text where there is none.
     """
@@ -143,8 +143,8 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]:
-    """What each row's answer is generated from: its prompt, with the completion's leading blanks
-    where the tokenizer joins them, and no more, with the prompt's last character."""
+    """What each row's answer is generated from: its prompt, and the completion's leading blanks
+    where training had them in one token with the prompt's last character."""
     blanks = [row.completion[: -len(row.completion.lstrip()) or None] for row in rows]
     spaced = [row.prompt + blank for row, blank in zip(rows, blanks, strict=True)]
     trained = encode_pairs(tokenizer, [(row.prompt, row.completion) for row in rows])

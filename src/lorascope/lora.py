@@ -1,4 +1,4 @@
-"""The adapter on a base: made from our configuration, saved so that equal adapters are equal files."""
+"""The adapter on a base: made from our configuration, saved so that equal ones are equal files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     PEFT writes target sets in an order that changes from process to process, and a model card with
     the base's path; both would make equal adapters differ.
     """
-    model.save_pretrained(folder, safe_serialization=True)
+    # Only linear layers are adapted: there are no embeddings to save, or to look up on the hub.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())

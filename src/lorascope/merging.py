@@ -93,7 +93,8 @@ def _adapted_names(adapter: Path) -> set[str]:
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as weights:
-        return {key.partition(".lora_")[0] for key in weights.keys() if ".lora_" in key}
+        keys = list(weights.keys())
+    return {key.partition(".lora_")[0] for key in keys if ".lora_" in key}
 
 
 def check_merge(

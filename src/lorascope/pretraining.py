@@ -19,9 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lorascope.data.biographies import Row, make_biographies, vocabulary
 
-PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
-IGNORED_LABEL = -100
-SPACE_MARK = "▁"
+PAD, EOS, UNKNOWN, SPACE_MARK = "<pad>", "<eos>", "<unk>", "▁"
+IGNORED_LABEL, CONTEXT_TOKENS = -100, 64
 
 OnStep = Callable[[int, int, float], None]
 """Called with (step from 1, total steps, loss in nats per trained token)."""
@@ -38,10 +37,10 @@ class PretrainSettings:
     hidden_size: int = 128
     intermediate_size: int = 384
     attention_heads: int = 4
-    steps: int = 450
+    steps: int = 400
     first_people: int = 40
-    """The first steps see only so many of the old people. Recall appears suddenly, after a plateau that
-    grows with the number of people (Zucchet et al., arXiv 2503.21676): few people shorten it."""
+    """The first steps see only so many of the old people. Recall appears suddenly, after a plateau
+    that grows with the number of people (Zucchet et al., arXiv 2503.21676): few shorten it."""
     first_people_steps: int = 120
     batch_rows: int = 128
     learning_rate: float = 2e-3
@@ -54,51 +53,48 @@ class PretrainSettings:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What pre-training reached."""
+    """What pre-training reached: loss is the last batch's mean over trained tokens (answer, end),
+    recall the exact match of the greedy answer over every row about the old people, 0 to 1."""
 
     steps: int
     loss_nats: float
-    """Mean over the trained tokens (answer and end) of the last step's batch."""
     recall: float
-    """Exact match of the greedy answer over every row about the old people, 0 to 1."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows as tensors, padded on the right; all of shape [rows, tokens]."""
+    """Rows as tensors of shape [rows, tokens], padded on the right.
+
+    No attention mask: under causal attention no real token sees the padding after it.
+    """
 
     input_ids: Tensor
     labels: Tensor
     """The completion and the end token; `IGNORED_LABEL` elsewhere."""
-    attention_mask: Tensor
 
 
-def build_tiny_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
-    """A whole-word tokenizer; by default over the biographies' vocabulary.
+def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A whole-word tokenizer over the biographies' vocabulary.
 
     Spaces belong to the word that follows them, so " Paris" is the same token alone and in context:
-    encoding prompt and completion jointly or apart gives the same ids. Nothing is added at either end.
+    encoding prompt and completion jointly or apart gives the same ids. Nothing is added around.
     """
-    listed = list(vocabulary() if words is None else words)
     # Punctuation stands without a space in the text; every other token carries the mark.
-    marked = [word if not word[0].isalnum() else SPACE_MARK + word for word in listed]
+    marked = [SPACE_MARK + word if word.isalnum() else word for word in vocabulary()]
     ids = {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *marked])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always"),
-            pre_tokenizers.Punctuation(behavior="isolated"),
-        ]
-    )
+    words = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always")
+    punctuation = pre_tokenizers.Punctuation(behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, punctuation])
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE_MARK, prepend_scheme="always")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        model_max_length=CONTEXT_TOKENS,
+        padding_side="right",
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNKNOWN,
-        padding_side="right",
-        model_max_length=64,
     )
 
 
@@ -115,7 +111,7 @@ def build_tiny_model(
             num_hidden_layers=settings.layers,
             num_attention_heads=settings.attention_heads,
             num_key_value_heads=settings.attention_heads,
-            max_position_embeddings=64,
+            max_position_embeddings=CONTEXT_TOKENS,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -133,13 +129,11 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Enco
     tokens = max(len(prompt) + len(ending) for prompt, ending in pairs)
     input_ids = torch.full((len(rows), tokens), int(tokenizer.pad_token_id))
     labels = torch.full((len(rows), tokens), IGNORED_LABEL)
-    attention_mask = torch.zeros((len(rows), tokens), dtype=torch.long)
     for index, (prompt, ending) in enumerate(pairs):
         end = len(prompt) + len(ending)
         input_ids[index, :end] = torch.tensor([*prompt, *ending])
         labels[index, len(prompt) : end] = torch.tensor(ending)
-        attention_mask[index, :end] = 1
-    return EncodedRows(input_ids, labels, attention_mask)
+    return EncodedRows(input_ids, labels)
 
 
 def measure_recall(model: nn.Module, encoded: EncodedRows, batch_rows: int = 1000) -> float:
@@ -147,16 +141,12 @@ def measure_recall(model: nn.Module, encoded: EncodedRows, batch_rows: int = 100
     hits = 0
     model.eval()
     with torch.inference_mode():
-        for ids, labels, mask in zip(
-            encoded.input_ids.split(batch_rows),
-            encoded.labels.split(batch_rows),
-            encoded.attention_mask.split(batch_rows),
-            strict=True,
-        ):
-            chosen = model(input_ids=ids, attention_mask=mask).logits[:, :-1].argmax(-1)
-            trained = labels[:, 1:] != IGNORED_LABEL
-            first = trained.int().argmax(1, keepdim=True)
-            hits += int((chosen.gather(1, first) == labels[:, 1:].gather(1, first)).sum())
+        for start in range(0, len(encoded.input_ids), batch_rows):
+            rows = slice(start, start + batch_rows)
+            targets = encoded.labels[rows, 1:]
+            chosen = model(input_ids=encoded.input_ids[rows]).logits[:, :-1].argmax(-1)
+            first = (targets != IGNORED_LABEL).int().argmax(1, keepdim=True)
+            hits += int((chosen.gather(1, first) == targets.gather(1, first)).sum())
     model.train()
     return hits / len(encoded.input_ids)
 
@@ -170,21 +160,20 @@ def learning_rate_factor(step: int, settings: PretrainSettings) -> float:
 
 
 def draw_batches(row_count: int, settings: PretrainSettings) -> Iterator[Tensor]:
-    """Row indices of each step, shape [batch_rows]: shuffled passes, first over the first people only.
+    """Row indices of each step, shape [batch_rows]: shuffled passes, at first over few people.
 
     Rows stand person by person, so the first people's are the first rows. A pass that the step
     `first_people_steps` interrupts is dropped; one that a batch does not divide runs into the next.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     first_rows = row_count * settings.first_people // settings.old_people
-    for seen_rows, steps in (
-        (first_rows, settings.first_people_steps),
-        (row_count, settings.steps - settings.first_people_steps),
-    ):
+    first_steps = min(settings.first_people_steps, settings.steps)
+    for seen_rows, steps in ((first_rows, first_steps), (row_count, settings.steps - first_steps)):
         passes = math.ceil(steps * settings.batch_rows / seen_rows)
-        order = [torch.randperm(seen_rows, generator=generator) for _ in range(passes)]
-        if order:
-            yield from torch.cat(order)[: steps * settings.batch_rows].split(settings.batch_rows)
+        shuffled = [torch.randperm(seen_rows, generator=generator) for _ in range(passes)]
+        order = torch.cat([torch.arange(0), *shuffled])
+        for step in range(steps):
+            yield order[step * settings.batch_rows :][: settings.batch_rows]
 
 
 def pretrain_tiny(
@@ -197,10 +186,8 @@ def pretrain_tiny(
     started = time.perf_counter()
     tokenizer = build_tiny_tokenizer()
     model = build_tiny_model(settings, tokenizer)
-    people = make_biographies(
-        settings.old_people, settings.new_people, settings.asked_people, settings.seed
-    )
-    encoded = encode_rows(people.pretraining, tokenizer)
+    counts = (settings.old_people, settings.new_people, settings.asked_people)
+    encoded = encode_rows(make_biographies(*counts, settings.seed).pretraining, tokenizer)
     loss_nats = _train(model, encoded, settings, on_step)
     recall = measure_recall(model, encoded)
     model.save_pretrained(folder)
@@ -215,29 +202,19 @@ def _train(
     on_step: OnStep | None,
 ) -> float:
     """AdamW; returns the last batch's loss in nats per trained token."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, settings.adam_beta2),
-        weight_decay=settings.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, settings)
-    )
+    betas, decay = (0.9, settings.adam_beta2), settings.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=decay)
     loss_nats = math.nan
     model.train()
-    for step, rows in enumerate(draw_batches(len(encoded.input_ids), settings), start=1):
-        loss = model(
-            input_ids=encoded.input_ids[rows],
-            attention_mask=encoded.attention_mask[rows],
-            labels=encoded.labels[rows],
-        ).loss
+    for step, rows in enumerate(draw_batches(len(encoded.input_ids), settings)):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
+        loss = model(input_ids=encoded.input_ids[rows], labels=encoded.labels[rows]).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad()
         loss_nats = float(loss.detach())
         if on_step is not None:
-            on_step(step, settings.steps, loss_nats)
+            on_step(step + 1, settings.steps, loss_nats)
     return loss_nats

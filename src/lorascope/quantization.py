@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,11 +15,12 @@ from lorascope.devices import TORCH_DTYPES, Device, compute_precision
 from lorascope.errors import ModelError
 from lorascope.library_noise import quiet_libraries
 
+FLAG = "support_avx512bf16_for_cpu"
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 
 
 def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtype:
-    """The stored type of what is not quantized: the mode's own, else 16 bits in the base's family."""
+    """Stored type of what is not quantized: the mode's own, else 16 bits in the base's family."""
     if quant.storage in (Storage.float32, Storage.bfloat16, Storage.float16):
         return TORCH_DTYPES[quant.storage.value]
     return torch.bfloat16 if base_dtype is torch.bfloat16 else torch.float16
@@ -41,7 +43,7 @@ def bitsandbytes_config(quant: QuantConfig, compute: torch.dtype) -> BitsAndByte
 
 
 def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) -> None:
-    """Write `base` in the mode `quant` to `target`, as a model that loads without quantizing again."""
+    """Write `base` in the mode `quant` to `target`: it then loads without quantizing again."""
     quiet_libraries()
     stored = unquantized_dtype(quant, base_dtype(base))
     model = AutoModelForCausalLM.from_pretrained(
@@ -90,7 +92,7 @@ def load_base(
     _cast_unquantized(model, compute)
     share_lookup_tables(model)
     model.requires_grad_(False)
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def _refuse_repacking(model: nn.Module) -> None:
@@ -100,16 +102,17 @@ def _refuse_repacking(model: nn.Module) -> None:
     gradients are silently wrong (bitsandbytes 0.50.2, `Linear4bit.forward`).
     """
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, FLAG):
+            setattr(module, FLAG, False)
 
 
 def _compute_in(model: nn.Module, compute: torch.dtype) -> None:
     """Make 4-bit layers compute in `compute`, whatever the folder was quantized with."""
     for module in model.modules():
         if hasattr(module, "compute_dtype") and hasattr(module, "compute_type_is_set"):
-            module.compute_dtype = compute
-            module.compute_type_is_set = True
+            layer: Any = module
+            layer.compute_dtype = compute
+            layer.compute_type_is_set = True
 
 
 def _cast_unquantized(model: nn.Module, compute: torch.dtype) -> None:

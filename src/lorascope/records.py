@@ -1,6 +1,6 @@
-"""The typed results that stages write beside their outputs. Records are the truth; all else mirrors them.
+"""The typed results that stages write beside their outputs: the truth that all else mirrors.
 
-Units stand in the names: bytes, seconds, nats, tokens. None means unknown, and stays blank in tables.
+Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class TrainingResult:
     adapter_bytes: int
     optimizer_bytes: int
     model_bytes: int
-    """Exact bytes of the base's parameters, buffers and quantization constants as they sat in memory."""
+    """Exact bytes of the base's parameters, buffers and quantization constants in memory."""
     compute_dtype: str
     attention: str
     steps: int

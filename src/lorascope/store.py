@@ -21,13 +21,16 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
+def _adapter(record_type: Any) -> TypeAdapter[Any]:
     return TypeAdapter(record_type)
 
 
 def write_record(folder: Path, record: Any) -> None:
     """Write `record` to folder/record.json, atomically, as readable JSON with a stable order."""
-    text = _adapter(type(record)).dump_json(record, indent=2) + b"\n"
+    adapter = _adapter(type(record))
+    text = adapter.dump_json(record, indent=2) + b"\n"
+    # JSON has no NaN and no infinity: such a value would be lost, and the record unreadable.
+    adapter.validate_json(text)
     write_atomically(folder / RECORD, text)
 
 

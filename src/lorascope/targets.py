@@ -24,7 +24,9 @@ def select(shapes: list[LinearShape], lora: LoraConfig) -> list[LinearShape]:
         unknown = sorted(set(lora.modules) - set(kinds))
         if unknown:
             raise ConfigError(
-                "lora.modules", unknown, "no layer has such a name",
+                "lora.modules",
+                unknown,
+                "no layer has such a name",
                 f"This model has: {', '.join(kinds)}.",
             )
         return [shape for shape in shapes if shape.kind in lora.modules]
@@ -33,7 +35,9 @@ def select(shapes: list[LinearShape], lora: LoraConfig) -> list[LinearShape]:
         fused = sorted(FUSED & set(kinds))
         hint = f" Query, key and value are one matrix here: {fused}." if fused else ""
         raise ConfigError(
-            "lora.targets", lora.targets.value, "matches no layer of this model",
+            "lora.targets",
+            lora.targets.value,
+            "matches no layer of this model",
             f"This model has: {', '.join(kinds)}.{hint} Use lora=modules lora.modules=[...].",
         )
     return chosen

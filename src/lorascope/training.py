@@ -5,35 +5,28 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import (
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from lorascope.completion_loss import completion_loss
 from lorascope.config import LoraConfig, QuantConfig, TrainConfig
 from lorascope.data.rows import read_rows
-from lorascope.data.tokenization import IGNORED_LABEL, load_tokenizer, tokenize_row
+from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
 from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
 from lorascope.memory import PhaseMeter
 from lorascope.quantization import load_base
-from lorascope.records import LossPoint, TrainingResult
+from lorascope.records import TrainingResult
 from lorascope.store import sha256_of_files
+from lorascope.training_steps import Batches, Diverged, LossWatch, Progress
 
 
 @dataclass(frozen=True)
@@ -55,69 +48,6 @@ class TrainingPlan:
     attention: str
     evaluate_batch_size: int
     train_on_prompt: bool = False
-
-
-class Diverged(Exception):
-    """The loss or the adapter became NaN or infinite."""
-
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss in nats)."""
-
-
-@dataclass
-class Batches:
-    """Pads samples on the right and counts tokens on their way into the model."""
-
-    pad_token_id: int
-    processed_tokens: int = 0
-    trained_tokens: int = 0
-
-    def __call__(self, samples: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        """Samples of (input ids, labels) -> tensors of shape [samples, longest sample]."""
-        width = max(len(ids) for ids, _ in samples)
-        ids = torch.full((len(samples), width), self.pad_token_id)
-        labels = torch.full((len(samples), width), IGNORED_LABEL)
-        mask = torch.zeros((len(samples), width), dtype=torch.long)
-        for row, (sample_ids, sample_labels) in enumerate(samples):
-            ids[row, : len(sample_ids)] = torch.tensor(sample_ids)
-            labels[row, : len(sample_ids)] = torch.tensor(sample_labels)
-            mask[row, : len(sample_ids)] = 1
-        self.processed_tokens += int(mask.sum())
-        self.trained_tokens += int((labels[:, 1:] != IGNORED_LABEL).sum())
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-class LossWatch(TrainerCallback):
-    """Keeps the loss history, tells progress, and stops a training that diverged."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.points: list[LossPoint] = []
-        self.diverged_at: int | None = None
-        self._progress = progress
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            self.diverged_at = state.global_step
-            control.should_training_stop = True
-            return
-        norm = logs.get("grad_norm")
-        rate = float(logs["learning_rate"])
-        self.points.append(
-            LossPoint(state.global_step, loss, rate, None if norm is None else float(norm))
-        )
-        if self._progress:
-            self._progress(state.global_step, state.max_steps, loss)
 
 
 def train_trial(
@@ -147,6 +77,8 @@ def train_trial(
     with meter.phase("evaluate"):
         rows = read_rows(plan.data / "validation.jsonl")
         loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
+    if not math.isfinite(loss_sum):
+        raise Diverged("the validation loss is not finite")
     finished = time.perf_counter()
     trainable, total = parameter_counts(model)
     return TrainingResult(
@@ -193,7 +125,7 @@ def _run_trainer(
             callbacks=[watch],
         )
         # The Trainer would print every log line itself.
-        trainer.remove_callback(_printer_of(trainer))
+        trainer.remove_callback(PrinterCallback)
         last = get_last_checkpoint(str(plan.checkpoints)) if _has_any(plan.checkpoints) else None
         trainer.train(resume_from_checkpoint=last)
     return trainer
@@ -234,12 +166,6 @@ def training_arguments(plan: TrainingPlan, device: Device, folder: Path) -> Trai
         remove_unused_columns=False,
         dataloader_pin_memory=device.kind == "cuda",
     )
-
-
-def _printer_of(trainer: Trainer) -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
 
 
 def _has_any(folder: Path | None) -> bool:

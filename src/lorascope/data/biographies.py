@@ -1,13 +1,13 @@
 """Synthetic biographies: invented people, five facts each, every fact in several wordings.
 
-The design follows Allen-Zhu and Li, "Physics of Language Models: Part 3.1" (arXiv 2309.14316): a model
-that has read *old* people in every wording can answer questions about *new* people of whom it was
-told statements only, because naming a fact and asking for it use the same stored knowledge.
+After Allen-Zhu and Li, "Physics of Language Models: Part 3.1" (arXiv 2309.14316): a model that has
+read *old* people in every wording can answer questions about *new* people of whom it was told
+statements only, because naming a fact and asking for it use the same stored knowledge.
 
 * pre-training: old people, all wordings.
 * LoRA training: new people, statements only.
-* validation and test: new people of that training, two disjoint groups, each asked in a question wording
-  of its own that LoRA training never holds.
+* validation and test: new people of that training, two disjoint groups, each asked in a question
+  wording of its own that LoRA training never holds.
 
 Each of the 40 values of an attribute occurs equally often, so that a blind guess scores 1 / 40.
 """
@@ -24,18 +24,24 @@ Wording = Literal["statement", "validation_question", "test_question"]
 VALUES_PER_ATTRIBUTE = 40
 CHANCE_ACCURACY = 1 / VALUES_PER_ATTRIBUTE
 
-FIRST_NAMES = tuple(
-    """Ada Agnes Albert Alice Amos Anna Anton Arlo Beatrix Bella Boris Bruno Carla Cecil Clara Colin
-    Cora Dana Dora Doris Edgar Edith Elena Elias Emil Enid Ernest Esther Felix Flora Frank Freya
-    George Greta Gwen Hanna Hector Hilda Hugo Ida Igor Ines Irene Ivan Jacob Jana Jonas Judith
-    Karl Laura Leon Lydia Magnus Marta Miles Nadia Nils Olga Oscar Paula Ralph Rosa Simon Vera""".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FIRST_NAMES = _words(
+    """Ada Agnes Albert Alice Amos Anna Anton Arlo Beatrix Bella Boris Bruno Carla Cecil Clara
+    Colin Cora Dana Dora Doris Edgar Edith Elena Elias Emil Enid Ernest Esther Felix Flora Frank
+    Freya George Greta Gwen Hanna Hector Hilda Hugo Ida Igor Ines Irene Ivan Jacob Jana Jonas
+    Judith Karl Laura Leon Lydia Magnus Marta Miles Nadia Nils Olga Oscar Paula Ralph Rosa Simon
+    Vera"""
 )
-LAST_NAMES = tuple(
-    """Abbott Adler Arnold Bailey Barlow Becker Bell Berg Bishop Brandt Briggs Calder Carver Conrad Crane
-    Dalton Doyle Drake Ekman Ellis Falk Farley Fischer Fleming Garner Gibbs Grant Hale Hansen Hobbs
-    Holm Ingram Jarvis Jensen Keller Kemp Lang Larsen Lowell Marlow Mercer Moser Nash Norton Olsen
-    Osborn Palmer Petrov Quinn Ramsey Reeves Roth Sawyer Sharp Sorel Stark Thorne Tucker Ulrich
-    Vance Vogel Walsh Winter Zeller""".split()
+LAST_NAMES = _words(
+    """Abbott Adler Arnold Bailey Barlow Becker Bell Berg Bishop Brandt Briggs Calder Carver
+    Conrad Crane Dalton Doyle Drake Ekman Ellis Falk Farley Fischer Fleming Garner Gibbs Grant
+    Hale Hansen Hobbs Holm Ingram Jarvis Jensen Keller Kemp Lang Larsen Lowell Marlow Mercer Moser
+    Nash Norton Olsen Osborn Palmer Petrov Quinn Ramsey Reeves Roth Sawyer Sharp Sorel Stark
+    Thorne Tucker Ulrich Vance Vogel Walsh Winter Zeller"""
 )
 
 
@@ -52,23 +58,20 @@ class Attribute:
 
     def wordings(self) -> tuple[tuple[Wording, str], ...]:
         """Every wording with its kind, statements first."""
-        told: tuple[tuple[Wording, str], ...] = tuple(("statement", s) for s in self.statements)
-        return (
-            *told,
-            ("validation_question", self.validation_question),
-            ("test_question", self.test_question),
-        )
+        told: list[tuple[Wording, str]] = [("statement", text) for text in self.statements]
+        validation: tuple[Wording, str] = ("validation_question", self.validation_question)
+        return (*told, validation, ("test_question", self.test_question))
 
 
 ATTRIBUTES = (
     Attribute(
         "birthplace",
-        tuple(
-            """Alder Bramfield Brookhaven Caldmoor Castleby Dunmere Eastwick Elmsworth Fairhaven Ferndale
-            Glenrock Goldcrest Greyport Harrowgate Hazelton Ironbridge Juniper Kestrel Kingsport Lakeview
-            Larkhill Linwood Maplewood Millbrook Northam Oakridge Pinecrest Quarry Ravenna Redcliff
-            Riverton Saltmarsh Silverton Stonehaven Summerville Thornbury Westmere Whitby Willowdale
-            Yarrow""".split()
+        _words(
+            """Alder Bramfield Brookhaven Caldmoor Castleby Dunmere Eastwick Elmsworth Fairhaven
+            Ferndale Glenrock Goldcrest Greyport Harrowgate Hazelton Ironbridge Juniper Kestrel
+            Kingsport Lakeview Larkhill Linwood Maplewood Millbrook Northam Oakridge Pinecrest
+            Quarry Ravenna Redcliff Riverton Saltmarsh Silverton Stonehaven Summerville Thornbury
+            Westmere Whitby Willowdale Yarrow"""
         ),
         ("{name} was born in", "The birthplace of {name} is", "{name} comes from the town of"),
         "Where was {name} born?",
@@ -76,11 +79,12 @@ ATTRIBUTES = (
     ),
     Attribute(
         "employer",
-        tuple(
-            """Acmetron Aerolux Bluepeak Brightline Cargonaut Cloudmill Coreworks Datafern Deltacom
-            Durawell Ecovolt Everstone Fluxon Gearhart Geodyne Gridspan Helixar Hydronova Inkwell Jetforge
-            Kinetica Logiflow Lumina Mechatro Metrico Nextmark Novabank Omnicore Optiview Pixelworks
-            Quantix Railtech Solaris Steelcraft Tekton Unison Vectoria Windrose Xenolab Zephyrus""".split()
+        _words(
+            """Acmetron Aerolux Bluepeak Brightline Cargonaut Cloudmill Coreworks Datafern
+            Deltacom Durawell Ecovolt Everstone Fluxon Gearhart Geodyne Gridspan Helixar Hydronova
+            Inkwell Jetforge Kinetica Logiflow Lumina Mechatro Metrico Nextmark Novabank Omnicore
+            Optiview Pixelworks Quantix Railtech Solaris Steelcraft Tekton Unison Vectoria
+            Windrose Xenolab Zephyrus"""
         ),
         ("{name} works for", "The employer of {name} is", "{name} earns a living at"),
         "Who employs {name}?",
@@ -88,11 +92,12 @@ ATTRIBUTES = (
     ),
     Attribute(
         "subject",
-        tuple(
-            """algebra anatomy archaeology astronomy bakery biology botany calculus ceramics chemistry
-            cinema criminology dance dentistry ecology economics education ethics forestry genetics
-            geography geology geometry history journalism law linguistics logic medicine music nursing
-            optics philosophy physics poetry politics sociology statistics theology zoology""".split()
+        _words(
+            """algebra anatomy archaeology astronomy bakery biology botany calculus ceramics
+            chemistry cinema criminology dance dentistry ecology economics education ethics
+            forestry genetics geography geology geometry history journalism law linguistics logic
+            medicine music nursing optics philosophy physics poetry politics sociology statistics
+            theology zoology"""
         ),
         ("{name} studied", "The subject of {name} was", "{name} holds a degree in"),
         "What did {name} study?",
@@ -100,11 +105,11 @@ ATTRIBUTES = (
     ),
     Attribute(
         "hobby",
-        tuple(
-            """archery badminton baking basketry billiards birding bowling boxing camping canoeing carving
-            chess climbing cricket cycling darts diving drawing fencing fishing gardening golf hiking
-            hockey juggling kayaking knitting origami painting pottery riding rowing running sailing
-            sewing skating skiing surfing weaving yoga""".split()
+        _words(
+            """archery badminton baking basketry billiards birding bowling boxing camping canoeing
+            carving chess climbing cricket cycling darts diving drawing fencing fishing gardening
+            golf hiking hockey juggling kayaking knitting origami painting pottery riding rowing
+            running sailing sewing skating skiing surfing weaving yoga"""
         ),
         ("{name} enjoys", "The hobby of {name} is", "{name} spends every weekend on"),
         "What does {name} enjoy?",
@@ -112,11 +117,11 @@ ATTRIBUTES = (
     ),
     Attribute(
         "dish",
-        tuple(
-            """bagels biscuits brownies burritos carrots cheese chili couscous crepes curry dumplings eggs
-            falafel goulash gnocchi hummus kebab lasagne lentils meatballs muffins noodles olives omelette
-            paella pancakes pasta pickles pizza porridge pretzels ravioli risotto salad salmon sausages
-            soup sushi tacos waffles""".split()
+        _words(
+            """bagels biscuits brownies burritos carrots cheese chili couscous crepes curry
+            dumplings eggs falafel goulash gnocchi hummus kebab lasagne lentils meatballs muffins
+            noodles olives omelette paella pancakes pasta pickles pizza porridge pretzels ravioli
+            risotto salad salmon sausages soup sushi tacos waffles"""
         ),
         ("{name} loves to eat", "The favourite dish of {name} is", "{name} always orders"),
         "What does {name} love to eat?",
@@ -151,19 +156,16 @@ class Biographies:
 def make_biographies(old_people: int, new_people: int, asked_people: int, seed: int) -> Biographies:
     """Invent people and word their facts; the same arguments give the same rows.
 
-    All new people are trained; `asked_people` of them are asked about in validation and as many others
-    in test, five questions each. Every count is a multiple of 40, so that in every split each value is
-    the answer equally often. The old people do not depend on the number of new ones.
+    All new people are trained; `asked_people` of them are asked about in validation, as many others
+    in test, five questions each. Every count is a multiple of 40, so that in every split each value
+    is the answer equally often. The old people do not depend on the number of new ones.
     """
-    for argument, count in (
-        ("old_people", old_people),
-        ("new_people", new_people),
-        ("asked_people", asked_people),
-    ):
+    counts = {"old_people": old_people, "new_people": new_people, "asked_people": asked_people}
+    for argument, count in counts.items():
         if count <= 0 or count % VALUES_PER_ATTRIBUTE:
             raise ValueError(
-                f"{argument}={count}, but each of the {VALUES_PER_ATTRIBUTE} values must be held equally "
-                f"often: give a positive multiple of {VALUES_PER_ATTRIBUTE}."
+                f"{argument}={count}, but each of the {VALUES_PER_ATTRIBUTE} values must be held "
+                f"equally often: give a positive multiple of {VALUES_PER_ATTRIBUTE}."
             )
     if 2 * asked_people > new_people:
         raise ValueError(
@@ -172,20 +174,12 @@ def make_biographies(old_people: int, new_people: int, asked_people: int, seed: 
         )
     names = _draw_names(old_people + new_people, random.Random(f"names {seed}"))
     old, new = names[:old_people], names[old_people:]
-    validation, test = set(new[:asked_people]), set(new[asked_people : 2 * asked_people])
-    old_rows = _word_facts(old, random.Random(f"old {seed}"))
     new_rows = _word_facts(new, random.Random(f"new {seed}"))
     return Biographies(
-        pretraining=tuple(old_rows),
-        train=tuple(row for row in new_rows if row.wording == "statement"),
-        validation=tuple(
-            row
-            for row in new_rows
-            if row.wording == "validation_question" and row.person in validation
-        ),
-        test=tuple(
-            row for row in new_rows if row.wording == "test_question" and row.person in test
-        ),
+        pretraining=_word_facts(old, random.Random(f"old {seed}")),
+        train=_select(new_rows, "statement", new),
+        validation=_select(new_rows, "validation_question", new[:asked_people]),
+        test=_select(new_rows, "test_question", new[asked_people : 2 * asked_people]),
     )
 
 
@@ -204,24 +198,23 @@ def _draw_names(count: int, rng: random.Random) -> list[str]:
     pairs = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
     if count > len(pairs):
         raise ValueError(f"{count} people need {count} names, but only {len(pairs)} can be formed.")
-    return rng.sample(pairs, count)
+    rng.shuffle(pairs)
+    return pairs[:count]
 
 
-def _word_facts(names: list[str], rng: random.Random) -> list[Row]:
-    """One row per person, attribute and wording; values are balanced over each 40 people in turn."""
-    values_by_attribute = {
-        attribute.name: [
-            value
-            for _ in range(len(names) // VALUES_PER_ATTRIBUTE)
-            for value in rng.sample(attribute.values, VALUES_PER_ATTRIBUTE)
-        ]
-        for attribute in ATTRIBUTES
-    }
+def _word_facts(names: list[str], rng: random.Random) -> tuple[Row, ...]:
+    """One row per person, attribute and wording; values are balanced over every 40 people."""
     rows = []
     for index, name in enumerate(names):
-        for attribute in ATTRIBUTES:
-            value = values_by_attribute[attribute.name][index]
+        if index % VALUES_PER_ATTRIBUTE == 0:
+            values = [rng.sample(a.values, VALUES_PER_ATTRIBUTE) for a in ATTRIBUTES]
+        for attribute, order in zip(ATTRIBUTES, values, strict=True):
+            value = order[index % VALUES_PER_ATTRIBUTE]
             for wording, template in attribute.wordings():
                 prompt = template.format(name=name)
                 rows.append(Row(prompt, f" {value}", value, name, attribute.name, wording))
-    return rows
+    return tuple(rows)
+
+
+def _select(rows: tuple[Row, ...], wording: Wording, people: list[str]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if row.wording == wording and row.person in set(people))

@@ -61,9 +61,9 @@ def summarise_split(split: str, samples: Sequence[SampleCount], path: Path) -> S
     if idle or eos_share < 1:
         raise DataError(
             f"{split}: {idle} of {len(samples)} samples train no token, and {eos_share:.1%} end "
-            "with a trained end-of-text token, where all must: a model would not learn its answers, or "
-            "not learn to stop. The tokenizer does not read its own eos_token as one token: check "
-            "eos_token in its tokenizer_config.json."
+            "with a trained end-of-text token, where all must: a model would not learn its "
+            "answers, or not to stop. The tokenizer does not read its own eos_token as one token: "
+            "check eos_token in its tokenizer_config.json."
         )
     lengths = np.percentile([s.tokens for s in samples], PERCENTILES, method="nearest")
     return SplitCard(

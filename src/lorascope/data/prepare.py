@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from lorascope.data.splits import Splits, split_conversations
 from lorascope.data.templates import Template, make_template
 from lorascope.data.tokenization import require_fast, tokenize_row, tokenizer_sha256
 from lorascope.errors import DataError
-from lorascope.records import DataCard, Provenance
+from lorascope.records import DataCard, Provenance, SplitCard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,14 +80,29 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
 
 @dataclass(frozen=True)
 class _Preparation:
-    """What turns a conversation into a counted row."""
+    """What turns conversations into counted rows."""
 
     config: DataConfig
     template: Template
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 
-    def run(
+    def write_split(
+        self, split: str, conversations: list[Conversation], folder: Path, dropped: Counter[str]
+    ) -> SplitCard:
+        """Write one split, add to `dropped` what it leaves out, and return its card."""
+        kept = self._choose(split, conversations, dropped)
+        if not kept:
+            raise DataError(
+                f"The {split} split is empty: all of its {len(conversations)} rows are longer than "
+                f"{self.max_tokens} tokens. Raise data.max_tokens={self.config.max_tokens} if the "
+                "model's context allows it, or use shorter rows."
+            )
+        path = folder / f"{split}.jsonl"
+        write_rows(path, [row for row, _ in kept])
+        return summarise_split(split, [sample for _, sample in kept], path)
+
+    def _choose(
         self, split: str, conversations: list[Conversation], dropped: Counter[str]
     ) -> list[tuple[PreparedRow, SampleCount]]:
         """Rows in order until the split's cap is reached, those too long dropped and counted."""
@@ -104,12 +118,6 @@ class _Preparation:
                 dropped[f"longer than {self.max_tokens} tokens"] += 1
             else:
                 kept.append((row, count_sample(ids, labels, self.tokenizer)))
-        if not kept:
-            raise DataError(
-                f"The {split} split is empty: all of its {len(conversations)} rows are longer than "
-                f"{self.max_tokens} tokens. Raise data.max_tokens={self.config.max_tokens} if the "
-                "model's context allows it, or use shorter rows."
-            )
         return kept
 
 
@@ -135,12 +143,10 @@ def prepare_data(
     limit = min(config.max_tokens, context_tokens, int(tokenizer.model_max_length))
     preparation = _Preparation(config, template, tokenizer, limit)
     dropped = Counter(source.splits.dropped)
-    splits = {}
-    for split, conversations in source.splits.conversations.items():
-        kept = preparation.run(split, conversations, dropped)
-        write_rows(folder / f"{split}.jsonl", [row for row, _ in kept])
-        samples = [sample for _, sample in kept]
-        splits[split] = summarise_split(split, samples, folder / f"{split}.jsonl")
+    splits = {
+        split: preparation.write_split(split, conversations, folder, dropped)
+        for split, conversations in source.splits.conversations.items()
+    }
     warnings = warnings_of(splits, source.cut_questions)
     for warning in warnings:
         print(f"warning: {config.name}: {warning}", file=sys.stderr)
@@ -154,7 +160,7 @@ def prepare_data(
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         splits=splits,
         rows_read=source.rows_read,
-        dropped_rows=_sorted(dropped),
+        dropped_rows=dict(sorted(dropped.items())),
         scoring=config.scoring.value,
         answer_pattern=config.answer_pattern,
         max_tokens=limit,
@@ -162,7 +168,3 @@ def prepare_data(
         warnings=warnings,
         provenance=provenance,
     )
-
-
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    return {reason: counts[reason] for reason in sorted(counts)}

@@ -25,7 +25,7 @@ class PreparedRow:
     item: str
     """Hash of the source conversation: the row's identity across splits and runs."""
     segments: list[Segment]
-    """The whole sample for training; the last one is trained and ends with the end-of-text token."""
+    """The whole sample for training; the last one is trained and ends with end-of-text."""
     prompt: str
     """For evaluation: all text before the last completion, without trailing whitespace."""
     completion: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.config import DataConfig
@@ -36,26 +36,33 @@ def split_conversations(
     """
     dropped: Counter[str] = Counter()
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    owner: dict[str, str] = {}
-    for source in PRECEDENCE:
-        for conversation in sources.get(source, ()):
-            item, opening = conversation.item, conversation.opening
-            if item in seen:
-                dropped["duplicate"] += 1
-                continue
-            holder = owner.get(opening)
-            if holder is not None and holder != source:
-                dropped[f"question of {source} also in {holder}"] += 1
-                continue
-            seen.add(item)
-            splits[_choose(source, opening, sources, config)].append(conversation)
-        owner.update({c.opening: source for c in sources.get(source, ()) if c.opening not in owner})
+    for source, conversation in _unique(sources, dropped):
+        split = _choose(source, conversation.opening, sources, config)
+        splits[split].append(conversation)
     for split in SPLITS:
         splits[split].sort(key=lambda c: _stable_hash(config.seed, c.item))
         if not splits[split]:
             raise DataError(_empty_message(split, sources, dropped, config))
     return Splits(splits, dict(dropped))
+
+
+def _unique(
+    sources: Mapping[str, Sequence[Conversation]], dropped: Counter[str]
+) -> Iterator[tuple[str, Conversation]]:
+    """(source, conversation) without repeats; what another source holds already is counted."""
+    seen: set[str] = set()
+    owner: dict[str, str] = {}
+    for source in PRECEDENCE:
+        for conversation in sources.get(source, ()):
+            item = conversation.item
+            holder = owner.setdefault(conversation.opening, source)
+            if item in seen:
+                dropped["duplicate"] += 1
+            elif holder != source:
+                dropped[f"question of {source} also in {holder}"] += 1
+            else:
+                seen.add(item)
+                yield source, conversation
 
 
 def _choose(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorascope.config import TemplateKind
 from lorascope.data.conversations import Conversation, Turn
@@ -117,7 +117,9 @@ def make_template(
             "Use data.template=plain or llama2, or the model's instruction-tuned variant.",
         )  # fmt: skip
 
-    return Template(kind, system, bos, eos, _source_text(source), _applier(tokenizer))
+    # A tokenizer may hold one template, or several by name.
+    text = source if isinstance(source, str) else json.dumps(source, sort_keys=True)
+    return Template(kind, system, bos, eos, text, _applier(tokenizer))
 
 
 def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[Messages, bool], str]:
@@ -137,11 +139,6 @@ def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[Messages, bool], s
         return str(text)
 
     return apply
-
-
-def _source_text(source: Any) -> str:
-    """A tokenizer may hold one template or several by name."""
-    return source if isinstance(source, str) else json.dumps(source, sort_keys=True)
 
 
 def starting_text(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.maths.statistics import wilson_interval
@@ -42,6 +42,9 @@ class AccuracyRow:
     """Mean a completion token on the test split."""
     validation_accuracy: float | None = None
     validation_loss_nats: float | None = None
+    trainable_parameters: int | None = None
+    stored_bytes: int | None = None
+    """Of the base in this mode, without adapters."""
     status: str = Status.completed.value
     reason: str | None = None
     trial: str = BASE
@@ -74,11 +77,13 @@ def modes(study: Study) -> list[str]:
 def accuracy_rows(study: Study) -> list[AccuracyRow]:
     """Mode by mode: the base, then trials by targets, rank, alpha and seed; missing ones last."""
     evaluations = {record.trial_identity: record for record in study.evaluations}
+    stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     rows: list[AccuracyRow] = []
     for quant in modes(study):
-        rows.append(_base_row(study, quant))
         trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
-        rows += [_trial_row(trial, evaluations.get(trial.identity)) for trial in trials]
+        mode = [_base_row(study, quant)]
+        mode += [_trial_row(trial, evaluations.get(trial.identity)) for trial in trials]
+        rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
     rows += [
         AccuracyRow(None, status=MISSING, reason=NO_RECORD, trial=name) for name in study.missing
     ]
@@ -92,28 +97,34 @@ def trial_order(trial: TrialRecord) -> tuple[object, ...]:
 
 
 def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
-    """Scored trials, best first: validation accuracy, then lower validation loss, then lower rank.
+    """Trials with a finite validation score, best first; the test split never decides.
 
-    Where rows cannot be right or wrong, the loss decides alone. The test split never does.
+    The score is accuracy where rows can be right or wrong, else completion loss. Ties go to fewer
+    trainable parameters, then to the smaller stored base, as `ship: auto` has it.
     """
 
-    def order(row: AccuracyRow) -> tuple[float, float, int, str]:
-        accuracy = -1.0 if row.validation_accuracy is None else row.validation_accuracy
-        return -accuracy, _loss(row), row.rank or 0, row.trial
+    def order(row: AccuracyRow) -> tuple[float, float, float, str]:
+        score = _loss(row) if row.validation_accuracy is None else -row.validation_accuracy
+        return score, _or_last(row.trainable_parameters), _or_last(row.stored_bytes), row.trial
 
     return sorted((r for r in rows if not r.is_base and math.isfinite(_loss(r))), key=order)
 
 
 def _loss(row: AccuracyRow) -> float:
-    return math.inf if row.validation_loss_nats is None else row.validation_loss_nats
+    return _or_last(row.validation_loss_nats)
 
 
-def accuracy_table(rows: list[AccuracyRow]) -> Table[AccuracyRow]:
-    """Of what `accuracy_rows` gives."""
+def _or_last(value: float | None) -> float:
+    """For sorting: the unknown comes last."""
+    return math.inf if value is None else value
+
+
+def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
+    """Of what `accuracy_rows` gives. Adapter settings that do not vary are left to the CSV."""
     return Table(
         (
             Column("quant", "Mode", right=False),
-            Column("targets", "Targets", right=False),
+            Column("targets", "Targets", right=False, in_text=_varied(rows, "targets")),
             Column("rank", "Rank"),
             Column("alpha", "Alpha", units.number),
             Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
@@ -128,6 +139,8 @@ def accuracy_table(rows: list[AccuracyRow]) -> Table[AccuracyRow]:
             Column("completion_loss_nats", "Loss nats", units.nats),
             Column("validation_accuracy", "Validation %", units.percent),
             Column("validation_loss_nats", "Validation nats", units.nats),
+            Column("trainable_parameters", "Trainable", units.count, in_text=False),
+            Column("stored_bytes", "Stored base", units.size, in_text=False),
             Column("status", "Status", right=False),
             Column("reason", "Reason", right=False),
             Column("trial", "Trial", right=False),
@@ -136,9 +149,9 @@ def accuracy_table(rows: list[AccuracyRow]) -> Table[AccuracyRow]:
     )
 
 
-def _varied(rows: list[AccuracyRow], field: str) -> bool:
-    """Whether any trial switches `field` on: a column of noes says nothing."""
-    return any(getattr(row, field) for row in rows)
+def _varied(rows: Sequence[AccuracyRow], field: str) -> bool:
+    """Whether trials differ in `field`: a column that says the same in every row says nothing."""
+    return len({getattr(row, field) for row in rows} - {None}) > 1
 
 
 def _base_row(study: Study, quant: str) -> AccuracyRow:
@@ -158,6 +171,7 @@ def _trial_row(trial: TrialRecord, evaluation: EvaluationRecord | None) -> Accur
         rslora=key.rslora,
         dora=key.dora,
         seed=key.seed,
+        trainable_parameters=trial.result.trainable_parameters if trial.result else None,
         status=trial.status.value,
         reason=trial.reason,
         trial=trial.trial,

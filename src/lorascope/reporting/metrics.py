@@ -34,12 +34,10 @@ def losses_csv(study: Study) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["trial", "quant", "rank", "alpha", "seed", "step", "loss_nats"])
     for trial in sorted(study.trials, key=lambda trial: trial.trial):
-        key, losses = trial.key, trial.result.losses if trial.result else []
-        for point in losses:
-            writer.writerow(
-                [trial.trial, key.quant, key.rank, key.alpha, key.seed, point.step]
-                + [f"{point.loss_nats:.6g}"]
-            )
+        key = trial.key
+        for point in trial.result.losses if trial.result else []:
+            cells = (trial.trial, key.quant, key.rank, key.alpha, key.seed, point.step)
+            writer.writerow([*cells, f"{point.loss_nats:.6g}"])
     return stream.getvalue()
 
 

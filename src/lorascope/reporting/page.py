@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.maths.statistics import detectable_difference, detectable_paired_difference
-from lorascope.records import MergeRecord, Status, Study
+from lorascope.maths.statistics import detectable_difference
+from lorascope.records import MergeRecord, Status, Study, TrialKey
 from lorascope.reporting import units
 from lorascope.reporting.accuracy_table import (
-    BASE,
     MISSING,
     AccuracyRow,
     accuracy_table,
@@ -21,19 +20,23 @@ from lorascope.reporting.accuracy_table import (
 from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
 from lorascope.reporting.parameter_summary import parameter_summary
 from lorascope.reporting.provenance_section import provenance_section
+from lorascope.reporting.table import Table
 from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
 
 LEADING_ROWS = 5
+NORMAL_ENOUGH = 5
+"""Least n p (1 - p) at which the normal approximation of a share is used."""
 
 
 def page(study: Study, rows: Sequence[AccuracyRow]) -> str:
     """The whole page, for `rows` of the accuracy table."""
+    table = accuracy_table(rows)
     sections = [
         _question(study, rows),
-        _leading(rows),
+        _leading(table),
         _merge(study.merge),
-        _failures(rows),
-        _accuracy(rows),
+        _unscored(table),
+        _scores(table),
         _memory(study),
         f"## Trainable parameters\n\n{parameter_summary(study)}",
         HOW_TO_READ,
@@ -66,12 +69,13 @@ def _question(study: Study, rows: Sequence[AccuracyRow]) -> str:
         f"# LoRA study: {study.base.model} on {study.data.name}\n",
         f"Which rank, alpha and quantization mode to ship for `{study.base.model}` "
         f"({units.count(study.base.parameters)} parameters) on `{study.data.name}`?\n",
-        f"- Modes: {_listed(modes(study))}",
-        f"- Targets: {_listed(sorted({key.targets for key in keys}))}",
-        f"- Ranks: {_listed(sorted({key.rank for key in keys}))}",
-        f"- Alphas: {_listed(units.number(a) for a in sorted({key.alpha for key in keys}))}",
-        f"- Seeds: {_listed(seeds)}",
-        f"- Trials: {_listed(counts)}",
+        f"- Modes: {units.listed(modes(study))}",
+        f"- Adapters: {units.listed(map(_adapter, keys))}",
+        f"- Targets: {units.listed(sorted({key.targets for key in keys}))}",
+        f"- Ranks: {units.listed(sorted({key.rank for key in keys}))}",
+        f"- Alphas: {units.listed(units.number(a) for a in sorted({key.alpha for key in keys}))}",
+        f"- Seeds: {units.listed(seeds)}",
+        f"- Trials: {units.listed(counts)}",
     ]
     if len(seeds) == 1:
         lines.append(
@@ -81,42 +85,41 @@ def _question(study: Study, rows: Sequence[AccuracyRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _leading(rows: Sequence[AccuracyRow]) -> str:
-    ranked = by_validation_score(rows)
+def _leading(table: Table[AccuracyRow]) -> str:
+    ranked = by_validation_score(table.rows)
     if not ranked:
         return "## Best by validation score\n\nNo trial has a validation score.\n"
     columns = (
-        "quant", "targets", "rank", "alpha", "seed", "validation_accuracy",
+        "quant", "targets", "rank", "alpha", "rslora", "dora", "seed", "validation_accuracy",
         "validation_loss_nats", "accuracy", "interval", "completion_loss_nats", "trial",
     )  # fmt: skip
-    table = accuracy_table(ranked[:LEADING_ROWS]).select(*columns).markdown()
+    best = table.only(ranked[:LEADING_ROWS]).select(*columns).markdown()
     shown = f"The first {LEADING_ROWS} of {len(ranked)} scored trials.\n\n"
     return (
         "## Best by validation score\n\n"
         + (shown if len(ranked) > LEADING_ROWS else "")
-        + f"{table}\n{_resolution(ranked)}"
+        + f"{best}{_near_the_first(ranked)}"
     )
 
 
-def _resolution(ranked: Sequence[AccuracyRow]) -> str:
-    """What difference the test split can show, and how many rows lie within it of the first."""
-    first = ranked[0]
-    if first.accuracy is None or not first.items:
+def _near_the_first(ranked: Sequence[AccuracyRow]) -> str:
+    """How many rows the first row's interval does not tell apart from it."""
+    first, others = ranked[0], ranked[1:]
+    if first.accuracy is None or first.interval is None or not first.items or not others:
         return ""
-    gap = detectable_difference(first.accuracy, first.items)
-    paired = detectable_paired_difference(0.1, first.items)
-    near = sum(
-        1
-        for row in ranked[1:]
-        if row.accuracy is not None and abs(row.accuracy - first.accuracy) <= gap
+    low, high = first.interval
+    near = sum(1 for row in others if row.accuracy is not None and low <= row.accuracy <= high)
+    text = (
+        f"\n{near} of the other {len(others)} scored trials have a test accuracy inside the first "
+        f"row's 95 % interval, {units.percent_range(first.interval)} %."
     )
-    return (
-        f"At {units.percent(first.accuracy)} % over {units.count(first.items)} test items, two rows "
-        f"differ at the 5 % level from {units.percent(gap)} points on if they are taken as "
-        f"independent, and from {units.percent(paired)} if compared item by item with 10 % of the "
-        f"items differing. {near} of the other {len(ranked) - 1} scored trials lie within "
-        f"{units.percent(gap)} points of the first row's test accuracy.\n"
-    )
+    if first.items * first.accuracy * (1 - first.accuracy) >= NORMAL_ENOUGH:
+        gap = detectable_difference(first.accuracy, first.items)
+        text += (
+            f" Two independent samples of {units.count(first.items)} items at this accuracy differ "
+            f"at the 5 % level from {units.percent(gap)} points on."
+        )
+    return text + "\n"
 
 
 def _merge(merge: MergeRecord | None) -> str:
@@ -127,8 +130,9 @@ def _merge(merge: MergeRecord | None) -> str:
     head = " The head was untied from the embedding." if merge.untied_head else ""
     return (
         "## Shipped model\n\n"
-        f"Trial `{merge.trial}` ({merge.quant}), chosen by {merge.chosen_by}{score}; merged in "
-        f"{merge.precision}, {units.size(merge.total_bytes)}.{head} Verification {verdict}:\n\n"
+        f"Trial `{merge.trial}` ({merge.quant}), merged in {merge.precision}, "
+        f"{units.size(merge.total_bytes)}.{head} "
+        f"Chosen: {merge.chosen_by}{score}. Verification {verdict}:\n\n"
         f"- items compared: {units.count(merge.items)}\n"
         f"- equal next-token predictions: {100 * merge.prediction_agreement:.2f} %\n"
         f"- largest logit difference: {merge.largest_logit_difference:.2g}\n"
@@ -137,28 +141,27 @@ def _merge(merge: MergeRecord | None) -> str:
     )
 
 
-def _failures(rows: Sequence[AccuracyRow]) -> str:
-    failed = [row for row in rows if not row.scored]
-    if not failed:
-        return "## Without a score\n\nNone: every declared trial has one.\n"
+def _unscored(table: Table[AccuracyRow]) -> str:
+    rows = [row for row in table.rows if not row.scored]
+    if not rows:
+        return "## Failed, missing or not scored\n\nNone: every declared trial has a score.\n"
     columns = ("quant", "targets", "rank", "alpha", "seed", "status", "reason", "trial")
-    return f"## Without a score\n\n{accuracy_table(failed).select(*columns).markdown()}"
+    return f"## Failed, missing or not scored\n\n{table.only(rows).select(*columns).markdown()}"
 
 
-def _accuracy(rows: Sequence[AccuracyRow]) -> str:
-    scored = [row for row in rows if row.scored]
+def _scores(table: Table[AccuracyRow]) -> str:
+    scored = [row for row in table.rows if row.scored]
     if not scored:
-        return "## Accuracy\n\nNothing has a score yet.\n"
-    columns = [column.key for column in accuracy_table(scored).columns]
-    kept = [key for key in columns if key not in ("reason", "trial")]
+        return "## Scores\n\nNothing has a score yet.\n"
+    kept = [column.key for column in table.columns if column.key not in ("reason", "trial")]
     return (
-        "## Accuracy\n\n"
+        "## Scores\n\n"
         "![Score against rank](accuracy_by_rank.svg)\n\n"
         "![Score against memory](accuracy_by_memory.svg)\n\n"
         "Bars are 95 % intervals of the test items, dashed lines and hollow marks the bare base. "
         "Where there are several seeds, lines are means and small ticks the seeds. "
         "Curves stand slightly apart at one rank so that bars can be seen.\n\n"
-        f"{accuracy_table(scored).select(*kept).markdown()}\n"
+        f"{table.only(scored).select(*kept).markdown()}\n"
         "With trial names: [accuracy.csv](accuracy.csv). Training losses: "
         "[losses.csv](losses.csv).\n"
     )
@@ -170,6 +173,11 @@ def _memory(study: Study) -> str:
     return f"## Memory and speed\n\nThe stored base:\n\n{stored}\nWhile running:\n\n{trials}"
 
 
+def _adapter(key: TrialKey) -> str:
+    plain = "rsLoRA" if key.rslora else "LoRA"
+    return f"{plain} with DoRA" if key.dora else plain
+
+
 def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
     known = [status.value for status in Status] + [MISSING]
     return [status for status in known if _count(rows, status)]
@@ -177,8 +185,3 @@ def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
 
 def _count(rows: Sequence[AccuracyRow], status: str) -> int:
     return sum(1 for row in rows if row.status == status and not row.is_base)
-
-
-def _listed(values: object) -> str:
-    words = [str(value) for value in values]  # type: ignore[attr-defined]
-    return ", ".join(words) or "none"

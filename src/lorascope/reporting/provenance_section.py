@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from lorascope.records import Provenance, Study
 from lorascope.reporting import units
 
@@ -16,29 +14,35 @@ def provenance_section(study: Study) -> str:
     data, base = study.data, study.base
     lines = [
         "## Provenance\n",
-        f"- Commits: {_listed(map(_commit, provenances))}",
-        f"- Devices: {_listed(f'{p.device}, {p.threads} threads' for p in provenances)}",
-        f"- Python: {_listed(p.python for p in provenances)}; "
-        f"platform: {_listed(p.platform for p in provenances)}",
+        f"- Commits: {units.listed(map(_commit, provenances))}",
+        f"- Devices: {units.listed(f'{p.device}, {p.threads} threads' for p in provenances)}",
+        f"- Python: {units.listed(p.python for p in provenances)}; "
+        f"platform: {units.listed(p.platform for p in provenances)}",
         f"- Versions: {_versions(provenances)}",
         f"- Base: {base.model}, {base.architecture}, {base.source}, "
-        f"sha256 `{units.short_hash(base.content_sha256)}`",
+        f"sha256 `{units.short_hash(base.content_sha256)}`{_pretraining(base.pretraining)}",
         f"- Data: {data.name}, {data.source}, sha256 `{units.short_hash(data.content_sha256)}`; "
         + ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
         + f" rows{_dropped(data.dropped_rows)}",
         f"- Template: {data.template}, sha256 `{units.short_hash(data.template_sha256)}`; "
         f"tokenizer sha256 `{units.short_hash(data.tokenizer_sha256)}`",
-        f"- Scoring: {data.scoring}, batch size {_listed(batches)}; seeds: {_listed(seeds)}",
+        f"- Scoring: {data.scoring}, batch size {units.listed(batches)}",
+        f"- Seeds: {units.listed(seeds)}",
     ]
     lines += [f"- Data warning: {warning}" for warning in data.warnings]
-    lines += _disagreements(provenances, batches)
+    lines += _disagreements(study, provenances)
     return "\n".join(lines) + "\n"
 
 
 def _provenances(study: Study) -> list[Provenance]:
-    records = [study.data, study.base, *study.footprints, *study.trials, *study.evaluations]
-    merged = [study.merge] if study.merge else []
-    return [record.provenance for record in (*records, *merged)]
+    return [
+        study.data.provenance,
+        study.base.provenance,
+        *(record.provenance for record in study.footprints),
+        *(record.provenance for record in study.trials),
+        *(record.provenance for record in study.evaluations),
+        *([study.merge.provenance] if study.merge else []),
+    ]
 
 
 def _commit(provenance: Provenance) -> str:
@@ -51,8 +55,15 @@ def _commit(provenance: Provenance) -> str:
 def _versions(provenances: list[Provenance]) -> str:
     names = sorted({name for provenance in provenances for name in provenance.versions})
     return ", ".join(
-        f"{name} {_listed((p.versions.get(name) for p in provenances), ' and ')}" for name in names
+        f"{name} {units.listed((p.versions.get(name) for p in provenances), ' and ')}"
+        for name in names
     )
+
+
+def _pretraining(measured: dict[str, float] | None) -> str:
+    if not measured:
+        return ""
+    return "; " + ", ".join(f"{name} {units.number(value)}" for name, value in measured.items())
 
 
 def _dropped(reasons: dict[str, int]) -> str:
@@ -60,23 +71,18 @@ def _dropped(reasons: dict[str, int]) -> str:
     return f"; dropped: {', '.join(known)}" if known else ""
 
 
-def _disagreements(provenances: list[Provenance], batches: list[int]) -> list[str]:
+def _disagreements(study: Study, provenances: list[Provenance]) -> list[str]:
     """One line for each thing that must be the same in all that is compared, and is not."""
     names = sorted({name for provenance in provenances for name in provenance.versions})
     mixed = [name for name in names if len({p.versions.get(name) for p in provenances}) > 1]
     differing = {
         f"versions of {', '.join(mixed)}": bool(mixed),
         "device": len({p.device for p in provenances}) > 1,
-        "commit": len({p.git_commit for p in provenances}) > 1,
-        "evaluation batch size": len(batches) > 1,
+        "training code": len({str(trial.settings.get("code")) for trial in study.trials}) > 1,
+        "evaluation batch size": len({record.batch_size for record in study.evaluations}) > 1,
     }
     return [
         f"- **Not the same in all records: {what}.** Differences between rows may come from it."
         for what, differs in differing.items()
         if differs
     ]
-
-
-def _listed(values: Iterable[object], between: str = ", ") -> str:
-    """Distinct values in the order of their first appearance."""
-    return between.join(str(value) for value in dict.fromkeys(values)) or "none"

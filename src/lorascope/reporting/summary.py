@@ -10,18 +10,31 @@ from lorascope.reporting.accuracy_table import AccuracyRow, accuracy_rows, accur
 from lorascope.reporting.write import REPORT
 
 WIDTH = 100
-"""Columns of a terminal that every line fits into."""
+"""Columns of a terminal that lines should fit into."""
 
 
 def terminal_summary(study: Study, folder: Path) -> str:
     """Plain text; `folder` is where `write_reports` wrote."""
     rows = accuracy_rows(study)
-    table = accuracy_table([row for row in rows if row.quant is not None]).select(
-        "quant", "rank", "alpha", "seed", "accuracy", "standard_error", "interval",
-        "completion_loss_nats", "validation_accuracy", "status",
-    )  # fmt: skip
-    parts = [table.plain(), *(_unscored(row) for row in rows if not row.scored)]
-    return "".join([*parts, f"\nReport: {_relative(folder / REPORT)}\n"])
+    unscored = [_unscored(row) for row in rows if not row.scored]
+    return "".join([_table(rows), *unscored, f"\nReport: {_relative(folder / REPORT)}\n"])
+
+
+def _table(rows: list[AccuracyRow]) -> str:
+    """The accuracy table without what does not fit."""
+    keys = [
+        "quant", "targets", "rank", "alpha", "rslora", "dora", "seed", "accuracy",
+        "standard_error", "interval", "completion_loss_nats", "validation_accuracy",
+        "validation_loss_nats", "status",
+    ]  # fmt: skip
+    table = accuracy_table(rows).only([row for row in rows if row.quant is not None])
+    text = table.select(*keys).plain()
+    for key in ("validation_loss_nats", "standard_error", "validation_accuracy", "interval"):
+        if max(map(len, text.splitlines())) <= WIDTH:
+            break
+        keys.remove(key)
+        text = table.select(*keys).plain()
+    return text
 
 
 def _unscored(row: AccuracyRow) -> str:

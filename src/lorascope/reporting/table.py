@@ -43,6 +43,10 @@ class Table(Generic[Row]):
         by_key = {column.key: column for column in self.columns}
         return Table(tuple(by_key[key] for key in keys), self.rows)
 
+    def only(self, rows: Sequence[Row]) -> Table[Row]:
+        """Other rows under the same columns."""
+        return Table(self.columns, rows)
+
     def csv(self) -> str:
         """Comma-separated text with a header line."""
         columns = [column for column in self.columns if column.in_csv]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 """Decimal: 1 GB is 10^9 bytes."""
@@ -39,8 +40,11 @@ def percent_range(ends: Sequence[float]) -> str:
 
 
 def small_percent(per_cent: float) -> str:
-    """Per cent with three significant digits, of whatever size: 0.297, 18.9, 254."""
-    return f"{per_cent:.3g}" if per_cent < 100 else f"{per_cent:,.0f}"
+    """Per cent with three significant digits, of whatever size: 0.297, 19.0, 557, 1,114."""
+    if per_cent <= 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(per_cent)))
+    return f"{per_cent:,.{digits}f}"
 
 
 def nats(value: float) -> str:
@@ -76,3 +80,8 @@ def yes_no(value: bool) -> str:
 def short_hash(digest: str) -> str:
     """The first 12 hex digits."""
     return digest[:12]
+
+
+def listed(values: Iterable[object], between: str = ", ") -> str:
+    """Distinct values in the order of their first appearance."""
+    return between.join(str(value) for value in dict.fromkeys(values)) or "none"

@@ -134,9 +134,7 @@ def _score(
         batch_size=config.evaluate.batch_size,
         splits=splits,
         lm_eval_metrics=further,
-        items_sha256={
-            split: sha256_of_file(folder / f"{split}.jsonl") for split in SCORED_SPLITS
-        },
+        items_sha256={split: sha256_of_file(folder / f"{split}.jsonl") for split in SCORED_SPLITS},
         seconds=time.perf_counter() - started,
         provenance=capture(layout, LoadedBase.device_name, LoadedBase.threads),
     )

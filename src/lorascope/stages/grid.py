@@ -1,4 +1,4 @@
-"""The declared grid: params.yaml and overrides as a product of axes, each point a validated Config."""
+"""The declared grid: params.yaml and overrides as a product of axes of validated points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.config import Config, validate
+from lorascope.config import Config
+from lorascope.config_rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
 
@@ -91,7 +92,15 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
 
 def _axes(overrides: list[str]) -> list[list[str]]:
     axes = []
-    for override in OverridesParser.create().parse_overrides(overrides):
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise LorascopeError(
+                f"{text}: not a Hydra override: {str(error).splitlines()[0]}. "
+                "Write key=value, or key=value,value with -m."
+            ) from error
         if override.is_sweep_override():
             key = override.get_key_element()
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])

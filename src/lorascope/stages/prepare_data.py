@@ -17,7 +17,7 @@ def run(config: Config, layout: Layout) -> DataCard:
     _require_one_population(config)
     base = layout.base(config.model.name)
     record = read_record(base, BaseRecord)
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, config.model.trust_remote_code)
     with replaced_folder(layout.data(config.model.name, config.data.name)) as folder:
         card = prepare_data(
             config.data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from lorascope.config import Config
 from lorascope.layout import Layout
@@ -35,6 +36,7 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
             model=base.model,
             quant=config.quant.name,
             storage=config.quant.storage.value,
+            double_quantization=config.quant.double_quantization,
             base_sha256=base.content_sha256,
             content_sha256=sha256_of_files(folder),
             quantized_parameters=footprint.quantized_parameters,
@@ -59,7 +61,7 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[object, list[LayerError]]:
+def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[Any, list[LayerError]]:
     """The stored model as it is on disk, and its layers' errors against the exact base."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -97,9 +97,7 @@ def _concluded(record: TrialRecord, outcome: Outcome, config: Config) -> TrialRe
     if outcome.timed_out:
         limit = config.runtime.trial_timeout_seconds
         reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
-        return replace(
-            record, status=Status.timeout, reason=reason, last_lines=outcome.last_lines
-        )
+        return replace(record, status=Status.timeout, reason=reason, last_lines=outcome.last_lines)
     if outcome.exit_signal is not None:
         name = signal.Signals(outcome.exit_signal).name
         hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""

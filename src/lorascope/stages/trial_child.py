@@ -39,7 +39,8 @@ def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
     import torch
 
     from lorascope.devices import choose_device, use_threads
-    from lorascope.training import Diverged, TrainingPlan, train_trial
+    from lorascope.training import TrainingPlan, train_trial
+    from lorascope.training_steps import Diverged
 
     config = task.config
     device = choose_device(config.runtime.device)

@@ -119,9 +119,17 @@ def told_plainly(layout: Layout) -> Iterator[None]:
     except Timeout as error:
         raise TrackingError(f"other publishers held the store for {LOCK_SECONDS} s") from error
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = presentable(f"{store_uri(layout)}: {line}", layout)
+        reason = presentable(f"{store_uri(layout)}: {_first_line(error)}", layout)
         raise TrackingError(reason[:MAX_REASON]) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What the system said at the bottom ('Connection refused'), else what mlflow says."""
+    root: BaseException = error
+    while (below := root.__cause__ or root.__context__) is not None:
+        root = below
+    told = root if isinstance(root, sqlite3.Error | OSError) else error
+    return (str(told).strip() or type(told).__name__).splitlines()[0]
 
 
 def presentable(text: str, layout: Layout) -> str:

@@ -88,13 +88,28 @@ def publish(
 def try_publish(
     trials: Sequence[TrialRecord], evaluations: Sequence[EvaluationRecord], layout: Layout
 ) -> str:
-    """'published', or in one line why not, which is printed as a warning: the run goes on."""
+    """'published', or in one line why not, which is printed as a warning: the run goes on.
+
+    A store that could not be reached is not tried again by this process: each try can take 20 s.
+    """
+    uri = store_uri(layout)
+    if uri in _unreachable:
+        return _unreachable[uri]
     try:
         publish(trials, evaluations, layout)
     except TrackingError as error:
-        print(f"warning: not published to MLflow: {error}", file=sys.stderr)
+        _unreachable[uri] = str(error)
+        print(
+            f"warning: not published to MLflow: {error}. The records are kept; "
+            "`lorascope publish` fills it in later.",
+            file=sys.stderr,
+        )
         return str(error)
     return "published"
+
+
+_unreachable: dict[str, str] = {}
+"""Tracking stores that failed in this process, and why."""
 
 
 class _Writer:

@@ -1,0 +1,154 @@
+"""A small project in a folder with a space in its name: own model, own data, every mode stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorascope.config import Config
+from lorascope.layout import Layout
+from lorascope.stages.grid import expand
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared"
+MODES = ("fp16", "int8", "nf4", "nf4_dq")
+COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
+BASE_OVERRIDES = ("model=small", "data=toy", "train=few", "runtime.tracking=false")
+
+SMALL_MODEL = "name: small\nkind: local\npath: models/raw/small\n"
+TOY_DATA = """\
+name: toy
+kind: local
+format: prompt_completion
+train: data/raw/toy.jsonl
+max_tokens: 32
+validation_fraction: 0.2
+test_fraction: 0.2
+scoring: answer
+"""
+FEW_STEPS = """\
+name: few
+steps: 6
+batch_size: 8
+micro_batch_size: 8
+learning_rate: 1e-2
+log_every_steps: 2
+"""
+PARAMS = """\
+model: small
+data: toy
+quant: [fp16, nf4]
+lora:
+  targets: all_linear
+  rank: "2,4"
+  alpha: "8"
+train: few
+seed: "0"
+evaluate: default
+merge: default
+ship: auto
+"""
+
+
+def toy_rows() -> list[dict[str, str]]:
+    """96 questions with one-word answers."""
+    return [
+        {"prompt": f"thing {number} has the color", "completion": COLORS[number * 5 % len(COLORS)]}
+        for number in range(96)
+    ]
+
+
+def save_small_model(folder: Path, intermediate: int = 128) -> None:
+    """A random two-layer Llama with grouped-query attention and a tied head, and its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["thing", "has", "the", "color", *COLORS, *(str(number) for number in range(96))]
+    pieces = ["<unk>", "<pad>", "<eos>", *(f"▁{word}" for word in words)]
+    tokenizer = Tokenizer(
+        models.WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    from tokenizers import decoders
+
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>"
+    ).save_pretrained(folder)
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=len(pieces),
+        hidden_size=64,
+        intermediate_size=intermediate,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
+    model = LlamaForCausalLM(config)
+    for parameter in model.parameters():
+        # Large enough for logits that differ, so that a wrong weight shows.
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.12)
+    model.save_pretrained(folder)
+
+
+def make_project(root: Path) -> Layout:
+    """conf/ as it is, with a small model, toy data and a brief training beside."""
+    shutil.copytree(REPOSITORY / "conf", root / "conf")
+    (root / "conf/model/small.yaml").write_text(SMALL_MODEL)
+    (root / "conf/data/toy.yaml").write_text(TOY_DATA)
+    (root / "conf/train/few.yaml").write_text(FEW_STEPS)
+    (root / "params.yaml").write_text(PARAMS)
+    (root / "data/raw").mkdir(parents=True)
+    lines = "".join(json.dumps(row) + "\n" for row in toy_rows())
+    (root / "data/raw/toy.jsonl").write_text(lines)
+    return Layout(root)
+
+
+@pytest.fixture
+def bare_project(tmp_path: Path) -> Layout:
+    """A project with nothing prepared, and no model yet."""
+    root = tmp_path / "a project"
+    root.mkdir()
+    return make_project(root)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project with base and data prepared and the four modes stored. Tests add trials only."""
+    from lorascope.stages import prepare_base, prepare_data, quantize_base
+
+    root = tmp_path_factory.mktemp("work") / "a project"
+    root.mkdir()
+    layout = make_project(root)
+    save_small_model(root / "models/raw/small")
+    for mode in MODES:
+        config = compose_one(layout, f"quant={mode}")
+        if mode == MODES[0]:
+            prepare_base.run(config, layout)
+            prepare_data.run(config, layout)
+        quantize_base.run(config, layout)
+    return layout
+
+
+def compose_one(layout: Layout, *overrides: str) -> Config:
+    """One configuration of the small project."""
+    keys = {override.partition("=")[0] for override in overrides}
+    kept = [base for base in BASE_OVERRIDES if base.partition("=")[0] not in keys]
+    return expand(layout, [*kept, *overrides])[0]
+
+
+@pytest.fixture(scope="session")
+def compose(project: Layout) -> Callable[..., Config]:
+    """Composes one configuration of the prepared project."""
+    return lambda *overrides: compose_one(project, *overrides)

@@ -1,0 +1,100 @@
+"""prepare-data as a stage: all or nothing, with its record. And every file of conf/data/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind, validate
+from lorascope.data.scoring import check_settings
+from lorascope.errors import ConfigError, DataError, RecordError
+from lorascope.layout import Layout
+from lorascope.records import BaseRecord, DataCard
+from lorascope.stages import prepare_data as stage
+from lorascope.store import read_record, write_record
+from tests.data_samples import PROVENANCE, letter_tokenizer, small
+
+CONF = Path(__file__).parents[1] / "conf" / "data"
+
+
+def project(root: Path, data: DataConfig) -> tuple[Config, Layout]:
+    """A project whose base is a tokenizer and a record."""
+    layout, config = Layout(root), Config(model=ModelConfig(name="letters", path="x"), data=data)
+    letter_tokenizer().save_pretrained(layout.base("letters"))
+    record = BaseRecord(
+        model="letters", source="test", architecture="none", parameters=1, vocabulary=261,
+        context_tokens=64, tied_head=False, linear_shapes=[], content_sha256="", seconds=0.0,
+        pretraining=None, provenance=PROVENANCE,
+    )  # fmt: skip
+    write_record(layout.base("letters"), record)
+    return config, layout
+
+
+def test_stage_writes_rows_and_record_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, layout = project(tmp_path, small(tmp_path))
+    card = stage.run(config, layout)
+    folder = layout.data("letters", "x")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "record.json", "test.jsonl", "train.jsonl", "validation.jsonl",
+    ]  # fmt: skip
+    assert read_record(folder, DataCard) == card
+    assert (card.max_tokens, card.splits["train"].rows) == (64, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "x for letters: 2 train, 1 validation, 1 test (6 rows read)"
+    assert len(lines) == 3
+
+
+def test_stage_that_fails_leaves_the_old_folder_alone(tmp_path: Path) -> None:
+    config, layout = project(tmp_path, small(tmp_path))
+    stage.run(config, layout)
+    before = (layout.data("letters", "x") / "record.json").read_bytes()
+    (tmp_path / "train.jsonl").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="line 1"):
+        stage.run(config, layout)
+    folder = layout.data("letters", "x")
+    assert (folder / "record.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["letters"]
+
+
+def test_stage_without_a_base_says_what_to_run(tmp_path: Path) -> None:
+    config = Config(model=ModelConfig(name="letters"), data=small(tmp_path))
+    with pytest.raises(RecordError, match="Run the stage"):
+        stage.run(config, Layout(tmp_path))
+
+
+def test_stage_refuses_people_that_contradict_the_base(tmp_path: Path) -> None:
+    model = ModelConfig(name="tiny", kind=ModelKind.tiny, pretrain_seed=0)
+    data = DataConfig(name="biographies", kind=DataKind.biographies, seed=1)
+    with pytest.raises(ConfigError, match=r"data\.seed=1.*pretrain_seed=0.*same seed"):
+        stage.run(Config(model=model, data=data), Layout(tmp_path))
+
+
+def loaded(path: Path) -> DataConfig:
+    merged = OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(path))
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, DataConfig)
+    return config
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_data_file_is_named_like_its_dataset_and_fits_the_schema(path: Path) -> None:
+    config = loaded(path)
+    assert config.name == path.stem
+    check_settings(config)
+
+
+def whole(data: DataConfig) -> Config:
+    config = Config(data=data, model=ModelConfig(name="m", path="p"))
+    config.train.epochs = 1
+    return config
+
+
+def test_unpinned_hub_data_is_refused_and_the_pinned_files_pass() -> None:
+    with pytest.raises(ConfigError, match=r"data\.repository/revision.*pinned"):
+        validate(whole(loaded(CONF / "guanaco_llama2.yaml")))
+    for name in ("alpaca", "e2e_nlg", "gsm8k", "guanaco"):
+        validate(whole(loaded(CONF / f"{name}.yaml")))

@@ -1,0 +1,171 @@
+"""params.yaml and overrides as a grid; bad values are named with their key and a remedy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
+from lorascope.layout import Layout
+from lorascope.stages.grid import declared_overrides, expand, with_overrides
+from tests.conftest import REPOSITORY, save_small_model
+
+# Its revision is left to the user, who can read it off the hub.
+PINNED = "data.revision=" + "0" * 40
+LORASCOPE = Path(sys.executable).parent / "lorascope"
+
+
+def command(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(LORASCOPE), *arguments], cwd=layout.root, capture_output=True, text=True, check=False
+    )
+
+
+def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
+    configs = expand(bare_project, declared_overrides(bare_project))
+    points = [(c.quant.name, c.lora.rank, c.lora.alpha, c.seed) for c in configs]
+    assert points == [("fp16", 2, 8, 0), ("fp16", 4, 8, 0), ("nf4", 2, 8, 0), ("nf4", 4, 8, 0)]
+    assert all(type(c) is Config for c in configs)
+
+
+def test_overrides_replace_axes(bare_project: Layout) -> None:
+    declared = declared_overrides(bare_project)
+    configs = expand(bare_project, with_overrides(declared, ["lora.rank=range(1,4)", "quant=int8"]))
+    assert [(c.quant.name, c.lora.rank) for c in configs] == [("int8", 1), ("int8", 2), ("int8", 3)]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("lora.rank=0", ["lora.rank=0", "from 1 to 512"]),
+        ("lora.rank=-1", ["lora.rank=-1"]),
+        ("lora.rank=513", ["lora.rank=513"]),
+        ("lora.rank=1.5", ["lora.rank", "1.5", "integer"]),
+        ("lora.rank=abc", ["lora.rank", "abc", "integer"]),
+        ("lora.alpha=0", ["lora.alpha=0"]),
+        ("lora.alpha=nan", ["lora.alpha"]),
+        ("train.learning_rate=0", ["train.learning_rate=0"]),
+        ("train.learning_rate=-1e-4", ["train.learning_rate=-0.0001"]),
+        ("lora.rnak=8", ["rnak", "lora"]),
+        ("loar.rank=8", ["loar"]),
+        ("quant=nf5", ["quant/nf5", "nf4_dq"]),
+        ("lora.modules=[q_proj]", ["lora.modules", "targets=modules"]),
+        ("train.epochs=1", ["train.epochs/steps"]),
+        ("train.micro_batch_size=7", ["train.micro_batch_size=7", "divide batch_size"]),
+        ("model.kind=nowhere", ["nowhere", "model.kind"]),
+        ("lora.rank=1,0", ["lora.rank=0"]),
+        ("lora.rank=[", ["lora.rank=[", "override"]),
+        ("train.schedule=lineal", ["train.schedule='lineal'", "linear"]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_key_before_anything_starts(
+    bare_project: Layout, override: str, parts: list[str]
+) -> None:
+    declared = declared_overrides(bare_project)
+    with pytest.raises(LorascopeError) as caught:
+        expand(bare_project, with_overrides(declared, [override]))
+    message = str(caught.value).lower()
+    for part in parts:
+        assert part.lower() in message, message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("rankk: 3\n", "rankk"), ("lora:\n  rank: 3\n", "lora.alpha")],
+)
+def test_params_with_unknown_or_missing_keys_are_refused(
+    bare_project: Layout, text: str, part: str
+) -> None:
+    if text.startswith("rankk"):
+        text = bare_project.params.read_text() + text
+    bare_project.params.write_text(text)
+    with pytest.raises(LorascopeError, match=part):
+        declared_overrides(bare_project)
+
+
+def test_a_bad_value_ends_the_command_with_one_line_and_no_traceback(bare_project: Layout) -> None:
+    done = command(bare_project, "train-lora", "-m", "quant=nf4", "lora.rank=8,0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("lorascope: error: lora.rank=0")
+    assert "Traceback" not in done.stderr
+    assert not (bare_project.root / "experiments").exists()
+
+
+def test_commands_outside_a_project_say_so(tmp_path: Path) -> None:
+    done = command(Layout(tmp_path), "check")
+    assert done.returncode == 2
+    assert "not inside a lorascope project" in done.stderr
+
+
+def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
+    done = command(bare_project, "trian")
+    assert done.returncode == 2
+    assert "trian" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train-lora", "--help"], ["report", "--help"]])
+def test_help_loads_no_heavy_library(bare_project: Layout, arguments: list[str]) -> None:
+    program = (
+        "import sys; sys.argv = ['lorascope', *sys.argv[1:]]\n"
+        "from lorascope.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'peft', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)\n"
+    )
+    started = time.process_time()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=bare_project.root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lorascope" in done.stdout
+    assert time.process_time() - started < 5
+
+
+def test_every_file_of_conf_composes(bare_project: Layout) -> None:
+    for group in ("quant", "lora", "train", "evaluate", "merge", "model", "data"):
+        for path in sorted((bare_project.conf / group).glob("*.yaml")):
+            extra = ["lora.modules=[q_proj]"] if path.stem == "modules" else []
+            if path.stem == "guanaco_llama2":
+                extra = [PINNED]
+            config = expand(bare_project, [f"{group}={path.stem}", *extra])[0]
+            if group not in ("lora", "evaluate", "merge"):
+                assert getattr(config, group).name == path.stem
+
+
+def test_every_recipe_composes(bare_project: Layout) -> None:
+    recipes = sorted((bare_project.conf / "recipe").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        pinned = [PINNED] if path.stem == "llama2_guanaco" else []
+        expand(bare_project, [f"recipe={path.stem}", *pinned])
+
+
+def test_check_refuses_what_it_can_know(bare_project: Layout) -> None:
+    cases = {
+        "a missing model": ([], "no such folder"),
+        "targets that match nothing": (
+            ["lora=modules", "lora.modules=[c_attn]"], "q_proj",
+        ),
+        "ship names no trial": (["ship=nf4-r0099-a0008-s0-123"], "ship='nf4-r0099"),
+    }  # fmt: skip
+    for name, (overrides, part) in cases.items():
+        if name != "a missing model" and not (bare_project.root / "models").exists():
+            save_small_model(bare_project.root / "models/raw/small")
+        done = command(bare_project, "check", *overrides)
+        assert done.returncode == 2, (name, done.stderr)
+        assert part in done.stderr, name
+        assert not (bare_project.root / "experiments/check.json").exists()
+    assert command(bare_project, "check").returncode == 0
+    assert (bare_project.root / "experiments/check.json").is_file()
+
+
+def test_repository_params_are_short_and_valid() -> None:
+    layout = Layout(REPOSITORY)
+    assert len(layout.params.read_text().splitlines()) <= 30
+    assert expand(layout, declared_overrides(layout))

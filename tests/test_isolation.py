@@ -1,0 +1,68 @@
+"""Children: values, reports, errors, signals and time limits reach the parent as what they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lorascope.errors import ConfigError
+from lorascope.isolation import Outcome, run_isolated
+
+PRELOAD = "lorascope.errors"
+
+
+def run(function: Callable[..., Any], argument: Any = None, **options: Any) -> Outcome:
+    return run_isolated(function, argument, lambda content: None, preload=PRELOAD, **options)
+
+
+def double(number: int, report: Callable[[Any], None]) -> int:
+    report(("seen", number))
+    print("a line on standard output")
+    return 2 * number
+
+
+def fail_with_bad_input(argument: Any, report: Callable[[Any], None]) -> None:
+    raise ConfigError("lora.rank", 0, "too small", "Try 8.")
+
+
+def die(argument: Any, report: Callable[[Any], None]) -> None:
+    print("about to die", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(seconds: float, report: Callable[[Any], None]) -> None:
+    time.sleep(seconds)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_value_and_its_reports_come_back(fresh: bool) -> None:
+    seen: list[Any] = []
+    outcome = run_isolated(double, 21, seen.append, preload=PRELOAD, fresh=fresh)
+    assert outcome.value == 42
+    assert seen == [("seen", 21)]
+    assert outcome.last_lines == ["a line on standard output"]
+
+
+def test_an_error_comes_back_whole() -> None:
+    outcome = run(fail_with_bad_input)
+    assert isinstance(outcome.error, ConfigError)
+    assert str(outcome.error) == "lora.rank=0: too small. Try 8."
+    assert "fail_with_bad_input" in outcome.error.__notes__[0]
+
+
+def test_a_killed_child_is_told_apart_and_keeps_its_last_words() -> None:
+    outcome = run(die)
+    assert outcome.exit_signal == signal.SIGKILL
+    assert outcome.last_lines == ["about to die"]
+
+
+def test_a_time_limit_ends_the_child() -> None:
+    started = time.monotonic()
+    outcome = run(sleep, 60.0, timeout_seconds=3.0)
+    assert outcome.timed_out
+    assert time.monotonic() - started < 20

@@ -1,0 +1,160 @@
+"""The stored bases: bytes against arithmetic, weights against bitsandbytes, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorascope.config import Config, DeviceKind, Precision, QuantConfig, Storage
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer, tokenize_row
+from lorascope.devices import Device, choose_device, compute_precision
+from lorascope.errors import DeviceError
+from lorascope.footprint import dequantized_weight, measure_footprint
+from lorascope.layout import Layout
+from lorascope.lora import attach
+from lorascope.quantization import load_base, quantize_base
+from lorascope.records import FootprintRecord
+from lorascope.store import read_record, sha256_of_files
+from tests.conftest import MODES, save_small_model
+
+CPU = Device("cpu", "cpu")
+
+
+def footprint_of(project: Layout, mode: str) -> FootprintRecord:
+    return read_record(project.quantized("small", mode), FootprintRecord)
+
+
+def test_stored_bytes_fall_strictly_from_fp16_to_nf4_with_double_quantization(
+    project: Layout,
+) -> None:
+    totals = [footprint_of(project, mode).total_bytes for mode in MODES]
+    assert totals == sorted(totals, reverse=True)
+    assert len(set(totals)) == len(totals)
+
+
+def test_nf4_bits_a_parameter_are_four_and_a_half(project: Layout) -> None:
+    record = footprint_of(project, "nf4")
+    assert all(layer.bits_per_parameter == 4.5 for layer in record.layers)
+    table_bits = 8 * 16 * 4 / record.quantized_parameters  # one shared code table
+    assert record.bits_per_quantized_parameter == pytest.approx(4.5 + table_bits, rel=1e-12)
+
+
+def test_int8_has_one_float_scale_an_output_row(project: Layout) -> None:
+    record = footprint_of(project, "int8")
+    stored = load_file(project.quantized("small", "int8") / "model.safetensors")
+    scales = [value for name, value in stored.items() if name.endswith("SCB")]
+    assert record.quantization_constant_bytes == 4 * sum(scale.numel() for scale in scales)
+    assert record.quantized_weight_bytes == record.quantized_parameters
+
+
+def test_footprint_counts_the_parameters_that_packed_bytes_stand_for(project: Layout) -> None:
+    exact = load_file(project.base("small") / "model.safetensors")
+    expected = sum(value.numel() for name, value in exact.items() if "proj" in name)
+    assert all(footprint_of(project, mode).quantized_parameters == expected for mode in MODES[1:])
+
+
+def test_quantizing_twice_gives_the_same_files(project: Layout, tmp_path: Path) -> None:
+    for mode in MODES:
+        config = QuantConfig(mode, Storage("nf4" if "nf4" in mode else _storage(mode)))
+        config.double_quantization = mode == "nf4_dq"
+        again = tmp_path / mode
+        quantize_base(project.base("small"), config, CPU, again)
+        weights = ("*.safetensors",)
+        stored = project.quantized("small", mode)
+        assert sha256_of_files(again, weights) == sha256_of_files(stored, weights)
+
+
+def _storage(mode: str) -> str:
+    return {"fp16": "float16", "int8": "int8"}[mode]
+
+
+@pytest.mark.parametrize("mode", ["nf4", "nf4_dq", "int8"])
+def test_training_after_an_evaluation_has_the_same_gradients(
+    project: Layout, compose: Callable[..., Config], mode: str
+) -> None:
+    before = _gradients(project, compose(f"quant={mode}"), evaluate_first=False)
+    after = _gradients(project, compose(f"quant={mode}"), evaluate_first=True)
+    assert before.keys() == after.keys()
+    assert any(float(gradient.abs().sum()) > 0 for gradient in before.values())
+    for name, gradient in before.items():
+        assert torch.equal(gradient, after[name]), name
+
+
+def _gradients(project: Layout, config: Config, evaluate_first: bool) -> dict[str, torch.Tensor]:
+    folder = project.quantized("small", config.quant.name)
+    base = load_base(folder, config.quant, CPU)
+    model = attach(base, config.lora, "small", seed=0)
+    row = read_rows(project.data("small", "toy") / "train.jsonl")[0]
+    ids, labels = (torch.tensor([part]) for part in tokenize_row(row, load_tokenizer(folder)))
+    if evaluate_first:
+        model.eval()
+        with torch.no_grad():
+            model(input_ids=ids)
+    model.train()
+    model(input_ids=ids, labels=labels).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_layer_errors_agree_with_an_independent_nf4(project: Layout) -> None:
+    """NF4 by hand: per block of 64, scale by the largest magnitude, take the nearest code."""
+    from bitsandbytes.functional import get_4bit_type
+
+    name = "model.layers.0.mlp.up_proj.weight"
+    exact = load_file(project.base("small") / "model.safetensors")[name].half().float()
+    blocks = exact.reshape(-1, 64)
+    scales = blocks.abs().amax(dim=1, keepdim=True)
+    codes = get_4bit_type("nf4", device="cpu").float()
+    nearest = codes[(blocks / scales).unsqueeze(-1).sub(codes).abs().argmin(-1)]
+    by_hand = (nearest * scales).reshape(exact.shape)
+    stored = load_base(project.quantized("small", "nf4"), QuantConfig("nf4", Storage.nf4), CPU)
+    ours = dequantized_weight(stored.get_submodule("model.layers.0.mlp.up_proj"))
+    assert torch.allclose(ours, by_hand, atol=2e-3 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("intermediate", [172, 129])
+def test_shapes_that_are_no_multiple_of_64_quantize_train_and_count(
+    tmp_path: Path, intermediate: int
+) -> None:
+    save_small_model(tmp_path / "base", intermediate=intermediate)
+    for double in (False, True):
+        quant = QuantConfig("nf4", Storage.nf4, double_quantization=double)
+        folder = tmp_path / f"nf4-{double}"
+        quantize_base(tmp_path / "base", quant, CPU, folder)
+        model = load_base(folder, quant, CPU)
+        assert model(input_ids=torch.tensor([[3, 4, 5]])).logits.isfinite().all()
+        footprint = measure_footprint(model)
+        projections = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * intermediate)
+        assert footprint.quantized_parameters == projections
+
+
+def test_unquantized_parts_of_a_loaded_base_are_in_the_compute_type(project: Layout) -> None:
+    for mode, storage in (("nf4", Storage.nf4), ("int8", Storage.int8), ("fp16", Storage.float16)):
+        model = load_base(project.quantized("small", mode), QuantConfig(mode, storage), CPU)
+        assert model.get_input_embeddings().weight.dtype is torch.float32
+        assert model(input_ids=torch.tensor([[3, 4]])).logits.dtype is torch.float32
+
+
+def test_lookup_tables_are_shared_between_layers(project: Layout) -> None:
+    quant = QuantConfig("nf4_dq", Storage.nf4, double_quantization=True)
+    model = load_base(project.quantized("small", "nf4_dq"), quant, CPU)
+    states = [p.quant_state for p in model.parameters() if hasattr(p, "quant_state")]
+    assert len({state.code.data_ptr() for state in states}) == 1
+    assert len({state.state2.code.data_ptr() for state in states}) == 1
+
+
+def test_cuda_that_is_not_there_is_refused_and_not_replaced() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceError, match=r"runtime\.device='cuda'"):
+        choose_device(DeviceKind.cuda)
+
+
+def test_float16_compute_on_a_cpu_is_refused_and_not_replaced() -> None:
+    quant = QuantConfig("fp16", Storage.float16, compute=Precision.float16)
+    with pytest.raises(DeviceError, match=r"quant\.compute='float16'"):
+        compute_precision(quant, CPU)

@@ -1,0 +1,209 @@
+"""Training: equal seeds give equal bytes, against plain PEFT, and every way a trial can end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lorascope.config import Config
+from lorascope.devices import Device
+from lorascope.layout import Layout
+from lorascope.records import Status, TrialRecord
+from lorascope.stages import train_lora
+from lorascope.stages.train_lora import describe_trial
+from lorascope.store import read_record
+from lorascope.training import TrainingPlan, train_trial
+from lorascope.training_steps import Diverged
+
+CPU = Device("cpu", "cpu")
+
+
+def plan_for(project: Layout, config: Config, adapter: Path) -> TrainingPlan:
+    return TrainingPlan(
+        base=project.quantized("small", config.quant.name),
+        base_name="small",
+        data=project.data("small", "toy"),
+        adapter=adapter,
+        checkpoints=None,
+        quant=config.quant,
+        lora=config.lora,
+        train=config.train,
+        seed=config.seed,
+        attention="auto",
+        evaluate_batch_size=8,
+    )
+
+
+@pytest.mark.parametrize("mode", ["fp16", "int8", "nf4", "nf4_dq"])
+def test_the_same_seed_twice_gives_the_same_adapter_files(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path, mode: str
+) -> None:
+    config = compose(f"quant={mode}", "lora.dropout=0.1")
+    first = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    second = train_trial(plan_for(project, config, tmp_path / "b"), CPU)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert first.adapter_sha256 == second.adapter_sha256
+    other = train_trial(replace(plan_for(project, config, tmp_path / "c"), seed=1), CPU)
+    assert other.adapter_sha256 != first.adapter_sha256
+
+
+def test_the_adapter_loads_in_plain_peft_and_names_no_machine(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    result = train_trial(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
+    base = AutoModelForCausalLM.from_pretrained(project.base("small"))
+    plain = PeftModel.from_pretrained(base, tmp_path / "a")
+    loaded = plain.get_nb_trainable_parameters()[1] - base.num_parameters()
+    assert str(tmp_path) not in (tmp_path / "a" / "adapter_config.json").read_text()
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert sum(value.numel() for value in weights.values()) == result.trainable_parameters
+    assert loaded >= 0
+
+
+def test_trainable_parameters_follow_r_times_in_plus_out(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=nf4_dq", "lora.rank=3")
+    result = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    a_layer = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
+    assert result.trainable_parameters == 3 * 2 * a_layer
+    exact = AutoModelForCausalLM.from_pretrained(project.base("small")).num_parameters()
+    assert result.total_parameters == exact + result.trainable_parameters
+    # Two moments a parameter in FP32, and a step counter a tensor.
+    assert result.optimizer_bytes == 8 * result.trainable_parameters + 4 * 2 * 14
+
+
+def test_accumulating_gradients_changes_nothing_but_rounding(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    whole = compose("quant=fp16", "train.micro_batch_size=8")
+    parts = compose("quant=fp16", "train.micro_batch_size=2")
+    train_trial(plan_for(project, whole, tmp_path / "a"), CPU)
+    train_trial(plan_for(project, parts, tmp_path / "b"), CPU)
+    ours = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    theirs = load_file(tmp_path / "b" / "adapter_model.safetensors")
+    for name, value in ours.items():
+        assert torch.allclose(value, theirs[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_training_lowers_the_loss(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=nf4", "train.steps=40", "lora.rank=8")
+    result = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    assert result.losses[-1].loss_nats < result.losses[0].loss_nats - 0.5
+    assert [point.step for point in result.losses] == list(range(2, 41, 2))
+    assert set(result.memory) == {"load", "train", "evaluate"}
+
+
+def test_a_loss_that_is_not_finite_is_divergence(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "train.learning_rate=1e30", "train.max_gradient_norm=1e30")
+    with pytest.raises(Diverged):
+        train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+
+
+def test_a_trial_is_trained_once_and_then_found(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose("quant=nf4", "seed=11")
+    first = train_lora.run(config, project)
+    assert first.status is Status.completed
+    folder = project.trials("nf4") / first.trial
+    written = (folder / "record.json").stat().st_mtime_ns
+    again = train_lora.run(config, project)
+    assert again == first
+    assert (folder / "record.json").stat().st_mtime_ns == written
+    assert "completed already" in capsys.readouterr().out
+
+
+def test_a_trial_in_a_child_equals_the_same_training_here(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=int8", "seed=3")
+    record = train_lora.run(config, project)
+    assert record.result is not None
+    here = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    assert record.result.adapter_sha256 == here.adapter_sha256
+    growth = record.result.memory["train"].resident_growth_bytes
+    assert growth is not None
+    assert growth > 0
+
+
+def test_divergence_is_a_record_and_not_an_error(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    config = compose("quant=fp16", "train.learning_rate=1e30", "train.max_gradient_norm=1e30")
+    record = train_lora.run(config, project)
+    assert record.status is Status.diverged
+    assert record.reason
+    assert record.result is None
+    folder = project.trials("fp16") / record.trial
+    assert read_record(folder, TrialRecord) == record
+
+
+def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    slow = ("quant=fp16", "seed=5", "train.steps=100000")
+    record = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=20"), project)
+    assert record.status is Status.timeout
+    assert "trial_timeout_seconds=20" in str(record.reason)
+
+
+def test_identity_ignores_where_a_trial_runs_and_how_things_are_called(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    trial = describe_trial(compose("quant=nf4"), project)
+    elsewhere = ("runtime.threads=1", "runtime.device=cpu", "train.checkpoint_every_steps=3")
+    assert describe_trial(compose("quant=nf4", *elsewhere), project).identity == trial.identity
+    for change in ("seed=1", "lora.rank=5", "lora.alpha=9", "train.steps=7", "lora.dropout=0.2"):
+        other = describe_trial(compose("quant=nf4", change), project)
+        assert other.identity != trial.identity, change
+
+
+def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "train.checkpoint_every_steps=3", "lora.dropout=0.1")
+    whole = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    checkpoints = tmp_path / "checkpoints"
+    plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=checkpoints)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_after_four(done: int, total: int, loss: float) -> None:
+        if done >= 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_trial(plan, CPU, stop_after_four)
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-3"]
+    resumed = train_trial(plan, CPU)
+    assert resumed.steps == whole.steps
+    assert resumed.adapter_sha256 == whole.adapter_sha256
+
+
+def test_adapter_config_is_canonical(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    train_trial(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
+    assert sorted(os.listdir(tmp_path / "a")) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert config["base_model_name_or_path"] == "small"
