@@ -10,9 +10,9 @@ import pytest
 
 from lorascope.config import Format, Scoring
 from lorascope.config import TemplateKind as Kind
+from lorascope.data.answers import find_answer
 from lorascope.data.prepare import check_source
 from lorascope.data.rows import read_rows
-from lorascope.data.scoring import find_answer
 from lorascope.errors import ConfigError, DataError
 from tests.data_samples import letter_tokenizer, prepare, small, write_splits
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind, validate
+from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind
+from lorascope.config_rules import validate
 from lorascope.data.scoring import check_settings
 from lorascope.errors import ConfigError, DataError, RecordError
 from lorascope.layout import Layout
@@ -94,7 +95,7 @@ def whole(data: DataConfig) -> Config:
 
 
 def test_unpinned_hub_data_is_refused_and_the_pinned_files_pass() -> None:
-    with pytest.raises(ConfigError, match=r"data\.repository/revision.*pinned"):
+    with pytest.raises(ConfigError, match=r"data\.revision=None.*40 hex digits"):
         validate(whole(loaded(CONF / "guanaco_llama2.yaml")))
     for name in ("alpaca", "e2e_nlg", "gsm8k", "guanaco"):
         validate(whole(loaded(CONF / f"{name}.yaml")))

@@ -55,7 +55,7 @@ def test_overrides_replace_axes(bare_project: Layout) -> None:
         ("loar.rank=8", ["loar"]),
         ("quant=nf5", ["quant/nf5", "nf4_dq"]),
         ("lora.modules=[q_proj]", ["lora.modules", "targets=modules"]),
-        ("train.epochs=1", ["train.epochs/steps"]),
+        ("train.epochs=1", ["train.steps=6", "train.epochs"]),
         ("train.micro_batch_size=7", ["train.micro_batch_size=7", "divide batch_size"]),
         ("model.kind=nowhere", ["nowhere", "model.kind"]),
         ("lora.rank=1,0", ["lora.rank=0"]),

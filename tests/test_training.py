@@ -19,7 +19,7 @@ from lorascope.devices import Device
 from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.stages.train_lora import describe_trial
+from lorascope.stages.declared import describe_trial
 from lorascope.store import read_record
 from lorascope.training import TrainingPlan, train_trial
 from lorascope.training_steps import Diverged

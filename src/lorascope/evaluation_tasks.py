@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorascope.config import Scoring
+from lorascope.data.answers import find_answer
 from lorascope.data.rows import PreparedRow
-from lorascope.data.scoring import find_answer
 from lorascope.errors import DataError
 from lorascope.lm_eval_model import generation_prompts
 

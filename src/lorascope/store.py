@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +19,14 @@ from lorascope.layout import RECORD
 T = TypeVar("T")
 
 
-@cache
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
 def _adapter(record_type: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record_type)
+    """Building an adapter takes longer than using it."""
+    if record_type not in _adapters:
+        _adapters[record_type] = TypeAdapter(record_type)
+    return _adapters[record_type]
 
 
 def write_record(folder: Path, record: Any) -> None:

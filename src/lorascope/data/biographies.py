@@ -6,8 +6,7 @@ statements only, because naming a fact and asking for it use the same stored kno
 
 * pre-training: old people, all wordings.
 * LoRA training: new people, statements only.
-* validation and test: new people of that training, two disjoint groups, each asked in a question
-  wording of its own that LoRA training never holds.
+* validation and test: two disjoint groups of them, each asked in a question wording of its own.
 
 Each of the 40 values of an attribute occurs equally often, so that a blind guess scores 1 / 40.
 """

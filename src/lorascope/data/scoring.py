@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
+from lorascope.data.answers import find_answer
 from lorascope.data.conversations import Conversation
 from lorascope.errors import ConfigError, DataError
 
@@ -67,9 +68,3 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
             f"in {conversation.completion[-80:]!r}. Repair the row or the pattern."
         )
     return answer
-
-
-def find_answer(pattern: str, text: str) -> str | None:
-    """What the pattern's group holds at its first match in `text`, without outer blanks."""
-    match = re.search(pattern, text)
-    return match.group(1).strip() if match and match.group(1) is not None else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import Config, Scoring
 from lorascope.errors import RecordError
-from lorascope.identity import canonical_sha256, code_sha256
 from lorascope.layout import RECORD, Layout
 from lorascope.provenance import capture
 from lorascope.records import (
@@ -20,11 +19,10 @@ from lorascope.records import (
     Status,
     TrialRecord,
 )
-from lorascope.stages.train_lora import describe_trial
+from lorascope.stages.declared import base_name, describe_trial, evaluation_identity
 from lorascope.store import read_record, replaced_folder, sha256_of_file, write_record
 
 SCORED_SPLITS = ("validation", "test")
-BASE_NAME = "base"
 
 
 @dataclass(frozen=True)
@@ -64,29 +62,6 @@ def run(config: Config, layout: Layout) -> EvaluationRecord | None:
         print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
         return None
     return evaluate_one(config, layout, Subject(trial.trial, trial, folder / "adapter"))
-
-
-def base_name(config: Config, layout: Layout) -> str:
-    """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
-    return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
-
-
-def _inputs(config: Config, layout: Layout) -> list[str]:
-    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
-    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
-    return [stored.content_sha256, data.content_sha256]
-
-
-def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
-    """Everything that decides the scores."""
-    return canonical_sha256(
-        {
-            "inputs": _inputs(config, layout),
-            "trial": trial.identity if trial else None,
-            "evaluate": asdict(config.evaluate),
-            "code": code_sha256("lorascope.evaluation"),
-        }
-    )
 
 
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:

@@ -13,8 +13,7 @@ from lorascope.records import (
     Study,
     TrialRecord,
 )
-from lorascope.stages.evaluate import base_name, evaluation_identity
-from lorascope.stages.train_lora import describe_trial
+from lorascope.stages.declared import base_name, describe_trial, evaluation_identity
 from lorascope.store import read_record
 
 

@@ -7,15 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorascope.config import Config, DeviceKind
-from lorascope.identity import canonical_sha256, trial_key, trial_name, trial_settings
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import RECORD, Layout
 from lorascope.progress import StepProgress
-from lorascope.provenance import capture
-from lorascope.records import BaseRecord, DataCard, FootprintRecord, Status, TrialRecord
+from lorascope.records import Status, TrialRecord
+from lorascope.stages.declared import describe_trial
 from lorascope.stages.trial_child import Done, Task, train_in_child
 from lorascope.store import read_record, replaced_folder, write_record
-from lorascope.targets import select
 
 LASTING = (Status.completed, Status.diverged)
 """Statuses that a second run would only repeat; the others are tried again."""
@@ -45,33 +43,6 @@ def run(config: Config, layout: Layout) -> TrialRecord:
         write_record(scratch, record)
     print(_sentence(record), flush=True)
     return record
-
-
-def describe_trial(config: Config, layout: Layout) -> TrialRecord:
-    """The record of a trial before it runs, its name and identity included.
-
-    Raises:
-        LorascopeError: the base or the data is not prepared, or the targets match nothing.
-    """
-    base = read_record(layout.base(config.model.name), BaseRecord)
-    select(base.linear_shapes, config.lora)
-    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
-    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
-    settings = trial_settings(config, stored.content_sha256, data.content_sha256)
-    identity = canonical_sha256(settings)
-    key = trial_key(config)
-    return TrialRecord(
-        trial=trial_name(key, identity),
-        identity=identity,
-        key=key,
-        settings=settings,
-        status=Status.killed,
-        reason=None,
-        last_lines=[],
-        result=None,
-        tracking="off",
-        provenance=capture(layout, "unknown", 0),
-    )
 
 
 def _task(config: Config, layout: Layout, scratch: Path, record: TrialRecord) -> Task:

@@ -1,0 +1,71 @@
+"""What a declared trial and its scores are called before they are there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from lorascope.config import Config
+from lorascope.identity import (
+    canonical_sha256,
+    code_sha256,
+    trial_key,
+    trial_name,
+    trial_settings,
+)
+from lorascope.layout import Layout
+from lorascope.provenance import capture
+from lorascope.records import BaseRecord, DataCard, FootprintRecord, Status, TrialRecord
+from lorascope.store import read_record
+from lorascope.targets import select
+
+BASE_NAME = "base"
+
+
+def describe_trial(config: Config, layout: Layout) -> TrialRecord:
+    """The record of a trial before it runs, its name and identity included.
+
+    Raises:
+        LorascopeError: the base or the data is not prepared, or the targets match nothing.
+    """
+    base = read_record(layout.base(config.model.name), BaseRecord)
+    select(base.linear_shapes, config.lora)
+    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
+    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    settings = trial_settings(config, stored.content_sha256, data.content_sha256)
+    identity = canonical_sha256(settings)
+    key = trial_key(config)
+    return TrialRecord(
+        trial=trial_name(key, identity),
+        identity=identity,
+        key=key,
+        settings=settings,
+        status=Status.killed,
+        reason=None,
+        last_lines=[],
+        result=None,
+        tracking="off",
+        provenance=capture(layout, "unknown", 0),
+    )
+
+
+def base_name(config: Config, layout: Layout) -> str:
+    """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
+    return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
+
+
+def _inputs(config: Config, layout: Layout) -> list[str]:
+    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
+    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    return [stored.content_sha256, data.content_sha256]
+
+
+def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
+    """Everything that decides the scores."""
+    return canonical_sha256(
+        {
+            "inputs": _inputs(config, layout),
+            "trial": trial.identity if trial else None,
+            "evaluate": asdict(config.evaluate),
+            "code": code_sha256("lorascope.evaluation"),
+        }
+    )

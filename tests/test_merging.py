@@ -1,0 +1,201 @@
+"""Merging: equal to adapter on base in every mode, tied heads apart, checked before it counts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lorascope.config import Config
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.devices import Device
+from lorascope.errors import ConfigError, VerificationError
+from lorascope.layout import Layout
+from lorascope.lora import load_adapter
+from lorascope.merging import check_merge, merge
+from lorascope.quantization import load_base
+from lorascope.records import MergeRecord, Status, TrialRecord
+from lorascope.stages import evaluate, train_lora
+from lorascope.stages import merge as merge_stage
+from lorascope.stages.study import collect
+from lorascope.store import read_record
+from tests.conftest import MODES
+
+CPU = Device("cpu", "cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(project: Layout, compose: Callable[..., Config]) -> dict[str, TrialRecord]:
+    """One trial a mode that has really moved the base."""
+    settings = ("lora.rank=8", "train.steps=30", "seed=21")
+    return {mode: train_lora.run(compose(f"quant={mode}", *settings), project) for mode in MODES}
+
+
+@pytest.mark.parametrize(("mode", "largest"), [("fp16", 1e-4), ("nf4", 1e-4), ("nf4_dq", 1e-4)])
+def test_merged_weights_give_the_logits_of_adapter_on_base(
+    project: Layout,
+    compose: Callable[..., Config],
+    trained: dict[str, TrialRecord],
+    mode: str,
+    largest: float,
+) -> None:
+    check, untied = _merge_and_check(project, compose(f"quant={mode}"), trained[mode])
+    assert check.largest_logit_difference < largest
+    assert check.prediction_agreement == 1
+    assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
+    assert not untied
+
+
+def test_int8_merges_within_its_activation_rounding(
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+) -> None:
+    """LLM.int8 rounds activations too, which a plain merged model does not do."""
+    check, _ = _merge_and_check(project, compose("quant=int8"), trained["int8"])
+    assert check.prediction_agreement > 0.95
+    assert abs(check.merged_loss_nats - check.adapter_loss_nats) < 0.02
+
+
+def _merge_and_check(project: Layout, config: Config, trial: TrialRecord):  # type: ignore[no-untyped-def]
+    stored = project.quantized("small", config.quant.name)
+    adapter = project.trials(config.quant.name) / trial.trial / "adapter"
+    merged, untied = merge(load_base(stored, config.quant, CPU), adapter, torch.float32)
+    rows = read_rows(project.data("small", "toy") / "test.jsonl")
+    adapted = load_adapter(load_base(stored, config.quant, CPU), adapter)
+    return check_merge(adapted, merged, load_tokenizer(stored), rows, batch_size=8), untied
+
+
+def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=nf4")
+    stored = project.quantized("small", "nf4")
+    base = load_base(stored, config.quant, CPU)
+    embedding = base.get_input_embeddings().weight.detach().clone()
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
+    )
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=ids).logits
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    merged, untied = merge(
+        load_base(stored, config.quant, CPU), tmp_path / "adapter", torch.float32
+    )
+    assert untied
+    merged.save_pretrained(tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert torch.equal(plain.get_input_embeddings().weight, embedding)
+    assert not torch.equal(plain.get_output_embeddings().weight, embedding)
+    with torch.no_grad():
+        assert torch.allclose(plain(input_ids=ids).logits, expected, atol=1e-4)
+
+
+def test_the_stage_ships_the_best_and_its_model_loads_in_plain_transformers(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    configs = [compose("quant=nf4", f"lora.rank={rank}", "train.steps=30") for rank in (1, 8)]
+    for config in configs:
+        train_lora.run(config, project)
+        evaluate.run(config, project)
+    record = merge_stage.run(configs, project)
+    study = collect(configs, project)
+    scores = {e.name: e.splits["validation"].accuracy for e in study.evaluations}
+    assert scores[record.trial] == max(scores[trial.trial] or 0 for trial in study.trials)
+    assert record.passed
+    assert study.merge == record
+    folder = project.merged("small")
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    assert not hasattr(plain.config, "quantization_config")
+    assert AutoTokenizer.from_pretrained(folder).eos_token == "<eos>"
+    assert read_record(folder, MergeRecord) == record
+
+
+def test_a_merge_that_is_too_far_off_fails_and_leaves_the_former_one(
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+) -> None:
+    config = compose(
+        "quant=int8", "lora.rank=8", "train.steps=30", "seed=21", "merge.max_logit_difference=1e-9"
+    )
+    evaluate.run(config, project)
+    former = project.merged("small")
+    before = sorted(path.name for path in former.iterdir()) if former.exists() else None
+    with pytest.raises(VerificationError, match=r"merge\.max_logit_difference=1e-09"):
+        merge_stage.run([config], project)
+    after = sorted(path.name for path in former.iterdir()) if former.exists() else None
+    assert after == before
+    assert not [path for path in former.parent.iterdir() if path.name.startswith(".merged")]
+
+
+def test_ship_that_names_no_trial_lists_what_there_is(
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+) -> None:
+    config = compose("quant=nf4", "lora.rank=8", "train.steps=30", "seed=21", "ship=nf4-r0099")
+    with pytest.raises(ConfigError, match=trained["nf4"].trial):
+        merge_stage.run([config], project)
+
+
+def test_auto_breaks_ties_towards_the_smaller(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    configs = [compose("quant=nf4", f"lora.rank={rank}", "train.steps=30") for rank in (1, 8)]
+    for config in configs:
+        train_lora.run(config, project)
+        evaluate.run(config, project)
+    study = collect(configs, project)
+    same = study.evaluations[-1].splits
+    even = replace(study, evaluations=[replace(e, splits=same) for e in study.evaluations])
+    trial, _, _ = merge_stage.choose("auto", even)
+    assert trial.key.rank == 1
+
+
+def test_auto_never_ships_a_trial_that_did_not_finish(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    config = compose("quant=nf4", "lora.rank=8", "train.steps=30")
+    train_lora.run(config, project)
+    evaluate.run(config, project)
+    study = collect([config], project)
+    failed = replace(study, trials=[replace(study.trials[0], status=Status.diverged)])
+    with pytest.raises(Exception, match="no trial was trained and scored"):
+        merge_stage.choose("auto", failed)
+
+
+def test_scores_are_made_once_and_again_when_the_way_changes(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose("quant=fp16", "seed=31")
+    train_lora.run(config, project)
+    first = evaluate.run(config, project)
+    capsys.readouterr()
+    assert evaluate.run(config, project) == first
+    assert capsys.readouterr().out.count("scored already") == 2
+    other = evaluate.run(compose("quant=fp16", "seed=31", "evaluate.batch_size=3"), project)
+    assert first is not None
+    assert other is not None
+    assert other.identity != first.identity
+    assert other.splits["test"].completion_loss_nats == pytest.approx(
+        first.splits["test"].completion_loss_nats, abs=1e-4
+    )
+
+
+def test_evaluating_a_trial_leaves_the_shared_base_as_it_was(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    """Two trials scored in turn over one loaded base, against the first one scored alone again."""
+    first, second = compose("quant=nf4", "seed=41"), compose("quant=nf4", "seed=42", "lora.rank=4")
+    for config in (first, second):
+        train_lora.run(config, project)
+    together = [evaluate.run(config, project) for config in (first, second)]
+    shutil.rmtree(project.evaluations("nf4"))
+    again = evaluate.run(first, project)
+    assert together[0] is not None
+    assert again is not None
+    assert again.items_sha256 == together[0].items_sha256
