@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Commands that DVC starts find the environment's tools first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export HYDRA_FULL_ERROR :=
 # Nothing here phones home.
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
@@ -42,3 +41,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	python -m pip install --quiet -r requirements.lock
 	python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
+
+lock:
+	python -m pip freeze --all --exclude-editable --exclude pip --exclude wheel | \
+	  sed 's/+cpu//' | grep -v ' @ file' > requirements.lock
+
+clean:
+	rm -rf .lorascope data/biographies models/tiny experiments/train experiments/evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,11 @@ def main() -> None:
     except LorascopeError as error:
         _tell(error)
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _tell_full_disk(error)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)
@@ -58,6 +64,14 @@ def main() -> None:
 
 def _tell(error: LorascopeError) -> None:
     print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
+
+
+def _tell_full_disk(error: OSError) -> None:
+    print(
+        f"lorascope: error: no space left on the disk ({error.filename or 'while writing'}). "
+        "Nothing was left half-written; make room (`dvc gc -w` drops old cache) and run it again.",
+        file=sys.stderr,
+    )
 
 
 def _dispatch(command: str, rest: list[str]) -> int:
@@ -110,6 +124,11 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
         except LorascopeError as error:
             _tell(error)
             # Hydra would print a traceback for an exception, and go on after it.
+            raise SystemExit(EXIT_BAD_INPUT) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _tell_full_disk(error)
             raise SystemExit(EXIT_BAD_INPUT) from error
 
     sys.argv = [f"lorascope {command}", *rest]

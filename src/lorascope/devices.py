@@ -72,6 +72,19 @@ def compute_precision(quant: QuantConfig, device: Device) -> Precision:
     return Precision.bfloat16 if _cuda_has_bfloat16() else Precision.float16
 
 
+def require_attention(attention: str, device: Device) -> None:
+    """Raise DeviceError where `attention` cannot run on `device`; `auto` always can."""
+    from transformers.utils import is_flash_attn_2_available
+
+    if attention != "flash_attention_2":
+        return
+    if device.kind != "cuda" or not is_flash_attn_2_available():
+        raise DeviceError(
+            f"model.attention='flash_attention_2': it needs CUDA and the package flash-attn, and "
+            f"this is {device.name}. Use auto or sdpa."
+        )
+
+
 def _cuda_has_bfloat16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 

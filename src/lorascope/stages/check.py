@@ -24,11 +24,13 @@ def run(configs: list[Config], layout: Layout) -> None:
     """
     from lorascope.base_models import expected_shapes
     from lorascope.data.prepare import check_source
-    from lorascope.devices import choose_device, compute_precision
+    from lorascope.devices import choose_device, compute_precision, require_attention
 
     _require_space(layout)
     for config in configs:
-        compute_precision(config.quant, choose_device(config.runtime.device))
+        device = choose_device(config.runtime.device)
+        compute_precision(config.quant, device)
+        require_attention(config.model.attention, device)
     first = configs[0]
     check_source(first.data, layout.root)
     shapes = expected_shapes(first.model, layout.root)

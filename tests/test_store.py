@@ -1,0 +1,96 @@
+"""Records and folders: whole or not at all, and readable back or refused by name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorascope.errors import RecordError
+from lorascope.identity import canonical_sha256, code_sha256, imported_modules, trial_name
+from lorascope.records import DataCard, TrialKey, TrialRecord
+from lorascope.store import read_record, replaced_folder, write_atomically, write_record
+from tests.study_factory import example_study
+
+
+def test_a_record_comes_back_equal(tmp_path: Path) -> None:
+    for trial in example_study().trials:
+        write_record(tmp_path / trial.trial, trial)
+        assert read_record(tmp_path / trial.trial, TrialRecord) == trial
+
+
+def test_a_missing_or_damaged_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no record here"):
+        read_record(tmp_path, TrialRecord)
+    write_record(tmp_path, example_study().trials[0])
+    whole = (tmp_path / "record.json").read_bytes()
+    (tmp_path / "record.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecordError, match=r"record\.json: not a readable TrialRecord"):
+        read_record(tmp_path, TrialRecord)
+    (tmp_path / "record.json").write_bytes(whole)
+    with pytest.raises(RecordError, match="not a readable DataCard"):
+        read_record(tmp_path, DataCard)
+
+
+def test_a_value_that_json_cannot_hold_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    trial = next(trial for trial in example_study().trials if trial.result)
+    assert trial.result is not None
+    broken = replace(trial, result=replace(trial.result, validation_loss_nats=float("nan")))
+    with pytest.raises(ValueError, match="validation_loss_nats"):
+        write_record(tmp_path, broken)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_replacing_a_file_leaves_a_hard_link_to_the_old_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"old")
+    os.link(tmp_path / "cache", tmp_path / "file")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "cache").read_bytes() == b"old"
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with replaced_folder(target) as scratch:
+        (scratch / "a").write_text("1")
+    with pytest.raises(RuntimeError), replaced_folder(target) as scratch:
+        (scratch / "b").write_text("2")
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
+def test_the_canonical_hash_ignores_the_order_of_keys(value: dict[str, object]) -> None:
+    backwards = dict(reversed(list(value.items())))
+    assert canonical_sha256(value) == canonical_sha256(backwards)
+
+
+def test_the_code_hash_covers_what_training_imports_but_not_what_it_never_touches() -> None:
+    modules = imported_modules("lorascope.training")
+    assert {"lorascope.lora", "lorascope.quantization", "lorascope.data.tokenization"} <= modules
+    assert not any("stages" in m or "tracking" in m or "reporting" in m for m in modules)
+    assert code_sha256("lorascope.training") != code_sha256("lorascope.evaluation")
+
+
+def test_comments_and_docstrings_do_not_change_the_code_hash(tmp_path: Path) -> None:
+    from lorascope.identity import _code_without_words
+
+    (tmp_path / "a.py").write_text('"""One."""\nx = 1  # a remark\ndef f():\n    """Two."""\n')
+    (tmp_path / "b.py").write_text("x = 1\n\n\ndef f():\n    '''Other words.'''\n")
+    (tmp_path / "c.py").write_text("x = 2\n\n\ndef f():\n    '''Other words.'''\n")
+    a, b, c = (_code_without_words(tmp_path / f"{name}.py") for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize(
+    ("alpha", "part"), [(16.0, "a0016"), (0.5, "a0.5"), (512.0, "a0512"), (1024.0, "a1024")]
+)
+def test_trial_names_are_readable_and_sort_by_rank(alpha: float, part: str) -> None:
+    key = TrialKey("m", "d", "nf4", "all_linear", 16, alpha, False, False, 3)
+    assert trial_name(key, "1f3c9a2b7d0000") == f"nf4-r0016-{part}-s3-1f3c9a2b7d"
