@@ -17,7 +17,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lorascope.data.biographies import Row, make_biographies, vocabulary
+from lorascope.data.biographies import (
+    ASKED_PEOPLE,
+    NEW_PEOPLE,
+    OLD_PEOPLE,
+    Row,
+    make_biographies,
+    vocabulary,
+)
 
 PAD, EOS, UNKNOWN, SPACE_MARK = "<pad>", "<eos>", "<unk>", "▁"
 IGNORED_LABEL, CONTEXT_TOKENS = -100, 64
@@ -30,9 +37,9 @@ OnStep = Callable[[int, int, float], None]
 class PretrainSettings:
     """Everything that decides the bytes of the base. Widths are multiples of 64, NF4's block."""
 
-    old_people: int = 240
-    new_people: int = 200
-    asked_people: int = 80
+    old_people: int = OLD_PEOPLE
+    new_people: int = NEW_PEOPLE
+    asked_people: int = ASKED_PEOPLE
     layers: int = 3
     hidden_size: int = 128
     intermediate_size: int = 384

@@ -21,6 +21,12 @@ from typing import Literal
 Wording = Literal["statement", "validation_question", "test_question"]
 
 VALUES_PER_ATTRIBUTE = 40
+OLD_PEOPLE = 240
+"""Known to the embedded base."""
+NEW_PEOPLE = 200
+"""For adapters to learn. 80 are learnt by every rank, 480 by none in 200 steps."""
+ASKED_PEOPLE = 80
+"""New people asked about in validation, and as many others in test."""
 CHANCE_ACCURACY = 1 / VALUES_PER_ATTRIBUTE
 
 

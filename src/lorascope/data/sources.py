@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.config import DataConfig, DataKind
-from lorascope.data.biographies import Row, make_biographies
+from lorascope.data.biographies import (
+    ASKED_PEOPLE,
+    NEW_PEOPLE,
+    OLD_PEOPLE,
+    Row,
+    make_biographies,
+)
 from lorascope.errors import ConfigError, DataError
 from lorascope.layout import SPLITS
 
@@ -195,11 +201,8 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
 
 
 def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
-    from lorascope.pretraining import PretrainSettings
 
-    # One fact, one place: the base was taught the old people that these settings name.
-    people = PretrainSettings()
-    made = make_biographies(people.old_people, people.new_people, people.asked_people, config.seed)
+    made = make_biographies(OLD_PEOPLE, NEW_PEOPLE, ASKED_PEOPLE, config.seed)
     return {split: _raw_biographies(split, getattr(made, split)) for split in SPLITS}
 
 
