@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,9 @@ def dequantized_weight(module: Any) -> torch.Tensor:
     state = getattr(weight, "quant_state", None)
     exact: torch.Tensor = weight.data
     if state is not None:
+        # In the stored 16 bits the product of code and scale would be rounded once more.
+        state = copy.copy(state)
+        state.dtype = torch.float32
         exact = dequantize_4bit(weight.data, state)
     elif getattr(weight, "SCB", None) is not None:
         exact = int8_vectorwise_dequant(weight.data, weight.SCB)

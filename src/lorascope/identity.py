@@ -20,6 +20,7 @@ DECLARATIONS = {
     "lorascope.config_rules",
     "lorascope.errors",
     "lorascope.layout",
+    "lorascope.library_noise",
     "lorascope.records",
     "lorascope.store",
 }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 from transformers.utils import logging as transformers_logging
 
 
 def quiet_libraries() -> None:
-    """Keep progress bars and one known-harmless warning of the libraries out of our output."""
+    """Keep progress bars and notices that nobody can act on out of our output."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     # INT8 tells at every product that it casts its inputs, which is what LLM.int8 does.
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_not_cast_notice)
+    # PEFT reads an attribute, and the Trainer a setting, that transformers 6 will rename.
+    for name in ("is_gradient_checkpointing", "gradient_checkpointing"):
+        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
 
 
 def _is_not_cast_notice(entry: logging.LogRecord) -> bool:

@@ -17,7 +17,7 @@ from lorascope.targets import peft_targets, select
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def attach(model: PreTrainedModel, lora: LoraConfig, base_name: str, seed: int) -> PeftModel:
+def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
     """Put a new adapter on a frozen base.
 
     The seed is set right here: the Trainer seeds later, when the adapter's random matrices stand.
@@ -38,9 +38,7 @@ def attach(model: PreTrainedModel, lora: LoraConfig, base_name: str, seed: int) 
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    adapted = peft.get_peft_model(model, config)
-    adapted.peft_config["default"].base_model_name_or_path = base_name
-    return adapted
+    return peft.get_peft_model(model, config)
 
 
 def _whole_if_possible(alpha: float) -> float | int:
@@ -48,17 +46,18 @@ def _whole_if_possible(alpha: float) -> float | int:
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     """Write an ordinary PEFT adapter: config and weights, nothing that names this machine.
 
-    PEFT writes target sets in an order that changes from process to process, and a model card with
-    the base's path; both would make equal adapters differ.
+    PEFT writes the base's path into config and model card, and target sets in an order that changes
+    from process to process; all of it would make equal adapters differ.
     """
     # Only linear layers are adapted: there are no embeddings to save, or to look up on the hub.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = base_name
     if isinstance(config.get("target_modules"), list):
         config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

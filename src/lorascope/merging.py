@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.completion_loss import completion_loss, evaluation_mode
 from lorascope.data.rows import PreparedRow
-from lorascope.footprint import dequantized_weight, logical_shape
+from lorascope.footprint import dequantized_weight
 from lorascope.lora import load_adapter
 from lorascope.quantization import is_quantized
 
@@ -35,42 +35,45 @@ class MergeCheck:
 
 
 def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, bool]:
-    """Merge `adapter` into `base`, in place.
+    """Merge `adapter` into what `base` stands for in float32.
 
     Args:
-        base: as the adapter was trained on; its quantized layers are dequantized to float32 first.
+        base: the base that the adapter was trained on, as stored.
         dtype: the type of the result.
 
     Returns:
         The plain model, and whether its head had to be untied from its embedding.
     """
-    dequantize_in_place(base)
-    untied = _untie_if_adapted(base, adapter)
-    merged = load_adapter(base, adapter).merge_and_unload(safe_merge=True)
+    plain = dequantized(base)
+    untied = _untie_if_adapted(plain, adapter)
+    merged = load_adapter(plain, adapter).merge_and_unload(safe_merge=True)
     merged = merged.to(dtype)
     merged.config.dtype = dtype
     return merged, untied
 
 
-def dequantize_in_place(model: PreTrainedModel) -> None:
-    """Replace each quantized layer by a plain float32 one of the weights that it stands for."""
-    for name, module in list(model.named_modules()):
-        if not is_quantized(module):
-            continue
-        out_features, in_features = logical_shape(module)
-        plain = nn.Linear(in_features, out_features, bias=module.bias is not None, device="meta")
-        plain.weight = nn.Parameter(dequantized_weight(module), requires_grad=False)
-        if module.bias is not None:
-            plain.bias = nn.Parameter(module.bias.data.float(), requires_grad=False)
-        model.set_submodule(name, plain)
-    model.float()
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.is_quantized = False
-    model.hf_quantizer = None
-    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method"):
-        if hasattr(model, flag):
-            setattr(model, flag, None if flag == "quantization_method" else False)
+def dequantized(model: PreTrainedModel) -> PreTrainedModel:
+    """A plain float32 model of the weights that `model` stands for.
+
+    A new model rather than the old one with its layers exchanged: transformers keeps many marks of
+    quantization on a model, and refuses to cast or save while one is left.
+    """
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(model).from_pretrained(
+        None, config=config, state_dict=_exact_weights(model), dtype=torch.float32
+    )
+    return plain.to(model.device)
+
+
+def _exact_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every parameter in float32 under its own name; of tied ones only the first."""
+    weights = {name: value.data.float() for name, value in model.named_parameters()}
+    for name, module in model.named_modules():
+        if is_quantized(module):
+            weights[f"{name}.weight"] = dequantized_weight(module)
+    return {name: value.to("cpu") for name, value in weights.items()}
 
 
 def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:

@@ -65,7 +65,7 @@ def train_trial(
         tokenizer = load_tokenizer(plan.base)
         base = load_base(plan.base, plan.quant, device, plan.attention)
         model_bytes = measure_footprint(base).total_bytes
-        model = attach(base, plan.lora, plan.base_name, plan.seed)
+        model = attach(base, plan.lora, plan.seed)
     loaded = time.perf_counter()
     batches = Batches(_pad_token_id(tokenizer))
     watch = LossWatch(progress)
@@ -73,7 +73,7 @@ def train_trial(
         trainer = _run_trainer(plan, model, tokenizer, batches, watch, device)
     trained = time.perf_counter()
     _refuse_divergence(model, watch)
-    save_adapter(model, plan.adapter)
+    save_adapter(model, plan.adapter, plan.base_name)
     with meter.phase("evaluate"):
         rows = read_rows(plan.data / "validation.jsonl")
         loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
