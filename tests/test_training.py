@@ -19,7 +19,7 @@ from lorascope.devices import Device
 from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.stages.declared import describe_trial
+from lorascope.stages.declared import declare_trial
 from lorascope.store import read_record
 from lorascope.training import TrainingPlan, train_trial
 from lorascope.training_steps import Diverged
@@ -165,11 +165,11 @@ def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(
 def test_identity_ignores_where_a_trial_runs_and_how_things_are_called(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
-    trial = describe_trial(compose("quant=nf4"), project)
+    trial = declare_trial(compose("quant=nf4"), project)
     elsewhere = ("runtime.threads=1", "runtime.device=cpu", "train.checkpoint_every_steps=3")
-    assert describe_trial(compose("quant=nf4", *elsewhere), project).identity == trial.identity
+    assert declare_trial(compose("quant=nf4", *elsewhere), project).identity == trial.identity
     for change in ("seed=1", "lora.rank=5", "lora.alpha=9", "train.steps=7", "lora.dropout=0.2"):
-        other = describe_trial(compose("quant=nf4", change), project)
+        other = declare_trial(compose("quant=nf4", change), project)
         assert other.identity != trial.identity, change
 
 

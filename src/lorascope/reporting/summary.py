@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lorascope.records import Study
 from lorascope.reporting.accuracy_table import AccuracyRow, accuracy_rows, accuracy_table
-from lorascope.reporting.write import REPORT
 
+REPORT = "report.md"
 WIDTH = 100
 """Columns of a terminal that lines should fit into."""
 

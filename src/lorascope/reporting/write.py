@@ -11,10 +11,9 @@ from lorascope.reporting.metrics import losses_csv, metrics_json
 from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
 from lorascope.reporting.page import page
 from lorascope.reporting.parameter_table import parameter_rows, parameter_table
+from lorascope.reporting.summary import REPORT
 from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
 from lorascope.store import write_atomically
-
-REPORT = "report.md"
 
 
 def write_reports(study: Study, folder: Path) -> list[Path]:

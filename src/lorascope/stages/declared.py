@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from lorascope.config import Config
 from lorascope.identity import (
@@ -13,16 +13,26 @@ from lorascope.identity import (
     trial_settings,
 )
 from lorascope.layout import Layout
-from lorascope.provenance import capture
-from lorascope.records import BaseRecord, DataCard, FootprintRecord, Status, TrialRecord
+from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialKey, TrialRecord
 from lorascope.store import read_record
 from lorascope.targets import select
 
 BASE_NAME = "base"
 
 
-def describe_trial(config: Config, layout: Layout) -> TrialRecord:
-    """The record of a trial before it runs, its name and identity included.
+@dataclass(frozen=True)
+class DeclaredTrial:
+    """A trial as it will be known, trained or not."""
+
+    name: str
+    identity: str
+    key: TrialKey
+    settings: dict[str, object]
+    """All that entered the identity."""
+
+
+def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
+    """Name the trial that `config` describes.
 
     Raises:
         LorascopeError: the base or the data is not prepared, or the targets match nothing.
@@ -34,18 +44,7 @@ def describe_trial(config: Config, layout: Layout) -> TrialRecord:
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = canonical_sha256(settings)
     key = trial_key(config)
-    return TrialRecord(
-        trial=trial_name(key, identity),
-        identity=identity,
-        key=key,
-        settings=settings,
-        status=Status.killed,
-        reason=None,
-        last_lines=[],
-        result=None,
-        tracking="off",
-        provenance=capture(layout, "unknown", 0),
-    )
+    return DeclaredTrial(trial_name(key, identity), identity, key, settings)
 
 
 def base_name(config: Config, layout: Layout) -> str:

@@ -19,7 +19,7 @@ from lorascope.records import (
     Status,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, describe_trial, evaluation_identity
+from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
 from lorascope.store import read_record, replaced_folder, sha256_of_file, write_record
 
 SCORED_SPLITS = ("validation", "test")
@@ -51,11 +51,11 @@ def run(config: Config, layout: Layout) -> EvaluationRecord | None:
         The trial's record; None for a trial that did not complete.
     """
     evaluate_one(config, layout, Subject(base_name(config, layout), None, None))
-    described = describe_trial(config, layout)
-    folder = layout.trials(config.quant.name) / described.trial
+    declared = declare_trial(config, layout)
+    folder = layout.trials(config.quant.name) / declared.name
     if not (folder / RECORD).is_file():
         raise RecordError(
-            f"{described.trial}: not trained. Run `lorascope train-lora` with the same settings."
+            f"{declared.name}: not trained. Run `lorascope train-lora` with the same settings."
         )
     trial = read_record(folder, TrialRecord)
     if trial.status is not Status.completed:

@@ -13,7 +13,7 @@ from lorascope.records import (
     Study,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, describe_trial, evaluation_identity
+from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
 from lorascope.store import read_record
 
 
@@ -29,10 +29,10 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         name = base_name(config, layout)
         evaluations += _evaluation(config, layout, name, None)
     for config in configs:
-        described = describe_trial(config, layout)
-        folder = layout.trials(config.quant.name) / described.trial
+        declared = declare_trial(config, layout)
+        folder = layout.trials(config.quant.name) / declared.name
         if not (folder / RECORD).is_file():
-            missing.append(described.trial)
+            missing.append(declared.name)
             continue
         trial = read_record(folder, TrialRecord)
         trials.append(trial)

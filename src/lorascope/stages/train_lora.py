@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from lorascope.config import Config, DeviceKind
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import RECORD, Layout
 from lorascope.progress import StepProgress
-from lorascope.records import Status, TrialRecord
-from lorascope.stages.declared import describe_trial
+from lorascope.provenance import capture
+from lorascope.records import Provenance, Status, TrialRecord
+from lorascope.stages.declared import DeclaredTrial, declare_trial
 from lorascope.stages.trial_child import Done, Task, train_in_child
 from lorascope.store import read_record, replaced_folder, write_record
 
@@ -21,33 +23,42 @@ LASTING = (Status.completed, Status.diverged)
 
 def run(config: Config, layout: Layout) -> TrialRecord:
     """Train the trial that `config` describes, unless it is there already."""
-    record = describe_trial(config, layout)
-    folder = layout.trials(config.quant.name) / record.trial
+    trial = declare_trial(config, layout)
+    folder = layout.trials(config.quant.name) / trial.name
     if (folder / RECORD).is_file():
         known = read_record(folder, TrialRecord)
         if known.status in LASTING:
             print(f"{known.trial}: {known.status} already")
             return known
-    show = StepProgress(record.trial)
+    # Captured before the trial: it started with these versions, at this time.
+    provenance = capture(layout, "unknown", 0)
     with replaced_folder(folder) as scratch:
-        outcome = run_isolated(
-            train_in_child,
-            _task(config, layout, scratch, record),
-            on_report=lambda step: show(*step),
-            preload="lorascope.training",
-            fresh=config.runtime.device is DeviceKind.cuda or _may_use_cuda(config),
-            timeout_seconds=config.runtime.trial_timeout_seconds,
-        )
-        record = _concluded(record, outcome, config)
+        task = _task(config, layout, scratch, trial)
+        record = _concluded(trial, _train(task, trial.name), task, provenance)
         record = replace(record, tracking=_track(record, config, layout))
         write_record(scratch, record)
+    if record.status is Status.completed and task.checkpoints:
+        shutil.rmtree(task.checkpoints, ignore_errors=True)
     print(_sentence(record), flush=True)
     return record
 
 
-def _task(config: Config, layout: Layout, scratch: Path, record: TrialRecord) -> Task:
+def _train(task: Task, title: str) -> Outcome:
+    runtime = task.config.runtime
+    show = StepProgress(title)
+    return run_isolated(
+        train_in_child,
+        task,
+        on_report=lambda step: show(*step),
+        preload="lorascope.training",
+        fresh=runtime.device is DeviceKind.cuda or _may_use_cuda(runtime.device),
+        timeout_seconds=runtime.trial_timeout_seconds,
+    )
+
+
+def _task(config: Config, layout: Layout, scratch: Path, trial: DeclaredTrial) -> Task:
     from_checkpoints = config.train.checkpoint_every_steps > 0
-    checkpoints = layout.private / "checkpoints" / record.identity if from_checkpoints else None
+    checkpoints = layout.private / "checkpoints" / trial.identity if from_checkpoints else None
     return Task(
         base=layout.quantized(config.model.name, config.quant.name),
         base_name=config.model.repository or config.model.name,
@@ -58,34 +69,41 @@ def _task(config: Config, layout: Layout, scratch: Path, record: TrialRecord) ->
     )
 
 
-def _may_use_cuda(config: Config) -> bool:
+def _may_use_cuda(wanted: DeviceKind) -> bool:
     """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
-    return config.runtime.device is DeviceKind.auto and any(Path("/dev").glob("nvidia[0-9]*"))
+    return wanted is DeviceKind.auto and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _concluded(record: TrialRecord, outcome: Outcome, config: Config) -> TrialRecord:
+def _concluded(
+    trial: DeclaredTrial, outcome: Outcome, task: Task, provenance: Provenance
+) -> TrialRecord:
     """The record of a trial that has ended. A bug or bad input is raised, not recorded."""
-    if outcome.timed_out:
-        limit = config.runtime.trial_timeout_seconds
-        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
-        return replace(record, status=Status.timeout, reason=reason, last_lines=outcome.last_lines)
-    if outcome.exit_signal is not None:
-        name = signal.Signals(outcome.exit_signal).name
-        hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
-        reason = f"ended by {name}{hint}"
-        return replace(record, status=Status.killed, reason=reason, last_lines=outcome.last_lines)
     if outcome.error is not None:
         raise outcome.error
-    done: Done = outcome.value
-    provenance = replace(record.provenance, device=done.device, threads=done.threads)
-    return replace(
-        record,
+    done = outcome.value if outcome.value is not None else _ended(outcome, task)
+    return TrialRecord(
+        trial=trial.name,
+        identity=trial.identity,
+        key=trial.key,
+        settings=trial.settings,
         status=done.status,
         reason=done.reason,
-        result=done.result,
         last_lines=[] if done.status is Status.completed else outcome.last_lines,
-        provenance=provenance,
+        result=done.result,
+        tracking="off",
+        provenance=replace(provenance, device=done.device, threads=done.threads),
     )
+
+
+def _ended(outcome: Outcome, task: Task) -> Done:
+    """How a child ended that could not say so itself."""
+    if outcome.timed_out:
+        limit = task.config.runtime.trial_timeout_seconds
+        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
+        return Done(Status.timeout, reason, None, "unknown", 0)
+    name = signal.Signals(outcome.exit_signal or signal.SIGKILL).name
+    hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
+    return Done(Status.killed, f"ended by {name}{hint}", None, "unknown", 0)
 
 
 def _track(record: TrialRecord, config: Config, layout: Layout) -> str:
