@@ -102,7 +102,7 @@ def make_study(
             *(_evaluation(trial, items, scoring) for trial in evaluated),
         ],
         merge=merge_record(merged) if merged else None,
-        missing=list(missing),
+        missing={name: _key_of(name) for name in missing},
     )
 
 
@@ -264,13 +264,14 @@ def training_result(trial: Trial) -> TrainingResult:
     return TrainingResult(
         trainable_parameters=trainable,
         total_parameters=TINY.total_parameters + trainable,
+        trainable_percent=1.5,
         adapter_bytes=4 * trainable,
         optimizer_bytes=8 * trainable,
         model_bytes=footprint(trial.quant).total_bytes,
         compute_dtype="float32",
         attention="sdpa",
         steps=200,
-        trained_tokens=19_200,
+        resumed_at_step=0,
         processed_tokens=105_600,
         tokens_per_second=9100.0,
         load_seconds=0.6,
@@ -368,3 +369,12 @@ def _evaluation_record(
         seconds=2.0,
         provenance=provenance(),
     )
+
+
+def _key_of(name: str) -> TrialKey:
+    """The key behind a name such as nf4-r0008-a0016-s0-0123456789, for declared trials only."""
+    quant, rank, alpha, seed, _ = name.split("-")
+    return TrialKey(
+        "tiny", "biographies", quant, "all_linear", int(rank[1:]), float(alpha[1:]), False, False,
+        int(seed[1:]),
+    )  # fmt: skip

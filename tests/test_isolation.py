@@ -35,6 +35,23 @@ def die(argument: Any, report: Callable[[Any], None]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Unsendable(Exception):
+    """Rebuilding it needs two arguments, which pickle does not know."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+        self.lock = __import__("threading").Lock()
+
+
+def fail_unsendably(argument: Any, report: Callable[[Any], None]) -> None:
+    raise Unsendable("odd", "error")
+
+
+def leave(code: int, report: Callable[[Any], None]) -> None:
+    print("leaving", flush=True)
+    os._exit(code)
+
+
 def sleep(seconds: float, report: Callable[[Any], None]) -> None:
     time.sleep(seconds)
 
@@ -59,6 +76,19 @@ def test_a_killed_child_is_told_apart_and_keeps_its_last_words() -> None:
     outcome = run(die)
     assert outcome.exit_signal == signal.SIGKILL
     assert outcome.last_lines == ["about to die"]
+
+
+def test_an_error_that_cannot_travel_is_told_in_words() -> None:
+    outcome = run(fail_unsendably)
+    assert "Unsendable: odd" in str(outcome.error)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_child_that_leaves_without_a_word_is_an_error_and_no_kill(code: int) -> None:
+    outcome = run(leave, code)
+    assert outcome.exit_signal is None
+    assert f"exit code {code}" in str(outcome.error)
+    assert "leaving" in str(outcome.error)
 
 
 def test_a_time_limit_ends_the_child() -> None:

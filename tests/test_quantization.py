@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from lorascope.config import Config, DeviceKind, Precision, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, choose_device, compute_precision
-from lorascope.errors import DeviceError
+from lorascope.errors import DeviceError, ModelError
 from lorascope.footprint import dequantized_weight, measure_footprint
 from lorascope.layout import Layout
 from lorascope.lora import attach
@@ -145,6 +146,17 @@ def test_lookup_tables_are_shared_between_layers(project: Layout) -> None:
     states = [p.quant_state for p in model.parameters() if hasattr(p, "quant_state")]
     assert len({state.code.data_ptr() for state in states}) == 1
     assert len({state.state2.code.data_ptr() for state in states}) == 1
+
+
+def test_transposed_layers_are_refused_in_8_and_4_bits_and_stored_in_16(tmp_path: Path) -> None:
+    config = GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=64, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    for storage in (Storage.int8, Storage.nf4):
+        with pytest.raises(ModelError, match=r"Conv1D.*quant=fp16"):
+            quantize_base(tmp_path / "base", QuantConfig("q", storage), CPU, tmp_path / "out")
+    plain = QuantConfig("fp16", Storage.float16)
+    quantize_base(tmp_path / "base", plain, CPU, tmp_path / "out")
+    assert load_base(tmp_path / "out", plain, CPU)(torch.tensor([[1, 2]])).logits.shape[-1] == 64
 
 
 def test_cuda_that_is_not_there_is_refused_and_not_replaced() -> None:

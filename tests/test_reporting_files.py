@@ -38,7 +38,7 @@ def failed_study() -> Study:
 
 def empty_study() -> Study:
     """Nothing was trained or evaluated yet."""
-    return replace(make_study([]), missing=["nf4-r0008-a0016-s0-0123456789"])
+    return make_study([], missing=["nf4-r0008-a0016-s0-0123456789"])
 
 
 def seeds_study() -> Study:
@@ -117,7 +117,7 @@ def test_rank_figure_has_rank_ticks_modes_and_a_cross_for_the_diverged_trial() -
     assert labels == ["fp16", "int8", "nf4", "nf4_dq", "bare base", "no score"]
     axes = figure.axes[0]
     assert axes.get_ylabel() == "Test accuracy, %"
-    assert list(axes.get_xticks()) == [1, 4, 16, 64]
+    assert list(axes.get_xticks()) == [1, 4, 16, 64, 128]
 
 
 def test_figures_fall_back_to_loss_where_nothing_can_be_right_or_wrong() -> None:

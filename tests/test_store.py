@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
 from lorascope.identity import canonical_sha256, code_sha256, imported_modules, trial_name
 from lorascope.records import DataCard, TrialKey, TrialRecord
@@ -43,6 +44,13 @@ def test_a_value_that_json_cannot_hold_is_refused_and_nothing_is_written(tmp_pat
     with pytest.raises(ValueError, match="validation_loss_nats"):
         write_record(tmp_path, broken)
     assert not (tmp_path / "record.json").exists()
+
+
+def test_rows_with_characters_that_end_lines_elsewhere_come_back(tmp_path: Path) -> None:
+    text = "one\u2028two\u2029three\u0085four\x0bfive\r\nsix"
+    row = PreparedRow("id", [Segment(text, True)], "ask", text)
+    write_rows(tmp_path / "rows.jsonl", [row, row])
+    assert read_rows(tmp_path / "rows.jsonl") == [row, row]
 
 
 def test_replacing_a_file_leaves_a_hard_link_to_the_old_one_alone(tmp_path: Path) -> None:

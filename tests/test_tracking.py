@@ -67,7 +67,8 @@ def result(steps: int = 3, loss_nats: float = 0.5) -> TrainingResult:
     return TrainingResult(
         trainable_parameters=1024, total_parameters=4096, adapter_bytes=4096, optimizer_bytes=8192,
         model_bytes=2048, compute_dtype="float32", attention="sdpa", steps=steps,
-        trained_tokens=300, processed_tokens=600, tokens_per_second=123.5, load_seconds=1.0,
+        trainable_percent=1.5,
+        resumed_at_step=0, processed_tokens=600, tokens_per_second=123.5, load_seconds=1.0,
         train_seconds=2.0, evaluate_seconds=0.5, train_loss_nats=1.0 / steps,
         validation_loss_nats=loss_nats, losses=losses, memory=memory, adapter_sha256="a" * 64,
     )  # fmt: skip

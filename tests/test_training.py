@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lorascope.config import Config
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device
 from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
@@ -63,11 +65,15 @@ def test_the_adapter_loads_in_plain_peft_and_names_no_machine(
     result = train_trial(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
     base = AutoModelForCausalLM.from_pretrained(project.base("small"))
     plain = PeftModel.from_pretrained(base, tmp_path / "a")
-    loaded = plain.get_nb_trainable_parameters()[1] - base.num_parameters()
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        adapted = plain.eval()(input_ids=ids).logits
+        with plain.disable_adapter():
+            bare = plain(input_ids=ids).logits
+    assert not torch.allclose(adapted, bare, atol=1e-3)
     assert str(tmp_path) not in (tmp_path / "a" / "adapter_config.json").read_text()
     weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert sum(value.numel() for value in weights.values()) == result.trainable_parameters
-    assert loaded >= 0
 
 
 def test_trainable_parameters_follow_r_times_in_plus_out(
@@ -104,6 +110,32 @@ def test_training_lowers_the_loss(
     assert result.losses[-1].loss_nats < result.losses[0].loss_nats - 0.5
     assert [point.step for point in result.losses] == list(range(2, 41, 2))
     assert set(result.memory) == {"load", "train", "evaluate"}
+
+
+@pytest.mark.parametrize(("steps", "points"), [(1, [1]), (5, [2, 4, 5]), (6, [2, 4, 6])])
+def test_the_last_step_is_logged_and_tokens_are_those_that_the_steps_read(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path, steps: int, points: list[int]
+) -> None:
+    plan = plan_for(project, compose("quant=fp16", f"train.steps={steps}"), tmp_path / "a")
+    result = train_trial(plan, CPU)
+    assert [point.step for point in result.losses] == points
+    # Every toy row has the same seven tokens: five words, the answer, the end.
+    tokenizer = load_tokenizer(plan.base)
+    lengths = {len(tokenize_row(row, tokenizer)[0]) for row in read_rows(plan.data / "train.jsonl")}
+    (length,) = lengths
+    assert result.processed_tokens == steps * 8 * length
+
+
+def test_tokens_are_counted_over_short_last_batches_of_an_epoch(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "train.steps=null", "train.epochs=1")
+    plan = plan_for(project, config, tmp_path / "a")
+    rows = read_rows(plan.data / "train.jsonl")
+    tokenizer = load_tokenizer(plan.base)
+    assert len(rows) % 8 != 0
+    expected = sum(len(tokenize_row(row, tokenizer)[0]) for row in rows)
+    assert train_trial(plan, CPU).processed_tokens == expected
 
 
 def test_a_loss_that_is_not_finite_is_divergence(
@@ -157,9 +189,12 @@ def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     slow = ("quant=fp16", "seed=5", "train.steps=100000")
-    record = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=20"), project)
+    record = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=15"), project)
     assert record.status is Status.timeout
-    assert "trial_timeout_seconds=20" in str(record.reason)
+    assert "trial_timeout_seconds=15" in str(record.reason)
+    again = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=1"), project)
+    assert "trial_timeout_seconds=1" in str(again.reason)
+    assert not (project.trials("fp16") / again.trial / "adapter").exists()
 
 
 def test_identity_ignores_where_a_trial_runs_and_how_things_are_called(
@@ -176,7 +211,7 @@ def test_identity_ignores_where_a_trial_runs_and_how_things_are_called(
 def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = compose("quant=fp16", "train.checkpoint_every_steps=3", "lora.dropout=0.1")
+    config = compose("quant=fp16", "train.checkpoint_every_steps=2", "lora.dropout=0.1")
     whole = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
     checkpoints = tmp_path / "checkpoints"
     plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=checkpoints)
@@ -190,10 +225,24 @@ def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
 
     with pytest.raises(Interrupted):
         train_trial(plan, CPU, stop_after_four)
-    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-3"]
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-2"]
     resumed = train_trial(plan, CPU)
     assert resumed.steps == whole.steps
+    assert resumed.resumed_at_step == 2
+    assert resumed.losses == whole.losses
+    assert resumed.processed_tokens == whole.processed_tokens
     assert resumed.adapter_sha256 == whole.adapter_sha256
+
+
+def test_a_tracking_store_that_fails_costs_no_trial(
+    project: Layout, compose: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    config = compose("quant=fp16", "seed=61", "runtime.tracking=true")
+    record = train_lora.run(config, project)
+    assert record.status is Status.completed
+    assert "127.0.0.1:9" in record.tracking
+    assert read_record(project.trials("fp16") / record.trial, TrialRecord) == record
 
 
 def test_adapter_config_is_canonical(

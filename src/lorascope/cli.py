@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,15 +48,17 @@ def main() -> None:
         print(USAGE, end="")
         return
     command, rest = arguments[0], arguments[1:]
+    # A polite kill takes the same way out as Ctrl-C: children end, scratch folders go.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         sys.exit(_dispatch(command, rest))
     except LorascopeError as error:
         _tell(error)
         sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not is_full_disk(error):
             raise
-        _tell_full_disk(error)
+        _tell_full_disk()
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
@@ -66,10 +69,17 @@ def _tell(error: LorascopeError) -> None:
     print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
 
 
-def _tell_full_disk(error: OSError) -> None:
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the disk is full; safetensors and torch say so in words only."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(words in str(error) for words in ("os error 28", "No space left on device"))
+
+
+def _tell_full_disk() -> None:
     print(
-        f"lorascope: error: no space left on the disk ({error.filename or 'while writing'}). "
-        "Nothing was left half-written; make room (`dvc gc -w` drops old cache) and run it again.",
+        "lorascope: error: no space left on the disk. Nothing was left half-written; make room "
+        "(`dvc gc -w` drops old cache) and run it again: what is finished is kept.",
         file=sys.stderr,
     )
 
@@ -102,7 +112,6 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from lorascope.config import Config
-    from lorascope.config_rules import validate
     from lorascope.stages.grid import expand, register_schema
 
     register_schema()
@@ -113,22 +122,21 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     if not asks_only:
         # The whole sweep is judged before its first job starts.
         expand(layout, [argument for argument in rest if not argument.startswith("-")])
-    stage = _stage(command)
 
     def job(composed: DictConfig) -> None:
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
         try:
-            validate(config)
-            stage(config, layout)
+            # The stage's own imports are not paid for by --help.
+            _stage(command)(config, layout)
         except LorascopeError as error:
             _tell(error)
             # Hydra would print a traceback for an exception, and go on after it.
             raise SystemExit(EXIT_BAD_INPUT) from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            if not is_full_disk(error):
                 raise
-            _tell_full_disk(error)
+            _tell_full_disk()
             raise SystemExit(EXIT_BAD_INPUT) from error
 
     sys.argv = [f"lorascope {command}", *rest]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from lorascope.config import DeviceKind, Precision, QuantConfig, Storage
 from lorascope.errors import DeviceError
 
+CPU_DESCRIPTION = Path("/proc/cpuinfo")
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -34,13 +36,20 @@ def choose_device(wanted: DeviceKind) -> Device:
         DeviceError: CUDA was asked for and is not there.
     """
     if wanted is DeviceKind.cpu or (wanted is DeviceKind.auto and not torch.cuda.is_available()):
-        return Device("cpu", f"cpu: {platform.processor() or platform.machine()}")
+        return Device("cpu", cpu_name())
     if not torch.cuda.is_available():
         raise DeviceError(
             "runtime.device='cuda': torch sees no CUDA device here. "
             "Use runtime.device=auto or cpu, or install a CUDA build of torch."
         )
     return Device("cuda", f"cuda: {torch.cuda.get_device_name(0)}")
+
+
+def cpu_name() -> str:
+    """For people: the processor's own name where the system tells it."""
+    described = CPU_DESCRIPTION.read_text().splitlines() if CPU_DESCRIPTION.is_file() else []
+    names = [line.partition(":")[2].strip() for line in described if line.startswith("model name")]
+    return f"cpu: {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def compute_precision(quant: QuantConfig, device: Device) -> Precision:

@@ -40,14 +40,16 @@ def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[s
     for named in (train, quant):
         del named["name"]
     # Checkpoints and logging change what is kept, not what is computed.
-    del train["checkpoint_every_steps"]
+    del train["checkpoint_every_steps"], train["log_every_steps"]
+    lora = asdict(config.lora)
+    lora["modules"] = sorted(lora["modules"])
     return {
         "base": base_sha256,
         "data": data_sha256,
         "attention": config.model.attention,
         "train_on_prompt": config.data.train_on_prompt,
         "quant": quant,
-        "lora": asdict(config.lora),
+        "lora": lora,
         "train": train,
         "seed": config.seed,
         "code": code_sha256("lorascope.training"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -95,9 +94,12 @@ def _listen(
 
 
 def _outcome(final: tuple[str, Any] | None, exit_code: int | None, lines: list[str]) -> Outcome:
+    if final is None and exit_code is not None and exit_code < 0:
+        return Outcome(exit_signal=-exit_code, last_lines=lines)
     if final is None:
-        number = -exit_code if exit_code is not None and exit_code < 0 else signal.SIGKILL
-        return Outcome(exit_signal=int(number), last_lines=lines)
+        words = "\n".join(lines)
+        crash = RuntimeError(f"the child process ended with exit code {exit_code}:\n{words}")
+        return Outcome(error=crash, last_lines=lines)
     kind, content = final
     if kind == "value":
         return Outcome(value=content, last_lines=lines)
@@ -119,7 +121,11 @@ def _child(
     except Exception as error:
         error.add_note("In the child process:\n" + traceback.format_exc())
         traceback.print_exc()
-        sender.send(("error", error))
+        try:
+            sender.send(("error", error))
+        except Exception as unsendable:
+            words = f"{type(error).__name__}: {error} (cannot travel: {unsendable})"
+            sender.send(("error", RuntimeError(words)))
 
 
 def _last_lines(log: Path) -> list[str]:

@@ -48,7 +48,7 @@ def capture(layout: Layout, device_name: str, threads: int) -> Provenance:
         dvc_lock_sha256=sha256_of_file(lock) if lock.is_file() else None,
         versions=_versions(),
         python=platform.python_version(),
-        platform=platform.platform(),
+        platform=f"{platform.system()} {platform.machine()}",
         device=device_name,
         threads=threads,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),

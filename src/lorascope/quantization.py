@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.base_folder import runs_own_code
 from lorascope.config import Precision, QuantConfig, Storage
@@ -16,12 +17,13 @@ from lorascope.errors import ModelError
 from lorascope.library_noise import quiet_libraries
 
 FLAG = "support_avx512bf16_for_cpu"
+FLOATING = (Storage.float32, Storage.bfloat16, Storage.float16)
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 
 
 def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtype:
     """Stored type of what is not quantized: the mode's own, else 16 bits in the base's family."""
-    if quant.storage in (Storage.float32, Storage.bfloat16, Storage.float16):
+    if quant.storage in FLOATING:
         return TORCH_DTYPES[quant.storage.value]
     return torch.bfloat16 if base_dtype is torch.bfloat16 else torch.float16
 
@@ -45,6 +47,7 @@ def bitsandbytes_config(quant: QuantConfig, compute: torch.dtype) -> BitsAndByte
 def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) -> None:
     """Write `base` in the mode `quant` to `target`: it then loads without quantizing again."""
     quiet_libraries()
+    require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))
     model = AutoModelForCausalLM.from_pretrained(
         base,
@@ -56,6 +59,25 @@ def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) 
     )
     _refuse_repacking(model)
     model.save_pretrained(target)
+
+
+def require_quantizable(base: Path, quant: QuantConfig) -> None:
+    """Raise ModelError for layers whose quantized form would be another layer's.
+
+    bitsandbytes stores GPT-2's Conv1D transposed, so that errors and merges would not fit.
+    """
+    if quant.storage in FLOATING:
+        return
+    config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=runs_own_code(base))
+    transposed = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    if transposed:
+        raise ModelError(
+            f"quant={quant.name}: {transposed[0]} and {len(transposed) - 1} more layers of this "
+            "model are Conv1D, which bitsandbytes stores transposed; 8 and 4 bits are not "
+            "supported for it. Use quant=fp16, bf16 or fp32."
+        )
 
 
 def base_dtype(base: Path) -> torch.dtype:

@@ -158,7 +158,7 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """One logged training loss: the mean over the steps since the point before."""
+    """One logged training loss: the mean over the steps since the point before, or since a resume."""
 
     step: int
     loss_nats: float
@@ -187,6 +187,9 @@ class TrainingResult:
 
     trainable_parameters: int
     total_parameters: int
+    """Base and adapter, packed weights counted by what they stand for, tied ones once."""
+    trainable_percent: float
+    """100 x trainable / total."""
     adapter_bytes: int
     optimizer_bytes: int
     model_bytes: int
@@ -194,8 +197,10 @@ class TrainingResult:
     compute_dtype: str
     attention: str
     steps: int
-    trained_tokens: int
+    resumed_at_step: int
+    """0 for a training in one piece; else seconds and tokens a second are those since that step."""
     processed_tokens: int
+    """Tokens that went through the model in all steps, padding apart."""
     tokens_per_second: float
     load_seconds: float
     train_seconds: float
@@ -312,5 +317,5 @@ class Study:
     trials: list[TrialRecord]
     evaluations: list[EvaluationRecord]
     merge: MergeRecord | None
-    missing: list[str] = field(default_factory=list)
-    """Declared trials without a record."""
+    missing: dict[str, TrialKey] = field(default_factory=dict)
+    """Declared trials without a record, by name."""

@@ -80,12 +80,14 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     scratch.chmod(0o755)
     try:
         yield scratch
+        former = scratch.with_name(f"{scratch.name}.former")
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, former)
         os.replace(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:

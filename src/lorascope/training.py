@@ -26,7 +26,7 @@ from lorascope.memory import PhaseMeter
 from lorascope.quantization import load_base
 from lorascope.records import TrainingResult
 from lorascope.store import sha256_of_files
-from lorascope.training_steps import Batches, Diverged, LossWatch, Progress
+from lorascope.training_steps import Diverged, Padding, Progress, TrainingWatch, loss_points
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,9 @@ def train_trial(
         model_bytes = measure_footprint(base).total_bytes
         model = attach(base, plan.lora, plan.seed)
     loaded = time.perf_counter()
-    batches = Batches(_pad_token_id(tokenizer))
-    watch = LossWatch(progress)
+    watch = TrainingWatch(progress)
     with meter.phase("train"):
-        trainer = _run_trainer(plan, model, tokenizer, batches, watch, device)
+        trainer = _run_trainer(plan, model, tokenizer, watch, device)
     trained = time.perf_counter()
     _refuse_divergence(model, watch)
     save_adapter(model, plan.adapter, plan.base_name)
@@ -81,24 +80,27 @@ def train_trial(
         raise Diverged("the validation loss is not finite")
     finished = time.perf_counter()
     trainable, total = parameter_counts(model)
+    points = loss_points(trainer.state)
+    tokens_seen = int(trainer.state.num_input_tokens_seen)
     return TrainingResult(
         trainable_parameters=trainable,
         total_parameters=total,
+        trainable_percent=100 * trainable / total,
         adapter_bytes=(plan.adapter / "adapter_model.safetensors").stat().st_size,
         optimizer_bytes=optimizer_bytes(trainer.optimizer),
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
         attention=str(base.config._attn_implementation),
         steps=trainer.state.global_step,
-        trained_tokens=batches.trained_tokens,
-        processed_tokens=batches.processed_tokens,
-        tokens_per_second=batches.processed_tokens / (trained - loaded),
+        resumed_at_step=watch.first_step,
+        processed_tokens=tokens_seen,
+        tokens_per_second=(tokens_seen - watch.first_tokens) / watch.seconds,
         load_seconds=loaded - started,
-        train_seconds=trained - loaded,
+        train_seconds=watch.seconds,
         evaluate_seconds=finished - trained,
-        train_loss_nats=watch.points[-1].loss_nats,
+        train_loss_nats=points[-1].loss_nats,
         validation_loss_nats=loss_sum / tokens,
-        losses=watch.points,
+        losses=points,
         memory=meter.phases,
         adapter_sha256=sha256_of_files(plan.adapter, ADAPTER_FILES),
     )
@@ -108,8 +110,7 @@ def _run_trainer(
     plan: TrainingPlan,
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    batches: Batches,
-    watch: LossWatch,
+    watch: TrainingWatch,
     device: Device,
 ) -> Trainer:
     samples = [
@@ -121,7 +122,7 @@ def _run_trainer(
             model=model,
             args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
             train_dataset=samples,
-            data_collator=batches,
+            data_collator=Padding(_pad_token_id(tokenizer)),
             callbacks=[watch],
         )
         # The Trainer would print every log line itself.
@@ -156,6 +157,7 @@ def training_arguments(plan: TrainingPlan, device: Device, folder: Path) -> Trai
         fp16=precision == "float16",
         use_cpu=device.kind == "cpu",
         logging_steps=train.log_every_steps,
+        include_num_input_tokens_seen="non_padding",
         # The filter would hide a loss of NaN.
         logging_nan_inf_filter=False,
         save_strategy="steps" if plan.checkpoints else "no",
@@ -178,7 +180,7 @@ def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def _refuse_divergence(model: nn.Module, watch: LossWatch) -> None:
+def _refuse_divergence(model: nn.Module, watch: TrainingWatch) -> None:
     if watch.diverged_at is not None:
         raise Diverged(f"the loss was not finite at step {watch.diverged_at}")
     for name, parameter in model.named_parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,11 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss in nats)."""
 
 
-@dataclass
-class Batches:
-    """Pads samples on the right and counts tokens on their way into the model."""
+@dataclass(frozen=True)
+class Padding:
+    """Makes a batch of samples, padded on the right."""
 
     pad_token_id: int
-    processed_tokens: int = 0
-    trained_tokens: int = 0
 
     def __call__(self, samples: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
         """Samples of (input ids, labels) -> tensors of shape [samples, longest sample]."""
@@ -40,18 +39,41 @@ class Batches:
             ids[row, : len(sample_ids)] = torch.tensor(sample_ids)
             labels[row, : len(sample_ids)] = torch.tensor(sample_labels)
             mask[row, : len(sample_ids)] = 1
-        self.processed_tokens += int(mask.sum())
-        self.trained_tokens += int((labels[:, 1:] != IGNORED_LABEL).sum())
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-class LossWatch(TrainerCallback):  # type: ignore[misc]
-    """Keeps the loss history, tells progress, and stops a training that diverged."""
+class TrainingWatch(TrainerCallback):  # type: ignore[misc]
+    """Times the steps, tells progress, and stops a training that diverged."""
 
     def __init__(self, progress: Progress | None) -> None:
-        self.points: list[LossPoint] = []
         self.diverged_at: int | None = None
+        self.first_step = 0
+        self.first_tokens = 0
+        self.seconds = 0.0
         self._progress = progress
+        self._started = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """After a resume the state says where the former run had got to."""
+        self.first_step = state.global_step
+        self.first_tokens = int(state.num_input_tokens_seen)
+        self._started = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The last step is logged whatever the interval, and not kept as a checkpoint: resuming
+        there would train nothing."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_save = False
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.seconds = time.perf_counter() - self._started
 
     def on_log(
         self,
@@ -67,11 +89,22 @@ class LossWatch(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss):
             self.diverged_at = state.global_step
             control.should_training_stop = True
-            return
-        norm = logs.get("grad_norm")
-        rate = float(logs["learning_rate"])
-        self.points.append(
-            LossPoint(state.global_step, loss, rate, None if norm is None else float(norm))
-        )
-        if self._progress:
+        elif self._progress:
             self._progress(state.global_step, state.max_steps, loss)
+
+
+def loss_points(state: TrainerState) -> list[LossPoint]:
+    """The loss history, that from before a resume included."""
+    points = []
+    for logs in state.log_history:
+        if "loss" in logs:
+            norm = logs.get("grad_norm")
+            points.append(
+                LossPoint(
+                    step=int(logs["step"]),
+                    loss_nats=float(logs["loss"]),
+                    learning_rate=float(logs["learning_rate"]),
+                    gradient_norm=None if norm is None else float(norm),
+                )
+            )
+    return points

@@ -56,7 +56,10 @@ def read_rows(path: Path) -> list[PreparedRow]:
     if not path.is_file():
         raise DataError(f"{path}: no prepared split here. Run `lorascope prepare-data` first.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): web text holds U+2028 and its like, which end a line for it but not here.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
         try:
             values = json.loads(line)
             segments = [Segment(**segment) for segment in values.pop("segments")]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.maths.statistics import wilson_interval
-from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
+from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialKey, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.table import Column, Table
 
@@ -75,7 +75,7 @@ def modes(study: Study) -> list[str]:
 
 
 def accuracy_rows(study: Study) -> list[AccuracyRow]:
-    """Mode by mode: the base, then trials by targets, rank, alpha and seed; missing ones last."""
+    """Mode by mode: the base, trials by targets, rank, alpha and seed, and the missing ones."""
     evaluations = {record.trial_identity: record for record in study.evaluations}
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     rows: list[AccuracyRow] = []
@@ -83,11 +83,26 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
         trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
         mode = [_base_row(study, quant)]
         mode += [_trial_row(trial, evaluations.get(trial.identity)) for trial in trials]
+        mode += [
+            _missing_row(name, key) for name, key in study.missing.items() if key.quant == quant
+        ]
         rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
-    rows += [
-        AccuracyRow(None, status=MISSING, reason=NO_RECORD, trial=name) for name in study.missing
-    ]
     return rows
+
+
+def _missing_row(name: str, key: TrialKey) -> AccuracyRow:
+    return AccuracyRow(
+        key.quant,
+        targets=key.targets,
+        rank=key.rank,
+        alpha=key.alpha,
+        rslora=key.rslora,
+        dora=key.dora,
+        seed=key.seed,
+        status=MISSING,
+        reason=NO_RECORD,
+        trial=name,
+    )
 
 
 def trial_order(trial: TrialRecord) -> tuple[object, ...]:

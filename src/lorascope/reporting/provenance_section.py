@@ -30,7 +30,7 @@ def provenance_section(study: Study) -> str:
         f"- Seeds: {units.listed(seeds)}",
     ]
     lines += [f"- Data warning: {warning}" for warning in data.warnings]
-    lines += _disagreements(study, provenances)
+    lines += _disagreements(study)
     return "\n".join(lines) + "\n"
 
 
@@ -71,8 +71,12 @@ def _dropped(reasons: dict[str, int]) -> str:
     return f"; dropped: {', '.join(known)}" if known else ""
 
 
-def _disagreements(study: Study, provenances: list[Provenance]) -> list[str]:
-    """One line for each thing that must be the same in all that is compared, and is not."""
+def _disagreements(study: Study) -> list[str]:
+    """One line for each thing that must be the same in all trials and scores, and is not."""
+    everything = [trial.provenance for trial in study.trials]
+    everything += [record.provenance for record in study.evaluations]
+    # A child that was killed could not say where it ran.
+    provenances = [provenance for provenance in everything if provenance.threads]
     names = sorted({name for provenance in provenances for name in provenance.versions})
     mixed = [name for name in names if len({p.versions.get(name) for p in provenances}) > 1]
     differing = {

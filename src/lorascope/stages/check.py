@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
-from lorascope.config import Config
+from lorascope.config import Config, DataKind
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.layout import Layout
+from lorascope.layout import SPLITS, Layout
 from lorascope.store import write_atomically
 from lorascope.targets import select
 
@@ -38,6 +39,7 @@ def run(configs: list[Config], layout: Layout) -> None:
         if shapes is not None:
             select(shapes, config.lora)
     _require_possible_ship(configs)
+    _warn_of_unwatched(first, layout)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
     print(f"valid: {len(configs)} trials in {modes} modes")
@@ -52,13 +54,29 @@ def _require_space(layout: Layout) -> None:
         )
 
 
+def _warn_of_unwatched(config: Config, layout: Layout) -> None:
+    """DVC watches data/raw and models/raw: a source elsewhere may change without a new run."""
+    named = {"model.path": config.model.path}
+    if config.data.kind is DataKind.local:
+        named |= {f"data.{split}": getattr(config.data, split) for split in SPLITS}
+    for key, name in named.items():
+        watched = [layout.root / "data/raw", layout.root / "models/raw"]
+        if name and not any((layout.root / name).resolve().is_relative_to(w) for w in watched):
+            print(
+                f"warning: {key}={name!r} lies outside data/raw and models/raw: `dvc repro` will "
+                "not notice when it changes. Move it there, or run `dvc repro -f` after a change.",
+                file=sys.stderr,
+            )
+
+
 def _require_possible_ship(configs: list[Config]) -> None:
     """`ship` must begin like a declared trial; its hash is known only after preparation."""
     from lorascope.identity import trial_key, trial_name
 
     ship = configs[0].ship
     names = [trial_name(trial_key(config), "") for config in configs]
-    if ship != "auto" and not any(ship.startswith(name) for name in names):
+    fits = any(ship.startswith(name.rstrip("-")) for name in names)
+    if ship != "auto" and not fits:
         raise ConfigError(
             "ship", ship, "names no trial of the declared grid",
             f"Use auto, or a name that begins with one of: {', '.join(names[:8])}.",

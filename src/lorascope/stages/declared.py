@@ -18,6 +18,8 @@ from lorascope.store import read_record
 from lorascope.targets import select
 
 BASE_NAME = "base"
+SCORING_CODE = ("evaluation", "quantization", "lora")
+"""What decides a score: how items are scored, and how base and adapter are loaded."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def base_name(config: Config, layout: Layout) -> str:
 def _inputs(config: Config, layout: Layout) -> list[str]:
     stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
     data = read_record(layout.data(config.model.name, config.data.name), DataCard)
-    return [stored.content_sha256, data.content_sha256]
+    # How the stored base computes is part of what is scored.
+    computing = [config.quant.compute.value, config.model.attention]
+    return [stored.content_sha256, data.content_sha256, *computing]
 
 
 def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
@@ -65,6 +69,6 @@ def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | Non
             "inputs": _inputs(config, layout),
             "trial": trial.identity if trial else None,
             "evaluate": asdict(config.evaluate),
-            "code": code_sha256("lorascope.evaluation"),
+            "code": [code_sha256(f"lorascope.{module}") for module in SCORING_CODE],
         }
     )

@@ -10,6 +10,7 @@ from typing import Any
 from lorascope.config import Config, Scoring
 from lorascope.errors import RecordError
 from lorascope.layout import RECORD, Layout
+from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import (
     DataCard,
@@ -74,7 +75,12 @@ def evaluate_one(config: Config, layout: Layout, subject: Subject) -> Evaluation
             print(f"{subject.name}: scored already")
             return known
     with replaced_folder(folder) as scratch:
-        record = _score(config, layout, subject, identity, scratch)
+        try:
+            record = _score(config, layout, subject, identity, scratch)
+        except BaseException:
+            # An adapter may still sit on the shared base: the next job must not score with it.
+            LoadedBase.key = None
+            raise
         write_record(scratch, record)
     print(_sentence(record), flush=True)
     _track(record, config, layout)
@@ -93,7 +99,7 @@ def _score(
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
     splits = {
-        split: _score_split(config, layout, card, model, split, folder / f"{split}.jsonl")
+        split: _score_split(config, layout, model, subject.name, split, folder)
         for split in SCORED_SPLITS
     }
     further = _run_further_tasks(config, model)
@@ -117,9 +123,12 @@ def _score(
 
 def _load(config: Config, layout: Layout) -> None:
     folder = layout.quantized(config.model.name, config.quant.name)
-    key = read_record(folder, FootprintRecord).content_sha256
+    stored = read_record(folder, FootprintRecord).content_sha256
+    runtime = config.runtime
+    key = f"{stored} {config.quant.compute} {config.model.attention} {runtime.device}"
     if LoadedBase.key == key:
         return
+    LoadedBase.key = None
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import choose_device, use_threads
     from lorascope.quantization import load_base
@@ -133,12 +142,14 @@ def _load(config: Config, layout: Layout) -> None:
 
 
 def _score_split(
-    config: Config, layout: Layout, card: DataCard, model: Any, split: str, path: Path
+    config: Config, layout: Layout, model: Any, name: str, split: str, folder: Path
 ) -> SplitScore:
     from lorascope.data.rows import read_rows
     from lorascope.evaluation import score_rows, summarize, write_items
 
-    rows = read_rows(layout.data(config.model.name, config.data.name) / f"{split}.jsonl")
+    data = layout.data(config.model.name, config.data.name)
+    card = read_record(data, DataCard)
+    rows = read_rows(data / f"{split}.jsonl")
     items = score_rows(
         model,
         LoadedBase.tokenizer,
@@ -147,8 +158,9 @@ def _score_split(
         card.answer_pattern,
         config.evaluate.batch_size,
         config.evaluate.max_new_tokens,
+        on_progress=StepProgress(f"{name} on {split}", unit="request"),
     )
-    write_items(path, items)
+    write_items(folder / f"{split}.jsonl", items)
     return summarize(items)
 
 

@@ -10,6 +10,7 @@ from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
+from lorascope.reporting.accuracy_table import accuracy_rows, by_validation_score
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
 
@@ -25,9 +26,9 @@ def run(configs: list[Config], layout: Layout) -> MergeRecord:
     config = next(c for c in configs if _is_config_of(c, trial))
     with replaced_folder(layout.merged(config.model.name)) as folder:
         record = _merge_into(folder, config, layout, trial, chosen_by, score)
-        write_record(folder, record)
         if not record.passed:
             raise VerificationError(_failure(record, config))
+        write_record(folder, record)
     print(_sentence(record))
     return record
 
@@ -38,39 +39,36 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     `auto` takes the best score on validation items: accuracy where items can be right or wrong,
     else completion loss; ties go to fewer trainable parameters, then to the smaller stored base.
     """
+    finished = {t.trial: t for t in study.trials if t.status is Status.completed}
     if ship != "auto":
-        return _named(ship, study)
-    scored = {e.trial_identity: e.splits["validation"] for e in study.evaluations}
-    bytes_by_mode = {f.quant: f.total_bytes for f in study.footprints}
-    candidates = []
-    for trial in study.trials:
-        score = scored.get(trial.identity)
-        if trial.status is not Status.completed or score is None or trial.result is None:
-            continue
-        has_accuracy = score.accuracy is not None
-        value = score.accuracy if score.accuracy is not None else score.completion_loss_nats
-        size = (trial.result.trainable_parameters, bytes_by_mode[trial.key.quant], trial.trial)
-        order = (-value if has_accuracy else value, size)
-        candidates.append((order, trial, has_accuracy, value))
-    if not candidates:
+        return _named(ship, finished, study), "named in ship", _score_of(ship, study)
+    ranked = by_validation_score(r for r in accuracy_rows(study) if r.trial in finished)
+    if not ranked:
         raise RecordError("ship='auto': no trial was trained and scored. Run the sweep first.")
-    _, trial, has_accuracy, value = min(candidates, key=lambda candidate: candidate[0])
+    best = ranked[0]
+    has_accuracy = best.validation_accuracy is not None
     measure = "highest validation accuracy" if has_accuracy else "lowest validation loss"
-    return trial, f"auto: {measure}, ties to the smaller", value
+    score = best.validation_accuracy if has_accuracy else best.validation_loss_nats
+    return finished[best.trial], f"auto: {measure}, ties to the smaller", score
 
 
-def _named(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
-    by_name = {trial.trial: trial for trial in study.trials}
-    trial = by_name.get(ship)
-    if trial is None or trial.status is not Status.completed:
-        problem = f"{trial.status} ({trial.reason})" if trial else "names no trial of this grid"
-        finished = [t.trial for t in study.trials if t.status is Status.completed]
-        raise ConfigError(
-            "ship", ship, problem, f"Use auto or one of: {', '.join(finished) or 'none yet'}."
-        )
-    scores = {e.trial_identity: e.splits["validation"] for e in study.evaluations}
-    score = scores.get(trial.identity)
-    return trial, "named in ship", score.accuracy if score else None
+def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRecord:
+    """The finished trial of that name; the hash at its end may be left out."""
+    matching = [trial for name, trial in finished.items() if name.startswith(ship)]
+    if len(matching) == 1:
+        return matching[0]
+    failed = [t for t in study.trials if t.trial.startswith(ship) and t.trial not in finished]
+    problem = f"{failed[0].status} ({failed[0].reason})" if failed else "names no single trial"
+    raise ConfigError(
+        "ship", ship, problem, f"Use auto or one of: {', '.join(finished) or 'none yet'}."
+    )
+
+
+def _score_of(ship: str, study: Study) -> float | None:
+    for evaluation in study.evaluations:
+        if evaluation.trial_identity and evaluation.name.startswith(ship):
+            return evaluation.splits["validation"].accuracy
+    return None
 
 
 def _is_config_of(config: Config, trial: TrialRecord) -> bool:

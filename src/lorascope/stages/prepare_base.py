@@ -15,7 +15,7 @@ from lorascope.store import replaced_folder, sha256_of_files, write_record
 def run(config: Config, layout: Layout) -> BaseRecord:
     """Fetch or make the base that config.model names."""
     from lorascope.base_models import describe, fetch_base
-    from lorascope.devices import use_threads
+    from lorascope.devices import cpu_name, use_threads
 
     model = config.model
     threads = use_threads(config.runtime.threads)
@@ -35,7 +35,7 @@ def run(config: Config, layout: Layout) -> BaseRecord:
             content_sha256=sha256_of_files(folder),
             seconds=time.perf_counter() - started,
             pretraining=pretraining,
-            provenance=capture(layout, "cpu", threads),
+            provenance=capture(layout, cpu_name(), threads),
         )
         write_record(folder, record)
     print(f"base {model.name}: {record.architecture}, {record.parameters:,} parameters")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from lorascope.config import Config, DataKind, ModelKind
+import sys
+from pathlib import Path
+from typing import Any
+
+from lorascope.config import Config, DataKind, ModelKind, Scoring
+from lorascope.data.generation_room import require_room
 from lorascope.data.prepare import prepare_data
+from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
 from lorascope.layout import SPLITS, Layout
@@ -29,9 +35,19 @@ def run(config: Config, layout: Layout) -> DataCard:
             # Tokenizing runs on the CPU, in this process alone.
             capture(layout, "cpu", 1),
         )
+        if config.data.scoring is Scoring.answer:
+            _judge_room(config, folder, tokenizer, record.context_tokens)
         write_record(folder, card)
     print(summary(card))
     return card
+
+
+def _judge_room(config: Config, folder: Path, tokenizer: Any, context_tokens: int) -> None:
+    """Here and not at evaluation: by then, hours of training may lie behind."""
+    rows = [row for split in ("validation", "test") for row in read_rows(folder / f"{split}.jsonl")]
+    warning = require_room(rows, tokenizer, config.evaluate.max_new_tokens, context_tokens)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def summary(card: DataCard) -> str:

@@ -11,6 +11,7 @@ from lorascope.records import (
     FootprintRecord,
     MergeRecord,
     Study,
+    TrialKey,
     TrialRecord,
 )
 from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
@@ -24,7 +25,8 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
     first = configs[0]
-    trials, evaluations, missing = [], [], []
+    trials, evaluations = [], []
+    missing: dict[str, TrialKey] = {}
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
         evaluations += _evaluation(config, layout, name, None)
@@ -32,7 +34,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         declared = declare_trial(config, layout)
         folder = layout.trials(config.quant.name) / declared.name
         if not (folder / RECORD).is_file():
-            missing.append(declared.name)
+            missing[declared.name] = declared.key
             continue
         trial = read_record(folder, TrialRecord)
         trials.append(trial)

@@ -35,8 +35,13 @@ def run(config: Config, layout: Layout) -> TrialRecord:
     with replaced_folder(folder) as scratch:
         task = _task(config, layout, scratch, trial)
         record = _concluded(trial, _train(task, trial.name), task, provenance)
-        record = replace(record, tracking=_track(record, config, layout))
+        if record.status is not Status.completed:
+            # What there is of an adapter may be half-written.
+            shutil.rmtree(task.adapter, ignore_errors=True)
         write_record(scratch, record)
+    # The trial is safe before anyone talks to a tracking store.
+    record = replace(record, tracking=_track(record, config, layout))
+    write_record(folder, record)
     if record.status is Status.completed and task.checkpoints:
         shutil.rmtree(task.checkpoints, ignore_errors=True)
     print(_sentence(record), flush=True)
@@ -101,7 +106,8 @@ def _ended(outcome: Outcome, task: Task) -> Done:
         limit = task.config.runtime.trial_timeout_seconds
         reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
         return Done(Status.timeout, reason, None, "unknown", 0)
-    name = signal.Signals(outcome.exit_signal or signal.SIGKILL).name
+    assert outcome.exit_signal is not None
+    name = signal.Signals(outcome.exit_signal).name
     hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
     return Done(Status.killed, f"ended by {name}{hint}", None, "unknown", 0)
 

@@ -118,7 +118,14 @@ def told_plainly(layout: Layout) -> Iterator[None]:
         yield
     except Timeout as error:
         raise TrackingError(f"other publishers held the store for {LOCK_SECONDS} s") from error
-    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        CommandError,
+        sqlite3.Error,
+        OSError,
+        ImportError,
+    ) as error:
         reason = presentable(f"{store_uri(layout)}: {_first_line(error)}", layout)
         raise TrackingError(reason[:MAX_REASON]) from error
 

@@ -1,0 +1,126 @@
+"""The whole study through DVC, on a small project in a folder with a space in its name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorascope.config import Config
+from lorascope.data.rows import read_rows
+from lorascope.layout import Layout
+from lorascope.stages import prepare_base, prepare_data, quantize_base, train_lora
+from tests.conftest import MODES, REPOSITORY, SHARED, compose_one, make_project, save_small_model
+
+pytestmark = pytest.mark.slow
+
+
+def run(layout: Layout, *command: str) -> str:
+    """What a command prints, with the tools of this environment first in PATH."""
+    tools = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": tools + os.pathsep + os.environ["PATH"]}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(
+        command, cwd=layout.root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_study_runs_does_nothing_twice_and_trains_only_an_added_rank(tmp_path: Path) -> None:
+    root = tmp_path / "a study"
+    root.mkdir()
+    layout = make_project(root)
+    save_small_model(root / "models/raw/small")
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    # The code is the installed one; DVC wants to see its files where dvc.yaml names them.
+    (root / "src").symlink_to(REPOSITORY / "src")
+    run(layout, "git", "init", "--quiet")
+    run(layout, "dvc", "init", "--quiet")
+    first = run(layout, "dvc", "repro")
+    assert len(re.findall(r"trainable, ", first)) == 4
+    for name in ("report.md", "accuracy.csv", "memory.csv", "trainable_parameters.csv"):
+        assert (layout.reports / name).is_file()
+    assert (root / "models/small/merged/model.safetensors").is_file()
+    assert "up to date" in run(layout, "dvc", "repro")
+    report = (layout.reports / "report.md").read_bytes()
+    run(layout, "lorascope", "report")
+    assert (layout.reports / "report.md").read_bytes() == report
+    layout.params.write_text(layout.params.read_text().replace('"2,4"', '"2,4,6"'))
+    again = run(layout, "dvc", "repro")
+    trained = re.findall(r"^(\S+): validation loss", again, re.MULTILINE)
+    assert [name.partition("-s0")[0] for name in trained] == [
+        "fp16-r0006-a0008", "nf4-r0006-a0008",
+    ]  # fmt: skip
+    assert (layout.reports / "accuracy.csv").read_text().count("completed") == 6
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real data is not beside the project")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_real_model_learns_real_sentences(
+    tmp_path_factory: pytest.TempPathFactory, mode: str
+) -> None:
+    """A small part of E2E on TinyStories-656K: completion loss falls by more than 1.5 nats."""
+    layout = _e2e_project(tmp_path_factory)
+    config = _e2e_config(layout, mode)
+    quantize_base.run(config, layout)
+    record = train_lora.run(config, layout)
+    assert record.result is not None
+    assert record.result.validation_loss_nats < _bare_loss(layout, config) - 1.5
+
+
+_projects: list[Layout] = []
+
+
+def _e2e_project(factory: pytest.TempPathFactory) -> Layout:
+    """Made once: base and data are the same in all modes."""
+    if not _projects:
+        layout = make_project(factory.mktemp("e2e"))
+        shutil.copytree(SHARED / "data/e2e-nlg", layout.root / "data/raw/e2e-nlg")
+        shutil.copytree(
+            SHARED / "models/tinystories-656k", layout.root / "models/raw/tinystories-656k"
+        )
+        config = _e2e_config(layout, "fp16")
+        prepare_base.run(config, layout)
+        prepare_data.run(config, layout)
+        _projects.append(layout)
+    return _projects[0]
+
+
+def _e2e_config(layout: Layout, mode: str) -> Config:
+    return compose_one(
+        layout, f"quant={mode}", "model=tinystories", "data=e2e_nlg", "train=brief",
+        "train.steps=30", "train.batch_size=16", "train.micro_batch_size=16",
+        "train.learning_rate=1e-2", "data.max_validation_rows=48", "data.max_test_rows=16",
+    )  # fmt: skip
+
+
+def _bare_loss(layout: Layout, config: Config) -> float:
+    from lorascope.completion_loss import completion_loss
+    from lorascope.data.tokenization import load_tokenizer
+    from lorascope.devices import Device
+    from lorascope.quantization import load_base
+
+    folder = layout.quantized(config.model.name, config.quant.name)
+    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
+    base = load_base(folder, config.quant, Device("cpu", "cpu"))
+    total, tokens = completion_loss(base, load_tokenizer(folder), rows, batch_size=16)
+    return total / tokens
+
+
+def test_a_plain_multirun_beside_dvc_shares_its_trials(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    sweep = ("model=small", "data=toy", "train=few", "runtime.tracking=false", "seed=77")
+    first = run(project, "lorascope", "train-lora", "-m", *sweep, "quant=nf4,int8", "lora.rank=1,3")
+    assert first.count("trainable, ") == 4
+    second = run(project, "lorascope", "train-lora", "-m", *sweep, "quant=nf4", "lora.rank=1,3,5")
+    assert second.count("completed already") == 2
+    assert second.count("trainable, ") == 1
