@@ -158,7 +158,7 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """One logged training loss: the mean over the steps since the point before, or since a resume."""
+    """One logged training loss: the mean over the steps since the point before, or a resume."""
 
     step: int
     loss_nats: float
