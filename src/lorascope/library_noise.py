@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from transformers.utils import logging as transformers_logging
 
 
 def quiet_libraries() -> None:
-    """Keep progress bars and notices that nobody can act on out of our output."""
-    transformers_logging.disable_progress_bar()
+    """Keep notices that nobody can act on out of our output, and progress bars out of files."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     # INT8 tells at every product that it casts its inputs, which is what LLM.int8 does.
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_not_cast_notice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ from lorascope.records import DataCard, Provenance, SplitCard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+OnRow = Callable[[int, int], None]
+"""Called with (rows done, rows in all) of the split at hand."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class _Preparation:
     template: Template
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
+    on_row: OnRow | None = None
 
     def write_split(
         self, split: str, conversations: list[Conversation], folder: Path, dropped: Counter[str]
@@ -109,6 +115,8 @@ class _Preparation:
         cap = getattr(self.config, f"max_{split}_rows") or len(conversations)
         kept: list[tuple[PreparedRow, SampleCount]] = []
         for index, conversation in enumerate(conversations):
+            if self.on_row:
+                self.on_row(index, len(conversations))
             if len(kept) == cap:
                 dropped[f"beyond max_{split}_rows={cap}"] += len(conversations) - index
                 break
@@ -129,6 +137,7 @@ def prepare_data(
     folder: Path,
     root: Path,
     provenance: Provenance,
+    on_row: OnRow | None = None,
 ) -> DataCard:
     """Write {train,validation,test}.jsonl into `folder` and return their card.
 
@@ -141,7 +150,7 @@ def prepare_data(
     source = check_source(config, root)
     template = make_template(config.template, config.system, tokenizer)
     limit = min(config.max_tokens, context_tokens, int(tokenizer.model_max_length))
-    preparation = _Preparation(config, template, tokenizer, limit)
+    preparation = _Preparation(config, template, tokenizer, limit, on_row)
     dropped = Counter(source.splits.dropped)
     splits = {
         split: preparation.write_split(split, conversations, folder, dropped)

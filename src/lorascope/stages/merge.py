@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Config
+from lorascope.config import Config, MergeConfig
 from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.provenance import capture
@@ -13,6 +13,11 @@ from lorascope.records import MergeRecord, Status, Study, TrialRecord
 from lorascope.reporting.accuracy_table import accuracy_rows, by_validation_score
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
+from lorascope.tokenizer_files import copy_tokenizer
+
+if TYPE_CHECKING:
+    from lorascope.devices import Device
+    from lorascope.merging import MergeCheck
 
 
 def run(configs: list[Config], layout: Layout) -> MergeRecord:
@@ -87,35 +92,11 @@ def _merge_into(
     chosen_by: str,
     score: float | None,
 ) -> MergeRecord:
-    from lorascope.data.rows import read_rows
-    from lorascope.data.tokenization import load_tokenizer
-    from lorascope.devices import TORCH_DTYPES, choose_device, use_threads
-    from lorascope.lora import load_adapter
-    from lorascope.merging import check_merge, merge
-    from lorascope.quantization import load_base
+    from lorascope.devices import choose_device, use_threads
 
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
-    stored = layout.quantized(config.model.name, config.quant.name)
-    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
-    tokenizer = load_tokenizer(stored)
-
-    def fresh_base() -> Any:
-        return load_base(stored, config.quant, device, config.model.attention)
-
-    merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
-    merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
-    check = check_merge(
-        load_adapter(fresh_base(), adapter),
-        _reload(folder, device.kind),
-        tokenizer,
-        rows[: config.merge.verify_items],
-        config.evaluate.batch_size,
-    )
-    limits = config.merge
-    gap = abs(check.adapter_loss_nats - check.merged_loss_nats)
+    check, untied = _merge_and_check(folder, config, layout, trial, device)
     return MergeRecord(
         trial=trial.trial,
         quant=config.quant.name,
@@ -130,12 +111,51 @@ def _merge_into(
         untied_head=untied,
         total_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         content_sha256=sha256_of_files(folder),
-        passed=(
-            check.largest_logit_difference <= limits.max_logit_difference
-            and check.prediction_agreement >= limits.min_agreement
-            and gap <= limits.max_loss_gap_nats
-        ),
+        passed=_passes(check, config.merge),
         provenance=capture(layout, device.name, threads),
+    )
+
+
+def _merge_and_check(
+    folder: Path, config: Config, layout: Layout, trial: TrialRecord, device: Device
+) -> tuple[MergeCheck, bool]:
+    """Write the merged model to `folder`; what its check gave, and whether the head was untied."""
+    from lorascope.data.rows import read_rows
+    from lorascope.data.tokenization import load_tokenizer
+    from lorascope.devices import TORCH_DTYPES
+    from lorascope.lora import load_adapter
+    from lorascope.merging import check_merge, merge
+    from lorascope.quantization import load_base
+
+    stored = layout.quantized(config.model.name, config.quant.name)
+    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
+
+    def fresh_base() -> Any:
+        return load_base(stored, config.quant, device, config.model.attention)
+
+    print(f"merging {trial.trial}", flush=True)
+    merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
+    merged.save_pretrained(folder)
+    copy_tokenizer(stored, folder)
+    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
+    print(f"comparing it with adapter on base over {config.merge.verify_items} rows", flush=True)
+    check = check_merge(
+        load_adapter(fresh_base(), adapter),
+        _reload(folder, device.kind),
+        load_tokenizer(stored),
+        rows[: config.merge.verify_items],
+        config.evaluate.batch_size,
+    )
+    return check, untied
+
+
+def _passes(check: MergeCheck, limits: MergeConfig) -> bool:
+    """Whether the merged model is close enough. What is not finite is not."""
+    gap = abs(check.adapter_loss_nats - check.merged_loss_nats)
+    return (
+        check.largest_logit_difference <= limits.max_logit_difference
+        and check.prediction_agreement >= limits.min_agreement
+        and gap <= limits.max_loss_gap_nats
     )
 
 

@@ -13,6 +13,7 @@ from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
 from lorascope.layout import SPLITS, Layout
+from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, DataCard
 from lorascope.store import read_record, replaced_folder, write_record
@@ -34,6 +35,7 @@ def run(config: Config, layout: Layout) -> DataCard:
             layout.root,
             # Tokenizing runs on the CPU, in this process alone.
             capture(layout, "cpu", 1),
+            StepProgress(f"data {config.data.name}", unit="row"),
         )
         if config.data.scoring is Scoring.answer:
             _judge_room(config, folder, tokenizer, record.context_tokens)

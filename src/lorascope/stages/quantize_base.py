@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+from lorascope.base_folder import runs_own_code
 from lorascope.config import Config
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.store import read_record, replaced_folder, sha256_of_files, write_record
-
-TOKENIZER_PATTERNS = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja")
+from lorascope.tokenizer_files import copy_tokenizer
 
 
 def run(config: Config, layout: Layout) -> FootprintRecord:
@@ -26,10 +25,11 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
     started = time.perf_counter()
+    print(f"storing {base.model} as {config.quant.name}", flush=True)
     source = layout.base(base.model)
     with replaced_folder(layout.quantized(base.model, config.quant.name)) as folder:
         quantize_base(source, config.quant, device, folder)
-        _copy_tokenizer(source, folder)
+        copy_tokenizer(source, folder)
         stored, layers = _compare(source, folder, base)
         footprint = measure_footprint(stored)
         record = FootprintRecord(
@@ -54,19 +54,11 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
     return record
 
 
-def _copy_tokenizer(source: Path, folder: Path) -> None:
-    """So that the folder is a whole model, for training and for anyone else."""
-    for pattern in TOKENIZER_PATTERNS:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
-
-
 def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[Any, list[LayerError]]:
     """The stored model as it is on disk, and its layers' errors against the exact base."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from lorascope.base_folder import runs_own_code
     from lorascope.footprint import layer_errors
     from lorascope.quantization import share_lookup_tables
 
