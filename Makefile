@@ -22,8 +22,9 @@ report: $(INSTALLED)
 ui: $(INSTALLED)
 	lorascope ui
 
+# Two processes of one thread each: threads of two processes on few cores wait for each other.
 test: lint types
-	python -m pytest -q
+	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	ruff check .

@@ -78,7 +78,7 @@ def test_commands_hold_no_shell_logic() -> None:
 def test_trials_persist_between_runs() -> None:
     for stage in ("train-lora", "evaluate"):
         (out,) = STAGES[stage]["outs"]
-        assert next(iter(out.values())) == {"persist": True}
+        assert next(iter(out.values())) == {"cache": False, "persist": True}
 
 
 def test_layout_agrees_with_the_wiring() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -25,6 +29,7 @@ from lorascope.stages.declared import declare_trial
 from lorascope.store import read_record
 from lorascope.training import TrainingPlan, train_trial
 from lorascope.training_steps import Diverged
+from tests.conftest import BASE_OVERRIDES
 
 CPU = Device("cpu", "cpu")
 
@@ -243,6 +248,27 @@ def test_a_tracking_store_that_fails_costs_no_trial(
     assert record.status is Status.completed
     assert "127.0.0.1:9" in record.tracking
     assert read_record(project.trials("fp16") / record.trial, TrialRecord) == record
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
+    project: Layout, number: signal.Signals, code: int
+) -> None:
+    long = ["quant=fp16", "train.steps=1000000", f"seed={code}", "train.log_every_steps=10"]
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "lorascope", "train-lora", *BASE_OVERRIDES, *long],
+        cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "step" in process.stderr.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert not [path for path in project.trials("fp16").iterdir() if path.name.startswith(".")]
+    assert not list(project.trials("fp16").glob(f"*-s{code}-*"))
 
 
 def test_adapter_config_is_canonical(

@@ -42,7 +42,7 @@ def run(configs: list[Config], layout: Layout) -> None:
     _warn_of_unwatched(first, layout)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
-    print(f"valid: {len(configs)} trials in {modes} modes")
+    print(f"valid: trials {len(configs)}, modes {modes}")
 
 
 def _require_space(layout: Layout) -> None:
