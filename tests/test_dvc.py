@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tests.study_factory import example_study
 
 WIRING: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = WIRING["stages"]
+NAMES = ("NAME", "EMAIL")
 
 
 def deps(stage: str) -> list[str]:
@@ -87,3 +91,24 @@ def test_layout_agrees_with_the_wiring() -> None:
     assert layout.data("m", "d") == Path("/p/data/d/m")
     assert "models/${model}/base" in STAGES["prepare-base"]["outs"]
     assert "data/${data}/${model}" in STAGES["prepare-data"]["outs"]
+
+
+def test_an_experiment_over_fewer_modes_leaves_the_trials_of_the_others(tmp_path: Path) -> None:
+    """DVC's checkout removes linked outputs that the graph at hand does not name."""
+    (out,) = STAGES["train-lora"]["outs"]
+    options = next(iter(out.values()))
+    stage = {"matrix": {"quant": "${quant}"}, "outs": [{"out/${item.quant}": options}]}
+    stage["cmd"] = "mkdir -p out/${item.quant} && touch out/${item.quant}/rank-${rank}"
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
+    (tmp_path / "params.yaml").write_text("quant: [a, b]\nrank: 1\n")
+    (tmp_path / ".gitignore").write_text("/out/\n")
+    tools = str(Path(sys.executable).parent)
+    person = {f"GIT_{role}_{part}": "x" for role in ("AUTHOR", "COMMITTER") for part in NAMES}
+    environment = {**os.environ, **person, "PATH": tools + os.pathsep + os.environ["PATH"]}
+    for command in (
+        "git init -q", "dvc init -q", "dvc repro -q", "git add -A", "git commit -qm first",
+        "dvc exp run -q -S quant=[b] -S rank=2",
+    ):  # fmt: skip
+        subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, check=True)
+    assert [path.name for path in (tmp_path / "out/a").iterdir()] == ["rank-1"]
+    assert len(list((tmp_path / "out/b").iterdir())) == 2
