@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from lorascope.adaptable_layers import adaptable_layers
 from lorascope.config import LoraConfig, Targets
+from lorascope.maths.architectures import model_shape
 from lorascope.maths.parameters import lora_parameters, matrix_parameters
 from lorascope.maths.quantization import linear_bytes, weight_bytes
-from lorascope.maths.shapes import DecoderShape
 from lorascope.records import (
     BaseRecord,
     DataCard,
     EvaluationRecord,
     FootprintRecord,
+    ItemResult,
     LayerError,
     LinearShape,
     LossPoint,
@@ -35,7 +38,18 @@ from lorascope.records import (
 )
 from lorascope.targets import select
 
-TINY = DecoderShape("tiny", 3, 128, 4, 4, 32, 384, 512, tied_head=True)
+VOCABULARY = 512
+TINY = model_shape(
+    {
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "tie_word_embeddings": True,
+    }
+)
 STORAGE = {
     "fp32": ("float32", False),
     "fp16": ("float16", False),
@@ -92,18 +106,48 @@ def make_study(
         bases = dict.fromkeys(quants, base_accuracy)
     evaluated = [t for t in trials if t.evaluated and t.status is Status.completed]
     scoring = "loss" if all(score is None for score in bases.values()) else "answer"
+    evaluations = [
+        *(_base_evaluation(q, bases[q], base_loss_nats, items, scoring) for q in quants),
+        *(_evaluation(trial, items, scoring) for trial in evaluated),
+    ]
     return Study(
         data=data_card(scoring),
         base=base_record(),
         footprints=[footprint(quant) for quant in quants],
         trials=[trial_record(trial) for trial in trials],
-        evaluations=[
-            *(_base_evaluation(q, bases[q], base_loss_nats, items, scoring) for q in quants),
-            *(_evaluation(trial, items, scoring) for trial in evaluated),
-        ],
+        evaluations=evaluations,
         merge=merge_record(merged) if merged else None,
         missing={name: _key_of(name) for name in missing},
+        items={evaluation.identity: scored_items(evaluation) for evaluation in evaluations},
     )
+
+
+def scored_items(evaluation: EvaluationRecord) -> dict[str, list[ItemResult]]:
+    """Items that sum up to the evaluation's scores. Some are harder than others whoever answers,
+    so that two evaluations agree on most of them; five in a row belong together."""
+    return {split: _items_of(evaluation, split) for split in evaluation.splits}
+
+
+def _items_of(evaluation: EvaluationRecord, split: str) -> list[ItemResult]:
+    score = evaluation.splits[split]
+    common, own = random.Random(split), random.Random(evaluation.identity + split)
+    hardness = [common.random() + 0.3 * own.random() for _ in range(score.items)]
+    by_hardness = sorted(range(score.items), key=lambda index: hardness[index])
+    right = set(by_hardness[: round((score.accuracy or 0) * score.items)])
+    middle = sum(hardness) / score.items
+    return [
+        ItemResult(
+            item=digest(f"{split} {index}"),
+            prompt_sha256=digest(f"prompt {split} {index}"),
+            target_sha256=digest(f"target {split} {index}"),
+            correct=None if score.accuracy is None else index in right,
+            # The deviations from the middle cancel out.
+            loss_nats=2 * score.completion_loss_nats * (1 + 0.5 * (hardness[index] - middle)),
+            tokens=2,
+            cluster=digest(f"cluster {split} {index // 5}"),
+        )
+        for index in range(score.items)
+    ]
 
 
 def example_study() -> Study:
@@ -148,10 +192,7 @@ def digest(text: str) -> str:
 
 def linear_shapes() -> list[LinearShape]:
     """Of the tiny Llama."""
-    return [
-        LinearShape(m.name, m.name.rpartition(".")[2], m.in_features, m.out_features)
-        for m in TINY.linear_matrices()
-    ]
+    return adaptable_layers(TINY)
 
 
 def data_card(scoring: str = "answer") -> DataCard:
@@ -187,7 +228,7 @@ def base_record() -> BaseRecord:
         source="pre-trained here",
         architecture="LlamaForCausalLM",
         parameters=TINY.total_parameters,
-        vocabulary=TINY.vocabulary,
+        vocabulary=VOCABULARY,
         context_tokens=64,
         tied_head=True,
         linear_shapes=linear_shapes(),

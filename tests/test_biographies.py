@@ -150,7 +150,7 @@ def test_only_answer_and_end_are_trained(people: Biographies) -> None:
 
 
 def test_every_matrix_of_the_base_is_a_multiple_of_the_nf4_block() -> None:
-    model = build_tiny_model(PretrainSettings(), build_tiny_tokenizer())
+    model = build_tiny_model(PretrainSettings())
     shapes = [p.shape for p in model.parameters() if p.ndim == 2]
     assert all(size % 64 == 0 for shape in shapes for size in shape)
 

@@ -50,6 +50,42 @@ def test_written_rows_are_what_evaluation_reads(tmp_path: Path) -> None:
     assert (row.choices, row.answer) == (None, None)
 
 
+def clustered(root: Path, *people: str | None) -> DataConfig:
+    rows = [
+        {"prompt": letter, "completion": "x"} | ({"person": person} if person else {})
+        for letter, person in zip("abcdef", people, strict=False)
+    ]
+    config = write_splits(root, train=rows[:1], validation=rows[1:2], test=rows[2:])
+    return replace(config, cluster="person")
+
+
+def test_rows_of_one_cluster_share_a_hash_and_only_they(tmp_path: Path) -> None:
+    prepare(clustered(tmp_path, "Ann", "Bob", "Cleo", "Cleo", "Dan"), tmp_path, letter_tokenizer())
+    rows = {row.prompt: row.cluster for row in read_rows(tmp_path / "out" / "test.jsonl")}
+    assert rows["<s>c"] == rows["<s>d"] != rows["<s>e"]
+    assert None not in rows.values()
+
+
+def test_a_row_without_its_cluster_names_row_key_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"test.jsonl, line 2: .*'person', which data.cluster names"
+    ):
+        prepare(clustered(tmp_path, "Ann", "Bob", "Cleo", None), tmp_path, letter_tokenizer())
+
+
+def test_the_cluster_is_no_part_of_the_item(tmp_path: Path) -> None:
+    prepare(clustered(tmp_path, "Ann", "Bob", "Cleo"), tmp_path, letter_tokenizer())
+    (named,) = read_rows(tmp_path / "out" / "test.jsonl")
+    prepare(
+        replace(clustered(tmp_path, "Ann", "Bob", "Cleo"), cluster=None),
+        tmp_path,
+        letter_tokenizer(),
+    )
+    (plain,) = read_rows(tmp_path / "out" / "test.jsonl")
+    assert named.item == plain.item
+    assert plain.cluster is None
+
+
 def test_too_long_counts_against_the_models_context_too(tmp_path: Path) -> None:
     card = prepare(small(tmp_path), tmp_path, letter_tokenizer(), context=7)
     assert card.max_tokens == 7

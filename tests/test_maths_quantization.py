@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import bitsandbytes.functional as bnb
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorascope.known_configs import known_config
+from lorascope.maths.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.maths.parameters import matrix_parameters
 from lorascope.maths.quantization import (
     affine_uint8,
@@ -19,16 +23,19 @@ from lorascope.maths.quantization import (
     table_bytes,
     weight_bytes,
 )
-from lorascope.maths.shapes import (
-    GEMMA_2B,
-    LLAMA_2_7B,
-    LLAMA_2_13B,
-    DecoderShape,
-    LinearMatrix,
-)
 
-PHI_1_5 = DecoderShape("phi-1.5", 24, 2048, 32, 32, 64, 8192, 51200, False, gated=False)
-CODELLAMA_34B = DecoderShape("CodeLlama-34B", 48, 8192, 64, 8, 128, 22016, 32000, False)
+LLAMA_2_7B = model_shape(known_config("llama-2-7b"))
+LLAMA_2_13B = model_shape(known_config("llama-2-13b"))
+GEMMA_2B = model_shape(known_config("gemma-2b"))
+CODELLAMA_34B = model_shape(
+    {
+        **known_config("llama-2-70b"),
+        "num_hidden_layers": 48,
+        "intermediate_size": 22016,
+    }
+)
+SQUARE, UP, DOWN = (2048, 2048), (2048, 8192), (8192, 2048)
+PHI_1_5 = [WeightMatrix("", *shape) for shape in (SQUARE,) * 4 + (UP, DOWN)] * 24
 
 
 def test_affine_uint8_of_0_to_1000() -> None:
@@ -94,9 +101,9 @@ def test_asymptotic_bits_of_published_formats() -> None:
     assert asymptotic_bits("bfloat16", 4096, False) == 16
 
 
-def model_gigabytes(shape: DecoderShape, storage: str, double_quantization: bool) -> float:
+def model_gigabytes(shape: ModelShape, storage: str, double_quantization: bool) -> float:
     """Linear matrices in `storage`, everything else at 16 bits."""
-    linear = shape.linear_matrices()
+    linear = shape.matrices
     rest = 2 * (shape.total_parameters - matrix_parameters(linear))
     return (linear_bytes(linear, storage, double_quantization) + rest) / 1e9
 
@@ -105,29 +112,29 @@ def model_gigabytes(shape: DecoderShape, storage: str, double_quantization: bool
     (LLAMA_2_7B, (13.48, 7.00, 4.17, 3.87)), (GEMMA_2B, (5.01, 3.03, 2.16, 2.07)),
 ], ids=["Llama-2-7B", "gemma-2b"])  # fmt: skip
 def test_linear_bytes_of_whole_models(
-    shape: DecoderShape, published: tuple[float, float, float, float]
+    shape: ModelShape, published: tuple[float, float, float, float]
 ) -> None:
     modes = [("float16", False), ("int8", False), ("nf4", False), ("nf4", True)]
     sizes = [model_gigabytes(shape, *mode) for mode in modes]
     # The printed INT8 sizes leave out the row scales: 7.001 without, 7.006 with them.
-    row_scales = sum(constant_bytes(m, "int8") for m in shape.linear_matrices()) / 1e9
+    row_scales = sum(constant_bytes(m, "int8") for m in shape.matrices) / 1e9
     sizes[1] -= row_scales
     assert sizes == pytest.approx(published, abs=0.005)
 
 
-@pytest.mark.parametrize(("shape", "gigabytes"), [
-    (PHI_1_5, 0.056), (LLAMA_2_7B, 0.302), (LLAMA_2_13B, 0.592), (CODELLAMA_34B, 1.549),
-], ids=lambda value: getattr(value, "name", None))  # fmt: skip
+@pytest.mark.parametrize(("linear", "gigabytes"), [
+    (PHI_1_5, 0.056), (LLAMA_2_7B.matrices, 0.302), (LLAMA_2_13B.matrices, 0.592),
+    (CODELLAMA_34B.matrices, 1.549),
+], ids=["phi-1.5", "Llama-2-7B", "Llama-2-13B", "CodeLlama-34B"])  # fmt: skip
 def test_double_quantization_saves_what_the_formula_says(
-    shape: DecoderShape, gigabytes: float
+    linear: Sequence[WeightMatrix], gigabytes: float
 ) -> None:
-    linear = shape.linear_matrices()
     saving = linear_bytes(linear, "nf4") - linear_bytes(linear, "nf4", True)
     assert saving / 1e9 == pytest.approx(gigabytes, abs=0.0006)
 
 
 def test_mean_asymptotic_bits_weighs_by_parameters() -> None:
-    matrices = [LinearMatrix("a", 32, 10), LinearMatrix("b", 320, 10)]
+    matrices = [WeightMatrix("a", 32, 10), WeightMatrix("b", 320, 10)]
     scales = 20 * 32
     assert mean_asymptotic_bits(matrices, "int8") == pytest.approx(8 + scales / 3520)
 
@@ -153,7 +160,7 @@ SHAPES = [(64, 64), (70, 100), (129, 768), (320, 4096), (8, 8)]
 def test_4_bit_bytes_equal_bitsandbytes_tensors(
     inputs: int, outputs: int, quant_type: str, double: bool
 ) -> None:
-    matrix = LinearMatrix("m", inputs, outputs)
+    matrix = WeightMatrix("m", inputs, outputs)
     measured = measured_4bit(torch.randn(outputs, inputs), quant_type, double)
     assert measured == (
         weight_bytes(inputs * outputs, quant_type),
@@ -167,7 +174,7 @@ def test_4_bit_bytes_equal_bitsandbytes_tensors(
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_int8_bytes_equal_bitsandbytes_tensors(inputs: int, outputs: int) -> None:
-    matrix = LinearMatrix("m", inputs, outputs)
+    matrix = WeightMatrix("m", inputs, outputs)
     codes, scales, _ = bnb.int8_vectorwise_quant(torch.randn(outputs, inputs).half())
     assert linear_bytes([matrix], "int8") == codes.nbytes + scales.nbytes
     assert constant_bytes(matrix, "int8") == scales.nbytes

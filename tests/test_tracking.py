@@ -231,6 +231,8 @@ def test_publishing_twice_changes_no_row(shared: Layout) -> None:
     assert everything(shared) == before
     assert (done.sweeps_added, done.trials_added, done.trials_present) == (0, 0, 2)
     assert (done.evaluations_added, done.evaluations_present) == (0, 2)
+    known = {run.info.run_id: name for name, run in runs(shared, "m5")[1].items()}
+    assert [known[done.runs[record.identity]] for record in trials] == [t.trial for t in trials]
 
 
 def test_scores_that_come_later_are_added_to_the_trials_run(shared: Layout) -> None:
@@ -308,7 +310,7 @@ def test_a_run_that_breaks_off_is_closed_as_failed_and_completed_by_the_next_pub
     artifacts.write_text("a file where the folder should be")
     record = trial("m12", rank=2)
     try:
-        assert try_publish([record], [], shared) != "published"
+        assert try_publish([record], [], shared).state != "published"
     finally:
         artifacts.unlink()
         kept.rename(artifacts)
@@ -364,7 +366,7 @@ def test_a_database_that_came_with_a_moved_project_is_refused(
     moved = Layout(tmp_path / "moved")
     moved.root.mkdir()
     shutil.copy(shared.root / "mlflow.db", moved.root)
-    reason = try_publish([trial("m18")], [], moved)
+    reason = try_publish([trial("m18")], [], moved).state
     assert "moved or copied" in reason
     assert not (moved.root / "mlartifacts").exists()
 
@@ -374,7 +376,7 @@ def test_a_server_that_nobody_runs_is_a_short_reason_soon_and_without_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     start = time.monotonic()
-    reason = try_publish([trial("x")], [], Layout(tmp_path))
+    reason = try_publish([trial("x")], [], Layout(tmp_path)).state
     assert time.monotonic() - start < BUDGET_SECONDS
     assert reason.startswith("http://127.0.0.1:9: ")
     assert "refused" in reason
@@ -391,7 +393,7 @@ def test_a_locked_database_is_a_reason_soon(
     holder = sqlite3.connect(tmp_path / "mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")
     start = time.monotonic()
-    reason = try_publish([trial("x")], [], Layout(tmp_path))
+    reason = try_publish([trial("x")], [], Layout(tmp_path)).state
     holder.close()
     assert reason == "sqlite:///mlflow.db: database is locked"
     assert time.monotonic() - start < BUDGET_SECONDS
@@ -409,7 +411,7 @@ def test_a_database_that_cannot_be_written_is_a_reason_soon(tmp_path: Path, kind
             pytest.skip("root may write everything")
         database.touch(mode=0o444)
     start = time.monotonic()
-    reason = try_publish([trial("x")], [], Layout(tmp_path))
+    reason = try_publish([trial("x")], [], Layout(tmp_path)).state
     assert reason.startswith("sqlite:///mlflow.db: ")
     assert time.monotonic() - start < BUDGET_SECONDS
 

@@ -18,7 +18,6 @@ from lorascope.linear_layers import linear_shapes
 from lorascope.pretraining import (
     PretrainSettings,
     build_tiny_model,
-    build_tiny_tokenizer,
     pretrain_tiny,
 )
 from lorascope.records import LinearShape
@@ -125,5 +124,5 @@ def expected_shapes(model: ModelConfig, root: Path) -> list[LinearShape] | None:
         return describe(local_folder(model, root)).linear_shapes
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
-            return linear_shapes(build_tiny_model(PretrainSettings(), build_tiny_tokenizer()))
+            return linear_shapes(build_tiny_model(PretrainSettings()))
     return None

@@ -30,13 +30,17 @@ beside them:
   publish        fill MLflow from the records
   ui             open MLflow on this machine's loopback address
   summary        print the accuracy table of the last report
+  count          trainable parameters by rank and method, from the model's configuration alone:
+                 lorascope count model=llama2_7b_chat --ranks 1,8,64
+  plan           memory of every trial of the grid before it runs, and what fits which GPU:
+                 lorascope plan model=llama2_7b_chat quant=fp16,nf4 lora.rank=8,64
 
-check, merge and report read the grid from params.yaml; overrides replace its axes.
+check, merge, report, count and plan read the grid from params.yaml; overrides replace its axes.
 `lorascope <command> --help` shows the configuration that a command composes.
 """
 
 HYDRA_STAGES = ("prepare-base", "prepare-data", "quantize-base", "train-lora", "evaluate")
-GRID_STAGES = ("check", "merge", "report", "summary")
+GRID_STAGES = ("check", "merge", "report", "summary", "plan")
 SWEEPING_STAGES = ("train-lora", "evaluate")
 EXIT_BAD_INPUT = 2
 
@@ -90,6 +94,11 @@ def _dispatch(command: str, rest: list[str]) -> int:
         return 0
     if rest and rest[0] in ("-h", "--help"):
         print(USAGE, end="")
+        return 0
+    if command == "count":
+        from lorascope.stages.count import run_with_flags as count
+
+        count(rest, find_layout(Path.cwd()))
         return 0
     if command in GRID_STAGES:
         from lorascope.stages.grid_commands import run_grid_command

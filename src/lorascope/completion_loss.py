@@ -67,13 +67,13 @@ def completion_loss(
     """
     if not rows:
         raise DataError("No rows to measure a loss on. Check the split's row limits.")
-    samples = sorted((_last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
+    samples = sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
     device = next(model.parameters()).device
     total, tokens = 0.0, 0
     with evaluation_mode(model):
         for start in range(0, len(samples), batch_size):
             ids, labels, mask = (
-                part.to(device) for part in _pad(samples[start : start + batch_size])
+                part.to(device) for part in pad_samples(samples[start : start + batch_size])
             )
             logits = model(input_ids=ids, attention_mask=mask).logits
             losses = functional.cross_entropy(
@@ -87,7 +87,7 @@ def completion_loss(
     return total, tokens
 
 
-def _last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[int]]:
+def last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids and labels of one row, the last completion trained alone."""
     segments = [Segment(row.prompt, False), Segment(row.completion, True)]
     ids, labels = tokenize_row(replace(row, segments=[s for s in segments if s.text]), tokenizer)
@@ -99,7 +99,7 @@ def _last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[
     return list(ids), list(labels)
 
 
-def _pad(samples: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+def pad_samples(samples: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
     longest = max(len(ids) for ids, _ in samples)
     padded = torch.zeros((len(samples), longest), dtype=torch.long)

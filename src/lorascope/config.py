@@ -83,6 +83,20 @@ class Targets(StrEnum):
     modules = "modules"
 
 
+class Cost(StrEnum):
+    """What makes one configuration cheaper than another."""
+
+    serving_bytes = "serving_bytes"
+    """Stored base of the mode and adapter: what a server keeps in memory."""
+    training_peak_bytes = "training_peak_bytes"
+    adapter_bytes = "adapter_bytes"
+    train_seconds = "train_seconds"
+    money = "money"
+    """train_seconds at price_per_hour."""
+    energy = "energy"
+    """train_seconds at power_watts."""
+
+
 class DeviceKind(StrEnum):
     """Which device to use."""
 
@@ -106,6 +120,9 @@ class ModelConfig:
     trust_remote_code: bool = False
     attention: str = "auto"
     """auto, sdpa, eager or flash_attention_2."""
+    known_config: str | None = None
+    """Name of a public config.json that comes with lorascope: `count` and `plan` then need no
+    download."""
     pretrain_steps: int = 0
     """For kind=tiny."""
     pretrain_seed: int = 0
@@ -142,6 +159,9 @@ class DataConfig:
     """For scoring=answer: a regular expression with one group that finds the answer in a text."""
     train_on_prompt: bool = False
     """Train on prompt tokens too, instead of completions only."""
+    cluster: str | None = None
+    """Column whose equal values mark rows that are not independent (one person, one document):
+    intervals then treat them as one draw."""
     seed: int = 0
 
 
@@ -220,6 +240,26 @@ class MergeConfig:
 
 
 @dataclass
+class DecideConfig:
+    """What is good enough to ship, and what counts as cheap."""
+
+    name: str = "???"
+    reference_quant: str = "fp16"
+    """The mode that others are held against; where the study lacks it, its first mode."""
+    reference_rank: int | None = None
+    """None takes the rank that validates best in the reference mode."""
+    margin_accuracy: float = 0.05
+    """Largest loss of accuracy against the reference that is acceptable, as a share."""
+    margin_loss_nats: float = 0.05
+    """The same for data that are scored by loss alone: nats a completion token."""
+    cost: Cost = Cost.serving_bytes
+    price_per_hour: float | None = None
+    """For cost=money, in any currency; shown as it is."""
+    power_watts: float | None = None
+    """For cost=energy: what the machine draws while training."""
+
+
+@dataclass
 class RuntimeConfig:
     """Where and how to run: never part of a trial's identity."""
 
@@ -227,6 +267,8 @@ class RuntimeConfig:
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     trial_timeout_seconds: float | None = None
+    memory_limit_gb: float | None = None
+    """Trials predicted to need more are refused, as a record; None takes what the device has."""
     tracking: bool = True
 
 
@@ -241,6 +283,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
+    decide: DecideConfig = field(default_factory=DecideConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     seed: int = 0
     ship: str = "auto"

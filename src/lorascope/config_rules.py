@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from lorascope.config import Config, DataKind, ModelKind, Precision, Storage, Targets
+from lorascope.config import Config, Cost, DataKind, ModelKind, Precision, Storage, Targets
 from lorascope.errors import ConfigError
 
 MAX_RANK = 512
@@ -240,4 +240,42 @@ RESULT_RULES = [
         "0.98 is the default.",
     ),
 ]
-RULES = [*MODEL_RULES, *DATA_RULES, *ADAPTER_RULES, *TRAIN_RULES, *RESULT_RULES]
+DECIDE_RULES = [
+    Rule(
+        "decide.margin_accuracy",
+        lambda c: 0 < c.decide.margin_accuracy < 1,
+        "must lie between 0 and 1: it is a share, not points",
+        "0.05 lets a cheaper configuration lose up to 5 points.",
+    ),
+    Rule(
+        "decide.margin_loss_nats",
+        lambda c: 0 < c.decide.margin_loss_nats < INFINITE,
+        "must be greater than 0 and finite",
+        "Try 0.05.",
+    ),
+    Rule(
+        "decide.reference_rank",
+        lambda c: c.decide.reference_rank is None or 1 <= c.decide.reference_rank <= MAX_RANK,
+        f"must lie between 1 and {MAX_RANK}",
+        "Leave it empty for the rank that validates best.",
+    ),
+    Rule(
+        "decide.price_per_hour",
+        lambda c: c.decide.cost is not Cost.money or (c.decide.price_per_hour or 0) > 0,
+        "decide.cost=money needs a price",
+        "State what an hour of your machine costs.",
+    ),
+    Rule(
+        "decide.power_watts",
+        lambda c: c.decide.cost is not Cost.energy or (c.decide.power_watts or 0) > 0,
+        "decide.cost=energy needs a power",
+        "State how many watts your machine draws while training.",
+    ),
+    Rule(
+        "runtime.memory_limit_gb",
+        lambda c: c.runtime.memory_limit_gb is None or c.runtime.memory_limit_gb > 0,
+        "must be greater than 0",
+        "Leave it empty for what the device has.",
+    ),
+]
+RULES = [*MODEL_RULES, *DATA_RULES, *ADAPTER_RULES, *TRAIN_RULES, *RESULT_RULES, *DECIDE_RULES]

@@ -206,6 +206,7 @@ def _collect(
             correct=_correct(logs, index),
             loss_nats=float(logs[LOSS_TASK][index]["loss_nats"]),
             tokens=tokens[index],
+            cluster=row.cluster,
         )
         for index, row in enumerate(rows)
     ]

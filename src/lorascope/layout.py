@@ -8,6 +8,7 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 
 RECORD = "record.json"
+DISTRIBUTIONS = "test_distributions.npy"
 SPLITS = ("train", "validation", "test")
 
 

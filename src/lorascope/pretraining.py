@@ -23,11 +23,22 @@ from lorascope.data.biographies import (
     OLD_PEOPLE,
     Row,
     make_biographies,
-    vocabulary,
+)
+from lorascope.tiny_model import (
+    ATTENTION_HEADS,
+    CONTEXT_TOKENS,
+    EOS,
+    HIDDEN_SIZE,
+    INTERMEDIATE_SIZE,
+    LAYERS,
+    PAD,
+    SPACE_MARK,
+    UNKNOWN,
+    tiny_config,
+    token_ids,
 )
 
-PAD, EOS, UNKNOWN, SPACE_MARK = "<pad>", "<eos>", "<unk>", "▁"
-IGNORED_LABEL, CONTEXT_TOKENS = -100, 64
+IGNORED_LABEL = -100
 
 OnStep = Callable[[int, int, float], None]
 """Called with (step from 1, total steps, loss in nats per trained token)."""
@@ -40,10 +51,10 @@ class PretrainSettings:
     old_people: int = OLD_PEOPLE
     new_people: int = NEW_PEOPLE
     asked_people: int = ASKED_PEOPLE
-    layers: int = 3
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    attention_heads: int = 4
+    layers: int = LAYERS
+    hidden_size: int = HIDDEN_SIZE
+    intermediate_size: int = INTERMEDIATE_SIZE
+    attention_heads: int = ATTENTION_HEADS
     steps: int = 400
     first_people: int = 40
     """The first steps see only so many of the old people. Recall appears suddenly, after a plateau
@@ -87,10 +98,7 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     Spaces belong to the word that follows them, so " Paris" is the same token alone and in context:
     encoding prompt and completion jointly or apart gives the same ids. Nothing is added around.
     """
-    # Punctuation stands without a space in the text; every other token carries the mark.
-    marked = [SPACE_MARK + word if word.isalnum() else word for word in vocabulary()]
-    ids = {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *marked])}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(models.WordLevel(token_ids(), unk_token=UNKNOWN))
     words = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always")
     punctuation = pre_tokenizers.Punctuation(behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, punctuation])
@@ -105,27 +113,16 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_tiny_model(
-    settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast
-) -> LlamaForCausalLM:
+def build_tiny_model(settings: PretrainSettings) -> LlamaForCausalLM:
     """A freshly initialised FP32 Llama with tied embeddings; the vocabulary is padded to 64."""
     torch.manual_seed(settings.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=math.ceil(len(tokenizer) / 64) * 64,
-            hidden_size=settings.hidden_size,
-            intermediate_size=settings.intermediate_size,
-            num_hidden_layers=settings.layers,
-            num_attention_heads=settings.attention_heads,
-            num_key_value_heads=settings.attention_heads,
-            max_position_embeddings=CONTEXT_TOKENS,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            dtype="float32",
-        )
+    values = tiny_config(
+        settings.layers,
+        settings.hidden_size,
+        settings.intermediate_size,
+        settings.attention_heads,
     )
+    return LlamaForCausalLM(LlamaConfig(**values))
 
 
 def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> EncodedRows:
@@ -192,7 +189,7 @@ def pretrain_tiny(
     """
     started = time.perf_counter()
     tokenizer = build_tiny_tokenizer()
-    model = build_tiny_model(settings, tokenizer)
+    model = build_tiny_model(settings)
     counts = (settings.old_people, settings.new_people, settings.asked_people)
     encoded = encode_rows(make_biographies(*counts, settings.seed).pretraining, tokenizer)
     loss_nats, recall = _train(model, encoded, settings, on_step), measure_recall(model, encoded)

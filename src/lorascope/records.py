@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+
+from lorascope.config import DecideConfig
 
 RECORD_FORMAT = 1
 
@@ -154,6 +157,36 @@ class PhaseMemory:
     """CUDA: peak of allocated bytes since the phase began."""
     reserved_peak_bytes: int | None
     """CUDA: peak of reserved bytes since the phase began."""
+    tracked_peak_bytes: int | None = None
+    """Peak of the bytes of all live tensors, weights included, as seen operation by operation."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a trial needs, predicted from its configuration alone: no weights, no device."""
+
+    device: str
+    """Kind of device that it is predicted for: cpu or cuda."""
+    micro_batch_size: int
+    tokens: int
+    """Padded tokens a sample."""
+    base_bytes: int
+    """Weights, quantization constants and buffers in memory, in the types that compute."""
+    constant_bytes: int
+    """Quantization constants alone; part of base_bytes."""
+    adapter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    """Saved for the backward pass at the end of the forward pass, logits apart."""
+    logits_bytes: int
+    """Logits, their copies and gradient where they peak together."""
+    dequantization_bytes: int
+    """Largest temporary copy of a quantized weight."""
+    peak_bytes: dict[str, int]
+    """Keys load, train, evaluate, merge."""
+    seconds: float
+    """That the prediction took."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +246,10 @@ class TrainingResult:
     memory: dict[str, PhaseMemory]
     """Keys load, train, evaluate."""
     adapter_sha256: str
+    largest_batch: tuple[int, int] | None = None
+    """(samples, padded tokens a sample) of the largest micro-batch that was trained."""
+    largest_evaluation_batch: tuple[int, int] | None = None
+    """The same of the validation loss."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +271,10 @@ class TrialRecord:
     """'published', 'off', or why the store could not be reached."""
     provenance: Provenance
     format: int = RECORD_FORMAT
+    plan: MemoryPlan | None = None
+    """Predicted for the batches that were trained; before the run for a refused trial."""
+    tracking_run: str | None = None
+    """The tracking store's id of this trial's run."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +289,8 @@ class ItemResult:
     loss_nats: float
     """Summed over the completion's tokens."""
     tokens: int
+    cluster: str | None = None
+    """Hash of what this item shares with others (a person, a document); None where it is alone."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +325,8 @@ class EvaluationRecord:
     seconds: float
     provenance: Provenance
     format: int = RECORD_FORMAT
+    distributions_sha256: str | None = None
+    """Of the file with next-token distributions on the test split."""
 
 
 @dataclass(frozen=True)
@@ -319,3 +364,9 @@ class Study:
     merge: MergeRecord | None
     missing: dict[str, TrialKey] = field(default_factory=dict)
     """Declared trials without a record, by name."""
+    items: dict[str, dict[str, list[ItemResult]]] = field(default_factory=dict)
+    """Evaluation identity -> split -> scored items, in the split's order."""
+    distributions: dict[str, Path] = field(default_factory=dict)
+    """Evaluation identity -> file of next-token distributions on the test split."""
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    """What is good enough to ship, and what counts as cheap."""

@@ -33,6 +33,8 @@ class Conversation:
     """The prompt under the plain template, where the format has a wording of its own."""
     rendered: tuple[Segment, ...] | None = None
     """For format=rendered: the text as it came, with its completions marked."""
+    cluster: str | None = field(default=None, compare=False)
+    """Hash of what this sample shares with others; not part of the item."""
     place: str = field(default="", compare=False)
     cut_question: bool = field(default=False, compare=False)
     """A closing question without a reply was left out."""
@@ -55,6 +57,24 @@ class Conversation:
         conversation that asks the same thing, or goes on from it, has the same opening."""
         first = next(i for i, turn in enumerate(self.turns) if turn.role == "user")
         return _digest([[turn.role, turn.content] for turn in self.turns[: first + 1]])
+
+
+def cluster_of(row: RawRow, column: str | None) -> str | None:
+    """Hash of the row's value in the column that data.cluster names; None where it names none.
+
+    Raises:
+        DataError: the row has no such column, or no value in it.
+    """
+    if column is None:
+        return None
+    value = row.values.get(column)
+    if value is None:
+        have = ", ".join(map(str, row.values)) or "none"
+        raise DataError(
+            f"{row.place}: no value in column {column!r}, which data.cluster names (columns: "
+            f"{have}). Fill it in, correct the name, or leave data.cluster empty."
+        )
+    return _digest(str(value))[:16]
 
 
 def _digest(value: object) -> str:

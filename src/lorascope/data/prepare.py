@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from lorascope.data.card import (
     summarise_split,
     warnings_of,
 )
-from lorascope.data.conversations import Conversation
+from lorascope.data.conversations import Conversation, cluster_of
 from lorascope.data.formats import to_conversation
 from lorascope.data.rows import PreparedRow, write_rows
 from lorascope.data.scoring import answer_of, check_settings
@@ -55,7 +55,10 @@ def check_source(config: DataConfig, root: Path) -> Source:
     check_settings(config)
     sources: dict[str, list[Conversation]] = {}
     for split, rows in read_source(config, root).items():
-        sources[split] = [to_conversation(row, config.format) for row in rows]
+        sources[split] = [
+            replace(to_conversation(row, config.format), cluster=cluster_of(row, config.cluster))
+            for row in rows
+        ]
     conversations = [conversation for rows in sources.values() for conversation in rows]
     for conversation in conversations:
         answer_of(conversation, config)
@@ -80,6 +83,7 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
         completion=segments[-1].text,
         choices=choices,
         answer=answer,
+        cluster=conversation.cluster,
     )
 
 

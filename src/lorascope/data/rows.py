@@ -34,6 +34,8 @@ class PreparedRow:
     """For scoring=choices: rendered completions without end-of-text."""
     answer: str | None = None
     """For scoring=answer: what a generation must match; for scoring=choices: the right choice."""
+    cluster: str | None = None
+    """Hash of what this row shares with others; None where it stands alone."""
 
     @property
     def text(self) -> str:

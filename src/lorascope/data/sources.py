@@ -201,7 +201,6 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
 
 
 def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
-
     made = make_biographies(OLD_PEOPLE, NEW_PEOPLE, ASKED_PEOPLE, config.seed)
     return {split: _raw_biographies(split, getattr(made, split)) for split in SPLITS}
 
@@ -209,7 +208,12 @@ def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
 def _raw_biographies(split: str, rows: tuple[Row, ...]) -> list[RawRow]:
     return [
         RawRow(
-            {"prompt": row.prompt, "completion": row.completion, "answer": row.answer},
+            {
+                "prompt": row.prompt,
+                "completion": row.completion,
+                "answer": row.answer,
+                "person": row.person,
+            },
             f"biographies, {split} row {number}",
         )
         for number, row in enumerate(rows, start=1)

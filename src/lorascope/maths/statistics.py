@@ -14,7 +14,7 @@ def standard_error(share: float, items: int) -> float:
     return math.sqrt(share * (1 - share) / items)
 
 
-def wilson_interval(share: float, items: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(share: float, items: float, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval (1927) for a share over `items`; 95 % by default.
 
     Unlike share +- z x standard error it stays inside [0, 1] and has a width at 0 and at 1.
@@ -36,16 +36,7 @@ def detectable_difference(share: float, items: int) -> float:
     return Z_95 * math.sqrt(2) * standard_error(share, items)
 
 
-def detectable_paired_difference(discordant_share: float, items: int) -> float:
-    """The same for two runs on the same items, `discordant_share` of which only one gets right.
-
-    Normal approximation to McNemar's test: z sqrt(discordant / n).
-    """
-    _check(discordant_share, items)
-    return Z_95 * math.sqrt(discordant_share / items)
-
-
-def _check(share: float, items: int) -> None:
+def _check(share: float, items: float) -> None:
     if items < 1:
         raise ValueError(f"items={items}: a share needs 1 item or more")
     if not 0 <= share <= 1:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorascope.adaptable_layers import adaptable_layers
 from lorascope.config import LoraConfig, Targets
 from lorascope.errors import ConfigError
+from lorascope.known_configs import known_config
+from lorascope.maths.architectures import model_shape
 from lorascope.maths.parameters import (
     adamw_bytes,
     adapter_bytes,
     lora_parameters,
     square_matrix_rule,
 )
-from lorascope.maths.shapes import REFERENCE_SHAPES, DecoderShape
 from lorascope.records import LinearShape, Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.table import Column, Table
@@ -21,6 +23,14 @@ from lorascope.targets import select
 
 RANKS = tuple(2**power for power in range(10))
 """1 to 512."""
+
+REFERENCE_MODELS = {
+    "gemma-2b": "gemma-2b",
+    "Llama-2-7B": "llama-2-7b",
+    "Llama-2-13B": "llama-2-13b",
+    "Llama-2-70B": "llama-2-70b",
+}
+"""What tables show beside the model at hand, by size: name -> known configuration."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +70,13 @@ def parameter_rows(study: Study) -> list[ParameterRow]:
         if trial.result is not None
     }
     own = _Model(study.base.model, study.base.parameters, study.base.linear_shapes)
+    references = [_reference(name) for name in REFERENCE_MODELS]
     rows: list[ParameterRow] = []
     for variant, lora in _adapter_kinds(study).items():
         tried = {trial.key.rank for trial in study.trials if _variant(trial) == variant}
         for rank in sorted({*RANKS, *tried}):
             rows += _rows(own, lora, variant, rank, measured.get((*variant, rank)))
-        for shape in REFERENCE_SHAPES:
-            reference = _reference(shape)
+        for reference in references:
             for rank in RANKS:
                 rows += _rows(reference, lora, variant, rank, None)
     return rows
@@ -111,12 +121,9 @@ def _lora_config(trial: TrialRecord) -> LoraConfig:
     return LoraConfig(targets=Targets(lora["targets"]), modules=list(lora["modules"]))
 
 
-def _reference(shape: DecoderShape) -> _Model:
-    shapes = [
-        LinearShape(m.name, m.name.rpartition(".")[2], m.in_features, m.out_features)
-        for m in shape.linear_matrices()
-    ]
-    return _Model(shape.name, shape.total_parameters, shapes)
+def _reference(name: str) -> _Model:
+    shape = model_shape(known_config(REFERENCE_MODELS[name]))
+    return _Model(name, shape.total_parameters, adaptable_layers(shape))
 
 
 def _rows(

@@ -18,7 +18,7 @@ from lorascope.store import read_record
 from lorascope.targets import select
 
 BASE_NAME = "base"
-SCORING_CODE = ("evaluation", "quantization", "lora")
+SCORING_CODE = ("evaluation", "token_distributions", "quantization", "lora")
 """What decides a score: how items are scored, and how base and adapter are loaded."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorascope.config import Config, Scoring
 from lorascope.errors import RecordError
-from lorascope.layout import RECORD, Layout
+from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import (
@@ -102,6 +102,7 @@ def _score(
         split: _score_split(config, layout, model, subject.name, split, folder)
         for split in SCORED_SPLITS
     }
+    distributions_sha256 = _keep_distributions(config, layout, model, folder)
     further = _run_further_tasks(config, model)
     if subject.adapter:
         LoadedBase.model = model.unload()
@@ -116,6 +117,7 @@ def _score(
         splits=splits,
         lm_eval_metrics=further,
         items_sha256={split: sha256_of_file(folder / f"{split}.jsonl") for split in SCORED_SPLITS},
+        distributions_sha256=distributions_sha256,
         seconds=time.perf_counter() - started,
         provenance=capture(layout, LoadedBase.device_name, LoadedBase.threads),
     )
@@ -162,6 +164,19 @@ def _score_split(
     )
     write_items(folder / f"{split}.jsonl", items)
     return summarize(items)
+
+
+def _keep_distributions(config: Config, layout: Layout, model: Any, folder: Path) -> str:
+    """Write what the model expects of the test completions' tokens; the file's digest."""
+    import numpy as np
+
+    from lorascope.data.rows import read_rows
+    from lorascope.token_distributions import token_distributions
+
+    rows = read_rows(layout.data(config.model.name, config.data.name) / "test.jsonl")
+    expected = token_distributions(model, LoadedBase.tokenizer, rows, config.evaluate.batch_size)
+    np.save(folder / DISTRIBUTIONS, expected, allow_pickle=False)
+    return sha256_of_file(folder / DISTRIBUTIONS)
 
 
 def _run_further_tasks(config: Config, model: Any) -> dict[str, float]:

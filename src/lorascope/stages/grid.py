@@ -32,6 +32,7 @@ PARAMETER_KEYS = {
     "seed": "seed",
     "evaluate": "evaluate",
     "merge": "merge",
+    "decide": "decide",
     "ship": "ship",
 }
 """Keys of params.yaml -> keys of the configuration."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Config, MergeConfig
 from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
-from lorascope.reporting.accuracy_table import accuracy_rows, by_validation_score
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
@@ -41,20 +41,22 @@ def run(configs: list[Config], layout: Layout) -> MergeRecord:
 def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     """The trial to ship, how it was chosen, and its validation score.
 
-    `auto` takes the best score on validation items: accuracy where items can be right or wrong,
-    else completion loss; ties go to fewer trainable parameters, then to the smaller stored base.
+    `auto` takes what the declared rule recommends (conf/decide): the cheapest configuration that is
+    no worse than the reference by more than the margin, on validation items.
     """
     finished = {t.trial: t for t in study.trials if t.status is Status.completed}
     if ship != "auto":
-        return _named(ship, finished, study), "named in ship", _score_of(ship, study)
-    ranked = by_validation_score(r for r in accuracy_rows(study) if r.trial in finished)
-    if not ranked:
-        raise RecordError("ship='auto': no trial was trained and scored. Run the sweep first.")
-    best = ranked[0]
-    has_accuracy = best.validation_accuracy is not None
-    measure = "highest validation accuracy" if has_accuracy else "lowest validation loss"
-    score = best.validation_accuracy if has_accuracy else best.validation_loss_nats
-    return finished[best.trial], f"auto: {measure}, ties to the smaller", score
+        trial = _named(ship, finished, study)
+        return trial, "named in ship", _validation_score(trial, study)
+    decision = compare(study).decision
+    if decision.trial is None:
+        raise RecordError(
+            "ship='auto': no configuration has all of its declared seeds trained and scored. Run "
+            "the sweep first, or name a trial in ship."
+        )
+    trial = finished[decision.trial]
+    rule = f"auto: cheapest in {decision.rule.cost.value} that is no worse than the reference"
+    return trial, rule, _validation_score(trial, study)
 
 
 def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRecord:
@@ -69,10 +71,12 @@ def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRe
     )
 
 
-def _score_of(ship: str, study: Study) -> float | None:
+def _validation_score(trial: TrialRecord, study: Study) -> float | None:
+    """Accuracy where items can be right or wrong, else the loss."""
     for evaluation in study.evaluations:
-        if evaluation.trial_identity and evaluation.name.startswith(ship):
-            return evaluation.splits["validation"].accuracy
+        if evaluation.trial_identity == trial.identity:
+            score = evaluation.splits["validation"]
+            return score.completion_loss_nats if score.accuracy is None else score.accuracy
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.layout import Layout
 from lorascope.reporting.write import write_reports
@@ -10,5 +11,6 @@ from lorascope.stages.study import collect
 
 def run(configs: list[Config], layout: Layout) -> None:
     """Write reports/ for the declared grid."""
-    for path in write_reports(collect(configs, layout), layout.reports):
+    study = collect(configs, layout)
+    for path in write_reports(study, compare(study), layout.reports):
         print(f"wrote {path.relative_to(layout.root)}")

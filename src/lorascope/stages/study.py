@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lorascope.config import Config
-from lorascope.layout import RECORD, Layout
+from lorascope.errors import RecordError
+from lorascope.item_results import read_items
+from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
 from lorascope.records import (
     BaseRecord,
     DataCard,
     EvaluationRecord,
     FootprintRecord,
+    ItemResult,
     MergeRecord,
     Study,
     TrialKey,
     TrialRecord,
 )
 from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.store import read_record
+from lorascope.store import read_record, sha256_of_file
 
 
 def collect(configs: list[Config], layout: Layout) -> Study:
@@ -50,7 +55,35 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         evaluations=evaluations,
         merge=_merge_record(first, layout, {trial.trial for trial in trials}),
         missing=missing,
+        items={record.identity: read_items_of(record, layout) for record in evaluations},
+        distributions={
+            record.identity: path
+            for record in evaluations
+            if (path := _folder(record, layout) / DISTRIBUTIONS).is_file()
+        },
+        decide=first.decide,
     )
+
+
+def _folder(record: EvaluationRecord, layout: Layout) -> Path:
+    return layout.evaluations(record.quant) / record.name
+
+
+def read_items_of(record: EvaluationRecord, layout: Layout) -> dict[str, list[ItemResult]]:
+    """The scored items of each split.
+
+    Raises:
+        RecordError: a file is missing, damaged, or not what the record says.
+    """
+    folder = _folder(record, layout)
+    items = {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
+    for split, digest in record.items_sha256.items():
+        if sha256_of_file(folder / f"{split}.jsonl") != digest:
+            raise RecordError(
+                f"{folder / split}.jsonl: not the items that its record was made from. Delete "
+                f"{folder} and run `lorascope evaluate` again."
+            )
+    return items
 
 
 def _one_a_mode(configs: list[Config]) -> list[Config]:

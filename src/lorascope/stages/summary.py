@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.layout import Layout
 from lorascope.reporting.summary import terminal_summary
@@ -10,4 +11,6 @@ from lorascope.stages.study import collect
 
 def run(configs: list[Config], layout: Layout) -> None:
     """Print the summary of the declared grid."""
-    print(terminal_summary(collect(configs, layout), layout.reports.relative_to(layout.root)))
+    study = collect(configs, layout)
+    reports = layout.reports.relative_to(layout.root)
+    print(terminal_summary(study, compare(study), reports))

@@ -49,6 +49,18 @@ class Publication:
     evaluations_present: int
     evaluations_without_trial: int
     """Scores of a bare base, or of a trial that the store does not have: they have no run."""
+    runs: dict[str, str]
+    """Trial identity -> id of its run."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of an attempt to publish."""
+
+    state: str
+    """'published', or in one line why not."""
+    runs: dict[str, str]
+    """Trial identity -> id of its run; empty where nothing was published."""
 
 
 def publish(
@@ -82,21 +94,22 @@ def publish(
         evaluations_added=scored.count(True),
         evaluations_present=scored.count(False),
         evaluations_without_trial=scored.count(None) + sum(not e.trial_identity for e in newest),
+        runs=writer.runs,
     )
 
 
 def try_publish(
     trials: Sequence[TrialRecord], evaluations: Sequence[EvaluationRecord], layout: Layout
-) -> str:
-    """'published', or in one line why not, which is printed as a warning: the run goes on.
+) -> Attempt:
+    """Publish; a store that cannot be reached is printed as a warning: the run goes on.
 
     A store that could not be reached is not tried again by this process: each try can take 20 s.
     """
     uri = store_uri(layout)
     if uri in _unreachable:
-        return _unreachable[uri]
+        return Attempt(_unreachable[uri], {})
     try:
-        publish(trials, evaluations, layout)
+        done = publish(trials, evaluations, layout)
     except TrackingError as error:
         _unreachable[uri] = str(error)
         print(
@@ -104,8 +117,8 @@ def try_publish(
             "`lorascope publish` fills it in later.",
             file=sys.stderr,
         )
-        return str(error)
-    return "published"
+        return Attempt(str(error), {})
+    return Attempt("published", done.runs)
 
 
 _unreachable: dict[str, str] = {}
@@ -122,6 +135,7 @@ class _Writer:
         self.experiments: dict[str, str] = {}
         self.sweeps: dict[str, str] = {}
         self.sweeps_added = 0
+        self.runs: dict[str, str] = {}
 
     def add_trial(self, trial: TrialRecord) -> bool:
         """Whether the trial's run had to be added."""
@@ -131,7 +145,8 @@ class _Writer:
             self.sweeps[sweep], added = ensure_run(self.client, experiment, sweep_run(trial))
             self.sweeps_added += added
         run = trial_run(trial, parent=self.sweeps[sweep])
-        return ensure_run(self.client, experiment, run)[1]
+        self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
+        return is_new
 
     def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
         """Whether scores had to be added; None where there is no run to add them to."""

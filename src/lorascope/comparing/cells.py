@@ -1,0 +1,130 @@
+"""Groups a study's trials into cells: one configuration, its seeds, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorascope.comparing.costs import cell_cost
+from lorascope.comparing.estimates import cell_estimate
+from lorascope.comparing.joining import JoinedItems, join
+from lorascope.comparing.results import Cell, CellScore, Measure, SeedTrial
+from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
+
+MISSING = "missing"
+NOT_SCORED = "not scored"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One seed of a cell that has scores; the bare base has no trial."""
+
+    seed: int | None
+    trial: TrialRecord | None
+    evaluation: EvaluationRecord
+
+
+@dataclass(frozen=True)
+class CellData:
+    """All records of one cell."""
+
+    cell: Cell
+    scored: tuple[Scored, ...]
+    """By seed."""
+    declared: tuple[SeedTrial, ...]
+    """By seed; empty for a bare base."""
+
+    @property
+    def complete(self) -> bool:
+        return len(self.scored) == max(1, len(self.declared))
+
+
+def cell_of(key: TrialKey) -> Cell:
+    """The cell that a trial belongs to."""
+    return Cell(key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora)
+
+
+def base_cell(quant: str) -> Cell:
+    """The bare base of a mode."""
+    return Cell(quant, "", 0, 0.0, False, False)
+
+
+def study_measure(study: Study) -> Measure:
+    """Accuracy where every scored test item was right or wrong, else the loss."""
+    tests = [e.splits["test"] for e in study.evaluations if "test" in e.splits]
+    judged = bool(tests) and all(score.accuracy is not None for score in tests)
+    return Measure.accuracy if judged else Measure.loss_nats
+
+
+def gather(study: Study, measure: Measure) -> dict[Cell, CellData]:
+    """Every cell that a record or a declaration names: bases first, then by mode and rank."""
+    evaluations = {e.trial_identity: e for e in study.evaluations if e.trial_identity}
+    trials: dict[Cell, list[tuple[SeedTrial, Scored | None]]] = {}
+    for trial in study.trials:
+        evaluation = evaluations.get(trial.identity)
+        scored = Scored(trial.key.seed, trial, evaluation) if evaluation else None
+        declared = _seed_trial(trial, evaluation, measure)
+        trials.setdefault(cell_of(trial.key), []).append((declared, scored))
+    for name, key in study.missing.items():
+        lost = SeedTrial(name, key.seed, MISSING, "no record", None, None)
+        trials.setdefault(cell_of(key), []).append((lost, None))
+    cells = [_base(study, footprint.quant) for footprint in study.footprints]
+    for cell, members in trials.items():
+        members.sort(key=lambda member: member[0].seed)
+        scored_seeds = tuple(scored for _, scored in members if scored)
+        cells.append(CellData(cell, scored_seeds, tuple(declared for declared, _ in members)))
+    order = [footprint.quant for footprint in study.footprints]
+    cells.sort(key=lambda data: (_place(order, data.cell.quant), data.cell))
+    return {data.cell: data for data in cells}
+
+
+def _place(order: Sequence[str], quant: str) -> int:
+    return order.index(quant) if quant in order else len(order)
+
+
+def _base(study: Study, quant: str) -> CellData:
+    found = [e for e in study.evaluations if e.quant == quant and e.trial_identity is None]
+    return CellData(base_cell(quant), tuple(Scored(None, None, e) for e in found[:1]), ())
+
+
+def _seed_trial(
+    trial: TrialRecord, evaluation: EvaluationRecord | None, measure: Measure
+) -> SeedTrial:
+    status, reason = trial.status.value, trial.reason
+    if trial.status is Status.completed and evaluation is None:
+        status, reason = NOT_SCORED, "no evaluation record"
+    scores = {
+        split: score.accuracy if measure is Measure.accuracy else score.completion_loss_nats
+        for split, score in (evaluation.splits.items() if evaluation else ())
+    }
+    return SeedTrial(
+        trial.trial, trial.key.seed, status, reason, scores.get("validation"), scores.get("test")
+    )
+
+
+def joined(data: CellData, study: Study, split: str) -> JoinedItems | None:
+    """The items of all scored seeds of one cell; None where there are none."""
+    return join_scored(data.scored, study, split)
+
+
+def join_scored(scored: Sequence[Scored], study: Study, split: str) -> JoinedItems | None:
+    """The items of several evaluations; None where one has none, or nothing is common."""
+    tables = [study.items.get(one.evaluation.identity, {}).get(split) for one in scored]
+    known = [table for table in tables if table]
+    return join(known) if known and len(known) == len(tables) else None
+
+
+def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
+    """Estimates with intervals over items and seeds, and the cost."""
+    test, validation = joined(data, study, "test"), joined(data, study, "validation")
+    stored = next((f for f in study.footprints if f.quant == data.cell.quant), None)
+    accurate = test is not None and test.correct is not None
+    return CellScore(
+        cell=data.cell,
+        trials=data.declared,
+        accuracy=cell_estimate(test, Measure.accuracy) if test and accurate else None,
+        loss=cell_estimate(test, Measure.loss_nats) if test else None,
+        validation=cell_estimate(validation, measure) if validation else None,
+        cost=cell_cost([s.trial for s in data.scored if s.trial], stored, study.decide),
+        complete=data.complete,
+    )

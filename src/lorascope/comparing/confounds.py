@@ -1,0 +1,90 @@
+"""What differs between two configurations beside what their comparison is about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from lorascope.comparing.results import Pairing
+from lorascope.records import EvaluationRecord, TrialRecord
+
+
+def effective_scale(trial: TrialRecord) -> float:
+    """What B A is multiplied by: alpha / rank, under rsLoRA alpha / sqrt(rank)
+    (Kalajdzievski 2023, arXiv 2312.03732)."""
+    key = trial.key
+    return key.alpha / (math.sqrt(key.rank) if key.rslora else key.rank)
+
+
+def confounds_of(
+    pairing: Pairing,
+    subjects: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
+    references: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
+) -> tuple[str, ...]:
+    """Differences that could explain a gap as well, each with both values."""
+    named = [*_of_scoring([e for _, e in subjects], [e for _, e in references])]
+    left = [trial for trial, _ in subjects if trial]
+    right = [trial for trial, _ in references if trial]
+    if left and right and pairing is not Pairing.base:
+        named += _of_training(left[0], right[0])
+        named += _of_machines("trained", left, right)
+    return tuple(named)
+
+
+def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
+    scales = effective_scale(subject), effective_scale(reference)
+    if not math.isclose(*scales):
+        yield f"effective scale {scales[0]:.4g} against {scales[1]:.4g}"
+    rates = [_setting(trial, "train", "learning_rate") for trial in (subject, reference)]
+    if all(isinstance(rate, int | float) for rate in rates):
+        products = [
+            trial.key.alpha * float(rate)  # type: ignore[arg-type]
+            for trial, rate in zip((subject, reference), rates, strict=True)
+        ]
+        if not math.isclose(*products):
+            yield f"alpha x learning rate {products[0]:.4g} against {products[1]:.4g}"
+    for name in ("batch_size", "micro_batch_size", "steps", "epochs"):
+        values = [_setting(trial, "train", name) for trial in (subject, reference)]
+        if values[0] != values[1]:
+            yield f"train.{name} {values[0]} against {values[1]}"
+    if subject.settings.get("data") != reference.settings.get("data"):
+        yield "other data"
+    if subject.settings.get("code") != reference.settings.get("code"):
+        yield "other training code"
+
+
+def _setting(trial: TrialRecord, group: str, name: str) -> object:
+    settings = trial.settings.get(group)
+    return settings.get(name) if isinstance(settings, Mapping) else None
+
+
+Made = TrialRecord | EvaluationRecord
+
+
+def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iterator[str]:
+    """Other library versions, devices or thread counts."""
+    versions = [
+        {name: v for r in side for name, v in r.provenance.versions.items()}
+        for side in (left, right)
+    ]
+    changed = [
+        f"{name} {versions[0].get(name)} / {versions[1].get(name)}"
+        for name in sorted(versions[0].keys() | versions[1].keys())
+        if versions[0].get(name) != versions[1].get(name)
+    ]
+    if changed:
+        yield f"{verb} with other versions ({', '.join(changed)})"
+    for what in ("device", "threads"):
+        both = [{getattr(r.provenance, what) for r in side} for side in (left, right)]
+        if both[0] != both[1]:
+            shown = [", ".join(map(str, sorted(side))) for side in both]
+            yield f"{verb} on other {what} ({shown[0]} / {shown[1]})"
+
+
+def _of_scoring(
+    left: Sequence[EvaluationRecord], right: Sequence[EvaluationRecord]
+) -> Iterator[str]:
+    sizes = [{record.batch_size for record in side} for side in (left, right)]
+    if sizes[0] != sizes[1]:
+        yield f"scored with batch size {sorted(sizes[0])} / {sorted(sizes[1])}"
+    yield from _of_machines("scored", left, right)

@@ -1,0 +1,232 @@
+"""The declared rule's answer: the cheapest configuration that is no worse than the reference.
+
+Everything here is judged on validation items; test items only report what was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from lorascope.comparing.cells import CellData
+from lorascope.comparing.costs import value_of
+from lorascope.comparing.estimates import Tested
+from lorascope.comparing.pairs import SIGNIFICANT, Pair, tested_pair
+from lorascope.comparing.prospects import items_to_settle, project_seeds, seeds_to_settle
+from lorascope.comparing.results import (
+    Candidate,
+    Cell,
+    CellScore,
+    Decision,
+    Measure,
+    Pairing,
+    Projection,
+    Verdict,
+)
+from lorascope.config import DecideConfig
+from lorascope.maths.families import holm
+from lorascope.records import Study
+
+MORE_SEEDS = 3
+"""What the report says further seeds would buy."""
+
+
+def margin_of(rule: DecideConfig, measure: Measure) -> float:
+    """The rule's margin in the unit of `measure`."""
+    return rule.margin_accuracy if measure is Measure.accuracy else rule.margin_loss_nats
+
+
+def goodness(score: CellScore, measure: Measure) -> float:
+    """Validation score for sorting, more is better; the unscored come last."""
+    if score.validation is None:
+        return -math.inf
+    value = score.validation.value
+    return value if measure is Measure.accuracy else -value
+
+
+def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cell]:
+    """The adapter of each mode that validates best; ties go to the smaller one."""
+    best: dict[str, CellScore] = {}
+    for score in sorted(scores, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell)):
+        if not score.cell.is_base and score.validation is not None:
+            best.setdefault(score.cell.quant, score)
+    return {quant: score.cell for quant, score in best.items()}
+
+
+def reference_of(
+    scores: Sequence[CellScore], rule: DecideConfig, measure: Measure
+) -> tuple[Cell | None, bool]:
+    """The reference cell, and whether it is the one that the rule declares.
+
+    Where the study lacks the declared mode or rank, the first mode that has complete cells stands
+    in, at the rank that validates best.
+    """
+    usable = [s for s in scores if not s.cell.is_base and s.complete and s.validation is not None]
+    declared = [s for s in usable if s.cell.quant == rule.reference_quant]
+    if rule.reference_rank is not None:
+        declared = [s for s in declared if s.cell.rank == rule.reference_rank]
+    chosen = declared or [s for s in usable if s.cell.quant == usable[0].cell.quant]
+    if not chosen:
+        return None, False
+    best = min(chosen, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell))
+    return best.cell, bool(declared)
+
+
+def decide(
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Sequence[CellScore],
+    measure: Measure,
+) -> Decision:
+    """Apply `study.decide`; `Decision.test` and, for the reference, its projection come later."""
+    rule, margin = study.decide, margin_of(study.decide, measure)
+    reference, is_declared = reference_of(scores, rule, measure)
+    by_cell = {score.cell: score for score in scores}
+    judged = _judge(study, cells, by_cell, reference, measure, margin)
+    candidates = sorted(judged, key=lambda pair: _order(pair[0], by_cell, measure))
+    ordered = [candidate for candidate, _ in candidates]
+    recommended = next((c for c in ordered if _ships(c, reference)), None)
+    open_ones = tuple(
+        c for c in ordered if recommended and _is_cheaper(c, recommended) and _is_open(c)
+    )
+    return Decision(
+        rule=rule,
+        measure=measure,
+        margin=margin,
+        reference=reference,
+        reference_is_declared=is_declared,
+        candidates=tuple(ordered),
+        recommended=recommended.cell if recommended else None,
+        trial=_best_trial(by_cell, recommended, measure),
+        open=open_ones,
+        test=None,
+        projection=_projection({c.cell: t for c, t in judged}, recommended, open_ones),
+    )
+
+
+def _ships(candidate: Candidate, reference: Cell | None) -> bool:
+    if candidate.ineligible:
+        return False
+    if candidate.cell == reference:
+        return True
+    return candidate.verdict in (Verdict.better, Verdict.no_worse)
+
+
+def _is_open(candidate: Candidate) -> bool:
+    return candidate.ineligible is None and candidate.verdict is Verdict.undecided
+
+
+def _is_cheaper(candidate: Candidate, than: Candidate) -> bool:
+    if candidate.cost is None or than.cost is None:
+        return False
+    return candidate.cost < than.cost
+
+
+def _order(
+    candidate: Candidate, scores: Mapping[Cell, CellScore], measure: Measure
+) -> tuple[float, float, Cell]:
+    cost = math.inf if candidate.cost is None else candidate.cost
+    return cost, -goodness(scores[candidate.cell], measure), candidate.cell
+
+
+def _judge(
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Mapping[Cell, CellScore],
+    reference: Cell | None,
+    measure: Measure,
+    margin: float,
+) -> list[tuple[Candidate, Tested | None]]:
+    """Every adapter cell with its test against the reference on validation items.
+
+    The margin test is corrected for the number of cheaper candidates: among many, one would pass
+    by luck.
+    """
+    found: list[tuple[Candidate, Tested | None]] = []
+    limit = value_of(scores[reference].cost, study.decide.cost) if reference else None
+    for data in cells.values():
+        if data.cell.is_base:
+            continue
+        candidate = Candidate(
+            cell=data.cell,
+            cost=value_of(scores[data.cell].cost, study.decide.cost),
+            difference=None, p_margin_holm=None, verdict=None,
+            ineligible=_why_not(data), items_needed=None, seeds_needed=None,
+        )  # fmt: skip
+        cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
+        tested = None
+        if reference and cheaper and not candidate.ineligible:
+            pair = Pair(Pairing.mode, data, cells[reference])
+            tested = tested_pair(pair, study, "validation", measure, margin)
+        found.append((candidate, tested))
+    corrected = holm([tested.p_margin if tested else None for _, tested in found])
+    return [
+        (_with_verdict(candidate, tested, p, measure, margin), tested)
+        for (candidate, tested), p in zip(found, corrected, strict=True)
+    ]
+
+
+def _with_verdict(
+    candidate: Candidate,
+    tested: Tested | None,
+    p_margin_holm: float | None,
+    measure: Measure,
+    margin: float,
+) -> Candidate:
+    if tested is None or p_margin_holm is None:
+        return candidate
+    difference = tested.difference
+    if measure is Measure.accuracy:
+        better, worse = difference.low > 0, difference.high < -margin
+    else:
+        better, worse = difference.high < 0, difference.low > margin
+    passed = p_margin_holm < SIGNIFICANT
+    verdict = Verdict.undecided
+    if passed:
+        verdict = Verdict.better if better else Verdict.no_worse
+    elif worse:
+        verdict = Verdict.worse
+    is_open = verdict is Verdict.undecided
+    return replace(
+        candidate,
+        difference=difference,
+        p_margin_holm=p_margin_holm,
+        verdict=verdict,
+        items_needed=items_to_settle(tested, measure, margin) if is_open else None,
+        seeds_needed=seeds_to_settle(tested, measure, margin) if is_open else None,
+    )
+
+
+def _why_not(data: CellData) -> str | None:
+    """Why a cell cannot ship: some declared seed has no score."""
+    lacking = [seed for seed in data.declared if seed.test is None]
+    if not lacking:
+        return None
+    named = ", ".join(f"seed {seed.seed} {seed.status}" for seed in lacking)
+    return f"{named} ({lacking[0].reason})" if lacking[0].reason else named
+
+
+def _best_trial(
+    scores: Mapping[Cell, CellScore], recommended: Candidate | None, measure: Measure
+) -> str | None:
+    """Of the recommended cell, the seed that validates best; ties go to the lowest seed."""
+    if recommended is None:
+        return None
+    sign = 1 if measure is Measure.accuracy else -1
+    known = [t for t in scores[recommended.cell].trials if t.validation is not None]
+    best = max(known, key=lambda t: (sign * (t.validation or 0.0), -t.seed), default=None)
+    return best.trial if best else None
+
+
+def _projection(
+    tested: Mapping[Cell, Tested | None],
+    recommended: Candidate | None,
+    open_ones: Sequence[Candidate],
+) -> Projection | None:
+    """For the recommended cell against the reference; where that is one, the cheapest open one."""
+    for candidate in [recommended, *open_ones]:
+        result = tested.get(candidate.cell) if candidate else None
+        if result is not None:
+            return project_seeds(result, MORE_SEEDS)
+    return None

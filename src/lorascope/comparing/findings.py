@@ -1,0 +1,99 @@
+"""All that is said about a study's scores, from its records alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lorascope.comparing.cells import gather, score_cell, study_measure
+from lorascope.comparing.decision import best_by_mode, decide, margin_of
+from lorascope.comparing.frontiers import frontiers
+from lorascope.comparing.pairs import Pair, compare_all, pairs
+from lorascope.comparing.results import (
+    CellScore,
+    Comparison,
+    Decision,
+    Findings,
+    Measure,
+    Pairing,
+    Power,
+)
+from lorascope.comparing.threats import threats
+from lorascope.maths.power import detectable_paired_difference, powered_reach
+from lorascope.records import Study
+
+ASSUMED_DISCORDANT_SHARES = (0.05, 0.10, 0.20, 0.30)
+
+
+def compare(study: Study) -> Findings:
+    """Cells, comparisons, the decision and what speaks against them.
+
+    The same study gives the same findings: resampling has a fixed seed.
+    """
+    measure = study_measure(study)
+    cells = gather(study, measure)
+    scores = tuple(score_cell(data, study, measure) for data in cells.values())
+    decision = decide(study, cells, scores, measure)
+    reference_quant = decision.reference.quant if decision.reference else ""
+    found = list(pairs(cells, reference_quant, best_by_mode(scores, measure)))
+    direct = _direct(found, decision)
+    if direct is None and decision.recommended and decision.recommended != decision.reference:
+        assert decision.reference is not None
+        extra = Pair(Pairing.decision, cells[decision.recommended], cells[decision.reference])
+        found.append(extra)
+        direct = extra
+    comparisons = compare_all(found, study, measure, margin_of(study.decide, measure))
+    decision = replace(decision, test=_of_pair(comparisons, direct))
+    return Findings(
+        measure=measure,
+        cells=scores,
+        comparisons=comparisons,
+        decision=decision,
+        frontiers=frontiers(study, cells, scores, measure),
+        power=_power(scores, comparisons, measure),
+        threats=threats(study, scores, comparisons, decision),
+    )
+
+
+def _direct(found: Sequence[Pair], decision: Decision) -> Pair | None:
+    """The pair that holds the recommended cell against the reference, where there is one."""
+    wanted = decision.recommended, decision.reference
+    same = [pair for pair in found if (pair.subject.cell, pair.reference.cell) == wanted]
+    return same[0] if same else None
+
+
+def _of_pair(comparisons: Sequence[Comparison], pair: Pair | None) -> Comparison | None:
+    if pair is None:
+        return None
+    wanted = pair.pairing, pair.subject.cell, pair.reference.cell
+    same = [c for c in comparisons if (c.pairing, c.subject, c.reference) == wanted]
+    return same[0] if same else None
+
+
+def _power(
+    scores: Sequence[CellScore], comparisons: Sequence[Comparison], measure: Measure
+) -> Power | None:
+    estimates = [e for s in scores for e in (s.accuracy or s.loss,) if e]
+    if not estimates:
+        return None
+    items = estimates[0].items
+    between = [c.detectable for c in comparisons if c.pairing is Pairing.mode]
+    after = statistics.median(between) if between else None
+    before = {}
+    if measure is Measure.accuracy:
+        before = {
+            f"{100 * share:g} %": detectable_paired_difference(share, items)
+            for share in ASSUMED_DISCORDANT_SHARES
+        }
+    return Power(
+        items=items,
+        clusters=estimates[0].clusters,
+        measure=measure,
+        before=before,
+        after=after,
+        comparisons=len(comparisons),
+        after_corrected=(
+            None if after is None else after * powered_reach(len(comparisons)) / powered_reach()
+        ),
+    )

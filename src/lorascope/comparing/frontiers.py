@@ -1,0 +1,71 @@
+"""Which configurations no other beats in both cost and score, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lorascope.comparing.cells import CellData, Scored, join_scored
+from lorascope.comparing.costs import value_of
+from lorascope.comparing.results import Cell, CellScore, FrontierPoint, Measure
+from lorascope.config import Cost
+from lorascope.maths.frontier import frontier_probabilities, pareto_frontier
+from lorascope.records import Study
+
+COSTS = (Cost.serving_bytes, Cost.training_peak_bytes, Cost.train_seconds, Cost.money, Cost.energy)
+
+
+def frontiers(
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Sequence[CellScore],
+    measure: Measure,
+) -> dict[str, tuple[FrontierPoint, ...]]:
+    """Cost -> its points, cheapest first; costs that fewer than two cells have are left out."""
+    found = {}
+    for cost in COSTS:
+        priced = [s for s in scores if _point(s, cost, measure) is not None]
+        points = _points(study, cells, priced, cost, measure) if len(priced) > 1 else ()
+        if points:
+            found[cost.value] = points
+    return found
+
+
+def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float] | None:
+    estimate = score.accuracy if measure is Measure.accuracy else score.loss
+    price = value_of(score.cost, cost)
+    return None if estimate is None or price is None else (price, estimate.value)
+
+
+def _points(
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Sequence[CellScore],
+    cost: Cost,
+    measure: Measure,
+) -> tuple[FrontierPoint, ...]:
+    everyone: list[Scored] = [one for score in scores for one in cells[score.cell].scored]
+    joined = join_scored(everyone, study, "test")
+    if joined is None:
+        return ()
+    # More is better for the frontier: losses count negative.
+    values = joined.correct if measure is Measure.accuracy else -joined.losses_per_token()
+    if values is None:
+        return ()
+    rows, start = [], 0
+    for score in scores:
+        count = len(cells[score.cell].scored)
+        rows.append(values[start : start + count].mean(axis=0))
+        start += count
+    by_cell, costs = np.array(rows), np.array([value_of(s.cost, cost) for s in scores], float)
+    on = set(pareto_frontier(costs, by_cell.mean(axis=1)).tolist())
+    shares = frontier_probabilities(costs, by_cell, clusters=joined.clusters)
+    sign = 1 if measure is Measure.accuracy else -1
+    points = [
+        FrontierPoint(score.cell, float(price), sign * float(row.mean()), index in on, float(share))
+        for index, (score, price, row, share) in enumerate(
+            zip(scores, costs, by_cell, shares, strict=True)
+        )
+    ]
+    return tuple(sorted(points, key=lambda point: (point.cost, point.cell)))

@@ -1,0 +1,140 @@
+"""Which configurations are compared, and what each comparison establishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lorascope.comparing.cells import CellData, Scored, base_cell, join_scored
+from lorascope.comparing.confounds import confounds_of
+from lorascope.comparing.divergence import mean_divergence_nats
+from lorascope.comparing.estimates import Tested, compare_joined
+from lorascope.comparing.results import Cell, Comparison, Measure, Pairing, Verdict
+from lorascope.maths.families import holm
+from lorascope.records import Study
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two cells to compare."""
+
+    pairing: Pairing
+    subject: CellData
+    reference: CellData
+
+
+def pairs(
+    cells: Mapping[Cell, CellData], reference_quant: str, best: Mapping[str, Cell]
+) -> Iterator[Pair]:
+    """Every pair that matters among scored cells.
+
+    Each mode against the reference mode, all else equal; each adapter against the one of its mode
+    that validates `best`; each adapter against its mode's bare base.
+    """
+    for data in cells.values():
+        if data.cell.is_base or not data.scored:
+            continue
+        found = [
+            (Pairing.mode, replace(data.cell, quant=reference_quant)),
+            (Pairing.rank, best.get(data.cell.quant, data.cell)),
+            (Pairing.base, base_cell(data.cell.quant)),
+        ]
+        for pairing, reference in found:
+            if reference != data.cell and reference in cells and cells[reference].scored:
+                yield Pair(pairing, data, cells[reference])
+
+
+def common_seeds(pair: Pair) -> tuple[list[Scored], list[Scored]]:
+    """The scored seeds of both, seed by seed; a bare base, which has none, stands for each."""
+    reference = {scored.seed: scored for scored in pair.reference.scored}
+    if pair.reference.cell.is_base:
+        return list(pair.subject.scored), [pair.reference.scored[0]] * len(pair.subject.scored)
+    shared = [scored for scored in pair.subject.scored if scored.seed in reference]
+    return shared, [reference[scored.seed] for scored in shared]
+
+
+def tested_pair(
+    pair: Pair, study: Study, split: str, measure: Measure, margin: float
+) -> Tested | None:
+    """Subject minus reference on `split`; None where they share no seed or no item."""
+    subjects, references = common_seeds(pair)
+    joined = join_scored([*subjects, *references], study, split) if subjects else None
+    return compare_joined(joined, measure, margin) if joined else None
+
+
+def compare_all(
+    found: Sequence[Pair], study: Study, measure: Measure, margin: float
+) -> tuple[Comparison, ...]:
+    """Comparisons on test items, corrected for their number by Holm's method (1979).
+
+    Two families are corrected apart: 'there is a difference' and 'it is no worse than the margin'.
+    """
+    tested = [(pair, tested_pair(pair, study, "test", measure, margin)) for pair in found]
+    known = [(pair, result) for pair, result in tested if result is not None]
+    differing = holm([result.p_value for _, result in known])
+    within = holm([result.p_margin for _, result in known])
+    return tuple(
+        _comparison(pair, result, study, measure, p or 0.0, q or 0.0)
+        for (pair, result), p, q in zip(known, differing, within, strict=True)
+    )
+
+
+def _comparison(
+    pair: Pair, tested: Tested, study: Study, measure: Measure, p_holm: float, p_margin_holm: float
+) -> Comparison:
+    subjects, references = common_seeds(pair)
+    deviation = tested.difference.seed_deviation
+    return Comparison(
+        pairing=pair.pairing,
+        subject=pair.subject.cell,
+        reference=pair.reference.cell,
+        measure=measure,
+        difference=tested.difference,
+        p_value=tested.p_value,
+        p_holm=p_holm,
+        p_margin_holm=p_margin_holm,
+        verdict=verdict_of(tested, measure, p_holm, p_margin_holm),
+        subject_only_right=tested.subject_only_right,
+        reference_only_right=tested.reference_only_right,
+        judged=tested.judged,
+        divergence_nats=_divergence(subjects, references, study),
+        smaller_than_seed_spread=(
+            None if deviation is None else abs(tested.difference.value) < deviation
+        ),
+        detectable=tested.detectable,
+        confounds=confounds_of(
+            pair.pairing,
+            [(s.trial, s.evaluation) for s in subjects],
+            [(r.trial, r.evaluation) for r in references],
+        ),
+    )
+
+
+def verdict_of(tested: Tested, measure: Measure, p_holm: float, p_margin_holm: float) -> Verdict:
+    """What the corrected tests establish; the direction is the estimate's."""
+    value = tested.difference.value
+    gain = value if measure is Measure.accuracy else -value
+    within = p_margin_holm < SIGNIFICANT
+    if p_holm < SIGNIFICANT and gain > 0:
+        return Verdict.better
+    if p_holm < SIGNIFICANT:
+        return Verdict.worse_within if within else Verdict.worse
+    return Verdict.no_worse if within else Verdict.undecided
+
+
+def _divergence(
+    subjects: Sequence[Scored], references: Sequence[Scored], study: Study
+) -> float | None:
+    """Mean over seeds; None where a file is missing or of other tokens."""
+    values = []
+    for subject, reference in zip(subjects, references, strict=True):
+        files = [study.distributions.get(s.evaluation.identity) for s in (reference, subject)]
+        if files[0] is None or files[1] is None:
+            return None
+        value = mean_divergence_nats(files[0], files[1])
+        if value is None:
+            return None
+        values.append(value)
+    return sum(values) / len(values) if values else None

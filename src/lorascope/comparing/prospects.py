@@ -1,0 +1,45 @@
+"""What more items or more seeds would make of a comparison, if its estimate stays."""
+
+from __future__ import annotations
+
+import math
+
+from lorascope.comparing.estimates import Tested
+from lorascope.comparing.results import Measure, Projection
+from lorascope.maths.power import items_needed, projected_half_width, seeds_needed
+
+
+def items_to_settle(tested: Tested, measure: Measure, margin: float) -> int | None:
+    """Items in all at which the interval leaves the margin out; None: none would."""
+    parts = tested.two_way.components
+    seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
+    return items_needed(
+        tested.difference.value,
+        _limit(measure, margin),
+        parts.item_standard_error,
+        tested.difference.items,
+        math.sqrt(seed_variance),
+    )
+
+
+def seeds_to_settle(tested: Tested, measure: Measure, margin: float) -> int | None:
+    """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
+    return seeds_needed(tested.difference.value, _limit(measure, margin), tested.two_way.components)
+
+
+def project_seeds(tested: Tested, more_seeds: int) -> Projection:
+    """The 95 % half width that `more_seeds` further seeds would give."""
+    parts = tested.two_way.components
+    lowest, highest = projected_half_width(parts, parts.seeds + more_seeds)
+    return Projection(
+        more_seeds=more_seeds,
+        half_width=(tested.two_way.high - tested.two_way.low) / 2,
+        lowest=lowest,
+        highest=highest,
+        seed_spread_known=parts.seed is not None,
+    )
+
+
+def _limit(measure: Measure, margin: float) -> float:
+    """The difference at which harm reaches the margin."""
+    return -margin if measure is Measure.accuracy else margin

@@ -1,0 +1,263 @@
+"""What comparing makes of a study: typed, without a sentence in it.
+
+Shares lie in 0 to 1, losses are nats a completion token. None is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lorascope.config import DecideConfig
+
+
+class Measure(StrEnum):
+    """What is compared: accuracy where items can be right or wrong, else the completion loss."""
+
+    accuracy = "accuracy"
+    """Share of right items; more is better."""
+    loss_nats = "loss_nats"
+    """Nats a completion token; less is better."""
+
+
+class Verdict(StrEnum):
+    """What a comparison establishes."""
+
+    better = "better"
+    worse = "worse"
+    worse_within = "worse, within the margin"
+    no_worse = "no worse than the margin"
+    undecided = "undecided"
+
+
+class Pairing(StrEnum):
+    """Why two configurations are compared."""
+
+    mode = "mode"
+    """A mode against the reference mode, all else equal."""
+    rank = "rank"
+    """An adapter against the one of its mode that validates best."""
+    base = "base"
+    """An adapter against its mode's bare base."""
+    decision = "decision"
+    """What is recommended against the rule's reference, where no other pairing has it."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """A configuration whatever the seed; `rank` 0 is the bare base of a mode."""
+
+    quant: str
+    targets: str
+    rank: int
+    alpha: float
+    rslora: bool
+    dora: bool
+
+    @property
+    def is_base(self) -> bool:
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class SeedTrial:
+    """One declared trial of a cell."""
+
+    trial: str
+    seed: int
+    status: str
+    """A `Status`, 'missing', or 'not scored'."""
+    reason: str | None
+    validation: float | None
+    """In the study's measure."""
+    test: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number from a sample, with what sampling makes of it."""
+
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    standard_error: float
+    """Of sampling items, and of seeds where there are several."""
+    items: int
+    clusters: int | None
+    """Groups of items that share something; None where each stands alone."""
+    seeds: int
+    seed_deviation: float | None
+    """Standard deviation from seed to seed; None with one seed: unknown, not zero."""
+    item_error: float | None = None
+    """The part of the standard error that comes from sampling items."""
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What a cell costs; means over its finished trials."""
+
+    serving_bytes: float | None
+    training_peak_bytes: float | None
+    """As measured, else as predicted: `peak_measured` says which."""
+    peak_measured: bool
+    adapter_bytes: float | None
+    train_seconds: float | None
+    money: float | None
+    """At the stated price an hour, for one training."""
+    energy_watt_hours: float | None
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """A cell with its scores."""
+
+    cell: Cell
+    trials: tuple[SeedTrial, ...]
+    """By seed; empty for a bare base."""
+    accuracy: Estimate | None
+    """On test items."""
+    loss: Estimate | None
+    """On test items."""
+    validation: Estimate | None
+    """In the study's measure."""
+    cost: CellCost
+    complete: bool
+    """Every declared seed was trained and scored."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two cells on the same test items and the same seeds: subject minus reference."""
+
+    pairing: Pairing
+    subject: Cell
+    reference: Cell
+    measure: Measure
+    difference: Estimate
+    p_value: float
+    p_holm: float
+    """Corrected for all comparisons of the study."""
+    p_margin_holm: float
+    """For 'worse by the margin or more', corrected likewise."""
+    verdict: Verdict
+    subject_only_right: int | None
+    """Items that the subject alone gets right, summed over seeds."""
+    reference_only_right: int | None
+    judged: int | None
+    """Items x seeds in these counts."""
+    divergence_nats: float | None
+    """Mean KL divergence a token from the reference's next-token distribution."""
+    smaller_than_seed_spread: bool | None
+    """None with one seed."""
+    detectable: float
+    """Smallest true difference that this comparison finds eight times of ten, uncorrected."""
+    confounds: tuple[str, ...]
+    """What else differs between the two."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What more seeds would make of a 95 % interval's half width."""
+
+    more_seeds: int
+    half_width: float
+    """As it is."""
+    lowest: float
+    highest: float
+    """Both ends equal where the seed spread is known."""
+    seed_spread_known: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One cell under the declared rule, judged on validation items."""
+
+    cell: Cell
+    cost: float | None
+    difference: Estimate | None
+    """Subject minus reference on validation items; None for the reference itself, or unscored."""
+    p_margin_holm: float | None
+    verdict: Verdict | None
+    ineligible: str | None
+    """Why the cell cannot be shipped whatever its score."""
+    items_needed: int | None
+    """Validation items in all that would settle it if the difference stays; None: none would."""
+    seeds_needed: int | None
+    """Seeds in all, likewise; None where unknown."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The declared rule's answer."""
+
+    rule: DecideConfig
+    measure: Measure
+    margin: float
+    reference: Cell | None
+    """None where nothing of the study is scored."""
+    reference_is_declared: bool
+    """False where the study lacks the rule's mode or rank, so that another one stands in."""
+    candidates: tuple[Candidate, ...]
+    """By cost, the reference among them; unknown costs last."""
+    recommended: Cell | None
+    trial: str | None
+    """The recommended cell's trial that validates best."""
+    open: tuple[Candidate, ...]
+    """Cheaper than the recommended cell and undecided."""
+    test: Comparison | None
+    """Recommended against reference on test items; None where they are one."""
+    projection: Projection | None
+    """Of `test`, or of the cheapest open candidate where nothing cheaper is recommended."""
+
+    @property
+    def settled(self) -> bool:
+        """Nothing cheaper is left open."""
+        return self.recommended is not None and not self.open
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A cell in the plane of a cost and the study's measure."""
+
+    cell: Cell
+    cost: float
+    score: float
+    on_frontier: bool
+    probability: float
+    """Share of resampled item sets that put it on the frontier."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """What the item counts of a study can show."""
+
+    items: int
+    clusters: int | None
+    measure: Measure
+    before: dict[str, float]
+    """Assumed share of discordant items (as '10 %') -> smallest significant difference."""
+    after: float | None
+    """Median over the mode comparisons of what is found eight times of ten."""
+    comparisons: int
+    after_corrected: float | None
+    """The same at the level that Holm's first step asks for."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that is said about a study's scores."""
+
+    measure: Measure
+    cells: tuple[CellScore, ...]
+    comparisons: tuple[Comparison, ...]
+    decision: Decision
+    frontiers: dict[str, tuple[FrontierPoint, ...]]
+    """Name of a cost -> its points; costs that no cell has are left out."""
+    power: Power | None
+    threats: tuple[str, ...]
+    """What the data themselves show against the conclusions, as sentences made from numbers."""
+
+    def score(self, cell: Cell) -> CellScore:
+        """The scores of `cell`."""
+        return next(score for score in self.cells if score.cell == cell)

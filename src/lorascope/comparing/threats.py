@@ -1,0 +1,135 @@
+"""What the data themselves show against a study's conclusions, in sentences made from numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lorascope.comparing.results import CellScore, Comparison, Decision, Pairing
+from lorascope.records import Status, Study
+
+MANY_FLIPS = 0.1
+"""Share of changed answers that is worth a word."""
+
+
+def threats(
+    study: Study,
+    scores: Sequence[CellScore],
+    comparisons: Sequence[Comparison],
+    decision: Decision,
+) -> tuple[str, ...]:
+    """In the order in which a reviewer would ask."""
+    return (
+        *_seeds(study),
+        *_items(scores),
+        *_grid_edge(study, decision),
+        *_flips(comparisons),
+        *_seed_spread(comparisons),
+        *_failures(study),
+        *_machines(study),
+        *_peaks(scores),
+        *_data(study),
+    )
+
+
+def _seeds(study: Study) -> Iterator[str]:
+    seeds = {trial.key.seed for trial in study.trials}
+    if len(seeds) == 1:
+        yield (
+            f"One training seed ({min(seeds)}): how much results vary from seed to seed is unknown "
+            "and in no interval."
+        )
+    elif 1 < len(seeds) < 5:
+        yield f"{len(seeds)} training seeds: the spread between seeds is itself a rough estimate."
+
+
+def _items(scores: Sequence[CellScore]) -> Iterator[str]:
+    estimates = [e for s in scores for e in (s.accuracy or s.loss,) if e]
+    if not estimates:
+        return
+    first = estimates[0]
+    if first.clusters is not None:
+        yield (
+            f"The {first.items} test items are {first.clusters} groups of dependent ones; "
+            "intervals and tests count groups."
+        )
+    fewer = sorted({e.items for e in estimates})
+    if len(fewer) > 1:
+        yield f"Not every configuration was scored on the same number of test items: {fewer}."
+
+
+def _grid_edge(study: Study, decision: Decision) -> Iterator[str]:
+    """The best rank may lie outside the grid."""
+    cell = decision.reference
+    ranks = sorted({trial.key.rank for trial in study.trials})
+    if cell is None or len(ranks) < 2 or cell.rank not in (ranks[0], ranks[-1]):
+        return
+    edge = "largest" if cell.rank == ranks[-1] else "smallest"
+    yield f"The reference's rank, {cell.rank}, is the {edge} that was tried."
+
+
+def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Nearly equal accuracy that hides many changed answers."""
+    hiding = [c for c in comparisons if c.pairing is Pairing.mode and _hides_flips(c)]
+    if not hiding:
+        return
+    shares = sorted(_changed_share(c) for c in hiding)
+    modes = sum(c.pairing is Pairing.mode for c in comparisons)
+    largest = max(abs(c.difference.value) for c in hiding)
+    yield (
+        f"In {len(hiding)} of {modes} comparisons of modes {100 * shares[0]:.0f} to "
+        f"{100 * shares[-1]:.0f} % of answers change between right and wrong, while accuracy moves "
+        f"by {100 * largest:.1f} points at most: nearly equal accuracy is not equal behaviour."
+    )
+
+
+def _changed_share(comparison: Comparison) -> float:
+    won, lost = comparison.subject_only_right or 0, comparison.reference_only_right or 0
+    return (won + lost) / comparison.judged if comparison.judged else 0.0
+
+
+def _hides_flips(comparison: Comparison) -> bool:
+    changed = _changed_share(comparison)
+    return changed >= MANY_FLIPS and abs(comparison.difference.value) <= changed / 4
+
+
+def _seed_spread(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    known = [c for c in comparisons if c.smaller_than_seed_spread is not None]
+    small = [c for c in known if c.smaller_than_seed_spread and c.pairing is not Pairing.base]
+    if small:
+        yield (
+            f"{len(small)} of {len(known)} differences are smaller than their own spread from seed "
+            "to seed."
+        )
+
+
+def _failures(study: Study) -> Iterator[str]:
+    ended = [trial for trial in study.trials if trial.status is not Status.completed]
+    lost = len(ended) + len(study.missing)
+    if lost:
+        total = len(study.trials) + len(study.missing)
+        yield f"{lost} of {total} declared trials have no result; nothing is known of them."
+
+
+def _machines(study: Study) -> Iterator[str]:
+    made = [trial.provenance for trial in study.trials if trial.status is Status.completed]
+    for what in ("device", "python", "threads"):
+        values = sorted({str(getattr(provenance, what)) for provenance in made})
+        if len(values) > 1:
+            yield f"Trials ran on more than one {what}: {', '.join(values)}."
+    names = sorted({name for provenance in made for name in provenance.versions})
+    mixed = [name for name in names if len({p.versions.get(name) for p in made}) > 1]
+    if mixed:
+        yield f"Trials ran with more than one version of {', '.join(mixed)}."
+    if any(provenance.git_dirty for provenance in made):
+        yield "Some trials ran from a working tree with uncommitted changes."
+
+
+def _peaks(scores: Sequence[CellScore]) -> Iterator[str]:
+    adapters = [score for score in scores if score.cost.training_peak_bytes is not None]
+    predicted = [score for score in adapters if not score.cost.peak_measured]
+    if predicted:
+        yield f"Training peaks of {len(predicted)} configurations are predicted, not measured."
+
+
+def _data(study: Study) -> Iterator[str]:
+    yield from (f"Data card: {warning}" for warning in study.data.warnings)

@@ -1,0 +1,134 @@
+"""The vocabulary in which architectures are written down: one row a tensor, sizes by name.
+
+A row names a module as transformers does and gives its sizes as names ("hidden", "query") or plain
+numbers; the sizes themselves come from a config.json. `when` and `bias` name a size too: 0 is no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lorascope.errors import ConfigError
+
+Size = str | int
+Sizes = dict[str, int]
+Kind = Literal["linear", "conv1d", "experts", "router", "plain"]
+"""linear and conv1d can get an adapter as modules; experts, one matrix an expert in a 3-D tensor,
+and a router's weight only as bare parameters; plain tensors (embeddings, norms, heads) get none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a model, with its bias."""
+
+    name: str
+    kind: Kind
+    shape: tuple[Size, ...]
+    """linear, conv1d, router: (in, out); experts: (experts, in, out); plain: any."""
+    bias: Size = 0
+    """Whether there is one, of the last size in `shape`."""
+    when: Size = 1
+    """Whether the model has this tensor."""
+    fused: int = 1
+    """How many matrices of the paper's lie side by side in it, where PEFT asks."""
+
+
+def linear(name: str, inputs: Size, outputs: Size, bias: Size = 0, when: Size = 1) -> Row:
+    """A torch Linear."""
+    return Row(name, "linear", (inputs, outputs), bias, when)
+
+
+def conv1d(name: str, inputs: Size, outputs: Size) -> Row:
+    """GPT-2's Conv1D: a linear map with bias whose weight lies transposed."""
+    return Row(name, "conv1d", (inputs, outputs), 1)
+
+
+def embedding(name: str, rows: Size, columns: Size, when: Size = 1) -> Row:
+    """A table of vectors."""
+    return Row(name, "plain", (rows, columns), 0, when)
+
+
+def head(name: str, inputs: Size = "hidden", bias: Size = 0, when: Size = "untied") -> Row:
+    """The output head; it counts only where it is not the embedding and, if any, `vector`."""
+    return Row(name, "plain", (inputs, "vocabulary"), bias, when)
+
+
+def norm(name: str, size: Size = "hidden", bias: Size = 0, when: Size = 1) -> Row:
+    """A normalisation: RMSNorm has a weight only, LayerNorm a bias too."""
+    return Row(name, "plain", (size,), bias, when)
+
+
+def vector(name: str, size: Size, when: Size = 1) -> Row:
+    """A bias that stands alone."""
+    return Row(name, "plain", (0, size), 1, when)
+
+
+class Settings:
+    """A config.json with an architecture's defaults below it; None counts as absent."""
+
+    OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+        "hidden_size": ("n_embd", "n_embed"),
+        "num_hidden_layers": ("n_layer",),
+        "num_attention_heads": ("n_head",),
+        "max_position_embeddings": ("n_positions",),
+    }
+
+    def __init__(self, values: Mapping[str, object], defaults: Mapping[str, object]) -> None:
+        self._values = {**defaults, **{k: v for k, v in values.items() if v is not None}}
+        self._model_type = str(values.get("model_type"))
+
+    def find(self, key: str) -> object | None:
+        """The value under `key` or another name of it."""
+        names = (key, *self.OTHER_NAMES.get(key, ()))
+        return next((self._values[name] for name in names if name in self._values), None)
+
+    def whole(self, key: str, otherwise: int | None = None) -> int:
+        """A whole number.
+
+        Raises:
+            ConfigError: it is missing and there is no other value, or it is no whole number.
+        """
+        value = self.find(key)
+        if value is None and otherwise is not None:
+            return otherwise
+        if not isinstance(value, int):
+            problem = "is missing" if value is None else "is no whole number"
+            raise ConfigError(
+                f"config.json: {key}",
+                value,
+                f"{problem}, and the shapes of a {self._model_type} model follow from it",
+                "Take the model's own config.json.",
+            )
+        return int(value)
+
+
+def nothing_more(settings: Settings, sizes: Sizes) -> Sizes:
+    """For architectures whose sizes all have the usual names."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family of models, as transformers builds it with its language-model head."""
+
+    layer: str
+    """Name of a layer's module, with {} for its number."""
+    before: tuple[Row, ...]
+    """Tensors outside the layers, those that stand before them."""
+    each: tuple[Row, ...]
+    """Tensors of one layer, in module order."""
+    after: tuple[Row, ...]
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """What transformers' config class takes where config.json is silent."""
+    sizes: Callable[[Settings, Sizes], Sizes] = nothing_more
+    """Sizes beyond the usual, from the settings and the usual ones."""
+    ia3: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """PEFT's default targets of IA3, by the end of their name: those scaled at their output, and
+    feed-forward ones, scaled at their input."""
+    prefix: str = "key_value"
+    """Size of one layer's prefix key: PEFT takes the key heads where the config class names them,
+    else the hidden size."""
+    refuses: tuple[str, ...] = ()
+    """Settings that add tensors which no row names."""

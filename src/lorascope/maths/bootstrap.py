@@ -1,0 +1,117 @@
+"""The difference of two losses per token on the same items, one seed: items are resampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from lorascope.maths.clusters import Floats, group_sums, resampled_counts
+
+RESAMPLES = 9999
+CHUNK = 4_000_000
+"""Draws held in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class BootstrapDifference:
+    """Loss per token of a minus that of b, in nats: above zero, a is worse."""
+
+    estimate: float
+    standard_error: float
+    """Standard deviation of the replicates."""
+    low: float
+    high: float
+    p_value: float
+    """Two-sided, against no difference."""
+    groups: int
+    """Clusters, or items where each stands alone."""
+    replicates: Floats = field(repr=False)
+    """The estimate of each resample, sorted: [resamples]."""
+
+    def p_not_below(self, limit: float) -> float:
+        """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
+        return _tail(int((self.replicates <= limit).sum()), self.replicates.size, self.groups)
+
+    def p_not_above(self, limit: float) -> float:
+        """One-sided p against "truth >= limit": small shows that the truth is below `limit`.
+
+        Non-inferiority of a by a margin of nats is p_not_above(margin).
+        """
+        return _tail(int((self.replicates >= limit).sum()), self.replicates.size, self.groups)
+
+
+def paired_loss_difference(
+    loss_a: ArrayLike,
+    loss_b: ArrayLike,
+    tokens: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> BootstrapDifference:
+    """Loss per token of a minus that of b: `loss_a`, `loss_b` [items] are nats summed over tokens.
+
+    The estimate is (sum loss_a - sum loss_b) / sum tokens, `tokens` [items] being the same of both.
+
+    Items, or whole clusters, are drawn with replacement, both configurations together. The
+    interval is the expanded percentile interval (Hesterberg, The American Statistician 69, 2015):
+    the percentiles at Phi(-+ sqrt(n / (n - 1)) t_{n-1}) in place of 2.5 and 97.5, which undoes the
+    bootstrap's narrowness for few groups. The p values go through the same correction, so that
+    p <= 0.05 and an interval without zero are one statement. The smallest possible p is about
+    2 / resamples. The same `seed` gives the same numbers.
+    """
+    a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
+    each = np.asarray(tokens, dtype=np.float64)
+    if not a.shape == b.shape == each.shape or a.ndim != 1:
+        raise ValueError(f"loss_a {a.shape}, loss_b {b.shape}, tokens {each.shape}: all [items]")
+    if each.size == 0 or each.min() <= 0:
+        raise ValueError("tokens must be positive: an item without tokens has no loss")
+    sums = group_sums(np.stack([a - b, each]), clusters)
+    replicates = np.sort(_resampled_ratios(sums, resamples, seed))
+    low, high = _expanded_percentiles(replicates, sums.shape[1])
+    found = BootstrapDifference(
+        estimate=float((a - b).sum() / each.sum()),
+        standard_error=float(replicates.std(ddof=1)),
+        low=low,
+        high=high,
+        p_value=1.0,
+        groups=sums.shape[1],
+        replicates=replicates,
+    )
+    one_sided = min(found.p_not_below(0.0), found.p_not_above(0.0))
+    return replace(found, p_value=min(1.0, 2 * one_sided))
+
+
+def _resampled_ratios(sums: Floats, resamples: int, seed: int) -> Floats:
+    """`sums` [value and weight, groups] -> ratio of each resample [resamples]."""
+    groups = sums.shape[1]
+    rows = max(1, CHUNK // groups)
+    drawn = [
+        resampled_counts(groups, min(rows, resamples - start), (seed, start)) @ sums.T
+        for start in range(0, resamples, rows)
+    ]
+    both = np.concatenate(drawn)
+    ratios: Floats = both[:, 0] / both[:, 1]
+    return ratios
+
+
+def _expanded_percentiles(replicates: Floats, groups: int) -> tuple[float, float]:
+    """Order statistics at the expanded 2.5 and 97.5 % of the sorted `replicates`."""
+    if groups < 2:
+        raise ValueError(f"{groups} group of items: 2 or more are needed for an interval")
+    deviate = math.sqrt(groups / (groups - 1)) * student.ppf(0.975, groups - 1)
+    place = math.floor(norm.sf(deviate) * (replicates.size + 1))
+    if place < 1:
+        raise ValueError(f"{replicates.size} resamples cannot show the tail of {groups} groups")
+    return float(replicates[place - 1]), float(replicates[-place])
+
+
+def _tail(beyond: int, resamples: int, groups: int) -> float:
+    """One-sided p where `beyond` of `resamples` replicates lie on the wrong side of the limit."""
+    deviate = norm.ppf((beyond + 1) / (resamples + 1))
+    return float(student.cdf(math.sqrt((groups - 1) / groups) * deviate, groups - 1))

@@ -1,0 +1,24 @@
+"""Several tests read together: how often any of them may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p values (1979), in the order given.
+
+    With m tests and p sorted upwards, adjusted_(j) = max over i <= j of min(1, (m - i + 1) p_(i)).
+    Calling an adjusted p <= 0.05 significant makes any false call in the family at most 5 % likely,
+    however the tests depend on each other. None is a comparison that was not tested: it stays None
+    and does not count towards m.
+    """
+    tested = [(p, place) for place, p in enumerate(p_values) if p is not None]
+    if not all(0 <= p <= 1 for p, _ in tested):
+        raise ValueError(f"p_values={list(p_values)}: each must lie between 0 and 1, or be None")
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(sorted(tested)):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        adjusted[place] = largest
+    return adjusted

@@ -1,0 +1,86 @@
+"""Bytes of training, where a formula is exact; the rest is traced (`memory_trace`).
+
+With the batch, the adapter and all but the number of layers given, a peak inside one segment of a
+training step is affine in the number of layers, since equal layers keep equal tensors. The same
+holds for the number of samples and, up to the switch of operations inside a segment, for the rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+GIGABYTE = 10**9
+GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)
+"""What GPUs are sold as: RTX 3070, 3060, 4060 Ti, 4090, A100, L40S, H100, H20 and H200."""
+CUDA_BLOCK_BYTES = 512
+"""torch's CUDA allocator hands out multiples of it (`kMinBlockSize`)."""
+CUBLAS_WORKSPACE_BYTES = 2 * (4 * 2048 + 8 * 16) * 1024
+"""cuBLAS's default workspace :4096:2:16:8 for the forward and the backward thread; on Hopper
+32 MiB each."""
+
+Affine = tuple[float, float]
+"""(value at 0, slope)"""
+
+
+def affine_through(first: tuple[int, int], second: tuple[int, int]) -> Affine:
+    """The line through two points (x, y) with different x."""
+    (x1, y1), (x2, y2) = first, second
+    slope = (y2 - y1) / (x2 - x1)
+    return y1 - slope * x1, slope
+
+
+def extrapolated(
+    at_first: Mapping[str, int], at_second: Mapping[str, int], first: int, second: int, target: int
+) -> dict[str, int]:
+    """Every value that both points have, continued as a line to `target`."""
+    values = {}
+    for name in at_first.keys() & at_second.keys():
+        start, slope = affine_through((first, at_first[name]), (second, at_second[name]))
+        values[name] = round(start + slope * target)
+    return values
+
+
+def layer_period(layer_types: Sequence[str], layers: int) -> int:
+    """The smallest period of the layers' kinds; 1 where all are alike or nothing is said."""
+    if not layer_types:
+        return 1
+    for period in range(1, layers):
+        if all(layer_types[i] == layer_types[i - period] for i in range(period, layers)):
+            return period
+    return layers
+
+
+def trace_depths(layers: int, period: int) -> tuple[int, int] | None:
+    """Two depths to continue to `layers` from: whole first and last periods, and the same ending.
+
+    None where the model itself is hardly deeper.
+    """
+    first = 2 * period + (layers - 2 * period) % period
+    second = first + period
+    return (first, second) if second < layers else None
+
+
+def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
+    """The largest whole x with every line at or under `limit`; None where no line ever rises."""
+    bounds = []
+    for start, slope in segments.values():
+        if slope > 0:
+            bounds.append((limit - start) / slope)
+        elif start > limit:
+            return 0
+    return max(0, int(min(bounds) + 1e-9)) if bounds else None
+
+
+def merge_bytes(
+    base: int, parameters: int, copied: int, largest: int, adapter: int, on_cpu: bool
+) -> int:
+    """Peak of `merging.merge`: a float32 model of all `parameters` is built beside the base.
+
+    It is made from float32 copies of `copied` parameters (of the others it takes the base's own
+    tensors), which a CPU holds together with the model; a GPU hands them to the CPU and takes the
+    finished model back. Loading the adapter has it twice for a moment.
+    """
+    copies, whole = 4 * copied, 4 * parameters
+    if on_cpu:
+        return base + copies + max(whole + 4 * largest, 2 * adapter)
+    return base + max(copies + 4 * largest, whole + 2 * adapter)

@@ -1,0 +1,156 @@
+"""What a test split and a number of seeds can show, and how many more would be needed.
+
+Shares lie in 0 to 1. `comparisons` divides the 5 % among that many tests (Bonferroni): what Holm's
+first, hardest step asks for.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from lorascope.maths import statistics
+from lorascope.maths.two_way import Components, MeanSquares
+
+SEEDS_CONSIDERED = 100
+"""More seeds than this are not a plan."""
+BOUNDARY_NOISE = 0.5
+"""An estimate within this many standard errors of a boundary may as well lie on it."""
+
+
+def detectable_paired_difference(
+    discordant_share: float, items: int, comparisons: int = 1
+) -> float:
+    """Smallest difference that is significant at 5 %, two runs on the same items.
+
+    `discordant_share` of the items only one of the two gets right. McNemar's test turned round:
+    z sqrt(discordant / n).
+    """
+    return _deviate(comparisons) * _discordant_error(discordant_share, items)
+
+
+def powered_paired_difference(
+    discordant_share: float, items: int, comparisons: int = 1, power: float = 0.8
+) -> float:
+    """Smallest true difference that comes out significant with chance `power`, same items.
+
+    The delta that solves sqrt(n) delta = z_alpha sqrt(psi) + z_power sqrt(psi - delta^2), psi the
+    discordant share (Connor, Biometrics 43, 1987). Above `discordant_share` it cannot happen: no
+    difference is found with that chance.
+    """
+    unit = _discordant_error(discordant_share, items)
+    alpha, beta = _deviate(comparisons), float(norm.ppf(power))
+    grown = 1 + beta**2 / items
+    root = math.sqrt(max(0.0, alpha**2 - grown * (alpha**2 - beta**2)))
+    return unit * (alpha + math.copysign(root, beta)) / grown
+
+
+def detectable_unpaired_difference(share: float, items: int, comparisons: int = 1) -> float:
+    """Smallest significant difference of two runs on independent samples of `items` items each.
+
+    z sqrt(2) x standard error of a share.
+    """
+    return _deviate(comparisons) * math.sqrt(2) * statistics.standard_error(share, items)
+
+
+def powered_unpaired_difference(
+    share: float, items: int, comparisons: int = 1, power: float = 0.8
+) -> float:
+    """Smallest true difference found with chance `power`: (z_alpha + z_power) sqrt(2) SE."""
+    reach = _deviate(comparisons) + float(norm.ppf(power))
+    return reach * math.sqrt(2) * statistics.standard_error(share, items)
+
+
+def detectable_with_error(standard_error: float, degrees: float) -> float:
+    """Smallest estimate that is significant at 5 %, given its t test: the interval's half width."""
+    return float(student.ppf(0.975, degrees)) * standard_error
+
+
+def items_needed(
+    estimate: float,
+    limit: float,
+    item_standard_error: float,
+    items: int,
+    seed_standard_error: float = 0.0,
+) -> int | None:
+    """Items at which the 95 % interval leaves `limit` out, if the estimate stays where it is.
+
+    The item part of the variance shrinks as 1 / items; `seed_standard_error` is the part that
+    items do not shrink. None: the estimate lies within half a standard error of `limit`, so that
+    even its side is unknown, or the seed part alone is too wide. Never fewer than `items` where
+    the present interval still holds `limit`.
+    """
+    gap = abs(estimate - limit)
+    if gap <= BOUNDARY_NOISE * math.hypot(item_standard_error, seed_standard_error):
+        return None
+    room = (gap / _deviate(1)) ** 2 - seed_standard_error**2
+    if room <= 0:
+        return None
+    return max(1, math.ceil(items * item_standard_error**2 / room))
+
+
+def projected_half_width(components: Components, seeds: int) -> tuple[float, float]:
+    """95 % half width expected of the same items with `seeds` seeds: (narrowest, widest).
+
+    Known components give one number twice. With one seed measured, items that flicker from seed
+    to seed cannot be told from items that differ for good: narrowest if all of the variance
+    flickers (it falls as 1 / seeds), widest if none does. Both then leave out the spread of whole
+    trainings, which one seed cannot show: the true width may exceed the widest.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds}: 1 or more")
+    if components.item is None or components.item_by_seed is None or components.seed is None:
+        widest = detectable_with_error(components.item_standard_error, components.groups - 1)
+        return widest / math.sqrt(seeds), widest
+    cells = components.groups
+    expected = MeanSquares(
+        seeds=seeds,
+        groups=cells,
+        of_items=cells * (components.item_by_seed + seeds * components.item),
+        of_seeds=cells * (components.item_by_seed + components.seed),
+        of_both=cells * components.item_by_seed,
+    )
+    variance, degrees = expected.variance()
+    half = detectable_with_error(math.sqrt(variance), degrees)
+    return half, half
+
+
+def seeds_needed(estimate: float, limit: float, components: Components) -> int | None:
+    """Fewest seeds at which the 95 % interval leaves `limit` out, if the estimate stays.
+
+    None: components unknown (one seed), the estimate within half a standard error of `limit`, or
+    more than 100 seeds, which includes items too few for any number of seeds.
+    """
+    if components.item is None or components.item_by_seed is None or components.seed is None:
+        return None
+    once = components.item + (components.item_by_seed + components.seed) / components.seeds
+    gap = abs(estimate - limit)
+    if gap <= BOUNDARY_NOISE * math.sqrt(once):
+        return None
+    for seeds in range(1, SEEDS_CONSIDERED + 1):
+        if projected_half_width(components, seeds)[1] < gap:
+            return seeds
+    return None
+
+
+def _deviate(comparisons: int) -> float:
+    if comparisons < 1:
+        raise ValueError(f"comparisons={comparisons}: 1 or more")
+    return float(norm.isf(0.025 / comparisons))
+
+
+def _discordant_error(discordant_share: float, items: int) -> float:
+    """Standard error of a paired difference near none: sqrt(discordant / n)."""
+    if items < 1 or not 0 <= discordant_share <= 1:
+        raise ValueError(f"discordant_share={discordant_share}, items={items}: 0 to 1, 1 or more")
+    return math.sqrt(discordant_share / items)
+
+
+def powered_reach(comparisons: int = 1, power: float = 0.8) -> float:
+    """Standard errors that a true difference must reach to come out significant with `power`.
+
+    z_alpha + z_power: 1.96 + 0.84 for a single comparison.
+    """
+    return _deviate(comparisons) + float(norm.ppf(power))

@@ -1,0 +1,75 @@
+"""A model's Hugging Face config.json as a plain dict: no torch, no transformers, no network.
+
+Shapes, parameter counts and memory follow from it, so that a model can be judged before it is here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lorascope.config import ModelConfig, ModelKind
+from lorascope.errors import ConfigError, ModelError
+from lorascope.known_configs import known_config, known_config_names
+from lorascope.layout import Layout
+from lorascope.tiny_model import tiny_config
+
+CONFIG_FILE = "config.json"
+
+
+def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
+    """The config.json of `model`: of its prepared base, else of where it comes from.
+
+    The order is: prepared base, local folder, `known_config`, the tiny model's own settings, the
+    hub cache on this machine.
+
+    Raises:
+        ConfigError: none of them has it.
+        ModelError: a file is not a JSON object.
+    """
+    places = [layout.base(model.name) / CONFIG_FILE]
+    if model.kind is ModelKind.local and model.path:
+        places.append(layout.root / model.path / CONFIG_FILE)
+    for place in places:
+        if place.is_file():
+            return _read(place)
+    if model.known_config is not None:
+        return known_config(model.known_config)
+    if model.kind is ModelKind.tiny:
+        return {"model_type": "llama", **tiny_config()}
+    if model.kind is ModelKind.hub:
+        return _from_hub_cache(model)
+    raise ConfigError(
+        "model.path",
+        model.path,
+        f"there is no {CONFIG_FILE} in this folder",
+        "Correct the path, or name a public configuration: model.known_config=...",
+    )
+
+
+def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(model.repository), CONFIG_FILE, revision=model.revision)
+    if isinstance(cached, str):
+        return _read(Path(cached))
+    raise ConfigError(
+        "model.repository",
+        model.repository,
+        f"its {CONFIG_FILE} is not on this machine, and is not fetched for a look",
+        f"Fetch that one file: `hf download {model.repository} {CONFIG_FILE} --revision "
+        f"{model.revision}`; or set model.known_config to one of: "
+        f"{', '.join(known_config_names())}.",
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: cannot be read as JSON: {error}. Copy or download it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: not a JSON object. Copy or download it again.")
+    return values

@@ -1,0 +1,124 @@
+"""count: trainable parameters by rank and method, from the model's configuration alone."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from lorascope.adaptable_layers import adaptable_layers
+from lorascope.config import Config, LoraConfig
+from lorascope.config_rules import MAX_RANK
+from lorascope.errors import ConfigError, LorascopeError
+from lorascope.layout import Layout
+from lorascope.maths.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.model_config import model_config_dict
+from lorascope.reporting.parameter_counts import METHODS, method_table, rank_table
+from lorascope.reporting.parameter_table import RANKS
+from lorascope.stages.grid import declared_overrides, expand, with_overrides
+from lorascope.targets import select
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LorascopeError(
+            f"count: {message}. Write --ranks 1,8,64 --methods full,ia3, beside Hydra overrides."
+        )
+
+
+def split_flags(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """count's own flags, and the Hydra overrides that stand between them."""
+    parser = _Parser(prog="lorascope count", add_help=False, allow_abbrev=False)
+    parser.add_argument("--ranks", default="")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--target-parameters", default="")
+    flags, overrides = parser.parse_known_args(arguments)
+    unknown = [text for text in overrides if text.startswith("-")]
+    if unknown:
+        parser.error(f"unknown flag {unknown[0]}")
+    return flags, overrides
+
+
+def run_with_flags(arguments: list[str], layout: Layout) -> None:
+    """`run` over the grid of params.yaml, with what the command line says in place of its axes."""
+    flags, overrides = split_flags(arguments)
+    run(expand(layout, with_overrides(declared_overrides(layout), overrides)), layout, flags)
+
+
+def run(configs: list[Config], layout: Layout, flags: argparse.Namespace | None = None) -> None:
+    """Print the tables of each model and kind of adapter that `configs` name.
+
+    Raises:
+        ConfigError: a flag's value, the model's configuration or its targets cannot be used.
+    """
+    flags = flags if flags is not None else split_flags([])[0]
+    ranks = _ranks(flags.ranks) or sorted({*RANKS, *(config.lora.rank for config in configs)})
+    shapes: dict[str, ModelShape] = {}
+    tables = []
+    shown: set[tuple[object, ...]] = set()
+    for config in configs:
+        name, lora = config.model.name, config.lora
+        kind = (name, lora.targets, tuple(lora.modules), lora.dora)
+        if kind in shown:
+            continue
+        shown.add(kind)
+        if name not in shapes:
+            shapes[name] = model_shape(model_config_dict(config.model, layout))
+        parameters = _names(flags.target_parameters)
+        tables.append(_adapters(name, shapes[name], lora, ranks, parameters))
+    for name, shape in shapes.items():
+        methods = method_table(shape, _names(flags.methods))
+        tables.append(f"{name}, other methods\n\n{methods.plain()}")
+    print("\n".join(tables), end="")
+
+
+def _adapters(
+    name: str, shape: ModelShape, lora: LoraConfig, ranks: list[int], parameters: list[str]
+) -> str:
+    bare = _target_parameters(shape, parameters, lora)
+    chosen = select(adaptable_layers(shape), lora)
+    kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
+    table = rank_table(shape, chosen, bare, ranks, lora.dora)
+    return (
+        f"{name}: {shape.model_type}, {shape.layers} layers, "
+        f"{shape.total_parameters:,} parameters\n"
+        f"{'DoRA' if lora.dora else 'LoRA, with or without rsLoRA'} on "
+        f"{lora.targets.value}: {len(chosen) + len(bare)} matrices ({', '.join(kinds)})\n\n"
+        f"{table.plain()}"
+    )
+
+
+def _target_parameters(shape: ModelShape, names: list[str], lora: LoraConfig) -> list[WeightMatrix]:
+    """Experts and routers whose parameter's name ends as listed."""
+    there = {m.name.split(".", 3)[-1] for m in shape.expert_matrices}
+    unknown = sorted(n for n in names if not any(f".{t}".endswith(f".{n}") for t in there))
+    if unknown:
+        raise ConfigError(
+            "--target-parameters",
+            ",".join(unknown),
+            "no parameter of experts or a router has such a name",
+            f"This model has: {', '.join(sorted(there)) or 'none'}.",
+        )
+    if names and lora.dora:
+        raise ConfigError(
+            "--target-parameters",
+            ",".join(names),
+            "PEFT has no DoRA for them",
+            "Set lora.dora=false.",
+        )
+    ends = tuple(f".{name}" for name in names)
+    return [m for m in shape.expert_matrices if m.name.endswith(ends)] if ends else []
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _ranks(text: str) -> list[int]:
+    """Ranks of --ranks, ascending; none where it is not given."""
+    words = _names(text)
+    wrong = [word for word in words if not word.isdecimal() or not 1 <= int(word) <= MAX_RANK]
+    if wrong:
+        raise ConfigError(
+            "--ranks", text, f"{wrong[0]} is no rank from 1 to {MAX_RANK}", "Write --ranks 1,8,64."
+        )
+    return sorted({int(word) for word in words})

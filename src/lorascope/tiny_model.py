@@ -1,0 +1,44 @@
+"""What the embedded tiny base is made of: vocabulary and configuration, without torch.
+
+Pre-training builds the model from these values, and `count` and `plan` read them without one.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lorascope.data.biographies import vocabulary
+
+PAD, EOS, UNKNOWN, SPACE_MARK = "<pad>", "<eos>", "<unk>", "▁"
+CONTEXT_TOKENS = 64
+LAYERS, HIDDEN_SIZE, INTERMEDIATE_SIZE, ATTENTION_HEADS = 3, 128, 384, 4
+
+
+def token_ids() -> dict[str, int]:
+    """Token -> id. Punctuation stands without a space; every other token carries its mark."""
+    marked = [SPACE_MARK + word if word.isalnum() else word for word in vocabulary()]
+    return {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *marked])}
+
+
+def tiny_config(
+    layers: int = LAYERS,
+    hidden_size: int = HIDDEN_SIZE,
+    intermediate_size: int = INTERMEDIATE_SIZE,
+    attention_heads: int = ATTENTION_HEADS,
+) -> dict[str, object]:
+    """The arguments of its LlamaConfig: tied embeddings, the vocabulary padded to 64, FP32."""
+    ids = token_ids()
+    return {
+        "vocab_size": math.ceil(len(ids) / 64) * 64,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": attention_heads,
+        "num_key_value_heads": attention_heads,
+        "max_position_embeddings": CONTEXT_TOKENS,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": ids[EOS],
+        "pad_token_id": ids[PAD],
+        "dtype": "float32",
+    }
