@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lorascope.comparing.findings import compare
 from lorascope.identity import DECLARATIONS, imported_modules, module_file
 from lorascope.layout import Layout
 from lorascope.reporting.write import report_files
@@ -64,7 +65,8 @@ def test_every_report_is_an_output() -> None:
     stage = STAGES["report"]
     listed = [*stage["outs"], *stage["metrics"], *stage["plots"]]
     names = {Path(next(iter(entry))).name for entry in listed}
-    assert names == set(report_files(example_study()))
+    study = example_study()
+    assert names == set(report_files(study, compare(study)))
     assert all(next(iter(entry.values()))["cache"] is False for entry in listed)
 
 

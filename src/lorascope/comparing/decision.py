@@ -25,7 +25,7 @@ from lorascope.comparing.results import (
     Verdict,
 )
 from lorascope.config import DecideConfig
-from lorascope.maths.families import holm
+from lorascope.maths.families import holm, holm_steps
 from lorascope.records import Study
 
 MORE_SEEDS = 3
@@ -160,10 +160,10 @@ def _judge(
             pair = Pair(Pairing.mode, data, cells[reference])
             tested = tested_pair(pair, study, "validation", measure, margin)
         found.append((candidate, tested))
-    corrected = holm([tested.p_margin if tested else None for _, tested in found])
+    raw = [tested.p_margin if tested else None for _, tested in found]
     return [
-        (_with_verdict(candidate, tested, p, measure, margin), tested)
-        for (candidate, tested), p in zip(found, corrected, strict=True)
+        (_with_verdict(candidate, tested, p, holm_steps(raw, place), measure, margin), tested)
+        for place, ((candidate, tested), p) in enumerate(zip(found, holm(raw), strict=True))
     ]
 
 
@@ -171,6 +171,7 @@ def _with_verdict(
     candidate: Candidate,
     tested: Tested | None,
     p_margin_holm: float | None,
+    comparisons: int,
     measure: Measure,
     margin: float,
 ) -> Candidate:
@@ -193,8 +194,8 @@ def _with_verdict(
         difference=difference,
         p_margin_holm=p_margin_holm,
         verdict=verdict,
-        items_needed=items_to_settle(tested, measure, margin) if is_open else None,
-        seeds_needed=seeds_to_settle(tested, measure, margin) if is_open else None,
+        items_needed=items_to_settle(tested, measure, margin, comparisons) if is_open else None,
+        seeds_needed=seeds_to_settle(tested, measure, margin, comparisons) if is_open else None,
     )
 
 

@@ -9,8 +9,10 @@ from lorascope.comparing.results import Measure, Projection
 from lorascope.maths.power import items_needed, projected_half_width, seeds_needed
 
 
-def items_to_settle(tested: Tested, measure: Measure, margin: float) -> int | None:
-    """Items in all at which the interval leaves the margin out; None: none would."""
+def items_to_settle(
+    tested: Tested, measure: Measure, margin: float, comparisons: int
+) -> int | None:
+    """Items in all at which the test, corrected for `comparisons`, settles it; None: none would."""
     parts = tested.two_way.components
     seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
     return items_needed(
@@ -19,12 +21,18 @@ def items_to_settle(tested: Tested, measure: Measure, margin: float) -> int | No
         parts.item_standard_error,
         tested.difference.items,
         math.sqrt(seed_variance),
+        comparisons,
+        tested.two_way.degrees,
     )
 
 
-def seeds_to_settle(tested: Tested, measure: Measure, margin: float) -> int | None:
+def seeds_to_settle(
+    tested: Tested, measure: Measure, margin: float, comparisons: int
+) -> int | None:
     """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
-    return seeds_needed(tested.difference.value, _limit(measure, margin), tested.two_way.components)
+    return seeds_needed(
+        tested.difference.value, _limit(measure, margin), tested.two_way.components, comparisons
+    )
 
 
 def project_seeds(tested: Tested, more_seeds: int) -> Projection:

@@ -22,3 +22,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(tested) - rank) * p))
         adjusted[place] = largest
     return adjusted
+
+
+def holm_steps(p_values: Sequence[float | None], place: int) -> int:
+    """Tests that Holm's method divides the level among when it comes to the one at `place`.
+
+    The smallest p among m is held against 0.05 / m, the next against 0.05 / (m - 1), and so on.
+    """
+    own = p_values[place]
+    if own is None:
+        return 1
+    tested = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    return len(tested) - tested.index((own, place))

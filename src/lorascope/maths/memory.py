@@ -7,7 +7,9 @@ holds for the number of samples and, up to the switch of operations inside a seg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from lorascope.maths.parameters import Matrix, lora_parameters
 
 GIGABYTE = 10**9
 GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)
@@ -84,3 +86,25 @@ def merge_bytes(
     if on_cpu:
         return base + copies + max(whole + 4 * largest, 2 * adapter)
     return base + max(copies + 4 * largest, whole + 2 * adapter)
+
+
+def generous_bytes(
+    matrices: Iterable[Matrix],
+    parameters: int,
+    rank: int,
+    tokens: int,
+    vocabulary: int,
+    attention_scores: int,
+) -> int:
+    """More than any training of a model needs: everything in float32, and several copies of it.
+
+    Args:
+        matrices: all linear layers; each is taken to be adapted.
+        tokens: in one batch.
+        attention_scores: layers x heads x samples x tokens x tokens.
+    """
+    listed = list(matrices)
+    largest = max((m.in_features * m.out_features for m in listed), default=0)
+    weights = 4 * parameters + 4 * 6 * lora_parameters(listed, rank) + 4 * 4 * largest
+    features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in listed)
+    return weights + 4 * (tokens * (features + 8 * vocabulary) + 4 * attention_scores)

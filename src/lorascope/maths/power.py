@@ -74,8 +74,13 @@ def items_needed(
     item_standard_error: float,
     items: int,
     seed_standard_error: float = 0.0,
+    comparisons: int = 1,
+    degrees: float = math.inf,
 ) -> int | None:
-    """Items at which the 95 % interval leaves `limit` out, if the estimate stays where it is.
+    """Items at which the interval leaves `limit` out, if the estimate stays where it is.
+
+    The level is 95 %, or with `comparisons` what each of so many gets of it; `degrees` are those of
+    the t test, or infinite for a normal one.
 
     The item part of the variance shrinks as 1 / items; `seed_standard_error` is the part that
     items do not shrink. None: the estimate lies within half a standard error of `limit`, so that
@@ -85,7 +90,7 @@ def items_needed(
     gap = abs(estimate - limit)
     if gap <= BOUNDARY_NOISE * math.hypot(item_standard_error, seed_standard_error):
         return None
-    room = (gap / _deviate(1)) ** 2 - seed_standard_error**2
+    room = (gap / _deviate(comparisons, degrees)) ** 2 - seed_standard_error**2
     if room <= 0:
         return None
     return max(1, math.ceil(items * item_standard_error**2 / room))
@@ -117,7 +122,9 @@ def projected_half_width(components: Components, seeds: int) -> tuple[float, flo
     return half, half
 
 
-def seeds_needed(estimate: float, limit: float, components: Components) -> int | None:
+def seeds_needed(
+    estimate: float, limit: float, components: Components, comparisons: int = 1
+) -> int | None:
     """Fewest seeds at which the 95 % interval leaves `limit` out, if the estimate stays.
 
     None: components unknown (one seed), the estimate within half a standard error of `limit`, or
@@ -129,16 +136,18 @@ def seeds_needed(estimate: float, limit: float, components: Components) -> int |
     gap = abs(estimate - limit)
     if gap <= BOUNDARY_NOISE * math.sqrt(once):
         return None
+    widening = _deviate(comparisons) / _deviate(1)
     for seeds in range(1, SEEDS_CONSIDERED + 1):
-        if projected_half_width(components, seeds)[1] < gap:
+        # Wider by the ratio of normal deviates: a little too little where degrees are few.
+        if widening * projected_half_width(components, seeds)[1] < gap:
             return seeds
     return None
 
 
-def _deviate(comparisons: int) -> float:
+def _deviate(comparisons: int, degrees: float = math.inf) -> float:
     if comparisons < 1:
         raise ValueError(f"comparisons={comparisons}: 1 or more")
-    return float(norm.isf(0.025 / comparisons))
+    return float(student.isf(0.025 / comparisons, degrees))
 
 
 def _discordant_error(discordant_share: float, items: int) -> float:

@@ -12,7 +12,7 @@ with its small-sample factors. A seed part below zero counts as zero, so that th
 never below what items alone give.
 
 The degrees of freedom of t are Satterthwaite's (1946), or those at which t gives the width of
-Howe (1974), whichever are fewer: half width^2 = t_{K-1}^2 V_items + t_{S-1}^2 (V_seeds - V_both).
+Howe (1974) if those are fewer: half width^2 = t_{K-1}^2 V_items + t_{S-1}^2 (V_seeds - V_both).
 With few seeds the first alone is too narrow where seeds differ much, the second where items flicker
 from seed to seed; tests/test_statistics_simulation.py has what remains. With one seed all of
 this is the one-way cluster-robust t test with K - 1 degrees, for right-or-wrong items the t form
@@ -30,6 +30,9 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from lorascope.maths.clusters import Floats, group_sums
+
+SEEDS_SHOW = 2.0
+"""Howe's width counts where MS_seeds is this many times MS_both: below, seeds may not differ."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,13 @@ class MeanSquares:
         total = self.of_items + from_seeds
         spread = self.of_items**2 / between_items + self.of_seeds**2 / between_seeds
         spread += self.of_both**2 / (between_items * between_seeds)
+        satterthwaite = total**2 / spread
+        if self.of_seeds < SEEDS_SHOW * self.of_both:
+            return total / cells, satterthwaite
         width = stdtrit(between_items, 0.975) ** 2 * self.of_items / total
         width += stdtrit(between_seeds, 0.975) ** 2 * from_seeds / total
         howe = _degrees_of(math.sqrt(width), between_seeds, between_items)
-        return total / cells, min(total**2 / spread, howe)
+        return total / cells, min(satterthwaite, howe)
 
 
 def _degrees_of(quantile: float, first: float, second: float) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorascope.maths.statistics import wilson_interval
-from lorascope.records import Study
-from lorascope.reporting.accuracy_table import AccuracyRow
+from lorascope.comparing.results import CellScore, Estimate, Findings, Measure
 
 
 @dataclass(frozen=True)
@@ -15,26 +13,24 @@ class CurveKey:
     """What all points of a curve share."""
 
     quant: str
-    targets: str | None
-    rslora: bool | None
-    dora: bool | None
-    alpha: float | None
+    targets: str
+    rslora: bool
+    dora: bool
+    alpha: float
 
 
 @dataclass(frozen=True)
 class Point:
-    """One rank."""
+    """One rank. Accuracy in per cent, or completion loss in nats."""
 
     rank: int
     mean: float
-    """Over seeds: accuracy in per cent, or completion loss in nats."""
-    low: float | None
-    """Lower end of the 95 % interval for sampling the test items, at the mean."""
-    high: float | None
+    """Over seeds."""
+    low: float
+    """Lower end of the 95 % interval over test items and seeds."""
+    high: float
     seeds: tuple[float, ...]
     """The single values."""
-    bytes: int | None
-    """Stored base in this mode plus the adapter."""
 
 
 @dataclass(frozen=True)
@@ -46,56 +42,49 @@ class Curve:
     unscored_ranks: tuple[int, ...]
 
 
-def scored_by_accuracy(rows: Iterable[AccuracyRow]) -> bool:
-    """Whether rows can be right or wrong; where not, the completion loss is what there is."""
-    return any(row.accuracy is not None for row in rows)
+def scale(measure: Measure) -> float:
+    """From a score to what an axis shows."""
+    return 100.0 if measure is Measure.accuracy else 1.0
 
 
-def value(row: AccuracyRow, by_accuracy: bool) -> float | None:
-    """What a row contributes to a figure: per cent right, or nats."""
-    if not by_accuracy:
-        return row.completion_loss_nats
-    return None if row.accuracy is None else 100 * row.accuracy
+def estimate_of(score: CellScore, measure: Measure) -> Estimate | None:
+    """The test score in the study's measure."""
+    return score.accuracy if measure is Measure.accuracy else score.loss
 
 
-def curves(study: Study, rows: Sequence[AccuracyRow]) -> list[Curve]:
-    """In the order of `rows`."""
-    by_accuracy = scored_by_accuracy(rows)
-    groups: dict[CurveKey, dict[int, list[AccuracyRow]]] = {}
-    for row in rows:
-        if row.quant is not None and row.rank is not None:
-            key = CurveKey(row.quant, row.targets, row.rslora, row.dora, row.alpha)
-            groups.setdefault(key, {}).setdefault(row.rank, []).append(row)
-    sizes = _shipped_bytes(study)
-    drawn = []
-    for key, by_rank in groups.items():
-        points = {rank: _point(by_rank[rank], by_accuracy, sizes) for rank in sorted(by_rank)}
-        known = tuple(point for point in points.values() if point is not None)
-        drawn.append(Curve(key, known, tuple(r for r, point in points.items() if point is None)))
-    return drawn
+def curves(findings: Findings) -> list[Curve]:
+    """In the order of the cells."""
+    groups: dict[CurveKey, list[CellScore]] = {}
+    for score in findings.cells:
+        cell = score.cell
+        if not cell.is_base:
+            key = CurveKey(cell.quant, cell.targets, cell.rslora, cell.dora, cell.alpha)
+            groups.setdefault(key, []).append(score)
+    return [_curve(key, scores, findings.measure) for key, scores in groups.items()]
 
 
-def _point(rows: Sequence[AccuracyRow], by_accuracy: bool, sizes: dict[str, int]) -> Point | None:
-    """One rank's point from its seeds; None where no seed has a score."""
-    values = tuple(v for row in rows if (v := value(row, by_accuracy)) is not None)
-    if not values:
-        return None
-    mean = sum(values) / len(values)
-    items = min((row.items for row in rows if row.items), default=0)
-    low, high = None, None
-    if by_accuracy and items:
-        low, high = (100 * end for end in wilson_interval(mean / 100, items))
-    rank = rows[0].rank
-    assert rank is not None
-    found = [sizes[row.trial] for row in rows if row.trial in sizes]
-    return Point(rank, mean, low, high, values, max(found, default=None))
-
-
-def _shipped_bytes(study: Study) -> dict[str, int]:
-    """Trial -> bytes of its mode's stored base and its adapter, where both are known."""
-    bases = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
-    return {
-        trial.trial: bases[trial.key.quant] + trial.result.adapter_bytes
-        for trial in study.trials
-        if trial.result is not None and trial.key.quant in bases
+def bases(findings: Findings) -> dict[str, float]:
+    """Mode -> test score of its bare base, where it has one."""
+    factor = scale(findings.measure)
+    found = {
+        score.cell.quant: estimate_of(score, findings.measure)
+        for score in findings.cells
+        if score.cell.is_base
     }
+    return {quant: factor * e.value for quant, e in found.items() if e is not None}
+
+
+def _curve(key: CurveKey, scores: Sequence[CellScore], measure: Measure) -> Curve:
+    by_rank = sorted(scores, key=lambda score: score.cell.rank)
+    points = {score.cell.rank: _point(score, measure) for score in by_rank}
+    known = tuple(point for point in points.values() if point is not None)
+    return Curve(key, known, tuple(rank for rank, point in points.items() if point is None))
+
+
+def _point(score: CellScore, measure: Measure) -> Point | None:
+    estimate, factor = estimate_of(score, measure), scale(measure)
+    if estimate is None:
+        return None
+    seeds = tuple(factor * trial.test for trial in score.trials if trial.test is not None)
+    ends = factor * estimate.low, factor * estimate.high
+    return Point(score.cell.rank, factor * estimate.value, *ends, seeds)

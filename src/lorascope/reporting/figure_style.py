@@ -14,12 +14,13 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lorascope.comparing.results import Findings
 from lorascope.reporting import units
-from lorascope.reporting.accuracy_table import AccuracyRow
 from lorascope.reporting.curves import Curve, CurveKey
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's colours, told apart under all common colour blindness; yellow is too pale."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A")
+"""Okabe and Ito's colours, told apart under all common colour blindness; yellow is too pale, and
+black would vanish on a dark page."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """One an adapter kind. Plain dashes belong to the bare base."""
@@ -28,6 +29,11 @@ SPREAD = 0.3
 BASE_LINE = (0, (5, 4))
 NEUTRAL = "#666666"
 """Of legend entries that hold for every mode."""
+INK = "#1b1b1b"
+"""Of text and ticks."""
+GRID = "#e4e4e4"
+AXIS = "#9a9a9a"
+PAPER = "#ffffff"
 
 STYLE: Any = {
     "svg.hashsalt": "lorascope",
@@ -36,10 +42,21 @@ STYLE: Any = {
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
     "text.parse_math": False,
     "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": AXIS,
+    "ytick.color": AXIS,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
     "legend.frameon": False,
@@ -58,16 +75,29 @@ class Look:
     """Powers of two by which a curve stands beside its ranks."""
 
 
-def choose_look(drawn: Sequence[Curve], rows: Sequence[AccuracyRow]) -> Look:
+def mode_colors(findings: Findings) -> dict[str, str]:
+    """Mode -> its colour, the same in every figure."""
+    return {quant: PALETTE[i % len(PALETTE)] for i, quant in enumerate(_modes(findings))}
+
+
+def mode_markers(findings: Findings) -> dict[str, str]:
+    """Mode -> its marker: colour alone must not carry anything."""
+    return {quant: MARKERS[i % len(MARKERS)] for i, quant in enumerate(_modes(findings))}
+
+
+def _modes(findings: Findings) -> list[str]:
+    return list(dict.fromkeys(score.cell.quant for score in findings.cells))
+
+
+def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
     """Colour and marker say the mode, the line says the adapter kind."""
-    quants = list(dict.fromkeys(row.quant for row in rows if row.quant is not None))
     kinds = list(dict.fromkeys(_kind(curve.key) for curve in drawn))
     ranks = sorted({point.rank for curve in drawn for point in curve.points})
     step = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)
     spread = SPREAD * min(step, 2.0)
     return Look(
-        {quant: PALETTE[i % len(PALETTE)] for i, quant in enumerate(quants)},
-        {quant: MARKERS[i % len(MARKERS)] for i, quant in enumerate(quants)},
+        mode_colors(findings),
+        mode_markers(findings),
         {c.key: LINES[kinds.index(_kind(c.key)) % len(LINES)] for c in drawn},
         {c.key: _label(c.key, kinds) for c in drawn},
         {c.key: spread * ((i + 0.5) / len(drawn) - 0.5) for i, c in enumerate(drawn)},
@@ -78,7 +108,7 @@ def _kind(key: CurveKey) -> tuple[Any, ...]:
     """What sets adapter kinds apart, with the words for it."""
     return (
         key.targets,
-        f"alpha {units.number(key.alpha)}" if key.alpha is not None else None,
+        f"alpha {units.number(key.alpha)}",
         "rsLoRA" if key.rslora else "",
         "DoRA" if key.dora else "",
     )
@@ -99,9 +129,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def blank_figure() -> Figure:
-    """An empty figure of the reports' size, without a window."""
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+def blank_figure(height: float = 4.4) -> Figure:
+    """An empty figure of the reports' width, without a window."""
+    figure = Figure(figsize=(8, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

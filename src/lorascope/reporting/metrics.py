@@ -8,17 +8,20 @@ import json
 import math
 from collections.abc import Sequence
 
+from lorascope.comparing.results import Decision
 from lorascope.records import MergeRecord, Study
 from lorascope.reporting.accuracy_table import AccuracyRow, by_validation_score, modes
+from lorascope.reporting.decision_table import decision_metrics
 
 Metrics = dict[str, float | int | str | bool | None]
 
 
-def metrics_json(study: Study, rows: Sequence[AccuracyRow]) -> str:
-    """Mode by mode the base's test scores and those of the trial that is best on validation."""
-    summary: dict[str, Metrics] = {
-        quant: _mode([row for row in rows if row.quant == quant]) for quant in modes(study)
-    }
+def metrics_json(study: Study, rows: Sequence[AccuracyRow], decision: Decision) -> str:
+    """The decision; mode by mode the base's test scores and those of the trial that validates
+    best; the merge.
+    """
+    summary: dict[str, Metrics] = {"decision": decision_metrics(decision)}
+    summary |= {quant: _mode([row for row in rows if row.quant == quant]) for quant in modes(study)}
     if study.merge is not None:
         summary["merge"] = _merge(study.merge)
     known = {

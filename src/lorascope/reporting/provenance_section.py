@@ -4,34 +4,44 @@ from __future__ import annotations
 
 from lorascope.records import Provenance, Study
 from lorascope.reporting import units
+from lorascope.reporting.document import Block, Bullets, Code, Facts, Line, Section, Strong
 
 
-def provenance_section(study: Study) -> str:
-    """Markdown. Distinct values of all records are listed, so that a mixture shows."""
+def provenance_section(study: Study) -> Section:
+    """Distinct values of all records are listed, so that a mixture shows."""
     provenances = _provenances(study)
-    seeds = sorted({trial.key.seed for trial in study.trials})
-    batches = sorted({record.batch_size for record in study.evaluations})
     data, base = study.data, study.base
-    lines = [
-        "## Provenance\n",
-        f"- Commits: {units.listed(map(_commit, provenances))}",
-        f"- Devices: {units.listed(f'{p.device}, {p.threads} threads' for p in provenances)}",
-        f"- Python: {units.listed(p.python for p in provenances)}; "
-        f"platform: {units.listed(p.platform for p in provenances)}",
-        f"- Versions: {_versions(provenances)}",
-        f"- Base: {base.model}, {base.architecture}, {base.source}, "
-        f"sha256 `{units.short_hash(base.content_sha256)}`{_pretraining(base.pretraining)}",
-        f"- Data: {data.name}, {data.source}, sha256 `{units.short_hash(data.content_sha256)}`; "
-        + ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
-        + f" rows{_dropped(data.dropped_rows)}",
-        f"- Template: {data.template}, sha256 `{units.short_hash(data.template_sha256)}`; "
-        f"tokenizer sha256 `{units.short_hash(data.tokenizer_sha256)}`",
-        f"- Scoring: {data.scoring}, batch size {units.listed(batches)}",
-        f"- Seeds: {units.listed(seeds)}",
-    ]
-    lines += [f"- Data warning: {warning}" for warning in data.warnings]
-    lines += _disagreements(study)
-    return "\n".join(lines) + "\n"
+    seeds = [trial.key.seed for trial in study.trials] + [k.seed for k in study.missing.values()]
+    facts: list[tuple[str, Line]] = [
+        ("Commit", (units.listed(map(_commit, provenances)),)),
+        ("dvc.lock", (_locks(provenances),)),
+        ("Device", (units.listed(f"{p.device}, {p.threads} threads" for p in provenances),)),
+        ("Python", (units.listed(p.python for p in provenances),)),
+        ("Platform", (units.listed(p.platform for p in provenances),)),
+        ("Versions", (_versions(provenances),)),
+        (
+            "Base",
+            (
+                f"{base.model}, {base.architecture}, {base.source}, sha256 ",
+                Code(units.short_hash(base.content_sha256)),
+                _pretraining(base.pretraining),
+            ),
+        ),
+        ("Data", (f"{data.name}, {data.source}, sha256 ",
+                  Code(units.short_hash(data.content_sha256)))),
+        ("Rows", (_rows(study),)),
+        ("Template", (f"{data.template}, sha256 ", Code(units.short_hash(data.template_sha256)))),
+        ("Tokenizer", ("sha256 ", Code(units.short_hash(data.tokenizer_sha256)))),
+        ("Scoring", (f"{data.scoring}, batch size "
+                     f"{units.listed(sorted({e.batch_size for e in study.evaluations}))}",)),
+        ("Seeds", (units.listed(sorted(seeds)),)),
+    ]  # fmt: skip
+    blocks: list[Block] = [Facts(tuple(facts))]
+    remarks: list[Line] = [(f"Data warning: {warning}",) for warning in data.warnings]
+    remarks += _disagreements(study)
+    if remarks:
+        blocks.append(Bullets(tuple(remarks)))
+    return Section("provenance", "Provenance", tuple(blocks))
 
 
 def _provenances(study: Study) -> list[Provenance]:
@@ -49,7 +59,18 @@ def _commit(provenance: Provenance) -> str:
     if provenance.git_commit is None:
         return "unknown"
     changes = {True: " with uncommitted changes", False: "", None: ", changes unknown"}
-    return f"`{units.short_hash(provenance.git_commit)}`{changes[provenance.git_dirty]}"
+    return f"{units.short_hash(provenance.git_commit)}{changes[provenance.git_dirty]}"
+
+
+def _locks(provenances: list[Provenance]) -> str:
+    """The lock file as the last record saw it: every stage that ends rewrites it."""
+    known = [p for p in provenances if p.dvc_lock_sha256 is not None]
+    if not known:
+        return "unknown"
+    last = max(known, key=lambda p: (p.created_utc, p.dvc_lock_sha256))
+    states = len({p.dvc_lock_sha256 for p in known})
+    among = "" if states == 1 else f", the last of {states} states that the records saw"
+    return f"sha256 {units.short_hash(last.dvc_lock_sha256 or '')}{among}"
 
 
 def _versions(provenances: list[Provenance]) -> str:
@@ -66,12 +87,15 @@ def _pretraining(measured: dict[str, float] | None) -> str:
     return "; " + ", ".join(f"{name} {units.number(value)}" for name, value in measured.items())
 
 
-def _dropped(reasons: dict[str, int]) -> str:
-    known = [f"{units.count(rows)} {reason}" for reason, rows in sorted(reasons.items()) if rows]
-    return f"; dropped: {', '.join(known)}" if known else ""
+def _rows(study: Study) -> str:
+    """Rows by split, and what was dropped."""
+    data = study.data
+    kept = ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
+    lost = [f"{units.count(rows)} {why}" for why, rows in sorted(data.dropped_rows.items()) if rows]
+    return kept + (f"; dropped: {', '.join(lost)}" if lost else "")
 
 
-def _disagreements(study: Study) -> list[str]:
+def _disagreements(study: Study) -> list[Line]:
     """One line for each thing that must be the same in all trials and scores, and is not."""
     everything = [trial.provenance for trial in study.trials]
     everything += [record.provenance for record in study.evaluations]
@@ -86,7 +110,10 @@ def _disagreements(study: Study) -> list[str]:
         "evaluation batch size": len({record.batch_size for record in study.evaluations}) > 1,
     }
     return [
-        f"- **Not the same in all records: {what}.** Differences between rows may come from it."
+        (
+            Strong(f"Not the same in all records: {what}."),
+            " Differences between rows may come from it.",
+        )
         for what, differs in differing.items()
         if differs
     ]

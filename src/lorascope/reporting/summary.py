@@ -1,23 +1,40 @@
-"""What the terminal shows at the end of a run: where the report lies, and the accuracy table."""
+"""What the terminal shows at the end of a run: the answer, the scores, where the report lies."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
+from lorascope.comparing.results import Findings
 from lorascope.records import Study
 from lorascope.reporting.accuracy_table import AccuracyRow, accuracy_rows, accuracy_table
+from lorascope.reporting.document import Answer, Inline
+from lorascope.reporting.recommendation import answer
 
 REPORT = "report.md"
+PAGE = "report.html"
 WIDTH = 100
 """Columns of a terminal that lines should fit into."""
 
 
-def terminal_summary(study: Study, folder: Path) -> str:
+def terminal_summary(study: Study, findings: Findings, folder: Path) -> str:
     """Plain text; `folder` is where `write_reports` wrote."""
     rows = accuracy_rows(study)
     unscored = [_unscored(row) for row in rows if not row.scored]
-    return "".join([_table(rows), *unscored, f"\nReport: {_relative(folder / REPORT)}\n"])
+    place = f"\nReport: {_relative(folder / PAGE)}\n"
+    return "".join([_answer(answer(findings)), "\n", _table(rows), *unscored, place])
+
+
+def _answer(found: Answer) -> str:
+    """What to ship, in numbers, then what it rests on."""
+    lines = [f"{found.headline}: {found.state}."]
+    lines += [f"{fact.label}: {fact.value} ({fact.note})" for fact in found.facts]
+    lines += ["".join(_word(part) for part in note) for note in found.notes]
+    return "".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n" for line in lines)
+
+
+def _word(part: Inline) -> str:
+    return part if isinstance(part, str) else part.text
 
 
 def _table(rows: list[AccuracyRow]) -> str:

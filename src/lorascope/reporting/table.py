@@ -6,9 +6,20 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
+
+
+class Wrap(StrEnum):
+    """Where a column's text may be broken."""
+
+    never = "never"
+    print = "print"
+    """Long names: on paper alone."""
+    prose = "prose"
+    """Sentences: between words."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,27 @@ class Column:
     """Numbers stand on the right."""
     in_csv: bool = True
     in_text: bool = True
-    """In Markdown and on the terminal."""
+    """In Markdown, on the page and on the terminal."""
+    get: Callable[[Any], Any] | None = None
+    """From a row to its cell, where that is not the field `key`."""
+    wrap: Wrap = Wrap.never
+    """Where its text may take several lines."""
+    href: Callable[[Any], str | None] | None = None
+    """From a row to what its cell links to on the HTML page."""
+
+    def cell(self, row: Any) -> Any:
+        """What `row` has in this column; None is unknown."""
+        return getattr(row, self.key) if self.get is None else self.get(row)
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """One cell of the HTML page."""
+
+    text: str
+    order: str | None
+    """By which the column sorts, where the text alone would mislead."""
+    href: str | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +78,16 @@ class Table(Generic[Row]):
         """Other rows under the same columns."""
         return Table(self.columns, rows)
 
+    def with_columns(self, *columns: Column) -> Table[Row]:
+        """More columns; one whose key is there already takes its place."""
+        new = {column.key: column for column in columns}
+        kept = tuple(new.pop(column.key, column) for column in self.columns)
+        return Table((*kept, *new.values()), self.rows)
+
+    def without(self, *keys: str) -> Table[Row]:
+        """Fewer columns."""
+        return Table(tuple(c for c in self.columns if c.key not in keys), self.rows)
+
     def csv(self) -> str:
         """Comma-separated text with a header line."""
         columns = [column for column in self.columns if column.in_csv]
@@ -54,7 +95,7 @@ class Table(Generic[Row]):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([column.key for column in columns])
         for row in self.rows:
-            writer.writerow([_machine(getattr(row, column.key)) for column in columns])
+            writer.writerow([_machine(column.cell(row)) for column in columns])
         return stream.getvalue()
 
     def markdown(self) -> str:
@@ -76,17 +117,23 @@ class Table(Generic[Row]):
         widths = _widths(cells)
         return "".join(gap.join(_padded(row, columns, widths)).rstrip() + "\n" for row in cells)
 
-    def _text(self) -> tuple[list[Column], list[list[str]]]:
-        """Columns that some row fills, and cells [1 + rows, columns] with the headers on top."""
-        columns = [
+    def shown(self) -> list[Column]:
+        """Columns for people that some row fills."""
+        return [
             column
             for column in self.columns
             if column.in_text
-            and (not self.rows or any(getattr(row, column.key) is not None for row in self.rows))
+            and (not self.rows or any(column.cell(row) is not None for row in self.rows))
         ]
-        body = [
-            [_human(column, getattr(row, column.key)) for column in columns] for row in self.rows
-        ]
+
+    def page_rows(self) -> list[list[PageCell]]:
+        """Cells [rows, shown columns] of the HTML page."""
+        return [[_page_cell(column, row) for column in self.shown()] for row in self.rows]
+
+    def _text(self) -> tuple[list[Column], list[list[str]]]:
+        """Columns that some row fills, and cells [1 + rows, columns] with the headers on top."""
+        columns = self.shown()
+        body = [[_human(column, column.cell(row)) for column in columns] for row in self.rows]
         return columns, [[column.header for column in columns], *body]
 
 
@@ -100,6 +147,16 @@ def _machine(cell: object) -> str:
 
 def _human(column: Column, cell: Any) -> str:
     return "" if cell is None else column.show(cell)
+
+
+def _page_cell(column: Column, row: Any) -> PageCell:
+    cell = column.cell(row)
+    shown = _human(column, cell)
+    order = cell[0] if isinstance(cell, tuple) and cell else cell
+    number = isinstance(order, int | float) and not isinstance(order, bool)
+    href = column.href(row) if column.href is not None and cell is not None else None
+    plain = shown.replace(".", "", 1).isdigit()
+    return PageCell(shown, f"{order:.6g}" if number and not plain else None, href)
 
 
 def _one_line(text: str) -> str:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lorascope.comparing.results import Findings
 from lorascope.records import Study
 from lorascope.reporting.accuracy_table import accuracy_rows, accuracy_table
-from lorascope.reporting.figures import accuracy_by_memory, accuracy_by_rank
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.cell_table import cell_table
+from lorascope.reporting.comparison_table import comparison_table
+from lorascope.reporting.decision_table import decision_json
+from lorascope.reporting.document import Document, FigureBlock
+from lorascope.reporting.frontier_table import frontier_rows, frontier_table
+from lorascope.reporting.html_page import html_page
+from lorascope.reporting.loss_figure import loss_by_step
+from lorascope.reporting.markdown_page import markdown_page
 from lorascope.reporting.metrics import losses_csv, metrics_json
 from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
-from lorascope.reporting.page import page
+from lorascope.reporting.page import document
+from lorascope.reporting.parameter_printed_tables import printed_tables
 from lorascope.reporting.parameter_table import parameter_rows, parameter_table
+from lorascope.reporting.score_sections import BY_STEP
 from lorascope.reporting.summary import REPORT
 from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
 from lorascope.store import write_atomically
 
 
-def write_reports(study: Study, folder: Path) -> list[Path]:
+def write_reports(study: Study, findings: Findings, folder: Path) -> list[Path]:
     """Write every report into `folder`; files that would not change are left alone.
 
     Returns:
         All reports, changed or not, in a fixed order.
     """
     paths = []
-    for name, content in report_files(study).items():
+    for name, content in report_files(study, findings).items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
             write_atomically(path, content)
@@ -31,27 +42,52 @@ def write_reports(study: Study, folder: Path) -> list[Path]:
     return paths
 
 
-def report_files(study: Study) -> dict[str, bytes]:
+def report_files(study: Study, findings: Findings) -> dict[str, bytes]:
     """File name -> content."""
-    rows = accuracy_rows(study)
-    accuracy, parameters = accuracy_table(rows), parameter_table(parameter_rows(study))
+    page = document(study, findings)
+    texts = {
+        **_record_tables(study),
+        **_finding_tables(findings),
+        "metrics.json": metrics_json(study, accuracy_rows(study), findings.decision),
+        "losses.csv": losses_csv(study),
+        REPORT: markdown_page(page),
+        "report.html": html_page(page),
+    }
+    # A figure that the page can do without is written all the same: its reader expects the file.
+    figures = {BY_STEP: loss_by_step(study, findings), **_figures(page)}
+    return {**{name: text.encode() for name, text in texts.items()}, **figures}
+
+
+def _record_tables(study: Study) -> dict[str, str]:
+    accuracy = accuracy_table(accuracy_rows(study))
+    parameters = parameter_table(parameter_rows(study))
     stored = mode_memory_table(mode_memory_rows(study))
     running = trial_memory_table(trial_memory_rows(study))
-    texts = {
+    printed = "\n".join(f"# {title}\n\n{table.markdown()}" for title, table in printed_tables())
+    return {
         "trainable_parameters.csv": parameters.csv(),
-        "trainable_parameters.md": f"# Trainable parameters\n\n{parameters.markdown()}",
+        "trainable_parameters.md": f"# Trainable parameters\n\n{parameters.markdown()}\n{printed}",
         "accuracy.csv": accuracy.csv(),
         "accuracy.md": f"# Accuracy\n\n{accuracy.markdown()}",
         "memory.csv": stored.csv(),
         "memory_by_trial.csv": running.csv(),
         "memory.md": f"# Stored base by mode\n\n{stored.markdown()}\n"
         f"# Trials while running\n\n{running.markdown()}",
-        "metrics.json": metrics_json(study, rows),
-        "losses.csv": losses_csv(study),
-        REPORT: page(study, rows),
     }
+
+
+def _finding_tables(findings: Findings) -> dict[str, str]:
+    names, measure = CellNames.of(findings), findings.measure
+    rows = frontier_rows(findings.frontiers)
     return {
-        **{name: text.encode() for name, text in texts.items()},
-        "accuracy_by_rank.svg": accuracy_by_rank(study, rows),
-        "accuracy_by_memory.svg": accuracy_by_memory(study, rows),
+        "comparisons.csv": comparison_table(findings.comparisons, measure, names).csv(),
+        "cells.csv": cell_table(findings.cells, measure).csv(),
+        "frontier.csv": frontier_table(rows, measure).csv(),
+        "decision.json": decision_json(findings.decision),
     }
+
+
+def _figures(page: Document) -> dict[str, bytes]:
+    """The figures that the page shows, for those who want them alone."""
+    blocks = [block for section in page.sections for block in section.blocks]
+    return {block.file: block.svg for block in blocks if isinstance(block, FigureBlock)}

@@ -1,0 +1,104 @@
+"""The candidates under the declared rule, and the decision for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from lorascope.comparing.results import Candidate, Decision
+from lorascope.reporting import units
+from lorascope.reporting.cell_columns import cell_columns
+from lorascope.reporting.comparison_table import WORDS
+from lorascope.reporting.frontier_table import COST_WORDS, cost_text
+from lorascope.reporting.measure_text import MeasureText, p_value
+from lorascope.reporting.table import Column, Table, Wrap
+
+
+def candidate_table(decision: Decision) -> Table[Candidate]:
+    """Cheapest first, as the rule judges them on validation items."""
+    texts, cost = MeasureText(decision.measure), decision.rule.cost.value
+
+    def interval(row: Candidate) -> tuple[float, float] | None:
+        return None if row.difference is None else (row.difference.low, row.difference.high)
+
+    def outcome(row: Candidate) -> str:
+        return _outcome(decision, row)
+
+    return Table(
+        (
+            *cell_columns(row.cell for row in decision.candidates),
+            Column("cost", COST_WORDS[cost].capitalize(), lambda value: cost_text(cost, value)),
+            Column("difference", f"Difference {texts.step}", texts.difference,
+                   get=lambda row: row.difference.value if row.difference else None),
+            Column("interval", "95 % interval", lambda ends: " to ".join(
+                map(texts.difference, ends)), get=interval),
+            Column("p_margin_holm", "Holm p, margin", p_value),
+            Column("outcome", "Under the rule", right=False, wrap=Wrap.prose, get=outcome),
+            Column("items_needed", "Items to settle", units.count),
+            Column("seeds_needed", "Seeds to settle", units.count),
+        ),
+        decision.candidates,
+    )  # fmt: skip
+
+
+def _outcome(decision: Decision, row: Candidate) -> str:
+    """A few words on what the rule makes of a candidate."""
+    words = []
+    if row.cell == decision.recommended:
+        words.append("recommended")
+    if row.cell == decision.reference:
+        words.append("reference")
+    if row.verdict is not None:
+        words.append(WORDS[row.verdict])
+    if row.ineligible is not None:
+        words.append(row.ineligible)
+    return ", ".join(words) or ("cost unknown" if row.cost is None else "no cheaper")
+
+
+def decision_json(decision: Decision) -> str:
+    """The rule, its answer and every candidate, with numbers as they are."""
+    content = {
+        "settled": decision.settled,
+        "rule": asdict(decision.rule),
+        "measure": decision.measure,
+        "margin": decision.margin,
+        "reference": _plain(decision.reference),
+        "reference_is_declared": decision.reference_is_declared,
+        "recommended": _plain(decision.recommended),
+        "trial": decision.trial,
+        "test": _plain(decision.test),
+        "projection": _plain(decision.projection),
+        "open": [_plain(row.cell) for row in decision.open],
+        "candidates": [_plain(row) for row in decision.candidates],
+    }
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool | None]:
+    """What `dvc metrics diff` should show of a decision."""
+    chosen, test = decision.recommended, decision.test
+    return {
+        "recommended_quant": chosen.quant if chosen else None,
+        "recommended_rank": chosen.rank if chosen else None,
+        "recommended_alpha": chosen.alpha if chosen else None,
+        "settled": decision.settled,
+        "open": len(decision.open),
+        "difference": test.difference.value if test else None,
+        "difference_low": test.difference.low if test else None,
+        "difference_high": test.difference.high if test else None,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None else asdict(value)
+
+
+def _finite(value: Any) -> Any:
+    """The same without numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

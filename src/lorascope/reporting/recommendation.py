@@ -1,0 +1,203 @@
+"""The answer on top of the page, the terminal and the metrics: what to ship and how sure it is.
+
+Every sentence is chosen by a typed verdict and filled with its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.comparing.results import (
+    Candidate,
+    CellScore,
+    Decision,
+    Estimate,
+    Findings,
+    Measure,
+)
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.document import Answer, Code, Fact, Line
+from lorascope.reporting.frontier_table import COST_WORDS, cost_text
+from lorascope.reporting.measure_text import MeasureText, p_value
+
+SHOWN_OPEN = 3
+"""Open candidates that are spelled out; the table has them all."""
+
+
+def answer(findings: Findings) -> Answer:
+    """What to ship, in numbers."""
+    decision, names = findings.decision, CellNames.of(findings)
+    if decision.recommended is None:
+        return Answer(
+            "No configuration can be recommended",
+            "no score" if decision.reference is None else "nothing to ship",
+            False, (), tuple(_why_nothing(decision, names)),
+        )  # fmt: skip
+    return Answer(
+        f"Ship {names.full(decision.recommended)}",
+        "settled" if decision.settled else f"{len(decision.open)} cheaper undecided",
+        decision.settled,
+        tuple(_facts(findings, names)),
+        tuple(_notes(findings, names)),
+    )
+
+
+def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
+    if decision.reference is None:
+        yield ("No trial of this study has all the scores that the rule asks for.",)
+    for row in decision.candidates:
+        if row.ineligible is not None:
+            yield (f"{names.name(row.cell)}: {row.ineligible}.",)
+
+
+def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
+    decision, texts = findings.decision, MeasureText(findings.measure)
+    assert decision.recommended is not None
+    chosen = findings.score(decision.recommended)
+    estimate = _test_estimate(chosen, findings.measure)
+    if decision.test is not None and decision.reference is not None:
+        difference = decision.test.difference
+        yield Fact(
+            f"Against {names.name(decision.reference)}",
+            f"{texts.difference(difference.value)} {texts.step}",
+            f"95 % interval {texts.difference_interval(difference)}, on test items",
+        )
+    if estimate is not None:
+        yield Fact(
+            f"Test {texts.name}",
+            f"{texts.score(estimate.value)} {texts.unit}",
+            f"95 % interval {texts.interval(estimate)}; {items_text(estimate)}",
+        )
+    yield from _cost_fact(findings, chosen, names)
+
+
+def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Iterator[Fact]:
+    """The cost that the rule counts, beside the reference's."""
+    decision, cost = findings.decision, findings.decision.rule.cost.value
+    costs = {row.cell: row.cost for row in decision.candidates}
+    own, other = costs.get(chosen.cell), costs.get(decision.reference or chosen.cell)
+    if own is None:
+        return
+    note = "the reference itself"
+    if decision.reference is not None and decision.reference != chosen.cell:
+        name = names.name(decision.reference)
+        note = f"{name}: {'unknown' if other is None else cost_text(cost, other)}"
+    yield Fact(COST_WORDS[cost].capitalize(), cost_text(cost, own), note)
+
+
+def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
+    decision = findings.decision
+    if not decision.open:
+        yield ("No cheaper configuration is left undecided.",)
+    yield from (_open(row, decision, names) for row in decision.open[:SHOWN_OPEN])
+    yield from _projection(decision, names)
+    yield _rule(decision, names)
+    yield from _basis(decision)
+    yield from _on_test(findings)
+    if decision.trial is not None:
+        yield ("Trial: ", Code(decision.trial), ".")
+
+
+def _rule(decision: Decision, names: CellNames) -> Line:
+    texts = MeasureText(decision.measure)
+    stands_in = "" if decision.reference_is_declared else " (in place of the declared one)"
+    reference = names.name(decision.reference) if decision.reference else "none"
+    return (
+        f"Rule: least {COST_WORDS[decision.rule.cost.value]} whose validation {texts.name} is "
+        f"shown to be worse by less than {texts.width(decision.margin)} {texts.step} than the "
+        f"reference, {reference}{stands_in}; test items choose nothing.",
+    )
+
+
+def _basis(decision: Decision) -> Iterator[Line]:
+    """What the rule found on validation items."""
+    texts = MeasureText(decision.measure)
+    if decision.recommended == decision.reference:
+        yield ("No cheaper configuration passed, so the reference itself is recommended.",)
+        return
+    for row in decision.candidates:
+        if row.cell == decision.recommended and row.difference and row.p_margin_holm is not None:
+            yield (
+                f"On {units.count(row.difference.items)} validation items it differs from the "
+                f"reference by {texts.difference(row.difference.value)} {texts.step}, 95 % "
+                f"interval {texts.difference_interval(row.difference)}; p for worse by the margin "
+                f"{p_value(row.p_margin_holm)} (Holm).",
+            )
+
+
+def _on_test(findings: Findings) -> Iterator[Line]:
+    """What the test items say of the same pair, among all comparisons of the study."""
+    test, margin = findings.decision.test, findings.decision.margin
+    if test is None:
+        return
+    texts = MeasureText(findings.measure)
+    harm = -test.difference.low if findings.measure is Measure.accuracy else test.difference.high
+    reach = "stays inside" if harm < margin else "reaches beyond"
+    yield (
+        f"On test items the interval of the difference {reach} the margin of "
+        f"{texts.width(margin)} {texts.step}. As one of {len(findings.comparisons)} comparisons, "
+        f"corrected by Holm, the pair is {test.verdict.value}: p is {p_value(test.p_holm)} for any "
+        f"difference and {p_value(test.p_margin_holm)} for worse by the margin.",
+    )
+
+
+def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
+    """One open candidate, and what would settle it."""
+    texts = MeasureText(decision.measure)
+    shown = ""
+    if row.difference is not None:
+        shown = (
+            f": {texts.difference(row.difference.value)} {texts.step} on validation, 95 % "
+            f"interval {texts.difference_interval(row.difference)}"
+        )
+    return (f"Open: {names.name(row.cell)}{shown}. {what_settles(row)}",)
+
+
+def what_settles(row: Candidate) -> str:
+    """Items or seeds that would decide an open candidate, if its difference stays."""
+    ways = []
+    if row.items_needed is not None:
+        ways.append(f"{units.count(row.items_needed)} validation items in all")
+    if row.seeds_needed is not None:
+        ways.append(f"{units.count(row.seeds_needed)} seeds in all")
+    if not ways:
+        return "No number of items alone would settle it if the difference stays."
+    return f"If the difference stays, {' or '.join(ways)} would settle it."
+
+
+def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:
+    """What more seeds would buy: for the recommended cell, or the cheapest open one."""
+    plan, texts = decision.projection, MeasureText(decision.measure)
+    subjects = [decision.recommended, *(row.cell for row in decision.open)]
+    subject = next((cell for cell in subjects if cell not in (None, decision.reference)), None)
+    if plan is None or subject is None:
+        return
+    if plan.seed_spread_known:
+        then = f"± {texts.width(plan.highest)} {texts.step}"
+        why = ""
+    else:
+        then = (
+            f"between ± {texts.width(plan.lowest)} and ± {texts.width(plan.highest)} {texts.step}"
+        )
+        why = ", as one seed does not show how much seeds vary"
+    yield (
+        f"{NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))} more "
+        f"{'seed' if plan.more_seeds == 1 else 'seeds'} would take the "
+        f"interval of {names.name(subject)} against the reference from "
+        f"± {texts.width(plan.half_width)} to {then}{why}.",
+    )
+
+
+NUMBER_WORDS = {1: "One", 2: "Two", 3: "Three", 4: "Four", 5: "Five"}
+
+
+def items_text(estimate: Estimate) -> str:
+    """What an estimate is taken over: 400 items in 80 clusters, 3 seeds."""
+    clusters = "" if estimate.clusters is None else f" in {units.count(estimate.clusters)} clusters"
+    seeds = "1 seed" if estimate.seeds == 1 else f"{estimate.seeds} seeds"
+    return f"{units.count(estimate.items)} items{clusters}, {seeds}"
+
+
+def _test_estimate(score: CellScore, measure: Measure) -> Estimate | None:
+    return score.accuracy if measure is Measure.accuracy else score.loss

@@ -1,0 +1,147 @@
+"""The HTML page in a browser: nothing asked for, nothing complained of, tables sort and filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lorascope.reporting.write import write_reports
+from tests.browser import CHROMIUM, Browser, browser
+from tests.findings_factory import make_findings
+from tests.study_factory import example_study
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+]
+
+TABLE = "document.querySelector('#cells')"
+COLUMN = """[...{table}.querySelectorAll('tbody tr:not([hidden])')]
+  .map((row) => row.cells[{at}].textContent)"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    study = example_study()
+    folder = tmp_path_factory.mktemp("reports")
+    write_reports(study, make_findings(study), folder)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def opened(report: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("chromium")) as found:
+        found.resize(1280, 900)
+        found.open(report)
+        yield found
+
+
+@pytest.fixture
+def page(opened: Browser, report: Path) -> Browser:
+    """As it is after loading, on a desktop in the light."""
+    opened.prefer("light")
+    opened.resize(1280, 900)
+    opened.open(report)
+    return opened
+
+
+def column(page: Browser, header: str) -> list[str]:
+    """Visible cells of the table of configurations under `header`."""
+    at = page.evaluate(
+        f"[...{TABLE}.querySelectorAll('th')].findIndex((h) => h.textContent === '{header}')"
+    )
+    assert at >= 0
+    cells: list[str] = page.evaluate(COLUMN.format(table=TABLE, at=at))
+    return cells
+
+
+def click(page: Browser, header: str) -> str:
+    """Click a header; what its column then says of its order."""
+    return str(
+        page.evaluate(
+            f"(() => {{ const head = [...{TABLE}.querySelectorAll('th')]"
+            f".find((h) => h.textContent === '{header}'); head.querySelector('button').click();"
+            "return head.getAttribute('aria-sort'); })()"
+        )
+    )
+
+
+def test_page_asks_for_nothing_else_and_complains_of_nothing(page: Browser, report: Path) -> None:
+    assert set(page.requests) <= {report.as_uri(), "data:,"}
+    assert page.complaints == []
+
+
+def test_headers_sort_by_size_and_keep_the_unknown_last(page: Browser) -> None:
+    assert click(page, "Accuracy %") == "ascending"
+    cells = column(page, "Accuracy %")
+    known = [float(cell) for cell in cells if cell]
+    assert known == sorted(known)
+    assert cells[-2:] == ["", ""]
+    assert click(page, "Accuracy %") == "descending"
+    cells = column(page, "Accuracy %")
+    assert [float(cell) for cell in cells if cell] == known[::-1]
+    assert cells[-2:] == ["", ""]
+
+
+def test_sizes_sort_by_bytes_and_not_by_their_words(page: Browser) -> None:
+    click(page, "Serving")
+    scale = {"kB": 1e3, "MB": 1e6}
+    sizes = [float(c.split()[0]) * scale[c.split()[1]] for c in column(page, "Serving") if c]
+    assert sizes == sorted(sizes)
+
+
+def test_headers_sort_by_keyboard(page: Browser) -> None:
+    page.evaluate(f"{TABLE}.querySelector('th:nth-child(2) button').focus()")
+    page.press("Enter", "\r")
+    assert page.evaluate(f"{TABLE}.querySelector('th:nth-child(2)').getAttribute('aria-sort')") == (
+        "ascending"
+    )
+    assert [cell for cell in column(page, "Rank") if cell][:4] == ["1"] * 4
+
+
+def test_filter_hides_rows_without_all_its_words(page: Browser) -> None:
+    page.evaluate(f"{TABLE}.querySelector('input').focus()")
+    page.type("NF4_DQ complete")
+    modes = column(page, "Mode")
+    assert modes == ["nf4_dq"] * 4
+    total = page.evaluate(f"{TABLE}.querySelectorAll('tbody tr').length")
+    assert page.evaluate(f"{TABLE}.querySelector('output').textContent") == f"4 of {total}"
+
+
+def test_page_and_figures_follow_light_and_dark(page: Browser) -> None:
+    colors = (
+        "[getComputedStyle(document.body).backgroundColor,"
+        " getComputedStyle(document.querySelector('figure svg text')).fill]"
+    )
+    light = page.evaluate(colors)
+    page.prefer("dark")
+    dark = page.evaluate(colors)
+    assert light[0] == "rgb(255, 255, 255)"
+    assert sum(channels(light[1])) < 150
+    assert sum(channels(dark[0])) < 150
+    assert sum(channels(dark[1])) > 600
+
+
+def channels(color: str) -> list[int]:
+    """Of 'rgb(1, 2, 3)'."""
+    return [int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_page_does_not_scroll_sideways_on_a_phone(page: Browser, width: int) -> None:
+    page.resize(width, 844, phone=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{wide}.length") > 3
+
+
+def test_printed_page_has_whole_tables(page: Browser) -> None:
+    pdf = page.printed()
+    assert pdf.startswith(b"%PDF")
+    page.send("Emulation.setEmulatedMedia", media="print")
+    page.resize(700, 1000)
+    cut = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{cut}.map((e) => e.getAttribute('aria-labelledby'))") == []
+    page.send("Emulation.setEmulatedMedia", media="")

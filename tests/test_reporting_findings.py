@@ -1,0 +1,215 @@
+"""What the page says of findings: sentences follow verdicts, tables hold the numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from lorascope.comparing.results import Findings, Measure, Projection, Verdict
+from lorascope.records import Status, Study
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.cell_table import cell_table
+from lorascope.reporting.comparison_table import comparison_table
+from lorascope.reporting.decision_table import candidate_table, decision_json
+from lorascope.reporting.document import Answer
+from lorascope.reporting.frontier_table import frontier_rows, frontier_summary, frontier_table
+from lorascope.reporting.measure_text import MeasureText, p_value, share
+from lorascope.reporting.recommendation import answer, what_settles
+from tests.findings_factory import make_findings
+from tests.study_factory import Trial, example_study, make_study
+
+
+def settled_study() -> Study:
+    """nf4 is as good as fp16, and cheaper."""
+    return make_study([Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)], items=2000)
+
+
+def undecided_study(seeds: int = 1) -> Study:
+    """nf4 is somewhat worse, and nobody knows whether within the margin."""
+    return make_study(
+        [
+            Trial(quant, accuracy=accuracy - seed / 1000, seed=seed)
+            for quant, accuracy in (("fp16", 0.9), ("nf4", 0.86))
+            for seed in range(seeds)
+        ],
+        items=400,
+    )
+
+
+def words(found: Answer) -> str:
+    """All that an answer says."""
+    notes = ["".join(p if isinstance(p, str) else p.text for p in note) for note in found.notes]
+    facts = [f"{fact.label} {fact.value} {fact.note}" for fact in found.facts]
+    return "\n".join([found.headline, found.state, *facts, *notes])
+
+
+def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> None:
+    findings = make_findings(settled_study())
+    found, test = answer(findings), findings.decision.test
+    assert (found.headline, found.state) == ("Ship nf4, rank 8, alpha 16", "settled")
+    assert test is not None
+    assert found.facts[0].label == "Against fp16, rank 8"
+    assert found.facts[0].value == "0.0 points"
+    assert "95 % interval −1.5 to +1.5" in found.facts[0].note
+    assert "No cheaper configuration is left undecided." in words(found)
+
+
+def test_undecided_answer_says_what_would_settle_it() -> None:
+    text = words(answer(make_findings(undecided_study())))
+    assert "Ship fp16, rank 8, alpha 16" in text
+    assert "1 cheaper undecided" in text
+    assert "Open: nf4, rank 8: −4.0 points on validation" in text
+    assert "1,450 validation items in all would settle it" in text
+
+
+def test_three_more_seeds_are_a_range_where_the_seed_spread_is_unknown() -> None:
+    one = words(answer(make_findings(undecided_study())))
+    assert "seeds would take the interval of nf4, rank 8 against the reference from" in one
+    assert "to between ±\u00a01.7 and ±\u00a03.4 points, as one seed does not show" in one
+    three = words(answer(make_findings(undecided_study(seeds=3))))
+    assert "from ±\u00a03.4 to ±\u00a02.4 points." in three
+
+
+def test_answer_without_scores_recommends_nothing_and_says_why() -> None:
+    study = make_study([Trial("nf4", status=Status.killed, reason="signal 9")], 0.1)
+    found = answer(make_findings(study))
+    assert (found.headline, found.state) == ("No configuration can be recommended", "no score")
+    assert not found.is_settled
+    assert "nf4, rank 8: a seed has no score." in words(found)
+
+
+def test_answer_counts_nats_where_items_cannot_be_right_or_wrong() -> None:
+    study = make_study([Trial("fp16", accuracy=None), Trial("nf4", accuracy=None)], None)
+    findings = make_findings(study)
+    assert findings.measure is Measure.loss_nats
+    assert "nats" in words(answer(findings))
+    assert "points" not in words(answer(findings))
+
+
+@pytest.mark.parametrize(("items", "seeds", "expected"), [
+    (900, None, "If the difference stays, 900 validation items in all would settle it."),
+    (None, 4, "If the difference stays, 4 seeds in all would settle it."),
+    (900, 4, "If the difference stays, 900 validation items in all or 4 seeds in all would "
+             "settle it."),
+    (None, None, "No number of items alone would settle it if the difference stays."),
+])  # fmt: skip
+def test_what_settles_names_each_known_way(
+    items: int | None, seeds: int | None, expected: str
+) -> None:
+    candidate = make_findings(undecided_study()).decision.open[0]
+    assert what_settles(replace(candidate, items_needed=items, seeds_needed=seeds)) == expected
+
+
+def test_answer_changes_with_the_verdict_alone() -> None:
+    """No conclusion stands in the generator: turn the verdict, and the sentence turns."""
+    findings = make_findings(settled_study())
+    assert findings.decision.test is not None
+    worse = replace(findings.decision.test, verdict=Verdict.worse)
+    turned = replace(findings, decision=replace(findings.decision, test=worse))
+    assert "the pair is worse:" in words(answer(turned))
+    assert "On test items the pair is worse:" not in words(answer(findings))
+
+
+def test_projection_of_one_seed_uses_its_number() -> None:
+    findings = make_findings(settled_study())
+    plan = Projection(1, 0.03, 0.02, 0.02, True)
+    turned = replace(findings, decision=replace(findings.decision, projection=plan))
+    assert "One more seed would take" in words(answer(turned))
+
+
+def names_of(findings: Findings) -> CellNames:
+    return CellNames.of(findings)
+
+
+def test_comparisons_csv_has_every_pair_with_exact_numbers() -> None:
+    findings = make_findings(example_study())
+    table = comparison_table(findings.comparisons, findings.measure, names_of(findings))
+    rows = list(csv.DictReader(io.StringIO(table.csv())))
+    assert len(rows) == len(findings.comparisons) > 20
+    first, row = findings.comparisons[0], rows[0]
+    assert (row["subject_quant"], row["reference_quant"]) == (
+        first.subject.quant, first.reference.quant,
+    )  # fmt: skip
+    assert float(row["difference"]) == first.difference.value
+    assert float(row["low"]) == first.difference.low
+    assert (row["verdict"], row["pairing"]) == (first.verdict.value, first.pairing.value)
+
+
+def test_comparison_text_leaves_the_unknown_seed_spread_out() -> None:
+    def header(study: Study) -> str:
+        findings = make_findings(study)
+        table = comparison_table(findings.comparisons, findings.measure, names_of(findings))
+        return table.markdown().splitlines()[0]
+
+    assert "Seed spread" not in header(undecided_study())
+    assert "Seed spread" in header(undecided_study(seeds=3))
+
+
+def test_cell_table_keeps_failed_and_missing_configurations_with_their_state() -> None:
+    findings = make_findings(example_study())
+    rows = list(csv.DictReader(io.StringIO(cell_table(findings.cells, findings.measure).csv())))
+    assert len(rows) == len(findings.cells)
+    states = {row["state"] for row in rows}
+    assert states == {"base", "complete", "diverged", "missing"}
+    lost = next(row for row in rows if row["state"] == "diverged")
+    assert (lost["accuracy"], lost["rank"]) == ("", "64")
+
+
+def test_cell_table_names_the_seeds_that_have_no_score() -> None:
+    trials = [
+        Trial("nf4", seed=0), Trial("nf4", seed=1, status=Status.out_of_memory, reason="8 GB"),
+    ]  # fmt: skip
+    findings = make_findings(make_study(trials))
+    text = cell_table(findings.cells, findings.measure).markdown()
+    assert "seed 1 out_of_memory" in text
+
+
+def test_frontier_is_a_row_a_cost_for_machines_and_a_row_a_configuration_for_people() -> None:
+    findings = make_findings(example_study())
+    rows = frontier_rows(findings.frontiers)
+    assert len(rows) == sum(map(len, findings.frontiers.values()))
+    machine = list(csv.DictReader(io.StringIO(frontier_table(rows, findings.measure).csv())))
+    assert {row["cost_name"] for row in machine} == set(findings.frontiers)
+    people = frontier_summary(rows, findings.measure).markdown()
+    assert people.count("\n") == 2 + len({row.cell for row in rows})
+    assert "yes, 86 %" in people
+
+
+def test_candidates_say_what_the_rule_makes_of_them() -> None:
+    text = candidate_table(make_findings(settled_study()).decision).markdown()
+    assert "recommended, no worse" in text
+    assert "reference" in text
+    assert "undecided" in candidate_table(make_findings(undecided_study()).decision).markdown()
+
+
+def test_decision_json_holds_rule_answer_and_candidates() -> None:
+    decision = make_findings(settled_study()).decision
+    content = json.loads(decision_json(decision))
+    assert content["settled"] is True
+    assert content["recommended"]["quant"] == "nf4"
+    assert content["rule"]["margin_accuracy"] == decision.margin
+    assert len(content["candidates"]) == len(decision.candidates)
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.012, "+1.2"), (-0.0123, "−1.2"), (0.0001, "0.0"), (-0.0004, "0.0"),
+])  # fmt: skip
+def test_difference_has_a_sign_unless_it_rounds_to_zero(value: float, text: str) -> None:
+    assert MeasureText(Measure.accuracy).difference(value) == text
+
+
+def test_probabilities_are_certain_only_where_they_are() -> None:
+    assert [share(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == ["0", "< 1", "50", "> 99", "100"]
+    assert [p_value(p) for p in (0.0004, 0.0456)] == ["< 0.001", "0.046"]
+
+
+def test_names_say_only_what_varies_and_the_answer_says_all() -> None:
+    findings = make_findings(make_study([Trial("nf4", alpha=8), Trial("nf4", alpha=16)]))
+    names, cell = names_of(findings), findings.cells[1].cell
+    assert names.name(cell) == names.full(cell) == "nf4, rank 8, alpha 8"
+    plain = names_of(make_findings(make_study([Trial("nf4", rank=4)])))
+    assert plain.name(cell) == "nf4, rank 8"
