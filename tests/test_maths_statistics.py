@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
+from statsmodels.stats.proportion import proportion_confint
 
 from lorascope.maths.statistics import (
     Z_95,
     detectable_difference,
-    detectable_paired_difference,
     standard_error,
     wilson_interval,
 )
@@ -27,6 +27,7 @@ def test_wilson_interval_equals_scipys(right: int, items: int) -> None:
     reference = binomtest(right, items).proportion_ci(confidence_level=0.95, method="wilson")
     interval = wilson_interval(right / items, items)
     assert interval == pytest.approx((reference.low, reference.high), abs=1e-6)
+    assert interval == pytest.approx(proportion_confint(right, items, method="wilson"), abs=1e-6)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
@@ -40,13 +41,6 @@ def test_wilson_interval_holds_the_share_and_stays_inside_0_to_1(items: int, sha
 def test_standard_error_of_gsm8ks_test_split_at_48_percent() -> None:
     assert 100 * standard_error(0.48, 1319) == pytest.approx(1.38, abs=0.005)
     assert 100 * detectable_difference(0.48, 1319) == pytest.approx(3.8, abs=0.05)
-
-
-@pytest.mark.parametrize(("discordant", "points"), [(0.10, 1.7), (0.20, 2.4)])
-def test_detectable_paired_difference_of_published_examples(
-    discordant: float, points: float
-) -> None:
-    assert 100 * detectable_paired_difference(discordant, 1319) == pytest.approx(points, abs=0.05)
 
 
 @pytest.mark.parametrize(("share", "items"), [(0.5, 0), (-0.1, 10), (1.1, 10)])

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lorascope.comparing.cells import CellData
 from lorascope.comparing.costs import value_of
-from lorascope.comparing.estimates import Tested
+from lorascope.comparing.estimates import Tested, with_shared_seed_spread
 from lorascope.comparing.pairs import SIGNIFICANT, Pair, tested_pair
 from lorascope.comparing.prospects import items_to_settle, project_seeds, seeds_to_settle
 from lorascope.comparing.results import (
@@ -143,28 +143,42 @@ def _judge(
     The margin test is corrected for the number of cheaper candidates: among many, one would pass
     by luck.
     """
-    found: list[tuple[Candidate, Tested | None]] = []
+    candidates = [
+        _candidate(data, scores[data.cell], study)
+        for data in cells.values()
+        if not data.cell.is_base
+    ]
     limit = value_of(scores[reference].cost, study.decide.cost) if reference else None
-    for data in cells.values():
-        if data.cell.is_base:
-            continue
-        candidate = Candidate(
-            cell=data.cell,
-            cost=value_of(scores[data.cell].cost, study.decide.cost),
-            difference=None, p_margin_holm=None, verdict=None,
-            ineligible=_why_not(data), items_needed=None, seeds_needed=None,
-        )  # fmt: skip
+    raw: list[Tested | None] = []
+    for candidate in candidates:
         cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
         tested = None
         if reference and cheaper and not candidate.ineligible:
-            pair = Pair(Pairing.mode, data, cells[reference])
+            pair = Pair(Pairing.mode, cells[candidate.cell], cells[reference])
             tested = tested_pair(pair, study, "validation", measure, margin)
-        found.append((candidate, tested))
-    raw = [tested.p_margin if tested else None for _, tested in found]
+        raw.append(tested)
+    shared = with_shared_seed_spread(raw, [reference] * len(raw), measure, margin)
+    p_values = [tested.p_margin if tested else None for tested in shared]
     return [
-        (_with_verdict(candidate, tested, p, holm_steps(raw, place), measure, margin), tested)
-        for place, ((candidate, tested), p) in enumerate(zip(found, holm(raw), strict=True))
+        (_with_verdict(candidate, tested, p, holm_steps(p_values, place), measure, margin), tested)
+        for place, (candidate, tested, p) in enumerate(
+            zip(candidates, shared, holm(p_values), strict=True)
+        )
     ]
+
+
+def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
+    """A cell before it is judged."""
+    return Candidate(
+        cell=data.cell,
+        cost=value_of(score.cost, study.decide.cost),
+        difference=None,
+        p_margin_holm=None,
+        verdict=None,
+        ineligible=_why_not(data),
+        items_needed=None,
+        seeds_needed=None,
+    )
 
 
 def _with_verdict(

@@ -6,16 +6,18 @@ the paired bootstrap. Clusters of items, or several seeds: the two-way t.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lorascope.comparing.joining import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
+from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
 from lorascope.maths.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.maths.paired import PairedDifference, paired_counts, paired_difference
+from lorascope.maths.paired import PairedDifference
 from lorascope.maths.power import powered_reach
-from lorascope.maths.statistics import standard_error, wilson_interval
+from lorascope.maths.seed_pool import pool_seeds, with_seed_floor
 from lorascope.maths.two_way import TwoWayEstimate, two_way
 
 MathsDifference = PairedDifference | BootstrapDifference | TwoWayEstimate
@@ -33,73 +35,108 @@ class Tested:
     subject_only_right: int | None
     reference_only_right: int | None
     judged: int | None
-    detectable: float
     two_way: TwoWayEstimate
     """The same by the two-way t, whose components say what more items or seeds would do."""
 
+    @property
+    def detectable(self) -> float:
+        """Smallest true difference that is found eight times of ten, uncorrected."""
+        return powered_reach() * self.two_way.standard_error
+
 
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
-    """Mean over items and seeds of one cell; None where a loss is not finite.
+    """Mean over items and seeds of one cell, whose seeds `joined` holds as evaluations.
 
-    `joined` holds the cell's seeds as evaluations.
+    None where a loss is not finite, or there are fewer than two items or clusters.
     """
     values = _values(joined, measure)
-    if not np.isfinite(values).all():
+    if _groups(joined) < 2 or not np.isfinite(values).all():
         return None
-    seeds = len(values)
-    if joined.items < 2:
-        return None
-    estimate = _crossed(values, joined, measure)
-    low, high = estimate.low, estimate.high
-    error = estimate.standard_error
+    crossed = _crossed(values, joined, measure)
+    low, high = crossed.low, crossed.high
     if measure is Measure.accuracy:
-        low, high = max(0.0, low), min(1.0, high)
-        if seeds == 1 and joined.clusters is None:
-            low, high = wilson_interval(estimate.estimate, joined.items)
-            error = standard_error(estimate.estimate, joined.items)
-    return Estimate(
-        estimate.estimate, low, high, error, joined.items, joined.cluster_count, seeds,
-        estimate.components.seed_spread_raw, estimate.components.item_standard_error,
-    )  # fmt: skip
+        low, high = accuracy_interval(values, joined.clusters)
+    return _estimate(crossed, crossed.estimate, low, high, joined, len(values))
 
 
 def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Tested | None:
     """Test the first half of `joined`'s evaluations against the second half, seed by seed.
 
     `margin` is the largest acceptable harm: a loss of accuracy, or a gain of nats. None where a
-    loss is not finite, or fewer than two items are common.
+    loss is not finite, or fewer than two items or clusters are common.
     """
     values = _values(joined, measure)
-    if joined.items < 2 or not np.isfinite(values).all():
+    if _groups(joined) < 2 or not np.isfinite(values).all():
         return None
     subject, reference = np.split(values, 2)
     crossed = _crossed(subject - reference, joined, measure)
-    alone = len(subject) == 1 and joined.clusters is None
     tested: MathsDifference = crossed
-    if alone and measure is Measure.accuracy:
-        tested = paired_difference(paired_counts(subject[0] > 0.5, reference[0] > 0.5))
-    elif len(subject) == 1 and measure is Measure.loss_nats:
+    won = lost = judged = None
+    if measure is Measure.accuracy:
+        tested = accuracy_difference(subject, reference, joined.clusters)
+        won, lost, judged = _flips(subject, reference)
+    elif len(subject) == 1:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
-    if measure is Measure.accuracy:
-        one_sided = tested.p_not_below(-margin)
-    else:
-        one_sided = tested.p_not_above(margin)
-    won, lost, judged = _flips(subject, reference) if measure is Measure.accuracy else (None,) * 3
     return Tested(
-        difference=Estimate(
-            tested.estimate, tested.low, tested.high, crossed.standard_error, joined.items,
-            joined.cluster_count, len(subject), crossed.components.seed_spread_raw,
-            crossed.components.item_standard_error,
+        difference=_estimate(
+            crossed, tested.estimate, tested.low, tested.high, joined, len(subject)
         ),
         p_value=tested.p_value,
-        p_margin=min(1.0, 2 * one_sided),
+        p_margin=_margin_p(tested, measure, margin),
         subject_only_right=won,
         reference_only_right=lost,
         judged=judged,
-        detectable=powered_reach() * crossed.standard_error,
         two_way=crossed,
+    )
+
+
+def with_shared_seed_spread(
+    tests: Sequence[Tested | None], references: Sequence[Hashable], measure: Measure, margin: float
+) -> list[Tested | None]:
+    """Tests over several seeds with the spread that they have in common as a floor.
+
+    `references` names what each is held against. Tests over one seed stay as they are.
+    """
+    known = [(test, name) for test, name in zip(tests, references, strict=True) if test]
+    pool = pool_seeds([t.two_way.components for t, _ in known], [name for _, name in known])
+    floored: list[Tested | None] = []
+    for test in tests:
+        crossed = with_seed_floor(test.two_way, pool) if test else None
+        if test is None or crossed is None or crossed == test.two_way:
+            floored.append(test)
+            continue
+        difference = replace(
+            test.difference,
+            low=crossed.low, high=crossed.high, standard_error=crossed.standard_error,
+        )  # fmt: skip
+        floored.append(
+            replace(
+                test, difference=difference, p_value=crossed.p_value,
+                p_margin=_margin_p(crossed, measure, margin), two_way=crossed,
+            )
+        )  # fmt: skip
+    return floored
+
+
+def _margin_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
+    if measure is Measure.accuracy:
+        return min(1.0, 2 * tested.p_not_below(-margin))
+    return min(1.0, 2 * tested.p_not_above(margin))
+
+
+def _estimate(
+    crossed: TwoWayEstimate, value: float, low: float, high: float, joined: JoinedItems, seeds: int
+) -> Estimate:
+    parts = crossed.components
+    return Estimate(
+        value, low, high, crossed.standard_error, joined.items, joined.cluster_count, seeds,
+        parts.seed_spread_raw, parts.item_standard_error,
     )  # fmt: skip
+
+
+def _groups(joined: JoinedItems) -> int:
+    return joined.cluster_count or joined.items
 
 
 def _values(joined: JoinedItems, measure: Measure) -> Floats:

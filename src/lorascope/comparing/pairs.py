@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lorascope.comparing.cells import CellData, Scored, base_cell, join_scored
 from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.divergence import mean_divergence_nats
-from lorascope.comparing.estimates import Tested, compare_joined
+from lorascope.comparing.estimates import Tested, compare_joined, with_shared_seed_spread
 from lorascope.comparing.results import Cell, Comparison, Measure, Pairing, Verdict
 from lorascope.maths.families import holm
 from lorascope.records import Study
@@ -69,9 +69,16 @@ def compare_all(
 ) -> tuple[Comparison, ...]:
     """Comparisons on test items, corrected for their number by Holm's method (1979).
 
-    Two families are corrected apart: 'there is a difference' and 'it is no worse than the margin'.
+    Tests over several seeds of one kind of pair share their seed spread as a floor. Two families
+    are corrected apart: 'there is a difference' and 'it is no worse than the margin'.
     """
-    tested = [(pair, tested_pair(pair, study, "test", measure, margin)) for pair in found]
+    tested: list[tuple[Pair, Tested | None]] = []
+    for pairing in Pairing:
+        alike = [pair for pair in found if pair.pairing is pairing]
+        raw = [tested_pair(pair, study, "test", measure, margin) for pair in alike]
+        references = [pair.reference.cell for pair in alike]
+        shared = with_shared_seed_spread(raw, references, measure, margin)
+        tested += zip(alike, shared, strict=True)
     known = [(pair, result) for pair, result in tested if result is not None]
     differing = holm([result.p_value for _, result in known])
     within = holm([result.p_margin for _, result in known])

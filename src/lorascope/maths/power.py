@@ -63,9 +63,9 @@ def powered_unpaired_difference(
     return reach * math.sqrt(2) * statistics.standard_error(share, items)
 
 
-def detectable_with_error(standard_error: float, degrees: float) -> float:
+def detectable_with_error(standard_error: float, degrees: float, comparisons: int = 1) -> float:
     """Smallest estimate that is significant at 5 %, given its t test: the interval's half width."""
-    return float(student.ppf(0.975, degrees)) * standard_error
+    return _deviate(comparisons, degrees) * standard_error
 
 
 def items_needed(
@@ -79,13 +79,11 @@ def items_needed(
 ) -> int | None:
     """Items at which the interval leaves `limit` out, if the estimate stays where it is.
 
-    The level is 95 %, or with `comparisons` what each of so many gets of it; `degrees` are those of
-    the t test, or infinite for a normal one.
-
-    The item part of the variance shrinks as 1 / items; `seed_standard_error` is the part that
-    items do not shrink. None: the estimate lies within half a standard error of `limit`, so that
-    even its side is unknown, or the seed part alone is too wide. Never fewer than `items` where
-    the present interval still holds `limit`.
+    The item part of the variance shrinks as 1 / items; `seed_standard_error` is the part that items
+    do not shrink. `degrees` are those of the t test, infinite for a normal one, and taken to stay.
+    None: the estimate lies within half a standard error of `limit`, so that even its side is
+    unknown, or the seed part alone is too wide. More than `items` exactly where the present
+    interval still holds `limit`.
     """
     gap = abs(estimate - limit)
     if gap <= BOUNDARY_NOISE * math.hypot(item_standard_error, seed_standard_error):
@@ -96,10 +94,13 @@ def items_needed(
     return max(1, math.ceil(items * item_standard_error**2 / room))
 
 
-def projected_half_width(components: Components, seeds: int) -> tuple[float, float]:
+def projected_half_width(
+    components: Components, seeds: int, comparisons: int = 1
+) -> tuple[float, float]:
     """95 % half width expected of the same items with `seeds` seeds: (narrowest, widest).
 
-    Known components give one number twice. With one seed measured, items that flicker from seed
+    Known components give one number twice; for one seed it is what that seed's own interval would
+    say, without any seed spread. With one seed measured, items that flicker from seed
     to seed cannot be told from items that differ for good: narrowest if all of the variance
     flickers (it falls as 1 / seeds), widest if none does. Both then leave out the spread of whole
     trainings, which one seed cannot show: the true width may exceed the widest.
@@ -107,7 +108,9 @@ def projected_half_width(components: Components, seeds: int) -> tuple[float, flo
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: 1 or more")
     if components.item is None or components.item_by_seed is None or components.seed is None:
-        widest = detectable_with_error(components.item_standard_error, components.groups - 1)
+        widest = detectable_with_error(
+            components.item_standard_error, components.groups - 1, comparisons
+        )
         return widest / math.sqrt(seeds), widest
     cells = components.groups
     expected = MeanSquares(
@@ -118,14 +121,16 @@ def projected_half_width(components: Components, seeds: int) -> tuple[float, flo
         of_both=cells * components.item_by_seed,
     )
     variance, degrees = expected.variance()
-    half = detectable_with_error(math.sqrt(variance), degrees)
+    half = detectable_with_error(math.sqrt(variance), degrees, comparisons)
     return half, half
 
 
 def seeds_needed(
     estimate: float, limit: float, components: Components, comparisons: int = 1
 ) -> int | None:
-    """Fewest seeds at which the 95 % interval leaves `limit` out, if the estimate stays.
+    """Fewest seeds, 2 or more, whose 95 % interval leaves `limit` out if the estimate stays.
+
+    A single seed's interval would leave seed spread out and so always seem to do.
 
     None: components unknown (one seed), the estimate within half a standard error of `limit`, or
     more than 100 seeds, which includes items too few for any number of seeds.
@@ -136,10 +141,8 @@ def seeds_needed(
     gap = abs(estimate - limit)
     if gap <= BOUNDARY_NOISE * math.sqrt(once):
         return None
-    widening = _deviate(comparisons) / _deviate(1)
-    for seeds in range(1, SEEDS_CONSIDERED + 1):
-        # Wider by the ratio of normal deviates: a little too little where degrees are few.
-        if widening * projected_half_width(components, seeds)[1] < gap:
+    for seeds in range(2, SEEDS_CONSIDERED + 1):
+        if projected_half_width(components, seeds, comparisons)[1] < gap:
             return seeds
     return None
 
