@@ -50,6 +50,7 @@ train: few
 seed: "0"
 evaluate: default
 merge: default
+decide: default
 ship: auto
 """
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from lorascope.batch_memory import BatchMemory, MeasuredTrainer
 from lorascope.completion_loss import completion_loss
 from lorascope.config import LoraConfig, QuantConfig, TrainConfig
 from lorascope.data.rows import read_rows
@@ -51,15 +52,20 @@ class TrainingPlan:
 
 
 def train_trial(
-    plan: TrainingPlan, device: Device, progress: Progress | None = None
+    plan: TrainingPlan,
+    device: Device,
+    progress: Progress | None = None,
+    memory: BatchMemory | None = None,
 ) -> TrainingResult:
     """Train one adapter, save it to `plan.adapter`, and measure it on the validation split.
+
+    `memory` gets to know which batches needed most.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         ConfigError: the adapter's targets match no layer.
     """
-    meter = PhaseMeter(device)
+    meter, memory = PhaseMeter(device), memory or BatchMemory(device)
     started = time.perf_counter()
     with meter.phase("load"):
         tokenizer = load_tokenizer(plan.base)
@@ -69,13 +75,14 @@ def train_trial(
     loaded = time.perf_counter()
     watch = TrainingWatch(progress)
     with meter.phase("train"):
-        trainer = _run_trainer(plan, model, tokenizer, watch, device)
+        trainer = _run_trainer(plan, model, tokenizer, watch, device, memory)
     trained = time.perf_counter()
     _refuse_divergence(model, watch)
     save_adapter(model, plan.adapter, plan.base_name)
     with meter.phase("evaluate"):
         rows = read_rows(plan.data / "validation.jsonl")
-        loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
+        with memory.validation(model, trainer.optimizer):
+            loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
     if not math.isfinite(loss_sum):
         raise Diverged("the validation loss is not finite")
     finished = time.perf_counter()
@@ -101,8 +108,10 @@ def train_trial(
         train_loss_nats=points[-1].loss_nats,
         validation_loss_nats=loss_sum / tokens,
         losses=points,
-        memory=meter.phases,
+        memory=memory.with_peaks(meter.phases),
         adapter_sha256=sha256_of_files(plan.adapter, ADAPTER_FILES),
+        largest_batch=memory.largest.shape if memory.largest else None,
+        largest_evaluation_batch=memory.evaluation[0].shape,
     )
 
 
@@ -112,13 +121,15 @@ def _run_trainer(
     tokenizer: PreTrainedTokenizerBase,
     watch: TrainingWatch,
     device: Device,
+    memory: BatchMemory,
 ) -> Trainer:
     samples = [
         tokenize_row(row, tokenizer, train_on_prompt=plan.train_on_prompt)
         for row in read_rows(plan.data / "train.jsonl")
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
+        trainer = MeasuredTrainer(
+            memory,
             model=model,
             args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
             train_dataset=samples,

@@ -8,6 +8,7 @@ holds for the number of samples and, up to the switch of operations inside a seg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from lorascope.maths.parameters import Matrix, lora_parameters
 
@@ -73,19 +74,34 @@ def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
     return max(0, int(min(bounds) + 1e-9)) if bounds else None
 
 
-def merge_bytes(
-    base: int, parameters: int, copied: int, largest: int, adapter: int, on_cpu: bool
-) -> int:
-    """Peak of `merging.merge`: a float32 model of all `parameters` is built beside the base.
+@dataclass(frozen=True)
+class MergeSizes:
+    """What decides the memory of a merge; parameters are counted, the rest is bytes."""
 
-    It is made from float32 copies of `copied` parameters (of the others it takes the base's own
-    tensors), which a CPU holds together with the model; a GPU hands them to the CPU and takes the
-    finished model back. Loading the adapter has it twice for a moment.
+    base_bytes: int
+    parameters: int
+    copied_parameters: int
+    """Those that the base does not hold in float32 already."""
+    adapted_parameters: int
+    largest_parameters: int
+    """Of the largest matrix."""
+    adapter_bytes: int
+
+
+def merge_bytes(sizes: MergeSizes, on_cpu: bool) -> int:
+    """Peak of `merging.merge`: a float32 model of all parameters is built beside the base.
+
+    It is made from float32 copies of what the base holds otherwise. A CPU keeps these together with
+    the model, and afterwards the base's own tensors in place of the model's; a GPU hands the copies
+    over to the CPU and takes the finished model back. Loading the adapter has it twice for a
+    moment; merging leaves a new copy of every adapted weight, one difference at a time.
     """
-    copies, whole = 4 * copied, 4 * parameters
-    if on_cpu:
-        return base + copies + max(whole + 4 * largest, 2 * adapter)
-    return base + max(copies + 4 * largest, whole + 2 * adapter)
+    copies, whole = 4 * sizes.copied_parameters, 4 * sizes.parameters
+    largest, adapter = 4 * sizes.largest_parameters, sizes.adapter_bytes
+    kept = copies if on_cpu else whole
+    building = copies + largest + (whole if on_cpu else 0)
+    merging = max(kept, 4 * sizes.adapted_parameters) + adapter + largest
+    return sizes.base_bytes + max(building, kept + 2 * adapter, merging)
 
 
 def generous_bytes(

@@ -70,7 +70,8 @@ HOW_TO_READ: tuple[Line, ...] = (
     ),
     (
         "A 95 % interval covers which items were drawn, and the training seed where there are "
-        "several. It does not cover the choice of this dataset.",
+        "several. It does not cover the choice of this dataset. Comparisons of one kind share "
+        "their spread between seeds as a lower bound, as a few seeds alone often show too little.",
     ),
     (
         "Verdicts: better and worse are significant at 5 % after Holm's correction; no worse "

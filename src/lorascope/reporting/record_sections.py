@@ -21,6 +21,11 @@ from lorascope.reporting.document import (
     TableBlock,
     text,
 )
+from lorascope.reporting.memory_prediction_table import (
+    memory_prediction_rows,
+    memory_prediction_table,
+    prediction_sentence,
+)
 from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
 from lorascope.reporting.parameter_printed_tables import printed_tables
 from lorascope.reporting.parameter_summary import parameter_summary
@@ -52,6 +57,11 @@ def memory_section(study: Study) -> Section:
     blocks: list[Block] = [
         TableBlock("stored", "The stored base", mode_memory_table(mode_memory_rows(study))),
     ]
+    predicted = memory_prediction_rows(study)
+    if any(row.train_bytes is not None for row in predicted):
+        blocks.append(text(prediction_sentence(study)))
+        table = memory_prediction_table(predicted)
+        blocks.append(TableBlock("predicted", "Memory predicted and measured", table))
     running = trial_memory_rows(study)
     if running:
         blocks.append(TableBlock("running", "While running", trial_memory_table(running)))

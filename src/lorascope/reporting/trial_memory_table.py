@@ -35,6 +35,9 @@ class TrialMemoryRow:
     load_resident_growth_bytes: int | None = None
     train_resident_growth_bytes: int | None = None
     evaluate_resident_growth_bytes: int | None = None
+    train_tracked_peak_bytes: int | None = None
+    """Of all live tensors; measured on a CPU only."""
+    evaluate_tracked_peak_bytes: int | None = None
     tokens_per_second: float | None = None
     load_seconds: float | None = None
     train_seconds: float | None = None
@@ -54,8 +57,8 @@ def trial_memory_rows(study: Study) -> list[TrialMemoryRow]:
 
 
 def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
-    """Of what `trial_memory_rows` gives. On CUDA peaks are the allocator's, on a CPU the
-    growth of the process.
+    """Of what `trial_memory_rows` gives. On CUDA peaks are the allocator's, on a CPU the growth of
+    the process, and beside it the bytes of all live tensors.
     """
     kinds = {"allocated_peak": "peak", "resident_growth": "growth", "reserved_peak": "reserved"}
     peaks = [
@@ -79,6 +82,8 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
             Column("adapter_bytes", "Adapter", units.size),
             Column("optimizer_bytes", "Optimizer", units.size),
             *peaks,
+            Column("train_tracked_peak_bytes", "Train tensors", units.size),
+            Column("evaluate_tracked_peak_bytes", "Evaluate tensors", units.size),
             Column("tokens_per_second", "Tokens/s", units.count),
             Column("load_seconds", "Load s", units.seconds),
             Column("train_seconds", "Train s", units.seconds),
@@ -128,6 +133,8 @@ def _with_result(row: TrialMemoryRow, result: TrainingResult) -> TrialMemoryRow:
         load_resident_growth_bytes=load.resident_growth_bytes,
         train_resident_growth_bytes=train.resident_growth_bytes,
         evaluate_resident_growth_bytes=evaluate.resident_growth_bytes,
+        train_tracked_peak_bytes=train.tracked_peak_bytes,
+        evaluate_tracked_peak_bytes=evaluate.tracked_peak_bytes,
         tokens_per_second=result.tokens_per_second,
         load_seconds=result.load_seconds,
         train_seconds=result.train_seconds,

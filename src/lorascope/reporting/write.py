@@ -16,6 +16,11 @@ from lorascope.reporting.frontier_table import frontier_rows, frontier_table
 from lorascope.reporting.html_page import html_page
 from lorascope.reporting.loss_figure import loss_by_step
 from lorascope.reporting.markdown_page import markdown_page
+from lorascope.reporting.memory_prediction_table import (
+    memory_prediction_rows,
+    memory_prediction_table,
+    prediction_sentence,
+)
 from lorascope.reporting.metrics import losses_csv, metrics_json
 from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
 from lorascope.reporting.page import document
@@ -63,6 +68,7 @@ def _record_tables(study: Study) -> dict[str, str]:
     parameters = parameter_table(parameter_rows(study))
     stored = mode_memory_table(mode_memory_rows(study))
     running = trial_memory_table(trial_memory_rows(study))
+    predicted = memory_prediction_table(memory_prediction_rows(study))
     printed = "\n".join(f"# {title}\n\n{table.markdown()}" for title, table in printed_tables())
     return {
         "trainable_parameters.csv": parameters.csv(),
@@ -71,7 +77,9 @@ def _record_tables(study: Study) -> dict[str, str]:
         "accuracy.md": f"# Accuracy\n\n{accuracy.markdown()}",
         "memory.csv": stored.csv(),
         "memory_by_trial.csv": running.csv(),
+        "memory_predicted.csv": predicted.csv(),
         "memory.md": f"# Stored base by mode\n\n{stored.markdown()}\n"
+        f"# Predicted and measured\n\n{prediction_sentence(study)}\n\n{predicted.markdown()}\n"
         f"# Trials while running\n\n{running.markdown()}",
     }
 

@@ -40,7 +40,7 @@ def run(config: Config, layout: Layout) -> TrialRecord:
             shutil.rmtree(task.adapter, ignore_errors=True)
         write_record(scratch, record)
     # The trial is safe before anyone talks to a tracking store.
-    record = replace(record, tracking=_track(record, config, layout))
+    record = _tracked(record, config, layout)
     write_record(folder, record)
     if record.status is Status.completed and task.checkpoints:
         shutil.rmtree(task.checkpoints, ignore_errors=True)
@@ -97,6 +97,7 @@ def _concluded(
         result=done.result,
         tracking="off",
         provenance=replace(provenance, device=done.device, threads=done.threads),
+        plan=done.plan,
     )
 
 
@@ -112,12 +113,15 @@ def _ended(outcome: Outcome, task: Task) -> Done:
     return Done(Status.killed, f"ended by {name}{hint}", None, "unknown", 0)
 
 
-def _track(record: TrialRecord, config: Config, layout: Layout) -> str:
+def _tracked(record: TrialRecord, config: Config, layout: Layout) -> TrialRecord:
+    """The record with what became of publishing it."""
     if not config.runtime.tracking:
-        return "off"
+        return record
     from lorascope.tracking import try_publish
 
-    return try_publish([replace(record, tracking="published")], [], layout)
+    attempt = try_publish([replace(record, tracking="published")], [], layout)
+    run = attempt.runs.get(record.identity)
+    return replace(record, tracking=attempt.state, tracking_run=run)
 
 
 def _sentence(record: TrialRecord) -> str:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Config
-from lorascope.records import Status, TrainingResult
+from lorascope.errors import ModelError
+from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
+from lorascope.store import read_record
+
+if TYPE_CHECKING:
+    # They import torch, which only the child needs.
+    from lorascope.batch_memory import BatchMemory
+    from lorascope.devices import Device
+    from lorascope.memory_refusal import Refusal
+    from lorascope.training import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -32,20 +42,46 @@ class Done:
     result: TrainingResult | None
     device: str
     threads: int
+    plan: MemoryPlan | None = None
 
 
 def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
-    """Train `task`; running out of memory and divergence are results, everything else is raised."""
+    """Train `task`; running out of memory, divergence and having no room are results, everything
+    else is raised."""
     import torch
 
+    from lorascope.batch_memory import BatchMemory
     from lorascope.devices import choose_device, use_threads
-    from lorascope.training import TrainingPlan, train_trial
+    from lorascope.training import train_trial
     from lorascope.training_steps import Diverged
 
     config = task.config
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
-    plan = TrainingPlan(
+    refused = _refusal(task, device)
+    if refused is not None:
+        return Done(Status.refused, refused.reason, None, device.name, threads, refused.plan)
+    memory = BatchMemory(device)
+    try:
+        result = train_trial(_training_plan(task), device, lambda *step: report(step), memory)
+    except Diverged as error:
+        return Done(Status.diverged, str(error), None, device.name, threads)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return Done(Status.out_of_memory, _first_line(error), None, device.name, threads)
+    except RuntimeError as error:
+        # torch's allocator on a CPU has no exception type of its own.
+        if "can't allocate memory" not in str(error):
+            raise
+        return Done(Status.out_of_memory, _first_line(error), None, device.name, threads)
+    plan = _predicted(task, device, memory)
+    return Done(Status.completed, None, result, device.name, threads, plan)
+
+
+def _training_plan(task: Task) -> TrainingPlan:
+    from lorascope.training import TrainingPlan
+
+    config = task.config
+    return TrainingPlan(
         base=task.base,
         base_name=task.base_name,
         data=task.data,
@@ -59,18 +95,50 @@ def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
         evaluate_batch_size=config.evaluate.batch_size,
         train_on_prompt=config.data.train_on_prompt,
     )
+
+
+def _refusal(task: Task, device: Device) -> Refusal | None:
+    """Why the trial cannot fit; None where it can, and where that cannot be known beforehand."""
+    from lorascope.memory_limit import memory_limit
+    from lorascope.memory_refusal import refusal
+    from lorascope.plan_subject import subject_of
+
+    limit = memory_limit(device, task.config.runtime.memory_limit_gb)
+    tokens = longest_sample(task.data)
+    subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
     try:
-        result = train_trial(plan, device, lambda *step: report(step))
-    except Diverged as error:
-        return Done(Status.diverged, str(error), None, device.name, threads)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return Done(Status.out_of_memory, _first_line(error), None, device.name, threads)
-    except RuntimeError as error:
-        # torch's allocator on a CPU has no exception type of its own.
-        if "can't allocate memory" not in str(error):
-            raise
-        return Done(Status.out_of_memory, _first_line(error), None, device.name, threads)
-    return Done(Status.completed, None, result, device.name, threads)
+        return refusal(subject, limit)
+    except ModelError as error:
+        print(f"the memory of this trial is not predicted: {error}", flush=True)
+        return None
+
+
+def _predicted(task: Task, device: Device, memory: BatchMemory) -> MemoryPlan | None:
+    """What the batches that were trained should have needed; None where that is not known."""
+    from lorascope.memory_plan import plan_memory
+    from lorascope.plan_subject import subject_of
+
+    if memory.largest is None:
+        return None
+    tokens = longest_sample(task.data)
+    subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
+    trained = replace(subject, train=memory.largest, evaluation=tuple(memory.evaluation))
+    try:
+        return plan_memory(trained)
+    except ModelError as error:
+        print(f"the memory of this trial is not predicted: {error}", flush=True)
+        return None
+
+
+def longest_sample(data: Path) -> int:
+    """Tokens of the longest sample that is trained or validated."""
+    splits = read_record(data, DataCard).splits
+    return max(splits[name].length_percentiles_tokens["p100"] for name in ("train", "validation"))
+
+
+def _model_config(base: Path) -> dict[str, object]:
+    values: dict[str, object] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return values
 
 
 def _first_line(error: BaseException) -> str:

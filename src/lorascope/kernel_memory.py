@@ -1,0 +1,96 @@
+"""What bitsandbytes' Python kernels allocate inside, as runs on tensors without data.
+
+They follow `bitsandbytes/backends/{default,cuda}/ops.py` (0.50.2) line by line; only shapes and
+types matter. Activations are assumed to have no outliers beyond the INT8 threshold: how many
+columns have some is known only with data. Each would add one 16-bit number a row, and a column of
+the weight. Only evaluation meets them on a CPU: INT8 training there dequantizes the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+from torch import Tensor
+
+Kernel = Callable[..., Any]
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def gemm_4bit(*args: Any, **kwargs: Any) -> Tensor:
+    """A 4-bit product: constants and weight dequantized whole, then a product (CUDA has a fused
+    kernel for a few rows only). Real tensors give bitsandbytes' own result: it is its kernel."""
+    result: Tensor = _gemm_4bit_default_impl(*args, **kwargs)
+    return result
+
+
+def int8_vectorwise_quant(inputs: Tensor, threshold: float = 0.0) -> tuple[Tensor, ...]:
+    """[rows, in] float16 -> (int8 [rows, in], scales [rows], no outlier columns), on a CPU."""
+    outliers = inputs.abs() >= threshold
+    scales = torch.max(inputs.abs(), dim=1).values.float()
+    rounded = torch.round(inputs * (127.0 / scales.unsqueeze(-1))).to(torch.int8)
+    del outliers
+    return rounded, scales, inputs.new_empty(0, dtype=torch.int64)
+
+
+def int8_vectorwise_quant_cuda(inputs: Tensor, threshold: float = 0.0) -> tuple[Tensor, ...]:
+    """The same on CUDA, where rounding is one compiled kernel."""
+    scales = inputs.new_empty(inputs.numel() // inputs.shape[-1], dtype=torch.float32)
+    rounded = torch.empty_like(inputs, dtype=torch.int8)
+    outliers = inputs.abs() >= threshold
+    del outliers
+    return rounded, scales, inputs.new_empty(0, dtype=torch.int64)
+
+
+def int8_mixed_scaled_mm(
+    inputs: Tensor,
+    codes: Tensor,
+    weight: Tensor,
+    input_scales: Tensor,
+    weight_scales: Tensor,
+    outlier_columns: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """int8 [rows, in] x [out, in] -> [rows, out] in the inputs' type, on a CPU."""
+    product = _int8_product(codes, weight)
+    result = product * (input_scales.unsqueeze(-1) * weight_scales.unsqueeze(0)) * 6.2e-05
+    if bias is not None:
+        result += bias
+    return result.to(inputs.dtype), inputs.new_empty(0)
+
+
+def int8_mixed_scaled_mm_cuda(
+    inputs: Tensor,
+    codes: Tensor,
+    weight: Tensor,
+    input_scales: Tensor,
+    weight_scales: Tensor,
+    outlier_columns: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same on CUDA: a 32-bit integer product, float16, and the inputs' type."""
+    product = inputs.new_empty((codes.shape[0], weight.shape[0]), dtype=torch.int32)
+    half = torch.empty_like(product, dtype=torch.float16)
+    return half.to(inputs.dtype), inputs.new_empty(0)
+
+
+def _int8_product(codes: Tensor, weight: Tensor) -> Tensor:
+    if HAS_AVX512:
+        return torch._int_mm(codes, weight.t())
+    return torch.matmul(codes.float(), weight.float().t()).to(torch.int32)
+
+
+CPU_KERNELS: dict[str, Kernel] = {
+    "bitsandbytes::gemm_4bit": gemm_4bit,
+    "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant,
+    "bitsandbytes::int8_mixed_scaled_mm": int8_mixed_scaled_mm,
+}
+CUDA_KERNELS: dict[str, Kernel] = {
+    "bitsandbytes::gemm_4bit": gemm_4bit,
+    "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant_cuda,
+    "bitsandbytes::int8_mixed_scaled_mm": int8_mixed_scaled_mm_cuda,
+}
+SAME_RESULT = {"bitsandbytes::gemm_4bit"}
+"""Kernels above that compute what the operation itself computes, on real tensors."""

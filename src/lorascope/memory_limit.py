@@ -1,0 +1,48 @@
+"""How much memory there is for a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lorascope.devices import Device
+from lorascope.maths.memory import GIGABYTE
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What a trial may take at most."""
+
+    bytes: int
+    source: str
+    """For people: where the number comes from."""
+
+
+def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
+    """runtime.memory_limit_gb where it is set, else the GPU's memory or the RAM that is free."""
+    if limit_gb is not None:
+        return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
+    if device.kind == "cuda":
+        return MemoryLimit(torch.cuda.get_device_properties(0).total_memory, device.name)
+    return MemoryLimit(available_ram_bytes(), "the RAM that is free here")
+
+
+def available_ram_bytes() -> int:
+    """What the system can give, and what a container's limit leaves."""
+    available = int(psutil.virtual_memory().available)
+    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
+    return available if limit is None or used is None else min(available, max(0, limit - used))
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    """A number of this control group (version 2); None where there is none."""
+    try:
+        text = (CGROUP / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

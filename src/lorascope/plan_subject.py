@@ -1,0 +1,74 @@
+"""Whose memory is predicted: a trial's configuration in the words of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lorascope.config import Config, LoraConfig, Precision, QuantConfig, Storage, TrainConfig
+from lorascope.devices import TORCH_DTYPES
+from lorascope.fake_model import FakeModelSpec
+from lorascope.memory_trace import TraceSettings
+from lorascope.micro_batch import Batch
+
+
+@dataclass(frozen=True)
+class PlanSubject:
+    """Whose memory is predicted, and on which kind of device."""
+
+    spec: FakeModelSpec
+    settings: TraceSettings
+    train: Batch
+    evaluation: tuple[Batch, ...]
+    """The first two batches of the validation loss: the first is the longest."""
+
+
+def subject_of(
+    config: Config, model_config: Mapping[str, object], kind: str, tokens: int
+) -> PlanSubject:
+    """A trial as it is declared, in the worst case: every batch holds a sample of `tokens` tokens,
+    padded where there are several samples."""
+    train, samples = config.train, config.evaluate.batch_size
+    batch = Batch(
+        samples=train.micro_batch_size,
+        tokens=tokens,
+        padded=train.micro_batch_size > 1,
+        optimizer_state=train.steps != 1,
+        gradients=train.batch_size > train.micro_batch_size,
+    )
+    evaluated = Batch(samples, tokens, padded=samples > 1)
+    return PlanSubject(
+        spec=spec_of(config.quant, config.lora, config.model.attention, model_config, kind),
+        settings=settings_of(train, kind),
+        train=batch,
+        evaluation=(evaluated, evaluated),
+    )
+
+
+def spec_of(
+    quant: QuantConfig,
+    lora: LoraConfig,
+    attention: str,
+    model_config: Mapping[str, object],
+    kind: str,
+) -> FakeModelSpec:
+    """The model in training on a device of this kind."""
+    compute = TORCH_DTYPES[planned_precision(quant, kind).value]
+    return FakeModelSpec(model_config, quant, lora, compute, attention)
+
+
+def settings_of(train: TrainConfig, kind: str) -> TraceSettings:
+    """How it is trained, as far as memory goes."""
+    return TraceSettings(kind, train.gradient_checkpointing, train.max_gradient_norm)
+
+
+def planned_precision(quant: QuantConfig, kind: str) -> Precision:
+    """As `devices.compute_precision`, for a device that is not here: a CUDA device is taken to
+    have bfloat16."""
+    if quant.compute is not Precision.auto:
+        return quant.compute
+    if kind == "cpu" or quant.storage is Storage.float32:
+        return Precision.float32
+    if quant.storage in (Storage.float16, Storage.int8):
+        return Precision.float16
+    return Precision.bfloat16

@@ -1,0 +1,138 @@
+"""Predictions continued over depth, rank and batch size, against traces of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lorascope.config import Config, LoraConfig, QuantConfig, Storage
+from lorascope.maths.memory import extrapolated, layer_period, trace_depths
+from lorascope.memory_capacity import capacity_of, largest_micro_batch, largest_rank
+from lorascope.memory_plan import needed_bytes, peak_of, plan_memory, predict_ranks, training_trace
+from lorascope.memory_trace import trace_training
+from lorascope.micro_batch import Batch
+from lorascope.plan_subject import PlanSubject, subject_of
+
+EIGHT_LAYERS: dict[str, object] = {
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+
+
+def subject(
+    quant: QuantConfig | None = None, kind: str = "cpu", samples: int = 4, tokens: int = 32
+) -> PlanSubject:
+    config = Config(quant=quant or QuantConfig("nf4", Storage.nf4), lora=LoraConfig(rank=8))
+    config.train.micro_batch_size = config.train.batch_size = samples
+    config.train.steps = 10
+    return subject_of(config, EIGHT_LAYERS, kind, tokens)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_shallow_traces_continue_to_the_trace_of_the_whole_model(
+    kind: str, checkpointing: bool
+) -> None:
+    planned = subject(kind=kind)
+    settings = replace(planned.settings, checkpointing=checkpointing)
+    planned = replace(planned, settings=settings)
+    continued = training_trace(planned)
+    whole = trace_training(planned.spec, settings, planned.train, layers=None)
+    assert max(continued.segments.values()) == pytest.approx(
+        max(whole.segments.values()), rel=0.001
+    )
+    for part, value in continued.parts.items():
+        assert value == pytest.approx(whole.parts[part], rel=0.001), part
+
+
+def test_ranks_between_two_traced_ones_lie_on_their_line() -> None:
+    predicted = predict_ranks(subject(), [1, 32, 512])
+    exact = plan_memory(replace(subject(), spec=replace(subject().spec, lora=LoraConfig(rank=32))))
+    assert predicted[32].plan.adapter_bytes == exact.adapter_bytes
+    for phase, peak in exact.peak_bytes.items():
+        assert predicted[32].plan.peak_bytes[phase] == pytest.approx(peak, rel=0.02), phase
+        assert predicted[32].plan.peak_bytes[phase] >= peak - 8, phase
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_largest_micro_batch_fits_and_one_more_sample_does_not(kind: str) -> None:
+    planned = subject(kind=kind)
+    capacity = capacity_of(planned, training_trace(planned))
+    limit = 3 * capacity.planned_peak_bytes
+    found = largest_micro_batch(capacity, limit)
+    assert found > 4
+
+    def peak(samples: int) -> int:
+        batch = replace(planned.train, samples=samples)
+        return peak_of(training_trace(replace(planned, train=batch)), planned)
+
+    assert peak(found) <= limit < peak(found + 1)
+    assert largest_micro_batch(capacity, limit, check=True) == found
+    assert largest_micro_batch(capacity, 1000) == 0
+
+
+def test_the_largest_rank_fits_and_the_next_does_not() -> None:
+    planned = subject()
+    capacity = capacity_of(planned, training_trace(planned))
+    limit = 2 * capacity.planned_peak_bytes
+    found = largest_rank(capacity, limit, check=True)
+
+    def peak(rank: int) -> int:
+        spec = replace(planned.spec, lora=LoraConfig(rank=rank))
+        return peak_of(training_trace(replace(planned, spec=spec)), planned)
+
+    assert 8 < found < 512
+    assert peak(found) <= limit
+    # The line lies above the true, convex peak: it may stop a few ranks early.
+    assert peak(round(found * 1.05) + 1) > limit
+    assert largest_rank(capacity, 1e15) == 512
+    assert largest_rank(capacity, 1000) == 0
+
+
+def test_double_quantization_saves_what_the_format_says() -> None:
+    plain = plan_memory(subject(QuantConfig("nf4", Storage.nf4)))
+    nested = plan_memory(subject(QuantConfig("nf4_dq", Storage.nf4, True)))
+    weights = 8 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160)
+    blocks = weights // 64
+    saved = plain.constant_bytes - nested.constant_bytes
+    # Four bytes a block become one, and four for 256 of those; the rest is tables and offsets.
+    assert saved == pytest.approx(3 * blocks - 4 * blocks / 256, rel=0.2)
+    assert plain.base_bytes - nested.base_bytes == saved
+    assert plain.dequantization_bytes == 64 * 160 * (4 + 2)
+
+
+def test_on_cuda_a_plan_computes_in_16_bits_and_counts_what_autocast_copies() -> None:
+    on_cpu, on_cuda = plan_memory(subject(kind="cpu")), plan_memory(subject(kind="cuda"))
+    assert on_cuda.adapter_bytes == on_cpu.adapter_bytes
+    assert on_cuda.activation_bytes < on_cpu.activation_bytes
+    assert needed_bytes(on_cuda) >= on_cuda.base_bytes
+
+
+def test_extrapolation_is_a_line_through_both_depths() -> None:
+    assert extrapolated({"a": 10, "b": 5}, {"a": 13, "b": 5, "c": 1}, 2, 3, 32) == {
+        "a": 100,
+        "b": 5,
+    }
+
+
+def test_depths_keep_whole_periods_at_both_ends() -> None:
+    assert layer_period([], 32) == 1
+    assert layer_period(["sliding", "full"] * 13, 26) == 2
+    gemma3 = [("full" if (i + 1) % 6 == 0 else "sliding") for i in range(26)]
+    assert layer_period(gemma3, 26) == 6
+    assert trace_depths(32, 1) == (2, 3)
+    assert trace_depths(26, 6) == (14, 20)
+    assert trace_depths(3, 1) is None
+
+
+def test_a_batch_of_one_sample_needs_no_mask() -> None:
+    assert not subject(samples=1).train.padded
+    assert subject(samples=2).train == Batch(2, 32, padded=True)
