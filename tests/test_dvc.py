@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lorascope.comparing.findings import compare
-from lorascope.identity import DECLARATIONS, imported_modules, module_file
+from lorascope.identity import computing_modules, imported_modules, module_file
 from lorascope.layout import Layout
 from lorascope.reporting.write import report_files
 from lorascope.stages.grid import PARAMETER_KEYS
@@ -33,7 +33,7 @@ def deps(stage: str) -> list[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_the_code_that_the_stage_runs(stage: str) -> None:
     module = f"lorascope.stages.{stage.replace('-', '_')}"
-    needed = imported_modules(module) - DECLARATIONS
+    needed = computing_modules(module)
     named = [REPOSITORY / dep for dep in deps(stage) if dep.startswith("src/")]
     missing = [
         str(module_file(name).relative_to(REPOSITORY))

@@ -84,10 +84,16 @@ def trial_name(key: TrialKey, identity: str) -> str:
 def code_sha256(module: str) -> str:
     """Digest of `module` and all of ours that it imports, comments and docstrings aside."""
     digest = hashlib.sha256()
-    for name in sorted(imported_modules(module) - DECLARATIONS):
+    for name in sorted(computing_modules(module)):
         digest.update(name.encode() + b"\0")
         digest.update(_code_without_words(module_file(name)).encode() + b"\0")
     return digest.hexdigest()
+
+
+def computing_modules(module: str) -> set[str]:
+    """What `imported_modules` gives without `DECLARATIONS` and what lies inside them."""
+    named = imported_modules(module) - DECLARATIONS
+    return {name for name in named if name.rpartition(".")[0] not in DECLARATIONS - {"lorascope"}}
 
 
 @cache

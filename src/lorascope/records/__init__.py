@@ -1,0 +1,37 @@
+"""The typed results that stages write beside their outputs: the truth that all else mirrors.
+
+Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
+"""
+
+from lorascope.records.base import BaseRecord, FootprintRecord, LayerError, LinearShape
+from lorascope.records.data import DataCard, SplitCard
+from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
+from lorascope.records.format import RECORD_FORMAT
+from lorascope.records.memory import MemoryPlan, PhaseMemory
+from lorascope.records.merge import MergeRecord
+from lorascope.records.provenance import Provenance
+from lorascope.records.study import Study
+from lorascope.records.trial import LossPoint, Status, TrainingResult, TrialKey, TrialRecord
+
+__all__ = [
+    "RECORD_FORMAT",
+    "BaseRecord",
+    "DataCard",
+    "EvaluationRecord",
+    "FootprintRecord",
+    "ItemResult",
+    "LayerError",
+    "LinearShape",
+    "LossPoint",
+    "MemoryPlan",
+    "MergeRecord",
+    "PhaseMemory",
+    "Provenance",
+    "SplitCard",
+    "SplitScore",
+    "Status",
+    "Study",
+    "TrainingResult",
+    "TrialKey",
+    "TrialRecord",
+]

@@ -1,0 +1,75 @@
+"""The base: its shapes, and what it weighs in each mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.records.format import RECORD_FORMAT
+from lorascope.records.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One matrix that can get an adapter."""
+
+    name: str
+    """Full dotted name in the model."""
+    kind: str
+    """Last part of the name, e.g. q_proj."""
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """What prepare-base made."""
+
+    model: str
+    source: str
+    architecture: str
+    parameters: int
+    vocabulary: int
+    context_tokens: int
+    tied_head: bool
+    linear_shapes: list[LinearShape]
+    content_sha256: str
+    """Digest of config, weights and tokenizer files: the base's identity."""
+    seconds: float
+    pretraining: dict[str, float] | None
+    """For a base pre-trained here: steps, loss_nats, recall."""
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far one quantized layer is from full precision."""
+
+    name: str
+    relative_rmse: float
+    """sqrt(mean((w - q)^2) / mean(w^2))"""
+    bits_per_parameter: float
+
+
+@dataclass(frozen=True)
+class FootprintRecord:
+    """What quantize-base made: the stored base in one mode."""
+
+    model: str
+    quant: str
+    storage: str
+    base_sha256: str
+    content_sha256: str
+    quantized_parameters: int
+    quantized_weight_bytes: int
+    quantization_constant_bytes: int
+    unquantized_bytes: int
+    total_bytes: int
+    bits_per_quantized_parameter: float | None
+    """(weights + constants) x 8 / parameters of the linear layers in this mode's storage."""
+    layers: list[LayerError]
+    seconds: float
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+    double_quantization: bool | None = None
+    """Whether the constants are quantized too: with `storage` it decides the expected bits."""

@@ -1,0 +1,61 @@
+"""Scores of a trial or a bare base, item by item and summed up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.records.format import RECORD_FORMAT
+from lorascope.records.provenance import Provenance
+from lorascope.records.trial import TrialKey
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One scored item, for item-by-item comparison."""
+
+    item: str
+    """Hash of the row."""
+    prompt_sha256: str
+    target_sha256: str
+    correct: bool | None
+    loss_nats: float
+    """Summed over the completion's tokens."""
+    tokens: int
+    cluster: str | None = None
+    """Hash of what this item shares with others (a person, a document); None where it is alone."""
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """Scores on one split."""
+
+    items: int
+    accuracy: float | None
+    """Share right; None where rows cannot be right or wrong."""
+    accuracy_standard_error: float | None
+    completion_loss_nats: float
+    """Mean a token, over all completion tokens of the split."""
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What evaluate made for one trial, or for the bare base (trial=None)."""
+
+    name: str
+    """The trial's folder name, or 'base'."""
+    identity: str
+    quant: str
+    trial_identity: str | None
+    key: TrialKey | None
+    scoring: str
+    batch_size: int
+    splits: dict[str, SplitScore]
+    """Keys validation, test."""
+    lm_eval_metrics: dict[str, float]
+    """Further lm-eval tasks: 'task/metric' -> value."""
+    items_sha256: dict[str, str]
+    seconds: float
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+    distributions_sha256: str | None = None
+    """Of the file with next-token distributions on the test split."""

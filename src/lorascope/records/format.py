@@ -1,0 +1,3 @@
+"""The version of what records look like on disk."""
+
+RECORD_FORMAT = 1

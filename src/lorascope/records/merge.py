@@ -1,0 +1,31 @@
+"""What merge made and how it was verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.records.format import RECORD_FORMAT
+from lorascope.records.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class MergeRecord:
+    """What merge made and how it was verified."""
+
+    trial: str
+    quant: str
+    precision: str
+    chosen_by: str
+    """'auto: ...' with the rule and score, or 'named in ship'."""
+    validation_score: float | None
+    items: int
+    largest_logit_difference: float
+    prediction_agreement: float
+    adapter_loss_nats: float
+    merged_loss_nats: float
+    untied_head: bool
+    total_bytes: int
+    content_sha256: str
+    passed: bool
+    provenance: Provenance
+    format: int = RECORD_FORMAT

@@ -1,0 +1,21 @@
+"""What a result was made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was made with."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    dvc_lock_sha256: str | None
+    versions: dict[str, str]
+    python: str
+    platform: str
+    device: str
+    """Readable device name, e.g. 'cpu: Intel Xeon' or 'cuda: NVIDIA H200'."""
+    threads: int
+    created_utc: str

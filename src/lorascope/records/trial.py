@@ -1,0 +1,109 @@
+"""One trial: what it is, how it ended, what it measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lorascope.records.format import RECORD_FORMAT
+from lorascope.records.memory import MemoryPlan, PhaseMemory
+from lorascope.records.provenance import Provenance
+
+
+class Status(StrEnum):
+    """How a trial ended. Everything but `completed` carries a reason."""
+
+    completed = "completed"
+    diverged = "diverged"
+    out_of_memory = "out_of_memory"
+    killed = "killed"
+    timeout = "timeout"
+    refused = "refused"
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One logged training loss: the mean over the steps since the point before, or a resume."""
+
+    step: int
+    loss_nats: float
+    learning_rate: float
+    gradient_norm: float | None
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """What a trial is, for people and joins. The identity hash covers more than this."""
+
+    model: str
+    data: str
+    quant: str
+    targets: str
+    rank: int
+    alpha: float
+    rslora: bool
+    dora: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training measured; None in a record whose trial did not finish."""
+
+    trainable_parameters: int
+    total_parameters: int
+    """Base and adapter, packed weights counted by what they stand for, tied ones once."""
+    trainable_percent: float
+    """100 x trainable / total."""
+    adapter_bytes: int
+    optimizer_bytes: int
+    model_bytes: int
+    """Exact bytes of the base's parameters, buffers and quantization constants in memory."""
+    compute_dtype: str
+    attention: str
+    steps: int
+    resumed_at_step: int
+    """0 for a training in one piece; else seconds and tokens a second are those since that step."""
+    processed_tokens: int
+    """Tokens that went through the model in all steps, padding apart."""
+    tokens_per_second: float
+    load_seconds: float
+    train_seconds: float
+    evaluate_seconds: float
+    train_loss_nats: float
+    """Mean loss of the last logged interval."""
+    validation_loss_nats: float
+    """Mean completion loss a token on the validation split."""
+    losses: list[LossPoint]
+    memory: dict[str, PhaseMemory]
+    """Keys load, train, evaluate."""
+    adapter_sha256: str
+    largest_batch: tuple[int, int] | None = None
+    """(samples, padded tokens a sample) of the largest micro-batch that was trained."""
+    largest_evaluation_batch: tuple[int, int] | None = None
+    """The same of the validation loss."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of train-lora."""
+
+    trial: str
+    """Folder name: readable part plus short hash."""
+    identity: str
+    """Full hash over settings, base, data, seed and code."""
+    key: TrialKey
+    settings: dict[str, object]
+    """All that entered the identity."""
+    status: Status
+    reason: str | None
+    last_lines: list[str]
+    result: TrainingResult | None
+    tracking: str
+    """'published', 'off', or why the store could not be reached."""
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+    plan: MemoryPlan | None = None
+    """Predicted for the batches that were trained; before the run for a refused trial."""
+    tracking_run: str | None = None
+    """The tracking store's id of this trial's run."""
