@@ -71,7 +71,7 @@ class Trial:
     alpha: float = 16.0
     seed: int = 0
     accuracy: float | None = 0.9
-    """On the test split; the validation split has it rounded to 200 items."""
+    """On the test split; the validation split has it rounded to its number of items."""
     loss_nats: float = 0.3
     status: Status = Status.completed
     reason: str | None = None
@@ -90,6 +90,7 @@ def make_study(
     *,
     base_loss_nats: float = 2.0,
     items: int = 1000,
+    validation_items: int = 200,
     merged: Trial | None = None,
     missing: Sequence[str] = (),
 ) -> Study:
@@ -107,8 +108,11 @@ def make_study(
     evaluated = [t for t in trials if t.evaluated and t.status is Status.completed]
     scoring = "loss" if all(score is None for score in bases.values()) else "answer"
     evaluations = [
-        *(_base_evaluation(q, bases[q], base_loss_nats, items, scoring) for q in quants),
-        *(_evaluation(trial, items, scoring) for trial in evaluated),
+        *(
+            _base_evaluation(q, bases[q], base_loss_nats, (items, validation_items), scoring)
+            for q in quants
+        ),
+        *(_evaluation(trial, (items, validation_items), scoring) for trial in evaluated),
     ]
     return Study(
         data=data_card(scoring),
@@ -368,24 +372,28 @@ def _score(accuracy: float | None, loss_nats: float, items: int) -> SplitScore:
     return SplitScore(items, accuracy, error, loss_nats)
 
 
-def _splits(accuracy: float | None, loss_nats: float, items: int) -> dict[str, SplitScore]:
-    validation = None if accuracy is None else round(accuracy * 200) / 200
+def _splits(
+    accuracy: float | None, loss_nats: float, items: int, validation_items: int
+) -> dict[str, SplitScore]:
+    validation = None
+    if accuracy is not None:
+        validation = round(accuracy * validation_items) / validation_items
     return {
-        "validation": _score(validation, loss_nats + 0.01, 200),
+        "validation": _score(validation, loss_nats + 0.01, validation_items),
         "test": _score(accuracy, loss_nats, items),
     }
 
 
-def _evaluation(trial: Trial, items: int, scoring: str) -> EvaluationRecord:
+def _evaluation(trial: Trial, items: tuple[int, int], scoring: str) -> EvaluationRecord:
     record = trial_record(trial)
-    splits = _splits(trial.accuracy, trial.loss_nats, items)
+    splits = _splits(trial.accuracy, trial.loss_nats, *items)
     return _evaluation_record(record.trial, record, trial.quant, scoring, splits)
 
 
 def _base_evaluation(
-    quant: str, accuracy: float | None, loss_nats: float, items: int, scoring: str
+    quant: str, accuracy: float | None, loss_nats: float, items: tuple[int, int], scoring: str
 ) -> EvaluationRecord:
-    splits = _splits(accuracy, loss_nats, items)
+    splits = _splits(accuracy, loss_nats, *items)
     return _evaluation_record("base", None, quant, scoring, splits)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.comparing.findings import compare
 from lorascope.reporting.write import write_reports
 from tests.browser import CHROMIUM, Browser, browser
-from tests.findings_factory import make_findings
 from tests.study_factory import example_study
 
 pytestmark = [
@@ -26,7 +26,7 @@ COLUMN = """[...{table}.querySelectorAll('tbody tr:not([hidden])')]
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = example_study()
     folder = tmp_path_factory.mktemp("reports")
-    write_reports(study, make_findings(study), folder)
+    write_reports(study, compare(study), folder)
     return folder / "report.html"
 
 

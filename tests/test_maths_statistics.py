@@ -10,7 +10,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from lorascope.maths.statistics import (
     Z_95,
-    detectable_difference,
     standard_error,
     wilson_interval,
 )
@@ -40,7 +39,6 @@ def test_wilson_interval_holds_the_share_and_stays_inside_0_to_1(items: int, sha
 
 def test_standard_error_of_gsm8ks_test_split_at_48_percent() -> None:
     assert 100 * standard_error(0.48, 1319) == pytest.approx(1.38, abs=0.005)
-    assert 100 * detectable_difference(0.48, 1319) == pytest.approx(3.8, abs=0.05)
 
 
 @pytest.mark.parametrize(("share", "items"), [(0.5, 0), (-0.1, 10), (1.1, 10)])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
 from lorascope.reporting.accuracy_table import accuracy_rows
 from lorascope.reporting.curves import curves
@@ -25,12 +26,12 @@ from lorascope.reporting.metrics import losses_csv, metrics_json
 from lorascope.reporting.page import document
 from lorascope.reporting.summary import terminal_summary
 from lorascope.reporting.write import report_files, write_reports
-from tests.findings_factory import make_findings
 from tests.study_factory import Trial, data_card, example_study, make_study, provenance, trial_name
 
 EXPECTED = {
     "trainable_parameters.csv", "trainable_parameters.md", "accuracy.csv", "accuracy.md",
-    "memory.csv", "memory_by_trial.csv", "memory.md", "accuracy_by_rank.svg",
+    "memory.csv", "memory_by_trial.csv", "memory_predicted.csv", "memory.md",
+    "accuracy_by_rank.svg",
     "accuracy_by_memory.svg", "report.md", "metrics.json", "losses.csv", "report.html",
     "loss_by_step.svg", "comparisons.csv", "cells.csv", "frontier.csv", "decision.json",
 }  # fmt: skip
@@ -61,11 +62,11 @@ def loss_study() -> Study:
 
 
 def files(study: Study) -> dict[str, bytes]:
-    return report_files(study, make_findings(study))
+    return report_files(study, compare(study))
 
 
 def written(study: Study, folder: Path) -> list[Path]:
-    return write_reports(study, make_findings(study), folder)
+    return write_reports(study, compare(study), folder)
 
 
 STUDIES = [example_study, failed_study, empty_study, seeds_study, loss_study]
@@ -98,9 +99,9 @@ def test_reports_have_the_same_bytes_in_another_process_with_another_hash_seed(
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.study_factory import example_study;"
-        "from tests.findings_factory import make_findings; study = example_study();"
+        "from lorascope.comparing.findings import compare; study = example_study();"
         "from lorascope.reporting.write import write_reports;"
-        "write_reports(study, make_findings(study), Path(sys.argv[1]))"
+        "write_reports(study, compare(study), Path(sys.argv[1]))"
     )
     root = Path(__file__).parents[1]
     subprocess.run(
@@ -128,7 +129,7 @@ def test_figures_are_text_without_a_date_and_small() -> None:
 def test_rank_figure_has_rank_ticks_modes_and_a_cross_for_the_diverged_trial() -> None:
     study = example_study()
     with style():
-        figure = draw_by_rank(make_findings(study))
+        figure = draw_by_rank(compare(study))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["fp16", "int8", "nf4", "nf4_dq", "bare base", "no score"]
     axes = figure.axes[0]
@@ -140,13 +141,13 @@ def test_figures_fall_back_to_loss_where_nothing_can_be_right_or_wrong() -> None
     study = loss_study()
     with style():
         for draw in (draw_by_rank, draw_by_memory):
-            axes = draw(make_findings(study)).axes[0]
+            axes = draw(compare(study)).axes[0]
             assert axes.get_ylabel() == "Test loss, nats a completion token"
 
 
 def test_curves_take_the_mean_over_seeds_and_one_curve_an_alpha() -> None:
     study = seeds_study()
-    drawn = curves(make_findings(study))
+    drawn = curves(compare(study))
     assert [(curve.key.quant, curve.key.alpha) for curve in drawn] == [("nf4", 16.0), ("nf4", 32.0)]
     point = drawn[0].points[0]
     assert point.mean == pytest.approx(81.1)
@@ -155,17 +156,17 @@ def test_curves_take_the_mean_over_seeds_and_one_curve_an_alpha() -> None:
 
 
 def markdown(study: Study) -> str:
-    return markdown_page(document(study, make_findings(study)))
+    return markdown_page(document(study, compare(study)))
 
 
 def metrics(study: Study) -> dict[str, Any]:
-    decision = make_findings(study).decision
+    decision = compare(study).decision
     found: dict[str, Any] = json.loads(metrics_json(study, accuracy_rows(study), decision))
     return found
 
 
 def summary(study: Study, folder: Path = Path("reports")) -> str:
-    return terminal_summary(study, make_findings(study), folder)
+    return terminal_summary(study, compare(study), folder)
 
 
 @pytest.mark.parametrize("build", STUDIES)

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
 from lorascope.reporting.html_page import html_page
 from lorascope.reporting.page import document
-from tests.findings_factory import make_findings
 from tests.study_factory import Trial, example_study, make_study
 
 LARGEST_PAGE_BYTES = 600_000
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 
 def written(study: Study) -> str:
-    return html_page(document(study, make_findings(study)))
+    return html_page(document(study, compare(study)))
 
 
 @pytest.fixture(scope="module")

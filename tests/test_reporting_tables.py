@@ -133,7 +133,7 @@ def test_best_among_equal_scores_and_ranks_is_on_the_smaller_base() -> None:
     assert [row.quant for row in ranked] == ["nf4_dq", "nf4", "fp16"]
 
 
-def test_first_by_validation_score_is_what_ship_auto_merges() -> None:
+def test_first_by_validation_score_is_the_reference_of_the_rule() -> None:
     study = example_study()
     chosen, _, _ = choose("auto", study)
     assert by_validation_score(accuracy_rows(study))[0].trial == chosen.trial

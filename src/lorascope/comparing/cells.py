@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.comparing.costs import cell_cost
@@ -13,6 +14,8 @@ from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRe
 
 MISSING = "missing"
 NOT_SCORED = "not scored"
+IN_THE_KEY = {"lora.targets", "lora.modules", "lora.rank", "lora.alpha", "lora.rslora", "lora.dora"}
+"""Settings that a trial's key names."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,33 @@ class CellData:
         return len(self.scored) == max(1, len(self.declared))
 
 
-def cell_of(key: TrialKey) -> Cell:
+def cell_of(key: TrialKey, variant: str = "") -> Cell:
     """The cell that a trial belongs to."""
-    return Cell(key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora)
+    return Cell(key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora, variant)
+
+
+def variants(study: Study) -> dict[str, str]:
+    """Trial identity -> other settings in which the study's trials differ, as 'steps=200'.
+
+    Without them two trainings of one adapter would pass for two seeds of one configuration.
+    """
+    settings = {trial.identity: _other_settings(trial) for trial in study.trials}
+    names = dict.fromkeys(name for known in settings.values() for name in known)
+    varied = [n for n in names if len({str(known.get(n)) for known in settings.values()}) > 1]
+    return {
+        identity: ", ".join(f"{name.rpartition('.')[2]}={known.get(name)}" for name in varied)
+        for identity, known in settings.items()
+    }
+
+
+def _other_settings(trial: TrialRecord) -> dict[str, object]:
+    """Settings of a trial that its key does not name; those of its mode are the mode's."""
+    flat: dict[str, object] = {}
+    for group in ("train", "lora"):
+        values = trial.settings.get(group)
+        if isinstance(values, Mapping):
+            flat.update({f"{group}.{name}": value for name, value in values.items()})
+    return {name: value for name, value in flat.items() if name not in IN_THE_KEY}
 
 
 def base_cell(quant: str) -> Cell:
@@ -60,14 +87,19 @@ def gather(study: Study, measure: Measure) -> dict[Cell, CellData]:
     """Every cell that a record or a declaration names: bases first, then by mode and rank."""
     evaluations = {e.trial_identity: e for e in study.evaluations if e.trial_identity}
     trials: dict[Cell, list[tuple[SeedTrial, Scored | None]]] = {}
+    variant = variants(study)
     for trial in study.trials:
         evaluation = evaluations.get(trial.identity)
-        scored = Scored(trial.key.seed, trial, evaluation) if evaluation else None
         declared = _seed_trial(trial, evaluation, measure)
-        trials.setdefault(cell_of(trial.key), []).append((declared, scored))
+        scored = None
+        if evaluation and declared.test is not None:
+            scored = Scored(trial.key.seed, trial, evaluation)
+        cell = cell_of(trial.key, variant[trial.identity])
+        trials.setdefault(cell, []).append((declared, scored))
     for name, key in study.missing.items():
         lost = SeedTrial(name, key.seed, MISSING, "no record", None, None)
-        trials.setdefault(cell_of(key), []).append((lost, None))
+        unknown = "settings unknown" if any(variant.values()) else ""
+        trials.setdefault(cell_of(key, unknown), []).append((lost, None))
     cells = [_base(study, footprint.quant) for footprint in study.footprints]
     for cell, members in trials.items():
         members.sort(key=lambda member: member[0].seed)
@@ -97,6 +129,8 @@ def _seed_trial(
         split: score.accuracy if measure is Measure.accuracy else score.completion_loss_nats
         for split, score in (evaluation.splits.items() if evaluation else ())
     }
+    if any(value is not None and not math.isfinite(value) for value in scores.values()):
+        status, reason, scores = NOT_SCORED, "its loss is not finite", {}
     return SeedTrial(
         trial.trial, trial.key.seed, status, reason, scores.get("validation"), scores.get("test")
     )
@@ -125,6 +159,10 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
         accuracy=cell_estimate(test, Measure.accuracy) if test and accurate else None,
         loss=cell_estimate(test, Measure.loss_nats) if test else None,
         validation=cell_estimate(validation, measure) if validation else None,
-        cost=cell_cost([s.trial for s in data.scored if s.trial], stored, study.decide),
+        cost=cell_cost(
+            None if data.cell.is_base else [s.trial for s in data.scored if s.trial],
+            stored,
+            study.decide,
+        ),
         complete=data.complete,
     )

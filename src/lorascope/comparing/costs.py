@@ -12,15 +12,20 @@ SECONDS_AN_HOUR = 3600
 
 
 def cell_cost(
-    trials: Sequence[TrialRecord], stored: FootprintRecord | None, rule: DecideConfig
+    trials: Sequence[TrialRecord] | None, stored: FootprintRecord | None, rule: DecideConfig
 ) -> CellCost:
-    """Means over finished `trials`; a bare base has none, and costs its stored bytes."""
+    """Means over finished `trials`; None for a bare base, which costs its stored bytes alone.
+
+    The seconds of a resumed training are those since its resume: they are left out.
+    """
+    is_base, trials = trials is None, trials or ()
     results = [trial.result for trial in trials if trial.result is not None]
     adapter = _mean([result.adapter_bytes for result in results])
-    seconds = _mean([result.train_seconds for result in results])
+    seconds = _mean([r.train_seconds for r in results if r.resumed_at_step == 0])
     measured = _mean([peak for trial in trials if (peak := measured_peak(trial)) is not None])
     planned = _mean([trial.plan.peak_bytes["train"] for trial in trials if trial.plan])
-    serving = None if stored is None or (trials and adapter is None) else stored.total_bytes
+    known = stored is not None and (is_base or adapter is not None)
+    serving = stored.total_bytes if stored and known else None
     return CellCost(
         serving_bytes=None if serving is None else serving + (adapter or 0.0),
         training_peak_bytes=planned if measured is None else measured,

@@ -26,7 +26,7 @@ from lorascope.comparing.results import (
 )
 from lorascope.config import DecideConfig
 from lorascope.maths.families import holm, holm_steps
-from lorascope.records import Study
+from lorascope.records import Status, Study
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
@@ -46,9 +46,16 @@ def goodness(score: CellScore, measure: Measure) -> float:
 
 
 def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cell]:
-    """The adapter of each mode that validates best; ties go to the smaller one."""
+    """The adapter of each mode that validates best; ties go to the smaller one.
+
+    One with a seed missing is taken only where a mode has no other.
+    """
     best: dict[str, CellScore] = {}
-    for score in sorted(scores, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell)):
+
+    def order(score: CellScore) -> tuple[bool, float, int, Cell]:
+        return not score.complete, -goodness(score, measure), score.cell.rank, score.cell
+
+    for score in sorted(scores, key=order):
         if not score.cell.is_base and score.validation is not None:
             best.setdefault(score.cell.quant, score)
     return {quant: score.cell for quant, score in best.items()}
@@ -59,14 +66,14 @@ def reference_of(
 ) -> tuple[Cell | None, bool]:
     """The reference cell, and whether it is the one that the rule declares.
 
-    Where the study lacks the declared mode or rank, the first mode that has complete cells stands
-    in, at the rank that validates best.
+    Where the declared rank has no complete cell, the mode's others stand in, and where the declared
+    mode has none, the first mode that has; always at the rank that validates best.
     """
     usable = [s for s in scores if not s.cell.is_base and s.complete and s.validation is not None]
-    declared = [s for s in usable if s.cell.quant == rule.reference_quant]
-    if rule.reference_rank is not None:
-        declared = [s for s in declared if s.cell.rank == rule.reference_rank]
-    chosen = declared or [s for s in usable if s.cell.quant == usable[0].cell.quant]
+    of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
+    declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.rank)]
+    stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
+    chosen = declared or stand_in
     if not chosen:
         return None, False
     best = min(chosen, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell))
@@ -79,13 +86,15 @@ def decide(
     scores: Sequence[CellScore],
     measure: Measure,
 ) -> Decision:
-    """Apply `study.decide`; `Decision.test` and, for the reference, its projection come later."""
+    """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
     rule, margin = study.decide, margin_of(study.decide, measure)
     reference, is_declared = reference_of(scores, rule, measure)
     by_cell = {score.cell: score for score in scores}
     judged = _judge(study, cells, by_cell, reference, measure, margin)
-    candidates = sorted(judged, key=lambda pair: _order(pair[0], by_cell, measure))
-    ordered = [candidate for candidate, _ in candidates]
+    tests = {candidate.cell: tested for candidate, tested in judged}
+    ordered = sorted(
+        (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
+    )
     recommended = next((c for c in ordered if _ships(c, reference)), None)
     open_ones = tuple(
         c for c in ordered if recommended and _is_cheaper(c, recommended) and _is_open(c)
@@ -100,21 +109,31 @@ def decide(
         recommended=recommended.cell if recommended else None,
         trial=_best_trial(by_cell, recommended, measure),
         open=open_ones,
+        unknown=tuple(c for c in ordered if recommended and _is_unknown(c, recommended, cells)),
         test=None,
-        projection=_projection({c.cell: t for c, t in judged}, recommended, open_ones),
+        projection=_projection(tests, recommended, open_ones),
     )
 
 
 def _ships(candidate: Candidate, reference: Cell | None) -> bool:
     if candidate.ineligible:
         return False
-    if candidate.cell == reference:
-        return True
-    return candidate.verdict in (Verdict.better, Verdict.no_worse)
+    return candidate.cell == reference or candidate.verdict is Verdict.no_worse
 
 
 def _is_open(candidate: Candidate) -> bool:
     return candidate.ineligible is None and candidate.verdict is Verdict.undecided
+
+
+def _is_unknown(
+    candidate: Candidate, recommended: Candidate, cells: Mapping[Cell, CellData]
+) -> bool:
+    """Not judged, and not known to cost more; a training that diverged is known not to ship."""
+    if candidate.verdict is not None or candidate.cell == recommended.cell:
+        return False
+    if any(seed.status == Status.diverged for seed in cells[candidate.cell].declared):
+        return False
+    return candidate.cost is None or recommended.cost is None or _is_cheaper(candidate, recommended)
 
 
 def _is_cheaper(candidate: Candidate, than: Candidate) -> bool:
@@ -158,12 +177,17 @@ def _judge(
             tested = tested_pair(pair, study, "validation", measure, margin)
         raw.append(tested)
     shared = with_shared_seed_spread(raw, [reference] * len(raw), measure, margin)
-    p_values = [tested.p_margin if tested else None for tested in shared]
+    within = [tested.p_margin if tested else None for tested in shared]
+    beyond = [tested.p_beyond if tested else None for tested in shared]
+    judged = zip(candidates, shared, holm(within), holm(beyond), strict=True)
     return [
-        (_with_verdict(candidate, tested, p, holm_steps(p_values, place), measure, margin), tested)
-        for place, (candidate, tested, p) in enumerate(
-            zip(candidates, shared, holm(p_values), strict=True)
+        (
+            _with_verdict(
+                candidate, tested, (p, worse), holm_steps(within, place), measure, margin
+            ),
+            tested,
         )
+        for place, (candidate, tested, p, worse) in enumerate(judged)
     ]
 
 
@@ -184,29 +208,25 @@ def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
 def _with_verdict(
     candidate: Candidate,
     tested: Tested | None,
-    p_margin_holm: float | None,
+    corrected: tuple[float | None, float | None],
     comparisons: int,
     measure: Measure,
     margin: float,
 ) -> Candidate:
-    if tested is None or p_margin_holm is None:
+    """`corrected` holds Holm's p for 'within the margin' and for 'worse by more'."""
+    within, beyond = corrected
+    if tested is None or within is None or beyond is None:
         return candidate
-    difference = tested.difference
-    if measure is Measure.accuracy:
-        better, worse = difference.low > 0, difference.high < -margin
-    else:
-        better, worse = difference.high < 0, difference.low > margin
-    passed = p_margin_holm < SIGNIFICANT
     verdict = Verdict.undecided
-    if passed:
-        verdict = Verdict.better if better else Verdict.no_worse
-    elif worse:
+    if within < SIGNIFICANT:
+        verdict = Verdict.no_worse
+    elif beyond < SIGNIFICANT:
         verdict = Verdict.worse
     is_open = verdict is Verdict.undecided
     return replace(
         candidate,
-        difference=difference,
-        p_margin_holm=p_margin_holm,
+        difference=tested.difference,
+        p_margin_holm=within,
         verdict=verdict,
         items_needed=items_to_settle(tested, measure, margin, comparisons) if is_open else None,
         seeds_needed=seeds_to_settle(tested, measure, margin, comparisons) if is_open else None,

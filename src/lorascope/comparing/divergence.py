@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
 
     Sum over token groups of p (ln p - ln q), p the reference's (Kullback and Leibler 1951). Over
     groups it is a lower bound of that over tokens (see `token_distributions`). None where the two
-    files hold other tokens or groups.
+    files hold other tokens or groups, or where it is not finite.
 
     Raises:
         RecordError: a file is damaged.
@@ -27,7 +28,8 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
     p = np.exp(log_p)
     # Where p is 0 the term is 0, whatever q is.
     log_ratio = np.subtract(log_p, log_q, where=p > 0, out=np.zeros_like(p))
-    return float(max(0.0, (p * log_ratio).sum(axis=1).mean()))
+    mean = float((p * log_ratio).sum(axis=1).mean())
+    return max(0.0, mean) if math.isfinite(mean) else None
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,9 @@ from lorascope.maths.power import powered_reach
 from lorascope.maths.seed_pool import pool_seeds, with_seed_floor
 from lorascope.maths.two_way import TwoWayEstimate, two_way
 
+LEAST_RESAMPLED = 8
+"""Groups of items below which resampling them says little."""
+
 MathsDifference = PairedDifference | BootstrapDifference | TwoWayEstimate
 
 
@@ -30,18 +33,20 @@ class Tested:
     difference: Estimate
     p_value: float
     p_margin: float
-    """Two-sided size of 'worse by the margin or more': below 0.05 where the 95 % interval ends
-    inside the margin."""
+    """Twice the one-sided p against 'worse by the margin or more': below 0.05 where the 95 %
+    interval ends inside the margin."""
+    p_beyond: float
+    """The same against 'no worse than the margin': small shows that it is worse by more."""
     subject_only_right: int | None
     reference_only_right: int | None
     judged: int | None
     two_way: TwoWayEstimate
     """The same by the two-way t, whose components say what more items or seeds would do."""
 
-    @property
-    def detectable(self) -> float:
-        """Smallest true difference that is found eight times of ten, uncorrected."""
-        return powered_reach() * self.two_way.standard_error
+    def detectable(self, comparisons: int = 1) -> float:
+        """Smallest true difference that is found eight times of ten among `comparisons`."""
+        reach = powered_reach(comparisons, degrees=self.two_way.degrees)
+        return reach * self.two_way.standard_error
 
 
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
@@ -75,7 +80,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     if measure is Measure.accuracy:
         tested = accuracy_difference(subject, reference, joined.clusters)
         won, lost, judged = _flips(subject, reference)
-    elif len(subject) == 1:
+    elif len(subject) == 1 and _groups(joined) >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
     return Tested(
@@ -84,6 +89,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
         ),
         p_value=tested.p_value,
         p_margin=_margin_p(tested, measure, margin),
+        p_beyond=_beyond_p(tested, measure, margin),
         subject_only_right=won,
         reference_only_right=lost,
         judged=judged,
@@ -94,16 +100,17 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
 def with_shared_seed_spread(
     tests: Sequence[Tested | None], references: Sequence[Hashable], measure: Measure, margin: float
 ) -> list[Tested | None]:
-    """Tests over several seeds with the spread that they have in common as a floor.
+    """Tests with the spread between seeds that they have in common, where their own is smaller.
 
-    `references` names what each is held against. Tests over one seed stay as they are.
+    `references` names what each is held against. Where no test has several seeds, all stay as they
+    are; else a test over one seed takes the others' spread.
     """
     known = [(test, name) for test, name in zip(tests, references, strict=True) if test]
     pool = pool_seeds([t.two_way.components for t, _ in known], [name for _, name in known])
     floored: list[Tested | None] = []
     for test in tests:
         crossed = with_seed_floor(test.two_way, pool) if test else None
-        if test is None or crossed is None or crossed == test.two_way:
+        if test is None or crossed is None or crossed == test.two_way or _varies_not(test):
             floored.append(test)
             continue
         difference = replace(
@@ -113,16 +120,28 @@ def with_shared_seed_spread(
         floored.append(
             replace(
                 test, difference=difference, p_value=crossed.p_value,
-                p_margin=_margin_p(crossed, measure, margin), two_way=crossed,
+                p_margin=_margin_p(crossed, measure, margin),
+                p_beyond=_beyond_p(crossed, measure, margin), two_way=crossed,
             )
         )  # fmt: skip
     return floored
+
+
+def _varies_not(test: Tested) -> bool:
+    """One difference on every item: `accuracy_difference` has an interval for that, t has not."""
+    return test.two_way.components.items_alone == 0
 
 
 def _margin_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
     if measure is Measure.accuracy:
         return min(1.0, 2 * tested.p_not_below(-margin))
     return min(1.0, 2 * tested.p_not_above(margin))
+
+
+def _beyond_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
+    if measure is Measure.accuracy:
+        return min(1.0, 2 * tested.p_not_above(-margin))
+    return min(1.0, 2 * tested.p_not_below(margin))
 
 
 def _estimate(

@@ -18,9 +18,15 @@ from lorascope.comparing.results import (
     Measure,
     Pairing,
     Power,
+    Reach,
 )
 from lorascope.comparing.threats import threats
-from lorascope.maths.power import detectable_paired_difference, powered_reach
+from lorascope.maths.power import (
+    detectable_paired_difference,
+    detectable_unpaired_difference,
+    powered_paired_difference,
+    powered_unpaired_difference,
+)
 from lorascope.records import Study
 
 ASSUMED_DISCORDANT_SHARES = (0.05, 0.10, 0.20, 0.30)
@@ -74,26 +80,34 @@ def _of_pair(comparisons: Sequence[Comparison], pair: Pair | None) -> Comparison
 def _power(
     scores: Sequence[CellScore], comparisons: Sequence[Comparison], measure: Measure
 ) -> Power | None:
-    estimates = [e for s in scores for e in (s.accuracy or s.loss,) if e]
+    estimates = [estimate for score in scores if (estimate := score.test(measure))]
     if not estimates:
         return None
     items = estimates[0].items
     between = [c.detectable for c in comparisons if c.pairing is Pairing.mode]
+    corrected = [c.detectable_corrected for c in comparisons if c.pairing is Pairing.mode]
     after = statistics.median(between) if between else None
-    before = {}
+    before: dict[str, Reach] = {}
+    unpaired = None
     if measure is Measure.accuracy:
         before = {
-            f"{100 * share:g} %": detectable_paired_difference(share, items)
+            f"{100 * share:g} %": Reach(
+                detectable_paired_difference(share, items), powered_paired_difference(share, items)
+            )
             for share in ASSUMED_DISCORDANT_SHARES
         }
+        middle = statistics.median(estimate.value for estimate in estimates)
+        unpaired = Reach(
+            detectable_unpaired_difference(middle, items),
+            powered_unpaired_difference(middle, items),
+        )
     return Power(
         items=items,
         clusters=estimates[0].clusters,
         measure=measure,
         before=before,
+        unpaired=unpaired,
         after=after,
         comparisons=len(comparisons),
-        after_corrected=(
-            None if after is None else after * powered_reach(len(comparisons)) / powered_reach()
-        ),
+        after_corrected=statistics.median(corrected) if corrected else None,
     )

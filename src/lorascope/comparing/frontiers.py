@@ -33,7 +33,7 @@ def frontiers(
 
 
 def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float] | None:
-    estimate = score.accuracy if measure is Measure.accuracy else score.loss
+    estimate = score.test(measure)
     price = value_of(score.cost, cost)
     return None if estimate is None or price is None else (price, estimate.value)
 
@@ -63,7 +63,14 @@ def _points(
     shares = frontier_probabilities(costs, by_cell, clusters=joined.clusters)
     sign = 1 if measure is Measure.accuracy else -1
     points = [
-        FrontierPoint(score.cell, float(price), sign * float(row.mean()), index in on, float(share))
+        FrontierPoint(
+            score.cell,
+            float(price),
+            sign * float(row.mean()),
+            index in on,
+            float(share),
+            score.complete,
+        )
         for index, (score, price, row, share) in enumerate(
             zip(scores, costs, by_cell, shares, strict=True)
         )

@@ -14,6 +14,8 @@ from lorascope.maths.families import holm
 from lorascope.records import Study
 
 SIGNIFICANT = 0.05
+POOLED = ((Pairing.mode, Pairing.decision), (Pairing.rank,), (Pairing.base,))
+"""Kinds of pairs that share their spread between seeds."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ def compare_all(
 ) -> tuple[Comparison, ...]:
     """Comparisons on test items, corrected for their number by Holm's method (1979).
 
-    Tests over several seeds of one kind of pair share their seed spread as a floor. Two families
+    Pairs of one kind share their spread between seeds. Two families
     are corrected apart: 'there is a difference' and 'it is no worse than the margin'.
     """
     tested: list[tuple[Pair, Tested | None]] = []
-    for pairing in Pairing:
-        alike = [pair for pair in found if pair.pairing is pairing]
+    for kinds in POOLED:
+        alike = [pair for pair in found if pair.pairing in kinds]
         raw = [tested_pair(pair, study, "test", measure, margin) for pair in alike]
         references = [pair.reference.cell for pair in alike]
         shared = with_shared_seed_spread(raw, references, measure, margin)
@@ -83,14 +85,20 @@ def compare_all(
     differing = holm([result.p_value for _, result in known])
     within = holm([result.p_margin for _, result in known])
     return tuple(
-        _comparison(pair, result, study, measure, p or 0.0, q or 0.0)
+        _comparison(pair, result, study, measure, (p or 0.0, q or 0.0), len(known))
         for (pair, result), p, q in zip(known, differing, within, strict=True)
     )
 
 
 def _comparison(
-    pair: Pair, tested: Tested, study: Study, measure: Measure, p_holm: float, p_margin_holm: float
+    pair: Pair,
+    tested: Tested,
+    study: Study,
+    measure: Measure,
+    corrected: tuple[float, float],
+    comparisons: int,
 ) -> Comparison:
+    """`corrected` holds Holm's p for a difference, and for the margin."""
     subjects, references = common_seeds(pair)
     deviation = tested.difference.seed_deviation
     return Comparison(
@@ -100,9 +108,9 @@ def _comparison(
         measure=measure,
         difference=tested.difference,
         p_value=tested.p_value,
-        p_holm=p_holm,
-        p_margin_holm=p_margin_holm,
-        verdict=verdict_of(tested, measure, p_holm, p_margin_holm),
+        p_holm=corrected[0],
+        p_margin_holm=corrected[1],
+        verdict=verdict_of(tested, measure, *corrected),
         subject_only_right=tested.subject_only_right,
         reference_only_right=tested.reference_only_right,
         judged=tested.judged,
@@ -110,7 +118,8 @@ def _comparison(
         smaller_than_seed_spread=(
             None if deviation is None else abs(tested.difference.value) < deviation
         ),
-        detectable=tested.detectable,
+        detectable=tested.detectable(),
+        detectable_corrected=tested.detectable(comparisons),
         confounds=confounds_of(
             pair.pairing,
             [(s.trial, s.evaluation) for s in subjects],

@@ -15,7 +15,7 @@ def items_to_settle(
     """Items in all at which the test, corrected for `comparisons`, settles it; None: none would."""
     parts = tested.two_way.components
     seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
-    return items_needed(
+    needed = items_needed(
         tested.difference.value,
         _limit(measure, margin),
         parts.item_standard_error,
@@ -24,15 +24,17 @@ def items_to_settle(
         comparisons,
         tested.two_way.degrees,
     )
+    # What is open now takes more than there is, whatever the approximation says.
+    return None if needed is None else max(needed, tested.difference.items + 1)
 
 
 def seeds_to_settle(
     tested: Tested, measure: Measure, margin: float, comparisons: int
 ) -> int | None:
     """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
-    return seeds_needed(
-        tested.difference.value, _limit(measure, margin), tested.two_way.components, comparisons
-    )
+    parts = tested.two_way.components
+    needed = seeds_needed(tested.difference.value, _limit(measure, margin), parts, comparisons)
+    return None if needed is None else max(needed, parts.seeds + 1)
 
 
 def project_seeds(tested: Tested, more_seeds: int) -> Projection:

@@ -45,7 +45,10 @@ class Pairing(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """A configuration whatever the seed; `rank` 0 is the bare base of a mode."""
+    """A configuration whatever the seed; `rank` 0 is the bare base of a mode.
+
+    `variant` names other settings in which the study's trials differ, as 'learning_rate=0.001'.
+    """
 
     quant: str
     targets: str
@@ -53,6 +56,7 @@ class Cell:
     alpha: float
     rslora: bool
     dora: bool
+    variant: str = ""
 
     @property
     def is_base(self) -> bool:
@@ -125,6 +129,10 @@ class CellScore:
     complete: bool
     """Every declared seed was trained and scored."""
 
+    def test(self, measure: Measure) -> Estimate | None:
+        """On test items."""
+        return self.accuracy if measure is Measure.accuracy else self.loss
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -152,13 +160,15 @@ class Comparison:
     """None with one seed."""
     detectable: float
     """Smallest true difference that this comparison finds eight times of ten, uncorrected."""
+    detectable_corrected: float
+    """The same at the level that Holm's first step leaves."""
     confounds: tuple[str, ...]
     """What else differs between the two."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What more seeds would make of a 95 % interval's half width."""
+    """What more seeds would make of a 95 % interval's half width on validation items."""
 
     more_seeds: int
     half_width: float
@@ -179,8 +189,9 @@ class Candidate:
     """Subject minus reference on validation items; None for the reference itself, or unscored."""
     p_margin_holm: float | None
     verdict: Verdict | None
+    """no_worse, worse by more than the margin, or undecided; corrected for all candidates."""
     ineligible: str | None
-    """Why the cell cannot be shipped whatever its score."""
+    """Why the cell cannot be shipped, or not be judged."""
     items_needed: int | None
     """Validation items in all that would settle it if the difference stays; None: none would."""
     seeds_needed: int | None
@@ -205,15 +216,20 @@ class Decision:
     """The recommended cell's trial that validates best."""
     open: tuple[Candidate, ...]
     """Cheaper than the recommended cell and undecided."""
+    unknown: tuple[Candidate, ...]
+    """Perhaps cheaper than the recommended cell, and without a judgement: not finished, not
+    comparable, or of unknown cost. What diverged is not among them: it cannot ship."""
     test: Comparison | None
     """Recommended against reference on test items; None where they are one."""
     projection: Projection | None
-    """Of `test`, or of the cheapest open candidate where nothing cheaper is recommended."""
+    """Of the recommended cell against the reference; where they are one, of the cheapest open
+    candidate."""
 
     @property
     def settled(self) -> bool:
-        """Nothing cheaper is left open."""
-        return self.recommended is not None and not self.open
+        """Nothing that may be cheaper is left open, against the reference that was declared."""
+        left = self.open or self.unknown
+        return self.recommended is not None and self.reference_is_declared and not left
 
 
 @dataclass(frozen=True)
@@ -225,7 +241,20 @@ class FrontierPoint:
     score: float
     on_frontier: bool
     probability: float
-    """Share of resampled item sets that put it on the frontier."""
+    """Share of resampled item sets that put it on the frontier; spread between seeds and noise of
+    the cost are not in it."""
+    complete: bool = True
+    """Every declared seed has scores."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How small a difference a number of items can show."""
+
+    significant: float
+    """Smallest difference that is significant at 5 %."""
+    found: float
+    """Smallest true difference that comes out significant eight times of ten."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +264,11 @@ class Power:
     items: int
     clusters: int | None
     measure: Measure
-    before: dict[str, float]
-    """Assumed share of discordant items (as '10 %') -> smallest significant difference."""
+    before: dict[str, Reach]
+    """Assumed share of discordant items (as '10 %') -> what independent items can show; empty for
+    losses."""
+    unpaired: Reach | None
+    """The same without pairing, at the median accuracy: two runs on separate items."""
     after: float | None
     """Median over the mode comparisons of what is found eight times of ten."""
     comparisons: int

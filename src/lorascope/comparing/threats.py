@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lorascope.comparing.results import CellScore, Comparison, Decision, Pairing
+from lorascope.comparing.results import CellScore, Comparison, Decision, Measure, Pairing
 from lorascope.records import Status, Study
 
 MANY_FLIPS = 0.1
@@ -20,10 +20,12 @@ def threats(
     """In the order in which a reviewer would ask."""
     return (
         *_seeds(study),
-        *_items(scores),
+        *_reference(decision),
+        *_items(scores, decision.measure),
         *_grid_edge(study, decision),
         *_flips(comparisons),
         *_seed_spread(comparisons),
+        *_unequal_seeds(comparisons),
         *_failures(study),
         *_machines(study),
         *_peaks(scores),
@@ -42,8 +44,8 @@ def _seeds(study: Study) -> Iterator[str]:
         yield f"{len(seeds)} training seeds: the spread between seeds is itself a rough estimate."
 
 
-def _items(scores: Sequence[CellScore]) -> Iterator[str]:
-    estimates = [e for s in scores for e in (s.accuracy or s.loss,) if e]
+def _items(scores: Sequence[CellScore], measure: Measure) -> Iterator[str]:
+    estimates = [estimate for score in scores if (estimate := score.test(measure))]
     if not estimates:
         return
     first = estimates[0]
@@ -60,11 +62,12 @@ def _items(scores: Sequence[CellScore]) -> Iterator[str]:
 def _grid_edge(study: Study, decision: Decision) -> Iterator[str]:
     """The best rank may lie outside the grid."""
     cell = decision.reference
-    ranks = sorted({trial.key.rank for trial in study.trials})
+    finished = [trial for trial in study.trials if trial.status is Status.completed]
+    ranks = sorted({trial.key.rank for trial in finished})
     if cell is None or len(ranks) < 2 or cell.rank not in (ranks[0], ranks[-1]):
         return
     edge = "largest" if cell.rank == ranks[-1] else "smallest"
-    yield f"The reference's rank, {cell.rank}, is the {edge} that was tried."
+    yield f"The reference's rank, {cell.rank}, is the {edge} that was trained."
 
 
 def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -75,10 +78,12 @@ def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
     shares = sorted(_changed_share(c) for c in hiding)
     modes = sum(c.pairing is Pairing.mode for c in comparisons)
     largest = max(abs(c.difference.value) for c in hiding)
+    low, high = f"{100 * shares[0]:.0f}", f"{100 * shares[-1]:.0f}"
+    share = low if low == high else f"{low} to {high}"
     yield (
-        f"In {len(hiding)} of {modes} comparisons of modes {100 * shares[0]:.0f} to "
-        f"{100 * shares[-1]:.0f} % of answers change between right and wrong, while accuracy moves "
-        f"by {100 * largest:.1f} points at most: nearly equal accuracy is not equal behaviour."
+        f"In {len(hiding)} of {modes} comparisons of modes {share} % of answers change between "
+        f"right and wrong, while accuracy moves by {100 * largest:.1f} points at most: nearly "
+        "equal accuracy is not equal behaviour."
     )
 
 
@@ -93,13 +98,39 @@ def _hides_flips(comparison: Comparison) -> bool:
 
 
 def _seed_spread(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    known = [c for c in comparisons if c.smaller_than_seed_spread is not None]
-    small = [c for c in known if c.smaller_than_seed_spread and c.pairing is not Pairing.base]
+    between = [c for c in comparisons if c.pairing is not Pairing.base]
+    known = [c for c in between if c.smaller_than_seed_spread is not None]
+    small = [c for c in known if c.smaller_than_seed_spread]
     if small:
         yield (
-            f"{len(small)} of {len(known)} differences are smaller than their own spread from seed "
-            "to seed."
+            f"{len(small)} of {len(known)} differences between adapters are smaller than "
+            "their own spread from seed to seed."
         )
+
+
+def _unequal_seeds(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Comparisons that rest on fewer seeds than others."""
+    seeds = [c.difference.seeds for c in comparisons]
+    fewer = [count for count in seeds if count < max(seeds)]
+    if fewer:
+        yield (
+            f"{len(fewer)} of {len(seeds)} comparisons rest on fewer than {max(seeds)} seeds, down "
+            f"to {min(fewer)}."
+        )
+
+
+def _reference(decision: Decision) -> Iterator[str]:
+    """Another reference than the declared one."""
+    if decision.reference is None or decision.reference_is_declared:
+        return
+    rule, cell = decision.rule, decision.reference
+    declared = rule.reference_quant + (
+        f", rank {rule.reference_rank}" if rule.reference_rank else ""
+    )
+    yield (
+        f"The declared reference ({declared}) has no complete configuration in this study; "
+        f"{cell.quant}, rank {cell.rank} stands in for it."
+    )
 
 
 def _failures(study: Study) -> Iterator[str]:

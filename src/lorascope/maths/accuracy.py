@@ -37,16 +37,23 @@ def accuracy_difference(
 ) -> PairedDifference | TwoWayEstimate:
     """Share right of a minus that of b, both [seeds, items] of zeros and ones, seed by seed.
 
-    One seed and independent items: McNemar and Tango. Otherwise the two-way t. Where a and b agree
-    on every item there is nothing to estimate an error from: then each cluster counts as one
-    item on which they agree, so that few of them cannot prove equality.
+    One seed and independent items: McNemar and Tango. Otherwise the two-way t. Where every
+    item has the same difference there is nothing to estimate an error from: then each cluster
+    counts as one item, so that few of them cannot prove equality, nor a difference.
     """
     a, b = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
     if len(a) == 1 and clusters is None:
         return paired_difference(paired_counts(a[0], b[0]))
-    if not np.any(a != b):
-        agreeing = group_sums(a - b, clusters).shape[1]
-        return paired_difference(PairedCounts(both=agreeing, only_a=0, only_b=0, neither=0))
-    return two_way(a - b, clusters=clusters)
+    difference = a - b
+    if np.all(difference == difference.flat[0]):
+        groups = group_sums(difference, clusters).shape[1]
+        won, lost = difference.flat[0] > 0, difference.flat[0] < 0
+        return paired_difference(
+            PairedCounts(
+                both=0 if won or lost else groups, only_a=groups * bool(won),
+                only_b=groups * bool(lost), neither=0,
+            )
+        )  # fmt: skip
+    return two_way(difference, clusters=clusters)

@@ -24,13 +24,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def holm_steps(p_values: Sequence[float | None], place: int) -> int:
+def holm_steps(p_values: Sequence[float | None], place: int, level: float = 0.05) -> int:
     """Tests that Holm's method divides the level among when it comes to the one at `place`.
 
-    The smallest p among m is held against 0.05 / m, the next against 0.05 / (m - 1), and so on.
+    The smallest p among m is held against level / m, the next against level / (m - 1), and so on;
+    after the first that fails, all are held against what that one was.
     """
-    own = p_values[place]
-    if own is None:
+    if p_values[place] is None:
         return 1
     tested = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    return len(tested) - tested.index((own, place))
+    for rank, (p, index) in enumerate(tested):
+        steps = len(tested) - rank
+        if index == place or p * steps >= level:
+            return steps
+    raise AssertionError("the place is among the tested ones")

@@ -160,9 +160,9 @@ def _discordant_error(discordant_share: float, items: int) -> float:
     return math.sqrt(discordant_share / items)
 
 
-def powered_reach(comparisons: int = 1, power: float = 0.8) -> float:
+def powered_reach(comparisons: int = 1, power: float = 0.8, degrees: float = math.inf) -> float:
     """Standard errors that a true difference must reach to come out significant with `power`.
 
-    z_alpha + z_power: 1.96 + 0.84 for a single comparison.
+    t_alpha + t_power: 1.96 + 0.84 for a single comparison whose error is known.
     """
-    return _deviate(comparisons) + float(norm.ppf(power))
+    return _deviate(comparisons, degrees) + float(student.ppf(power, degrees))

@@ -2,8 +2,9 @@
 
 The variance between three seeds has two degrees of freedom: by luck it is often far too small, and
 with many comparisons some interval is then far too narrow. The comparisons of a sweep estimate the
-same kind of spread; together they know it better. The pooled value is a floor, not a replacement:
-a comparison whose own spread is larger keeps its own, as spreads need not be equal.
+same kind of spread; together they know it better. A comparison whose own spread is smaller, or
+unknown as it has one seed, takes the pooled one with its degrees of freedom; one whose own spread
+is larger keeps it, as spreads need not be equal.
 """
 
 from __future__ import annotations
@@ -53,17 +54,25 @@ def pool_seeds(components: Sequence[Components], references: Sequence[Hashable])
 
 
 def with_seed_floor(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEstimate:
-    """`estimate` with the pooled spread where its own is smaller; degrees are Satterthwaite's."""
+    """`estimate` with the pooled spread where its own is smaller or unknown.
+
+    Degrees of freedom are Satterthwaite's. The components take the pooled spread too, so that
+    projections from them agree with the interval.
+    """
     parts = estimate.components
-    if pool is None or parts.seed is None or parts.seed >= pool.variance:
+    if pool is None or (parts.seed or 0.0) >= pool.variance:
         return estimate
     from_seeds = pool.variance / parts.seeds
     variance = parts.items_alone + from_seeds
     spread = parts.items_alone**2 / (parts.groups - 1) + from_seeds**2 / pool.degrees
     degrees, error = variance**2 / spread, math.sqrt(variance)
     half = float(stdtrit(degrees, 0.975)) * error
+    if parts.item_by_seed is not None:
+        raw = pool.variance + parts.item_by_seed
+        parts = replace(parts, seed=pool.variance, seed_raw=raw)
     return replace(
         estimate,
+        components=parts,
         standard_error=error,
         degrees=degrees,
         low=estimate.estimate - half,

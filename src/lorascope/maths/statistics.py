@@ -28,14 +28,6 @@ def wilson_interval(share: float, items: float, z: float = Z_95) -> tuple[float,
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def detectable_difference(share: float, items: int) -> float:
-    """The difference of two shares near `share` that is significant at 5 %, unpaired.
-
-    For two runs on two independent samples of `items` items: z sqrt(2) x standard error.
-    """
-    return Z_95 * math.sqrt(2) * standard_error(share, items)
-
-
 def _check(share: float, items: float) -> None:
     if items < 1:
         raise ValueError(f"items={items}: a share needs 1 item or more")

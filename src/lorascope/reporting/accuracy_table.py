@@ -62,8 +62,8 @@ class AccuracyRow:
 
     @property
     def scored(self) -> bool:
-        """Whether there is a test score."""
-        return self.completion_loss_nats is not None
+        """Whether there is a finite test score."""
+        return self.completion_loss_nats is not None and math.isfinite(self.completion_loss_nats)
 
 
 def modes(study: Study) -> list[str]:
@@ -115,7 +115,7 @@ def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
     """Trials with a finite validation score, best first; the test split never decides.
 
     The score is accuracy where rows can be right or wrong, else completion loss. Ties go to fewer
-    trainable parameters, then to the smaller stored base, as `ship: auto` has it.
+    trainable parameters, then to the smaller stored base.
     """
 
     def order(row: AccuracyRow) -> tuple[float, float, float, str]:

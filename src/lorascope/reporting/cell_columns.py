@@ -34,6 +34,10 @@ def cell_columns(cells: Iterable[Cell]) -> tuple[Column, ...]:
             "dora", "DoRA", units.yes_no, right=False, in_text="dora" in varied,
             get=of_adapter("dora"),
         ),
+        Column(
+            "variant", "Settings", right=False, in_text="variant" in varied,
+            get=of_adapter("variant"),
+        ),
     )  # fmt: skip
 
 
@@ -45,5 +49,5 @@ def machine_columns(role: str) -> tuple[Column, ...]:
 
     return tuple(
         Column(f"{role}_{field}", field, in_text=False, get=of(field))
-        for field in ("quant", "targets", "rank", "alpha", "rslora", "dora")
+        for field in ("quant", "targets", "rank", "alpha", "rslora", "dora", "variant")
     )

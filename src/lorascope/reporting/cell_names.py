@@ -45,6 +45,7 @@ class CellNames:
             "alpha": f"alpha {units.number(cell.alpha)}",
             "rslora": "rsLoRA" if cell.rslora else "",
             "dora": "DoRA" if cell.dora else "",
+            "variant": cell.variant,
         }
         return [word for field, word in words.items() if field in self.varied and word]
 
@@ -52,5 +53,5 @@ class CellNames:
 def varied_fields(cells: Iterable[Cell]) -> frozenset[str]:
     """Fields in which the adapters among `cells` differ."""
     adapters = [cell for cell in cells if not cell.is_base]
-    fields = ("targets", "alpha", "rslora", "dora")
+    fields = ("targets", "alpha", "rslora", "dora", "variant")
     return frozenset(f for f in fields if len({getattr(cell, f) for cell in adapters}) > 1)

@@ -27,7 +27,8 @@ def comparison_table(
 ) -> Table[Comparison]:
     """One row a pair. CSV has shares and nats, text points and nats."""
     texts = MeasureText(measure)
-    estimates = _estimate_columns(texts)
+    several = any(row.difference.seeds > 1 for row in comparisons)
+    estimates = _estimate_columns(texts, several)
     return Table(
         (
             Column("pairing", "Compared by", right=False, in_text=False),
@@ -48,6 +49,7 @@ def comparison_table(
             Column("seed_spread", "Seed spread", right=False, in_csv=False, get=_seed_spread),
             Column("smaller_than_seed_spread", "Inside the seed spread", in_text=False),
             Column("detectable", f"Detectable {texts.step}", texts.width),
+            Column("detectable_corrected", "Detectable, corrected", in_text=False),
             Column("confounds", "Also differs", right=False, wrap=Wrap.prose, get=_confounds),
         ),
         comparisons,
@@ -59,7 +61,7 @@ def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
     return table.only([row for row in table.rows if row.pairing is pairing])
 
 
-def _estimate_columns(texts: MeasureText) -> tuple[Column, ...]:
+def _estimate_columns(texts: MeasureText, several: bool) -> tuple[Column, ...]:
     def of(field: str) -> Any:
         return lambda row: getattr(row.difference, field)
 
@@ -74,7 +76,7 @@ def _estimate_columns(texts: MeasureText) -> tuple[Column, ...]:
         Column("standard_error", "SE", in_text=False, get=of("standard_error")),
         Column("items", "Items", in_text=False, get=of("items")),
         Column("clusters", "Clusters", in_text=False, get=of("clusters")),
-        Column("seeds", "Seeds", in_text=False, get=of("seeds")),
+        Column("seeds", "Seeds", in_text=several, get=of("seeds")),
         Column("seed_deviation", "Seed SD", in_text=False, get=of("seed_deviation")),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.results import CellScore, Estimate, Findings, Measure
+from lorascope.comparing.results import CellScore, Findings, Measure
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ def scale(measure: Measure) -> float:
     return 100.0 if measure is Measure.accuracy else 1.0
 
 
-def estimate_of(score: CellScore, measure: Measure) -> Estimate | None:
-    """The test score in the study's measure."""
-    return score.accuracy if measure is Measure.accuracy else score.loss
-
-
 def curves(findings: Findings) -> list[Curve]:
     """In the order of the cells."""
     groups: dict[CurveKey, list[CellScore]] = {}
@@ -67,7 +62,7 @@ def bases(findings: Findings) -> dict[str, float]:
     """Mode -> test score of its bare base, where it has one."""
     factor = scale(findings.measure)
     found = {
-        score.cell.quant: estimate_of(score, findings.measure)
+        score.cell.quant: score.test(findings.measure)
         for score in findings.cells
         if score.cell.is_base
     }
@@ -82,7 +77,7 @@ def _curve(key: CurveKey, scores: Sequence[CellScore], measure: Measure) -> Curv
 
 
 def _point(score: CellScore, measure: Measure) -> Point | None:
-    estimate, factor = estimate_of(score, measure), scale(measure)
+    estimate, factor = score.test(measure), scale(measure)
     if estimate is None:
         return None
     seeds = tuple(factor * trial.test for trial in score.trials if trial.test is not None)

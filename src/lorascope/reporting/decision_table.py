@@ -7,13 +7,19 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from lorascope.comparing.results import Candidate, Decision
+from lorascope.comparing.results import Candidate, Decision, Verdict
 from lorascope.reporting import units
 from lorascope.reporting.cell_columns import cell_columns
-from lorascope.reporting.comparison_table import WORDS
 from lorascope.reporting.frontier_table import COST_WORDS, cost_text
 from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.table import Column, Table, Wrap
+
+RULE_WORDS = {
+    Verdict.no_worse: "within the margin",
+    Verdict.worse: "worse by more than the margin",
+    Verdict.undecided: "undecided",
+}
+"""What the rule makes of a candidate: other questions than those of the pair tables."""
 
 
 def candidate_table(decision: Decision) -> Table[Candidate]:
@@ -51,10 +57,20 @@ def _outcome(decision: Decision, row: Candidate) -> str:
     if row.cell == decision.reference:
         words.append("reference")
     if row.verdict is not None:
-        words.append(WORDS[row.verdict])
+        words.append(RULE_WORDS[row.verdict])
     if row.ineligible is not None:
         words.append(row.ineligible)
-    return ", ".join(words) or ("cost unknown" if row.cost is None else "no cheaper")
+    return ", ".join(words) or _not_judged(decision, row)
+
+
+def _not_judged(decision: Decision, row: Candidate) -> str:
+    costs = {candidate.cell: candidate.cost for candidate in decision.candidates}
+    limit = costs[decision.reference] if decision.reference else None
+    if row.cost is None:
+        return "cost unknown"
+    if limit is None:
+        return "the reference's cost is unknown"
+    return "no cheaper" if row.cost >= limit else "too few common items"
 
 
 def decision_json(decision: Decision) -> str:
@@ -71,6 +87,7 @@ def decision_json(decision: Decision) -> str:
         "test": _plain(decision.test),
         "projection": _plain(decision.projection),
         "open": [_plain(row.cell) for row in decision.open],
+        "unknown": [_plain(row.cell) for row in decision.unknown],
         "candidates": [_plain(row) for row in decision.candidates],
     }
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"

@@ -18,7 +18,6 @@ COST_WORDS = {
     "train_seconds": "training time",
     "money": "money",
     "energy": "energy",
-    "energy_watt_hours": "energy",
 }
 """Costs in a sentence."""
 
@@ -42,14 +41,15 @@ class FrontierRow:
     score: float
     on_frontier: bool
     probability: float
+    complete: bool
 
 
 def frontier_rows(frontiers: Mapping[str, Sequence[FrontierPoint]]) -> list[FrontierRow]:
     """Cost by cost, cheapest first."""
     return [
-        FrontierRow(name, p.cell, p.cost, p.score, p.on_frontier, p.probability)
+        FrontierRow(name, p.cell, p.cost, p.score, p.on_frontier, p.probability, p.complete)
         for name, points in frontiers.items()
-        for p in sorted(points, key=lambda p: (p.cost, p.cell))
+        for p in points
     ]
 
 
@@ -63,6 +63,7 @@ def frontier_table(rows: Sequence[FrontierRow], measure: Measure) -> Table[Front
             Column("score", MeasureText(measure).name),
             Column("on_frontier", "On the frontier"),
             Column("probability", "Probability"),
+            Column("complete", "All seeds"),
         ),
         rows,
     )
@@ -101,12 +102,15 @@ def _cost_columns(name: str) -> tuple[Column, Column]:
     def amount(row: FrontierSummary) -> float | None:
         return row.places[name].cost if name in row.places else None
 
-    def place(row: FrontierSummary) -> tuple[float, bool] | None:
+    def place(row: FrontierSummary) -> tuple[float, bool, bool] | None:
         found = row.places.get(name)
-        return None if found is None else (found.probability, found.on_frontier)
+        if found is None:
+            return None
+        return found.probability, found.on_frontier, found.complete
 
-    def show(place: tuple[float, bool]) -> str:
-        return f"{units.yes_no(place[1])}, {share(place[0])} %"
+    def show(place: tuple[float, bool, bool]) -> str:
+        seeds = "" if place[2] else ", seeds missing"
+        return f"{units.yes_no(place[1])}, {share(place[0])} %{seeds}"
 
     words = COST_WORDS.get(name, name).capitalize()
     return (

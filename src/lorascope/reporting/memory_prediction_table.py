@@ -116,8 +116,9 @@ def prediction_sentence(study: Study) -> str:
 
 
 def _signed_percent(share: float) -> str:
-    """Two decimals: -0.73, +0.00."""
-    return f"{100 * share:+.2f}"
+    """Three decimals: -0.731, +0.005; what rounds to zero has no sign."""
+    shown = f"{100 * share:+.3f}"
+    return "0.000" if shown.strip("+-0.") == "" else shown
 
 
 def _row(trial: TrialRecord) -> MemoryPredictionRow:

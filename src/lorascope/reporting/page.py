@@ -70,8 +70,10 @@ HOW_TO_READ: tuple[Line, ...] = (
     ),
     (
         "A 95 % interval covers which items were drawn, and the training seed where there are "
-        "several. It does not cover the choice of this dataset. Comparisons of one kind share "
-        "their spread between seeds as a lower bound, as a few seeds alone often show too little.",
+        "several. It does not cover the choice of this dataset. Where there "
+        "are several seeds, a comparison whose own spread between them is smaller than that of all "
+        "comparisons of its kind takes theirs. Intervals are not corrected for their number; p "
+        "values and verdicts are.",
     ),
     (
         "Verdicts: better and worse are significant at 5 % after Holm's correction; no worse "
@@ -80,7 +82,9 @@ HOW_TO_READ: tuple[Line, ...] = (
     ),
     (
         "Gained and lost are items that only the first, or only the second, of a pair gets right. "
-        "KL is the mean divergence a token from the second's next-token distribution.",
+        "KL is the mean divergence a token from the second's next-token distribution, over the "
+        "first 1,024 completion tokens of the test split; with more than 512 tokens in the "
+        "vocabulary it is a lower bound.",
     ),
     (
         "Loss is the mean over completion tokens, in nats; lower is better. 1 GB is 10^9 bytes; "

@@ -36,16 +36,31 @@ def answer(findings: Findings) -> Answer:
         )  # fmt: skip
     return Answer(
         f"Ship {names.full(decision.recommended)}",
-        "settled" if decision.settled else f"{len(decision.open)} cheaper undecided",
+        _state(decision),
         decision.settled,
         tuple(_facts(findings, names)),
         tuple(_notes(findings, names)),
     )
 
 
+def _state(decision: Decision) -> str:
+    """Settled, or what is left."""
+    left = []
+    if decision.open:
+        left.append(f"{len(decision.open)} cheaper undecided")
+    if decision.unknown:
+        left.append(f"{len(decision.unknown)} not judged")
+    if not decision.reference_is_declared:
+        left.append("not the declared reference")
+    return ", ".join(left) or "settled"
+
+
 def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
     if decision.reference is None:
-        yield ("No trial of this study has all the scores that the rule asks for.",)
+        yield (
+            "No adapter has all of its declared seeds trained and scored on two or more "
+            "independent groups of items.",
+        )
     for row in decision.candidates:
         if row.ineligible is not None:
             yield (f"{names.name(row.cell)}: {row.ineligible}.",)
@@ -55,7 +70,7 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
     decision, texts = findings.decision, MeasureText(findings.measure)
     assert decision.recommended is not None
     chosen = findings.score(decision.recommended)
-    estimate = _test_estimate(chosen, findings.measure)
+    estimate = chosen.test(findings.measure)
     if decision.test is not None and decision.reference is not None:
         difference = decision.test.difference
         yield Fact(
@@ -88,8 +103,10 @@ def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Itera
 
 def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
     decision = findings.decision
-    if not decision.open:
+    if decision.settled:
         yield ("No cheaper configuration is left undecided.",)
+    for row in decision.unknown:
+        yield (f"Not judged: {names.name(row.cell)}: {row.ineligible or 'its cost is unknown'}.",)
     yield from (_open(row, decision, names) for row in decision.open[:SHOWN_OPEN])
     yield from _projection(decision, names)
     yield _rule(decision, names)
@@ -162,7 +179,7 @@ def what_settles(row: Candidate) -> str:
     if row.seeds_needed is not None:
         ways.append(f"{units.count(row.seeds_needed)} seeds in all")
     if not ways:
-        return "No number of items alone would settle it if the difference stays."
+        return "The difference lies too near the margin to say how many items would settle it."
     return f"If the difference stays, {' or '.join(ways)} would settle it."
 
 
@@ -184,7 +201,7 @@ def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:
     yield (
         f"{NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))} more "
         f"{'seed' if plan.more_seeds == 1 else 'seeds'} would take the "
-        f"interval of {names.name(subject)} against the reference from "
+        f"interval of {names.name(subject)} against the reference on validation items from "
         f"± {texts.width(plan.half_width)} to {then}{why}.",
     )
 
@@ -197,7 +214,3 @@ def items_text(estimate: Estimate) -> str:
     clusters = "" if estimate.clusters is None else f" in {units.count(estimate.clusters)} clusters"
     seeds = "1 seed" if estimate.seeds == 1 else f"{estimate.seeds} seeds"
     return f"{units.count(estimate.items)} items{clusters}, {seeds}"
-
-
-def _test_estimate(score: CellScore, measure: Measure) -> Estimate | None:
-    return score.accuracy if measure is Measure.accuracy else score.loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.results import Cell, Findings, Measure, Pairing, Power
+from lorascope.comparing.results import Cell, Findings, Measure, Pairing, Power, Reach
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
@@ -110,7 +110,7 @@ PAIRING_CAPTIONS = {
 
 def cells_section(findings: Findings) -> Section:
     """Every configuration, with intervals over items and seeds."""
-    estimates = [e for s in findings.cells for e in (s.accuracy or s.loss,) if e]
+    estimates = [e for score in findings.cells if (e := score.test(findings.measure))]
     first = estimates[0] if estimates else None
     clusters = (
         ""
@@ -146,12 +146,11 @@ def _power_facts(power: Power) -> list[tuple[str, str]]:
     clusters = "" if power.clusters is None else f" in {units.count(power.clusters)} groups"
     facts = [("Test items", f"{units.count(power.items)}{clusters}")]
     facts += [
-        (
-            f"Before, if {share} of answers differ",
-            f"a difference of {texts.width(value)} {texts.step} is significant at 5 %",
-        )
-        for share, value in power.before.items()
+        (f"Before, if {share} of answers differ", _reach(reach, texts))
+        for share, reach in power.before.items()
     ]
+    if power.unpaired is not None:
+        facts.append(("Without pairing: two runs on separate items", _reach(power.unpaired, texts)))
     if power.after is not None:
         facts.append((
             "After, as measured between modes",
@@ -164,6 +163,13 @@ def _power_facts(power: Power) -> list[tuple[str, str]]:
             f"{texts.width(power.after_corrected)} {texts.step}",
         ))  # fmt: skip
     return facts
+
+
+def _reach(reach: Reach, texts: MeasureText) -> str:
+    return (
+        f"{texts.width(reach.significant)} {texts.step} are significant at 5 %; a true difference "
+        f"of {texts.width(reach.found)} is found eight times of ten"
+    )
 
 
 def loss_section(study: Study, findings: Findings) -> Section:

@@ -57,9 +57,9 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         missing=missing,
         items={record.identity: read_items_of(record, layout) for record in evaluations},
         distributions={
-            record.identity: path
+            record.identity: _distributions(record, layout)
             for record in evaluations
-            if (path := _folder(record, layout) / DISTRIBUTIONS).is_file()
+            if record.distributions_sha256
         },
         decide=first.decide,
     )
@@ -67,6 +67,17 @@ def collect(configs: list[Config], layout: Layout) -> Study:
 
 def _folder(record: EvaluationRecord, layout: Layout) -> Path:
     return layout.evaluations(record.quant) / record.name
+
+
+def _distributions(record: EvaluationRecord, layout: Layout) -> Path:
+    """The file of token distributions, checked."""
+    path = _folder(record, layout) / DISTRIBUTIONS
+    if not path.is_file() or sha256_of_file(path) != record.distributions_sha256:
+        raise RecordError(
+            f"{path}: missing, or not what its record was made from. Delete {path.parent} and run "
+            "`lorascope evaluate` again."
+        )
+    return path
 
 
 def read_items_of(record: EvaluationRecord, layout: Layout) -> dict[str, list[ItemResult]]:

@@ -65,6 +65,9 @@ def vector(name: str, size: Size, when: Size = 1) -> Row:
     return Row(name, "plain", (0, size), 1, when)
 
 
+KV_HEADS = "num_key_value_heads"
+
+
 class Settings:
     """A config.json with an architecture's defaults below it; None counts as absent."""
 
@@ -76,7 +79,11 @@ class Settings:
     }
 
     def __init__(self, values: Mapping[str, object], defaults: Mapping[str, object]) -> None:
-        self._values = {**defaults, **{k: v for k, v in values.items() if v is not None}}
+        given = {name: value for name, value in values.items() if value is not None}
+        if values.get(KV_HEADS, 0) is None and "num_attention_heads" in given:
+            # An explicit null says: as many as query heads. It is not the class's default.
+            given[KV_HEADS] = given["num_attention_heads"]
+        self._values = {**defaults, **given}
         self._model_type = str(values.get("model_type"))
 
     def find(self, key: str) -> object | None:
