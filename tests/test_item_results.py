@@ -72,6 +72,6 @@ def test_items_file_keeps_every_bit_and_order(tmp_path: Path) -> None:
     write_items(tmp_path / "items.jsonl", items)
     assert read_items(tmp_path / "items.jsonl") == items
     assert (tmp_path / "items.jsonl").read_text().splitlines()[0] == (
-        '{"correct": true, "item": "i0", "loss_nats": 0.30000000000000004, '
+        '{"cluster": null, "correct": true, "item": "i0", "loss_nats": 0.30000000000000004, '
         '"prompt_sha256": "p", "target_sha256": "t", "tokens": 3}'
     )

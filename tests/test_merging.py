@@ -16,7 +16,7 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.devices import Device
-from lorascope.errors import ConfigError, VerificationError
+from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.lora import load_adapter
 from lorascope.merging import check_merge, merge
@@ -164,7 +164,7 @@ def test_auto_never_ships_a_trial_that_did_not_finish(
     evaluate.run(config, project)
     study = collect([config], project)
     failed = replace(study, trials=[replace(study.trials[0], status=Status.diverged)])
-    with pytest.raises(Exception, match="no trial was trained and scored"):
+    with pytest.raises(RecordError, match="all of its declared seeds trained and scored"):
         merge_stage.choose("auto", failed)
 
 

@@ -89,7 +89,8 @@ def gather(study: Study, measure: Measure) -> dict[Cell, CellData]:
     trials: dict[Cell, list[tuple[SeedTrial, Scored | None]]] = {}
     variant = variants(study)
     for trial in study.trials:
-        evaluation = evaluations.get(trial.identity)
+        finished = trial.status is Status.completed
+        evaluation = evaluations.get(trial.identity) if finished else None
         declared = _seed_trial(trial, evaluation, measure)
         scored = None
         if evaluation and declared.test is not None:
