@@ -12,7 +12,7 @@ from lorascope.comparing.divergence import mean_divergence_nats
 from lorascope.comparing.estimates import compare_joined, with_shared_seed_spread
 from lorascope.comparing.findings import compare
 from lorascope.comparing.joining import JoinedItems
-from lorascope.comparing.results import Findings, Measure, Pairing, Verdict
+from lorascope.comparing.results import Comparison, Findings, Measure, Pairing, Verdict
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files
@@ -196,3 +196,173 @@ def test_candidates_are_worse_only_after_correction_and_beyond_the_margin() -> N
     )
     found = {c.cell.quant: c.verdict for c in compare(study).decision.candidates}
     assert found == {"fp16": None, "nf4": Verdict.worse, "int8": Verdict.no_worse}
+
+
+def of_mode(findings: Findings, quant: str) -> Comparison:
+    return next(
+        c for c in findings.comparisons if c.pairing is Pairing.mode and c.subject.quant == quant
+    )
+
+
+def with_settings(study: Study, quant: str, **settings: object) -> Study:
+    """`study` whose trials of one mode were made with other settings."""
+    trials = [
+        replace(t, settings={**t.settings, **settings}) if t.key.quant == quant else t
+        for t in study.trials
+    ]
+    return replace(study, trials=trials)
+
+
+def test_one_collapsed_training_leaves_other_comparisons_decided() -> None:
+    """Pooled, its spread made every comparison of the study undecided."""
+    trials = [
+        Trial(quant, rank, seed=seed, accuracy=0.9 + 0.002 * seed)
+        for quant in ("fp16", "int8", "nf4")
+        for rank in (4, 16, 64)
+        for seed in range(3)
+    ]
+    collapsed = [
+        replace(t, accuracy=0.2) if (t.quant, t.rank, t.seed) == ("nf4", 64, 2) else t
+        for t in trials
+    ]
+    calm, wild = (compare(make_study(some)) for some in (trials, collapsed))
+    assert of_mode(calm, "int8").verdict is Verdict.no_worse
+    assert of_mode(wild, "int8").verdict is Verdict.no_worse
+    far = next(
+        c for c in wild.comparisons
+        if c.pairing is Pairing.mode and (c.subject.quant, c.subject.rank) == ("nf4", 64)
+    )  # fmt: skip
+    assert far.difference.high - far.difference.low > 0.5
+
+
+def test_a_large_loss_is_found_among_however_many_comparisons() -> None:
+    """The bootstrap's smallest p, about 2 / resamples, times 84 comparisons was above 5 %."""
+    trials = [
+        Trial(quant, rank, accuracy=None, loss_nats=0.3 + 0.2 * (quant == "nf4"))
+        for quant in ("fp16", "int8", "nf4")
+        for rank in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    ]
+    findings = compare(make_study(trials, None, items=200))
+    assert len(findings.comparisons) > 70
+    assert of_mode(findings, "nf4").verdict is Verdict.worse
+
+
+def test_trials_that_differ_in_any_setting_are_no_seeds_of_one_configuration() -> None:
+    study = make_study([Trial("fp16", accuracy=0.9), Trial("fp16", accuracy=0.7)])
+    trials = [
+        replace(trial, settings={**trial.settings, "train_on_prompt": on})
+        for trial, on in zip(study.trials, (True, False), strict=True)
+    ]
+    adapters = [s for s in compare(replace(study, trials=trials)).cells if not s.cell.is_base]
+    assert [s.cell.variant for s in adapters] == ["train_on_prompt=False", "train_on_prompt=True"]
+    assert all(s.accuracy and s.accuracy.seeds == 1 for s in adapters)
+
+
+def test_what_differs_from_mode_to_mode_is_compared_and_named() -> None:
+    study = make_study([Trial("fp16"), Trial("nf4")])
+    study = with_settings(study, "fp16", train={"learning_rate": 1e-4}, attention="sdpa")
+    study = with_settings(study, "nf4", train={"learning_rate": 2e-4}, attention="eager")
+    confounds = of_mode(compare(study), "nf4").confounds
+    assert "alpha x learning rate 0.0032 against 0.0016" in confounds
+    assert "attention eager against sdpa" in confounds
+
+
+def test_versions_that_differ_between_seeds_of_one_side_are_named() -> None:
+    study = make_study([Trial(q, seed=s) for q in ("fp16", "nf4") for s in (0, 1)])
+    older = {**study.trials[2].provenance.versions, "torch": "2.12.0"}
+    study.trials[2] = replace(
+        study.trials[2], provenance=replace(study.trials[2].provenance, versions=older)
+    )
+    named = of_mode(compare(study), "nf4").confounds
+    assert any("torch 2.12.0, 2.13.0 / 2.13.0" in text for text in named)
+
+
+def test_a_comparison_on_one_seed_among_several_says_what_it_does_not_know() -> None:
+    trials = [Trial("fp16", seed=0), *(Trial("nf4", seed=seed) for seed in range(3))]
+    threats = compare(make_study(trials)).threats
+    assert any("1 of 1 comparisons between adapters rest on a single seed" in t for t in threats)
+
+
+def test_declared_seeds_that_never_finished_are_not_counted() -> None:
+    trials = [Trial(q, seed=s, status=Status.completed if s == 0 else Status.killed, reason="9")
+              for q in ("fp16", "nf4") for s in range(3)]  # fmt: skip
+    assert any(t.startswith("One training seed (0)") for t in compare(make_study(trials)).threats)
+
+
+def test_equal_answers_do_not_make_every_difference_detectable() -> None:
+    study = make_study([Trial("fp16"), Trial("nf4")], items=120, validation_items=120)
+    same = dict.fromkeys(study.items, study.items[study.evaluations[-1].identity])
+    findings = compare(replace(study, items=same))
+    comparison = of_mode(findings, "nf4")
+    assert comparison.difference.value == 0
+    half_width = (comparison.difference.high - comparison.difference.low) / 2
+    assert comparison.detectable > half_width > 0.05
+    (left,) = findings.decision.open
+    assert left.items_needed is not None
+    assert left.items_needed > 500
+    assert findings.decision.projection is not None
+    assert findings.decision.projection.half_width > 0.05
+
+
+def test_a_configuration_without_a_common_seed_says_so() -> None:
+    study = make_study([Trial("fp16", seed=0), Trial("nf4", seed=1)], validation_items=2000)
+    (unknown,) = compare(study).decision.unknown
+    assert unknown.ineligible == "no seed in common with the reference"
+
+
+def test_items_whose_prompts_differ_are_counted_and_keep_no_one_else_from_the_frontier() -> None:
+    study = make_study([Trial("fp16"), Trial("int8"), Trial("nf4")])
+    odd = study.evaluations[-1].identity
+    changed = [
+        replace(item, prompt_sha256="other") if index < 900 else item
+        for index, item in enumerate(study.items[odd]["test"])
+    ]
+    findings = compare(
+        replace(study, items={**study.items, odd: {**study.items[odd], "test": changed}})
+    )
+    named = of_mode(findings, "nf4").confounds
+    assert "100 of 1000 test items in common, the others' prompts or targets differ" in named
+    points = {point.cell.quant for point in findings.frontiers["serving_bytes"] if point.cell.rank}
+    assert points == {"fp16", "int8"}
+
+
+def test_modes_are_compared_while_no_configuration_is_complete() -> None:
+    trials = [Trial(q, seed=s, status=Status.completed if s < 2 else Status.killed, reason="9")
+              for q in ("fp16", "nf4") for s in range(3)]  # fmt: skip
+    findings = compare(make_study(trials))
+    assert findings.decision.reference is None
+    assert of_mode(findings, "nf4").difference.seeds == 2
+
+
+def test_what_failed_and_could_not_be_cheaper_leaves_the_answer_settled() -> None:
+    study = make_study(
+        [
+            Trial("fp16", 8), Trial("nf4", 8),
+            Trial("fp16", 64, status=Status.out_of_memory, reason="8 GB"),
+        ],
+        validation_items=2000,
+    )  # fmt: skip
+    decision = compare(study).decision
+    assert decision.recommended is not None
+    assert decision.recommended.quant == "nf4"
+    assert decision.settled
+
+
+def test_items_without_a_token_are_left_out() -> None:
+    trials = [Trial(q, accuracy=None, loss_nats=0.3) for q in ("fp16", "nf4")]
+    study = make_study(trials, None)
+    items = {
+        identity: {
+            split: [replace(rows[0], tokens=0, loss_nats=0.0), *rows[1:]]
+            for split, rows in splits.items()
+        }
+        for identity, splits in study.items.items()
+    }
+    assert of_mode(compare(replace(study, items=items)), "nf4").difference.items == 999
+
+
+def test_power_does_not_promise_more_than_all_answers_that_differ() -> None:
+    findings = compare(make_study([Trial("fp16"), Trial("nf4")], items=20))
+    assert findings.power is not None
+    assert "5 %" not in findings.power.before
+    assert all(reach.found <= 0.3 for reach in findings.power.before.values())

@@ -10,9 +10,10 @@ from scipy.stats import ttest_1samp
 
 from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
 from lorascope.maths.clusters import Floats
+from lorascope.maths.flips import FlipDifference
 from lorascope.maths.paired import PairedDifference
 from lorascope.maths.statistics import wilson_interval
-from lorascope.maths.two_way import TwoWayEstimate, two_way
+from lorascope.maths.two_way import two_way
 
 CLUSTERS = np.repeat(np.arange(30), 4)
 
@@ -172,8 +173,8 @@ def test_difference_of_accuracies_picks_the_test_that_fits() -> None:
     a, b = (rng.random((2, 3, 100)) < 0.6).astype(float)
     labels = np.repeat(np.arange(20), 5)
     assert isinstance(accuracy_difference(a[:1], b[:1]), PairedDifference)
-    assert isinstance(accuracy_difference(a, b), TwoWayEstimate)
-    assert isinstance(accuracy_difference(a[:1], b[:1], labels), TwoWayEstimate)
+    assert isinstance(accuracy_difference(a, b), FlipDifference)
+    assert isinstance(accuracy_difference(a[:1], b[:1], labels), FlipDifference)
     same = accuracy_difference(a, a, labels)
     assert (same.estimate, same.p_value) == (0.0, 1.0)
     assert same.p_not_below(-0.03) > 0.05, "20 clusters cannot show 3 points"

@@ -103,13 +103,22 @@ def test_answer_counts_nats_where_items_cannot_be_right_or_wrong() -> None:
     (None, 4, "If the difference stays, 4 seeds in all would settle it."),
     (900, 4, "If the difference stays, 900 validation items in all or 4 seeds in all would "
              "settle it."),
-    (None, None, "The difference lies too near the margin to say how many items would settle it."),
 ])  # fmt: skip
 def test_what_settles_names_each_known_way(
     items: int | None, seeds: int | None, expected: str
 ) -> None:
     candidate = compare(undecided_study()).decision.open[0]
     assert what_settles(replace(candidate, items_needed=items, seeds_needed=seeds)) == expected
+
+
+@pytest.mark.parametrize(("near", "expected"), [
+    (True, "The difference lies too near the margin to say how many items would settle it."),
+    (False, "Items alone would not settle it: seeds differ too much for their number."),
+])  # fmt: skip
+def test_what_settles_says_why_no_number_would(near: bool, expected: str) -> None:
+    candidate = compare(undecided_study()).decision.open[0]
+    unknown = replace(candidate, items_needed=None, seeds_needed=None, near_margin=near)
+    assert what_settles(unknown) == expected
 
 
 def test_answer_changes_with_the_verdict_alone() -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lorascope.maths.accuracy import accuracy_difference
 from lorascope.maths.families import holm
+from lorascope.maths.flips import FlipDifference, flip_difference, independent_flips
 from lorascope.maths.paired import mcnemar_p, paired_counts
 from lorascope.maths.seed_pool import pool_seeds, with_seed_floor
 from lorascope.maths.two_way import two_way
 from tests.simulated_scores import Floats, World, inside
 
 MODES, RANKS = 4, 4
+
+
+def _with_shared_spread(differences: list[Floats]) -> list[FlipDifference]:
+    """Every mode against the first at equal rank, [seeds, items] each, as a study compares them."""
+    crossed = [two_way(difference) for difference in differences]
+    ranks = [rank for _ in range(1, MODES) for rank in range(RANKS)]
+    pool = pool_seeds([one.components for one in crossed], ranks)
+    return [
+        flip_difference(with_seed_floor(one, pool), independent_flips(difference, None))
+        for one, difference in zip(crossed, differences, strict=True)
+    ]
 
 
 def _sweep(right: Floats) -> tuple[list[float], list[float]]:
@@ -25,10 +38,7 @@ def _sweep(right: Floats) -> tuple[list[float], list[float]]:
     if right.shape[1] == 1:
         p_values = [mcnemar_p(paired_counts(a[0], b[0])) for a, b in pairs]
     else:
-        crossed = [two_way(a - b) for a, b in pairs]
-        ranks = [rank for _ in range(1, MODES) for rank in range(RANKS)]
-        pool = pool_seeds([one.components for one in crossed], ranks)
-        p_values = [with_seed_floor(one, pool).p_value for one in crossed]
+        p_values = [one.p_value for one in _with_shared_spread([a - b for a, b in pairs])]
     return [p for p in holm(p_values) if p is not None], estimates
 
 
@@ -63,9 +73,9 @@ def test_shared_seed_spread_covers_at_least_as_often_as_promised() -> None:
     for right in World(seeds=3, seed=0.1).draw(rng, 300, (0.7,) * (MODES * RANKS)):
         cells = right.reshape(MODES, RANKS, *right.shape[1:])
         places = [(mode, rank) for mode in range(1, MODES) for rank in range(RANKS)]
-        crossed = [two_way(cells[mode, rank] - cells[0, rank]) for mode, rank in places]
-        pool = pool_seeds([one.components for one in crossed], [rank for _, rank in places])
-        for one in (with_seed_floor(one, pool) for one in crossed):
+        for one in _with_shared_spread(
+            [cells[mode, rank] - cells[0, rank] for mode, rank in places]
+        ):
             covered += one.low <= 0 <= one.high
             total += 1
     inside(covered / total, (0.955, 0.98))
@@ -77,7 +87,7 @@ def test_same_configuration_against_itself_is_better_no_oftener_than_nominal() -
     world = World(seeds=5, own=0.0, flicker=0.4, seed=0.05)
     better = 0
     for a, b in world.draw(rng, 2500, (0.7, 0.7)):
-        found = two_way(a - b)
+        found = accuracy_difference(a, b)
         better += found.p_value < 0.05 and found.estimate > 0
     assert better / 2500 <= 0.025 + 2 * np.sqrt(0.025 * 0.975 / 2500)
 

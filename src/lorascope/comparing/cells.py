@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,11 @@ from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRe
 
 MISSING = "missing"
 NOT_SCORED = "not scored"
-IN_THE_KEY = {"lora.targets", "lora.modules", "lora.rank", "lora.alpha", "lora.rslora", "lora.dora"}
-"""Settings that a trial's key names."""
+NO_VARIANT = {
+    "lora.targets", "lora.modules", "lora.rank", "lora.alpha", "lora.rslora", "lora.dora", "seed",
+    "code",
+}  # fmt: skip
+"""Settings that a trial's key names, and the code that made it."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,20 @@ def cell_of(key: TrialKey, variant: str = "") -> Cell:
 
 
 def variants(study: Study) -> dict[str, str]:
-    """Trial identity -> other settings in which the study's trials differ, as 'steps=200'.
+    """Trial identity -> other settings in which trials of one mode differ, as 'steps=200'.
 
-    Without them two trainings of one adapter would pass for two seeds of one configuration.
+    Without them two trainings of one adapter would pass for two seeds of one configuration. What
+    differs from mode to mode only is left to the confounds of their comparison.
     """
     settings = {trial.identity: _other_settings(trial) for trial in study.trials}
     names = dict.fromkeys(name for known in settings.values() for name in known)
-    varied = [n for n in names if len({str(known.get(n)) for known in settings.values()}) > 1]
+    values = [
+        (name, trial.key.quant, str(settings[trial.identity].get(name)))
+        for trial in study.trials
+        for name in names
+    ]
+    counts = Counter((name, quant) for name, quant, _ in set(values))
+    varied = [name for name in names if any(n == name and c > 1 for (n, _), c in counts.items())]
     return {
         identity: ", ".join(f"{name.rpartition('.')[2]}={known.get(name)}" for name in varied)
         for identity, known in settings.items()
@@ -62,13 +73,12 @@ def variants(study: Study) -> dict[str, str]:
 
 
 def _other_settings(trial: TrialRecord) -> dict[str, object]:
-    """Settings of a trial that its key does not name; those of its mode are the mode's."""
+    """Settings of a trial that its key does not name."""
     flat: dict[str, object] = {}
-    for group in ("train", "lora"):
-        values = trial.settings.get(group)
-        if isinstance(values, Mapping):
-            flat.update({f"{group}.{name}": value for name, value in values.items()})
-    return {name: value for name, value in flat.items() if name not in IN_THE_KEY}
+    for group, values in trial.settings.items():
+        inner = values if isinstance(values, Mapping) else {"": values}
+        flat.update({f"{group}.{name}".rstrip("."): value for name, value in inner.items()})
+    return {name: value for name, value in flat.items() if name not in NO_VARIANT}
 
 
 def base_cell(quant: str) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.comparing.results import Pairing
 from lorascope.records import EvaluationRecord, TrialRecord
@@ -20,9 +20,11 @@ def confounds_of(
     pairing: Pairing,
     subjects: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
     references: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
+    common_items: int,
 ) -> tuple[str, ...]:
     """Differences that could explain a gap as well, each with both values."""
-    named = [*_of_scoring([e for _, e in subjects], [e for _, e in references])]
+    evaluations = [e for _, e in subjects], [e for _, e in references]
+    named = [*_of_items(evaluations, common_items), *_of_scoring(*evaluations)]
     left = [trial for trial, _ in subjects if trial]
     right = [trial for trial, _ in references if trial]
     if left and right and pairing is not Pairing.base:
@@ -47,6 +49,10 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
         values = [_setting(trial, "train", name) for trial in (subject, reference)]
         if values[0] != values[1]:
             yield f"train.{name} {values[0]} against {values[1]}"
+    for name in ("attention", "train_on_prompt"):
+        values = [trial.settings.get(name) for trial in (subject, reference)]
+        if values[0] != values[1]:
+            yield f"{name} {values[0]} against {values[1]}"
     if subject.settings.get("data") != reference.settings.get("data"):
         yield "other data"
     if subject.settings.get("code") != reference.settings.get("code"):
@@ -63,15 +69,12 @@ Made = TrialRecord | EvaluationRecord
 
 def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iterator[str]:
     """Other library versions, devices or thread counts."""
-    versions = [
-        {name: v for r in side for name, v in r.provenance.versions.items()}
-        for side in (left, right)
-    ]
-    changed = [
-        f"{name} {versions[0].get(name)} / {versions[1].get(name)}"
-        for name in sorted(versions[0].keys() | versions[1].keys())
-        if versions[0].get(name) != versions[1].get(name)
-    ]
+    names = sorted({name for r in (*left, *right) for name in r.provenance.versions})
+    changed = []
+    for name in names:
+        both = [{str(r.provenance.versions.get(name)) for r in side} for side in (left, right)]
+        if both[0] != both[1]:
+            changed.append(f"{name} {' / '.join(', '.join(sorted(side)) for side in both)}")
     if changed:
         yield f"{verb} with other versions ({', '.join(changed)})"
     for what in ("device", "threads"):
@@ -79,6 +82,13 @@ def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iter
         if both[0] != both[1]:
             shown = [", ".join(map(str, sorted(side))) for side in both]
             yield f"{verb} on other {what} ({shown[0]} / {shown[1]})"
+
+
+def _of_items(sides: Iterable[Sequence[EvaluationRecord]], common: int) -> Iterator[str]:
+    """Other prompts, targets or items, as their hashes say."""
+    scored = max(e.splits["test"].items for side in sides for e in side)
+    if common < scored:
+        yield f"{common} of {scored} test items in common, the others' prompts or targets differ"
 
 
 def _of_scoring(

@@ -12,8 +12,13 @@ from dataclasses import replace
 from lorascope.comparing.cells import CellData
 from lorascope.comparing.costs import value_of
 from lorascope.comparing.estimates import Tested, with_shared_seed_spread
-from lorascope.comparing.pairs import SIGNIFICANT, Pair, tested_pair
-from lorascope.comparing.prospects import items_to_settle, project_seeds, seeds_to_settle
+from lorascope.comparing.pairs import SIGNIFICANT, Pair, common_seeds, tested_pair
+from lorascope.comparing.prospects import (
+    is_near,
+    items_to_settle,
+    project_seeds,
+    seeds_to_settle,
+)
 from lorascope.comparing.results import (
     Candidate,
     Cell,
@@ -24,7 +29,7 @@ from lorascope.comparing.results import (
     Projection,
     Verdict,
 )
-from lorascope.config import DecideConfig
+from lorascope.config import Cost, DecideConfig
 from lorascope.maths.families import holm, holm_steps
 from lorascope.records import Status, Study
 
@@ -133,7 +138,8 @@ def _is_unknown(
         return False
     if any(seed.status == Status.diverged for seed in cells[candidate.cell].declared):
         return False
-    return candidate.cost is None or recommended.cost is None or _is_cheaper(candidate, recommended)
+    least = candidate.least_cost
+    return least is None or recommended.cost is None or least < recommended.cost
 
 
 def _is_cheaper(candidate: Candidate, than: Candidate) -> bool:
@@ -169,40 +175,50 @@ def _judge(
     ]
     limit = value_of(scores[reference].cost, study.decide.cost) if reference else None
     raw: list[Tested | None] = []
-    for candidate in candidates:
+    for place, candidate in enumerate(candidates):
         cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
         tested = None
         if reference and cheaper and not candidate.ineligible:
             pair = Pair(Pairing.mode, cells[candidate.cell], cells[reference])
             tested = tested_pair(pair, study, "validation", measure, margin)
+            if tested is None:
+                candidates[place] = replace(candidate, ineligible=_why_not_comparable(pair))
         raw.append(tested)
     shared = with_shared_seed_spread(raw, [reference] * len(raw), measure, margin)
     within = [tested.p_margin if tested else None for tested in shared]
     beyond = [tested.p_beyond if tested else None for tested in shared]
     judged = zip(candidates, shared, holm(within), holm(beyond), strict=True)
-    return [
-        (
-            _with_verdict(
-                candidate, tested, (p, worse), holm_steps(within, place), measure, margin
-            ),
-            tested,
-        )
-        for place, (candidate, tested, p, worse) in enumerate(judged)
-    ]
+    found = []
+    for place, (candidate, tested, p, worse) in enumerate(judged):
+        # What would settle it is the test on whose side of the margin the estimate lies.
+        nearer = beyond if tested and tested.p_beyond < tested.p_margin else within
+        steps = holm_steps(nearer, place)
+        found.append((_with_verdict(candidate, tested, (p, worse), steps, measure, margin), tested))
+    return found
 
 
 def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
     """A cell before it is judged."""
+    cost = value_of(score.cost, study.decide.cost)
     return Candidate(
         cell=data.cell,
-        cost=value_of(score.cost, study.decide.cost),
+        cost=cost,
+        least_cost=_stored_bytes(data.cell, study) if cost is None else cost,
         difference=None,
         p_margin_holm=None,
         verdict=None,
+        near_margin=False,
         ineligible=_why_not(data),
         items_needed=None,
         seeds_needed=None,
     )
+
+
+def _stored_bytes(cell: Cell, study: Study) -> float | None:
+    """What serving an adapter costs at least, its base, where that is the cost; else unknown."""
+    if study.decide.cost is not Cost.serving_bytes:
+        return None
+    return next((f.total_bytes for f in study.footprints if f.quant == cell.quant), None)
 
 
 def _with_verdict(
@@ -228,6 +244,7 @@ def _with_verdict(
         difference=tested.difference,
         p_margin_holm=within,
         verdict=verdict,
+        near_margin=is_near(tested, measure, margin),
         items_needed=items_to_settle(tested, measure, margin, comparisons) if is_open else None,
         seeds_needed=seeds_to_settle(tested, measure, margin, comparisons) if is_open else None,
     )
@@ -240,6 +257,13 @@ def _why_not(data: CellData) -> str | None:
         return None
     named = ", ".join(f"seed {seed.seed} {seed.status}" for seed in lacking)
     return f"{named} ({lacking[0].reason})" if lacking[0].reason else named
+
+
+def _why_not_comparable(pair: Pair) -> str:
+    """Why a scored cell cannot be held against the reference."""
+    if not common_seeds(pair)[0]:
+        return "no seed in common with the reference"
+    return "fewer than two independent items in common with the reference"
 
 
 def _best_trial(

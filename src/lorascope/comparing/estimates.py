@@ -1,7 +1,8 @@
 """From joined items to estimates: the one place that picks which statistic fits which data.
 
 One seed and independent right-or-wrong items: Wilson and Tango (with McNemar). One seed and losses:
-the paired bootstrap. Clusters of items, or several seeds: the two-way t.
+the paired bootstrap. Clusters of items, or several seeds: the two-way t, for right-or-wrong items
+with Tango's variance as a floor.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from lorascope.comparing.joining import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
 from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
 from lorascope.maths.bootstrap import BootstrapDifference, paired_loss_difference
+from lorascope.maths.flips import (
+    FlipDifference,
+    IndependentFlips,
+    flip_difference,
+    independent_flips,
+)
 from lorascope.maths.paired import PairedDifference
-from lorascope.maths.power import powered_reach
-from lorascope.maths.seed_pool import pool_seeds, with_seed_floor
+from lorascope.maths.power import detectable_with_error, powered_reach
+from lorascope.maths.seed_pool import SeedPool, pool_seeds, with_seed_floor
 from lorascope.maths.two_way import TwoWayEstimate, two_way
 
 LEAST_RESAMPLED = 8
 """Groups of items below which resampling them says little."""
 
-MathsDifference = PairedDifference | BootstrapDifference | TwoWayEstimate
+MathsDifference = PairedDifference | BootstrapDifference | FlipDifference | TwoWayEstimate
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,22 @@ class Tested:
     judged: int | None
     two_way: TwoWayEstimate
     """The same by the two-way t, whose components say what more items or seeds would do."""
+    flips: IndependentFlips | None
+    """None for losses."""
+
+    @property
+    def half_width(self) -> float:
+        """Of the 95 % interval."""
+        return (self.difference.high - self.difference.low) / 2
+
+    @property
+    def error(self) -> float:
+        """The standard error that the interval stands for: above zero where no answer changed."""
+        return self.half_width / detectable_with_error(1.0, self.two_way.degrees)
 
     def detectable(self, comparisons: int = 1) -> float:
         """Smallest true difference that is found eight times of ten among `comparisons`."""
-        reach = powered_reach(comparisons, degrees=self.two_way.degrees)
-        return reach * self.two_way.standard_error
+        return powered_reach(comparisons, degrees=self.two_way.degrees) * self.error
 
 
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
@@ -76,10 +94,11 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     subject, reference = np.split(values, 2)
     crossed = _crossed(subject - reference, joined, measure)
     tested: MathsDifference = crossed
-    won = lost = judged = None
+    won = lost = judged = flips = None
     if measure is Measure.accuracy:
         tested = accuracy_difference(subject, reference, joined.clusters)
         won, lost, judged = _flips(subject, reference)
+        flips = independent_flips(subject - reference, joined.clusters)
     elif len(subject) == 1 and _groups(joined) >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
@@ -94,6 +113,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
         reference_only_right=lost,
         judged=judged,
         two_way=crossed,
+        flips=flips,
     )
 
 
@@ -107,29 +127,26 @@ def with_shared_seed_spread(
     """
     known = [(test, name) for test, name in zip(tests, references, strict=True) if test]
     pool = pool_seeds([t.two_way.components for t, _ in known], [name for _, name in known])
-    floored: list[Tested | None] = []
-    for test in tests:
-        crossed = with_seed_floor(test.two_way, pool) if test else None
-        if test is None or crossed is None or crossed == test.two_way or _varies_not(test):
-            floored.append(test)
-            continue
-        difference = replace(
-            test.difference,
-            low=crossed.low, high=crossed.high, standard_error=crossed.standard_error,
-        )  # fmt: skip
-        floored.append(
-            replace(
-                test, difference=difference, p_value=crossed.p_value,
-                p_margin=_margin_p(crossed, measure, margin),
-                p_beyond=_beyond_p(crossed, measure, margin), two_way=crossed,
-            )
-        )  # fmt: skip
-    return floored
+    return [test and _floored(test, pool, measure, margin) for test in tests]
 
 
-def _varies_not(test: Tested) -> bool:
-    """One difference on every item: `accuracy_difference` has an interval for that, t has not."""
-    return test.two_way.components.items_alone == 0
+def _floored(test: Tested, pool: SeedPool | None, measure: Measure, margin: float) -> Tested:
+    crossed = with_seed_floor(test.two_way, pool)
+    # Where every answer has one difference, the floor of `flips` says all that can be said.
+    if crossed == test.two_way or test.two_way.components.items_alone == 0:
+        return test
+    tested = flip_difference(crossed, test.flips) if test.flips else crossed
+    difference = replace(
+        test.difference, low=tested.low, high=tested.high, standard_error=crossed.standard_error
+    )
+    return replace(
+        test,
+        difference=difference,
+        p_value=tested.p_value,
+        p_margin=_margin_p(tested, measure, margin),
+        p_beyond=_beyond_p(tested, measure, margin),
+        two_way=crossed,
+    )
 
 
 def _margin_p(tested: MathsDifference, measure: Measure, margin: float) -> float:

@@ -41,7 +41,9 @@ def compare(study: Study) -> Findings:
     cells = gather(study, measure)
     scores = tuple(score_cell(data, study, measure) for data in cells.values())
     decision = decide(study, cells, scores, measure)
-    reference_quant = decision.reference.quant if decision.reference else ""
+    reference_quant = (
+        decision.reference.quant if decision.reference else study.decide.reference_quant
+    )
     found = list(pairs(cells, reference_quant, best_by_mode(scores, measure)))
     direct = _direct(found, decision)
     if direct is None and decision.recommended and decision.recommended != decision.reference:
@@ -95,6 +97,8 @@ def _power(
                 detectable_paired_difference(share, items), powered_paired_difference(share, items)
             )
             for share in ASSUMED_DISCORDANT_SHARES
+            # No difference is larger than the share of answers that differ.
+            if powered_paired_difference(share, items) <= share
         }
         middle = statistics.median(estimate.value for estimate in estimates)
         unpaired = Reach(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lorascope.comparing.cells import CellData, Scored, join_scored
 from lorascope.comparing.costs import value_of
+from lorascope.comparing.joining import item_key
 from lorascope.comparing.results import Cell, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.maths.frontier import frontier_probabilities, pareto_frontier
@@ -38,6 +40,22 @@ def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float
     return None if estimate is None or price is None else (price, estimate.value)
 
 
+def _on_the_same_items(
+    study: Study, cells: Mapping[Cell, CellData], scores: Sequence[CellScore]
+) -> list[CellScore]:
+    """The cells that share most cells' items: one that was scored on others would leave a frontier
+    of the few items that all have."""
+
+    def keys(score: CellScore) -> frozenset[tuple[str, str, str]]:
+        tables = [study.items.get(s.evaluation.identity, {}) for s in cells[score.cell].scored]
+        sets = [{item_key(item) for item in table.get("test", ())} for table in tables]
+        return frozenset(set.intersection(*sets)) if sets else frozenset()
+
+    by_cell = [keys(score) for score in scores]
+    usual = Counter(by_cell).most_common(1)[0][0]
+    return [score for score, found in zip(scores, by_cell, strict=True) if found == usual]
+
+
 def _points(
     study: Study,
     cells: Mapping[Cell, CellData],
@@ -45,6 +63,7 @@ def _points(
     cost: Cost,
     measure: Measure,
 ) -> tuple[FrontierPoint, ...]:
+    scores = _on_the_same_items(study, cells, scores)
     everyone: list[Scored] = [one for score in scores for one in cells[score.cell].scored]
     joined = join_scored(everyone, study, "test")
     if joined is None:

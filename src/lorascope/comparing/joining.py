@@ -41,17 +41,19 @@ class JoinedItems:
         return losses
 
 
-def _key(item: ItemResult) -> tuple[str, str, str]:
+def item_key(item: ItemResult) -> tuple[str, str, str]:
+    """What two results must share to be of the same item."""
     return item.item, item.prompt_sha256, item.target_sha256
 
 
 def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
     """Align `evaluations` on item, prompt and target hashes, in the first one's order.
 
-    Items that some evaluation lacks are left out; None where nothing is common. Token counts are
-    the first evaluation's: equal targets under one tokenizer have equal counts.
+    Items that some evaluation lacks, or that have no token to lose on, are left out; None where
+    nothing is common. Token counts are the first evaluation's: equal targets under one tokenizer
+    have equal counts.
     """
-    tables = [{_key(item): item for item in items} for items in evaluations]
+    tables = [{item_key(item): item for item in items if item.tokens} for items in evaluations]
     keys = [key for key in tables[0] if all(key in table for table in tables[1:])]
     if not keys:
         return None

@@ -14,6 +14,7 @@ from lorascope.maths.families import holm
 from lorascope.records import Study
 
 SIGNIFICANT = 0.05
+ROUNDING = 1e-12
 POOLED = ((Pairing.mode, Pairing.decision), (Pairing.rank,), (Pairing.base,))
 """Kinds of pairs that share their spread between seeds."""
 
@@ -100,7 +101,7 @@ def _comparison(
 ) -> Comparison:
     """`corrected` holds Holm's p for a difference, and for the margin."""
     subjects, references = common_seeds(pair)
-    deviation = tested.difference.seed_deviation
+    deviation = tested.two_way.components.seed_spread_raw
     return Comparison(
         pairing=pair.pairing,
         subject=pair.subject.cell,
@@ -116,7 +117,8 @@ def _comparison(
         judged=tested.judged,
         divergence_nats=_divergence(subjects, references, study),
         smaller_than_seed_spread=(
-            None if deviation is None else abs(tested.difference.value) < deviation
+            # What is left of rounding is no spread.
+            None if deviation is None else abs(tested.difference.value) < deviation - ROUNDING
         ),
         detectable=tested.detectable(),
         detectable_corrected=tested.detectable(comparisons),
@@ -124,6 +126,7 @@ def _comparison(
             pair.pairing,
             [(s.trial, s.evaluation) for s in subjects],
             [(r.trial, r.evaluation) for r in references],
+            tested.difference.items,
         ),
     )
 

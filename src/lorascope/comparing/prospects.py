@@ -6,7 +6,18 @@ import math
 
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.results import Measure, Projection
-from lorascope.maths.power import items_needed, projected_half_width, seeds_needed
+from lorascope.maths.power import (
+    BOUNDARY_NOISE,
+    items_needed,
+    projected_half_width,
+    seeds_needed,
+)
+
+
+def is_near(tested: Tested, measure: Measure, margin: float) -> bool:
+    """Whether the estimate lies so near the margin that even its side is unknown."""
+    gap = abs(tested.difference.value - _limit(measure, margin))
+    return gap <= BOUNDARY_NOISE * tested.error
 
 
 def items_to_settle(
@@ -18,7 +29,7 @@ def items_to_settle(
     needed = items_needed(
         tested.difference.value,
         _limit(measure, margin),
-        parts.item_standard_error,
+        math.sqrt(max(0.0, tested.error**2 - seed_variance)),
         tested.difference.items,
         math.sqrt(seed_variance),
         comparisons,
@@ -41,12 +52,17 @@ def project_seeds(tested: Tested, more_seeds: int) -> Projection:
     """The 95 % half width that `more_seeds` further seeds would give."""
     parts = tested.two_way.components
     lowest, highest = projected_half_width(parts, parts.seeds + more_seeds)
+    # Where few answers changed the interval is wider than the components say.
+    now = projected_half_width(parts, parts.seeds)[1]
+    scale = max(1.0, tested.half_width / now) if now else 1.0
+    if not now:
+        lowest, highest = tested.half_width / math.sqrt(parts.seeds + more_seeds), tested.half_width
     return Projection(
         more_seeds=more_seeds,
-        half_width=(tested.two_way.high - tested.two_way.low) / 2,
-        lowest=lowest,
-        highest=highest,
-        seed_spread_known=parts.seed is not None,
+        half_width=tested.half_width,
+        lowest=scale * lowest,
+        highest=scale * highest,
+        seed_spread_known=parts.item_by_seed is not None,
     )
 
 

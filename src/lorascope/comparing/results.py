@@ -185,11 +185,15 @@ class Candidate:
 
     cell: Cell
     cost: float | None
+    least_cost: float | None
+    """What it costs at least where the cost itself is unknown."""
     difference: Estimate | None
     """Subject minus reference on validation items; None for the reference itself, or unscored."""
     p_margin_holm: float | None
     verdict: Verdict | None
     """no_worse, worse by more than the margin, or undecided; corrected for all candidates."""
+    near_margin: bool
+    """The estimate lies within half a standard error of the margin."""
     ineligible: str | None
     """Why the cell cannot be shipped, or not be judged."""
     items_needed: int | None

@@ -19,7 +19,7 @@ def threats(
 ) -> tuple[str, ...]:
     """In the order in which a reviewer would ask."""
     return (
-        *_seeds(study),
+        *_seeds(scores, comparisons),
         *_reference(decision),
         *_items(scores, decision.measure),
         *_grid_edge(study, decision),
@@ -33,15 +33,24 @@ def threats(
     )
 
 
-def _seeds(study: Study) -> Iterator[str]:
-    seeds = {trial.key.seed for trial in study.trials}
-    if len(seeds) == 1:
+def _seeds(scores: Sequence[CellScore], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """How far the spread between seeds is known, from what has scores."""
+    scored = {t.seed for score in scores for t in score.trials if t.test is not None}
+    if len(scored) == 1:
         yield (
-            f"One training seed ({min(seeds)}): how much results vary from seed to seed is unknown "
-            "and in no interval."
+            f"One training seed ({min(scored)}): how much results vary from seed to seed is "
+            "unknown and in no interval."
         )
-    elif 1 < len(seeds) < 5:
-        yield f"{len(seeds)} training seeds: the spread between seeds is itself a rough estimate."
+        return
+    between = [c for c in comparisons if c.pairing is not Pairing.base]
+    alone = [c for c in between if c.smaller_than_seed_spread is None]
+    if alone:
+        yield (
+            f"{len(alone)} of {len(between)} comparisons between adapters rest on a single seed "
+            "that both have: how much seeds vary is in none of their intervals."
+        )
+    if 1 < len(scored) < 5:
+        yield f"{len(scored)} training seeds: the spread between seeds is itself a rough estimate."
 
 
 def _items(scores: Sequence[CellScore], measure: Measure) -> Iterator[str]:

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
-from lorascope.maths.clusters import group_sums
-from lorascope.maths.paired import PairedCounts, PairedDifference, paired_counts, paired_difference
+from lorascope.maths.flips import FlipDifference, flip_difference, independent_flips
+from lorascope.maths.paired import PairedDifference, paired_counts, paired_difference
 from lorascope.maths.statistics import wilson_interval
-from lorascope.maths.two_way import TwoWayEstimate, two_way
+from lorascope.maths.two_way import two_way
 
 
 def accuracy_interval(right: ArrayLike, clusters: ArrayLike | None = None) -> tuple[float, float]:
@@ -34,26 +34,15 @@ def accuracy_interval(right: ArrayLike, clusters: ArrayLike | None = None) -> tu
 
 def accuracy_difference(
     right_a: ArrayLike, right_b: ArrayLike, clusters: ArrayLike | None = None
-) -> PairedDifference | TwoWayEstimate:
+) -> PairedDifference | FlipDifference:
     """Share right of a minus that of b, both [seeds, items] of zeros and ones, seed by seed.
 
-    One seed and independent items: McNemar and Tango. Otherwise the two-way t. Where every
-    item has the same difference there is nothing to estimate an error from: then each cluster
-    counts as one item, so that few of them cannot prove equality, nor a difference.
+    One seed and independent items: McNemar and Tango. Otherwise the two-way t, its variance floored
+    by Tango's (`flips`).
     """
     a, b = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
     if len(a) == 1 and clusters is None:
         return paired_difference(paired_counts(a[0], b[0]))
-    difference = a - b
-    if np.all(difference == difference.flat[0]):
-        groups = group_sums(difference, clusters).shape[1]
-        won, lost = difference.flat[0] > 0, difference.flat[0] < 0
-        return paired_difference(
-            PairedCounts(
-                both=0 if won or lost else groups, only_a=groups * bool(won),
-                only_b=groups * bool(lost), neither=0,
-            )
-        )  # fmt: skip
-    return two_way(difference, clusters=clusters)
+    return flip_difference(two_way(a - b, clusters=clusters), independent_flips(a - b, clusters))

@@ -35,14 +35,23 @@ class BootstrapDifference:
 
     def p_not_below(self, limit: float) -> float:
         """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
-        return _tail(int((self.replicates <= limit).sum()), self.replicates.size, self.groups)
+        return self._tail(int((self.replicates <= limit).sum()), limit)
 
     def p_not_above(self, limit: float) -> float:
         """One-sided p against "truth >= limit": small shows that the truth is below `limit`.
 
         Non-inferiority of a by a margin of nats is p_not_above(margin).
         """
-        return _tail(int((self.replicates >= limit).sum()), self.replicates.size, self.groups)
+        return self._tail(int((self.replicates >= limit).sum()), limit)
+
+    def _tail(self, beyond: int, limit: float) -> float:
+        """Where no replicate lies beyond, their number is a floor that many comparisons cannot
+        pass: then t with the replicates' standard error says how much smaller p is."""
+        least = _tail(beyond, self.replicates.size, self.groups)
+        if beyond or self.standard_error == 0:
+            return least
+        distance = abs(self.estimate - limit) / self.standard_error
+        return min(least, float(student.sf(distance, self.groups - 1)))
 
 
 def paired_loss_difference(
@@ -62,8 +71,8 @@ def paired_loss_difference(
     interval is the expanded percentile interval (Hesterberg, The American Statistician 69, 2015):
     the percentiles at Phi(-+ sqrt(n / (n - 1)) t_{n-1}) in place of 2.5 and 97.5, which undoes the
     bootstrap's narrowness for few groups. The p values go through the same correction, so that
-    p <= 0.05 and an interval without zero are one statement. The smallest possible p is about
-    2 / resamples. The same `seed` gives the same numbers.
+    p <= 0.05 and an interval without zero are one statement. Below about 2 / resamples p is t's.
+    The same `seed` gives the same numbers.
     """
     a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
     each = np.asarray(tokens, dtype=np.float64)

@@ -117,19 +117,28 @@ def mcnemar_p(counts: PairedCounts) -> float:
 
 def score(counts: PairedCounts, difference: float) -> float:
     """Tango's z(difference), the formula above: positive when the data lie above `difference`."""
-    if not -1 < difference < 1:
-        raise ValueError(f"difference={difference}: a share between -1 and 1")
     n, b, c = counts.items, counts.only_a, counts.only_b
-    linear = -b - c + (2 * n - b + c) * difference
-    constant = -c * difference * (1 - difference)
-    root = math.sqrt(max(0.0, linear**2 - 8 * n * constant))
-    # The same root written without subtracting two close numbers.
-    only_b = (root - linear) / (4 * n) if linear <= 0 else -2 * constant / (root + linear)
-    variance = n * (2 * only_b + difference * (1 - difference))
-    distance = b - c - n * difference
+    variance = restricted_variance(n, b, c, difference)
+    distance = (b - c) / n - difference
     if variance <= 0:
         return math.copysign(math.inf, distance) if distance else 0.0
     return distance / math.sqrt(variance)
+
+
+def restricted_variance(items: float, only_a: float, only_b: float, difference: float) -> float:
+    """Variance of (only_a - only_b) / items if the true difference were `difference`.
+
+    Tango's (2 q + delta (1 - delta)) / n, the formula above. Counts may be fractions: those of as
+    many independent items as dependent ones are worth.
+    """
+    if not -1 < difference < 1:
+        raise ValueError(f"difference={difference}: a share between -1 and 1")
+    linear = -only_a - only_b + (2 * items - only_a + only_b) * difference
+    constant = -only_b * difference * (1 - difference)
+    root = math.sqrt(max(0.0, linear**2 - 8 * items * constant))
+    # The same root written without subtracting two close numbers.
+    lost = (root - linear) / (4 * items) if linear <= 0 else -2 * constant / (root + linear)
+    return max(0.0, (2 * lost + difference * (1 - difference)) / items)
 
 
 def score_interval(counts: PairedCounts, z: float = Z_95) -> tuple[float, float]:

@@ -103,15 +103,18 @@ def projected_half_width(
     say, without any seed spread. With one seed measured, items that flicker from seed
     to seed cannot be told from items that differ for good: narrowest if all of the variance
     flickers (it falls as 1 / seeds), widest if none does. Both then leave out the spread of whole
-    trainings, which one seed cannot show: the true width may exceed the widest.
+    trainings, which one seed cannot show, unless other comparisons lent theirs: the true width may
+    exceed the widest.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: 1 or more")
     if components.item is None or components.item_by_seed is None or components.seed is None:
-        widest = detectable_with_error(
-            components.item_standard_error, components.groups - 1, comparisons
+        # A spread taken from other comparisons falls with seeds in any case.
+        pooled = (components.seed or 0.0) / seeds
+        return tuple(  # type: ignore[return-value]
+            detectable_with_error(math.sqrt(items + pooled), components.groups - 1, comparisons)
+            for items in (components.items_alone / seeds, components.items_alone)
         )
-        return widest / math.sqrt(seeds), widest
     cells = components.groups
     expected = MeanSquares(
         seeds=seeds,

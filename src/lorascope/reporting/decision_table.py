@@ -70,7 +70,7 @@ def _not_judged(decision: Decision, row: Candidate) -> str:
         return "cost unknown"
     if limit is None:
         return "the reference's cost is unknown"
-    return "no cheaper" if row.cost >= limit else "too few common items"
+    return "no cheaper"
 
 
 def decision_json(decision: Decision) -> str:

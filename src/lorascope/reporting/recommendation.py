@@ -31,8 +31,7 @@ def answer(findings: Findings) -> Answer:
     if decision.recommended is None:
         return Answer(
             "No configuration can be recommended",
-            "no score" if decision.reference is None else "nothing to ship",
-            False, (), tuple(_why_nothing(decision, names)),
+            "no score", False, (), tuple(_why_nothing(decision, names)),
         )  # fmt: skip
     return Answer(
         f"Ship {names.full(decision.recommended)}",
@@ -178,8 +177,10 @@ def what_settles(row: Candidate) -> str:
         ways.append(f"{units.count(row.items_needed)} validation items in all")
     if row.seeds_needed is not None:
         ways.append(f"{units.count(row.seeds_needed)} seeds in all")
-    if not ways:
+    if not ways and row.near_margin:
         return "The difference lies too near the margin to say how many items would settle it."
+    if not ways:
+        return "Items alone would not settle it: seeds differ too much for their number."
     return f"If the difference stays, {' or '.join(ways)} would settle it."
 
 

@@ -11,6 +11,7 @@ from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
+from lorascope.stages.declared import declare_trial
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
@@ -28,7 +29,7 @@ def run(configs: list[Config], layout: Layout) -> MergeRecord:
         VerificationError: the merged model is further off than conf/merge allows.
     """
     trial, chosen_by, score = choose(configs[0].ship, collect(configs, layout))
-    config = next(c for c in configs if _is_config_of(c, trial))
+    config = next(c for c in configs if declare_trial(c, layout).identity == trial.identity)
     with replaced_folder(layout.merged(config.model.name)) as folder:
         record = _merge_into(folder, config, layout, trial, chosen_by, score)
         if not record.passed:
@@ -78,14 +79,6 @@ def _validation_score(trial: TrialRecord, study: Study) -> float | None:
             score = evaluation.splits["validation"]
             return score.completion_loss_nats if score.accuracy is None else score.accuracy
     return None
-
-
-def _is_config_of(config: Config, trial: TrialRecord) -> bool:
-    key = trial.key
-    lora = config.lora
-    return (config.quant.name, lora.rank, lora.alpha, config.seed) == (
-        key.quant, key.rank, key.alpha, key.seed,
-    )  # fmt: skip
 
 
 def _merge_into(

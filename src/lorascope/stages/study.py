@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.config import Config
-from lorascope.errors import RecordError
+from lorascope.errors import ConfigError, RecordError
 from lorascope.item_results import read_items
 from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
 from lorascope.records import (
@@ -27,9 +27,10 @@ def collect(configs: list[Config], layout: Layout) -> Study:
     """The records of exactly the trials that `configs` declare; what is not there is named.
 
     Raises:
+        ConfigError: the grid spans several models or datasets.
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
-    first = configs[0]
+    first = _of_one_question(configs)
     trials, evaluations = [], []
     missing: dict[str, TrialKey] = {}
     for config in _one_a_mode(configs):
@@ -63,6 +64,18 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         },
         decide=first.decide,
     )
+
+
+def _of_one_question(configs: list[Config]) -> Config:
+    """The first of `configs`, all of which ask about one model and one dataset."""
+    for key in ("model", "data"):
+        names = sorted({getattr(config, key).name for config in configs})
+        if len(names) > 1:
+            raise ConfigError(
+                key, ",".join(names), "a study compares trials of one model on one dataset",
+                f"Name one of them; run the command again for each other {key}.",
+            )  # fmt: skip
+    return configs[0]
 
 
 def _folder(record: EvaluationRecord, layout: Layout) -> Path:

@@ -1,0 +1,112 @@
+"""The difference of two accuracies over clusters of items or several seeds.
+
+The two-way t reads its standard error off the answers that changed. Where few or none did, that
+error is far too small: one changed answer in 200 would prove more than none. Tango's variance
+(`paired`) is that of the difference under test, so it does not vanish; it assumes independent
+items. Here it is taken for as many independent items as the dependent ones are worth,
+
+    n = answers / deff,  deff = (sum over groups of s^2 + m) / (sum over answers of d^2 + 1)
+
+with d the centred difference of an answer, s its sum in a group, m the answers in a group: the
+ratio of variances (Kish's design effect), drawn by one imagined changed answer towards groups that
+change as a whole, which is all that can be said where nothing changed. With fewer than 50 changed
+answers of such items the variance under test is the larger of the two; the statistic is referred to
+t with the two-way degrees. With more, the two-way t stands alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
+
+from lorascope.maths.clusters import Floats, group_sums
+from lorascope.maths.paired import restricted_variance
+from lorascope.maths.two_way import TwoWayEstimate
+
+FEW = 50
+"""Changed answers from which on their own spread is well enough known: with 20 of 400 items lost,
+the true loss on the margin, t alone calls it smaller in 6 % instead of 2.5."""
+EDGE = 1 - 1e-12
+NUDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class IndependentFlips:
+    """Changed answers, as those of independent items."""
+
+    items: float
+    only_a: float
+    only_b: float
+
+
+@dataclass(frozen=True)
+class FlipDifference:
+    """Share right of a minus that of b, with its 95 % interval and two-sided p against zero."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    two_way: TwoWayEstimate
+    flips: IndependentFlips
+
+    def p_not_below(self, limit: float) -> float:
+        """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
+        return _tail(self.two_way, self.flips, limit, 1)
+
+    def p_not_above(self, limit: float) -> float:
+        """One-sided p against "truth >= limit": small shows that the truth is below `limit`."""
+        return _tail(self.two_way, self.flips, limit, -1)
+
+
+def independent_flips(difference: Floats, clusters: ArrayLike | None) -> IndependentFlips:
+    """`difference` [seeds, items] of -1, 0 and 1 as that of independent items, deff as above."""
+    answers = difference.size
+    centred = difference - difference.mean()
+    sums = group_sums(centred.sum(axis=0), clusters)
+    spread = float((sums**2).sum()) + answers / sums.size
+    design_effect = spread / (float((centred**2).sum()) + 1)
+    return IndependentFlips(
+        items=answers / design_effect,
+        only_a=float((difference > 0).sum()) / design_effect,
+        only_b=float((difference < 0).sum()) / design_effect,
+    )
+
+
+def flip_difference(two_way: TwoWayEstimate, flips: IndependentFlips) -> FlipDifference:
+    """Interval and p of `two_way`, its variance floored by that of `flips` under test."""
+    reach = float(stdtrit(two_way.degrees, 0.975))
+
+    def end(side: int) -> float:
+        def beyond(truth: float) -> float:
+            return side * (truth - two_way.estimate) - reach * _error(two_way, flips, truth)
+
+        if side * two_way.estimate >= EDGE or beyond(side * EDGE) <= 0:
+            return float(side)
+        # At the estimate itself nothing lies beyond, and where no answer changed not even an error.
+        return float(brentq(beyond, two_way.estimate + side * NUDGE, side * EDGE, xtol=1e-12))
+
+    p_value = 2 * min(_tail(two_way, flips, 0.0, 1), _tail(two_way, flips, 0.0, -1))
+    return FlipDifference(two_way.estimate, end(-1), end(1), min(1.0, p_value), two_way, flips)
+
+
+def _error(two_way: TwoWayEstimate, flips: IndependentFlips, truth: float) -> float:
+    """Standard error of the estimate if `truth` were the difference."""
+    if flips.only_a + flips.only_b >= FEW:
+        return two_way.standard_error
+    between_seeds = max(0.0, two_way.standard_error**2 - two_way.components.items_alone)
+    inside = min(max(truth, -EDGE), EDGE)
+    under_test = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
+    return math.sqrt(max(two_way.standard_error**2, under_test + between_seeds))
+
+
+def _tail(two_way: TwoWayEstimate, flips: IndependentFlips, limit: float, side: int) -> float:
+    """Chance of an estimate as far on `side` of `limit` if that were the truth."""
+    gap, error = two_way.estimate - limit, _error(two_way, flips, limit)
+    if error == 0:
+        return 0.5 if gap == 0 else float(side * gap < 0)
+    return float(stdtr(two_way.degrees, -side * gap / error))

@@ -1,0 +1,85 @@
+"""Differences of accuracies over clusters and seeds, where few answers change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from lorascope.maths.accuracy import accuracy_difference
+from lorascope.maths.flips import FlipDifference, independent_flips
+from lorascope.maths.paired import PairedCounts, restricted_variance, score
+
+MARGIN = 0.05
+
+
+def difference(seeds: int, groups: int, each: int, lost: int) -> FlipDifference:
+    """A perfect reference against one that loses the first `lost` items in the first seed."""
+    right = np.ones((seeds, groups * each))
+    worse = right.copy()
+    worse[0, :lost] = 0
+    clusters = np.repeat(np.arange(groups), each) if each > 1 else None
+    found = accuracy_difference(worse, right, clusters)
+    assert isinstance(found, FlipDifference)
+    return found
+
+
+def test_without_any_change_each_cluster_counts_as_one_item() -> None:
+    found = difference(seeds=1, groups=40, each=5, lost=0)
+    assert found.flips.items == pytest.approx(40)
+    z = score(PairedCounts(0, 0, 0, 40), -MARGIN)
+    assert found.p_not_below(-MARGIN) == pytest.approx(float(student.sf(z, 39)))
+    assert found.low == pytest.approx(-found.high)
+    assert found.high > 0.08
+
+
+@pytest.mark.parametrize(("seeds", "groups", "each"), [(1, 40, 5), (1, 30, 5), (3, 70, 1)])
+def test_one_changed_answer_proves_little_more_than_none(
+    seeds: int, groups: int, each: int
+) -> None:
+    """By t alone one lost answer of 200 had p 5e-11 for 'within 5 points', none 0.15."""
+    none, one = (difference(seeds, groups, each, lost) for lost in (0, 1))
+    assert one.p_not_below(-MARGIN) > none.p_not_below(-MARGIN) / 2
+    assert one.high - one.low > (none.high - none.low) / 2
+
+
+def test_independent_items_keep_their_number_where_many_answers_change() -> None:
+    rng = np.random.default_rng(0)
+    changes = rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.7, 0.15], size=(1, 4000))
+    flips = independent_flips(changes, np.repeat(np.arange(800), 5))
+    assert flips.items == pytest.approx(4000, rel=0.1)
+
+
+def test_items_that_change_together_count_once() -> None:
+    rng = np.random.default_rng(0)
+    changes = rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.7, 0.15], size=800)
+    flips = independent_flips(np.repeat(changes, 5)[None], np.repeat(np.arange(800), 5))
+    assert flips.items == pytest.approx(800, rel=0.01)
+    assert flips.only_a + flips.only_b == pytest.approx(float(np.abs(changes).sum()), rel=0.01)
+
+
+def test_interval_ends_where_the_test_turns_significant() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (rng.random((2, 3, 200)) < [[[0.8]], [[0.75]]]).astype(float)
+    found = accuracy_difference(a, b, np.repeat(np.arange(40), 5))
+    assert found.p_not_below(found.low) == pytest.approx(0.025, abs=1e-6)
+    assert found.p_not_above(found.high) == pytest.approx(0.025, abs=1e-6)
+    assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+
+
+@pytest.mark.parametrize("items", [70, 100, 400])
+def test_a_loss_as_large_as_the_margin_is_rarely_called_smaller(items: int) -> None:
+    """Items lost in all three seeds at once; by t alone 6 to 11 % of these calls were wrong."""
+    rng = np.random.default_rng(items)
+    right = np.ones((3, items))
+    wrong = 0
+    for _ in range(2000):
+        worse = np.repeat(1.0 - (rng.random((1, items)) < MARGIN), 3, axis=0)
+        wrong += accuracy_difference(worse, right).p_not_below(-MARGIN) < 0.025
+    assert wrong / 2000 <= 0.025 + 2 * np.sqrt(0.025 * 0.975 / 2000)
+
+
+def test_variance_under_test_does_not_vanish_where_nothing_changed() -> None:
+    # Tango's q is then the margin itself: 2 d - d (1 + d) = d (1 - d) for a loss of d.
+    assert restricted_variance(400, 0, 0, -MARGIN) == pytest.approx(MARGIN * (1 - MARGIN) / 400)
+    assert restricted_variance(400, 0, 0, 0.0) == 0.0
