@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from lorascope.comparing.candidates import judged_candidates
 from lorascope.comparing.cells import CellData
-from lorascope.comparing.costs import value_of
-from lorascope.comparing.estimates import Tested, with_shared_seed_spread
-from lorascope.comparing.pairs import SIGNIFICANT, Pair, common_seeds, tested_pair
-from lorascope.comparing.prospects import (
-    is_near,
-    items_to_settle,
-    project_seeds,
-    seeds_to_settle,
-)
+from lorascope.comparing.estimates import Tested
+from lorascope.comparing.prospects import project_seeds
 from lorascope.comparing.results import (
     Candidate,
     Cell,
     CellScore,
     Decision,
     Measure,
-    Pairing,
     Projection,
     Verdict,
 )
-from lorascope.config import Cost, DecideConfig
-from lorascope.maths.families import holm, holm_steps
+from lorascope.config import DecideConfig
 from lorascope.records import Status, Study
 
 MORE_SEEDS = 3
@@ -95,7 +86,7 @@ def decide(
     rule, margin = study.decide, margin_of(study.decide, measure)
     reference, is_declared = reference_of(scores, rule, measure)
     by_cell = {score.cell: score for score in scores}
-    judged = _judge(study, cells, by_cell, reference, measure, margin)
+    judged = judged_candidates(study, cells, by_cell, reference, measure, margin)
     tests = {candidate.cell: tested for candidate, tested in judged}
     ordered = sorted(
         (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
@@ -153,117 +144,6 @@ def _order(
 ) -> tuple[float, float, Cell]:
     cost = math.inf if candidate.cost is None else candidate.cost
     return cost, -goodness(scores[candidate.cell], measure), candidate.cell
-
-
-def _judge(
-    study: Study,
-    cells: Mapping[Cell, CellData],
-    scores: Mapping[Cell, CellScore],
-    reference: Cell | None,
-    measure: Measure,
-    margin: float,
-) -> list[tuple[Candidate, Tested | None]]:
-    """Every adapter cell with its test against the reference on validation items.
-
-    The margin test is corrected for the number of cheaper candidates: among many, one would pass
-    by luck.
-    """
-    candidates = [
-        _candidate(data, scores[data.cell], study)
-        for data in cells.values()
-        if not data.cell.is_base
-    ]
-    limit = value_of(scores[reference].cost, study.decide.cost) if reference else None
-    raw: list[Tested | None] = []
-    for place, candidate in enumerate(candidates):
-        cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
-        tested = None
-        if reference and cheaper and not candidate.ineligible:
-            pair = Pair(Pairing.mode, cells[candidate.cell], cells[reference])
-            tested = tested_pair(pair, study, "validation", measure, margin)
-            if tested is None:
-                candidates[place] = replace(candidate, ineligible=_why_not_comparable(pair))
-        raw.append(tested)
-    shared = with_shared_seed_spread(raw, [reference] * len(raw), measure, margin)
-    within = [tested.p_margin if tested else None for tested in shared]
-    beyond = [tested.p_beyond if tested else None for tested in shared]
-    judged = zip(candidates, shared, holm(within), holm(beyond), strict=True)
-    found = []
-    for place, (candidate, tested, p, worse) in enumerate(judged):
-        # What would settle it is the test on whose side of the margin the estimate lies.
-        nearer = beyond if tested and tested.p_beyond < tested.p_margin else within
-        steps = holm_steps(nearer, place)
-        found.append((_with_verdict(candidate, tested, (p, worse), steps, measure, margin), tested))
-    return found
-
-
-def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
-    """A cell before it is judged."""
-    cost = value_of(score.cost, study.decide.cost)
-    return Candidate(
-        cell=data.cell,
-        cost=cost,
-        least_cost=_stored_bytes(data.cell, study) if cost is None else cost,
-        difference=None,
-        p_margin_holm=None,
-        verdict=None,
-        near_margin=False,
-        ineligible=_why_not(data),
-        items_needed=None,
-        seeds_needed=None,
-    )
-
-
-def _stored_bytes(cell: Cell, study: Study) -> float | None:
-    """What serving an adapter costs at least, its base, where that is the cost; else unknown."""
-    if study.decide.cost is not Cost.serving_bytes:
-        return None
-    return next((f.total_bytes for f in study.footprints if f.quant == cell.quant), None)
-
-
-def _with_verdict(
-    candidate: Candidate,
-    tested: Tested | None,
-    corrected: tuple[float | None, float | None],
-    comparisons: int,
-    measure: Measure,
-    margin: float,
-) -> Candidate:
-    """`corrected` holds Holm's p for 'within the margin' and for 'worse by more'."""
-    within, beyond = corrected
-    if tested is None or within is None or beyond is None:
-        return candidate
-    verdict = Verdict.undecided
-    if within < SIGNIFICANT:
-        verdict = Verdict.no_worse
-    elif beyond < SIGNIFICANT:
-        verdict = Verdict.worse
-    is_open = verdict is Verdict.undecided
-    return replace(
-        candidate,
-        difference=tested.difference,
-        p_margin_holm=within,
-        verdict=verdict,
-        near_margin=is_near(tested, measure, margin),
-        items_needed=items_to_settle(tested, measure, margin, comparisons) if is_open else None,
-        seeds_needed=seeds_to_settle(tested, measure, margin, comparisons) if is_open else None,
-    )
-
-
-def _why_not(data: CellData) -> str | None:
-    """Why a cell cannot ship: some declared seed has no score."""
-    lacking = [seed for seed in data.declared if seed.test is None]
-    if not lacking:
-        return None
-    named = ", ".join(f"seed {seed.seed} {seed.status}" for seed in lacking)
-    return f"{named} ({lacking[0].reason})" if lacking[0].reason else named
-
-
-def _why_not_comparable(pair: Pair) -> str:
-    """Why a scored cell cannot be held against the reference."""
-    if not common_seeds(pair)[0]:
-        return "no seed in common with the reference"
-    return "fewer than two independent items in common with the reference"
 
 
 def _best_trial(
