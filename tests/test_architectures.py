@@ -211,6 +211,36 @@ def test_a_missing_setting_is_named(case: str, key: str) -> None:
         model_shape(values)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [("num_attention_heads", 0, "must be 1 or more"), ("num_hidden_layers", -2, "must be 1 or"),
+     ("vocab_size", 0, "must be 1 or more"), ("num_attention_heads", "4", "is no whole number"),
+     ("num_attention_heads", 5, "hidden_size=24 is no multiple of it")],
+)  # fmt: skip
+def test_an_impossible_size_is_named(key: str, value: object, problem: str) -> None:
+    values = {**config_values("mistral"), key: value}
+    with pytest.raises(ConfigError, match=f"config.json: {key}={value!r}: {problem}"):
+        model_shape(values)
+
+
+def test_gemma_3_with_a_vision_tower_is_counted_as_its_language_model() -> None:
+    from transformers import Gemma3Config
+
+    # As google/gemma-3-4b-it has it: the rest is what the config class takes by default.
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "sliding_window": 1024}  # fmt: skip
+    values: dict[str, object] = {"model_type": "gemma3", "text_config": text}
+    language = meta_model(Gemma3Config(text_config=text).text_config.to_dict())
+    assert model_shape(values).total_parameters == language.num_parameters()
+    assert adaptable_layers(model_shape(values)) == linear_shapes(language)
+
+
+def test_experts_go_by_either_name() -> None:
+    values = config_values("mixtral")
+    experts = values.pop("num_local_experts")
+    assert model_shape({**values, "num_experts": experts}) == shape_of("mixtral")
+
+
 def test_a_setting_that_adds_uncounted_matrices_is_refused() -> None:
     with pytest.raises(ConfigError, match="add_cross_attention"):
         model_shape({**config_values("gpt2"), "add_cross_attention": True})

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lorascope.cli import main
-from lorascope.config import ModelConfig, ModelKind
+from lorascope.config import Config, ModelConfig, ModelKind
 from lorascope.errors import ConfigError, ModelError
 from lorascope.known_configs import known_config
 from lorascope.layout import Layout
@@ -21,6 +22,7 @@ from lorascope.model_config import model_config_dict
 from lorascope.pretraining import PretrainSettings, build_tiny_model
 from lorascope.reporting.parameter_counts import METHODS, method_table
 from lorascope.reporting.parameter_printed_tables import printed_tables
+from lorascope.stages import count as count_stage
 from tests.conftest import REPOSITORY
 
 TINY = ModelConfig(name="tiny", kind=ModelKind.tiny)
@@ -94,6 +96,39 @@ def test_count_names_what_it_cannot_use(
     assert status == 2
     assert named in error
     assert not text
+
+
+def test_count_tells_known_configurations_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Layout, "base", lambda layout, name: layout.root / "nowhere")
+    arguments = ["model=tiny", "model.known_config=gpt2,llama-2-7b", "--ranks", "8"]
+    _, text, _ = count(monkeypatch, capsys, *arguments)
+    assert "gpt2: gpt2, 12 layers, 124,439,808 parameters" in text
+    assert "llama-2-7b: llama, 32 layers, 6,738,415,616 parameters" in text
+    assert "tiny" not in text
+
+
+def test_count_says_that_a_vision_tower_is_left_out(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
+    write_config(project.root / "models/gemma", {"model_type": "gemma3", "text_config": text})
+    config = compose()
+    config.model = ModelConfig(name="seeing", path="models/gemma")
+    count_stage.run([config], project)
+    shown = capsys.readouterr().out
+    assert shown.startswith("models/gemma: its language model alone; the vision tower is left out")
+    assert "gemma3_text, 34 layers, 3,880,263,168 parameters" in shown
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_count_prints_its_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    status, text, _ = count(monkeypatch, capsys, "model=tiny", flag)
+    assert status == 0
+    assert "--target-parameters" in text
 
 
 def test_count_adapts_experts_and_router_by_parameter_name(

@@ -22,13 +22,10 @@ from transformers import (
 
 from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config, LoraConfig, QuantConfig, Storage
+from lorascope.full_depth import training_trace
 from lorascope.layout import Layout
 from lorascope.lora import attach
-from lorascope.memory_plan import (
-    peak_of,
-    plan_memory,
-    training_trace,
-)
+from lorascope.memory_plan import peak_of, plan_memory
 from lorascope.memory_trace import TraceSettings
 from lorascope.micro_batch import Batch
 from lorascope.plan_subject import PlanSubject, settings_of, spec_of
@@ -95,6 +92,8 @@ def test_prediction_equals_the_tracked_peaks_of_a_real_training(
         ("train.steps=1",),
         ("lora.dropout=0.1", "lora=q_v"),
         ("lora.dora=true",),
+        ("lora.dora=true", "quant=nf4"),
+        ("lora.dora=true", "quant=nf4_dq", "lora.rank=8"),
         ("model.attention=eager",),
         ("quant.compute=bfloat16", "quant=nf4"),
     ],
@@ -102,7 +101,7 @@ def test_prediction_equals_the_tracked_peaks_of_a_real_training(
 def test_prediction_follows_what_changes_a_training(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    config = compose("quant=fp16", *overrides)
+    config = compose(*overrides)
     plan = replace(plan_for(project, config, tmp_path / "a"), attention=config.model.attention)
     result, predicted = trained_and_predicted(plan)
     assert_close(result, predicted)

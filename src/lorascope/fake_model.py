@@ -6,7 +6,7 @@ device and their tensors exchanged for fake ones afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,27 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.config import LoraConfig, QuantConfig, Storage
-from lorascope.errors import ModelError
+from lorascope.errors import LorascopeError, ModelError
+from lorascope.fake_mode import dequantizing
 from lorascope.lora import attach
 from lorascope.maths.quantization import BLOCK, NESTED_BLOCK
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
-from lorascope.transformers_config import stored_dtype, text_config, with_depth
+from lorascope.transformers_config import (
+    in_short,
+    stored_dtype,
+    text_config,
+    unusable_config,
+    with_layers,
+)
 
 DEVICE = "cpu"
 """Of the fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
@@ -41,22 +53,34 @@ class FakeModelSpec:
     attention: str = "auto"
 
 
-def build_meta_model(spec: FakeModelSpec, layers: int | None = None) -> PeftModel:
-    """The model with `layers` layers and its adapter, on the meta device.
+def build_meta_model(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
+    """The model, with those of its layers that are `kept`, and its adapter, on the meta device.
 
     Raises:
-        ModelError: the architecture is unknown.
+        ModelError: the architecture is unknown, or cannot be built or adapted.
         ConfigError: the adapter's targets match no layer.
     """
-    config = text_config(spec.config)
-    if layers is not None:
-        config = with_depth(config, layers)
+    whole = text_config(spec.config)
+    config = whole if kept is None else with_layers(whole, kept)
     # Seeding the adapter must not reseed the process.
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model = causal_model(config, spec)
         _put_quantized_layers(model, spec)
         model.requires_grad_(False)
-        return attach(model.eval(), spec.lora, seed=0)
+        return _with_adapter(model.eval(), spec)
+
+
+def _with_adapter(model: PreTrainedModel, spec: FakeModelSpec) -> PeftModel:
+    try:
+        with dequantizing():
+            return attach(model, spec.lora, seed=0)
+    except LorascopeError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"config.json: model_type={model.config.model_type!r}: PEFT cannot put an adapter on "
+            f"this model ({in_short(error)}), so it can be neither traced nor trained here."
+        ) from error
 
 
 def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedModel:
@@ -68,11 +92,13 @@ def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedMod
         return AutoModelForCausalLM.from_config(
             config, dtype=spec.compute, attn_implementation=attention
         )
-    except ValueError as error:
-        raise ModelError(
-            f"config.json: model_type={config.model_type!r} has no causal language model in "
-            "transformers, so it can be neither traced nor trained here."
-        ) from error
+    except Exception as error:
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ModelError(
+                f"config.json: model_type={config.model_type!r} has no causal language model in "
+                "transformers, so it can be neither traced nor trained here."
+            ) from error
+        raise unusable_config(config.model_type, error) from error
 
 
 def _put_quantized_layers(model: PreTrainedModel, spec: FakeModelSpec) -> None:

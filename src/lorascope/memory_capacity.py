@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lorascope.config_rules import MAX_RANK
+from lorascope.full_depth import segments_like, training_trace
 from lorascope.maths.memory import Affine, affine_through, largest_within
-from lorascope.memory_plan import at_rank, peak_of, training_trace
-from lorascope.memory_trace import Trace
+from lorascope.memory_plan import (
+    Prediction,
+    at_rank,
+    needed_bytes,
+    peak_of,
+    plan_memory,
+    predict_ranks,
+)
 from lorascope.plan_subject import PlanSubject
 
 SECOND_RANK = 8
@@ -17,34 +24,44 @@ SECOND_RANK = 8
 
 @dataclass(frozen=True)
 class Capacity:
-    """Every segment of a training step as a line over micro-batch size, and over rank."""
+    """A trial's peaks as lines: of each segment of a training step, and of the other phases."""
 
     subject: PlanSubject
-    planned_peak_bytes: int
+    planned: Prediction
     over_samples: Mapping[str, Affine]
     over_ranks: Mapping[str, Affine]
-    workspace_bytes: int
 
 
-def capacity_of(subject: PlanSubject, planned: Trace) -> Capacity:
-    """Trace what the lines need beside the `planned` step. Several samples are taken as padded."""
+def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
+    """Trace what the lines need beside the `planned` trial. Several samples are taken as padded."""
     rank, samples = subject.spec.lora.rank, subject.train.samples
     other = SECOND_RANK if rank == MAX_RANK else MAX_RANK
-    low = (samples, planned) if samples > 1 else (2, training_trace(_with_samples(subject, 2)))
-    high = (2 * low[0], training_trace(_with_samples(subject, 2 * low[0])))
+    at_other = predict_ranks(subject, [other])[other]
+    low = samples if samples > 1 else 2
+    known = planned.training if samples > 1 else training_trace(_with_samples(subject, low))
+    more = segments_like(_with_samples(subject, 2 * low), known, low)
     return Capacity(
         subject=subject,
-        planned_peak_bytes=peak_of(planned, subject),
-        over_samples=_lines(*low, *high),
-        over_ranks=_lines(rank, planned, other, training_trace(at_rank(subject, other))),
-        workspace_bytes=peak_of(planned, subject) - max(planned.segments.values()),
+        planned=planned,
+        over_samples=_lines(low, known.segments, 2 * low, more),
+        over_ranks=_lines(rank, _peaks(subject, planned), other, _peaks(subject, at_other)),
     )
 
 
-def _lines(x1: int, first: Trace, x2: int, second: Trace) -> dict[str, Affine]:
+def _peaks(subject: PlanSubject, prediction: Prediction) -> dict[str, int]:
+    """Of load and evaluation, and of the training step by segment."""
+    trace, phases = prediction.training, prediction.plan.peak_bytes
+    workspace = peak_of(trace, subject) - max(trace.segments.values())
+    step = {name: peak + workspace for name, peak in trace.segments.items()}
+    return {**step, **{phase: phases[phase] for phase in ("load", "evaluate")}}
+
+
+def _lines(
+    x1: int, first: Mapping[str, int], x2: int, second: Mapping[str, int]
+) -> dict[str, Affine]:
     return {
-        name: affine_through((x1, first.segments[name]), (x2, second.segments[name]))
-        for name in first.segments.keys() & second.segments.keys()
+        name: affine_through((x1, first[name]), (x2, second[name]))
+        for name in first.keys() & second.keys()
     }
 
 
@@ -54,27 +71,36 @@ def _with_samples(subject: PlanSubject, samples: int) -> PlanSubject:
 
 
 def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = False) -> int:
-    """Samples of the largest micro-batch that trains within the limit; 0 where none does.
+    """Samples of the largest micro-batch with which the trial fits; 0 where none does.
 
     Args:
         check: trace the answer, and lower it until its trace fits.
     """
-    found = largest_within(capacity.over_samples, limit_bytes - capacity.workspace_bytes) or 0
-    if found <= 1 and capacity.subject.train.samples == 1:
-        return int(capacity.planned_peak_bytes <= limit_bytes)
-    while check and found > 0 and not _fits(_with_samples(capacity.subject, found), limit_bytes):
+    subject, plan = capacity.subject, capacity.planned.plan
+    if max(plan.peak_bytes["load"], plan.peak_bytes["evaluate"]) > limit_bytes:
+        return 0
+    training = capacity.planned.training
+    workspace = peak_of(training, subject) - max(training.segments.values())
+    found = largest_within(capacity.over_samples, limit_bytes - workspace) or 0
+    if found <= 1 and subject.train.samples == 1:
+        return int(plan.peak_bytes["train"] <= limit_bytes)
+    while check and found > 0 and not _trains(_with_samples(subject, found), limit_bytes):
         found -= 1
     return found
 
 
 def largest_rank(capacity: Capacity, limit_bytes: float, check: bool = False) -> int:
-    """The largest rank, at most 512, that trains within the limit; 0 where none does."""
-    bound = largest_within(capacity.over_ranks, limit_bytes - capacity.workspace_bytes)
+    """The largest rank, at most 512, with which the trial fits; 0 where none does."""
+    bound = largest_within(capacity.over_ranks, limit_bytes)
     found = MAX_RANK if bound is None else min(bound, MAX_RANK)
     while check and found > 0 and not _fits(at_rank(capacity.subject, found), limit_bytes):
         found -= 1
     return found
 
 
-def _fits(subject: PlanSubject, limit_bytes: float) -> bool:
+def _trains(subject: PlanSubject, limit_bytes: float) -> bool:
     return peak_of(training_trace(subject), subject) <= limit_bytes
+
+
+def _fits(subject: PlanSubject, limit_bytes: float) -> bool:
+    return needed_bytes(plan_memory(subject)) <= limit_bytes

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from lorascope.devices import Device
-from lorascope.maths.memory import GIGABYTE
+from lorascope.maths.memory import CUDA_CONTEXT_BYTES, GIGABYTE, UNUSABLE_SHARE, usable_bytes
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -24,11 +24,15 @@ class MemoryLimit:
 
 
 def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
-    """runtime.memory_limit_gb where it is set, else the GPU's memory or the RAM that is free."""
+    """runtime.memory_limit_gb exactly where it is set, else what tensors can have of the GPU's
+    memory that is free, or of the RAM."""
     if limit_gb is not None:
         return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
     if device.kind == "cuda":
-        return MemoryLimit(torch.cuda.get_device_properties(0).total_memory, device.name)
+        free_bytes, _ = torch.cuda.mem_get_info()
+        left = f"{CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%}"
+        source = f"free on {device.name}: {free_bytes / GIGABYTE:.3g} GB, less {left} in reserve"
+        return MemoryLimit(usable_bytes(free_bytes, device.kind), source)
     return MemoryLimit(available_ram_bytes(), "the RAM that is free here")
 
 

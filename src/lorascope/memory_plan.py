@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from lorascope.errors import ModelError
 from lorascope.fake_model import FakeModelSpec
+from lorascope.full_depth import evaluation_bytes, training_trace
 from lorascope.maths.memory import (
     CUBLAS_WORKSPACE_BYTES,
     MergeSizes,
+    affine_through,
     extrapolated,
-    layer_period,
     merge_bytes,
-    trace_depths,
 )
-from lorascope.memory_trace import (
-    HEAD_SEGMENTS,
-    Trace,
-    trace_evaluation,
-    trace_training,
-)
+from lorascope.memory_trace import HEAD_SEGMENTS, Trace
 from lorascope.plan_subject import PlanSubject
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
 from lorascope.records import MemoryPlan
-from lorascope.transformers_config import stored_dtype, text_config
+from lorascope.transformers_config import stored_dtype
+
+PHASES = ("load", "train", "evaluate")
+"""Of a trial, in their order."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +53,19 @@ def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Predi
     """
     started = time.perf_counter()
     lowest, highest = min(ranks), max(ranks)
-    traced = {
-        rank: (training_trace(at_rank(subject, rank)), _evaluation_trace(at_rank(subject, rank)))
-        for rank in {lowest, highest}
-    }
+    ends = [_trace(at_rank(subject, rank)) for rank in sorted({lowest, highest})]
     seconds = (time.perf_counter() - started) / len(ranks)
     predictions = {}
     for rank in ranks:
-        train, evaluation = (
-            _between(low, high, lowest, highest, rank)
-            for low, high in zip(traced[lowest], traced[highest], strict=True)
-        )
+        train, evaluation = _between(ends[0], ends[-1], lowest, highest, rank)
         plan = _plan(at_rank(subject, rank), train, evaluation, seconds)
         predictions[rank] = Prediction(plan, train)
     return predictions
+
+
+def _trace(subject: PlanSubject) -> tuple[Trace, int]:
+    """A training step, and the peak of evaluation."""
+    return training_trace(subject), evaluation_bytes(subject)
 
 
 def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
@@ -79,16 +74,19 @@ def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
     return replace(subject, spec=replace(subject.spec, lora=lora))
 
 
-def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> Trace:
+def _between(
+    low: tuple[Trace, int], high: tuple[Trace, int], lowest: int, highest: int, rank: int
+) -> tuple[Trace, int]:
     if rank in (lowest, highest):
         return low if rank == lowest else high
+    start, slope = affine_through((lowest, low[1]), (highest, high[1]))
     return Trace(
-        extrapolated(low.segments, high.segments, lowest, highest, rank),
-        extrapolated(low.parts, high.parts, lowest, highest, rank),
-    )
+        extrapolated(low[0].segments, high[0].segments, lowest, highest, rank),
+        extrapolated(low[0].parts, high[0].parts, lowest, highest, rank),
+    ), round(start + slope * rank)
 
 
-def _plan(subject: PlanSubject, train: Trace, evaluation: Trace, seconds: float) -> MemoryPlan:
+def _plan(subject: PlanSubject, train: Trace, evaluation: int, seconds: float) -> MemoryPlan:
     parts = train.parts
     return MemoryPlan(
         device=subject.settings.device,
@@ -105,65 +103,26 @@ def _plan(subject: PlanSubject, train: Trace, evaluation: Trace, seconds: float)
         peak_bytes={
             "load": _load_peak(subject, parts),
             "train": peak_of(train, subject),
-            "evaluate": peak_of(evaluation, subject),
+            "evaluate": evaluation + _workspace_bytes(subject),
             "merge": _merge_peak(subject, parts),
         },
         seconds=seconds,
     )
 
 
-def training_trace(subject: PlanSubject) -> Trace:
-    """The step of the whole model: traced at two depths and continued, or traced as it is."""
-    spec, settings = subject.spec, subject.settings
-
-    def trace(layers: int | None, period: int) -> Trace:
-        return trace_training(spec, settings, subject.train, layers, period)
-
-    return _at_full_depth(subject, trace)
-
-
-def _evaluation_trace(subject: PlanSubject) -> Trace:
-    spec, settings = subject.spec, subject.settings
-
-    def trace(layers: int | None, period: int) -> Trace:
-        return trace_evaluation(spec, settings, list(subject.evaluation), layers)
-
-    return _at_full_depth(subject, trace)
-
-
-def _at_full_depth(subject: PlanSubject, trace: Callable[[int | None, int], Trace]) -> Trace:
-    config = text_config(subject.spec.config).get_text_config()
-    layers = int(config.num_hidden_layers)
-    period = layer_period(getattr(config, "layer_types", None) or [], layers)
-    depths = trace_depths(layers, period)
-    try:
-        if depths is None:
-            return trace(None, period)
-        first, second = (trace(depth, period) for depth in depths)
-    except (RuntimeError, DataDependentOutputException) as error:
-        raise ModelError(
-            f"model_type={subject.spec.config.get('model_type')!r} cannot be traced without data "
-            f"({_first_line(error)}): its memory can only be measured."
-        ) from error
-    return Trace(
-        extrapolated(first.segments, second.segments, *depths, layers),
-        extrapolated(first.parts, second.parts, *depths, layers),
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def peak_of(trace: Trace, subject: PlanSubject) -> int:
-    """The highest segment. On CUDA cuBLAS takes its workspace from the same allocator."""
-    workspace = CUBLAS_WORKSPACE_BYTES if subject.settings.device == "cuda" else 0
-    return max(trace.segments.values()) + workspace
+    """The highest segment."""
+    return max(trace.segments.values()) + _workspace_bytes(subject)
+
+
+def _workspace_bytes(subject: PlanSubject) -> int:
+    """On CUDA cuBLAS takes its workspace from the same allocator."""
+    return CUBLAS_WORKSPACE_BYTES if subject.settings.device == "cuda" else 0
 
 
 def needed_bytes(plan: MemoryPlan) -> int:
     """What a trial needs while it loads, trains and evaluates."""
-    return max(plan.peak_bytes[phase] for phase in ("load", "train", "evaluate"))
+    return max(plan.peak_bytes[phase] for phase in PHASES)
 
 
 def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:

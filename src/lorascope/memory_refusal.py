@@ -10,7 +10,7 @@ from lorascope.fake_model import causal_model
 from lorascope.linear_layers import linear_shapes
 from lorascope.maths.memory import GIGABYTE, generous_bytes
 from lorascope.memory_limit import MemoryLimit
-from lorascope.memory_plan import needed_bytes, plan_memory
+from lorascope.memory_plan import PHASES, needed_bytes, plan_memory
 from lorascope.plan_subject import PlanSubject
 from lorascope.records import MemoryPlan
 from lorascope.transformers_config import text_config
@@ -36,7 +36,7 @@ def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
     needed = needed_bytes(plan)
     if needed <= limit.bytes:
         return None
-    phase = max(("load", "train", "evaluate"), key=lambda name: plan.peak_bytes[name])
+    phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
     return Refusal(
         f"needs {needed / GIGABYTE:.3g} GB to {phase}, and there are {limit.bytes / GIGABYTE:.3g} "
         f"GB ({limit.source}); `lorascope plan` says which batch, rank and mode would fit",

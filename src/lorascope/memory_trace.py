@@ -1,29 +1,29 @@
-"""One training step, or an evaluation, on fake tensors: the peak of every segment, in bytes."""
+"""One training step, or an evaluation, on fake tensors: its peaks in bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from unittest.mock import patch
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
-from transformers import masking_utils
 
 from lorascope.cuda_autocast import CudaAutocast
 from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.fake_mode import FakeTracker, attention_masks, fake_tensors
 from lorascope.fake_model import DEVICE, FakeModelSpec, build_meta_model, make_fake
 from lorascope.kernel_memory import CPU_KERNELS, CUDA_KERNELS
 from lorascope.layer_marks import LayerMarks
 from lorascope.maths.memory import CUDA_BLOCK_BYTES
 from lorascope.memory_parts import persistent_parts
 from lorascope.micro_batch import Batch
-from lorascope.tensor_tracker import TensorTracker, persistent_tensors
+from lorascope.tensor_tracker import persistent_tensors
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 HEAD_SEGMENTS = ("head", "head_backward")
@@ -49,25 +49,30 @@ class Trace:
     parts: dict[str, int]
     """base, constants, adapter, gradients, optimizer, activations, what each of HEAD_SEGMENTS adds
     to them, and counts of parameters."""
+    layer_bytes: dict[str, float] = field(default_factory=dict)
+    """What a layer more adds to each segment, and to the parts "activations" and "adapter"; empty
+    where that is not known."""
 
 
 def trace_training(
-    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, layers: int | None, period: int = 1
+    spec: FakeModelSpec,
+    settings: TraceSettings,
+    batch: Batch,
+    kept: Sequence[int] | None,
+    period: int = 1,
 ) -> Trace:
-    """Forward, backward, clipping and AdamW, as transformers' Trainer does them."""
-    model = build_meta_model(spec, layers)
-    with FakeTensorMode(), _attention_masks(batch.padded):
-        make_fake(model, spec)
+    """Forward, backward, clipping and AdamW, as transformers' Trainer does them.
+
+    Args:
+        kept: layers that the traced model has, by their number; None is all.
+    """
+    with fake_tensors(), attention_masks(batch.padded):
+        model, optimizer, tracker = _in_training(spec, settings, batch, kept)
         model.train()
-        model.config.use_cache = False
         if settings.checkpointing:
-            model.base_model.model.activation_checkpointing_enable()
+            model.base_model.model.activation_checkpointing_enable(_checkpoints(spec, settings))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, foreach=settings.device == "cuda")
-        _fill(optimizer, trained, batch)
         inputs = _inputs(batch)
-        tracker = _tracker(settings.device)
-        tracker.add(persistent_tensors(model, optimizer))
         tracker.add(inputs.values())
         before_bytes = tracker.live_bytes
         marks = LayerMarks(model, tracker, period)
@@ -90,28 +95,30 @@ def trace_training(
 
 
 def trace_evaluation(
-    spec: FakeModelSpec, settings: TraceSettings, batches: list[Batch], layers: int | None
-) -> Trace:
+    spec: FakeModelSpec,
+    settings: TraceSettings,
+    batches: Sequence[Batch],
+    kept: Sequence[int] | None,
+) -> int:
     """`completion_loss` over `batches`, the longest first, as training ends with it.
 
     Logits and losses of one batch live until those of the next are there.
     """
-    model = build_meta_model(spec, layers)
     with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode())
-        make_fake(model, spec)
-        model.config.use_cache = False
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, foreach=settings.device == "cuda")
-        _fill(optimizer, trained, batches[0])
+        stack.enter_context(fake_tensors())
+        model, _, tracker = _in_training(spec, settings, batches[0], kept)
         model.eval()
-        tracker = _tracker(settings.device)
-        tracker.add(persistent_tensors(model, optimizer))
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
-        tracker.mark("evaluate")
+        if len(batches) > 1 and batches[0] == batches[1]:
+            # The first of two equal ones needs no more than the second, and leaves it these.
+            head = model.get_output_embeddings().weight
+            labels = _inputs(batches[0])["labels"]
+            logits = torch.empty((*labels.shape, head.shape[0]), device=DEVICE)
+            losses = torch.empty_like(labels[:, 1:].flatten(), dtype=torch.float32)
+            batches = batches[1:]
         for batch in batches:
-            with _attention_masks(batch.padded):
+            with attention_masks(batch.padded):
                 inputs = _inputs(batch)
                 labels = inputs.pop("labels")
                 with _autocast(spec, settings):
@@ -124,7 +131,32 @@ def trace_evaluation(
                 reduction="none",
             )
             losses.sum(dtype=torch.float64)
-        return Trace(tracker.segments, persistent_parts(model, optimizer))
+        return tracker.peak_bytes
+
+
+def persistent_bytes(
+    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
+) -> int:
+    """What is there before `batch` comes."""
+    with fake_tensors():
+        return _in_training(spec, settings, batch, kept)[2].peak_bytes
+
+
+def _in_training(
+    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
+) -> tuple[PeftModel, torch.optim.Optimizer, FakeTracker]:
+    """The model and its optimizer as `batch` finds them, and a tracker that counts them; call it
+    among fake tensors."""
+    with unset_fake_temporarily():
+        model = build_meta_model(spec, kept)
+    make_fake(model, spec)
+    model.config.use_cache = False
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, foreach=settings.device == "cuda")
+    _fill(optimizer, trained, batch)
+    tracker = _tracker(settings.device)
+    tracker.add(persistent_tensors(model, optimizer))
+    return model, optimizer, tracker
 
 
 def _training_loss(
@@ -136,6 +168,13 @@ def _training_loss(
     outputs = tree_map_only(Tensor, _in_float32, dict(outputs))
     loss: Tensor = outputs["loss"]
     return loss
+
+
+def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]:
+    """Layers run again as they ran first: torch brings its own autocast back for that, not ours."""
+    cuda = settings.device == "cuda" and spec.compute in SIXTEEN_BITS
+    again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), CudaAutocast())}
+    return {"use_reentrant": False, **(again if cuda else {})}
 
 
 @contextmanager
@@ -174,21 +213,7 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
     return {name: torch.zeros(shape, dtype=torch.long, device=DEVICE) for name in names}
 
 
-def _tracker(device: str) -> TensorTracker:
+def _tracker(device: str) -> FakeTracker:
     if device == "cuda":
-        return TensorTracker(CUDA_BLOCK_BYTES, CUDA_KERNELS, fake=True)
-    return TensorTracker(1, CPU_KERNELS, fake=True)
-
-
-@contextmanager
-def _attention_masks(padded: bool) -> Iterator[None]:
-    """transformers looks whether anything is padded, which fake tensors cannot say: without
-    padding it needs no mask; for fake tensors it makes one."""
-    if padded:
-        yield
-        return
-    with (
-        patch.object(masking_utils, "is_tracing", lambda tensor=None: False),
-        patch.object(masking_utils, "fast_all", lambda mask: True),
-    ):
-        yield
+        return FakeTracker(CUDA_BLOCK_BYTES, CUDA_KERNELS, fake=True)
+    return FakeTracker(1, CPU_KERNELS, fake=True)

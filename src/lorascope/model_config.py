@@ -27,12 +27,8 @@ def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
         ConfigError: none of them has it.
         ModelError: a file is not a JSON object.
     """
-    places = [layout.base(model.name) / CONFIG_FILE]
-    if model.kind is ModelKind.local and model.path:
-        places.append(layout.root / model.path / CONFIG_FILE)
-    for place in places:
-        if place.is_file():
-            return _read(place)
+    for _, place in _files(model, layout):
+        return _read(place)
     if model.known_config is not None:
         return known_config(model.known_config)
     if model.kind is ModelKind.tiny:
@@ -45,6 +41,21 @@ def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
         f"there is no {CONFIG_FILE} in this folder",
         "Correct the path, or name a public configuration: model.known_config=...",
     )
+
+
+def config_label(model: ModelConfig, layout: Layout) -> str:
+    """What to call the configuration that `model_config_dict` gives."""
+    for label, _ in _files(model, layout):
+        return label
+    return model.known_config or model.name
+
+
+def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
+    """The config.json files of `model` that are here, the one to take first, with their labels."""
+    places = [(model.name, layout.base(model.name) / CONFIG_FILE)]
+    if model.kind is ModelKind.local and model.path:
+        places.append((model.path, layout.root / model.path / CONFIG_FILE))
+    return [(label, place) for label, place in places if place.is_file()]
 
 
 def _from_hub_cache(model: ModelConfig) -> dict[str, object]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from lorascope.errors import ModelError
 
@@ -15,26 +15,49 @@ def text_config(config: Mapping[str, object]) -> PretrainedConfig:
     """The transformers configuration of a config.json.
 
     Raises:
-        ModelError: transformers does not know the architecture.
+        ModelError: transformers does not know the architecture, or what it is given of it.
     """
     values = {name: value for name, value in config.items() if name != "quantization_config"}
     kind = values.pop("model_type", None)
     try:
-        return AutoConfig.for_model(str(kind), **values)
-    except ValueError as error:
+        made = AutoConfig.for_model(str(kind), **values)
+    except Exception as error:
+        if str(kind) in CONFIG_MAPPING:
+            raise unusable_config(kind, error) from error
         raise ModelError(
             f"config.json: model_type={kind!r} is not known to transformers, so its memory cannot "
             "be traced. Models with code of their own can only be measured."
         ) from error
+    layers = getattr(made.get_text_config(), "num_hidden_layers", None)
+    if not isinstance(layers, int) or layers < 1:
+        raise ModelError(
+            f"config.json: num_hidden_layers={layers!r}: must be 1 or more. Take the model's own "
+            "config.json."
+        )
+    return made
 
 
-def with_depth(config: PretrainedConfig, layers: int) -> PretrainedConfig:
-    """The same with the first `layers` layers."""
+def unusable_config(model_type: object, error: Exception) -> ModelError:
+    """What to say of a config.json from which transformers makes no model."""
+    return ModelError(
+        f"config.json: model_type={model_type!r}: transformers makes no model of these values "
+        f"({in_short(error)}). Take the model's own config.json."
+    )
+
+
+def in_short(error: Exception) -> str:
+    """What went wrong, on one line and short."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
+
+
+def with_layers(config: PretrainedConfig, kept: Sequence[int]) -> PretrainedConfig:
+    """The same with only those of its layers that are `kept`, by their number."""
     shallow = copy.deepcopy(config)
     inner = shallow.get_text_config()
-    inner.num_hidden_layers = layers
+    inner.num_hidden_layers = len(kept)
     if getattr(inner, "layer_types", None):
-        inner.layer_types = inner.layer_types[:layers]
+        inner.layer_types = [inner.layer_types[layer] for layer in kept]
     return shallow
 
 

@@ -20,9 +20,22 @@ CUDA_BLOCK_BYTES = 512
 CUBLAS_WORKSPACE_BYTES = 2 * (4 * 2048 + 8 * 16) * 1024
 """cuBLAS's default workspace :4096:2:16:8 for the forward and the backward thread; on Hopper
 32 MiB each."""
+CUDA_CONTEXT_BYTES = 600 * 10**6
+"""What a process takes of a GPU beside tensors: its context, and the code of torch's, cuBLAS's and
+bitsandbytes' kernels once they are loaded. An allowance: from 0.3 to 0.6 GB are usual."""
+UNUSABLE_SHARE = 0.05
+"""Of a GPU's memory, for fragments between the allocator's blocks, and for what other processes
+and the screen take. An allowance too."""
 
 Affine = tuple[float, float]
 """(value at 0, slope)"""
+
+
+def usable_bytes(total_bytes: float, device: str) -> int:
+    """What of a device's memory tensors can have; a CPU's needs no allowance here."""
+    if device != "cuda":
+        return int(total_bytes)
+    return max(0, int((1 - UNUSABLE_SHARE) * total_bytes - CUDA_CONTEXT_BYTES))
 
 
 def affine_through(first: tuple[int, int], second: tuple[int, int]) -> Affine:
@@ -53,14 +66,35 @@ def layer_period(layer_types: Sequence[str], layers: int) -> int:
     return layers
 
 
-def trace_depths(layers: int, period: int) -> tuple[int, int] | None:
-    """Two depths to continue to `layers` from: whole first and last periods, and the same ending.
+@dataclass(frozen=True)
+class Excerpts:
+    """Two shallow models to continue to the whole one from: layers by their number, and the number
+    of layers after which their kinds come again."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    period: int
+
+
+def excerpts(kinds: Sequence[str], layers: int, alike: bool) -> Excerpts | None:
+    """The first and the last layers of a model, and one period more of them.
 
     None where the model itself is hardly deeper.
+
+    Args:
+        kinds: of each layer; empty where nothing is said.
+        alike: layers of all kinds keep equal tensors, so that one of each kind will do.
     """
-    first = 2 * period + (layers - 2 * period) % period
-    second = first + period
-    return (first, second) if second < layers else None
+    last = layers - 1
+    if alike or not kinds:
+        firsts = {kind: layer for layer, kind in reversed(list(enumerate(kinds)))} or {"": 0}
+        first = (*sorted(firsts.values()), last)
+        found = Excerpts(first, (*first, last), period=1)
+    else:
+        period = layer_period(kinds, layers)
+        depth = 2 * period + (layers - 2 * period) % period
+        found = Excerpts(tuple(range(depth)), tuple(range(depth + period)), period)
+    return found if len(found.second) < layers else None
 
 
 def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:

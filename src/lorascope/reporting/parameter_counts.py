@@ -127,10 +127,15 @@ def _prompt(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
         yield "Prompt tuning (PEFT)", f"{tokens} tokens", prompt_tuning_parameters(shape, tokens)
 
 
+WITHOUT_IA3_IN_PEFT = {"phi3"}
+"""Architectures for which PEFT (0.21) names no modules to scale."""
+
+
 def _ia3(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
     outputs, inputs = shape.ia3_targets
     kinds = [name.rpartition(".")[2] for name in (*outputs, *inputs)]
-    yield "IA3 (PEFT)", ", ".join(kinds), ia3_parameters(shape)
+    source = "ours: PEFT has no default" if shape.model_type in WITHOUT_IA3_IN_PEFT else "PEFT"
+    yield f"IA3 ({source})", ", ".join(kinds), ia3_parameters(shape)
 
 
 def _experts(shape: ModelShape) -> Iterator[tuple[str, str, int]]:

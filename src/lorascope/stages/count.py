@@ -10,8 +10,13 @@ from lorascope.config import Config, LoraConfig
 from lorascope.config_rules import MAX_RANK
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import Layout
-from lorascope.maths.architectures import ModelShape, WeightMatrix, model_shape
-from lorascope.model_config import model_config_dict
+from lorascope.maths.architectures import (
+    ModelShape,
+    WeightMatrix,
+    language_config,
+    model_shape,
+)
+from lorascope.model_config import config_label, model_config_dict
 from lorascope.reporting.parameter_counts import METHODS, method_table, rank_table
 from lorascope.reporting.parameter_table import RANKS
 from lorascope.stages.grid import declared_overrides, expand, with_overrides
@@ -27,10 +32,13 @@ class _Parser(argparse.ArgumentParser):
 
 def split_flags(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """count's own flags, and the Hydra overrides that stand between them."""
-    parser = _Parser(prog="lorascope count", add_help=False, allow_abbrev=False)
-    parser.add_argument("--ranks", default="")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--target-parameters", default="")
+    usage = "lorascope count [Hydra overrides] [--ranks 1,8,64] [--methods full,ia3] [...]"
+    parser = _Parser(prog="lorascope count", usage=usage, allow_abbrev=False)
+    parser.add_argument("--ranks", default="", help="instead of powers of two, e.g. 1,8,64")
+    parser.add_argument("--methods", default=",".join(METHODS), help="beside LoRA (%(default)s)")
+    parser.add_argument(
+        "--target-parameters", default="", help="experts and routers, by the end of their name"
+    )
     flags, overrides = parser.parse_known_args(arguments)
     unknown = [text for text in overrides if text.startswith("-")]
     if unknown:
@@ -56,13 +64,16 @@ def run(configs: list[Config], layout: Layout, flags: argparse.Namespace | None 
     tables = []
     shown: set[tuple[object, ...]] = set()
     for config in configs:
-        name, lora = config.model.name, config.lora
+        name, lora = config_label(config.model, layout), config.lora
         kind = (name, lora.targets, tuple(lora.modules), lora.dora)
         if kind in shown:
             continue
         shown.add(kind)
         if name not in shapes:
-            shapes[name] = model_shape(model_config_dict(config.model, layout))
+            values = model_config_dict(config.model, layout)
+            if language_config(values) is not values:
+                print(f"{name}: its language model alone; the vision tower is left out.\n")
+            shapes[name] = model_shape(values)
         parameters = _names(flags.target_parameters)
         tables.append(_adapters(name, shapes[name], lora, ranks, parameters))
     for name, shape in shapes.items():

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib import import_module
 
 from lorascope.config import Config
+from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
 from lorascope.stages.grid import declared_overrides, expand, with_overrides
 
 
 def run_grid_command(command: str, overrides: list[str], layout: Layout) -> None:
     """Run `command` over the grid of params.yaml, with `overrides` in place of its axes."""
+    flags = [text for text in overrides if text.startswith("-")]
+    if flags:
+        raise LorascopeError(
+            f"{command}: unknown flag {flags[0]}. It takes Hydra overrides only, e.g. lora.rank=8 "
+            "for ranks, quant=nf4 for a mode; `lorascope --help` shows more."
+        )
     configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
-    module = import_module(f"lorascope.stages.{command}")
-    run: Callable[[list[Config], Layout], object] = module.run
+    run = _imported(f"lorascope.stages.{command}")
     run(configs, layout)
+
+
+def _imported(stage: str) -> Callable[[list[Config], Layout], object]:
+    """A stage's function. Imports leave no garbage, and looking for some among them would take a
+    fifth of torch's and transformers' time, and again later."""
+    gc.disable()
+    try:
+        run: Callable[[list[Config], Layout], object] = import_module(stage).run
+        gc.freeze()
+    finally:
+        gc.enable()
+    return run

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Config
-from lorascope.errors import ModelError
 from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
 from lorascope.store import read_record
 
@@ -103,14 +103,12 @@ def _refusal(task: Task, device: Device) -> Refusal | None:
     from lorascope.memory_refusal import refusal
     from lorascope.plan_subject import subject_of
 
-    limit = memory_limit(device, task.config.runtime.memory_limit_gb)
-    tokens = longest_sample(task.data)
-    subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
-    try:
+    with _unpredicted_told():
+        limit = memory_limit(device, task.config.runtime.memory_limit_gb)
+        tokens = longest_sample(task.data)
+        subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
         return refusal(subject, limit)
-    except ModelError as error:
-        print(f"the memory of this trial is not predicted: {error}", flush=True)
-        return None
+    return None
 
 
 def _predicted(task: Task, device: Device, memory: BatchMemory) -> MemoryPlan | None:
@@ -120,14 +118,23 @@ def _predicted(task: Task, device: Device, memory: BatchMemory) -> MemoryPlan | 
 
     if memory.largest is None:
         return None
-    tokens = longest_sample(task.data)
-    subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
-    trained = replace(subject, train=memory.largest, evaluation=tuple(memory.evaluation))
-    try:
+    with _unpredicted_told():
+        tokens = longest_sample(task.data)
+        subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
+        trained = replace(subject, train=memory.largest, evaluation=tuple(memory.evaluation))
         return plan_memory(trained)
-    except ModelError as error:
-        print(f"the memory of this trial is not predicted: {error}", flush=True)
-        return None
+    return None
+
+
+@contextmanager
+def _unpredicted_told() -> Iterator[None]:
+    """A prediction decides nothing about a trial that can be trained, or was: whatever fails in it
+    is told and passed over."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        print(f"the memory of this trial is not predicted: {reason}", flush=True)
 
 
 def longest_sample(data: Path) -> int:

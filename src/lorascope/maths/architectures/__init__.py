@@ -18,6 +18,9 @@ from lorascope.maths.architectures.rows import Architecture, Row, Settings, Size
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> its table."""
 
+TEXT_TYPES = {"gemma3": "gemma3_text"}
+"""model_type of a nested `text_config` that does not say its own."""
+
 NEEDED_WHERE_USED = {
     "intermediate": "intermediate_size",
     "twice_intermediate": "intermediate_size",
@@ -67,12 +70,25 @@ class ModelShape:
     """PEFT's defaults, see `Architecture.ia3`."""
 
 
+def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
+    """The part of a config.json that describes the language model: `text_config` where it has one,
+    as Gemma 3 from 4B on has beside its vision tower."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return config
+    kind = config.get("model_type")
+    return {"model_type": TEXT_TYPES.get(str(kind), kind), **text}
+
+
 def model_shape(config: Mapping[str, object]) -> ModelShape:
     """The shapes of the model, with its language-model head, that a config.json describes.
+
+    Of a model that sees and reads, those of its language model: what else it has is not counted.
 
     Raises:
         ConfigError: no table for its model_type, or a setting that a table needs is missing.
     """
+    config = language_config(config)
     model_type = str(config.get("model_type"))
     architecture = ARCHITECTURES.get(model_type)
     if architecture is None:
@@ -84,14 +100,14 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
         )
     settings = Settings(config, architecture.defaults)
     _refuse(architecture, settings)
-    sizes = _sizes(architecture, settings)
-    rows = _named_rows(architecture, settings.whole("num_hidden_layers"), sizes)
+    sizes, layers = _sizes(architecture, settings), settings.size("num_hidden_layers")
+    rows = _named_rows(architecture, layers, sizes)
     biases = sum(_bias(row, sizes) for row in rows if row.bias)
     weights = sum(_product(row.shape, sizes) for row in rows)
     matrices = [_matrix(row, sizes) for row in rows if row.kind != "plain"]
     return ModelShape(
         model_type=model_type,
-        layers=settings.whole("num_hidden_layers"),
+        layers=layers,
         hidden=sizes["hidden"],
         matrices=tuple(m for m in matrices if m.kind in ("linear", "conv1d")),
         expert_matrices=tuple(m for m in matrices if m.kind in ("experts", "router")),
@@ -115,9 +131,10 @@ def _refuse(architecture: Architecture, settings: Settings) -> None:
 
 def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
     """Named sizes: the usual ones, then the architecture's own."""
-    hidden, heads = settings.whole("hidden_size"), settings.whole("num_attention_heads")
-    head = settings.whole("head_dim", hidden // heads)
-    query, key_value = heads * head, settings.whole("num_key_value_heads", heads) * head
+    hidden, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
+    given = settings.find("head_dim") is not None
+    head = settings.size("head_dim") if given else _head_features(hidden, heads)
+    query, key_value = heads * head, settings.size("num_key_value_heads", heads) * head
     # 0 where it is absent: some architectures derive it, or do without.
     intermediate = settings.whole("intermediate_size", 0)
     usual = {
@@ -128,7 +145,7 @@ def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
         "fused": query + 2 * key_value,
         "intermediate": intermediate,
         "twice_intermediate": 2 * intermediate,
-        "vocabulary": settings.whole("vocab_size"),
+        "vocabulary": settings.size("vocab_size"),
         "context": settings.whole("max_position_embeddings", 0),
         "token_types": settings.whole("type_vocab_size", 0),
         "experts": settings.whole("num_local_experts", 0),
@@ -140,8 +157,19 @@ def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
     used = {size for row in _rows(architecture) for size in row.shape}
     for name, key in NEEDED_WHERE_USED.items():
         if name in used and not sizes[name]:
-            settings.whole(key)
+            settings.size(key)
     return sizes
+
+
+def _head_features(hidden: int, heads: int) -> int:
+    if hidden % heads:
+        raise ConfigError(
+            "config.json: num_attention_heads",
+            heads,
+            f"hidden_size={hidden} is no multiple of it",
+            "Take the model's own config.json.",
+        )
+    return hidden // heads
 
 
 def _rows(architecture: Architecture) -> tuple[Row, ...]:

@@ -79,7 +79,7 @@ DECODERS = {
     ),
     "gemma3_text": family(
         *attention("attention_bias", "attention_bias"), *HEAD_NORMS, *gated_mlp(), *GEMMA_NORMS,
-        ia3=QUERY_VALUE, **GEMMA_DEFAULTS,
+        ia3=QUERY_VALUE, **GEMMA_DEFAULTS, vocab_size=262_208, num_attention_heads=8,
     ),
     "qwen2": family(*attention(1), *gated_mlp(), *NORMS, ia3=QUERY_VALUE, num_key_value_heads=32),
     "qwen3": family(

@@ -76,20 +76,40 @@ class Settings:
         "num_hidden_layers": ("n_layer",),
         "num_attention_heads": ("n_head",),
         "max_position_embeddings": ("n_positions",),
+        "num_local_experts": ("num_experts",),
     }
 
     def __init__(self, values: Mapping[str, object], defaults: Mapping[str, object]) -> None:
         given = {name: value for name, value in values.items() if value is not None}
+        for name, others in self.OTHER_NAMES.items():
+            for other in others:
+                if other in given:
+                    given.setdefault(name, given[other])
         if values.get(KV_HEADS, 0) is None and "num_attention_heads" in given:
             # An explicit null says: as many as query heads. It is not the class's default.
             given[KV_HEADS] = given["num_attention_heads"]
         self._values = {**defaults, **given}
         self._model_type = str(values.get("model_type"))
 
+    def size(self, key: str, otherwise: int | None = None) -> int:
+        """A whole number of at least 1.
+
+        Raises:
+            ConfigError: as `whole`, or it is 0 or negative.
+        """
+        value = self.whole(key, otherwise)
+        if value < 1:
+            raise ConfigError(
+                f"config.json: {key}",
+                value,
+                f"must be 1 or more in a {self._model_type} model",
+                "Take the model's own config.json.",
+            )
+        return value
+
     def find(self, key: str) -> object | None:
         """The value under `key` or another name of it."""
-        names = (key, *self.OTHER_NAMES.get(key, ()))
-        return next((self._values[name] for name in names if name in self._values), None)
+        return self._values.get(key)
 
     def whole(self, key: str, otherwise: int | None = None) -> int:
         """A whole number.
