@@ -12,7 +12,8 @@ from lorascope.comparing.divergence import mean_divergence_nats
 from lorascope.comparing.estimates import compare_joined, with_shared_seed_spread
 from lorascope.comparing.findings import compare
 from lorascope.comparing.joining import JoinedItems
-from lorascope.comparing.results import Comparison, Findings, Measure, Pairing, Verdict
+from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
+from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files

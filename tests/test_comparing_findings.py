@@ -7,7 +7,8 @@ import pytest
 
 from lorascope.comparing.confounds import effective_scale
 from lorascope.comparing.findings import compare
-from lorascope.comparing.results import Cell, Findings, Measure, Pairing, Verdict
+from lorascope.comparing.results import Cell, Measure, Pairing, Verdict
+from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import EvaluationRecord, ItemResult, SplitScore, Status, Study
 from tests.study_factory import Trial, example_study, make_study, trial_record

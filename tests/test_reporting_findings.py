@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from lorascope.comparing.findings import compare
-from lorascope.comparing.results import Findings, Measure, Projection, Verdict
+from lorascope.comparing.results import Measure, Verdict
+from lorascope.comparing.ruling import Findings, Projection
 from lorascope.records import Status, Study
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.cell_table import cell_table

@@ -10,7 +10,8 @@ from lorascope.comparing.costs import value_of
 from lorascope.comparing.estimates import Tested, with_shared_seed_spread
 from lorascope.comparing.pairs import SIGNIFICANT, Pair, common_seeds, tested_pair
 from lorascope.comparing.prospects import is_near, items_to_settle, seeds_to_settle
-from lorascope.comparing.results import Candidate, Cell, CellScore, Measure, Pairing, Verdict
+from lorascope.comparing.results import Cell, CellScore, Measure, Pairing, Verdict
+from lorascope.comparing.ruling import Candidate
 from lorascope.config import Cost
 from lorascope.maths.families import holm, holm_steps
 from lorascope.records import Study

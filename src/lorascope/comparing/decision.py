@@ -12,15 +12,8 @@ from lorascope.comparing.candidates import judged_candidates
 from lorascope.comparing.cells import CellData
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.prospects import project_seeds
-from lorascope.comparing.results import (
-    Candidate,
-    Cell,
-    CellScore,
-    Decision,
-    Measure,
-    Projection,
-    Verdict,
-)
+from lorascope.comparing.results import Cell, CellScore, Measure, Verdict
+from lorascope.comparing.ruling import Candidate, Decision, Projection
 from lorascope.config import DecideConfig
 from lorascope.records import Status, Study
 

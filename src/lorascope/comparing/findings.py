@@ -10,16 +10,8 @@ from lorascope.comparing.cells import gather, score_cell, study_measure
 from lorascope.comparing.decision import best_by_mode, decide, margin_of
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
-from lorascope.comparing.results import (
-    CellScore,
-    Comparison,
-    Decision,
-    Findings,
-    Measure,
-    Pairing,
-    Power,
-    Reach,
-)
+from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
+from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
 from lorascope.maths.power import (
     detectable_paired_difference,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from lorascope.comparing.estimates import Tested
-from lorascope.comparing.results import Measure, Projection
+from lorascope.comparing.results import Measure
+from lorascope.comparing.ruling import Projection
 from lorascope.maths.power import (
     BOUNDARY_NOISE,
     items_needed,

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lorascope.config import DecideConfig
-
 
 class Measure(StrEnum):
     """What is compared: accuracy where items can be right or wrong, else the completion loss."""
@@ -167,76 +165,6 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Projection:
-    """What more seeds would make of a 95 % interval's half width on validation items."""
-
-    more_seeds: int
-    half_width: float
-    """As it is."""
-    lowest: float
-    highest: float
-    """Both ends equal where the seed spread is known."""
-    seed_spread_known: bool
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One cell under the declared rule, judged on validation items."""
-
-    cell: Cell
-    cost: float | None
-    least_cost: float | None
-    """What it costs at least where the cost itself is unknown."""
-    difference: Estimate | None
-    """Subject minus reference on validation items; None for the reference itself, or unscored."""
-    p_margin_holm: float | None
-    verdict: Verdict | None
-    """no_worse, worse by more than the margin, or undecided; corrected for all candidates."""
-    near_margin: bool
-    """The estimate lies within half a standard error of the margin."""
-    ineligible: str | None
-    """Why the cell cannot be shipped, or not be judged."""
-    items_needed: int | None
-    """Validation items in all that would settle it if the difference stays; None: none would."""
-    seeds_needed: int | None
-    """Seeds in all, likewise; None where unknown."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The declared rule's answer."""
-
-    rule: DecideConfig
-    measure: Measure
-    margin: float
-    reference: Cell | None
-    """None where nothing of the study is scored."""
-    reference_is_declared: bool
-    """False where the study lacks the rule's mode or rank, so that another one stands in."""
-    candidates: tuple[Candidate, ...]
-    """By cost, the reference among them; unknown costs last."""
-    recommended: Cell | None
-    trial: str | None
-    """The recommended cell's trial that validates best."""
-    open: tuple[Candidate, ...]
-    """Cheaper than the recommended cell and undecided."""
-    unknown: tuple[Candidate, ...]
-    """Perhaps cheaper than the recommended cell, and without a judgement: not finished, not
-    comparable, or of unknown cost. What diverged is not among them: it cannot ship."""
-    test: Comparison | None
-    """Recommended against reference on test items; None where they are one."""
-    projection: Projection | None
-    """Of the recommended cell against the reference; where they are one, of the cheapest open
-    candidate."""
-
-    @property
-    def settled(self) -> bool:
-        """Nothing that may be cheaper is left open, against the reference that was declared."""
-        left = self.open or self.unknown
-        return self.recommended is not None and self.reference_is_declared and not left
-
-
-@dataclass(frozen=True)
 class FrontierPoint:
     """A cell in the plane of a cost and the study's measure."""
 
@@ -278,22 +206,3 @@ class Power:
     comparisons: int
     after_corrected: float | None
     """The same at the level that Holm's first step asks for."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that is said about a study's scores."""
-
-    measure: Measure
-    cells: tuple[CellScore, ...]
-    comparisons: tuple[Comparison, ...]
-    decision: Decision
-    frontiers: dict[str, tuple[FrontierPoint, ...]]
-    """Name of a cost -> its points; costs that no cell has are left out."""
-    power: Power | None
-    threats: tuple[str, ...]
-    """What the data themselves show against the conclusions, as sentences made from numbers."""
-
-    def score(self, cell: Cell) -> CellScore:
-        """The scores of `cell`."""
-        return next(score for score in self.cells if score.cell == cell)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lorascope.comparing.results import CellScore, Comparison, Decision, Measure, Pairing
+from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
+from lorascope.comparing.ruling import Decision
 from lorascope.records import Status, Study
 
 MANY_FLIPS = 0.1

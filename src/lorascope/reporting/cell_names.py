@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lorascope.comparing.results import Cell, Findings
+from lorascope.comparing.results import Cell
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 
 

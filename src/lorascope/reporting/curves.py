@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.results import CellScore, Findings, Measure
+from lorascope.comparing.results import CellScore, Measure
+from lorascope.comparing.ruling import Findings
 
 
 @dataclass(frozen=True)

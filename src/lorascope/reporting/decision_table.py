@@ -7,7 +7,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from lorascope.comparing.results import Candidate, Decision, Verdict
+from lorascope.comparing.results import Verdict
+from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.reporting import units
 from lorascope.reporting.cell_columns import cell_columns
 from lorascope.reporting.frontier_table import COST_WORDS, cost_text

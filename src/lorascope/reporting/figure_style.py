@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lorascope.comparing.results import Findings
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.curves import Curve, CurveKey
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lorascope.comparing.results import Findings, Measure
+from lorascope.comparing.results import Measure
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting.curves import Curve, bases, curves
 from lorascope.reporting.figure_style import (
     BASE_LINE,

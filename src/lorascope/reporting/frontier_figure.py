@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from lorascope.comparing.results import Findings, FrontierPoint
+from lorascope.comparing.results import FrontierPoint
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.curves import scale

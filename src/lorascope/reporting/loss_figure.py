@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lorascope.comparing.results import Findings
+from lorascope.comparing.ruling import Findings
 from lorascope.records import Study, TrialRecord
 from lorascope.reporting.accuracy_table import trial_order
 from lorascope.reporting.figure_style import blank_figure, mode_colors, style, svg

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from lorascope.comparing.results import Decision
+from lorascope.comparing.ruling import Decision
 from lorascope.records import MergeRecord, Study
 from lorascope.reporting.accuracy_table import AccuracyRow, by_validation_score, modes
 from lorascope.reporting.decision_table import decision_metrics

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.results import Findings
+from lorascope.comparing.ruling import Findings
 from lorascope.records import Status, Study, TrialKey
 from lorascope.reporting import units
 from lorascope.reporting.accuracy_table import MISSING, AccuracyRow, accuracy_rows, modes

@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.comparing.results import (
-    Candidate,
-    CellScore,
-    Decision,
-    Estimate,
-    Findings,
-    Measure,
-)
+from lorascope.comparing.results import CellScore, Estimate, Measure
+from lorascope.comparing.ruling import Candidate, Decision, Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.document import Answer, Code, Fact, Line

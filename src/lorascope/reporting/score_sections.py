@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.results import Cell, Findings, Measure, Pairing, Power, Reach
+from lorascope.comparing.results import Cell, Measure, Pairing, Power, Reach
+from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from lorascope.comparing.results import Findings
+from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting.accuracy_table import AccuracyRow, accuracy_rows, accuracy_table
 from lorascope.reporting.document import Answer, Inline

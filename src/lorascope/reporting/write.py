@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorascope.comparing.results import Findings
+from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting.accuracy_table import accuracy_rows, accuracy_table
 from lorascope.reporting.cell_names import CellNames
