@@ -362,6 +362,30 @@ def test_items_without_a_token_are_left_out() -> None:
     assert of_mode(compare(replace(study, items=items)), "nf4").difference.items == 999
 
 
+def test_a_margin_as_large_as_what_training_gained_settles_nothing() -> None:
+    """Two adapters at 4 % over a base at 2 %: within 5 points of each other, and of nothing."""
+    study = make_study(
+        [Trial("fp16", accuracy=0.04), Trial("nf4", accuracy=0.04)], 0.02, validation_items=2000
+    )
+    findings = compare(study)
+    assert findings.decision.reference_gain == pytest.approx(0.02)
+    assert not findings.decision.settled
+    assert any("an adapter that learnt nothing would count as no worse" in t
+               for t in findings.threats)  # fmt: skip
+    page = report_files(study, findings)["report.md"].decode()
+    assert "the margin is as large as what training gained" in page
+    gained = compare(make_study([Trial("fp16"), Trial("nf4")], 0.02, validation_items=2000))
+    assert gained.decision.settled
+
+
+def test_a_merged_model_that_is_not_the_recommended_one_says_so() -> None:
+    trials = [Trial("fp16"), Trial("nf4")]
+    for merged, told in ((trials[0], True), (trials[1], False)):
+        study = make_study(trials, merged=merged, validation_items=2000)
+        page = report_files(study, compare(study))["report.md"].decode()
+        assert ("Not the recommended trial" in page) is told
+
+
 def test_power_does_not_promise_more_than_all_answers_that_differ() -> None:
     findings = compare(make_study([Trial("fp16"), Trial("nf4")], items=20))
     assert findings.power is not None

@@ -33,6 +33,25 @@ def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
     assert all(type(c) is Config for c in configs)
 
 
+def test_a_recipe_sets_what_is_planned_in_place_of_params() -> None:
+    declared = declared_overrides(Layout(REPOSITORY))
+    (config,) = expand(Layout(REPOSITORY), with_overrides(declared, ["recipe=gemma2b_alpaca"]))
+    assert (config.model.name, config.data.name, config.train.name) == (
+        "gemma_2b", "alpaca", "one_epoch",
+    )  # fmt: skip
+    assert (config.quant.name, config.lora.rank, config.lora.alpha) == ("nf4", 8, 16)
+
+
+@pytest.mark.slow
+def test_output_that_nobody_reads_on_ends_quietly(bare_project: Layout) -> None:
+    line = f"{LORASCOPE} count model.known_config=llama-2-7b --ranks 8 | head -c 1"
+    done = subprocess.run(
+        line, shell=True, cwd=bare_project.root, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
 def test_overrides_replace_axes(bare_project: Layout) -> None:
     declared = declared_overrides(bare_project)
     configs = expand(bare_project, with_overrides(declared, ["lora.rank=range(1,4)", "quant=int8"]))

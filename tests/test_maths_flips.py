@@ -79,6 +79,24 @@ def test_a_loss_as_large_as_the_margin_is_rarely_called_smaller(items: int) -> N
     assert wrong / 2000 <= 0.025 + 2 * np.sqrt(0.025 * 0.975 / 2000)
 
 
+@pytest.mark.parametrize("each", [1, 5])
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("items", [10, 60, 400])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_every_share_of_lost_items_has_an_interval(
+    seeds: int, each: int, items: int, share: float
+) -> None:
+    right = np.ones((seeds, items))
+    worse = right.copy()
+    worse[:, : round(share * items)] = 0
+    clusters = np.repeat(np.arange(items // each), each) if each > 1 or seeds == 1 else None
+    for a, b in ((worse, right), (right, worse)):
+        found = accuracy_difference(a, b, clusters)
+        assert -1 <= found.low <= found.estimate <= found.high <= 1
+        assert found.high - found.low > 0.001
+        assert 0 <= found.p_value <= 1
+
+
 def test_variance_under_test_does_not_vanish_where_nothing_changed() -> None:
     # Tango's q is then the margin itself: 2 d - d (1 + d) = d (1 - d) for a loss of d.
     assert restricted_variance(400, 0, 0, -MARGIN) == pytest.approx(MARGIN * (1 - MARGIN) / 400)

@@ -112,6 +112,15 @@ def test_what_settles_names_each_known_way(
     assert what_settles(replace(candidate, items_needed=items, seeds_needed=seeds)) == expected
 
 
+def test_what_would_settle_it_says_in_which_direction() -> None:
+    candidate = compare(undecided_study()).decision.open[0]
+    beyond = replace(candidate, items_needed=900, seeds_needed=None, beyond_margin=True)
+    assert what_settles(beyond) == (
+        "If the difference stays, 900 validation items in all would settle it, as worse by more "
+        "than the margin."
+    )
+
+
 @pytest.mark.parametrize(("near", "expected"), [
     (True, "The difference lies too near the margin to say how many items would settle it."),
     (False, "Items alone would not settle it: seeds differ too much for their number."),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 from scipy.stats import binomtest
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Targets
 from lorascope.records import PhaseMemory, Status
 from lorascope.reporting import units
@@ -97,12 +98,28 @@ def test_accuracy_rows_hold_every_base_trial_and_missing_trial() -> None:
 
 def test_accuracy_row_carries_the_records_numbers_and_wilsons_interval() -> None:
     trial = Trial("nf4", rank=8, accuracy=0.75, loss_nats=0.4)
-    row = accuracy_rows(make_study([trial], items=400))[1]
+    study = make_study([trial], items=400)
+    alone = {
+        identity: {
+            split: [replace(item, cluster=None) for item in items]
+            for split, items in splits.items()
+        }
+        for identity, splits in study.items.items()
+    }
+    row = accuracy_rows(replace(study, items=alone))[1]
     reference = binomtest(300, 400).proportion_ci(method="wilson")
     assert row.interval == pytest.approx((reference.low, reference.high), abs=1e-6)
     assert (row.items, row.accuracy, row.completion_loss_nats) == (400, 0.75, 0.4)
-    assert row.standard_error == pytest.approx((0.75 * 0.25 / 400) ** 0.5)
+    assert row.standard_error == pytest.approx((0.75 * 0.25 / 399) ** 0.5)
     assert (row.rank, row.alpha, row.seed, row.trial) == (8, 16.0, 0, trial_name(trial))
+
+
+def test_accuracy_row_has_the_interval_of_its_configuration_over_clusters() -> None:
+    study = make_study([Trial("nf4", rank=8, accuracy=0.75)], items=400)
+    estimate = compare(study).cells[1].accuracy
+    assert estimate is not None
+    assert estimate.clusters == 80
+    assert accuracy_rows(study)[1].interval == (estimate.low, estimate.high)
 
 
 def test_trial_and_base_without_evaluation_are_rows_that_say_so() -> None:

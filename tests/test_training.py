@@ -22,6 +22,7 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device
+from lorascope.errors import ConfigError
 from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
@@ -188,6 +189,16 @@ def test_divergence_is_a_record_and_not_an_error(
     assert record.result is None
     folder = project.trials("fp16") / record.trial
     assert read_record(folder, TrialRecord) == record
+
+
+def test_dora_on_an_int8_base_on_a_cpu_is_refused_by_name(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    """It fails in bitsandbytes, at the first backward pass and without a word of why."""
+    config = compose("quant=int8", "lora.dora=true", "seed=77", "runtime.device=cpu")
+    with pytest.raises(ConfigError, match=r"lora\.dora='true'.*INT8 base on a CPU"):
+        train_lora.run(config, project)
+    assert not list(project.trials("int8").glob("*s77*"))
 
 
 def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ stages, in the order in which dvc.yaml runs them:
 beside them:
   publish        fill MLflow from the records
   ui             open MLflow on this machine's loopback address
-  summary        print the accuracy table of the last report
+  summary        print answer and accuracy table of the study in params.yaml
   count          trainable parameters by rank and method, from the model's configuration alone:
                  lorascope count model=llama2_7b_chat --ranks 1,8,64
   plan           memory of every trial of the grid before it runs, and what fits which GPU:
@@ -64,6 +65,10 @@ def main() -> None:
             raise
         _tell_full_disk()
         sys.exit(EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough. Nothing may be flushed any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.comparing.candidates import judged_candidates
-from lorascope.comparing.cells import CellData
+from lorascope.comparing.cells import CellData, base_cell
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.prospects import project_seeds
 from lorascope.comparing.results import Cell, CellScore, Measure, Verdict
@@ -93,6 +93,7 @@ def decide(
         measure=measure,
         margin=margin,
         reference=reference,
+        reference_gain=_gain(by_cell, reference, measure),
         reference_is_declared=is_declared,
         candidates=tuple(ordered),
         recommended=recommended.cell if recommended else None,
@@ -102,6 +103,15 @@ def decide(
         test=None,
         projection=_projection(tests, recommended, open_ones),
     )
+
+
+def _gain(
+    scores: Mapping[Cell, CellScore], reference: Cell | None, measure: Measure
+) -> float | None:
+    base = scores.get(base_cell(reference.quant)) if reference else None
+    if reference is None or base is None or base.validation is None:
+        return None
+    return goodness(scores[reference], measure) - goodness(base, measure)
 
 
 def _ships(candidate: Candidate, reference: Cell | None) -> bool:

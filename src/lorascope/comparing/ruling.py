@@ -43,6 +43,8 @@ class Candidate:
     p_margin_holm: float | None
     verdict: Verdict | None
     """no_worse, worse by more than the margin, or undecided; corrected for all candidates."""
+    beyond_margin: bool
+    """The estimate is worse by more than the margin, shown or not."""
     near_margin: bool
     """The estimate lies within half a standard error of the margin."""
     ineligible: str | None
@@ -62,6 +64,9 @@ class Decision:
     margin: float
     reference: Cell | None
     """None where nothing of the study is scored."""
+    reference_gain: float | None
+    """What the reference's training gained over its bare base on validation items, above zero where
+    it helped; None where the base has no score."""
     reference_is_declared: bool
     """False where the study lacks the rule's mode or rank, so that another one stands in."""
     candidates: tuple[Candidate, ...]
@@ -82,9 +87,15 @@ class Decision:
 
     @property
     def settled(self) -> bool:
-        """Nothing that may be cheaper is left open, against the reference that was declared."""
-        left = self.open or self.unknown
+        """Nothing that may be cheaper is left open, against the reference that was declared, and
+        the margin could tell a trained adapter from none."""
+        left = self.open or self.unknown or self.margin_hides_training
         return self.recommended is not None and self.reference_is_declared and not left
+
+    @property
+    def margin_hides_training(self) -> bool:
+        """An adapter that learnt nothing would lie within the margin of the reference."""
+        return self.reference_gain is not None and self.reference_gain <= self.margin
 
 
 @dataclass(frozen=True)

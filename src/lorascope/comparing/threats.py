@@ -22,6 +22,7 @@ def threats(
     return (
         *_seeds(scores, comparisons),
         *_reference(decision),
+        *_margin(decision),
         *_items(scores, decision.measure),
         *_grid_edge(study, decision),
         *_flips(comparisons),
@@ -140,6 +141,20 @@ def _reference(decision: Decision) -> Iterator[str]:
     yield (
         f"The declared reference ({declared}) has no complete configuration in this study; "
         f"{cell.quant}, rank {cell.rank} stands in for it."
+    )
+
+
+def _margin(decision: Decision) -> Iterator[str]:
+    """A margin within which an adapter that learnt nothing would lie."""
+    if not decision.margin_hides_training or decision.reference_gain is None:
+        return
+    points = decision.measure is Measure.accuracy
+    scale, unit = (100, "points") if points else (1, "nats")
+    digits = 1 if points else 4
+    yield (
+        f"The reference gained {scale * decision.reference_gain:.{digits}f} {unit} over its bare "
+        f"base on validation items, no more than the margin of {scale * decision.margin:.{digits}f}"
+        ": an adapter that learnt nothing would count as no worse."
     )
 
 

@@ -32,6 +32,7 @@ FEW = 50
 the true loss on the margin, t alone calls it smaller in 6 % instead of 2.5."""
 EDGE = 1 - 1e-12
 NUDGE = 1e-9
+"""Of a share: what is smaller is rounding."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def flip_difference(two_way: TwoWayEstimate, flips: IndependentFlips) -> FlipDif
 
 def _error(two_way: TwoWayEstimate, flips: IndependentFlips, truth: float) -> float:
     """Standard error of the estimate if `truth` were the difference."""
-    if flips.only_a + flips.only_b >= FEW:
+    # Answers that all changed alike show no spread either, however many.
+    if flips.only_a + flips.only_b >= FEW and two_way.standard_error > NUDGE:
         return two_way.standard_error
     between_seeds = max(0.0, two_way.standard_error**2 - two_way.components.items_alone)
     inside = min(max(truth, -EDGE), EDGE)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.maths.statistics import wilson_interval
-from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialKey, TrialRecord
+from lorascope.comparing.estimates import cell_estimate
+from lorascope.comparing.joining import join
+from lorascope.comparing.results import Estimate, Measure
+from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.table import Column, Table
 
@@ -35,8 +37,9 @@ class AccuracyRow:
     accuracy: float | None = None
     """Share of test items that are right."""
     standard_error: float | None = None
+    """Of sampling the test items, or their clusters."""
     interval_low: float | None = None
-    """Lower end of Wilson's 95 % interval for sampling the test items."""
+    """Lower end of the 95 % interval for that."""
     interval_high: float | None = None
     completion_loss_nats: float | None = None
     """Mean a completion token on the test split."""
@@ -82,7 +85,7 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
     for quant in modes(study):
         trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
         mode = [_base_row(study, quant)]
-        mode += [_trial_row(trial, evaluations.get(trial.identity)) for trial in trials]
+        mode += [_trial_row(trial, evaluations.get(trial.identity), study) for trial in trials]
         mode += [
             _missing_row(name, key) for name, key in study.missing.items() if key.quant == quant
         ]
@@ -172,11 +175,13 @@ def _varied(rows: Sequence[AccuracyRow], field: str) -> bool:
 def _base_row(study: Study, quant: str) -> AccuracyRow:
     for record in study.evaluations:
         if record.quant == quant and record.trial_identity is None:
-            return _with_scores(AccuracyRow(quant, status=BASE), record)
+            return _with_scores(AccuracyRow(quant, status=BASE), record, study)
     return AccuracyRow(quant, status=MISSING, reason=NOT_EVALUATED)
 
 
-def _trial_row(trial: TrialRecord, evaluation: EvaluationRecord | None) -> AccuracyRow:
+def _trial_row(
+    trial: TrialRecord, evaluation: EvaluationRecord | None, study: Study
+) -> AccuracyRow:
     key = trial.key
     row = AccuracyRow(
         quant=key.quant,
@@ -192,11 +197,11 @@ def _trial_row(trial: TrialRecord, evaluation: EvaluationRecord | None) -> Accur
         trial=trial.trial,
     )
     if evaluation is not None:
-        return _with_scores(row, evaluation)
+        return _with_scores(row, evaluation, study)
     return replace(row, reason=trial.reason or NOT_EVALUATED)
 
 
-def _with_scores(row: AccuracyRow, record: EvaluationRecord) -> AccuracyRow:
+def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:
     test, validation = record.splits.get("test"), record.splits.get("validation")
     if validation is not None:
         row = replace(
@@ -206,19 +211,22 @@ def _with_scores(row: AccuracyRow, record: EvaluationRecord) -> AccuracyRow:
         )
     if test is None:
         return row
-    low, high = _interval(test)
+    estimate = _estimate(record, study)
     return replace(
         row,
         items=test.items,
         accuracy=test.accuracy,
-        standard_error=test.accuracy_standard_error,
-        interval_low=low,
-        interval_high=high,
+        standard_error=estimate.standard_error if estimate else None,
+        interval_low=estimate.low if estimate else None,
+        interval_high=estimate.high if estimate else None,
         completion_loss_nats=test.completion_loss_nats,
     )
 
 
-def _interval(score: SplitScore) -> tuple[float, float] | tuple[None, None]:
-    if score.accuracy is None or score.items < 1:
-        return None, None
-    return wilson_interval(score.accuracy, score.items)
+def _estimate(record: EvaluationRecord, study: Study) -> Estimate | None:
+    """The same as in the tables of configurations, for one seed."""
+    items = study.items.get(record.identity, {}).get("test")
+    joined = join([items]) if items else None
+    if joined is None or joined.correct is None:
+        return None
+    return cell_estimate(joined, Measure.accuracy)

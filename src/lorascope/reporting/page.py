@@ -54,7 +54,7 @@ def document(study: Study, findings: Findings) -> Document:
             power_section(findings),
             loss_section(study, findings),
             failures_section(study, rows),
-            merge_section(study.merge),
+            merge_section(study.merge, findings.decision.trial),
             threats_section(findings),
             Section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
             provenance_section(study),
@@ -88,7 +88,12 @@ HOW_TO_READ: tuple[Line, ...] = (
     ),
     (
         "Loss is the mean over completion tokens, in nats; lower is better. 1 GB is 10^9 bytes; "
-        "stored sizes are exact bytes of tensors.",
+        "stored sizes are exact bytes of tensors. Serving memory is the stored base of a mode and "
+        "the adapter beside it; a merged model has the size that it was merged in.",
+    ),
+    (
+        "Seconds, and money and energy made of them, are of trainings on a machine that may have "
+        "had other work: a share on their frontier leaves that out.",
     ),
     (
         "Peak is the allocator's on CUDA, growth that of the process on a CPU: compare each with "

@@ -43,6 +43,8 @@ def _state(decision: Decision) -> str:
         left.append(f"{len(decision.open)} cheaper undecided")
     if decision.unknown:
         left.append(f"{len(decision.unknown)} not judged")
+    if decision.margin_hides_training:
+        left.append("the margin is as large as what training gained")
     if not decision.reference_is_declared:
         left.append("not the declared reference")
     return ", ".join(left) or "settled"
@@ -100,7 +102,9 @@ def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
         yield ("No cheaper configuration is left undecided.",)
     for row in decision.unknown:
         yield (f"Not judged: {names.name(row.cell)}: {row.ineligible or 'its cost is unknown'}.",)
-    yield from (_open(row, decision, names) for row in decision.open[:SHOWN_OPEN])
+    # Those that more items may let ship come first.
+    shown = sorted(decision.open, key=lambda row: row.beyond_margin)[:SHOWN_OPEN]
+    yield from (_open(row, decision, names) for row in shown)
     yield from _projection(decision, names)
     yield _rule(decision, names)
     yield from _basis(decision)
@@ -175,7 +179,8 @@ def what_settles(row: Candidate) -> str:
         return "The difference lies too near the margin to say how many items would settle it."
     if not ways:
         return "Items alone would not settle it: seeds differ too much for their number."
-    return f"If the difference stays, {' or '.join(ways)} would settle it."
+    outcome = ", as worse by more than the margin" if row.beyond_margin else ""
+    return f"If the difference stays, {' or '.join(ways)} would settle it{outcome}."
 
 
 def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:

@@ -117,8 +117,8 @@ def failures_section(study: Study, rows: Sequence[AccuracyRow]) -> Section:
     return Section("failed", "Failed, refused, missing or not scored", blocks)
 
 
-def merge_section(merge: MergeRecord | None) -> Section:
-    """The merged model and how it was verified."""
+def merge_section(merge: MergeRecord | None, recommended: str | None) -> Section:
+    """The merged model and how it was verified; `recommended` is the trial that the rule names."""
     if merge is None:
         return Section("merged", "Merged model", (text("No merged model."),))
     score = "" if merge.validation_score is None else f", score {merge.validation_score:.4f}"
@@ -136,4 +136,10 @@ def merge_section(merge: MergeRecord | None) -> Section:
         ("Loss, merged", (f"{merge.merged_loss_nats:.4f} nats",)),
         *([head] if merge.untied_head else []),
     )
-    return Section("merged", "Merged model", (Facts(facts),))
+    if recommended in (None, merge.trial):
+        return Section("merged", "Merged model", (Facts(facts),))
+    other: Line = (
+        Strong("Not the recommended trial"), ", which is ", Code(str(recommended)),
+        ". `lorascope merge` with ship=auto, or dvc repro, merges that one.",
+    )  # fmt: skip
+    return Section("merged", "Merged model", (Paragraph(other), Facts(facts)))

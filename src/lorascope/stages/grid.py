@@ -38,6 +38,9 @@ PARAMETER_KEYS = {
 """Keys of params.yaml -> keys of the configuration."""
 
 
+BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
+
+
 def register_schema() -> None:
     """Tell Hydra the schema that conf/config.yaml names in its defaults."""
     ConfigStore.instance().store(name="schema", node=Config)
@@ -76,7 +79,13 @@ def _sweep(value: object) -> str:
 
 
 def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
-    """`declared` with `overrides` in place of what they name."""
+    """`declared` with `overrides` in place of what they name.
+
+    A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
+    stay.
+    """
+    if any(override.startswith("recipe=") for override in overrides):
+        declared = [text for text in declared if text.partition("=")[0] in BESIDE_A_RECIPE]
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Config
+from lorascope.config import Config, Storage
+from lorascope.errors import ConfigError
 from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
 from lorascope.store import read_record
 
@@ -47,7 +48,11 @@ class Done:
 
 def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
     """Train `task`; running out of memory, divergence and having no room are results, everything
-    else is raised."""
+    else is raised.
+
+    Raises:
+        ConfigError: the adapter cannot be trained on this mode here.
+    """
     import torch
 
     from lorascope.batch_memory import BatchMemory
@@ -58,6 +63,7 @@ def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
     config = task.config
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
+    _refuse_untrainable(config, device)
     refused = _refusal(task, device)
     if refused is not None:
         return Done(Status.refused, refused.reason, None, device.name, threads, refused.plan)
@@ -75,6 +81,16 @@ def train_in_child(task: Task, report: Callable[[Any], None]) -> Done:
         return Done(Status.out_of_memory, _first_line(error), None, device.name, threads)
     plan = _predicted(task, device, memory)
     return Done(Status.completed, None, result, device.name, threads, plan)
+
+
+def _refuse_untrainable(config: Config, device: Device) -> None:
+    """DoRA takes an INT8 weight apart for its norm; on a CPU bitsandbytes (0.50.2) then finds the
+    weight's scales gone in the first backward pass."""
+    if config.lora.dora and config.quant.storage is Storage.int8 and device.kind == "cpu":
+        raise ConfigError(
+            "lora.dora", "true", "DoRA cannot be trained on an INT8 base on a CPU",
+            "Set lora.dora=false, take another mode (quant=nf4, fp16), or train on CUDA.",
+        )  # fmt: skip
 
 
 def _training_plan(task: Task) -> TrainingPlan:
