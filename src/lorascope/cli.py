@@ -60,15 +60,15 @@ def main() -> None:
     except LorascopeError as error:
         _tell(error)
         sys.exit(EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough. Nothing may be flushed any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if not is_full_disk(error):
             raise
         _tell_full_disk()
         sys.exit(EXIT_BAD_INPUT)
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, has enough. Nothing may be flushed any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)
