@@ -5,14 +5,13 @@ On CUDA the allocator itself measures, and only the largest batch is noted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
 
 from lorascope.devices import Device
 from lorascope.micro_batch import Batch
@@ -44,9 +43,14 @@ class BatchMemory:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         inputs: Mapping[str, torch.Tensor],
+        trials: int = 1,
     ) -> Iterator[None]:
-        """Measure one forward and backward pass, unless one measured before was no smaller."""
-        batch = _batch_of(inputs, model, optimizer)
+        """Measure one forward and backward pass, unless one measured before was no smaller.
+
+        Args:
+            inputs: of all trials, each with the same number of samples.
+        """
+        batch = _batch_of(inputs, trials, has_state(optimizer))
         if any(_covers(other, batch) for other in self._seen):
             yield
             return
@@ -93,27 +97,27 @@ class BatchMemory:
         optimizer.register_step_post_hook(after)
 
     @contextmanager
-    def validation(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Measure the first batches of a validation loss."""
+    def validation(self, model: nn.Module, waiting: Iterable[torch.Tensor]) -> Iterator[None]:
+        """Measure the first batches of a validation loss; `waiting` tensors are there beside it."""
         tracker = TensorTracker()
-        passes = 0
+        batches: list[Batch] = []
 
         def before(module: nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
-            nonlocal passes
-            passes += 1
-            tracker.paused = passes > TRACKED_EVALUATIONS
+            tracker.paused = len(batches) >= TRACKED_EVALUATIONS
             if not tracker.paused:
-                self.evaluation.append(_batch_of(kwargs, model, optimizer))
+                batches.append(_batch_of(kwargs, trials=1, optimizer_state=True))
 
         handle = model.register_forward_pre_hook(before, with_kwargs=True)
         try:
             if self._tracking:
-                tracker.add(persistent_tensors(model, optimizer))
+                tracker.add(persistent_tensors(model))
+                tracker.add(waiting)
                 with tracker:
                     yield
-                self.evaluate_peak_bytes = tracker.peak_bytes
+                self.evaluate_peak_bytes = max(self.evaluate_peak_bytes or 0, tracker.peak_bytes)
             else:
                 yield
+            self.evaluation = batches
         finally:
             handle.remove()
 
@@ -126,37 +130,17 @@ class BatchMemory:
         }
 
 
-class MeasuredTrainer(Trainer):  # type: ignore[misc]
-    """transformers' Trainer whose batches are measured on the way; it computes the same."""
-
-    def __init__(self, memory: BatchMemory, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._batch_memory = memory
-
-    def training_step(self, model: nn.Module, inputs: Any, *rest: Any, **named: Any) -> Any:
-        """One micro-batch."""
-        with self._batch_memory.micro_batch(model, self.optimizer, inputs):
-            return super().training_step(model, inputs, *rest, **named)
-
-    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
-        """The Trainer's own."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **named)
-        self._batch_memory.watch_steps(self.model, optimizer)
-        return optimizer
-
-
 def _batch_of(
-    inputs: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+    inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: bool
 ) -> Batch:
-    samples, tokens = inputs["input_ids"].shape
-    trained = next(parameter for parameter in model.parameters() if parameter.requires_grad)
-    return Batch(
-        samples=samples,
-        tokens=tokens,
-        padded=not bool(inputs["attention_mask"].all()),
-        optimizer_state=bool(getattr(optimizer, "optimizer", optimizer).state),
-        gradients=trained.grad is not None,
-    )
+    rows, tokens = inputs["input_ids"].shape
+    padded = not bool(inputs["attention_mask"].all())
+    return Batch(rows // trials, tokens, padded, optimizer_state)
+
+
+def has_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step was made."""
+    return bool(getattr(optimizer, "optimizer", optimizer).state)
 
 
 def _size(batch: Batch) -> tuple[bool, int]:
@@ -170,5 +154,4 @@ def _covers(known: Batch, other: Batch) -> bool:
         and known.tokens >= other.tokens
         and known.padded >= other.padded
         and known.optimizer_state >= other.optimizer_state
-        and known.gradients >= other.gradients
     )

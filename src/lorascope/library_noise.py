@@ -19,6 +19,8 @@ def quiet_libraries() -> None:
     # PEFT reads an attribute, and the Trainer a setting, that transformers 6 will rename.
     for name in ("is_gradient_checkpointing", "gradient_checkpointing"):
         warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
+    # A pack's gradients lie in one matrix, on purpose.
+    warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout", UserWarning)
 
 
 def _is_not_cast_notice(entry: logging.LogRecord) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, and what is there already when it comes."""
+    """A micro-batch of one trial, and what is there already when it comes."""
 
     samples: int
     tokens: int
@@ -16,8 +16,6 @@ class Batch:
     """Whether some sample is shorter: attention then gets a mask."""
     optimizer_state: bool = True
     """Not in the first step."""
-    gradients: bool = False
-    """Of the micro-batches before it in the same step."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,154 +1,239 @@
-"""One trial: an adapter trained on a frozen base by transformers' Trainer."""
+"""A pack of trials: adapters trained at once on one frozen base by transformers' Trainer."""
 
 from __future__ import annotations
 
-import math
+import gc
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from torch import nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from lorascope.batch_memory import BatchMemory, MeasuredTrainer
-from lorascope.completion_loss import completion_loss
-from lorascope.config import LoraConfig, QuantConfig, TrainConfig
+from lorascope.adapter_check import CheckedAdapter, check_adapter
+from lorascope.batch_memory import BatchMemory
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
-from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
+from lorascope.lora import attach
 from lorascope.memory import PhaseMeter
+from lorascope.pack_checkpoint import last_checkpoint
+from lorascope.packed_batches import PackedSamples, Padding
+from lorascope.packed_optimizer import rows_of
+from lorascope.packed_trainer import PackedTrainer
+from lorascope.packing import (
+    AdapterShapes,
+    AdapterStack,
+    AdapterWeights,
+    PackedModel,
+    adapter_weights,
+    refuse_unpackable,
+    stacks_of,
+)
 from lorascope.quantization import load_base
-from lorascope.records import TrainingResult
-from lorascope.store import sha256_of_files
-from lorascope.training_steps import Diverged, Padding, Progress, TrainingWatch, loss_points
+from lorascope.records import PhaseMemory, TrainingResult
+from lorascope.training_steps import Diverged, PackLog, Progress, TrainingWatch
+from lorascope.trial_plan import PackPlan, TrialPlan
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """All that one training needs, as plain values that travel between processes."""
+class TrainedPack:
+    """A pack after its last step."""
 
-    base: Path
-    base_name: str
-    """Written into the adapter instead of a path."""
-    data: Path
-    adapter: Path
-    """Folder to write the adapter to."""
-    checkpoints: Path | None
-    """Where an interrupted trial resumes from; None keeps no checkpoints."""
-    quant: QuantConfig
-    lora: LoraConfig
-    train: TrainConfig
-    seed: int
-    attention: str
-    evaluate_batch_size: int
-    train_on_prompt: bool = False
+    weights: list[AdapterWeights]
+    optimizer_bytes: list[int]
+    """Of each trial's moments, padding apart."""
+    steps: int
+    log: PackLog
+    watch: TrainingWatch
 
 
-def train_trial(
-    plan: TrainingPlan,
+def train_pack(
+    plan: PackPlan,
     device: Device,
     progress: Progress | None = None,
     memory: BatchMemory | None = None,
-) -> TrainingResult:
-    """Train one adapter, save it to `plan.adapter`, and measure it on the validation split.
+) -> list[TrainingResult | Diverged]:
+    """Train all trials at once; save each one's adapter and measure it on the validation split.
 
-    `memory` gets to know which batches needed most.
+    What a trial computes does not depend on which others are there: see `packing`.
+
+    Args:
+        memory: gets to know which batches needed most.
+
+    Returns:
+        In the order of `plan.trials`: results, and for a trial whose numbers became NaN or infinite
+        the reason.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        Unpackable: there are several trials, and this base can only train one at a time.
         ConfigError: the adapter's targets match no layer.
     """
+    order = sorted(range(len(plan.trials)), key=lambda index: plan.trials[index].lora.rank)
+    trials = [plan.trials[index] for index in order]
     meter, memory = PhaseMeter(device), memory or BatchMemory(device)
     started = time.perf_counter()
     with meter.phase("load"):
         tokenizer = load_tokenizer(plan.base)
         base = load_base(plan.base, plan.quant, device, plan.attention)
+        refuse_unpackable(base, len(trials))
         model_bytes = measure_footprint(base).total_bytes
-        model = attach(base, plan.lora, plan.seed)
-    loaded = time.perf_counter()
-    watch = TrainingWatch(progress)
+        pack = PackedModel(base, _new_adapters(base, trials), [trial.seed for trial in trials])
+    load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trainer = _run_trainer(plan, model, tokenizer, watch, device, memory)
-    trained = time.perf_counter()
-    _refuse_divergence(model, watch)
-    save_adapter(model, plan.adapter, plan.base_name)
+        trained = _run_trainer(plan, trials, pack, tokenizer, device, memory, progress)
+        pack.unpack()
+        del pack
+        # The Trainer's parts refer to each other, and to what validation needs no more.
+        gc.collect()
     with meter.phase("evaluate"):
-        rows = read_rows(plan.data / "validation.jsonl")
-        with memory.validation(model, trainer.optimizer):
-            loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
-    if not math.isfinite(loss_sum):
-        raise Diverged("the validation loss is not finite")
-    finished = time.perf_counter()
-    trainable, total = parameter_counts(model)
-    points = loss_points(trainer.state)
-    tokens_seen = int(trainer.state.num_input_tokens_seen)
-    return TrainingResult(
-        trainable_parameters=trainable,
-        total_parameters=total,
-        trainable_percent=100 * trainable / total,
-        adapter_bytes=(plan.adapter / "adapter_model.safetensors").stat().st_size,
-        optimizer_bytes=optimizer_bytes(trainer.optimizer),
+        checked = _check_all(base, plan, trials, trained, tokenizer, memory)
+    shared = _Shared(
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
         attention=str(base.config._attn_implementation),
-        steps=trainer.state.global_step,
-        resumed_at_step=watch.first_step,
-        processed_tokens=tokens_seen,
-        tokens_per_second=(tokens_seen - watch.first_tokens) / watch.seconds,
-        load_seconds=loaded - started,
-        train_seconds=watch.seconds,
-        evaluate_seconds=finished - trained,
-        train_loss_nats=points[-1].loss_nats,
-        validation_loss_nats=loss_sum / tokens,
-        losses=points,
+        load_seconds=load_seconds,
+        pack_ranks=[trial.lora.rank for trial in trials],
         memory=memory.with_peaks(meter.phases),
-        adapter_sha256=sha256_of_files(plan.adapter, ADAPTER_FILES),
         largest_batch=memory.largest.shape if memory.largest else None,
-        largest_evaluation_batch=memory.evaluation[0].shape,
+        largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
+    )
+    outcomes = {
+        place: own if isinstance(own, Diverged) else _result(shared, trained, index, own)
+        for index, (place, own) in enumerate(zip(order, checked, strict=True))
+    }
+    return [outcomes[place] for place in range(len(trials))]
+
+
+def _check_all(
+    base: PreTrainedModel,
+    plan: PackPlan,
+    trials: Sequence[TrialPlan],
+    trained: TrainedPack,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: BatchMemory,
+) -> list[CheckedAdapter | Diverged]:
+    checked: list[CheckedAdapter | Diverged] = []
+    for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
+        step = trained.log.diverged_at[index]
+        if step is not None:
+            checked.append(Diverged(f"the loss was not finite at step {step}"))
+            continue
+        others = [other for other in trained.weights if other is not weights]
+        try:
+            checked.append(check_adapter(base, plan, trial, weights, others, tokenizer, memory))
+        except Diverged as error:
+            checked.append(error)
+    return checked
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all results of a pack say alike."""
+
+    model_bytes: int
+    compute_dtype: str
+    attention: str
+    load_seconds: float
+    pack_ranks: list[int]
+    memory: dict[str, PhaseMemory]
+    largest_batch: tuple[int, int] | None
+    largest_evaluation_batch: tuple[int, int] | None
+
+
+def _result(
+    shared: _Shared, trained: TrainedPack, index: int, checked: CheckedAdapter
+) -> TrainingResult:
+    log, watch = trained.log, trained.watch
+    tokens = log.tokens[index]
+    return TrainingResult(
+        trainable_parameters=checked.trainable_parameters,
+        total_parameters=checked.total_parameters,
+        trainable_percent=100 * checked.trainable_parameters / checked.total_parameters,
+        adapter_bytes=checked.adapter_bytes,
+        optimizer_bytes=trained.optimizer_bytes[index],
+        steps=trained.steps,
+        resumed_at_step=watch.first_step,
+        processed_tokens=tokens,
+        tokens_per_second=(tokens - watch.first_tokens[index]) / watch.seconds,
+        train_seconds=watch.seconds,
+        evaluate_seconds=checked.seconds,
+        train_loss_nats=log.points[index][-1].loss_nats,
+        validation_loss_nats=checked.validation_loss_nats,
+        losses=log.points[index],
+        adapter_sha256=checked.adapter_sha256,
+        **vars(shared),
     )
 
 
+def _new_adapters(base: PreTrainedModel, trials: Sequence[TrialPlan]) -> list[AdapterStack]:
+    """Each trial's adapter as PEFT makes it for its seed, stacked."""
+    stacks: list[AdapterStack] = []
+    for index, trial in enumerate(trials):
+        model = attach(base, trial.lora, trial.seed)
+        weights = adapter_weights(model)
+        if not stacks:
+            layers = {n: (a.shape[1], weights.b[n].shape[0]) for n, a in weights.a.items()}
+            shapes = AdapterShapes(layers, bool(weights.magnitude))
+            stacks = stacks_of([trial.lora for trial in trials], shapes, base.device)
+        stack = next(s for s in reversed(stacks) if s.start <= index)
+        stack.write(index - stack.start, weights)
+        model.unload()
+    return stacks
+
+
 def _run_trainer(
-    plan: TrainingPlan,
-    model: PeftModel,
+    plan: PackPlan,
+    trials: Sequence[TrialPlan],
+    pack: PackedModel,
     tokenizer: PreTrainedTokenizerBase,
-    watch: TrainingWatch,
     device: Device,
     memory: BatchMemory,
-) -> Trainer:
+    progress: Progress | None,
+) -> TrainedPack:
     samples = [
         tokenize_row(row, tokenizer, train_on_prompt=plan.train_on_prompt)
         for row in read_rows(plan.data / "train.jsonl")
     ]
+    pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
+    log = PackLog(len(trials), device.kind)
+    watch = TrainingWatch(log, plan.train.log_every_steps, progress)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = MeasuredTrainer(
+        trainer = PackedTrainer(
             memory,
-            model=model,
+            log,
+            [trial.train for trial in trials],
+            [trial.seed for trial in trials],
+            model=pack,
             args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
-            train_dataset=samples,
+            train_dataset=PackedSamples(samples),
             data_collator=Padding(_pad_token_id(tokenizer)),
             callbacks=[watch],
         )
         # The Trainer would print every log line itself.
         trainer.remove_callback(PrinterCallback)
-        last = get_last_checkpoint(str(plan.checkpoints)) if _has_any(plan.checkpoints) else None
-        trainer.train(resume_from_checkpoint=last)
-    return trainer
+        last = last_checkpoint(plan.checkpoints)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return TrainedPack(
+        weights=[stack.read(i) for stack in pack.stacks for i in range(len(stack.loras))],
+        optimizer_bytes=_optimizer_bytes(pack.stacks, trainer.optimizer),
+        steps=trainer.state.global_step,
+        log=log,
+        watch=watch,
+    )
 
 
-def training_arguments(plan: TrainingPlan, device: Device, folder: Path) -> TrainingArguments:
+def training_arguments(plan: PackPlan, device: Device, folder: Path) -> TrainingArguments:
     """Our settings in the Trainer's words."""
     train = plan.train
     precision = compute_precision(plan.quant, device).value
     steps_known = train.steps is not None
-    return TrainingArguments(
+    seed = plan.trials[0].seed
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=train.steps if steps_known else -1,
         num_train_epochs=1.0 if steps_known else train.epochs,
@@ -158,31 +243,24 @@ def training_arguments(plan: TrainingPlan, device: Device, folder: Path) -> Trai
         lr_scheduler_type=train.schedule,
         # A value below 1 is a share of all steps.
         warmup_steps=train.warmup_fraction,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_gradient_norm,
+        # Each trial's own limit is applied in the step that this switches on.
+        max_grad_norm=1.0,
         gradient_checkpointing=train.gradient_checkpointing,
-        optim="adamw_torch",
-        seed=plan.seed,
-        data_seed=plan.seed,
+        seed=seed,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=device.kind == "cpu",
-        logging_steps=train.log_every_steps,
-        include_num_input_tokens_seen="non_padding",
-        # The filter would hide a loss of NaN.
-        logging_nan_inf_filter=False,
+        logging_strategy="no",
         save_strategy="steps" if plan.checkpoints else "no",
         save_steps=train.checkpoint_every_steps or 500,
-        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=device.kind == "cuda",
     )
-
-
-def _has_any(folder: Path | None) -> bool:
-    return folder is not None and folder.is_dir() and any(folder.iterdir())
+    # Several GPUs would each get a part of every trial's batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -191,20 +269,14 @@ def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def _refuse_divergence(model: nn.Module, watch: TrainingWatch) -> None:
-    if watch.diverged_at is not None:
-        raise Diverged(f"the loss was not finite at step {watch.diverged_at}")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise Diverged(f"{name} holds values that are not finite after training")
-
-
-def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of the optimizer's state tensors (for AdamW two moments a parameter, and its step)."""
+def _optimizer_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
+    """Of AdamW's two moments a parameter and a counter, for each trial."""
     inner = getattr(optimizer, "optimizer", optimizer)
-    return sum(
-        value.numel() * value.element_size()
-        for state in inner.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )
+    own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
+    sizes = []
+    for row, parameters in zip(rows_of(inner), own, strict=True):
+        state = [value for value in inner.state[row].values() if isinstance(value, torch.Tensor)]
+        moments = sum(value.nbytes for value in state if value.numel() == row.numel())
+        counters = sum(value.nbytes for value in state if value.numel() != row.numel())
+        sizes.append(moments * parameters // row.numel() + counters)
+    return sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorascope.records.format import RECORD_FORMAT
@@ -82,6 +82,9 @@ class TrainingResult:
     """(samples, padded tokens a sample) of the largest micro-batch that was trained."""
     largest_evaluation_batch: tuple[int, int] | None = None
     """The same of the validation loss."""
+    pack_ranks: list[int] = field(default_factory=list)
+    """Of all trials that were trained at once, this one included: `memory` is theirs together, and
+    so are load_seconds and train_seconds. Empty in a record from before packs."""
 
 
 @dataclass(frozen=True)

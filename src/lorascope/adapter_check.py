@@ -1,0 +1,81 @@
+"""A trained adapter as plain PEFT has it: saved, counted, and measured on the validation split."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorascope.batch_memory import BatchMemory
+from lorascope.completion_loss import completion_loss
+from lorascope.data.rows import read_rows
+from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
+from lorascope.packing import AdapterWeights, put_weights
+from lorascope.store import sha256_of_files
+from lorascope.training_steps import Diverged
+from lorascope.trial_plan import PackPlan, TrialPlan
+
+
+@dataclass(frozen=True)
+class CheckedAdapter:
+    """What is known of an adapter once it stands on its base alone."""
+
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    adapter_sha256: str
+    validation_loss_nats: float
+    seconds: float
+
+
+def check_adapter(
+    base: PreTrainedModel,
+    plan: PackPlan,
+    trial: TrialPlan,
+    weights: AdapterWeights,
+    others: list[AdapterWeights],
+    tokenizer: PreTrainedTokenizerBase,
+    memory: BatchMemory,
+) -> CheckedAdapter:
+    """Save the adapter to `trial.adapter` and measure it; the base is bare again afterwards.
+
+    Args:
+        others: the pack's other adapters, which wait in memory.
+
+    Raises:
+        Diverged: a value or the validation loss is not finite.
+    """
+    started = time.perf_counter()
+    model = attach(base, trial.lora, trial.seed)
+    try:
+        put_weights(model, weights)
+        _refuse_infinite(model)
+        save_adapter(model, trial.adapter, plan.base_name)
+        rows = read_rows(plan.data / "validation.jsonl")
+        with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
+            loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
+        if not math.isfinite(loss_sum):
+            raise Diverged("the validation loss is not finite")
+        trainable, total = parameter_counts(model)
+    finally:
+        model.unload()
+    return CheckedAdapter(
+        trainable_parameters=trainable,
+        total_parameters=total,
+        adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
+        adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
+        validation_loss_nats=loss_sum / tokens,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_infinite(model: PeftModel) -> None:
+    parameters: list[tuple[str, nn.Parameter]] = list(model.named_parameters())
+    for name, parameter in parameters:
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise Diverged(f"{name} holds values that are not finite after training")

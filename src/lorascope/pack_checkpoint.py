@@ -1,0 +1,80 @@
+"""Checkpoints of a pack: safetensors and JSON, each whole or not there, so that a kill at any moment
+leaves the one before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.trainer import TRAINER_STATE_NAME
+
+from lorascope.packed_optimizer import rows_of
+from lorascope.store import replaced_folder
+from lorascope.training_steps import PackLog
+
+if TYPE_CHECKING:
+    from lorascope.packed_trainer import PackedTrainer
+
+PREFIX = "checkpoint-"
+TENSORS, LOG = "pack.safetensors", "pack.json"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter."""
+
+
+def last_checkpoint(folder: Path | None) -> Path | None:
+    """The one with most steps."""
+    found = list(folder.glob(f"{PREFIX}*")) if folder is not None and folder.is_dir() else []
+    return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
+
+
+def save_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
+    """Write values, moments, schedule and losses as of the trainer's step; older ones go."""
+    target = folder / f"{PREFIX}{trainer.state.global_step}"
+    with replaced_folder(target) as scratch:
+        save_file({name: t.contiguous() for name, t in _tensors(trainer)}, scratch / TENSORS)
+        schedule = trainer.lr_scheduler.state_dict()
+        facts = {"schedule": schedule, "log": log.state()}
+        (scratch / LOG).write_text(json.dumps(facts), encoding="utf-8")
+        trainer.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
+    for older in folder.glob(f"{PREFIX}*"):
+        if older != target:
+            shutil.rmtree(older)
+
+
+def load_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
+    """Bring trainer and log to where the checkpoint was taken."""
+    stored = load_file(folder / TENSORS)
+    inner = _inner(trainer.optimizer)
+    for row in rows_of(inner):
+        inner.state[row] = {name: torch.zeros_like(row) for name in MOMENTS[1:]}
+        inner.state[row]["step"] = torch.tensor(0.0)
+    with torch.no_grad():
+        for name, tensor in _tensors(trainer):
+            tensor.copy_(stored[name])
+    facts: dict[str, Any] = json.loads((folder / LOG).read_text(encoding="utf-8"))
+    trainer.lr_scheduler.load_state_dict(facts["schedule"])
+    for group, rate in zip(inner.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
+    log.restore(facts["log"])
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def _tensors(trainer: PackedTrainer) -> Iterator[tuple[str, Tensor]]:
+    inner = _inner(trainer.optimizer)
+    for index, row in enumerate(rows_of(inner)):
+        yield f"{index}.values", row.detach()
+        for name in MOMENTS:
+            yield f"{index}.{name}", inner.state[row][name]
+    if trainer.scales is not None:
+        yield "loss_scales", trainer.scales.scales
+        yield "good_steps", trainer.scales.good_steps

@@ -1,0 +1,68 @@
+"""Batches of a pack: every trial reads the data in its own order, as it would alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import Dataset, Sampler
+
+from lorascope.data.tokenization import IGNORED_LABEL
+
+Sample = tuple[list[int], list[int]]
+"""Input ids and labels."""
+
+
+class PackedSamples(Dataset[tuple[Sample, ...]]):
+    """As long as the data; an item is one sample for each trial."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, places: tuple[int, ...]) -> tuple[Sample, ...]:
+        """The samples at one place for each trial."""
+        return tuple(self._samples[place] for place in places)
+
+
+class PackedOrder(Sampler[tuple[int, ...]]):
+    """For each trial the order in which accelerate shuffles for its seed, step by step."""
+
+    def __init__(self, samples: Sequence[Sample], seeds: Sequence[int]) -> None:
+        self._length = len(samples)
+        self._orders = [SeedableRandomSampler(samples, data_seed=seed) for seed in seeds]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Each epoch has its own order."""
+        for order in self._orders:
+            order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return zip(*self._orders, strict=True)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Makes a batch of items, trial by trial, padded on the right."""
+
+    pad_token_id: int
+
+    def __call__(self, items: list[tuple[Sample, ...]]) -> dict[str, torch.Tensor]:
+        """Items of one sample for each trial -> tensors of shape [trials x items, longest]."""
+        samples = [sample for own in zip(*items, strict=True) for sample in own]
+        width = max(len(ids) for ids, _ in samples)
+        ids = torch.full((len(samples), width), self.pad_token_id)
+        labels = torch.full((len(samples), width), IGNORED_LABEL)
+        mask = torch.zeros((len(samples), width), dtype=torch.long)
+        for row, (sample_ids, sample_labels) in enumerate(samples):
+            ids[row, : len(sample_ids)] = torch.tensor(sample_ids)
+            labels[row, : len(sample_ids)] = torch.tensor(sample_labels)
+            mask[row, : len(sample_ids)] = 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}

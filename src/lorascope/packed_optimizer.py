@@ -1,0 +1,66 @@
+"""AdamW over a pack: one vector and one parameter group a trial, so that nothing is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lorascope.config import TrainConfig
+from lorascope.packing import AdapterStack
+
+FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
+"""As torch.amp.GradScaler starts, and when it doubles."""
+
+
+def adamw(
+    stacks: Sequence[AdapterStack], trains: Sequence[TrainConfig], on_cuda: bool
+) -> torch.optim.AdamW:
+    """Groups in the pack's order, each with its trial's learning rate and weight decay."""
+    rows = [row for stack in stacks for row in stack.rows]
+    groups = [
+        {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}
+        for row, train in zip(rows, trains, strict=True)
+    ]
+    return torch.optim.AdamW(groups, foreach=on_cuda)
+
+
+def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Each trial's parameters as one vector, in the pack's order."""
+    return [group["params"][0] for group in optimizer.param_groups]
+
+
+def clip(rows: Sequence[nn.Parameter], limits: Sequence[float]) -> Tensor:
+    """Scale each trial's gradient down to its own limit (0: none); the norms before [trials], 0
+    where there is no gradient."""
+    norms = [
+        torch.nn.utils.clip_grad_norm_([row], limit or torch.inf)
+        for row, limit in zip(rows, limits, strict=True)
+    ]
+    return torch.stack([norm.to(rows[0].device) for norm in norms])
+
+
+class LossScales:
+    """torch.amp.GradScaler's rule for each trial by itself: one shared scale would let a trial whose
+    gradients overflow skip the step of all."""
+
+    def __init__(self, trials: int, device: torch.device | str) -> None:
+        self.scales = torch.full((trials,), FIRST_SCALE, device=device)
+        self.good_steps = torch.zeros(trials, device=device)
+
+    def unscale(self, rows: Sequence[nn.Parameter]) -> None:
+        """Divide the gradients by their scales; a trial whose gradient is not finite gets none,
+        so that the optimizer passes it over, and half the scale."""
+        gradients = [row.grad for row in rows if row.grad is not None]
+        for gradient, scale in zip(gradients, self.scales.unbind(), strict=True):
+            gradient.div_(scale)
+        finite = torch.stack([gradient.isfinite().all() for gradient in gradients])
+        for row, is_finite in zip(rows, finite.tolist(), strict=True):
+            if not is_finite:
+                row.grad = None
+        self.good_steps = torch.where(finite, self.good_steps + 1, 0)
+        grows = self.good_steps >= GROWTH_STEPS
+        self.scales = torch.where(finite, self.scales, self.scales / 2)
+        self.scales = torch.where(grows, self.scales * 2, self.scales)
+        self.good_steps = torch.where(grows, 0, self.good_steps)

@@ -1,0 +1,259 @@
+"""A pack: the adapters of several trials around one frozen base, stacked along a trial axis.
+
+A batch of a pack holds every trial's own samples, trial by trial. The base sees them as one batch
+[trials x samples, tokens]; a linear layer adds to each trial's rows what that trial's adapter says:
+
+    rows [trials, samples x tokens, in] -> base(rows) + scale (rows A^T) B^T,
+    A [trials, rank, in], B [trials, out, rank], scale [trials, 1, 1].
+
+No number of one trial enters another's, so that a pack computes what each trial computes alone. A
+single trial is a pack of one. Ranks are padded with zeros to 8, 16, 32, 64 and so on, and trials of
+one such rank share a stack: a rank of 512 does not tax a rank of 1. The zeros stay, as their
+gradients, moments and decay are zero. A trial alone is padded in the same way: in another shape its
+products would be rounded in another order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lorascope.config import LoraConfig
+from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.packed_linear import LayerStack, PackedLinear, PackShape, Unpackable
+
+SMALLEST_STACK_RANK = 8
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """One trial's values by layer: A [rank, in], B [out, rank], and for DoRA the magnitude [out]."""
+
+    a: dict[str, Tensor]
+    b: dict[str, Tensor]
+    magnitude: dict[str, Tensor]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them."""
+        for part in (self.a, self.b, self.magnitude):
+            yield from part.values()
+
+
+def adapter_weights(model: PeftModel) -> AdapterWeights:
+    """The values of a model's only adapter, by the adapted layer's name in the base."""
+    layers = dict(_lora_layers(model))
+    return AdapterWeights(
+        a={name: layer.lora_A["default"].weight for name, layer in layers.items()},
+        b={name: layer.lora_B["default"].weight for name, layer in layers.items()},
+        magnitude={
+            name: layer.lora_magnitude_vector["default"].weight
+            for name, layer in layers.items()
+            if layer.lora_magnitude_vector
+        },
+    )
+
+
+def put_weights(model: PeftModel, weights: AdapterWeights) -> None:
+    """Let the model's adapter hold these very tensors."""
+    own = adapter_weights(model)
+    for part in ("a", "b", "magnitude"):
+        for name, parameter in getattr(own, part).items():
+            parameter.data = getattr(weights, part)[name]
+
+
+def _lora_layers(model: PeftModel) -> Iterator[tuple[str, Any]]:
+    for name, module in model.base_model.model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
+
+
+@dataclass(frozen=True)
+class AdapterShapes:
+    """What decides a stack's layout."""
+
+    layers: Mapping[str, tuple[int, int]]
+    """(in, out) of each adapted layer."""
+    dora: bool
+
+    def parameters(self, rank: int) -> int:
+        """Of one adapter."""
+        extra = 1 if self.dora else 0
+        return sum(rank * (wide + high) + extra * high for wide, high in self.layers.values())
+
+
+@dataclass
+class AdapterStack:
+    """Neighbouring trials of a pack whose ranks are padded to the same one, as one matrix [trials,
+    parameters of a padded adapter]."""
+
+    start: int
+    """The first one's place in the pack."""
+    loras: list[LoraConfig]
+    shapes: AdapterShapes
+    device: torch.device | str
+    rank: int = field(init=False)
+    values: Tensor = field(init=False)
+    gradients: Tensor = field(init=False)
+    layers: dict[str, LayerStack] = field(init=False)
+    rows: list[nn.Parameter] = field(init=False)
+    """Each trial's parameters as one vector."""
+
+    def __post_init__(self) -> None:
+        self.rank = padded_rank(self.loras[0].rank)
+        size = (len(self.loras), self.shapes.parameters(self.rank))
+        self.values = torch.zeros(size, device=self.device)
+        self.gradients = torch.zeros(size, device=self.device)
+        scale = torch.tensor([scaling(lora) for lora in self.loras], device=self.device)
+        dropouts = [lora.dropout for lora in self.loras]
+        views = self._views(self.values)
+        self.layers = {
+            name: LayerStack(scale[:, None, None], dropouts, *(nn.Parameter(v) for v in parts))
+            for name, parts in views.items()
+        }
+        self.rows = [nn.Parameter(row) for row in self.values]
+        self.point_gradients()
+
+    def _views(self, matrix: Tensor) -> dict[str, list[Tensor]]:
+        """A [trials, rank, in], B [trials, out, rank] and magnitude [trials, out] by layer."""
+        trials, start, found = len(self.loras), 0, {}
+        for name, (wide, high) in self.shapes.layers.items():
+            shapes = [(self.rank, wide), (high, self.rank), *([(high,)] if self.shapes.dora else [])]
+            found[name] = []
+            for shape in shapes:
+                size = math.prod(shape)
+                found[name].append(matrix[:, start : start + size].view(trials, *shape))
+                start += size
+        return found
+
+    def point_gradients(self) -> None:
+        """Let autograd add up in the one matrix that the optimizer reads."""
+        views = self._views(self.gradients)
+        for name, layer in self.layers.items():
+            for parameter, gradient in zip(layer.parameters(), views[name], strict=True):
+                parameter.grad = gradient
+        for row, gradient in zip(self.rows, self.gradients, strict=True):
+            row.grad = gradient
+
+    def read(self, index: int) -> AdapterWeights:
+        """Copies of one trial's values, padding apart."""
+        rank = self.loras[index].rank
+        weights = AdapterWeights({}, {}, {})
+        for name, parts in self._views(self.values).items():
+            weights.a[name] = parts[0][index, :rank].clone()
+            weights.b[name] = parts[1][index, :, :rank].clone()
+            if self.shapes.dora:
+                weights.magnitude[name] = parts[2][index].clone()
+        return weights
+
+    def write(self, index: int, weights: AdapterWeights) -> None:
+        """Set one trial's values."""
+        rank = self.loras[index].rank
+        for name, parts in self._views(self.values).items():
+            parts[0][index, :rank] = weights.a[name].detach()
+            parts[1][index, :, :rank] = weights.b[name].detach()
+            if self.shapes.dora:
+                parts[2][index] = weights.magnitude[name].detach()
+
+
+def scaling(lora: LoraConfig) -> float:
+    """What the adapter's product is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
+    return lora.alpha / (math.sqrt(lora.rank) if lora.rslora else lora.rank)
+
+
+def padded_rank(rank: int) -> int:
+    """The rank of the stack that an adapter of `rank` lies in: the next power of two, at least 8."""
+    return max(SMALLEST_STACK_RANK, 1 << (rank - 1).bit_length())
+
+
+def stacks_of(
+    loras: Sequence[LoraConfig], shapes: AdapterShapes, device: torch.device | str
+) -> list[AdapterStack]:
+    """Stacks for the trials of a pack in their order, which is by rank."""
+    starts = [
+        index
+        for index, lora in enumerate(loras)
+        if index == 0 or padded_rank(lora.rank) != padded_rank(loras[index - 1].rank)
+    ]
+    return [
+        AdapterStack(start, list(loras[start:end]), shapes, device)
+        for start, end in zip(starts, [*starts[1:], len(loras)], strict=True)
+    ]
+
+
+class PackedModel(nn.Module):
+    """A base whose adapted layers are `PackedLinear`; gives each trial's loss."""
+
+    def __init__(self, base: PreTrainedModel, stacks: list[AdapterStack], seeds: list[int]) -> None:
+        super().__init__()
+        self.base = base
+        self.stacks = stacks
+        self.shape = PackShape(seeds)
+        for name in stacks[0].layers:
+            layers = [stack.layers[name] for stack in stacks]
+            packed = PackedLinear(base.get_submodule(name), layers, self.shape, name)
+            base.set_submodule(name, packed)
+
+    @property
+    def config(self) -> Any:
+        """The base's."""
+        return self.base.config
+
+    def to(self, *_: Any, **__: Any) -> PackedModel:
+        """Everything is on its device already; moving would take quantized weights apart."""
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Gradients keep their place: the optimizer's vectors and the layers share it."""
+        for stack in self.stacks:
+            stack.gradients.zero_()
+            stack.point_gradients()
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Run layers again in the backward pass instead of keeping what they save."""
+        self.base.gradient_checkpointing_enable(**settings)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, divisors: Tensor
+    ) -> Tensor:
+        """Each trial's loss [trials] in nats: the sum over its labels [trials x samples, tokens]
+        divided by its `divisors` [trials], in FP32."""
+        trials = len(divisors)
+        self.shape.batch = tuple(input_ids.shape)
+        logits = self.base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).logits
+        # As transformers shifts: the last position predicts nothing.
+        shifted = nn.functional.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
+        losses = nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        # One sum a trial: a sum over an axis may round in another order for another number of them.
+        sums = [part.sum() for part in losses.view(trials, -1).unbind()]
+        return torch.stack(sums) / divisors
+
+    def unpack(self) -> PreTrainedModel:
+        """The base with its own layers again."""
+        for name in self.stacks[0].layers:
+            self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
+        return self.base
+
+
+def refuse_unpackable(base: nn.Module, trials: int) -> None:
+    """Raise where the base itself draws random numbers, for which trials would share a generator.
+
+    Raises:
+        Unpackable: the base has dropout of its own, and there are several trials.
+    """
+    for name, module in base.named_modules():
+        named = {"dropout": module.p} if isinstance(module, nn.Dropout) else vars(module)
+        for key, value in named.items():
+            if trials > 1 and "drop" in key and isinstance(value, float) and value > 0:
+                raise Unpackable(f"{name} has dropout of its own ({key}={value})")

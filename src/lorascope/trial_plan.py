@@ -1,0 +1,43 @@
+"""What one training needs, as plain values that travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.config import LoraConfig, QuantConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What is a trial's own in a pack."""
+
+    lora: LoraConfig
+    train: TrainConfig
+    """Learning rate, weight decay and clipping may differ inside a pack."""
+    seed: int
+    adapter: Path
+    """Folder to write the adapter to."""
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """Trials that are trained at once, and what they share."""
+
+    base: Path
+    base_name: str
+    """Written into the adapters instead of a path."""
+    data: Path
+    checkpoints: Path | None
+    """Where an interrupted pack resumes from; None keeps no checkpoints."""
+    quant: QuantConfig
+    attention: str
+    evaluate_batch_size: int
+    trials: Sequence[TrialPlan]
+    train_on_prompt: bool = False
+
+    @property
+    def train(self) -> TrainConfig:
+        """What all trials share of it."""
+        return self.trials[0].train
