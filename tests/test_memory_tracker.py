@@ -15,8 +15,7 @@ from lorascope.devices import Device
 from lorascope.layout import Layout
 from lorascope.quantization import load_base
 from lorascope.tensor_tracker import TensorTracker, persistent_tensors
-from lorascope.training import train_trial
-from tests.test_training import CPU, plan_for
+from tests.packs import CPU, plan_for, train_alone
 
 NOT_TRACKING = Device("cuda", "where the allocator measures")
 
@@ -100,8 +99,8 @@ def test_adapters_are_the_same_bytes_with_and_without_the_tracker(
         f"quant={mode}", "lora.dropout=0.1", f"train.gradient_checkpointing={checkpointing}"
     )
     plan = plan_for(project, config, tmp_path / "a")
-    tracked = train_trial(plan, CPU)
-    plain = train_trial(plan, CPU, memory=BatchMemory(NOT_TRACKING))
+    tracked = train_alone(plan, CPU)
+    plain = train_alone(plan, CPU, memory=BatchMemory(NOT_TRACKING))
     assert tracked.adapter_sha256 == plain.adapter_sha256
     assert tracked.losses == plain.losses
     assert tracked.validation_loss_nats == plain.validation_loss_nats
@@ -117,8 +116,7 @@ def test_only_batches_that_could_set_a_peak_are_measured(
     state."""
     memory = BatchMemory(CPU)
     config = compose("quant=fp16", "train.steps=20", "train.micro_batch_size=4")
-    result = train_trial(plan_for(project, config, tmp_path / "a"), CPU, memory=memory)
-    states = [(batch.optimizer_state, batch.gradients) for batch in memory._seen]
-    assert states == [(False, False), (False, True), (True, False), (True, True)]
+    result = train_alone(plan_for(project, config, tmp_path / "a"), CPU, memory=memory)
+    assert [batch.optimizer_state for batch in memory._seen] == [False, True]
     assert memory.largest is not None
     assert result.largest_batch == (memory.largest.samples, memory.largest.tokens) == (4, 7)

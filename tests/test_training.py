@@ -21,34 +21,15 @@ from transformers import AutoModelForCausalLM
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.devices import Device
 from lorascope.errors import ConfigError
 from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
 from lorascope.stages.declared import declare_trial
 from lorascope.store import read_record
-from lorascope.training import TrainingPlan, train_trial
-from lorascope.training_steps import Diverged
+from lorascope.training_steps import Diverged, StepReport
 from tests.conftest import BASE_OVERRIDES
-
-CPU = Device("cpu", "cpu")
-
-
-def plan_for(project: Layout, config: Config, adapter: Path) -> TrainingPlan:
-    return TrainingPlan(
-        base=project.quantized("small", config.quant.name),
-        base_name="small",
-        data=project.data("small", "toy"),
-        adapter=adapter,
-        checkpoints=None,
-        quant=config.quant,
-        lora=config.lora,
-        train=config.train,
-        seed=config.seed,
-        attention="auto",
-        evaluate_batch_size=8,
-    )
+from tests.packs import CPU, plan_for, train_alone
 
 
 @pytest.mark.parametrize("mode", ["fp16", "int8", "nf4", "nf4_dq"])
@@ -56,19 +37,19 @@ def test_the_same_seed_twice_gives_the_same_adapter_files(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, mode: str
 ) -> None:
     config = compose(f"quant={mode}", "lora.dropout=0.1")
-    first = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
-    second = train_trial(plan_for(project, config, tmp_path / "b"), CPU)
+    first = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
+    second = train_alone(plan_for(project, config, tmp_path / "b"), CPU)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert first.adapter_sha256 == second.adapter_sha256
-    other = train_trial(replace(plan_for(project, config, tmp_path / "c"), seed=1), CPU)
+    other = train_alone(plan_for(project, replace(config, seed=1), tmp_path / "c"), CPU)
     assert other.adapter_sha256 != first.adapter_sha256
 
 
 def test_the_adapter_loads_in_plain_peft_and_names_no_machine(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
-    result = train_trial(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
+    result = train_alone(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
     base = AutoModelForCausalLM.from_pretrained(project.base("small"))
     plain = PeftModel.from_pretrained(base, tmp_path / "a")
     ids = torch.tensor([[3, 4, 5]])
@@ -86,13 +67,13 @@ def test_trainable_parameters_follow_r_times_in_plus_out(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = compose("quant=nf4_dq", "lora.rank=3")
-    result = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    result = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
     a_layer = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
     assert result.trainable_parameters == 3 * 2 * a_layer
     exact = AutoModelForCausalLM.from_pretrained(project.base("small")).num_parameters()
     assert result.total_parameters == exact + result.trainable_parameters
-    # Two moments a parameter in FP32, and a step counter a tensor.
-    assert result.optimizer_bytes == 8 * result.trainable_parameters + 4 * 2 * 14
+    # Two moments a parameter in FP32, and one step counter.
+    assert result.optimizer_bytes == 8 * result.trainable_parameters + 4
 
 
 def test_accumulating_gradients_changes_nothing_but_rounding(
@@ -100,8 +81,8 @@ def test_accumulating_gradients_changes_nothing_but_rounding(
 ) -> None:
     whole = compose("quant=fp16", "train.micro_batch_size=8")
     parts = compose("quant=fp16", "train.micro_batch_size=2")
-    train_trial(plan_for(project, whole, tmp_path / "a"), CPU)
-    train_trial(plan_for(project, parts, tmp_path / "b"), CPU)
+    train_alone(plan_for(project, whole, tmp_path / "a"), CPU)
+    train_alone(plan_for(project, parts, tmp_path / "b"), CPU)
     ours = load_file(tmp_path / "a" / "adapter_model.safetensors")
     theirs = load_file(tmp_path / "b" / "adapter_model.safetensors")
     for name, value in ours.items():
@@ -112,7 +93,7 @@ def test_training_lowers_the_loss(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = compose("quant=nf4", "train.steps=40", "lora.rank=8")
-    result = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    result = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
     assert result.losses[-1].loss_nats < result.losses[0].loss_nats - 0.5
     assert [point.step for point in result.losses] == list(range(2, 41, 2))
     assert set(result.memory) == {"load", "train", "evaluate"}
@@ -123,7 +104,7 @@ def test_the_last_step_is_logged_and_tokens_are_those_that_the_steps_read(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, steps: int, points: list[int]
 ) -> None:
     plan = plan_for(project, compose("quant=fp16", f"train.steps={steps}"), tmp_path / "a")
-    result = train_trial(plan, CPU)
+    result = train_alone(plan, CPU)
     assert [point.step for point in result.losses] == points
     # Every toy row has the same seven tokens: five words, the answer, the end.
     tokenizer = load_tokenizer(plan.base)
@@ -141,7 +122,7 @@ def test_tokens_are_counted_over_short_last_batches_of_an_epoch(
     tokenizer = load_tokenizer(plan.base)
     assert len(rows) % 8 != 0
     expected = sum(len(tokenize_row(row, tokenizer)[0]) for row in rows)
-    assert train_trial(plan, CPU).processed_tokens == expected
+    assert train_alone(plan, CPU).processed_tokens == expected
 
 
 def test_a_loss_that_is_not_finite_is_divergence(
@@ -149,7 +130,7 @@ def test_a_loss_that_is_not_finite_is_divergence(
 ) -> None:
     config = compose("quant=fp16", "train.learning_rate=1e30", "train.max_gradient_norm=1e30")
     with pytest.raises(Diverged):
-        train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+        train_alone(plan_for(project, config, tmp_path / "a"), CPU)
 
 
 def test_a_trial_is_trained_once_and_then_found(
@@ -172,7 +153,7 @@ def test_a_trial_in_a_child_equals_the_same_training_here(
     config = compose("quant=int8", "seed=3")
     record = train_lora.run(config, project)
     assert record.result is not None
-    here = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    here = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
     assert record.result.adapter_sha256 == here.adapter_sha256
     growth = record.result.memory["train"].resident_growth_bytes
     assert growth is not None
@@ -228,21 +209,21 @@ def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = compose("quant=fp16", "train.checkpoint_every_steps=2", "lora.dropout=0.1")
-    whole = train_trial(plan_for(project, config, tmp_path / "a"), CPU)
+    whole = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
     checkpoints = tmp_path / "checkpoints"
     plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=checkpoints)
 
     class Interrupted(Exception):
         pass
 
-    def stop_after_four(done: int, total: int, loss: float) -> None:
-        if done >= 4:
+    def stop_after_four(report: StepReport) -> None:
+        if report.step >= 4:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train_trial(plan, CPU, stop_after_four)
+        train_alone(plan, CPU, stop_after_four)
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-2"]
-    resumed = train_trial(plan, CPU)
+    resumed = train_alone(plan, CPU)
     assert resumed.steps == whole.steps
     assert resumed.resumed_at_step == 2
     assert resumed.losses == whole.losses
@@ -285,7 +266,7 @@ def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
 def test_adapter_config_is_canonical(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
-    train_trial(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
+    train_alone(plan_for(project, compose("quant=fp16"), tmp_path / "a"), CPU)
     assert sorted(os.listdir(tmp_path / "a")) == [
         "adapter_config.json",
         "adapter_model.safetensors",

@@ -130,9 +130,7 @@ class BatchMemory:
         }
 
 
-def _batch_of(
-    inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: bool
-) -> Batch:
+def _batch_of(inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: bool) -> Batch:
     rows, tokens = inputs["input_ids"].shape
     padded = not bool(inputs["attention_mask"].all())
     return Batch(rows // trials, tokens, padded, optimizer_state)

@@ -75,7 +75,7 @@ def completion_loss(
             ids, labels, mask = (
                 part.to(device) for part in pad_samples(samples[start : start + batch_size])
             )
-            logits = model(input_ids=ids, attention_mask=mask).logits
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             losses = functional.cross_entropy(
                 logits[:, :-1].float().flatten(0, 1),
                 labels[:, 1:].flatten(),

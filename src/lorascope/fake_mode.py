@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import masking_utils
 from transformers.integrations import moe
 
+from lorascope import packed_linear
 from lorascope.tensor_tracker import TensorTracker
 
 
@@ -26,14 +27,19 @@ def fake_tensors() -> Iterator[None]:
     # It logs each of its own failures with a stack, before raising it.
     silenced = patch.object(fake_tensor.log, "disabled", True)
     experts = patch.object(moe, "_grouped_mm", _experts_product)
-    with silenced, FakeTensorMode(), experts, dequantizing():
+    # What values would be outliers of LLM.int8 cannot be known.
+    outliers = patch.object(packed_linear, "has_outliers", _never)
+    with silenced, FakeTensorMode(), experts, outliers, dequantizing():
         yield
 
 
 @contextmanager
 def dequantizing() -> Iterator[None]:
     """Let DoRA, which takes the norms of whole weights, dequantize those of layers without data."""
-    with patch.object(dora, "dequantize_module_weight", _dequantized):
+    modules = (dora, packed_linear)
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(patch.object(module, "dequantize_module_weight", _dequantized))
         yield
 
 

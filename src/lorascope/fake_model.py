@@ -7,7 +7,7 @@ device and their tensors exchanged for fake ones afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -26,9 +27,12 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.config import LoraConfig, QuantConfig, Storage
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.fake_mode import dequantizing
+from lorascope.linear_layers import linear_shapes
 from lorascope.lora import attach
 from lorascope.maths.quantization import BLOCK, NESTED_BLOCK
+from lorascope.packing import AdapterShapes, PackedModel, stacks_of
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
+from lorascope.targets import select
 from lorascope.transformers_config import (
     in_short,
     stored_dtype,
@@ -51,23 +55,53 @@ class FakeModelSpec:
     lora: LoraConfig
     compute: torch.dtype
     attention: str = "auto"
+    beside: tuple[LoraConfig, ...] = ()
+    """Further adapters that are trained at once with `lora`."""
+
+    @property
+    def pack(self) -> list[LoraConfig]:
+        """All adapters, by rank."""
+        return sorted((self.lora, *self.beside), key=lambda lora: lora.rank)
 
 
-def build_meta_model(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
-    """The model, with those of its layers that are `kept`, and its adapter, on the meta device.
+def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
+    """The model, with those of its layers that are `kept`, and PEFT's adapter of the highest rank;
+    call it under FakeTensorMode.
 
     Raises:
         ModelError: the architecture is unknown, or cannot be built or adapted.
         ConfigError: the adapter's targets match no layer.
     """
+    with unset_fake_temporarily(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        # Seeding the adapter must not reseed the process.
+        model = _with_adapter(_meta_base(spec, kept), replace(spec, lora=spec.pack[-1]))
+    make_fake(model, spec)
+    return model
+
+
+def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedModel:
+    """The model with all its adapters as in training; call it under FakeTensorMode.
+
+    Raises:
+        ModelError: the architecture is unknown, or cannot be built.
+        ConfigError: the adapter's targets match no layer.
+    """
+    with unset_fake_temporarily(), torch.device("meta"):
+        base = _meta_base(spec, kept)
+    make_fake(base, spec)
+    chosen = select(linear_shapes(base), spec.lora)
+    layers = {shape.name: (shape.in_features, shape.out_features) for shape in chosen}
+    stacks = stacks_of(spec.pack, AdapterShapes(layers, spec.lora.dora), DEVICE)
+    return PackedModel(base, stacks, seeds=[0] * len(spec.pack))
+
+
+def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedModel:
     whole = text_config(spec.config)
     config = whole if kept is None else with_layers(whole, kept)
-    # Seeding the adapter must not reseed the process.
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = causal_model(config, spec)
-        _put_quantized_layers(model, spec)
-        model.requires_grad_(False)
-        return _with_adapter(model.eval(), spec)
+    model = causal_model(config, spec)
+    _put_quantized_layers(model, spec)
+    model.requires_grad_(False)
+    return model.eval()
 
 
 def _with_adapter(model: PreTrainedModel, spec: FakeModelSpec) -> PeftModel:

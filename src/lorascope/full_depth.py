@@ -16,7 +16,7 @@ from lorascope.maths.parameters import FLOAT32_BYTES
 from lorascope.memory_trace import (
     SIXTEEN_BITS,
     Trace,
-    persistent_bytes,
+    evaluation_start_bytes,
     trace_evaluation,
     trace_training,
 )
@@ -76,8 +76,10 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     with _readable_errors(subject):
         spec, settings, batch = subject.spec, subject.settings, subject.train
         first = trace_training(spec, settings, batch, traced.first, traced.period)
-    # Where autocast computes in 16 bits it keeps copies of the adapter, whatever the samples.
-    width = spec.compute.itemsize if spec.compute in SIXTEEN_BITS else 0
+    # Where autocast computes in 16 bits, the backward pass finds copies of the adapter, whatever the
+    # samples; a checkpointed layer makes them again.
+    copied = spec.compute in SIXTEEN_BITS and not settings.checkpointing
+    width = spec.compute.itemsize if copied else 0
     copies = slopes["adapter"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)
     added = _layers(subject)[0] - len(traced.first)
@@ -111,7 +113,7 @@ def evaluation_bytes(subject: PlanSubject) -> int:
             return trace_evaluation(spec, settings, batches, None)
         peak = trace_evaluation(spec, settings, batches, traced.first)
         first, second = (
-            (len(kept), persistent_bytes(spec, settings, batches[0], kept))
+            (len(kept), evaluation_start_bytes(spec, settings, kept))
             for kept in (traced.first, traced.second)
         )
     _, slope = affine_through(first, second)

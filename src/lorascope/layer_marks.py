@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import PeftModel
 from torch import nn
 
+from lorascope.packing import PackedModel
 from lorascope.tensor_tracker import TensorTracker
 
 
@@ -14,7 +14,7 @@ class LayerMarks:
     """Marks the last layer's end, and the backward pass's way into the last and first group of
     `period` layers."""
 
-    def __init__(self, model: PeftModel, tracker: TensorTracker, period: int) -> None:
+    def __init__(self, model: PackedModel, tracker: TensorTracker, period: int) -> None:
         self.in_forward = True
         self.layers_end_bytes = 0
         self._tracker = tracker
@@ -41,7 +41,7 @@ class LayerMarks:
         return hook
 
 
-def _decoder_layers(model: PeftModel) -> nn.ModuleList:
+def _decoder_layers(model: PackedModel) -> nn.ModuleList:
     count = model.config.get_text_config().num_hidden_layers
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return lists[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lorascope.config_rules import MAX_RANK
 from lorascope.full_depth import segments_like, training_trace
 from lorascope.maths.memory import Affine, affine_through, largest_within
+from lorascope.maths.parameters import padded_rank
 from lorascope.memory_plan import (
     Prediction,
     at_rank,
@@ -18,6 +19,7 @@ from lorascope.memory_plan import (
 )
 from lorascope.plan_subject import PlanSubject
 
+STACK_RANKS = (8, 16, 32, 64, 128, 256, MAX_RANK)
 SECOND_RANK = 8
 """Through which the line goes when the planned rank is the largest there is."""
 
@@ -30,12 +32,13 @@ class Capacity:
     planned: Prediction
     over_samples: Mapping[str, Affine]
     over_ranks: Mapping[str, Affine]
+    """Over those that training pads to."""
 
 
 def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
     """Trace what the lines need beside the `planned` trial. Several samples are taken as padded."""
     rank, samples = subject.spec.lora.rank, subject.train.samples
-    other = SECOND_RANK if rank == MAX_RANK else MAX_RANK
+    other = SECOND_RANK if padded_rank(rank) == MAX_RANK else MAX_RANK
     at_other = predict_ranks(subject, [other])[other]
     low = samples if samples > 1 else 2
     known = planned.training if samples > 1 else training_trace(_with_samples(subject, low))
@@ -44,7 +47,12 @@ def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
         subject=subject,
         planned=planned,
         over_samples=_lines(low, known.segments, 2 * low, more),
-        over_ranks=_lines(rank, _peaks(subject, planned), other, _peaks(subject, at_other)),
+        over_ranks=_lines(
+            padded_rank(rank),
+            _peaks(subject, planned),
+            padded_rank(other),
+            _peaks(subject, at_other),
+        ),
     )
 
 
@@ -90,12 +98,13 @@ def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = Fa
 
 
 def largest_rank(capacity: Capacity, limit_bytes: float, check: bool = False) -> int:
-    """The largest rank, at most 512, with which the trial fits; 0 where none does."""
+    """The largest rank, at most 512, with which the trial fits; 0 where none does. Training pads
+    others up to the next of these."""
     bound = largest_within(capacity.over_ranks, limit_bytes)
-    found = MAX_RANK if bound is None else min(bound, MAX_RANK)
-    while check and found > 0 and not _fits(at_rank(capacity.subject, found), limit_bytes):
-        found -= 1
-    return found
+    fitting = [rank for rank in STACK_RANKS if bound is None or rank <= bound]
+    while check and fitting and not _fits(at_rank(capacity.subject, fitting[-1]), limit_bytes):
+        del fitting[-1]
+    return fitting[-1] if fitting else 0
 
 
 def _trains(subject: PlanSubject, limit_bytes: float) -> bool:

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from lorascope.maths.parameters import FLOAT32_BYTES
+from lorascope.packed_linear import PackedLinear
+from lorascope.packing import PackedModel
 from lorascope.tensor_tracker import TensorTracker, persistent_tensors, quantized_constants
 
 
-def persistent_parts(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+def persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Bytes of base, constants, adapter, gradients and optimizer, and counts of parameters."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     everything = TensorTracker()
     everything.add(persistent_tensors(model))
     adapter = sum(parameter.nbytes for parameter in trained)
-    given = sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None)
     quantized = TensorTracker()
     quantized.add(quantized_constants(model))
     states = [value for state in optimizer.state.values() for value in state.values()]
     return {
-        "base": everything.live_bytes - adapter - given,
+        "base": everything.live_bytes - 2 * adapter,
         "constants": quantized.live_bytes,
         "adapter": adapter,
         "gradients": adapter,
+        "saved_adapter": _unpadded_bytes(model),
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
         **_parameter_counts(model),
     }
 
 
-def _parameter_counts(model: PeftModel) -> dict[str, int]:
+def _unpadded_bytes(model: PackedModel) -> int:
+    """Of the largest adapter as PEFT holds it."""
+    stack = model.stacks[-1]
+    return FLOAT32_BYTES * stack.shapes.parameters(max(lora.rank for lora in stack.loras))
+
+
+def _parameter_counts(model: PackedModel) -> dict[str, int]:
     """Of the frozen base, packed weights counted by what they stand for, tied ones once."""
     quantized = [
         module.in_features * module.out_features
@@ -43,7 +50,7 @@ def _parameter_counts(model: PeftModel) -> dict[str, int]:
         for module in model.modules()
         if isinstance(module, (Linear4bit, Linear8bitLt))
     }
-    adapted = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    adapted = [m for m in model.modules() if isinstance(m, PackedLinear)]
     others = [
         parameter.numel()
         for parameter in model.parameters()

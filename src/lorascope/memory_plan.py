@@ -17,6 +17,7 @@ from lorascope.maths.memory import (
     extrapolated,
     merge_bytes,
 )
+from lorascope.maths.parameters import padded_rank
 from lorascope.memory_trace import HEAD_SEGMENTS, Trace
 from lorascope.plan_subject import PlanSubject
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
@@ -42,48 +43,52 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
         ModelError: the architecture is unknown.
         ConfigError: the adapter's targets match no layer.
     """
-    rank = subject.spec.lora.rank
-    return predict_ranks(subject, [rank])[rank].plan
+    started = time.perf_counter()
+    train, evaluation = training_trace(subject), evaluation_bytes(subject)
+    return _plan(subject, train, evaluation, time.perf_counter() - started)
 
 
 def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Prediction]:
-    """Predict several ranks: the lowest and the highest are traced, those between lie on the line.
+    """Predict a trial at several ranks: the lowest and the highest are traced, those between lie on
+    the line; training pads them.
 
     A peak never bends upwards between two ranks, so that the line is at least what they need.
     """
     started = time.perf_counter()
     lowest, highest = min(ranks), max(ranks)
-    ends = [_trace(at_rank(subject, rank)) for rank in sorted({lowest, highest})]
+    ends = {
+        rank: (training_trace(at_rank(subject, rank)), evaluation_bytes(at_rank(subject, rank)))
+        for rank in {lowest, highest}
+    }
     seconds = (time.perf_counter() - started) / len(ranks)
     predictions = {}
     for rank in ranks:
-        train, evaluation = _between(ends[0], ends[-1], lowest, highest, rank)
+        train = _between(ends[lowest][0], ends[highest][0], lowest, highest, rank)
+        evaluation = ends[lowest][1]
+        if lowest < highest:
+            start, slope = affine_through((lowest, evaluation), (highest, ends[highest][1]))
+            evaluation = round(start + slope * rank)
         plan = _plan(at_rank(subject, rank), train, evaluation, seconds)
         predictions[rank] = Prediction(plan, train)
     return predictions
 
 
-def _trace(subject: PlanSubject) -> tuple[Trace, int]:
-    """A training step, and the peak of evaluation."""
-    return training_trace(subject), evaluation_bytes(subject)
-
-
 def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
-    """The same with an adapter of another rank."""
+    """A trial alone, with an adapter of this rank."""
     lora = replace(subject.spec.lora, rank=rank)
-    return replace(subject, spec=replace(subject.spec, lora=lora))
+    return replace(subject, spec=replace(subject.spec, lora=lora, beside=()))
 
 
-def _between(
-    low: tuple[Trace, int], high: tuple[Trace, int], lowest: int, highest: int, rank: int
-) -> tuple[Trace, int]:
+def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> Trace:
     if rank in (lowest, highest):
         return low if rank == lowest else high
-    start, slope = affine_through((lowest, low[1]), (highest, high[1]))
-    return Trace(
-        extrapolated(low[0].segments, high[0].segments, lowest, highest, rank),
-        extrapolated(low[0].parts, high[0].parts, lowest, highest, rank),
-    ), round(start + slope * rank)
+    first, second, wanted = (padded_rank(r) for r in (lowest, highest, rank))
+    segments, parts = low.segments, low.parts
+    if first < second:
+        segments = extrapolated(low.segments, high.segments, first, second, wanted)
+        parts = extrapolated(low.parts, high.parts, first, second, wanted)
+    saved = [{"saved_adapter": trace.parts["saved_adapter"]} for trace in (low, high)]
+    return Trace(segments, {**parts, **extrapolated(*saved, lowest, highest, rank)})
 
 
 def _plan(subject: PlanSubject, train: Trace, evaluation: int, seconds: float) -> MemoryPlan:
@@ -126,10 +131,12 @@ def needed_bytes(plan: MemoryPlan) -> int:
 
 
 def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
-    """Base and adapter, and the stored copy of the largest parameter that loading casts."""
+    """The base with adapters and room for gradients, while PEFT makes the last adapter; or with the
+    stored copy of the largest parameter that loading casts."""
     stored = unquantized_dtype(subject.spec.quant, stored_dtype(subject.spec.config))
     cast = 0 if stored is subject.spec.compute else parts["largest_other"] * stored.itemsize
-    return parts["base"] + max(cast, parts["adapter"])
+    made = parts["adapter"] + parts["gradients"] + parts["saved_adapter"]
+    return parts["base"] + max(cast, made)
 
 
 def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
@@ -140,7 +147,7 @@ def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
         copied_parameters=parts["quantized_parameters"] if in_float32 else parts["parameters"],
         adapted_parameters=parts["adapted_parameters"],
         largest_parameters=max(parts["largest_quantized"], parts["largest_other"]),
-        adapter_bytes=parts["adapter"],
+        adapter_bytes=parts["saved_adapter"],
     )
     return merge_bytes(sizes, on_cpu=subject.settings.device == "cpu")
 

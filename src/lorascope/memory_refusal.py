@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lorascope.fake_model import causal_model
 from lorascope.linear_layers import linear_shapes
 from lorascope.maths.memory import GIGABYTE, generous_bytes
+from lorascope.maths.parameters import padded_rank
 from lorascope.memory_limit import MemoryLimit
 from lorascope.memory_plan import PHASES, needed_bytes, plan_memory
 from lorascope.plan_subject import PlanSubject
@@ -45,18 +46,19 @@ def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
 
 
 def generous_need(subject: PlanSubject) -> int:
-    """More bytes than the trial can need, from shapes alone."""
+    """More bytes than the trial or pack can need, from shapes alone."""
     spec = subject.spec
     config = text_config(spec.config)
     with torch.device("meta"):
         model = causal_model(config, spec)
     text = config.get_text_config()
-    batches = (subject.train, *subject.evaluation)
+    step = replace(subject.train, samples=len(spec.pack) * subject.train.samples)
+    batches = (step, *subject.evaluation)
     scores = max(batch.samples * batch.tokens**2 for batch in batches)
     return generous_bytes(
         linear_shapes(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        rank=spec.lora.rank,
+        rank=sum(padded_rank(lora.rank) for lora in spec.pack),
         tokens=max(batch.samples * batch.tokens for batch in batches),
         vocabulary=int(text.vocab_size),
         attention_scores=int(text.num_hidden_layers * text.num_attention_heads) * scores,

@@ -9,20 +9,23 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_map_only
 
+from lorascope.config import TrainConfig
 from lorascope.cuda_autocast import CudaAutocast
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.fake_mode import FakeTracker, attention_masks, fake_tensors
-from lorascope.fake_model import DEVICE, FakeModelSpec, build_meta_model, make_fake
+from lorascope.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
 from lorascope.kernel_memory import CPU_KERNELS, CUDA_KERNELS
 from lorascope.layer_marks import LayerMarks
 from lorascope.maths.memory import CUDA_BLOCK_BYTES
+from lorascope.maths.parameters import lora_parameters
 from lorascope.memory_parts import persistent_parts
 from lorascope.micro_batch import Batch
+from lorascope.packed_optimizer import adamw, clip, rows_of
+from lorascope.packing import PackedModel
 from lorascope.tensor_tracker import persistent_tensors
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
@@ -70,21 +73,23 @@ def trace_training(
         model, optimizer, tracker = _in_training(spec, settings, batch, kept)
         model.train()
         if settings.checkpointing:
-            model.base_model.model.activation_checkpointing_enable(_checkpoints(spec, settings))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        inputs = _inputs(batch)
+            model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
+        inputs = _inputs(batch, len(spec.pack))
         tracker.add(inputs.values())
         before_bytes = tracker.live_bytes
         marks = LayerMarks(model, tracker, period)
         with tracker:
             tracker.mark("forward")
-            loss = _training_loss(model, inputs, spec, settings)
+            with _autocast(spec, settings):
+                losses = model(**inputs, divisors=torch.ones(len(spec.pack)))
+            loss = losses.sum()
+            del losses
             tracker.mark("head_backward")
             marks.in_forward = False
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             del loss
             tracker.mark("clip")
-            torch.nn.utils.clip_grad_norm_(trained, settings.max_gradient_norm)
+            clip(rows_of(optimizer), [settings.max_gradient_norm] * len(spec.pack))
             tracker.mark("optimizer")
             optimizer.step()
         parts = persistent_parts(model, optimizer)
@@ -106,24 +111,23 @@ def trace_evaluation(
     """
     with ExitStack() as stack:
         stack.enter_context(fake_tensors())
-        model, _, tracker = _in_training(spec, settings, batches[0], kept)
-        model.eval()
+        model, present = _evaluated(spec, kept)
+        tracker = _tracker(settings.device)
+        tracker.add(present)
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
         if len(batches) > 1 and batches[0] == batches[1]:
             # The first of two equal ones needs no more than the second, and leaves it these.
             head = model.get_output_embeddings().weight
             labels = _inputs(batches[0])["labels"]
-            logits = torch.empty((*labels.shape, head.shape[0]), device=DEVICE)
+            logits = torch.empty((*labels.shape, len(head)), dtype=spec.compute, device=DEVICE)
             losses = torch.empty_like(labels[:, 1:].flatten(), dtype=torch.float32)
             batches = batches[1:]
         for batch in batches:
             with attention_masks(batch.padded):
                 inputs = _inputs(batch)
                 labels = inputs.pop("labels")
-                with _autocast(spec, settings):
-                    logits = model(**inputs).logits
-                logits = _in_float32(logits)
+                logits = model(**inputs).logits
             losses = functional.cross_entropy(
                 logits[:, :-1].float().flatten(0, 1),
                 labels[:, 1:].flatten(),
@@ -134,40 +138,45 @@ def trace_evaluation(
         return tracker.peak_bytes
 
 
-def persistent_bytes(
-    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
+def evaluation_start_bytes(
+    spec: FakeModelSpec, settings: TraceSettings, kept: Sequence[int] | None
 ) -> int:
-    """What is there before `batch` comes."""
+    """What is there before the first batch of an evaluation comes."""
     with fake_tensors():
-        return _in_training(spec, settings, batch, kept)[2].peak_bytes
+        tracker = _tracker(settings.device)
+        tracker.add(_evaluated(spec, kept)[1])
+        return tracker.peak_bytes
 
 
 def _in_training(
     spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
-) -> tuple[PeftModel, torch.optim.Optimizer, FakeTracker]:
-    """The model and its optimizer as `batch` finds them, and a tracker that counts them; call it
+) -> tuple[PackedModel, torch.optim.Optimizer, FakeTracker]:
+    """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
     among fake tensors."""
-    with unset_fake_temporarily():
-        model = build_meta_model(spec, kept)
-    make_fake(model, spec)
-    model.config.use_cache = False
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, foreach=settings.device == "cuda")
-    _fill(optimizer, trained, batch)
+    model = fake_pack(spec, kept)
+    trains = [TrainConfig()] * len(spec.pack)
+    optimizer = adamw(model.stacks, trains, settings.device == "cuda")
+    if batch.optimizer_state:
+        for row in rows_of(optimizer):
+            optimizer.state[row] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.empty_like(row, requires_grad=False),
+                "exp_avg_sq": torch.empty_like(row, requires_grad=False),
+            }
     tracker = _tracker(settings.device)
     tracker.add(persistent_tensors(model, optimizer))
     return model, optimizer, tracker
 
 
-def _training_loss(
-    model: PeftModel, inputs: dict[str, Tensor], spec: FakeModelSpec, settings: TraceSettings
-) -> Tensor:
-    # Tokens over which the loss is averaged; its value does not matter.
-    with _autocast(spec, settings):
-        outputs = model(**inputs, num_items_in_batch=1)
-    outputs = tree_map_only(Tensor, _in_float32, dict(outputs))
-    loss: Tensor = outputs["loss"]
-    return loss
+def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftModel, list[Tensor]]:
+    """The model with one adapter, and all tensors that are there, those of adapters that wait too;
+    call it among fake tensors."""
+    model = fake_adapted(spec, kept).eval()
+    model.config.use_cache = False
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    waiting = [lora_parameters(adapted, lora.rank, lora.dora) for lora in spec.pack[:-1]]
+    kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
+    return model, [*persistent_tensors(model), *kept_apart]
 
 
 def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]:
@@ -188,27 +197,9 @@ def _autocast(spec: FakeModelSpec, settings: TraceSettings) -> Iterator[None]:
         yield
 
 
-def _in_float32(tensor: Tensor) -> Tensor:
-    """accelerate copies 16-bit outputs to float32."""
-    return tensor.float() if tensor.dtype in SIXTEEN_BITS else tensor
-
-
-def _fill(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], batch: Batch) -> None:
-    """Bring optimizer and gradients into the state in which `batch` finds them."""
-    for parameter in trained:
-        if batch.gradients:
-            parameter.grad = torch.empty_like(parameter)
-        if batch.optimizer_state:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
-                "exp_avg": torch.empty_like(parameter, requires_grad=False),
-                "exp_avg_sq": torch.empty_like(parameter, requires_grad=False),
-            }
-
-
-def _inputs(batch: Batch) -> dict[str, Tensor]:
-    """Ids, labels and mask, each [samples, tokens]."""
-    shape = (batch.samples, batch.tokens)
+def _inputs(batch: Batch, trials: int = 1) -> dict[str, Tensor]:
+    """Ids, labels and mask, each [trials x samples, tokens]."""
+    shape = (trials * batch.samples, batch.tokens)
     names = ("input_ids", "attention_mask", "labels")
     return {name: torch.zeros(shape, dtype=torch.long, device=DEVICE) for name in names}
 

@@ -1,5 +1,5 @@
-"""Checkpoints of a pack: safetensors and JSON, each whole or not there, so that a kill at any moment
-leaves the one before."""
+"""Checkpoints of a pack: safetensors and JSON, each whole or not there: after a kill at any moment
+there is the one before."""
 
 from __future__ import annotations
 

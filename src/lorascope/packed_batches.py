@@ -32,9 +32,10 @@ class PackedSamples(Dataset[tuple[Sample, ...]]):
 class PackedOrder(Sampler[tuple[int, ...]]):
     """For each trial the order in which accelerate shuffles for its seed, step by step."""
 
-    def __init__(self, samples: Sequence[Sample], seeds: Sequence[int]) -> None:
-        self._length = len(samples)
-        self._orders = [SeedableRandomSampler(samples, data_seed=seed) for seed in seeds]
+    def __init__(self, length: int, seeds: Sequence[int]) -> None:
+        self._length = length
+        places = range(length)
+        self._orders = [SeedableRandomSampler(places, data_seed=seed) for seed in seeds]
 
     def set_epoch(self, epoch: int) -> None:
         """Each epoch has its own order."""

@@ -90,7 +90,7 @@ class PackedLinear(nn.Module):
         if len(self._stacks) == 1:
             return self._adapted(self._stacks[0], 0, rows, out).view(result.shape)
         sizes = [len(stack.a) for stack in self._stacks]
-        parts = zip(self._stacks, rows.split(sizes), out.split(sizes), strict=True)
+        parts = zip(self._stacks, torch.split(rows, sizes), torch.split(out, sizes), strict=True)
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         adapted = [
             self._adapted(stack, start, its_rows, its_out)
@@ -159,7 +159,7 @@ def has_outliers(x: Tensor, trials: int, threshold: float) -> bool:
 
 def dequantized(layer: Any, dtype: torch.dtype) -> Tensor:
     """The weight [out, in] that a layer stands for."""
-    weight = dequantize_module_weight(layer).detach().to(dtype)
+    weight: Tensor = dequantize_module_weight(layer).detach().to(dtype)
     return weight.T if isinstance(layer, Conv1D) else weight
 
 

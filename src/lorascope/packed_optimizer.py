@@ -42,8 +42,8 @@ def clip(rows: Sequence[nn.Parameter], limits: Sequence[float]) -> Tensor:
 
 
 class LossScales:
-    """torch.amp.GradScaler's rule for each trial by itself: one shared scale would let a trial whose
-    gradients overflow skip the step of all."""
+    """torch.amp.GradScaler's rule for each trial by itself: with one scale for all, a trial whose
+    gradients overflow would skip the step of all."""
 
     def __init__(self, trials: int, device: torch.device | str) -> None:
         self.scales = torch.full((trials,), FIRST_SCALE, device=device)
@@ -55,7 +55,9 @@ class LossScales:
         gradients = [row.grad for row in rows if row.grad is not None]
         for gradient, scale in zip(gradients, self.scales.unbind(), strict=True):
             gradient.div_(scale)
-        finite = torch.stack([gradient.isfinite().all() for gradient in gradients])
+        # A norm takes no copy of the gradient.
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        finite = torch.stack(norms).isfinite()
         for row, is_finite in zip(rows, finite.tolist(), strict=True):
             if not is_finite:
                 row.grad = None

@@ -1,4 +1,4 @@
-"""transformers' Trainer over a pack: its loop, data loading and schedule; ours is the trial axis."""
+"""transformers' Trainer over a pack: its loop, data loading and schedule, with a trial axis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lorascope.config import TrainConfig
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.pack_checkpoint import load_checkpoint, save_checkpoint
 from lorascope.packed_batches import PackedOrder
-from lorascope.packed_optimizer import LossScales, adamw, clip, rows_of
 from lorascope.packed_linear import step_seed
+from lorascope.packed_optimizer import LossScales, adamw, clip, rows_of
 from lorascope.packing import PackedModel
 from lorascope.training_steps import PackLog
 
@@ -54,7 +54,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         return pack
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackedOrder:
-        return PackedOrder(range(len(self.train_dataset)), self._seeds)
+        return PackedOrder(len(self.train_dataset), self._seeds)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Each trial's labels [trials] in all micro-batches of a step; no position precedes the

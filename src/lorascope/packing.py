@@ -28,14 +28,14 @@ from transformers import PreTrainedModel
 
 from lorascope.config import LoraConfig
 from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.lora import attach
+from lorascope.maths.parameters import padded_rank
 from lorascope.packed_linear import LayerStack, PackedLinear, PackShape, Unpackable
-
-SMALLEST_STACK_RANK = 8
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """One trial's values by layer: A [rank, in], B [out, rank], and for DoRA the magnitude [out]."""
+    """One trial's values by layer: A [rank, in], B [out, rank]; for DoRA the magnitude [out]."""
 
     a: dict[str, Tensor]
     b: dict[str, Tensor]
@@ -123,9 +123,14 @@ class AdapterStack:
 
     def _views(self, matrix: Tensor) -> dict[str, list[Tensor]]:
         """A [trials, rank, in], B [trials, out, rank] and magnitude [trials, out] by layer."""
-        trials, start, found = len(self.loras), 0, {}
+        trials, start = len(self.loras), 0
+        found: dict[str, list[Tensor]] = {}
         for name, (wide, high) in self.shapes.layers.items():
-            shapes = [(self.rank, wide), (high, self.rank), *([(high,)] if self.shapes.dora else [])]
+            shapes = [
+                (self.rank, wide),
+                (high, self.rank),
+                *([(high,)] if self.shapes.dora else []),
+            ]
             found[name] = []
             for shape in shapes:
                 size = math.prod(shape)
@@ -166,11 +171,6 @@ class AdapterStack:
 def scaling(lora: LoraConfig) -> float:
     """What the adapter's product is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
     return lora.alpha / (math.sqrt(lora.rank) if lora.rslora else lora.rank)
-
-
-def padded_rank(rank: int) -> int:
-    """The rank of the stack that an adapter of `rank` lies in: the next power of two, at least 8."""
-    return max(SMALLEST_STACK_RANK, 1 << (rank - 1).bit_length())
 
 
 def stacks_of(
@@ -216,9 +216,16 @@ class PackedModel(nn.Module):
             stack.gradients.zero_()
             stack.point_gradients()
 
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Run layers again in the backward pass instead of keeping what they save."""
-        self.base.gradient_checkpointing_enable(**settings)
+        base: Any = self.base
+        # Its name before transformers 5.20.
+        renamed = getattr(base, "activation_checkpointing_enable", None)
+        (renamed or base.gradient_checkpointing_enable)(**settings)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """The same for transformers' older Trainer."""
+        self.activation_checkpointing_enable(**settings)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, divisors: Tensor
@@ -233,7 +240,10 @@ class PackedModel(nn.Module):
         # As transformers shifts: the last position predicts nothing.
         shifted = nn.functional.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
         losses = nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+            logits.float().flatten(0, 1),
+            shifted.flatten(),
+            ignore_index=IGNORED_LABEL,
+            reduction="none",
         )
         # One sum a trial: a sum over an axis may round in another order for another number of them.
         sums = [part.sum() for part in losses.view(trials, -1).unbind()]
@@ -244,6 +254,28 @@ class PackedModel(nn.Module):
         for name in self.stacks[0].layers:
             self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
         return self.base
+
+
+def pack_adapters(
+    base: PreTrainedModel, loras: Sequence[LoraConfig], seeds: Sequence[int]
+) -> PackedModel:
+    """The base with new adapters, in the order of their ranks, each as PEFT makes it for its seed.
+
+    Raises:
+        ConfigError: the adapters' targets match no layer.
+    """
+    stacks: list[AdapterStack] = []
+    for index, (lora, seed) in enumerate(zip(loras, seeds, strict=True)):
+        model = attach(base, lora, seed)
+        weights = adapter_weights(model)
+        if not stacks:
+            layers = {n: (a.shape[1], weights.b[n].shape[0]) for n, a in weights.a.items()}
+            shapes = AdapterShapes(layers, dora=bool(weights.magnitude))
+            stacks = stacks_of(loras, shapes, base.device)
+        stack = next(stack for stack in reversed(stacks) if stack.start <= index)
+        stack.write(index - stack.start, weights)
+        model.unload()
+    return PackedModel(base, stacks, list(seeds))
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.config import Config, LoraConfig, Precision, QuantConfig, Storage, TrainConfig
@@ -14,7 +14,8 @@ from lorascope.micro_batch import Batch
 
 @dataclass(frozen=True)
 class PlanSubject:
-    """Whose memory is predicted, and on which kind of device."""
+    """Whose memory is predicted, and on which kind of device: a trial's or, where `spec` names
+    several adapters, a pack's."""
 
     spec: FakeModelSpec
     settings: TraceSettings
@@ -34,7 +35,6 @@ def subject_of(
         tokens=tokens,
         padded=train.micro_batch_size > 1,
         optimizer_state=train.steps != 1,
-        gradients=train.batch_size > train.micro_batch_size,
     )
     evaluated = Batch(samples, tokens, padded=samples > 1)
     return PlanSubject(
@@ -51,10 +51,11 @@ def spec_of(
     attention: str,
     model_config: Mapping[str, object],
     kind: str,
+    beside: Sequence[LoraConfig] = (),
 ) -> FakeModelSpec:
-    """The model in training on a device of this kind."""
+    """The model in training on a device of this kind, with one adapter or with several at once."""
     compute = TORCH_DTYPES[planned_precision(quant, kind).value]
-    return FakeModelSpec(model_config, quant, lora, compute, attention)
+    return FakeModelSpec(model_config, quant, lora, compute, attention, tuple(beside))
 
 
 def settings_of(train: TrainConfig, kind: str) -> TraceSettings:

@@ -19,20 +19,17 @@ from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
-from lorascope.lora import attach
 from lorascope.memory import PhaseMeter
 from lorascope.pack_checkpoint import last_checkpoint
 from lorascope.packed_batches import PackedSamples, Padding
 from lorascope.packed_optimizer import rows_of
 from lorascope.packed_trainer import PackedTrainer
 from lorascope.packing import (
-    AdapterShapes,
     AdapterStack,
     AdapterWeights,
     PackedModel,
-    adapter_weights,
+    pack_adapters,
     refuse_unpackable,
-    stacks_of,
 )
 from lorascope.quantization import load_base
 from lorascope.records import PhaseMemory, TrainingResult
@@ -82,7 +79,7 @@ def train_pack(
         base = load_base(plan.base, plan.quant, device, plan.attention)
         refuse_unpackable(base, len(trials))
         model_bytes = measure_footprint(base).total_bytes
-        pack = PackedModel(base, _new_adapters(base, trials), [trial.seed for trial in trials])
+        pack = pack_adapters(base, [t.lora for t in trials], [t.seed for t in trials])
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
         trained = _run_trainer(plan, trials, pack, tokenizer, device, memory, progress)
@@ -168,22 +165,6 @@ def _result(
         adapter_sha256=checked.adapter_sha256,
         **vars(shared),
     )
-
-
-def _new_adapters(base: PreTrainedModel, trials: Sequence[TrialPlan]) -> list[AdapterStack]:
-    """Each trial's adapter as PEFT makes it for its seed, stacked."""
-    stacks: list[AdapterStack] = []
-    for index, trial in enumerate(trials):
-        model = attach(base, trial.lora, trial.seed)
-        weights = adapter_weights(model)
-        if not stacks:
-            layers = {n: (a.shape[1], weights.b[n].shape[0]) for n, a in weights.a.items()}
-            shapes = AdapterShapes(layers, bool(weights.magnitude))
-            stacks = stacks_of([trial.lora for trial in trials], shapes, base.device)
-        stack = next(s for s in reversed(stacks) if s.start <= index)
-        stack.write(index - stack.start, weights)
-        model.unload()
-    return stacks
 
 
 def _run_trainer(

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 FLOAT32_BYTES = 4
+SMALLEST_STACK_RANK = 8
 
 
 class Matrix(Protocol):
@@ -36,6 +37,11 @@ def lora_parameters(matrices: Iterable[Matrix], rank: int, dora: bool = False) -
         rank * (matrix.in_features + matrix.out_features) + (matrix.out_features if dora else 0)
         for matrix in matrices
     )
+
+
+def padded_rank(rank: int) -> int:
+    """The rank that training pads an adapter of `rank` to: the next power of two, at least 8."""
+    return max(SMALLEST_STACK_RANK, 1 << (rank - 1).bit_length())
 
 
 def adapter_bytes(parameters: int, bytes_per_parameter: int = FLOAT32_BYTES) -> int:

@@ -1,0 +1,53 @@
+"""Plans of small trainings, and trainings of one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorascope.batch_memory import BatchMemory
+from lorascope.config import Config
+from lorascope.devices import Device
+from lorascope.layout import Layout
+from lorascope.records import TrainingResult
+from lorascope.training import train_pack
+from lorascope.training_steps import Diverged, Progress
+from lorascope.trial_plan import PackPlan, TrialPlan
+
+CPU = Device("cpu", "cpu")
+
+
+def plan_for(project: Layout, config: Config, adapter: Path) -> PackPlan:
+    """One trial of the small project."""
+    return pack_plan(project, [config], [adapter])
+
+
+def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Path]) -> PackPlan:
+    """Several trials of the small project, which share what the first one says."""
+    first = configs[0]
+    return PackPlan(
+        base=project.quantized("small", first.quant.name),
+        base_name="small",
+        data=project.data("small", "toy"),
+        checkpoints=None,
+        quant=first.quant,
+        attention=first.model.attention,
+        evaluate_batch_size=8,
+        trials=[
+            TrialPlan(config.lora, config.train, config.seed, adapter)
+            for config, adapter in zip(configs, adapters, strict=True)
+        ],
+    )
+
+
+def train_alone(
+    plan: PackPlan,
+    device: Device = CPU,
+    progress: Progress | None = None,
+    memory: BatchMemory | None = None,
+) -> TrainingResult:
+    """The result of a pack of one; a divergence is raised."""
+    (outcome,) = train_pack(plan, device, progress, memory)
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
