@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lorascope.layout import Layout
 from lorascope.trial_locks import FolderLocked, is_locked, locked_folder, locked_folders
-from tests.conftest import REPOSITORY
+from tests.lock_holder import another_holder
 
 TRIAL = "nf4-r0008-a0.5-s0-0123456789"
-HOLDER = """\
-import sys, time
-from pathlib import Path
-from lorascope.layout import Layout
-from lorascope.trial_locks import locked_folder
-with locked_folder(Path(sys.argv[2]), Layout(Path(sys.argv[1]))):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-@contextmanager
-def another_holder(target: Path, layout: Layout) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock on `target`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(layout.root), str(target)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
 
 
 def test_a_folder_is_locked_while_the_block_runs_and_free_after_it(tmp_path: Path) -> None:
@@ -75,7 +47,7 @@ def test_a_second_holder_is_refused_by_name_in_the_same_process_too(tmp_path: Pa
 def test_another_process_holds_a_lock_until_kill_9_frees_it(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     trial = layout.trials("nf4") / TRIAL
-    with another_holder(trial, layout) as process:
+    with another_holder(trial, layout) as (_, process):
         assert is_locked(trial, layout)
         assert locked_folders(layout) == {trial}
         with pytest.raises(FolderLocked), locked_folder(trial, layout, wait_seconds=0):
