@@ -24,6 +24,7 @@ from tests.conftest import PARAMS
 from tests.lock_holder import another_holder
 from tests.recorded_project import make_recorded, write_trial
 from tests.study_factory import Trial, digest
+from tests.test_status import without_heavy_libraries
 
 Capture = pytest.CaptureFixture[str]
 
@@ -260,6 +261,15 @@ def test_nothing_is_deleted_where_what_the_grid_names_is_not_known(
     assert "`lorascope prepare-base model=small`" in message
     assert "`lorascope quantize-base model=small quant=nf4`" in message
     assert (trial / RECORD).is_file()
+
+
+def test_the_command_refuses_in_one_line_and_without_libraries_that_train(
+    bare_project: Layout,
+) -> None:
+    done = without_heavy_libraries(bare_project, "prune", "--yes")
+    assert done.returncode == 2
+    assert done.stderr.startswith("lorascope: error: prune: what the grid names is not known")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_one_mode_of_overrides_that_is_not_stored_refuses_all(
