@@ -25,6 +25,7 @@ LAYER_OF = {
     "config": SCHEMA,
     "records": SCHEMA,
     "store": EDGES,
+    "trial_locks": EDGES,
     "tracking": EDGES,
     "provenance": EDGES,
     "isolation": EDGES,

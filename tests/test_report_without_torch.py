@@ -6,45 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lorascope.item_results import summarize, write_items
 from lorascope.layout import Layout
-from lorascope.records import EvaluationRecord, ItemResult, TrialRecord
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.stages.grid import declared_overrides, expand
-from lorascope.store import sha256_of_file, write_record
 from tests.conftest import REPOSITORY
-from tests.study_factory import (
-    Trial,
-    base_record,
-    data_card,
-    digest,
-    footprint,
-    provenance,
-    trial_record,
-)
+from tests.recorded_project import make_recorded
 
 ABSENT = ("torch", "transformers", "peft", "bitsandbytes", "mlflow", "datasets", "lm_eval")
-PARAMS = """\
-model: tiny
-data: biographies
-quant: [fp16, nf4]
-lora:
-  targets: all_linear
-  rank: "2,8"
-  alpha: "16"
-train: tiny
-seed: "0"
-evaluate: default
-merge: default
-decide: default
-ship: auto
-"""
-ITEMS = 60
 REFUSE = """\
 import sys
 REFUSED = sys.argv[1].split(",")
@@ -65,60 +35,8 @@ main()
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A project that holds the records of four trials and two bases, and nothing else."""
-    layout = Layout(tmp_path_factory.mktemp("recorded") / "a project")
-    layout.root.mkdir()
-    shutil.copytree(REPOSITORY / "conf", layout.conf)
-    layout.params.write_text(PARAMS)
-    write_record(layout.base("tiny"), base_record())
-    write_record(layout.data("tiny", "biographies"), data_card())
-    for quant in ("fp16", "nf4"):
-        write_record(layout.quantized("tiny", quant), footprint(quant))
-    configs = expand(layout, declared_overrides(layout))
-    for place, config in enumerate(configs):
-        declared = declare_trial(config, layout)
-        quant = config.quant.name
-        made = trial_record(Trial(quant, config.lora.rank, seed=config.seed))
-        trial = replace(
-            made, trial=declared.name, identity=declared.identity, key=declared.key,
-            settings=declared.settings,
-        )  # fmt: skip
-        write_record(layout.trials(quant) / trial.trial, trial)
-        identity = evaluation_identity(config, layout, trial)
-        write_scores(layout, quant, trial.trial, identity, trial, 7 + place)
-        base_identity = evaluation_identity(config, layout, None)
-        write_scores(layout, quant, base_name(config, layout), base_identity, None, 2)
-    return layout
-
-
-def write_scores(
-    layout: Layout, quant: str, name: str, identity: str, trial: TrialRecord | None, right: int
-) -> None:
-    """Of every ten items, the first `right` are."""
-    folder = layout.evaluations(quant) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    items = {
-        split: [
-            ItemResult(
-                digest(f"{split}{n}"), digest(f"p{n}"), digest(f"t{n}"), n % 10 < right,
-                2.0 - right / 10, 2, digest(f"person {n // 5}"),
-            )
-            for n in range(ITEMS)
-        ]
-        for split in ("validation", "test")
-    }  # fmt: skip
-    for split, scored in items.items():
-        write_items(folder / f"{split}.jsonl", scored)
-    record = EvaluationRecord(
-        name=name, identity=identity, quant=quant,
-        trial_identity=trial.identity if trial else None, key=trial.key if trial else None,
-        scoring="answer", batch_size=64,
-        splits={split: summarize(scored) for split, scored in items.items()},
-        lm_eval_metrics={},
-        items_sha256={split: sha256_of_file(folder / f"{split}.jsonl") for split in items},
-        seconds=1.0, provenance=provenance(),
-    )  # fmt: skip
-    write_record(folder, record)
+    """Records and nothing else."""
+    return make_recorded(tmp_path_factory.mktemp("recorded") / "a project")
 
 
 def reported(layout: Layout, absent: tuple[str, ...]) -> dict[str, bytes]:

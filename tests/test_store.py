@@ -14,7 +14,14 @@ from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
 from lorascope.identity import canonical_sha256, code_sha256, imported_modules, trial_name
 from lorascope.records import DataCard, TrialKey, TrialRecord
-from lorascope.store import read_record, replaced_folder, write_atomically, write_record
+from lorascope.store import (
+    read_record,
+    remove_folder,
+    replaced_folder,
+    scratch_target,
+    write_atomically,
+    write_record,
+)
 from tests.study_factory import example_study
 
 
@@ -101,3 +108,22 @@ def test_comments_and_docstrings_do_not_change_the_code_hash(tmp_path: Path) -> 
 def test_trial_names_are_readable_and_sort_by_rank(alpha: float, part: str) -> None:
     key = TrialKey("m", "d", "nf4", "all_linear", 16, alpha, False, False, 3)
     assert trial_name(key, "1f3c9a2b7d0000") == f"nf4-r0016-{part}-s3-1f3c9a2b7d"
+
+
+def test_a_scratch_folder_tells_what_it_was_made_for(tmp_path: Path) -> None:
+    target = tmp_path / "nf4-r0008-a0.5-s0-0123456789"
+    with replaced_folder(target) as scratch:
+        assert scratch_target(scratch) == target
+        assert scratch_target(scratch.with_name(f"{scratch.name}.former")) == target
+    for name in (target.name, ".ipynb_checkpoints", ".x", "a.bcdefghi", ".bcdefghi"):
+        assert scratch_target(tmp_path / name) is None
+
+
+def test_a_removed_folder_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "gone" / "deep").mkdir(parents=True)
+    (tmp_path / "gone" / "deep" / "file").write_text("1")
+    (tmp_path / "kept").mkdir()
+    remove_folder(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        remove_folder(tmp_path / "gone")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -30,18 +30,22 @@ stages, in the order in which dvc.yaml runs them:
 beside them:
   publish        fill MLflow from the records
   ui             open MLflow on this machine's loopback address
+  status         how far the study is, what failed, what to run next; also while it runs
+  prune          trials, scores and leftovers that no declared grid names; deletes with --yes only
   summary        print answer and accuracy table of the study in params.yaml
   count          trainable parameters by rank and method, from the model's configuration alone:
                  lorascope count model=llama2_7b_chat --ranks 1,8,64
   plan           memory of every trial of the grid before it runs, and what fits which GPU:
                  lorascope plan model=llama2_7b_chat quant=fp16,nf4 lora.rank=8,64
 
-check, merge, report, count and plan read the grid from params.yaml; overrides replace its axes.
+check, merge, report, status, summary, count and plan read the grid from params.yaml; overrides
+replace its axes. prune keeps what params.yaml names, and what overrides name too.
 `lorascope <command> --help` shows the configuration that a command composes.
 """
 
 HYDRA_STAGES = ("prepare-base", "prepare-data", "quantize-base", "train-lora", "evaluate")
 GRID_STAGES = ("check", "merge", "report", "summary", "plan")
+FLAG_COMMANDS = ("count", "status", "prune")
 SWEEPING_STAGES = ("train-lora", "evaluate")
 EXIT_BAD_INPUT = 2
 
@@ -100,10 +104,8 @@ def _dispatch(command: str, rest: list[str]) -> int:
     if rest and rest[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    if command == "count":
-        from lorascope.stages.count import run_with_flags as count
-
-        count(rest, find_layout(Path.cwd()))
+    if command in FLAG_COMMANDS:
+        _function(command, "run_with_flags")(rest, find_layout(Path.cwd()))
         return 0
     if command in GRID_STAGES:
         from lorascope.stages.grid_commands import run_grid_command
@@ -142,7 +144,7 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
         assert isinstance(config, Config)
         try:
             # The stage's own imports are not paid for by --help.
-            _stage(command)(config, layout)
+            _function(command, "run")(config, layout)
         except LorascopeError as error:
             _tell(error)
             # Hydra would print a traceback for an exception, and go on after it.
@@ -157,10 +159,11 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
 
 
-def _stage(command: str) -> Callable[..., object]:
-    """The stage's function; modules are imported by name so that only one stage's code loads."""
+def _function(command: str, name: str) -> Callable[..., object]:
+    """A function of the command's stage; its module is imported by name so that only its code
+    loads."""
     from importlib import import_module
 
     module = import_module(f"lorascope.stages.{command.replace('-', '_')}")
-    run: Callable[..., object] = module.run
-    return run
+    function: Callable[..., object] = getattr(module, name)
+    return function

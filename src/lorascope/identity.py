@@ -116,7 +116,8 @@ def module_file(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _imports_of(path: Path) -> set[str]:
+@cache
+def _imports_of(path: Path) -> frozenset[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -125,9 +126,10 @@ def _imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
     ours = {name for name in names if name.split(".")[0] == "lorascope"}
-    return {name for name in ours if module_file(name).is_file()}
+    return frozenset(name for name in ours if module_file(name).is_file())
 
 
+@cache
 def _code_without_words(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):

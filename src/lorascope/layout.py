@@ -35,6 +35,11 @@ class Layout:
         """Locks and logs that nobody reads back."""
         return self.root / ".lorascope"
 
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for each unfinished trial that keeps checkpoints, called by its identity."""
+        return self.private / "checkpoints"
+
     def data(self, model: str, data: str) -> Path:
         """Prepared rows: they carry the model's chat template and special tokens."""
         return self.root / "data" / data / model

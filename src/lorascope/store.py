@@ -17,6 +17,8 @@ from lorascope.errors import RecordError
 from lorascope.layout import RECORD
 
 T = TypeVar("T")
+SCRATCH_LETTERS = 8
+"""That tempfile appends to a prefix."""
 
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}
@@ -88,6 +90,26 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+def scratch_target(folder: Path) -> Path | None:
+    """The folder that `replaced_folder` or `remove_folder` made the scratch folder `folder` for;
+    None for a folder with another kind of name."""
+    stem, _, ending = folder.name.removesuffix(".former").removeprefix(".").rpartition(".")
+    if not folder.name.startswith(".") or not stem or len(ending) != SCRATCH_LETTERS:
+        return None
+    return folder.with_name(stem)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete `folder`: whoever looks sees all of it or nothing, also when this is interrupted."""
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        os.replace(folder, scratch)
+    except OSError:
+        scratch.rmdir()
+        raise
+    shutil.rmtree(scratch)
 
 
 def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:

@@ -14,15 +14,21 @@ from lorascope.stages.grid import declared_overrides, expand, with_overrides
 
 def run_grid_command(command: str, overrides: list[str], layout: Layout) -> None:
     """Run `command` over the grid of params.yaml, with `overrides` in place of its axes."""
-    flags = [text for text in overrides if text.startswith("-")]
-    if flags:
-        raise LorascopeError(
-            f"{command}: unknown flag {flags[0]}. It takes Hydra overrides only, e.g. lora.rank=8 "
-            "for ranks, quant=nf4 for a mode; `lorascope --help` shows more."
-        )
+    refuse_flags(command, overrides)
     configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
     run = _imported(f"lorascope.stages.{command}")
     run(configs, layout)
+
+
+def refuse_flags(command: str, arguments: list[str], known: tuple[str, ...] = ()) -> None:
+    """Raise where a flag that is not `known` stands among Hydra overrides."""
+    flags = [text for text in arguments if text.startswith("-") and text not in known]
+    if flags:
+        also = f" and {', '.join(known)}" if known else " only"
+        raise LorascopeError(
+            f"{command}: unknown flag {flags[0]}. It takes Hydra overrides{also}, e.g. lora.rank=8 "
+            "for ranks, quant=nf4 for a mode; `lorascope --help` shows more."
+        )
 
 
 def _imported(stage: str) -> Callable[[list[Config], Layout], object]:

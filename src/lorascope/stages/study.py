@@ -30,12 +30,12 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         ConfigError: the grid spans several models or datasets.
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
-    first = _of_one_question(configs)
+    first = one_question(configs)
     trials, evaluations = [], []
     missing: dict[str, TrialKey] = {}
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
-        evaluations += _evaluation(config, layout, name, None)
+        evaluations += current_scores(config, layout, name, None)
     for config in configs:
         declared = declare_trial(config, layout)
         folder = layout.trials(config.quant.name) / declared.name
@@ -44,7 +44,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
             continue
         trial = read_record(folder, TrialRecord)
         trials.append(trial)
-        evaluations += _evaluation(config, layout, trial.trial, trial)
+        evaluations += current_scores(config, layout, trial.trial, trial)
     return Study(
         data=read_record(layout.data(first.model.name, first.data.name), DataCard),
         base=read_record(layout.base(first.model.name), BaseRecord),
@@ -66,8 +66,12 @@ def collect(configs: list[Config], layout: Layout) -> Study:
     )
 
 
-def _of_one_question(configs: list[Config]) -> Config:
-    """The first of `configs`, all of which ask about one model and one dataset."""
+def one_question(configs: list[Config]) -> Config:
+    """The first of `configs`, all of which ask about one model and one dataset.
+
+    Raises:
+        ConfigError: they do not.
+    """
     for key in ("model", "data"):
         names = sorted({getattr(config, key).name for config in configs})
         if len(names) > 1:
@@ -114,7 +118,7 @@ def _one_a_mode(configs: list[Config]) -> list[Config]:
     return list({config.quant.name: config for config in configs}.values())
 
 
-def _evaluation(
+def current_scores(
     config: Config, layout: Layout, name: str, trial: TrialRecord | None
 ) -> list[EvaluationRecord]:
     """The scores of one subject, as a list of one; empty where they are absent or out of date."""

@@ -1,0 +1,170 @@
+"""What `status` prints: a line a mode, the best so far, what failed, and what to run next."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+
+from lorascope.records import TrialRecord
+from lorascope.reporting import units
+from lorascope.reporting.table import Column, Table
+from lorascope.stages.preparation import stage_command
+from lorascope.stages.status import ModeStatus, SweepStatus
+from lorascope.stages.train_lora import LASTING
+
+MODES = (
+    Column("quant", "Mode", right=False),
+    Column("declared", "Trials"),
+    Column("completed", "Completed", get=lambda mode: _known(mode, len(mode.completed))),
+    Column("failed", "Failed", right=False, get=lambda mode: _failed(mode) or None),
+    Column("missing", "Missing", get=lambda mode: _known(mode, len(mode.missing))),
+    Column("damaged", "Unreadable", get=lambda mode: len(mode.damaged) or None),
+    Column("training", "Training now", get=lambda mode: len(mode.training) or None),
+    Column("scored", "Scored", get=lambda mode: _known(mode, len(mode.scores))),
+    Column("base_scored", "Bare base", right=False, get=lambda mode: _base(mode)),
+)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a mode by one measure."""
+
+    quant: str
+    measure: str
+    value: str
+    trial: TrialRecord
+
+
+@dataclass(frozen=True)
+class Step:
+    """Commands to run next."""
+
+    commands: list[str]
+    by_dvc: bool
+    """Whether `dvc repro` would run the same."""
+
+
+BEST = (
+    Column("quant", "Mode", right=False),
+    Column("measure", "Best so far by", right=False),
+    Column("value", "Value"),
+    Column("rank", "Rank", get=lambda best: best.trial.key.rank),
+    Column("alpha", "Alpha", units.number, get=lambda best: best.trial.key.alpha),
+    Column("seed", "Seed", get=lambda best: best.trial.key.seed),
+    Column("trial", "Trial", right=False, get=lambda best: best.trial.trial),
+)
+
+
+def status_text(status: SweepStatus) -> str:
+    """Plain text; parts of which there is nothing to say are left out."""
+    modes = status.modes
+    best = [one for mode in modes for one in best_of(mode)]
+    failed = [f"{t.trial}: {t.status}, {_reason(t)}" for mode in modes for t in mode.failed]
+    declared = sum(mode.declared for mode in modes)
+    parts = [
+        f"Model {status.model}, data {status.data}: {declared} trials declared.\n",
+        Table(MODES, modes).plain(),
+        Table(BEST, best).plain() if best else "",
+        _listed("Failed", failed),
+        _listed("Unreadable", [reason for mode in modes for reason in mode.damaged]),
+        _listed("Not prepared", [missing.problem for missing in status.unprepared]),
+        _listed("Running now", [str(folder) for folder in status.running]),
+        _trained([trial for mode in modes for trial in mode.trials]),
+        _next(status),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def best_of(mode: ModeStatus) -> list[Best]:
+    """The trials that lead on the validation split: by loss as trained, by accuracy as scored.
+
+    Data that are scored by loss have no accuracy; their scored loss is the trained one again.
+    """
+    found = []
+    losses = [(t.result.validation_loss_nats, t.trial, t) for t in mode.completed if t.result]
+    if losses:
+        loss, _, trial = min(losses, key=lambda one: one[:2])
+        found.append(Best(mode.quant, "validation loss, nats", units.nats(loss), trial))
+    accuracies = []
+    for trial in mode.completed:
+        score = (
+            mode.scores[trial.trial].splits["validation"] if trial.trial in mode.scores else None
+        )
+        if score is not None and score.accuracy is not None:
+            # Among equals the one with the smaller loss.
+            place = (-score.accuracy, score.completion_loss_nats, trial.trial)
+            accuracies.append((place, score.accuracy, trial))
+    if accuracies:
+        _, accuracy, trial = min(accuracies, key=lambda one: one[0])
+        value = units.percent(accuracy)
+        found.append(Best(mode.quant, "validation accuracy, %", value, trial))
+    return found
+
+
+def _known(mode: ModeStatus, count: int) -> int | None:
+    return count if mode.nameable else None
+
+
+def _failed(mode: ModeStatus) -> str:
+    """1 diverged, 2 killed."""
+    counts = Counter(trial.status for trial in mode.failed)
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
+def _base(mode: ModeStatus) -> str | None:
+    if not mode.nameable:
+        return None
+    return "scored" if mode.base_scored else "not scored"
+
+
+def _reason(trial: TrialRecord) -> str:
+    """One line: a reason may quote a library at length."""
+    return " ".join((trial.reason or "no reason recorded").split())
+
+
+def _listed(title: str, lines: list[str]) -> str:
+    return "".join([f"{title}:\n", *(f"  {line}\n" for line in lines)]) if lines else ""
+
+
+def _trained(trials: list[TrialRecord]) -> str:
+    """What all trainings took that came to a result."""
+    results = [trial.result for trial in trials if trial.result is not None]
+    if not results:
+        return ""
+    tokens = sum(result.processed_tokens for result in results)
+    seconds = sum(result.train_seconds for result in results)
+    resumed = sum(result.resumed_at_step > 0 for result in results)
+    partly = f" ({resumed} resumed: their seconds count from there)" if resumed else ""
+    return (
+        f"Trained so far: {units.count(tokens)} tokens in {units.seconds(seconds)} s, by the "
+        f"records of {len(results)} trials{partly}.\n"
+    )
+
+
+def _next(status: SweepStatus) -> str:
+    step = next_step(status)
+    title = "Next"
+    if any(mode.damaged for mode in status.modes):
+        title += ", once what is unreadable is deleted"
+    if status.running:
+        title += ", when what runs now has ended"
+    if step.by_dvc and not status.given:
+        title += " (or all that remains by `dvc repro`)"
+    return _listed(title, step.commands)
+
+
+def next_step(status: SweepStatus) -> Step:
+    """What brings the study further; `report` where it is complete."""
+    if status.unprepared:
+        return Step([missing.command for missing in status.unprepared], by_dvc=True)
+    modes = status.modes
+    again = [trial for mode in modes for trial in mode.failed if trial.status not in LASTING]
+    unrecorded = sum(mode.declared - len(mode.trials) for mode in modes)
+    if again or unrecorded:
+        # DVC takes a stage for done whose trials all have a record, a failure too.
+        train = stage_command("train-lora", status.overrides)
+        return Step([train], by_dvc=unrecorded > 0 and not again)
+    if any(len(mode.scores) < len(mode.completed) or not mode.base_scored for mode in modes):
+        return Step([stage_command("evaluate", status.overrides)], by_dvc=True)
+    return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=False)
