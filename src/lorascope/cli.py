@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lorascope.errors import LorascopeError
@@ -69,10 +69,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        if not is_full_disk(error):
-            raise
-        _tell_full_disk()
-        sys.exit(EXIT_BAD_INPUT)
+        _exit_on_full_disk(error)
+        raise
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)
@@ -82,19 +80,18 @@ def _tell(error: LorascopeError) -> None:
     print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the disk is full; safetensors and torch say so in words only."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    return any(words in str(error) for words in ("os error 28", "No space left on device"))
+def _exit_on_full_disk(error: Exception) -> None:
+    """Say so and exit; any other error is left to its stack."""
+    from lorascope.store import is_full_disk
 
-
-def _tell_full_disk() -> None:
+    if not is_full_disk(error):
+        return
     print(
         "lorascope: error: no space left on the disk. Nothing was left half-written; make room "
         "(`dvc gc -w` drops old cache) and run it again: what is finished is kept.",
         file=sys.stderr,
     )
+    raise SystemExit(EXIT_BAD_INPUT) from error
 
 
 def _dispatch(command: str, rest: list[str]) -> int:
@@ -128,7 +125,7 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from lorascope.config import Config
-    from lorascope.stages.grid import expand, register_schema
+    from lorascope.stages.grid import compose_jobs, expand, register_schema
 
     register_schema()
     sweeping = any(argument in ("-m", "--multirun") for argument in rest)
@@ -142,21 +139,32 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     def job(composed: DictConfig) -> None:
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
-        try:
+        with _told_without_stack():
             # The stage's own imports are not paid for by --help.
             _function(command, "run")(config, layout)
-        except LorascopeError as error:
-            _tell(error)
-            # Hydra would print a traceback for an exception, and go on after it.
-            raise SystemExit(EXIT_BAD_INPUT) from error
-        except Exception as error:
-            if not is_full_disk(error):
-                raise
-            _tell_full_disk()
-            raise SystemExit(EXIT_BAD_INPUT) from error
 
+    def run_jobs(jobs: Sequence[Sequence[str]]) -> list[None]:
+        with _told_without_stack():
+            _function(command, "run_sweep")(compose_jobs(layout, jobs), layout)
+        return [None] * len(jobs)
+
+    # What `hydra/launcher=packed` calls.
+    job.run_jobs = run_jobs  # type: ignore[attr-defined]
     sys.argv = [f"lorascope {command}", *rest]
     hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
+
+
+@contextmanager
+def _told_without_stack() -> Iterator[None]:
+    """Hydra would print a traceback for an exception, and go on after it."""
+    try:
+        yield
+    except LorascopeError as error:
+        _tell(error)
+        raise SystemExit(EXIT_BAD_INPUT) from error
+    except Exception as error:
+        _exit_on_full_disk(error)
+        raise
 
 
 def _function(command: str, name: str) -> Callable[..., object]:

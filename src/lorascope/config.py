@@ -267,6 +267,10 @@ class RuntimeConfig:
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     trial_timeout_seconds: float | None = None
+    """Of a trial alone; a pack may take as many times as long as it has trials."""
+    pack_trials: int = 32
+    """The most trials that are trained at once; 1 trains each alone. What memory cannot hold is
+    split."""
     memory_limit_gb: float | None = None
     """Trials predicted to need more are refused, as a record; None takes what the device has."""
     tracking: bool = True

@@ -87,8 +87,9 @@ def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> T
     if first < second:
         segments = extrapolated(low.segments, high.segments, first, second, wanted)
         parts = extrapolated(low.parts, high.parts, first, second, wanted)
-    saved = [{"saved_adapter": trace.parts["saved_adapter"]} for trace in (low, high)]
-    return Trace(segments, {**parts, **extrapolated(*saved, lowest, highest, rank)})
+    # PEFT pads nothing.
+    own = extrapolated(low.parts, high.parts, lowest, highest, rank)["saved_adapter"]
+    return Trace(segments, {**parts, "saved_adapter": own})
 
 
 def _plan(subject: PlanSubject, train: Trace, evaluation: int, seconds: float) -> MemoryPlan:

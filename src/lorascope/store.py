@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ from lorascope.errors import RecordError
 from lorascope.layout import RECORD
 
 T = TypeVar("T")
+
+COMPLETE = ".complete"
+FORMER = ".former"
 SCRATCH_LETTERS = 8
 """That tempfile appends to a prefix."""
 
@@ -92,6 +96,42 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(former, ignore_errors=True)
 
 
+@contextmanager
+def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Scratch folders that become `targets`, which lie side by side, all of them or none: what a
+    kill interrupts after the block ended well, `finish_replacements` completes."""
+    parent = targets[0].parent
+    parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{targets[0].name}."))
+    try:
+        folders = [scratch / target.name for target in targets]
+        for folder in folders:
+            folder.mkdir()
+        yield folders
+        write_atomically(scratch / COMPLETE, b"")
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    finish_replacement(scratch)
+
+
+def unfinished_replacements(parent: Path) -> list[Path]:
+    """Scratch folders in `parent` that are complete and whose content was not moved yet."""
+    return sorted(path.parent for path in parent.glob(f".*/{COMPLETE}"))
+
+
+def finish_replacement(scratch: Path) -> None:
+    """Move everything in a complete scratch folder to its place."""
+    for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
+        target = scratch.parent / folder.name
+        if folder.suffix == FORMER:
+            continue
+        if target.exists():
+            os.replace(target, folder.with_name(folder.name + FORMER))
+        os.replace(folder, target)
+    shutil.rmtree(scratch)
+
+
 def scratch_target(folder: Path) -> Path | None:
     """The folder that `replaced_folder` or `remove_folder` made the scratch folder `folder` for;
     None for a folder with another kind of name."""
@@ -110,6 +150,13 @@ def remove_folder(folder: Path) -> None:
         scratch.rmdir()
         raise
     shutil.rmtree(scratch)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the disk is full; safetensors and torch say so in words only."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(words in str(error) for words in ("os error 28", "No space left on device"))
 
 
 def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:

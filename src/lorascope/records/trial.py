@@ -19,6 +19,7 @@ class Status(StrEnum):
     killed = "killed"
     timeout = "timeout"
     refused = "refused"
+    failed = "failed"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class TrialRecord:
     provenance: Provenance
     format: int = RECORD_FORMAT
     plan: MemoryPlan | None = None
-    """Predicted for the batches that were trained; before the run for a refused trial."""
+    """Predicted for this trial alone, on the batches that were trained; for a refused trial, before
+    the run."""
+    pack_plan: MemoryPlan | None = None
+    """Predicted for all that were trained at once; None where the trial was alone."""
     tracking_run: str | None = None
     """The tracking store's id of this trial's run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def run(config: Config, layout: Layout) -> EvaluationRecord | None:
         print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
         return None
     return evaluate_one(config, layout, Subject(trial.trial, trial, folder / "adapter"))
+
+
+def run_sweep(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecord | None]:
+    """Score what is missing of `configs`, all over one loaded base in each mode."""
+    return [run(config, layout) for config in configs]
 
 
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -102,18 +104,46 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     parsed = [_parse(text) for text in overrides]
     values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
     groups = [axis for axis in parsed if axis not in values]
+    with _composing(layout):
+        composed = [
+            compose(config_name="config", overrides=list(point))
+            for point in product(*(_texts(axis) for axis in groups))
+        ]
+        points = [_with_values(one, values) for one in composed]
+    return [config for point in points for config in point]
+
+
+def compose_jobs(layout: Layout, jobs: Sequence[Sequence[str]]) -> list[Config]:
+    """The configuration of each job of a multirun, given by its overrides.
+
+    Raises:
+        LorascopeError: as `expand`.
+    """
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    configs = []
+    with _composing(layout):
+        for job in jobs:
+            parsed = [_parse(text) for text in job]
+            values = [one for one in parsed if _is_value(one, layout)]
+            groups = tuple(str(one.input_line) for one in parsed if one not in values)
+            if groups not in composed:
+                composed[groups] = compose(config_name="config", overrides=list(groups))
+            configs.append(
+                _with_value(composed[groups], {v.key_or_group: v.value() for v in values})
+            )
+    return configs
+
+
+@contextmanager
+def _composing(layout: Layout) -> Iterator[None]:
+    """Hydra's errors become ours."""
     register_schema()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(layout.conf), version_base="1.3"):
-            composed = [
-                compose(config_name="config", overrides=list(point))
-                for point in product(*(_texts(axis) for axis in groups))
-            ]
-        points = [_with_values(one, values) for one in composed]
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         raise LorascopeError(_readable(error)) from error
-    return [config for point in points for config in point]
 
 
 def _parse(text: str) -> Override:
@@ -140,16 +170,19 @@ def _texts(override: Override) -> list[str]:
 
 
 def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
-    points = []
-    for values in product(*(list(axis.sweep_iterator()) for axis in axes)):
-        point = copy.deepcopy(composed)
-        for axis, value in zip(axes, values, strict=True):
-            OmegaConf.update(point, axis.key_or_group, value)
-        config = OmegaConf.to_object(point)
-        assert isinstance(config, Config)
-        validate(config)
-        points.append(config)
-    return points
+    keys = [axis.key_or_group for axis in axes]
+    points = product(*(list(axis.sweep_iterator()) for axis in axes))
+    return [_with_value(composed, dict(zip(keys, point, strict=True))) for point in points]
+
+
+def _with_value(composed: DictConfig, values: dict[str, Any]) -> Config:
+    point = copy.deepcopy(composed)
+    for key, value in values.items():
+        OmegaConf.update(point, key, value)
+    config = OmegaConf.to_object(point)
+    assert isinstance(config, Config)
+    validate(config)
+    return config
 
 
 def _readable(error: Exception) -> str:

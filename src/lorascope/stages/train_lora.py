@@ -1,134 +1,145 @@
-"""train-lora: one trial, in a child process of its own, kept by its content."""
+"""train-lora: what is missing of a sweep, trained in packs, each trial kept by its content."""
 
 from __future__ import annotations
 
-import shutil
-import signal
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorascope.config import Config, DeviceKind
-from lorascope.isolation import Outcome, run_isolated
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
-from lorascope.progress import StepProgress
-from lorascope.provenance import capture
-from lorascope.records import Provenance, Status, TrialRecord
+from lorascope.records import Status, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
-from lorascope.stages.trial_child import Done, Task, train_in_child
-from lorascope.store import read_record, replaced_folder, write_record
+from lorascope.stages.pack_run import train_and_keep
+from lorascope.stages.packs import packs_of
+from lorascope.store import (
+    finish_replacement,
+    read_record,
+    scratch_target,
+    unfinished_replacements,
+    write_record,
+)
+from lorascope.trial_locks import locked_folder
 
 LASTING = (Status.completed, Status.diverged)
 """Statuses that a second run would only repeat; the others are tried again."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One that a sweep declares."""
+
+    config: Config
+    declared: DeclaredTrial
+    folder: Path
+
+
 def run(config: Config, layout: Layout) -> TrialRecord:
     """Train the trial that `config` describes, unless it is there already."""
-    trial = declare_trial(config, layout)
-    folder = layout.trials(config.quant.name) / trial.name
-    if (folder / RECORD).is_file():
-        known = read_record(folder, TrialRecord)
-        if known.status in LASTING:
-            print(f"{known.trial}: {known.status} already")
-            return known
-    # Captured before the trial: it started with these versions, at this time.
-    provenance = capture(layout, "unknown", 0)
-    with replaced_folder(folder) as scratch:
-        task = _task(config, layout, scratch, trial)
-        record = _concluded(trial, _train(task, trial.name), task, provenance)
-        if record.status is not Status.completed:
-            # What there is of an adapter may be half-written.
-            shutil.rmtree(task.adapter, ignore_errors=True)
-        write_record(scratch, record)
-    # The trial is safe before anyone talks to a tracking store.
-    record = _tracked(record, config, layout)
-    write_record(folder, record)
-    if record.status is Status.completed and task.checkpoints:
-        shutil.rmtree(task.checkpoints, ignore_errors=True)
-    print(_sentence(record), flush=True)
-    return record
+    return run_sweep([config], layout)[0]
 
 
-def _train(task: Task, title: str) -> Outcome:
-    runtime = task.config.runtime
-    show = StepProgress(title)
-    return run_isolated(
-        train_in_child,
-        task,
-        on_report=lambda step: show(*step),
-        preload="lorascope.training",
-        fresh=runtime.device is DeviceKind.cuda or _may_use_cuda(runtime.device),
-        timeout_seconds=runtime.trial_timeout_seconds,
-    )
+def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
+    """Train what is missing of `configs`; their records in the same order.
+
+    A pack that fails does not end the sweep: the others are trained first.
+
+    Raises:
+        LorascopeError: a trial's settings or inputs are unusable, or trials failed.
+    """
+    trials = [_trial(config, layout) for config in configs]
+    for parent in {trial.folder.parent for trial in trials}:
+        _finish_interrupted(parent, layout)
+    missing = {t.declared.identity: t for t in trials if _lasting_record(t) is None}
+    known = {t.declared.identity for t in trials} - set(missing)
+    if known:
+        _tell_known([t for t in trials if t.declared.identity in known])
+    errors: list[Exception] = []
+    for pack in packs_of(list(missing.values()), lambda trial: trial.config):
+        errors += _train_locked(pack, layout)
+    if errors:
+        raise errors[0] if len(errors) == 1 else _several(errors)
+    return [read_record(trial.folder, TrialRecord) for trial in trials]
 
 
-def _task(config: Config, layout: Layout, scratch: Path, trial: DeclaredTrial) -> Task:
-    from_checkpoints = config.train.checkpoint_every_steps > 0
-    checkpoints = layout.private / "checkpoints" / trial.identity if from_checkpoints else None
-    return Task(
-        base=layout.quantized(config.model.name, config.quant.name),
-        base_name=config.model.repository or config.model.name,
-        data=layout.data(config.model.name, config.data.name),
-        adapter=scratch / "adapter",
-        checkpoints=checkpoints,
-        config=config,
-    )
+def _trial(config: Config, layout: Layout) -> Trial:
+    declared = declare_trial(config, layout)
+    return Trial(config, declared, layout.trials(config.quant.name) / declared.name)
 
 
-def _may_use_cuda(wanted: DeviceKind) -> bool:
-    """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
-    return wanted is DeviceKind.auto and any(Path("/dev").glob("nvidia[0-9]*"))
+def _finish_interrupted(parent: Path, layout: Layout) -> None:
+    """Packs that were trained, and killed while their results were put in place."""
+    for scratch in unfinished_replacements(parent):
+        first = scratch_target(scratch)
+        if first is not None:
+            with locked_folder(first, layout, wait_seconds=None):
+                if scratch.exists():
+                    finish_replacement(scratch)
 
 
-def _concluded(
-    trial: DeclaredTrial, outcome: Outcome, task: Task, provenance: Provenance
-) -> TrialRecord:
-    """The record of a trial that has ended. A bug or bad input is raised, not recorded."""
-    if outcome.error is not None:
-        raise outcome.error
-    done = outcome.value if outcome.value is not None else _ended(outcome, task)
-    return TrialRecord(
-        trial=trial.name,
-        identity=trial.identity,
-        key=trial.key,
-        settings=trial.settings,
-        status=done.status,
-        reason=done.reason,
-        last_lines=[] if done.status is Status.completed else outcome.last_lines,
-        result=done.result,
-        tracking="off",
-        provenance=replace(provenance, device=done.device, threads=done.threads),
-        plan=done.plan,
-    )
+def _lasting_record(trial: Trial) -> TrialRecord | None:
+    if not (trial.folder / RECORD).is_file():
+        return None
+    record = read_record(trial.folder, TrialRecord)
+    return record if record.status in LASTING else None
 
 
-def _ended(outcome: Outcome, task: Task) -> Done:
-    """How a child ended that could not say so itself."""
-    if outcome.timed_out:
-        limit = task.config.runtime.trial_timeout_seconds
-        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
-        return Done(Status.timeout, reason, None, "unknown", 0)
-    assert outcome.exit_signal is not None
-    name = signal.Signals(outcome.exit_signal).name
-    hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
-    return Done(Status.killed, f"ended by {name}{hint}", None, "unknown", 0)
+def _tell_known(trials: Sequence[Trial]) -> None:
+    if len(trials) > 1:
+        print(f"{len(trials)} trials are there already", flush=True)
+        return
+    record = read_record(trials[0].folder, TrialRecord)
+    print(f"{record.trial}: {record.status} already", flush=True)
 
 
-def _tracked(record: TrialRecord, config: Config, layout: Layout) -> TrialRecord:
-    """The record with what became of publishing it."""
-    if not config.runtime.tracking:
-        return record
+def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
+    """Train what another sweep has not finished meanwhile; what went wrong."""
+    with ExitStack() as locks:
+        # In one order everywhere: two sweeps never wait for each other.
+        for trial in sorted(pack, key=lambda trial: trial.folder):
+            locks.enter_context(locked_folder(trial.folder, layout, wait_seconds=None))
+        left = [trial for trial in pack if _lasting_record(trial) is None]
+        if not left:
+            return []
+        kept, errors = train_and_keep(
+            [(trial.config, trial.declared) for trial in left], layout, left[0].folder.parent
+        )
+        # The trials are safe before anyone talks to a tracking store.
+        for record in _tracked(kept, left[0].config, layout):
+            write_record(left[0].folder.parent / record.trial, record)
+            print(_sentence(record), flush=True)
+        return errors
+
+
+def _tracked(
+    records: Sequence[TrialRecord], config: Config, layout: Layout
+) -> Sequence[TrialRecord]:
+    """The records with what became of publishing them."""
+    if not config.runtime.tracking or not records:
+        return records
     from lorascope.tracking import try_publish
 
-    attempt = try_publish([replace(record, tracking="published")], [], layout)
-    run = attempt.runs.get(record.identity)
-    return replace(record, tracking=attempt.state, tracking_run=run)
+    attempt = try_publish([replace(r, tracking="published") for r in records], [], layout)
+    return [
+        replace(r, tracking=attempt.state, tracking_run=attempt.runs.get(r.identity))
+        for r in records
+    ]
+
+
+def _several(errors: Sequence[Exception]) -> LorascopeError:
+    lines = [f"  {str(error) or type(error).__name__}" for error in errors]
+    return LorascopeError("\n".join([f"{len(errors)} packs failed:", *lines]))
 
 
 def _sentence(record: TrialRecord) -> str:
     if record.result is None:
         return f"{record.trial}: {record.status}, {record.reason}"
     result = record.result
+    count = len(result.pack_ranks)
+    together = f" ({count} at once)" if count > 1 else ""
     return (
         f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "
-        f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s"
+        f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
     )

@@ -1,0 +1,171 @@
+"""A pack in a child process of its own, its results put in place all at once."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lorascope.config import Config, DeviceKind
+from lorascope.errors import LorascopeError
+from lorascope.identity import canonical_sha256
+from lorascope.isolation import Outcome, run_isolated
+from lorascope.layout import Layout
+from lorascope.progress import StepProgress
+from lorascope.provenance import capture
+from lorascope.records import Provenance, Status, TrialRecord
+from lorascope.stages.declared import DeclaredTrial
+from lorascope.stages.pack_child import Done, Split, Task, train_in_child
+from lorascope.store import is_full_disk, replaced_folders, write_record
+
+Pack = Sequence[tuple[Config, DeclaredTrial]]
+
+
+class _Unkept(Exception):
+    """A pack without results to keep: it is split, or its error told."""
+
+    def __init__(self, split: bool, error: Exception | None = None) -> None:
+        super().__init__()
+        self.split = split
+        self.error = error
+
+
+def train_and_keep(
+    pack: Pack, layout: Layout, parent: Path
+) -> tuple[list[TrialRecord], list[Exception]]:
+    """Train `pack` and write each trial's folder in `parent`; what was written, and errors.
+
+    Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
+    trial's alone.
+    """
+    # Captured before the trials: they started with these versions, at this time.
+    provenance = capture(layout, "unknown", 0)
+    checkpoints = _checkpoints(pack, layout)
+    targets = [parent / declared.name for _, declared in pack]
+    try:
+        with replaced_folders(targets) as folders:
+            task = _task(pack, layout, folders, checkpoints)
+            records = _concluded(pack, _train(task, _title(pack)), provenance)
+            for folder, record in zip(folders, records, strict=True):
+                if record.status is not Status.completed:
+                    # What there is of an adapter may be half-written.
+                    shutil.rmtree(folder / "adapter", ignore_errors=True)
+                write_record(folder, record)
+    except _Unkept as unkept:
+        if not unkept.split or len(pack) == 1:
+            return [], [unkept.error] if unkept.error else []
+        half = len(pack) // 2
+        first, second = (train_and_keep(p, layout, parent) for p in (pack[:half], pack[half:]))
+        return first[0] + second[0], first[1] + second[1]
+    if checkpoints:
+        shutil.rmtree(checkpoints.parent, ignore_errors=True)
+    return records, _failures(records)
+
+
+def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
+    """A trial that failed has its record; the sweep must say so too."""
+    return [
+        LorascopeError(f"{record.trial} failed: {record.reason}. Its record has the last lines.")
+        for record in records
+        if record.status is Status.failed
+    ]
+
+
+def _title(pack: Pack) -> str:
+    first = pack[0][1].name
+    return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
+
+
+def _checkpoints(pack: Pack, layout: Layout) -> Path | None:
+    """Called by the first trial, and by all of them: another pack must not resume from here."""
+    if pack[0][0].train.checkpoint_every_steps == 0:
+        return None
+    together = canonical_sha256([declared.identity for _, declared in pack])
+    return layout.checkpoints / pack[0][1].identity / together
+
+
+def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path | None) -> Task:
+    config = pack[0][0]
+    return Task(
+        base=layout.quantized(config.model.name, config.quant.name),
+        base_name=config.model.repository or config.model.name,
+        data=layout.data(config.model.name, config.data.name),
+        checkpoints=checkpoints,
+        configs=[own for own, _ in pack],
+        adapters=[folder / "adapter" for folder in folders],
+    )
+
+
+def _train(task: Task, title: str) -> Outcome:
+    runtime = task.config.runtime
+    show = StepProgress(title)
+    limit = runtime.trial_timeout_seconds
+    return run_isolated(
+        train_in_child,
+        task,
+        on_report=lambda now: show(now.step, now.steps, sum(now.losses_nats) / len(task.configs)),
+        preload="lorascope.training",
+        fresh=runtime.device is DeviceKind.cuda or _may_use_cuda(runtime.device),
+        timeout_seconds=None if limit is None else limit * len(task.configs),
+    )
+
+
+def _may_use_cuda(wanted: DeviceKind) -> bool:
+    """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
+    return wanted is DeviceKind.auto and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _concluded(pack: Pack, outcome: Outcome, provenance: Provenance) -> list[TrialRecord]:
+    """The records of a pack that has ended.
+
+    Raises:
+        _Unkept: there is nothing to record.
+    """
+    ended = _ended(pack, outcome)
+    return [
+        TrialRecord(
+            trial=declared.name,
+            identity=declared.identity,
+            key=declared.key,
+            settings=declared.settings,
+            status=done.status,
+            reason=done.reason,
+            last_lines=[] if done.status is Status.completed else outcome.last_lines,
+            result=done.result,
+            tracking="off",
+            provenance=replace(provenance, device=done.device, threads=done.threads),
+            plan=done.plan,
+            pack_plan=done.pack_plan,
+        )
+        for (_, declared), done in zip(pack, ended, strict=True)
+    ]
+
+
+def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
+    """How each trial ended; bad input is no trial's result."""
+    if isinstance(outcome.error, LorascopeError):
+        raise _Unkept(split=False, error=outcome.error)
+    if isinstance(outcome.error, OSError) or (outcome.error and is_full_disk(outcome.error)):
+        # Not the trial's: the disk, or a folder.
+        raise outcome.error
+    if isinstance(outcome.value, Split) or (len(pack) > 1 and _failed(outcome)):
+        raise _Unkept(split=True)
+    if outcome.error is not None:
+        return [Done(Status.failed, f"{type(outcome.error).__name__}: {outcome.error}")]
+    if outcome.timed_out:
+        limit = pack[0][0].runtime.trial_timeout_seconds
+        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
+        together = f" for each of {len(pack)} trials" if len(pack) > 1 else ""
+        return [Done(Status.timeout, reason + together)] * len(pack)
+    if outcome.exit_signal is not None:
+        name = signal.Signals(outcome.exit_signal).name
+        hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
+        return [Done(Status.killed, f"ended by {name}{hint}")]
+    done: list[Done] = outcome.value
+    return done
+
+
+def _failed(outcome: Outcome) -> bool:
+    return outcome.error is not None or outcome.exit_signal is not None
