@@ -23,6 +23,7 @@ DECLARATIONS = {
     "lorascope.library_noise",
     "lorascope.records",
     "lorascope.store",
+    "lorascope.trial_locks",
 }
 """Modules that name and keep things but compute nothing: a new field there makes no new trial."""
 
