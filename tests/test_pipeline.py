@@ -122,5 +122,5 @@ def test_a_plain_multirun_beside_dvc_shares_its_trials(
     first = run(project, "lorascope", "train-lora", "-m", *sweep, "quant=nf4,int8", "lora.rank=1,3")
     assert first.count("trainable, ") == 4
     second = run(project, "lorascope", "train-lora", "-m", *sweep, "quant=nf4", "lora.rank=1,3,5")
-    assert second.count("completed already") == 2
+    assert "2 trials are there already" in second
     assert second.count("trainable, ") == 1

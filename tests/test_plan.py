@@ -29,7 +29,7 @@ from lorascope.reporting.memory_prediction_table import (
 )
 from lorascope.stages import plan, train_lora
 from lorascope.stages.grid_commands import run_grid_command
-from lorascope.stages.trial_child import Task, train_in_child
+from lorascope.stages.pack_child import Task, train_in_child
 from lorascope.store import read_record
 from tests.conftest import REPOSITORY
 from tests.study_factory import example_study
@@ -285,7 +285,7 @@ def test_an_odd_configuration_is_refused_in_words(
         plan_memory(subject)
 
 
-@pytest.mark.parametrize("place", ["refusal", "plan_memory"])
+@pytest.mark.parametrize("place", ["refusal", "predict_ranks"])
 def test_a_prediction_that_fails_decides_nothing(
     project: Layout,
     compose: Callable[..., Config],
@@ -296,14 +296,15 @@ def test_a_prediction_that_fails_decides_nothing(
     def fails(*_: object) -> None:
         raise ValueError("quant_state is None")
 
-    module = {"refusal": "memory_refusal", "plan_memory": "memory_plan"}[place]
+    module = {"refusal": "memory_refusal", "predict_ranks": "memory_plan"}[place]
     monkeypatch.setattr(f"lorascope.{module}.{place}", fails)
     config = compose("quant=nf4", "runtime.device=cpu")
     base, data = project.quantized("small", "nf4"), project.data("small", "toy")
-    task = Task(base, "small", data, project.root / f"adapter {place}", None, config)
-    done = train_in_child(task, lambda step: None)
-    assert done.status is Status.completed
-    assert (done.plan is None) == (place == "plan_memory")
+    task = Task(base, "small", data, None, [config], [project.root / f"adapter {place}"])
+    ended = train_in_child(task, lambda step: None)
+    assert isinstance(ended, list)
+    assert ended[0].status is Status.completed
+    assert (ended[0].plan is None) == (place == "predict_ranks")
     assert "not predicted: quant_state is None" in capsys.readouterr().out
 
 

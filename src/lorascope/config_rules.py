@@ -272,6 +272,12 @@ DECIDE_RULES = [
         "State how many watts your machine draws while training.",
     ),
     Rule(
+        "runtime.pack_trials",
+        lambda c: c.runtime.pack_trials >= 1,
+        "must be 1 or more",
+        "1 trains each trial alone.",
+    ),
+    Rule(
         "runtime.memory_limit_gb",
         lambda c: c.runtime.memory_limit_gb is None or c.runtime.memory_limit_gb > 0,
         "must be greater than 0",

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
 from lorascope.data.tokenization import IGNORED_LABEL
 
-Sample = tuple[list[int], list[int]]
-"""Input ids and labels."""
+Sample = tuple[torch.Tensor, torch.Tensor]
+"""Input ids and labels [tokens]."""
 
 
 class PackedSamples(Dataset[tuple[Sample, ...]]):
-    """As long as the data; an item is one sample for each trial."""
+    """As long as the data, samples of (ids, labels); an item is one sample for each trial."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
+    def __init__(self, samples: Iterable[tuple[list[int], list[int]]]) -> None:
+        self._samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in samples]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -58,12 +59,12 @@ class Padding:
     def __call__(self, items: list[tuple[Sample, ...]]) -> dict[str, torch.Tensor]:
         """Items of one sample for each trial -> tensors of shape [trials x items, longest]."""
         samples = [sample for own in zip(*items, strict=True) for sample in own]
-        width = max(len(ids) for ids, _ in samples)
-        ids = torch.full((len(samples), width), self.pad_token_id)
-        labels = torch.full((len(samples), width), IGNORED_LABEL)
-        mask = torch.zeros((len(samples), width), dtype=torch.long)
-        for row, (sample_ids, sample_labels) in enumerate(samples):
-            ids[row, : len(sample_ids)] = torch.tensor(sample_ids)
-            labels[row, : len(sample_ids)] = torch.tensor(sample_labels)
-            mask[row, : len(sample_ids)] = 1
+        ids = _padded([ids for ids, _ in samples], self.pad_token_id)
+        labels = _padded([labels for _, labels in samples], IGNORED_LABEL)
+        lengths = torch.tensor([len(ids) for ids, _ in samples])
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _padded(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value)

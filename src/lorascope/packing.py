@@ -176,12 +176,10 @@ def scaling(lora: LoraConfig) -> float:
 def stacks_of(
     loras: Sequence[LoraConfig], shapes: AdapterShapes, device: torch.device | str
 ) -> list[AdapterStack]:
-    """Stacks for the trials of a pack in their order, which is by rank."""
-    starts = [
-        index
-        for index, lora in enumerate(loras)
-        if index == 0 or padded_rank(lora.rank) != padded_rank(loras[index - 1].rank)
-    ]
+    """Stacks for the trials of a pack in their order, which is by rank. With dropout DoRA computes
+    in another way, so that such trials have a stack of their own."""
+    kinds = [(padded_rank(lora.rank), lora.dora and lora.dropout > 0) for lora in loras]
+    starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     return [
         AdapterStack(start, list(loras[start:end]), shapes, device)
         for start, end in zip(starts, [*starts[1:], len(loras)], strict=True)

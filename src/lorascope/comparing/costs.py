@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lorascope.comparing.results import CellCost
 from lorascope.config import Cost, DecideConfig
-from lorascope.records import FootprintRecord, TrialRecord
+from lorascope.records import FootprintRecord, TrainingResult, TrialRecord
 
 SECONDS_AN_HOUR = 3600
 
@@ -21,7 +21,7 @@ def cell_cost(
     is_base, trials = trials is None, trials or ()
     results = [trial.result for trial in trials if trial.result is not None]
     adapter = _mean([result.adapter_bytes for result in results])
-    seconds = _mean([r.train_seconds for r in results if r.resumed_at_step == 0])
+    seconds = _mean([share_of_seconds(r) for r in results if r.resumed_at_step == 0])
     measured = _mean([peak for trial in trials if (peak := measured_peak(trial)) is not None])
     planned = _mean([trial.plan.peak_bytes["train"] for trial in trials if trial.plan])
     known = stored is not None and (is_base or adapter is not None)
@@ -38,13 +38,24 @@ def cell_cost(
 
 
 def measured_peak(trial: TrialRecord) -> int | None:
-    """Training's peak: the allocator's on CUDA, else the tracked tensors'."""
+    """Training's peak: the allocator's on CUDA, else the tracked tensors'. None for a trial that
+    was trained together with others: their peak is no single trial's."""
     phase = trial.result.memory.get("train") if trial.result else None
-    if phase is None:
+    if phase is None or trials_at_once(trial) > 1:
         return None
     if phase.allocated_peak_bytes is not None:
         return phase.allocated_peak_bytes
     return phase.tracked_peak_bytes
+
+
+def trials_at_once(trial: TrialRecord) -> int:
+    """How many were trained together, this one included."""
+    return len(trial.result.pack_ranks) or 1 if trial.result else 1
+
+
+def share_of_seconds(result: TrainingResult) -> float:
+    """Of a pack's training, what falls to each of its trials."""
+    return result.train_seconds / (len(result.pack_ranks) or 1)
 
 
 def value_of(cost: CellCost, kind: Cost) -> float | None:

@@ -16,7 +16,8 @@ class MemoryPredictionRow:
     """One trial. None is unknown: not predicted, or not measured.
 
     Peaks are of live tensors on a CPU, of the allocator on CUDA. Predictions are for the batches
-    that were trained; a refused trial's are for those that it would have had.
+    that were trained, and for all trials that were trained at once; a refused trial's are for those
+    batches that it would have had.
     """
 
     quant: str
@@ -25,6 +26,8 @@ class MemoryPredictionRow:
     alpha: float
     seed: int
     status: str
+    at_once: int | None = None
+    """Trials that were trained together, this one included."""
     device: str | None = None
     micro_batch_size: int | None = None
     tokens: int | None = None
@@ -36,6 +39,8 @@ class MemoryPredictionRow:
     activation_bytes: int | None = None
     logits_bytes: int | None = None
     dequantization_bytes: int | None = None
+    train_alone_bytes: int | None = None
+    """Predicted for this trial by itself."""
     train_bytes: int | None = None
     measured_train_bytes: int | None = None
     train_error: float | None = None
@@ -71,6 +76,7 @@ def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[Memory
             Column("alpha", "Alpha", units.number),
             Column("seed", "Seed"),
             Column("status", "Status", right=False),
+            Column("at_once", "At once"),
             Column("device", "Device", right=False),
             Column("micro_batch_size", "Micro-batch"),
             Column("tokens", "Tokens"),
@@ -81,6 +87,7 @@ def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[Memory
             size("activation_bytes", "Activations"),
             size("logits_bytes", "Logits"),
             size("dequantization_bytes", "Dequantized weight"),
+            size("train_alone_bytes", "Train alone"),
             size("train_bytes", "Train predicted"),
             size("measured_train_bytes", "Train measured"),
             Column("train_error", "Train error %", _signed_percent),
@@ -109,9 +116,15 @@ def prediction_sentence(study: Study) -> str:
     worst = worst_memory_error(rows)
     if worst is None:
         return "No trial has both a predicted and a measured peak."
+    together = (
+        " Trials that were trained at once were measured together; “Train alone” is predicted for "
+        "each by itself."
+        if any((row.at_once or 1) > 1 for row in rows)
+        else ""
+    )
     return (
         f"Predicted from configurations alone, with no weights; measured while training and "
-        f"scoring {len(compared)} trials. Worst error of a peak: {100 * worst:.3f} %."
+        f"scoring {len(compared)} trials. Worst error of a peak: {100 * worst:.3f} %.{together}"
     )
 
 
@@ -128,13 +141,17 @@ def _row(trial: TrialRecord) -> MemoryPredictionRow:
     )
     if trial.result is not None:
         row = _with_measurement(row, trial.result)
-    return row if trial.plan is None else _with_plan(row, trial.plan)
+    if trial.plan is None:
+        return row
+    row = replace(row, train_alone_bytes=trial.plan.peak_bytes.get("train"))
+    return _with_plan(row, trial.pack_plan or trial.plan)
 
 
 def _with_measurement(row: MemoryPredictionRow, result: TrainingResult) -> MemoryPredictionRow:
     train, evaluate = (result.memory.get(phase) for phase in ("train", "evaluate"))
     return replace(
         row,
+        at_once=len(result.pack_ranks) or 1,
         measured_base_bytes=result.model_bytes,
         measured_train_bytes=_peak(train),
         measured_evaluate_bytes=_peak(evaluate),

@@ -38,6 +38,9 @@ class TrialMemoryRow:
     train_tracked_peak_bytes: int | None = None
     """Of all live tensors; measured on a CPU only."""
     evaluate_tracked_peak_bytes: int | None = None
+    at_once: int | None = None
+    """Trials that were trained together, this one included: peaks, load and train seconds are
+    theirs together."""
     tokens_per_second: float | None = None
     load_seconds: float | None = None
     train_seconds: float | None = None
@@ -78,6 +81,7 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
             Column("rank", "Rank"),
             Column("alpha", "Alpha", units.number),
             Column("seed", "Seed"),
+            Column("at_once", "At once"),
             Column("model_bytes", "Model", units.size),
             Column("adapter_bytes", "Adapter", units.size),
             Column("optimizer_bytes", "Optimizer", units.size),
@@ -121,6 +125,7 @@ def _with_result(row: TrialMemoryRow, result: TrainingResult) -> TrialMemoryRow:
     )
     return replace(
         row,
+        at_once=len(result.pack_ranks) or 1,
         model_bytes=result.model_bytes,
         adapter_bytes=result.adapter_bytes,
         optimizer_bytes=result.optimizer_bytes,

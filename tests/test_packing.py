@@ -1,0 +1,329 @@
+"""Packs: each trial computes what it computes alone, and what plain PEFT computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
+
+from lorascope.config import Config, LoraConfig, TrainConfig
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer, tokenize_row
+from lorascope.layout import Layout
+from lorascope.lora import attach
+from lorascope.packed_batches import PackedOrder, PackedSamples, Padding
+from lorascope.packed_linear import PackedLinear, PackShape, Unpackable, dora_norms, has_outliers
+from lorascope.packed_optimizer import LossScales, adamw, clip, rows_of
+from lorascope.packing import AdapterShapes, pack_adapters, refuse_unpackable, stacks_of
+from lorascope.quantization import load_base
+from lorascope.records import TrainingResult
+from lorascope.training import train_pack
+from lorascope.training_steps import Diverged
+from tests.conftest import MODES
+from tests.packs import CPU, pack_plan, plan_for, train_alone
+
+Compose = Callable[..., Config]
+
+EQUAL_RANKS = (
+    ("lora.rank=4", "seed=0"),
+    ("lora.rank=4", "seed=1", "train.learning_rate=3e-3", "lora.alpha=16"),
+    ("lora.rank=4", "seed=2", "train.weight_decay=0.1", "lora.dropout=0.1"),
+    ("lora.rank=4", "seed=0", "train.max_gradient_norm=0.05", "lora.rslora=true"),
+)
+MIXED_RANKS = (
+    ("lora.rank=64", "seed=0"),
+    ("lora.rank=1", "seed=1", "lora.alpha=16"),
+    ("lora.rank=5", "seed=2", "lora.dropout=0.1"),
+    ("lora.rank=16", "seed=0", "train.learning_rate=3e-3"),
+)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the claim is made for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def trained(outcomes: Sequence[TrainingResult | Diverged]) -> list[TrainingResult]:
+    results = [outcome for outcome in outcomes if not isinstance(outcome, Diverged)]
+    assert len(results) == len(outcomes)
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("trials", [EQUAL_RANKS, MIXED_RANKS], ids=["equal", "mixed"])
+@pytest.mark.parametrize("mode", MODES)
+def test_packed_and_alone_are_equal_to_the_bit_on_one_thread(
+    project: Layout,
+    compose: Compose,
+    tmp_path: Path,
+    mode: str,
+    trials: Sequence[Sequence[str]],
+) -> None:
+    configs = [compose(f"quant={mode}", *own, "train.micro_batch_size=4") for own in trials]
+    folders = [tmp_path / f"packed{index}" for index in range(len(configs))]
+    packed = trained(train_pack(pack_plan(project, configs, folders), CPU))
+    for config, folder, result in zip(configs, folders, packed, strict=True):
+        alone = train_alone(plan_for(project, config, tmp_path / "alone"))
+        assert result.adapter_sha256 == alone.adapter_sha256
+        assert result.losses == alone.losses
+        assert result.validation_loss_nats == alone.validation_loss_nats
+        assert result.processed_tokens == alone.processed_tokens
+        ours, theirs = weights(folder), weights(tmp_path / "alone")
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("mode", ["fp16", "nf4"])
+def test_dora_and_checkpointed_layers_are_packed_to_the_bit(
+    project: Layout, compose: Compose, tmp_path: Path, mode: str
+) -> None:
+    shared = (f"quant={mode}", "lora.dora=true", "train.gradient_checkpointing=true")
+    configs = [compose(*shared, *own) for own in MIXED_RANKS]
+    folders = [tmp_path / f"packed{index}" for index in range(len(configs))]
+    packed = trained(train_pack(pack_plan(project, configs, folders), CPU))
+    for config, result in zip(configs, packed, strict=True):
+        alone = train_alone(plan_for(project, config, tmp_path / "alone"))
+        assert result.adapter_sha256 == alone.adapter_sha256
+
+
+def bare_losses(
+    project: Layout, config: Config, folder: Path
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses by step and the adapter of what anyone would write with Trainer and PEFT."""
+    train, plan = config.train, plan_for(project, config, folder)
+    tokenizer = load_tokenizer(plan.base)
+    model = attach(load_base(plan.base, config.quant, CPU), config.lora, config.seed)
+    rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
+    samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
+    pad = Padding(0)
+    arguments = TrainingArguments(
+        str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
+        lr_scheduler_type=train.schedule, warmup_steps=train.warmup_fraction,
+        weight_decay=train.weight_decay, max_grad_norm=train.max_gradient_norm,
+        seed=config.seed, data_seed=config.seed, logging_steps=1, report_to="none", use_cpu=True,
+        disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=samples,
+        data_collator=lambda items: pad([(item,) for item in items]),
+    )
+    trainer.train()
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return losses, dict(model.named_parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_pack_of_one_follows_a_bare_trainer_with_peft(
+    project: Layout, compose: Compose, tmp_path: Path, mode: str, dora: bool
+) -> None:
+    if dora and mode == "int8":
+        pytest.skip("bitsandbytes cannot train DoRA on INT8 on a CPU")
+    config = compose(
+        f"quant={mode}", "lora.rank=8", f"lora.dora={dora}", "seed=3", "train.steps=50",
+        "train.micro_batch_size=4", "train.schedule=cosine", "train.warmup_fraction=0.1",
+        "train.weight_decay=0.01", "train.log_every_steps=1", "train.max_gradient_norm=0.5",
+    )  # fmt: skip
+    ours = train_alone(plan_for(project, config, tmp_path / "ours"))
+    losses, _ = bare_losses(project, config, tmp_path / "bare")
+    assert len(ours.losses) == len(losses) == 50
+    for point, loss in zip(ours.losses, losses, strict=True):
+        assert abs(point.loss_nats - loss) < 1e-5, point.step
+
+
+@pytest.mark.parametrize("mode", ["fp16", "int8"])
+def test_a_trial_that_diverges_leaves_the_others_as_they_are(
+    project: Layout, compose: Compose, tmp_path: Path, mode: str
+) -> None:
+    good = [compose(f"quant={mode}", "lora.rank=4", f"seed={seed}") for seed in (0, 1)]
+    wild = ("train.learning_rate=1e30", "train.max_gradient_norm=1e30", "lora.rank=4")
+    configs = [good[0], compose(f"quant={mode}", *wild), good[1]]
+    first, lost, last = train_pack(
+        pack_plan(project, configs, [tmp_path / name for name in "abc"]), CPU
+    )
+    assert isinstance(lost, Diverged)
+    assert not (tmp_path / "b").exists()
+    for config, result in zip(good, (first, last), strict=True):
+        assert isinstance(result, TrainingResult)
+        alone = train_alone(plan_for(project, config, tmp_path / "alone"))
+        assert result.adapter_sha256 == alone.adapter_sha256
+        assert result.losses == alone.losses
+
+
+def test_padded_ranks_stay_zero_and_are_not_saved(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "lora.rank=3", "train.weight_decay=0.1")
+    train_alone(plan_for(project, config, tmp_path / "a"))
+    shapes = {min(value.shape) for value in weights(tmp_path / "a").values()}
+    assert shapes == {3}
+    base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
+    pack = pack_adapters(base, [config.lora], [0])
+    optimizer = adamw(pack.stacks, [config.train], on_cuda=False)
+    ids = torch.randint(3, 50, (2, 5))
+    for _ in range(3):
+        pack.zero_grad()
+        pack(ids, torch.ones_like(ids), ids, torch.tensor([8.0])).sum().backward()
+        clip(rows_of(optimizer), [1.0])
+        optimizer.step()
+    for layer in pack.stacks[0].layers.values():
+        assert layer.a[:, :3].abs().sum() > 0
+        assert not layer.a[:, 3:].any()
+        assert not layer.b[:, :, 3:].any()
+
+
+def test_an_interrupted_pack_resumes_to_the_same_bits(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    shared = ("quant=nf4", "train.checkpoint_every_steps=2", "train.log_every_steps=1")
+    configs = [compose(*shared, *own) for own in MIXED_RANKS]
+
+    def plan(name: str) -> list[Path]:
+        return [tmp_path / f"{name}{index}" for index in range(len(configs))]
+
+    whole = trained(train_pack(pack_plan(project, configs, plan("whole")), CPU))
+    interrupted = replace(
+        pack_plan(project, configs, plan("resumed")), checkpoints=tmp_path / "checkpoints"
+    )
+
+    def stop(report: object) -> None:
+        if (tmp_path / "checkpoints/checkpoint-4").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_pack(interrupted, CPU, stop)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file())
+    assert names == ["pack.json", "pack.safetensors", "trainer_state.json"]
+    resumed = trained(train_pack(interrupted, CPU))
+    for before, after in zip(whole, resumed, strict=True):
+        assert after.resumed_at_step == 4
+        assert after.adapter_sha256 == before.adapter_sha256
+        assert after.losses == before.losses
+        assert after.processed_tokens == before.processed_tokens
+
+
+def test_each_trial_reads_in_the_order_of_its_seed() -> None:
+    order = PackedOrder(10, [0, 7])
+    order.set_epoch(2)
+    first, second = zip(*order, strict=True)
+    for seed, places in ((0, first), (7, second)):
+        expected = torch.randperm(10, generator=torch.Generator().manual_seed(seed + 2))
+        assert list(places) == expected.tolist()
+
+
+def test_a_batch_holds_trial_after_trial_and_is_padded_on_the_right() -> None:
+    samples = PackedSamples([([1, 2, 3], [-100, 2, 3]), ([4], [4]), ([5, 6], [5, 6])])
+    batch = Padding(9)([samples[(0, 1)], samples[(2, 1)]])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [5, 6, 9], [4, 9, 9], [4, 9, 9]]
+    assert batch["labels"].tolist()[0] == [-100, 2, 3]
+    assert batch["labels"].tolist()[1] == [5, 6, -100]
+    assert batch["attention_mask"].sum(1).tolist() == [3, 2, 1, 1]
+
+
+def test_stacks_share_padded_ranks_and_keep_the_order() -> None:
+    loras = [LoraConfig(rank=rank) for rank in (1, 8, 9, 16, 64, 512)]
+    stacks = stacks_of(loras, AdapterShapes({"layer": (6, 4)}, dora=False), "cpu")
+    assert [(stack.start, stack.rank, len(stack.loras)) for stack in stacks] == [
+        (0, 8, 2), (2, 16, 2), (4, 64, 1), (5, 512, 1),
+    ]  # fmt: skip
+    assert stacks[0].values.shape == (2, 8 * (6 + 4))
+
+
+def test_norms_for_dora_equal_those_of_the_whole_sum() -> None:
+    torch.manual_seed(0)
+    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (20, 12)}, dora=True), "cpu")
+    layer = stacks[0].layers["l"]
+    with torch.no_grad():
+        layer.a.normal_()
+        layer.b.normal_()
+    weight = torch.randn(12, 20)
+    expected = torch.linalg.norm(weight + layer.scale * (layer.b @ layer.a), dim=2)
+    assert torch.allclose(dora_norms(weight, layer), expected, rtol=1e-5)
+
+
+def test_outliers_of_one_trial_are_seen_beside_another_without_numbers() -> None:
+    x = torch.ones(4, 3, 5)
+    assert not has_outliers(x, 2, 6.0)
+    x[0] = math.nan
+    assert has_outliers(x, 2, 6.0)
+    x[0] = 1
+    x[3, 0, 0] = -6.0
+    assert has_outliers(x, 2, 6.0)
+
+
+def test_a_layer_that_sees_rows_in_another_order_is_refused() -> None:
+    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (5, 3)}, dora=False), "cpu")
+    shape = PackShape(seeds=[0, 1], batch=(4, 7))
+    layer = PackedLinear(nn.Linear(5, 3), [stacks[0].layers["l"]], shape, "l")
+    assert layer(torch.zeros(4, 7, 5)).shape == (4, 7, 3)
+    with pytest.raises(Unpackable, match="no row tells its trial"):
+        layer(torch.zeros(28, 5))
+
+
+def test_a_base_with_dropout_of_its_own_trains_one_trial_only() -> None:
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    base = AutoModelForCausalLM.from_config(config)
+    refuse_unpackable(base, 1)
+    with pytest.raises(Unpackable, match=r"dropout of its own"):
+        refuse_unpackable(base, 2)
+    for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop"):
+        setattr(config, name, 0.0)
+    refuse_unpackable(AutoModelForCausalLM.from_config(config), 2)
+
+
+def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
+    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
+    optimizer = adamw(stacks, [TrainConfig(learning_rate=0.1)] * 2, on_cuda=False)
+    rows, scales = rows_of(optimizer), LossScales(2, "cpu")
+    stacks[0].gradients[0], stacks[0].gradients[1] = 2.0**16, math.inf
+    scales.unscale(rows)
+    norms = clip(rows, [0, 0])
+    optimizer.step()
+    assert scales.scales.tolist() == [2.0**16, 2.0**15]
+    # 64 gradients of one.
+    assert norms.tolist() == [8.0, 0.0]
+    assert (stacks[0].values[0] < 0).all()
+    assert not stacks[0].values[1].any()
+    stacks[0].point_gradients()
+    assert rows[1].grad is not None
+
+
+def test_loss_scales_double_after_two_thousand_good_steps() -> None:
+    stacks = stacks_of([LoraConfig(rank=8)], AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
+    rows, scales = rows_of(adamw(stacks, [TrainConfig()], on_cuda=False)), LossScales(1, "cpu")
+    for _ in range(2000):
+        scales.unscale(rows)
+    assert scales.scales.tolist() == [2.0**17]
+    assert scales.good_steps.tolist() == [0.0]
+
+
+def test_clipping_scales_each_trial_to_its_own_limit() -> None:
+    stacks = stacks_of([LoraConfig(rank=8)] * 3, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
+    rows = rows_of(adamw(stacks, [TrainConfig()] * 3, on_cuda=False))
+    stacks[0].gradients.fill_(1.0)
+    assert clip(rows, [4.0, 100.0, 0.0]).tolist() == [8.0, 8.0, 8.0]
+    assert [float(row.grad.norm()) for row in rows if row.grad is not None] == pytest.approx(
+        [4.0, 8.0, 8.0], rel=1e-6
+    )
