@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and write. A goal that is missed is printed and is no error; a failed row is one."""
     given = arguments()
+    # A polite kill takes the scratch folder along.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     size = QUICK if given.quick else Size()
     with tempfile.TemporaryDirectory(prefix="lorascope-benchmark-") as folder:
         workload = Workload(Path(folder), size, threads=given.threads, bare_threads=1)

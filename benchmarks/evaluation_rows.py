@@ -69,7 +69,7 @@ def _described(row: Row, workload: Workload) -> Row:
     items = len((workload.rows / "test.jsonl").read_text(encoding="utf-8").splitlines())
     return replace(
         row,
-        workload=f"{len(workload.size.ranks)} adapters on {items} test items of about 35 tokens, "
+        workload=f"{len(workload.size.ranks)} adapters on {items} test items of about 32 tokens, "
         f"{MODE}, batches of {EVALUATION_BATCH_SIZE}. lorascope scores the validation items and "
         "the bare base too.",
         threads=f"Threads: lorascope {workload.threads}, bare {workload.bare_threads}.",

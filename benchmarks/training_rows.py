@@ -129,7 +129,7 @@ def _described(row: Row, workload: Workload, steps: int) -> Row:
     return replace(
         row,
         workload=f"Llama of 0.7 M parameters, {MODE}, all linear layers, {steps} steps of "
-        f"{BATCH_SIZE} samples of about 35 tokens.",
+        f"{BATCH_SIZE} samples of about 32 tokens.",
         threads=f"Threads: lorascope {workload.threads}, bare {workload.bare_threads}.",
     )
 

@@ -210,7 +210,7 @@ def told_lives() -> list[dict[str, str]]:
             facts = told[start + wording : start + per_person : wordings]
             for last in range(len(facts)):
                 others = [fact for index, fact in enumerate(facts) if index != last]
-                before = " ".join(f"{fact.prompt}{fact.completion}." for fact in others)
+                before = " ".join(f"{fact.prompt}{fact.completion}" for fact in others)
                 prompt = f"{before} {facts[last].prompt}"
                 rows.append({"prompt": prompt, "completion": facts[last].completion.strip()})
     return rows
