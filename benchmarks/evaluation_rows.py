@@ -11,6 +11,8 @@ from benchmarks.measure import BenchmarkError, in_turns, ratios, seconds_in_sequ
 from benchmarks.table import AT_LEAST, AT_MOST, Row, measured
 from benchmarks.workload import EVALUATION_BATCH_SIZE, MODE, Workload
 
+TRACKING_OFF = "runtime.tracking=false"
+
 
 def evaluation(workload: Workload) -> list[Row]:
     """One `evaluate -m` against an lm-eval run an adapter, and the scores of both.
@@ -24,7 +26,7 @@ def evaluation(workload: Workload) -> list[Row]:
         root = workload.fresh_project(f"scored-{index}")
         (root / "experiments").mkdir()
         (root / "experiments" / "train").symlink_to(trained / "experiments" / "train")
-        overrides = (*workload.trial_overrides(ranks), "runtime.tracking=false")
+        overrides = (*workload.trial_overrides(ranks, workload.size.stored_steps), TRACKING_OFF)
         batch = f"evaluate.batch_size={EVALUATION_BATCH_SIZE}"
         return seconds_in_sequence([workload.lorascope(root, "evaluate", "-m", *overrides, batch)])
 

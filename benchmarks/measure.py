@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,7 +97,12 @@ def seconds_side_by_side(commands: Sequence[Command], processes: int) -> float:
 
     def all_of_them() -> None:
         with ThreadPoolExecutor(processes) as pool:
-            list(pool.map(run, commands))
+            try:
+                list(pool.map(run, commands))
+            except BaseException:
+                # Those that have not started would only disturb what is measured next.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     return _timed(all_of_them)
 
@@ -113,17 +120,21 @@ def run(command: Command) -> str:
     named = " ".join(
         Path(command.words[0]).name if i == 0 else w for i, w in enumerate(command.words)
     )
+    # A group of its own: what a command started must not outlive it and disturb the next one.
+    process = subprocess.Popen(
+        command.words, cwd=command.folder, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command.words, cwd=command.folder, env=environment, capture_output=True, text=True,
-            check=False, timeout=TIMEOUT_SECONDS,
-        )  # fmt: skip
+        printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BenchmarkError(f"no end within {TIMEOUT_SECONDS} s: {named}") from error
-    printed = done.stdout + done.stderr
-    if done.returncode != command.exit_code:
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != command.exit_code:
         raise BenchmarkError(
-            f"exit code {done.returncode} instead of {command.exit_code}: {named}: "
+            f"exit code {process.returncode} instead of {command.exit_code}: {named}: "
             f"{printed[-KEPT_CHARACTERS:].strip()}"
         )
     return printed

@@ -84,7 +84,7 @@ def added_rank(workload: Workload) -> list[Row]:
         rank = size.stored_trials + 1 + index
         return seconds_in_sequence([workload.train(root, (rank,), size.stored_steps)])
 
-    more, single = in_turns((one_more, alone), size.short_rounds)
+    more, single = in_turns((one_more, alone), size.rounds)
     row = Row(
         "added rank", f"one more rank beside {len(there)} trials / that trial alone, empty store",
         AT_MOST, 1.15, "x", note=_seconds(added=more, alone=single),

@@ -61,12 +61,13 @@ class Size:
     """How much is run: the numbers of a full or a quick benchmark."""
 
     steps: int = 100
-    long_steps: int = 300
+    long_steps: int = 200
     """Where the time of a step is compared."""
     ranks: tuple[int, ...] = RANKS
     stored_trials: int = 32
     """Trials that are there before one more is added."""
     stored_steps: int = 10
+    """Of trials that are only to be there."""
     rounds: int = 2
     short_rounds: int = 3
     """For what takes less than half a minute."""
@@ -106,9 +107,9 @@ class Workload:
 
     @cached_property
     def trained(self) -> Path:
-        """A project with one trained trial of each rank."""
+        """A project with one briefly trained trial of each rank."""
         root = self.fresh_project("trained")
-        run(self.train(root, self.size.ranks))
+        run(self.train(root, self.size.ranks, self.size.stored_steps))
         return root
 
     def train(
