@@ -27,8 +27,8 @@ MODULE_OF = {
     "packed_steps": "packed_steps",
     "nothing_to_do": "command_rows",
 }
-"""Row function -> module of this package, in the order of the table. A function takes the Workload
-and returns its rows, whose names are its own (`added rank`), perhaps with a colon and a subtitle."""
+"""Row function -> module of this package, in the order of the table. A function takes the
+Workload and returns rows that are named like it (`added rank`, `startup: help`)."""
 
 
 def arguments() -> argparse.Namespace:
