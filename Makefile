@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro report ui test lint types install lock clean
+.PHONY: repro report bench ui test lint types install lock clean
 
 repro: $(INSTALLED)
 	dvc repro
@@ -18,6 +18,10 @@ repro: $(INSTALLED)
 
 report: $(INSTALLED)
 	lorascope report
+
+# What lorascope costs beside bare scripts: 15 to 20 minutes in which nothing else should run.
+bench: $(INSTALLED)
+	python -m benchmarks
 
 ui: $(INSTALLED)
 	lorascope ui

@@ -1,0 +1,1 @@
+"""What lorascope costs, beside what a competent user would run without it. `make bench`."""

@@ -1,0 +1,167 @@
+"""The rows of a benchmark, and their files: what was reached beside its goal, missed ones too."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from benchmarks.measure import Ratios
+
+CSV_NAME, MARKDOWN_NAME = "benchmark.csv", "benchmark.md"
+AT_LEAST, AT_MOST = "at least", "at most"
+REACHED, MISSED, FAILED = "reached", "missed", "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured comparison. Text fields are empty and numbers None where nothing is known."""
+
+    name: str
+    """Of the function that measured it, and what is compared."""
+    compares: str
+    bound: str
+    """AT_LEAST or AT_MOST."""
+    goal: float
+    unit: str
+    """`x` for a ratio, else the unit of an absolute value, which says so."""
+    value: float | None = None
+    """Median over the rounds."""
+    lowest: float | None = None
+    highest: float | None = None
+    runs: int = 0
+    """Rounds, that is measured pairs."""
+    workload: str = ""
+    threads: str = ""
+    note: str = ""
+    failure: str = ""
+    git_commit: str = ""
+    processor: str = ""
+    versions: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """REACHED, MISSED or FAILED, by the median."""
+        if self.failure or self.value is None:
+            return FAILED
+        reached = self.value >= self.goal if self.bound == AT_LEAST else self.value <= self.goal
+        return REACHED if reached else MISSED
+
+
+def measured(row: Row, values: Ratios) -> Row:
+    """`row` with what was measured."""
+    return replace(
+        row, value=values.middle, lowest=values.lowest, highest=values.highest,
+        runs=len(values.values),
+    )  # fmt: skip
+
+
+def write_tables(folder: Path, rows: Sequence[Row]) -> None:
+    """Write both files, each atomically."""
+    from lorascope.store import write_atomically
+
+    write_atomically(folder / CSV_NAME, as_csv(rows).encode())
+    write_atomically(folder / MARKDOWN_NAME, as_markdown(rows).encode())
+
+
+def kept_rows(folder: Path, new: Sequence[Row], clean: bool) -> list[Row]:
+    """Rows of a former run that `new` does not replace and that are of the same code and machine.
+
+    With uncommitted changes (`clean` false) nobody can tell whether the code was the same: none.
+    """
+    path = folder / CSV_NAME
+    if not clean or not new or not path.is_file():
+        return []
+    replaced = {row.name.partition(":")[0] for row in new}
+    same = (new[0].git_commit, new[0].processor, new[0].versions)
+    return [
+        row
+        for row in read_csv(path.read_text(encoding="utf-8"))
+        if row.name.partition(":")[0] not in replaced
+        and (row.git_commit, row.processor, row.versions) == same
+    ]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a row, its verdict included."""
+    stream = io.StringIO()
+    names = [field.name for field in fields(Row)]
+    writer = csv.DictWriter(stream, [*names, "verdict"], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**asdict(row), "verdict": row.verdict})
+    return stream.getvalue()
+
+
+def read_csv(text: str) -> list[Row]:
+    """What `as_csv` wrote."""
+    return [_row(values) for values in csv.DictReader(io.StringIO(text))]
+
+
+def _row(values: dict[str, str]) -> Row:
+    def number(name: str) -> float | None:
+        return float(values[name]) if values[name] else None
+
+    texts = {field.name: values[field.name] for field in fields(Row) if field.type in ("str", str)}
+    return Row(
+        **texts, goal=float(values["goal"]), runs=int(values["runs"]), value=number("value"),
+        lowest=number("lowest"), highest=number("highest"),
+    )  # fmt: skip
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The page: what was reached, then how it was measured."""
+    counts = [f"{verdict} {sum(r.verdict == verdict for r in rows)}" for verdict in VERDICTS]
+    lines = [
+        "# Benchmark", "",
+        "Written by `make bench`. A ratio is the median over rounds in which the two sides ran in "
+        "turns (A B A B); lowest and highest are single rounds. Seconds are of this machine alone, "
+        "and on a shared one they mean little.", "",
+        "Goals: " + ", ".join(counts) + ".", "",
+        "| Row | Compared | Goal | Reached | Lowest to highest | Rounds | Verdict |",
+        "|---|---|---:|---:|---:|---:|---|",
+        *(_line(row) for row in rows), "",
+        "## How it was measured", "",
+        *(_details(row) for row in rows), "",
+        *_provenance(rows),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+VERDICTS = (REACHED, MISSED, FAILED)
+
+
+def _line(row: Row) -> str:
+    sign = "≥" if row.bound == AT_LEAST else "≤"
+    spread = "" if row.value is None else f"{_number(row.lowest)} to {_number(row.highest)}"
+    reached = "" if row.value is None else f"{_number(row.value)} {row.unit}"
+    verdict = row.verdict if row.verdict == REACHED else f"**{row.verdict}**"
+    cells = (
+        row.name, row.compares, f"{sign} {_number(row.goal)} {row.unit}", reached, spread,
+        str(row.runs), verdict,
+    )  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _details(row: Row) -> str:
+    parts = (row.workload, row.threads, row.note, row.failure and f"Failed: {row.failure}")
+    return f"- **{row.name}**: " + " ".join(f"{part.strip()}" for part in parts if part)
+
+
+def _provenance(rows: Sequence[Row]) -> list[str]:
+    """Commit, processor and versions, said once where they are the same for all rows."""
+    told = dict.fromkeys(
+        f"Commit {row.git_commit}; {row.processor}; {row.versions}." for row in rows
+    )
+    return list(told)
+
+
+def _number(value: float | None) -> str:
+    """Three digits that count, no exponent but for what is nearly nothing."""
+    if value is None:
+        return ""
+    if value == 0 or abs(value) >= 0.001:
+        return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.1e}"
