@@ -39,7 +39,8 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true",
         help="a few steps, to see that it runs; prints the page and writes nothing",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, help="of lorascope's processes")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--threads", type=int, default=cores, help="of lorascope's processes")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "reports")
     return parser.parse_args()
 
