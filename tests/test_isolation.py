@@ -26,6 +26,13 @@ def double(number: int, report: Callable[[Any], None]) -> int:
     return 2 * number
 
 
+def test_a_child_of_one_of_joblibs_workers_gives_its_value() -> None:
+    """`hydra/launcher=joblib` trains in such workers."""
+    joblib = pytest.importorskip("joblib")
+    outcomes = joblib.Parallel(n_jobs=2)(joblib.delayed(run)(double, n) for n in (2, 3))
+    assert [outcome.value for outcome in outcomes] == [4, 6]
+
+
 def fail_with_bad_input(argument: Any, report: Callable[[Any], None]) -> None:
     raise ConfigError("lora.rank", 0, "too small", "Try 8.")
 

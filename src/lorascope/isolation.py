@@ -50,8 +50,12 @@ def run_isolated(
         fresh: start a new interpreter instead of forking (needed for CUDA).
         timeout_seconds: the child is ended after so long without a result.
     """
+    method = "spawn" if fresh else "forkserver"
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # joblib's workers have a method of their own, which a child of theirs would not know.
+        multiprocessing.set_start_method(method, force=True)
     multiprocessing.set_forkserver_preload([preload])
-    context: Any = multiprocessing.get_context("spawn" if fresh else "forkserver")
+    context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="lorascope-") as scratch:
         log = Path(scratch) / "child.log"
