@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lorascope.errors import ConfigError
@@ -103,3 +107,24 @@ def test_a_time_limit_ends_the_child() -> None:
     outcome = run(sleep, 60.0, timeout_seconds=3.0)
     assert outcome.timed_out
     assert time.monotonic() - started < 20
+
+
+def write_and_wait(path: str, report: Callable[[Any], None]) -> None:
+    with open(path, "w") as stream:
+        stream.write(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    code = (
+        f"from tests.test_isolation import run, write_and_wait; run(write_and_wait, {str(child)!r})"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    deadline = time.monotonic() + 30
+    while not (child.is_file() and child.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process = psutil.Process(int(child.read_text()))
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs([process], timeout=10)[1]

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
+import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,6 +119,7 @@ def _child(
     function: Callable[[Any, Report], Any], argument: Any, sender: Connection, log: str
 ) -> None:
     """The child's body: its output goes to a file, whose last lines matter after a failure."""
+    _end_with_parent(sender)
     target = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(target, 1)
     os.dup2(target, 2)
@@ -130,6 +134,20 @@ def _child(
         except Exception as unsendable:
             words = f"{type(error).__name__}: {error} (cannot travel: {unsendable})"
             sender.send(("error", RuntimeError(words)))
+
+
+def _end_with_parent(sender: Connection) -> None:
+    """Kill this process once nobody can read what it sends: it would write to the same places as the
+    next sweep's child. The fork server is no sign: it lives as long as its children."""
+    gone = select.poll()
+    # Errors alone, which are always told: the other end is closed.
+    gone.register(sender.fileno(), 0)
+
+    def wait() -> None:
+        gone.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _last_lines(log: Path) -> list[str]:

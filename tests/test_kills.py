@@ -1,0 +1,75 @@
+"""kill -9 at random moments of a sweep, then the same command again: the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lorascope.layout import Layout
+from lorascope.stages.leftovers import scratch_target
+from tests.conftest import BASE_OVERRIDES
+
+KILLS = int(os.environ.get("LORASCOPE_KILLS", "3"))
+"""A hundred take half an hour."""
+SWEEP = (
+    "quant=nf4", "lora.rank=1,4,16", "lora.alpha=8", "seed=900,901", "train.steps=60",
+    "train.checkpoint_every_steps=5", "runtime.pack_trials=4",
+)  # fmt: skip
+
+
+def start(project: Layout, *more: str) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).parent / "lorascope"), "train-lora", "-m"]
+    return subprocess.Popen(
+        [*command, *BASE_OVERRIDES, *SWEEP, *more], cwd=project.root, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> float:
+    started = time.monotonic()
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    return time.monotonic() - started
+
+
+def adapters(folder: Path) -> dict[str, str]:
+    """Trial -> digest of its adapter; scratch folders aside."""
+    records = [json.loads(path.read_text()) for path in folder.glob("*/record.json")]
+    return {
+        record["trial"]: record["result"]["adapter_sha256"]
+        for record in records
+        if record["key"]["seed"] >= 900
+    }
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(project: Layout) -> None:
+    folder = project.trials("nf4")
+    seconds = finish(start(project))
+    undisturbed = adapters(folder)
+    assert len(undisturbed) == 6
+    chance = random.Random(0)
+    for kill in range(KILLS):
+        for trial in undisturbed:
+            (folder / trial).rename(project.root / f"{trial}-{kill}")
+        process = start(project)
+        # A whole group: the sweep, its fork server and the pack's child.
+        time.sleep(chance.uniform(0.3, 1.0) * seconds)
+        kept = adapters(folder)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        times = {name: (folder / name / "record.json").stat().st_mtime_ns for name in kept}
+        finish(start(project))
+        assert adapters(folder) == undisturbed, f"kill {kill}"
+        for name, changed in times.items():
+            assert (folder / name / "record.json").stat().st_mtime_ns == changed
+    left = [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert all(scratch_target(path) is not None for path in left)
