@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.layout import Layout
-from lorascope.stages.leftovers import scratch_target
+from lorascope.store import scratch_target
 from tests.conftest import BASE_OVERRIDES
 
 KILLS = int(os.environ.get("LORASCOPE_KILLS", "3"))

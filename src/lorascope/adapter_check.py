@@ -11,11 +11,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lorascope.adapter_stack import AdapterWeights, put_weights
 from lorascope.batch_memory import BatchMemory
 from lorascope.completion_loss import completion_loss
 from lorascope.data.rows import read_rows
 from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
-from lorascope.packing import AdapterWeights, put_weights
 from lorascope.store import sha256_of_files
 from lorascope.training_steps import Diverged
 from lorascope.trial_plan import PackPlan, TrialPlan

@@ -24,13 +24,14 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.adapter_stack import AdapterShapes, stacks_of
 from lorascope.config import LoraConfig, QuantConfig, Storage
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.fake_mode import dequantizing
 from lorascope.linear_layers import linear_shapes
 from lorascope.lora import attach
 from lorascope.maths.quantization import BLOCK, NESTED_BLOCK
-from lorascope.packing import AdapterShapes, PackedModel, stacks_of
+from lorascope.packing import PackedModel
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
 from lorascope.targets import select
 from lorascope.transformers_config import (

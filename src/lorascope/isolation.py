@@ -137,8 +137,8 @@ def _child(
 
 
 def _end_with_parent(sender: Connection) -> None:
-    """Kill this process once nobody can read what it sends: it would write to the same places as the
-    next sweep's child. The fork server is no sign: it lives as long as its children."""
+    """Kill this process once nobody can read what it sends: it would write to the same places as
+    the next sweep's child. The fork server is no sign: it lives as long as its children."""
     gone = select.poll()
     # Errors alone, which are always told: the other end is closed.
     gone.register(sender.fileno(), 0)

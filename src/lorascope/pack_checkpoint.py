@@ -56,7 +56,9 @@ def load_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
         inner.state[row]["step"] = torch.tensor(0.0)
     with torch.no_grad():
         for name, tensor in _tensors(trainer):
-            tensor.copy_(stored[name])
+            # A trial without a finite gradient so far has no moments: they are zero.
+            if name in stored:
+                tensor.copy_(stored[name])
     facts: dict[str, Any] = json.loads((folder / LOG).read_text(encoding="utf-8"))
     trainer.lr_scheduler.load_state_dict(facts["schedule"])
     for group, rate in zip(inner.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
@@ -73,8 +75,8 @@ def _tensors(trainer: PackedTrainer) -> Iterator[tuple[str, Tensor]]:
     inner = _inner(trainer.optimizer)
     for index, row in enumerate(rows_of(inner)):
         yield f"{index}.values", row.detach()
-        for name in MOMENTS:
-            yield f"{index}.{name}", inner.state[row][name]
+        for name, moment in inner.state[row].items():
+            yield f"{index}.{name}", moment
     if trainer.scales is not None:
         yield "loss_scales", trainer.scales.scales
         yield "good_steps", trainer.scales.good_steps

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lorascope.adapter_stack import AdapterStack
 from lorascope.config import TrainConfig
-from lorascope.packing import AdapterStack
 
 FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
 """As torch.amp.GradScaler starts, and when it doubles."""
@@ -23,7 +23,8 @@ def adamw(
         {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}
         for row, train in zip(rows, trains, strict=True)
     ]
-    return torch.optim.AdamW(groups, foreach=on_cuda)
+    # The polynomial schedule reads the default, which all trials share there.
+    return torch.optim.AdamW(groups, lr=trains[0].learning_rate, foreach=on_cuda)
 
 
 def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -32,13 +33,14 @@ def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def clip(rows: Sequence[nn.Parameter], limits: Sequence[float]) -> Tensor:
-    """Scale each trial's gradient down to its own limit (0: none); the norms before [trials], 0
+    """Scale each trial's gradient down to its own limit (0: none); the norms before [trials], NaN
     where there is no gradient."""
+    none = torch.full((), torch.nan, device=rows[0].device)
     norms = [
-        torch.nn.utils.clip_grad_norm_([row], limit or torch.inf)
+        none if row.grad is None else torch.nn.utils.clip_grad_norm_([row], limit or torch.inf)
         for row, limit in zip(rows, limits, strict=True)
     ]
-    return torch.stack([norm.to(rows[0].device) for norm in norms])
+    return torch.stack(norms)
 
 
 class LossScales:

@@ -112,24 +112,33 @@ def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    finish_replacement(scratch)
+    _move_all(scratch)
 
 
-def unfinished_replacements(parent: Path) -> list[Path]:
-    """Scratch folders in `parent` that are complete and whose content was not moved yet."""
-    return sorted(path.parent for path in parent.glob(f".*/{COMPLETE}"))
+def finish_replacements(parent: Path) -> None:
+    """Put in place what complete scratch folders in `parent` hold after a kill.
+
+    Several processes may do it at once: each folder is moved by one of them.
+    """
+    for marker in sorted(parent.glob(f".*/{COMPLETE}")):
+        _move_all(marker.parent)
 
 
-def finish_replacement(scratch: Path) -> None:
-    """Move everything in a complete scratch folder to its place."""
+def _move_all(scratch: Path) -> None:
     for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
-        target = scratch.parent / folder.name
+        target, former = scratch.parent / folder.name, folder.with_name(folder.name + FORMER)
         if folder.suffix == FORMER:
             continue
         if target.exists():
-            os.replace(target, folder.with_name(folder.name + FORMER))
-        os.replace(folder, target)
-    shutil.rmtree(scratch)
+            shutil.rmtree(former, ignore_errors=True)
+            os.replace(target, former)
+        try:
+            os.replace(folder, target)
+        except FileNotFoundError:
+            # Another process moved it, and `former` is that very folder.
+            if former.exists() and not target.exists():
+                os.replace(former, target)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def scratch_target(folder: Path) -> Path | None:

@@ -6,7 +6,6 @@ import gc
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.trainer_callback import PrinterCallback
 
 from lorascope.adapter_check import CheckedAdapter, check_adapter
+from lorascope.adapter_stack import AdapterStack
 from lorascope.batch_memory import BatchMemory
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
@@ -21,32 +21,15 @@ from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
 from lorascope.memory import PhaseMeter
 from lorascope.pack_checkpoint import last_checkpoint
+from lorascope.pack_results import SharedFacts, TrainedPack, result_of
 from lorascope.packed_batches import PackedSamples, Padding
 from lorascope.packed_optimizer import rows_of
 from lorascope.packed_trainer import PackedTrainer
-from lorascope.packing import (
-    AdapterStack,
-    AdapterWeights,
-    PackedModel,
-    pack_adapters,
-    refuse_unpackable,
-)
+from lorascope.packing import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.quantization import load_base
-from lorascope.records import PhaseMemory, TrainingResult
+from lorascope.records import TrainingResult
 from lorascope.training_steps import Diverged, PackLog, Progress, TrainingWatch
 from lorascope.trial_plan import PackPlan, TrialPlan
-
-
-@dataclass(frozen=True)
-class TrainedPack:
-    """A pack after its last step."""
-
-    weights: list[AdapterWeights]
-    optimizer_bytes: list[int]
-    """Of each trial's moments, padding apart."""
-    steps: int
-    log: PackLog
-    watch: TrainingWatch
 
 
 def train_pack(
@@ -57,7 +40,7 @@ def train_pack(
 ) -> list[TrainingResult | Diverged]:
     """Train all trials at once; save each one's adapter and measure it on the validation split.
 
-    What a trial computes does not depend on which others are there: see `packing`.
+    What a trial computes does not depend on the others but for rounding: see `packing`.
 
     Args:
         memory: gets to know which batches needed most.
@@ -89,7 +72,7 @@ def train_pack(
         gc.collect()
     with meter.phase("evaluate"):
         checked = _check_all(base, plan, trials, trained, tokenizer, memory)
-    shared = _Shared(
+    shared = SharedFacts(
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
         attention=str(base.config._attn_implementation),
@@ -100,7 +83,7 @@ def train_pack(
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
     )
     outcomes = {
-        place: own if isinstance(own, Diverged) else _result(shared, trained, index, own)
+        place: own if isinstance(own, Diverged) else result_of(shared, trained, index, own)
         for index, (place, own) in enumerate(zip(order, checked, strict=True))
     }
     return [outcomes[place] for place in range(len(trials))]
@@ -126,45 +109,6 @@ def _check_all(
         except Diverged as error:
             checked.append(error)
     return checked
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What all results of a pack say alike."""
-
-    model_bytes: int
-    compute_dtype: str
-    attention: str
-    load_seconds: float
-    pack_ranks: list[int]
-    memory: dict[str, PhaseMemory]
-    largest_batch: tuple[int, int] | None
-    largest_evaluation_batch: tuple[int, int] | None
-
-
-def _result(
-    shared: _Shared, trained: TrainedPack, index: int, checked: CheckedAdapter
-) -> TrainingResult:
-    log, watch = trained.log, trained.watch
-    tokens = log.tokens[index]
-    return TrainingResult(
-        trainable_parameters=checked.trainable_parameters,
-        total_parameters=checked.total_parameters,
-        trainable_percent=100 * checked.trainable_parameters / checked.total_parameters,
-        adapter_bytes=checked.adapter_bytes,
-        optimizer_bytes=trained.optimizer_bytes[index],
-        steps=trained.steps,
-        resumed_at_step=watch.first_step,
-        processed_tokens=tokens,
-        tokens_per_second=(tokens - watch.first_tokens[index]) / watch.seconds,
-        train_seconds=watch.seconds,
-        evaluate_seconds=checked.seconds,
-        train_loss_nats=log.points[index][-1].loss_nats,
-        validation_loss_nats=checked.validation_loss_nats,
-        losses=log.points[index],
-        adapter_sha256=checked.adapter_sha256,
-        **vars(shared),
-    )
 
 
 def _run_trainer(

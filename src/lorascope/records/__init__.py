@@ -11,9 +11,17 @@ from lorascope.records.memory import MemoryPlan, PhaseMemory
 from lorascope.records.merge import MergeRecord
 from lorascope.records.provenance import Provenance
 from lorascope.records.study import Study
-from lorascope.records.trial import LossPoint, Status, TrainingResult, TrialKey, TrialRecord
+from lorascope.records.trial import (
+    LASTING,
+    LossPoint,
+    Status,
+    TrainingResult,
+    TrialKey,
+    TrialRecord,
+)
 
 __all__ = [
+    "LASTING",
     "RECORD_FORMAT",
     "BaseRecord",
     "DataCard",

@@ -22,6 +22,10 @@ class Status(StrEnum):
     failed = "failed"
 
 
+LASTING = (Status.completed, Status.diverged)
+"""Statuses that a second run would only repeat; trials with the others are tried again."""
+
+
 @dataclass(frozen=True)
 class LossPoint:
     """One logged training loss: the mean over the steps since the point before, or a resume."""

@@ -14,10 +14,9 @@ from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.identity import SHORT_HASH_LENGTH
 from lorascope.layout import RECORD, Layout
-from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.records import LASTING, EvaluationRecord, TrialRecord
 from lorascope.stages.declared import base_name, declare_trial
-from lorascope.stages.train_lora import LASTING
-from lorascope.store import read_record, scratch_target
+from lorascope.store import COMPLETE, read_record, scratch_target
 
 
 class Kind(StrEnum):
@@ -89,6 +88,8 @@ def find_leftovers(layout: Layout, needed: Needed) -> Found:
         for folder in _folders(mode, passed_over):
             if folder in needed.folders:
                 named[kind] += 1
+            elif (folder / COMPLETE).is_file():
+                passed_over.append(f"{folder}: trained, and put in place by the next train-lora")
             elif (target := scratch_target(folder)) is not None:
                 leftovers.append(_leftover(Kind.scratch, folder, target, "never finished"))
             elif (folder / RECORD).is_file():

@@ -60,6 +60,8 @@ class Split:
     """A pack that cannot be trained as it is; smaller ones may."""
 
     reason: str
+    into_singles: bool = False
+    """Whether no two trials can be trained at once."""
 
 
 def train_in_child(task: Task, report: Callable[[Any], None]) -> list[Done] | Split:
@@ -94,7 +96,7 @@ def train_in_child(task: Task, report: Callable[[Any], None]) -> list[Done] | Sp
     try:
         outcomes = train_pack(_pack_plan(task), device, report, memory)
     except Unpackable as error:
-        return Split(str(error))
+        return Split(str(error), into_singles=True)
     except (MemoryError, torch.OutOfMemoryError) as error:
         return ended(Status.out_of_memory, _first_line(error))
     except RuntimeError as error:

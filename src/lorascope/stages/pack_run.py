@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
-from lorascope.records import Provenance, Status, TrialRecord
+from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.stages.declared import DeclaredTrial
 from lorascope.stages.pack_child import Done, Split, Task, train_in_child
 from lorascope.store import is_full_disk, replaced_folders, write_record
@@ -24,11 +25,11 @@ Pack = Sequence[tuple[Config, DeclaredTrial]]
 
 
 class _Unkept(Exception):
-    """A pack without results to keep: it is split, or its error told."""
+    """A pack without results to keep: it is tried in parts of `size` trials, or its error told."""
 
-    def __init__(self, split: bool, error: Exception | None = None) -> None:
+    def __init__(self, size: int = 0, error: Exception | None = None) -> None:
         super().__init__()
-        self.split = split
+        self.size = size
         self.error = error
 
 
@@ -54,13 +55,18 @@ def train_and_keep(
                     shutil.rmtree(folder / "adapter", ignore_errors=True)
                 write_record(folder, record)
     except _Unkept as unkept:
-        if not unkept.split or len(pack) == 1:
+        if unkept.size == 0:
             return [], [unkept.error] if unkept.error else []
-        half = len(pack) // 2
-        first, second = (train_and_keep(p, layout, parent) for p in (pack[:half], pack[half:]))
-        return first[0] + second[0], first[1] + second[1]
-    if checkpoints:
-        shutil.rmtree(checkpoints.parent, ignore_errors=True)
+        parts = [pack[start : start + unkept.size] for start in range(0, len(pack), unkept.size)]
+        ended = [train_and_keep(part, layout, parent) for part in parts]
+        return [r for records, _ in ended for r in records], [
+            e for _, errors in ended for e in errors
+        ]
+    if checkpoints and all(record.status in LASTING for record in records):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        with suppress(OSError):
+            # Empty, unless a former, larger pack left something.
+            checkpoints.parent.rmdir()
     return records, _failures(records)
 
 
@@ -145,13 +151,15 @@ def _concluded(pack: Pack, outcome: Outcome, provenance: Provenance) -> list[Tri
 
 def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
     """How each trial ended; bad input is no trial's result."""
-    if isinstance(outcome.error, LorascopeError):
-        raise _Unkept(split=False, error=outcome.error)
-    if isinstance(outcome.error, OSError) or (outcome.error and is_full_disk(outcome.error)):
-        # Not the trial's: the disk, or a folder.
+    if outcome.error is not None and is_full_disk(outcome.error):
         raise outcome.error
+    if isinstance(outcome.error, (LorascopeError, OSError)):
+        # Not the trials': their settings, or a folder.
+        raise _Unkept(error=outcome.error)
+    if isinstance(outcome.value, Split) and outcome.value.into_singles:
+        raise _Unkept(size=1)
     if isinstance(outcome.value, Split) or (len(pack) > 1 and _failed(outcome)):
-        raise _Unkept(split=True)
+        raise _Unkept(size=-(-len(pack) // 2))
     if outcome.error is not None:
         return [Done(Status.failed, f"{type(outcome.error).__name__}: {outcome.error}")]
     if outcome.timed_out:

@@ -25,7 +25,7 @@ def packs_of(trials: Sequence[T], config_of: Callable[[T], Config]) -> list[list
     """Trials that share base, data and steps, by rank, at most runtime.pack_trials in each pack.
 
     Neighbouring ranks come together. The first packs are full, so that a sweep that goes on where
-    it was interrupted makes the same packs of what is left.
+    it was interrupted makes the same packs of what is left, unless trials failed before.
     """
     groups: dict[str, list[T]] = {}
     for trial in trials:
@@ -41,9 +41,12 @@ def packs_of(trials: Sequence[T], config_of: Callable[[T], Config]) -> list[list
 def shared_settings(config: Config) -> str:
     """Equal for trials that can be trained at once."""
     values = asdict(config)
+    rate = config.train.learning_rate if config.train.schedule == "polynomial" else None
     for group, names in OWN.items():
         for name in names:
             del values[group][name]
+    # That schedule ends at an absolute rate.
+    values["train"]["learning_rate"] = rate
     for name in LATER:
         del values[name]
     return json.dumps(values, sort_keys=True)

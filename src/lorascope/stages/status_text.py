@@ -6,12 +6,11 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from lorascope.records import TrialRecord
+from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.table import Column, Table
 from lorascope.stages.preparation import stage_command
 from lorascope.stages.status import ModeStatus, SweepStatus
-from lorascope.stages.train_lora import LASTING
 
 MODES = (
     Column("quant", "Mode", right=False),

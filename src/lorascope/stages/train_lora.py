@@ -10,21 +10,12 @@ from pathlib import Path
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
-from lorascope.records import Status, TrialRecord
+from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
 from lorascope.stages.pack_run import train_and_keep
 from lorascope.stages.packs import packs_of
-from lorascope.store import (
-    finish_replacement,
-    read_record,
-    scratch_target,
-    unfinished_replacements,
-    write_record,
-)
+from lorascope.store import finish_replacements, read_record, write_record
 from lorascope.trial_locks import locked_folder
-
-LASTING = (Status.completed, Status.diverged)
-"""Statuses that a second run would only repeat; the others are tried again."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     """
     trials = [_trial(config, layout) for config in configs]
     for parent in {trial.folder.parent for trial in trials}:
-        _finish_interrupted(parent, layout)
+        finish_replacements(parent)
     missing = {t.declared.identity: t for t in trials if _lasting_record(t) is None}
     known = {t.declared.identity for t in trials} - set(missing)
     if known:
@@ -67,16 +58,6 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
 def _trial(config: Config, layout: Layout) -> Trial:
     declared = declare_trial(config, layout)
     return Trial(config, declared, layout.trials(config.quant.name) / declared.name)
-
-
-def _finish_interrupted(parent: Path, layout: Layout) -> None:
-    """Packs that were trained, and killed while their results were put in place."""
-    for scratch in unfinished_replacements(parent):
-        first = scratch_target(scratch)
-        if first is not None:
-            with locked_folder(first, layout, wait_seconds=None):
-                if scratch.exists():
-                    finish_replacement(scratch)
 
 
 def _lasting_record(trial: Trial) -> TrialRecord | None:
@@ -100,6 +81,8 @@ def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
         # In one order everywhere: two sweeps never wait for each other.
         for trial in sorted(pack, key=lambda trial: trial.folder):
             locks.enter_context(locked_folder(trial.folder, layout, wait_seconds=None))
+        # Whoever held a lock before may have been killed.
+        finish_replacements(pack[0].folder.parent)
         left = [trial for trial in pack if _lasting_record(trial) is None]
         if not left:
             return []
@@ -130,7 +113,7 @@ def _tracked(
 
 def _several(errors: Sequence[Exception]) -> LorascopeError:
     lines = [f"  {str(error) or type(error).__name__}" for error in errors]
-    return LorascopeError("\n".join([f"{len(errors)} packs failed:", *lines]))
+    return LorascopeError("\n".join([f"{len(errors)} trials or packs failed:", *lines]))
 
 
 def _sentence(record: TrialRecord) -> str:
