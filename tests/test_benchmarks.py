@@ -189,8 +189,9 @@ def test_the_baselines_know_nothing_of_lorascope(script: Path) -> None:
 def test_the_bare_script_trains_the_same_adapter(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, mode: str
 ) -> None:
-    """Same data order, seeds, types and steps: equal to the last bit when this was written. 1e-5 of
-    a matrix's largest weight leaves room for another order of additions, not for another batch."""
+    """Same data order, seeds, types and steps. Packs add up in another order than PEFT, and where a
+    gradient is next to nothing AdamW makes whole steps of that rounding: 1e-5 of the weights' norm
+    leaves room for it, not for another batch."""
     settings = (f"quant={mode}", "lora.rank=4", "lora.alpha=8", "train.steps=20")
     ours, other = (trained(project, compose(*settings, f"seed={seed}")) for seed in (5, 6))
     words = (
@@ -202,8 +203,8 @@ def test_the_bare_script_trains_the_same_adapter(
     run(Command(words, project.root, environment(torch_threads())))
     bare = load_file(tmp_path / "adapter_model.safetensors")
     assert ours.keys() == bare.keys()
-    assert largest_difference(ours, bare) <= 1e-5
-    assert largest_difference(other, bare) > 0.1
+    assert relative_difference(ours, bare) <= 1e-5
+    assert relative_difference(other, bare) > 0.1
 
 
 def trained(project: Layout, config: Config) -> dict[str, Tensor]:
@@ -213,11 +214,14 @@ def trained(project: Layout, config: Config) -> dict[str, Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-def largest_difference(ours: dict[str, Tensor], bare: dict[str, Tensor]) -> float:
-    """Largest difference of two weights, as a share of their matrix's largest weight."""
-    return max(
-        float((value - bare[name]).abs().max() / value.abs().max()) for name, value in ours.items()
-    )
+def relative_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Norm of the difference of all weights, as a share of their norm."""
+    squares = [
+        (float((value - theirs[name]).double().pow(2).sum()), float(value.double().pow(2).sum()))
+        for name, value in ours.items()
+    ]
+    difference, whole = (sum(parts) ** 0.5 for parts in zip(*squares, strict=True))
+    return float(difference / whole)
 
 
 @pytest.mark.slow

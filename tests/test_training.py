@@ -256,7 +256,7 @@ def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(number)
-    assert process.wait(timeout=30) == code
+    assert process.wait(timeout=90) == code
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert not [path for path in project.trials("fp16").iterdir() if path.name.startswith(".")]
