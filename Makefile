@@ -19,7 +19,7 @@ repro: $(INSTALLED)
 report: $(INSTALLED)
 	lorascope report
 
-# What lorascope costs beside bare scripts: 15 to 20 minutes in which nothing else should run.
+# What lorascope costs beside bare scripts: many minutes in which nothing else should run.
 bench: $(INSTALLED)
 	python -m benchmarks
 
