@@ -20,11 +20,12 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
+from bare_base import load_base
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.utils import logging
 
 TASK = "rows"
@@ -50,7 +51,7 @@ def main() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     lm = HFLM(
-        pretrained=load_model(given.base, given.adapter),
+        pretrained=PeftModel.from_pretrained(load_base(given.base), given.adapter).eval(),
         tokenizer=AutoTokenizer.from_pretrained(given.base),
         backend="causal",
         batch_size=given.batch_size,
@@ -87,26 +88,6 @@ def row_task(data: Path) -> dict[str, Any]:
         "num_fewshot": 0,
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
-
-
-def load_model(base: Path, adapter: Path) -> Any:
-    """The stored base with the adapter, computing in FP32 on a CPU."""
-    on_cuda = torch.cuda.is_available()
-    dtype = torch.float16 if on_cuda else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=dtype, device_map={"": "cuda" if on_cuda else "cpu"}
-    )
-    for module in model.modules():
-        if hasattr(module, "compute_type_is_set"):
-            # A stored 4-bit layer would go on computing in the type it was quantized with, and on
-            # some CPUs in BF16: its scores would be others by more than rounding.
-            module.compute_dtype, module.compute_type_is_set = dtype, True
-            module.support_avx512bf16_for_cpu = False
-            continue
-        for parameter in module.parameters(recurse=False):
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.to(dtype)
-    return PeftModel.from_pretrained(model, adapter).eval()
 
 
 if __name__ == "__main__":

@@ -153,3 +153,18 @@ def compose_one(layout: Layout, *overrides: str) -> Config:
 def compose(project: Layout) -> Callable[..., Config]:
     """Composes one configuration of the prepared project."""
     return lambda *overrides: compose_one(project, *overrides)
+
+
+@pytest.fixture(scope="session")
+def recorded_template(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project of records alone; tests use a copy."""
+    from tests.recorded_project import make_recorded
+
+    return make_recorded(tmp_path_factory.mktemp("recorded") / "a project")
+
+
+@pytest.fixture
+def recorded(recorded_template: Layout, tmp_path: Path) -> Layout:
+    """Four completed and scored trials that params.yaml names, of this test alone."""
+    shutil.copytree(recorded_template.root, tmp_path / "a project")
+    return Layout(tmp_path / "a project")

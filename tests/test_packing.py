@@ -333,7 +333,7 @@ def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
     assert norms[1].isnan()
     assert (stacks[0].values[0] < 0).all()
     assert not stacks[0].values[1].any()
-    stacks[0].point_gradients()
+    stacks[0].clear_gradients()
     assert rows[1].grad is not None
 
 

@@ -22,23 +22,11 @@ from lorascope.store import read_record, write_record
 from lorascope.trial_locks import locked_folder
 from tests.conftest import PARAMS
 from tests.lock_holder import another_holder
-from tests.recorded_project import make_recorded, write_trial
+from tests.recorded_project import write_trial
 from tests.study_factory import Trial, digest
 from tests.test_status import without_heavy_libraries
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_recorded(tmp_path_factory.mktemp("recorded") / "a project")
-
-
-@pytest.fixture
-def recorded(template: Layout, tmp_path: Path) -> Layout:
-    """Four trials that params.yaml names, of this test alone."""
-    shutil.copytree(template.root, tmp_path / "a project")
-    return Layout(tmp_path / "a project")
 
 
 def prune(layout: Layout, capture: Capture, *arguments: str) -> str:

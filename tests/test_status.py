@@ -27,7 +27,7 @@ from lorascope.store import read_record, write_record
 from lorascope.trial_locks import is_locked
 from tests.conftest import REPOSITORY
 from tests.lock_holder import another_holder
-from tests.recorded_project import make_recorded, write_trial
+from tests.recorded_project import write_trial
 from tests.study_factory import Trial
 from tests.test_report_without_torch import ABSENT, REFUSE
 
@@ -36,18 +36,6 @@ sys.argv = ["lorascope", *sys.argv[2:]]
 from lorascope.cli import main
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_recorded(tmp_path_factory.mktemp("recorded") / "a project")
-
-
-@pytest.fixture
-def recorded(template: Layout, tmp_path: Path) -> Layout:
-    """Four completed and scored trials, of this test alone."""
-    shutil.copytree(template.root, tmp_path / "a project")
-    return Layout(tmp_path / "a project")
 
 
 def status(layout: Layout, *given: str) -> SweepStatus:

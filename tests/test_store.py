@@ -15,9 +15,11 @@ from lorascope.errors import RecordError
 from lorascope.identity import canonical_sha256, code_sha256, imported_modules, trial_name
 from lorascope.records import DataCard, TrialKey, TrialRecord
 from lorascope.store import (
+    finish_replacements,
     read_record,
     remove_folder,
     replaced_folder,
+    replaced_folders,
     scratch_target,
     write_atomically,
     write_record,
@@ -127,3 +129,42 @@ def test_a_removed_folder_leaves_nothing_beside_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         remove_folder(tmp_path / "gone")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_several_folders_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    targets = [tmp_path / name for name in ("a", "b")]
+    targets[1].mkdir()
+    (targets[1] / "old").write_text("")
+
+    def interrupted() -> None:
+        with replaced_folders(targets) as folders:
+            (folders[0] / "new").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "old"]
+    with replaced_folders(targets) as folders:
+        for folder in folders:
+            (folder / "new").write_text("")
+        assert not targets[0].exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert [[path.name for path in target.iterdir()] for target in targets] == [["new"], ["new"]]
+
+
+def test_what_a_kill_left_complete_is_put_in_place(tmp_path: Path) -> None:
+    """One moved before the kill, one in the middle of being exchanged, one still to move."""
+    scratch = tmp_path / ".a.abcdefgh"
+    for name in ("b", "b.former", "c"):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / name).write_text("")
+    for name in ("a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "there").write_text("")
+    finish_replacements(tmp_path)
+    assert not (tmp_path / "b").exists()
+    (scratch / ".complete").write_text("")
+    finish_replacements(tmp_path)
+    found = {path.parent.name: path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"a": "there", "b": "b", "c": "c"}
+    assert not scratch.exists()

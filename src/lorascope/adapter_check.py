@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorascope.adapter_stack import AdapterWeights, put_weights
 from lorascope.batch_memory import BatchMemory
 from lorascope.completion_loss import completion_loss
-from lorascope.data.rows import read_rows
+from lorascope.data.rows import PreparedRow
 from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
 from lorascope.store import sha256_of_files
 from lorascope.training_steps import Diverged
@@ -39,6 +39,7 @@ def check_adapter(
     trial: TrialPlan,
     weights: AdapterWeights,
     others: list[AdapterWeights],
+    rows: list[PreparedRow],
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
 ) -> CheckedAdapter:
@@ -46,6 +47,7 @@ def check_adapter(
 
     Args:
         others: the pack's other adapters, which wait in memory.
+        rows: of the validation split.
 
     Raises:
         Diverged: a value or the validation loss is not finite.
@@ -56,7 +58,6 @@ def check_adapter(
         put_weights(model, weights)
         _refuse_infinite(model)
         save_adapter(model, trial.adapter, plan.base_name)
-        rows = read_rows(plan.data / "validation.jsonl")
         with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
             loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
         if not math.isfinite(loss_sum):

@@ -103,7 +103,12 @@ class AdapterStack:
             for name, parts in views.items()
         }
         self.rows = [nn.Parameter(row) for row in self.values]
-        self.point_gradients()
+        # Autograd adds each layer's gradients up in the one matrix that the optimizer reads.
+        gradients = self._views(self.gradients)
+        for name, layer in self.layers.items():
+            for parameter, gradient in zip(layer.parameters(), gradients[name], strict=True):
+                parameter.grad = gradient
+        self.clear_gradients()
 
     def _views(self, matrix: Tensor) -> dict[str, list[Tensor]]:
         """A [trials, rank, in], B [trials, out, rank] and magnitude [trials, out] by layer."""
@@ -122,12 +127,9 @@ class AdapterStack:
                 start += size
         return found
 
-    def point_gradients(self) -> None:
-        """Let autograd add up in the one matrix that the optimizer reads."""
-        views = self._views(self.gradients)
-        for name, layer in self.layers.items():
-            for parameter, gradient in zip(layer.parameters(), views[name], strict=True):
-                parameter.grad = gradient
+    def clear_gradients(self) -> None:
+        """Zeros in their place, for rows too that a step passed over."""
+        self.gradients.zero_()
         for row, gradient in zip(self.rows, self.gradients, strict=True):
             row.grad = gradient
 

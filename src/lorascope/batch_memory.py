@@ -16,7 +16,7 @@ from torch import nn
 from lorascope.devices import Device
 from lorascope.micro_batch import Batch
 from lorascope.records import PhaseMemory
-from lorascope.tensor_tracker import TensorTracker, persistent_tensors
+from lorascope.tensor_tracker import TensorTracker, persistent_tensors, unwrapped
 
 TRACKED_STEPS = 2
 """Optimizer steps: the first makes the optimizer's state, the second finds it."""
@@ -43,14 +43,15 @@ class BatchMemory:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         inputs: Mapping[str, torch.Tensor],
-        trials: int = 1,
+        trials: int,
     ) -> Iterator[None]:
         """Measure one forward and backward pass, unless one measured before was no smaller.
 
         Args:
             inputs: of all trials, each with the same number of samples.
         """
-        batch = _batch_of(inputs, trials, has_state(optimizer))
+        # Empty before the first step.
+        batch = _batch_of(inputs, trials, bool(unwrapped(optimizer).state))
         if any(_covers(other, batch) for other in self._seen):
             yield
             return
@@ -134,11 +135,6 @@ def _batch_of(inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: 
     rows, tokens = inputs["input_ids"].shape
     padded = not bool(inputs["attention_mask"].all())
     return Batch(rows // trials, tokens, padded, optimizer_state)
-
-
-def has_state(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step was made."""
-    return bool(getattr(optimizer, "optimizer", optimizer).state)
 
 
 def _size(batch: Batch) -> tuple[bool, int]:

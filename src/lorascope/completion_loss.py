@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row
@@ -99,14 +100,13 @@ def last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[i
     return list(ids), list(labels)
 
 
-def pad_samples(samples: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+def pad_samples(
+    samples: Sequence[tuple[list[int] | Tensor, list[int] | Tensor]], pad_token_id: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
-    longest = max(len(ids) for ids, _ in samples)
-    padded = torch.zeros((len(samples), longest), dtype=torch.long)
-    padded_labels = torch.full_like(padded, IGNORED_LABEL)
-    mask = torch.zeros_like(padded)
-    for index, (ids, labels) in enumerate(samples):
-        padded[index, : len(ids)] = torch.tensor(ids)
-        padded_labels[index, : len(ids)] = torch.tensor(labels)
-        mask[index, : len(ids)] = 1
-    return padded, padded_labels, mask
+    ids = [torch.as_tensor(own) for own, _ in samples]
+    labels = [torch.as_tensor(own) for _, own in samples]
+    padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+    lengths = torch.tensor([len(own) for own in ids])
+    mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+    return padded, pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL), mask

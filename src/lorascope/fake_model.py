@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
@@ -22,15 +20,20 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapter_stack import AdapterShapes, stacks_of
-from lorascope.config import LoraConfig, QuantConfig, Storage
+from lorascope.config import LoraConfig, QuantConfig
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.fake_mode import dequantizing
+from lorascope.fake_quantized import (
+    DEVICE,
+    code_tables,
+    eight_bit_weight,
+    four_bit_weight,
+    put_quantized_layers,
+)
 from lorascope.linear_layers import linear_shapes
 from lorascope.lora import attach
-from lorascope.maths.quantization import BLOCK, NESTED_BLOCK
 from lorascope.packing import PackedModel
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
 from lorascope.targets import select
@@ -41,9 +44,6 @@ from lorascope.transformers_config import (
     unusable_config,
     with_layers,
 )
-
-DEVICE = "cpu"
-"""Of the fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedMod
     whole = text_config(spec.config)
     config = whole if kept is None else with_layers(whole, kept)
     model = causal_model(config, spec)
-    _put_quantized_layers(model, spec)
+    put_quantized_layers(model, spec.quant, spec.compute)
     model.requires_grad_(False)
     return model.eval()
 
@@ -136,49 +136,10 @@ def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedMod
         raise unusable_config(config.model_type, error) from error
 
 
-def _put_quantized_layers(model: PreTrainedModel, spec: FakeModelSpec) -> None:
-    """bitsandbytes' layers in place of every linear layer but the head, as transformers does it."""
-    storage = spec.quant.storage
-    if storage is not Storage.int8 and storage not in FOUR_BIT:
-        return
-    if any(isinstance(module, Conv1D) for module in model.modules()):
-        raise ModelError(
-            f"quant={spec.quant.name}: this model's layers are Conv1D, for which 8 and 4 bits are "
-            "not supported. Use quant=fp16, bf16 or fp32."
-        )
-    head = model.get_output_embeddings()
-    # transformers leaves subclasses of Linear as they are.
-    linear = [(n, m) for n, m in model.named_modules() if type(m) is nn.Linear]
-    for name, module in linear:
-        if module is not head:
-            model.set_submodule(name, _quantized_layer(module, spec))
-    model.is_loaded_in_8bit = storage is Storage.int8
-    model.is_loaded_in_4bit = storage in FOUR_BIT
-
-
-def _quantized_layer(module: nn.Linear, spec: FakeModelSpec) -> nn.Module:
-    sizes, has_bias = (module.in_features, module.out_features), module.bias is not None
-    layer: Any
-    if spec.quant.storage is Storage.int8:
-        threshold = spec.quant.int8_outlier_threshold
-        layer = Linear8bitLt(*sizes, bias=has_bias, has_fp16_weights=False, threshold=threshold)
-    else:
-        layer = Linear4bit(
-            *sizes,
-            bias=has_bias,
-            compute_dtype=spec.compute,
-            compress_statistics=spec.quant.double_quantization,
-            quant_type=spec.quant.storage.value,
-        )
-        # Or its first forward pass without gradients would repack it, as load_base prevents.
-        layer.support_avx512bf16_for_cpu = False
-    return layer  # type: ignore[no-any-return]
-
-
 def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
     """Fake tensors for meta ones, tied parameters staying one; call it under FakeTensorMode."""
     fakes: dict[int, nn.Parameter] = {}
-    tables = _code_tables() if spec.quant.storage in FOUR_BIT else {}
+    tables = code_tables() if spec.quant.storage in FOUR_BIT else {}
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
@@ -199,57 +160,10 @@ def _fake_parameter(
     tables: dict[str, Tensor],
 ) -> nn.Parameter:
     if name == "weight" and isinstance(module, Linear4bit):
-        return _four_bit_weight(module, spec, tables)
+        stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
+        return four_bit_weight(module, spec.quant, stored, tables)
     if name == "weight" and isinstance(module, Linear8bitLt):
-        return _eight_bit_weight(module)
+        return eight_bit_weight(module)
     dtype = parameter.dtype if parameter.requires_grad else spec.compute
     data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
     return nn.Parameter(data, requires_grad=parameter.requires_grad)
-
-
-def _four_bit_weight(
-    layer: Linear4bit, spec: FakeModelSpec, tables: dict[str, Tensor]
-) -> nn.Parameter:
-    """Packed codes [ceil(out x in / 2), 1] with their constants, as bitsandbytes lays them out."""
-    count = layer.in_features * layer.out_features
-    blocks = -(-count // BLOCK)
-    nested = spec.quant.double_quantization
-    packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8, device=DEVICE)
-    weight: Any = nn.Parameter(packed, requires_grad=False)
-    state2 = offset = None
-    if nested:
-        absmax = torch.empty(-(-blocks // NESTED_BLOCK), dtype=torch.float32, device=DEVICE)
-        state2 = QuantState(absmax=absmax, code=tables["nested"], blocksize=NESTED_BLOCK)
-        state2.dtype = torch.float32
-        offset = torch.empty((), dtype=torch.float32, device=DEVICE)
-    weight.quant_state = QuantState(
-        absmax=torch.empty(blocks, dtype=torch.uint8 if nested else torch.float32, device=DEVICE),
-        shape=torch.Size((layer.out_features, layer.in_features)),
-        code=tables["code"],
-        blocksize=BLOCK,
-        quant_type=spec.quant.storage.value,
-        # The stored type, which the backward pass dequantizes to first.
-        dtype=unquantized_dtype(spec.quant, stored_dtype(spec.config)),
-        offset=offset,
-        state2=state2,
-    )
-    layer.quant_state = weight.quant_state
-    return weight  # type: ignore[no-any-return]
-
-
-def _eight_bit_weight(layer: Linear8bitLt) -> nn.Parameter:
-    shape = (layer.out_features, layer.in_features)
-    codes = torch.empty(shape, dtype=torch.int8, device=DEVICE)
-    weight: Any = nn.Parameter(codes, requires_grad=False)
-    weight.CB = weight.SCB = None
-    layer.state.CB = weight.data
-    layer.state.SCB = torch.empty(layer.out_features, dtype=torch.float32, device=DEVICE)
-    return weight  # type: ignore[no-any-return]
-
-
-def _code_tables() -> dict[str, Tensor]:
-    """All layers share them: 16 values, and 256 for nested constants."""
-    return {
-        "code": torch.empty(16, dtype=torch.float32, device=DEVICE),
-        "nested": torch.empty(256, dtype=torch.float32, device=DEVICE),
-    }

@@ -17,7 +17,8 @@ from lorascope.config import TrainConfig
 from lorascope.cuda_autocast import CudaAutocast
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.fake_mode import FakeTracker, attention_masks, fake_tensors
-from lorascope.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
+from lorascope.fake_model import FakeModelSpec, fake_adapted, fake_pack
+from lorascope.fake_quantized import DEVICE
 from lorascope.kernel_memory import CPU_KERNELS, CUDA_KERNELS
 from lorascope.layer_marks import LayerMarks
 from lorascope.maths.memory import CUDA_BLOCK_BYTES

@@ -16,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from lorascope.packed_optimizer import rows_of
 from lorascope.store import replaced_folder
+from lorascope.tensor_tracker import unwrapped
 from lorascope.training_steps import PackLog
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def save_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
 def load_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
     """Bring trainer and log to where the checkpoint was taken."""
     stored = load_file(folder / TENSORS)
-    inner = _inner(trainer.optimizer)
+    inner = unwrapped(trainer.optimizer)
     for row in rows_of(inner):
         inner.state[row] = {name: torch.zeros_like(row) for name in MOMENTS[1:]}
         inner.state[row]["step"] = torch.tensor(0.0)
@@ -66,13 +67,8 @@ def load_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
     log.restore(facts["log"])
 
 
-def _inner(optimizer: Any) -> torch.optim.Optimizer:
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
-
-
 def _tensors(trainer: PackedTrainer) -> Iterator[tuple[str, Tensor]]:
-    inner = _inner(trainer.optimizer)
+    inner = unwrapped(trainer.optimizer)
     for index, row in enumerate(rows_of(inner)):
         yield f"{index}.values", row.detach()
         for name, moment in inner.state[row].items():

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
-from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.completion_loss import pad_samples
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 """Input ids and labels [tokens]."""
@@ -59,12 +58,5 @@ class Padding:
     def __call__(self, items: list[tuple[Sample, ...]]) -> dict[str, torch.Tensor]:
         """Items of one sample for each trial -> tensors of shape [trials x items, longest]."""
         samples = [sample for own in zip(*items, strict=True) for sample in own]
-        ids = _padded([ids for ids, _ in samples], self.pad_token_id)
-        labels = _padded([labels for _, labels in samples], IGNORED_LABEL)
-        lengths = torch.tensor([len(ids) for ids, _ in samples])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        ids, labels, mask = pad_samples(samples, self.pad_token_id)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def _padded(rows: list[torch.Tensor], value: int) -> torch.Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=value)

@@ -56,8 +56,7 @@ class PackedModel(nn.Module):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Gradients keep their place: the optimizer's vectors and the layers share it."""
         for stack in self.stacks:
-            stack.gradients.zero_()
-            stack.point_gradients()
+            stack.clear_gradients()
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Run layers again in the backward pass instead of keeping what they save."""
@@ -127,8 +126,10 @@ def refuse_unpackable(base: nn.Module, trials: int) -> None:
     Raises:
         Unpackable: the base has dropout of its own, and there are several trials.
     """
+    if trials == 1:
+        return
     for name, module in base.named_modules():
         named = {"dropout": module.p} if isinstance(module, nn.Dropout) else vars(module)
         for key, value in named.items():
-            if trials > 1 and "drop" in key and isinstance(value, float) and value > 0:
+            if "drop" in key and isinstance(value, float) and value > 0:
                 raise Unpackable(f"{name} has dropout of its own ({key}={value})")

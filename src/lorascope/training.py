@@ -28,6 +28,7 @@ from lorascope.packed_trainer import PackedTrainer
 from lorascope.packing import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.quantization import load_base
 from lorascope.records import TrainingResult
+from lorascope.tensor_tracker import unwrapped
 from lorascope.training_steps import Diverged, PackLog, Progress, TrainingWatch
 from lorascope.trial_plan import PackPlan, TrialPlan
 
@@ -55,7 +56,20 @@ def train_pack(
     """
     order = sorted(range(len(plan.trials)), key=lambda index: plan.trials[index].lora.rank)
     trials = [plan.trials[index] for index in order]
-    meter, memory = PhaseMeter(device), memory or BatchMemory(device)
+    outcomes = _train_by_rank(plan, trials, device, progress, memory or BatchMemory(device))
+    by_place = dict(zip(order, outcomes, strict=True))
+    return [by_place[place] for place in range(len(trials))]
+
+
+def _train_by_rank(
+    plan: PackPlan,
+    trials: Sequence[TrialPlan],
+    device: Device,
+    progress: Progress | None,
+    memory: BatchMemory,
+) -> list[TrainingResult | Diverged]:
+    """`trials` are those of `plan`, by rank, and so are the outcomes."""
+    meter = PhaseMeter(device)
     started = time.perf_counter()
     with meter.phase("load"):
         tokenizer = load_tokenizer(plan.base)
@@ -82,11 +96,10 @@ def train_pack(
         largest_batch=memory.largest.shape if memory.largest else None,
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
     )
-    outcomes = {
-        place: own if isinstance(own, Diverged) else result_of(shared, trained, index, own)
-        for index, (place, own) in enumerate(zip(order, checked, strict=True))
-    }
-    return [outcomes[place] for place in range(len(trials))]
+    return [
+        own if isinstance(own, Diverged) else result_of(shared, trained, index, own)
+        for index, own in enumerate(checked)
+    ]
 
 
 def _check_all(
@@ -97,6 +110,7 @@ def _check_all(
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
 ) -> list[CheckedAdapter | Diverged]:
+    rows = read_rows(plan.data / "validation.jsonl")
     checked: list[CheckedAdapter | Diverged] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
         step = trained.log.diverged_at[index]
@@ -105,7 +119,8 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            checked.append(check_adapter(base, plan, trial, weights, others, tokenizer, memory))
+            own = check_adapter(base, plan, trial, weights, others, rows, tokenizer, memory)
+            checked.append(own)
         except Diverged as error:
             checked.append(error)
     return checked
@@ -196,7 +211,7 @@ def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _optimizer_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
     """Of AdamW's two moments a parameter and a counter, for each trial."""
-    inner = getattr(optimizer, "optimizer", optimizer)
+    inner = unwrapped(optimizer)
     own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
     sizes = []
     for row, parameters in zip(rows_of(inner), own, strict=True):

@@ -40,22 +40,19 @@ def cell_cost(
 def measured_peak(trial: TrialRecord) -> int | None:
     """Training's peak: the allocator's on CUDA, else the tracked tensors'. None for a trial that
     was trained together with others: their peak is no single trial's."""
-    phase = trial.result.memory.get("train") if trial.result else None
-    if phase is None or trials_at_once(trial) > 1:
+    if trial.result is None or trial.result.trials_at_once > 1:
+        return None
+    phase = trial.result.memory.get("train")
+    if phase is None:
         return None
     if phase.allocated_peak_bytes is not None:
         return phase.allocated_peak_bytes
     return phase.tracked_peak_bytes
 
 
-def trials_at_once(trial: TrialRecord) -> int:
-    """How many were trained together, this one included."""
-    return len(trial.result.pack_ranks) or 1 if trial.result else 1
-
-
 def share_of_seconds(result: TrainingResult) -> float:
     """Of a pack's training, what falls to each of its trials."""
-    return result.train_seconds / (len(result.pack_ranks) or 1)
+    return result.train_seconds / result.trials_at_once
 
 
 def value_of(cost: CellCost, kind: Cost) -> float | None:

@@ -91,6 +91,11 @@ class TrainingResult:
     """Of all trials that were trained at once, this one included: `memory` is theirs together, and
     so are load_seconds and train_seconds. Empty in a record from before packs."""
 
+    @property
+    def trials_at_once(self) -> int:
+        """How many were trained together, this one included."""
+        return len(self.pack_ranks) or 1
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -151,7 +151,7 @@ def _with_measurement(row: MemoryPredictionRow, result: TrainingResult) -> Memor
     train, evaluate = (result.memory.get(phase) for phase in ("train", "evaluate"))
     return replace(
         row,
-        at_once=len(result.pack_ranks) or 1,
+        at_once=result.trials_at_once,
         measured_base_bytes=result.model_bytes,
         measured_train_bytes=_peak(train),
         measured_evaluate_bytes=_peak(evaluate),

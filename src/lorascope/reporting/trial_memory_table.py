@@ -125,7 +125,7 @@ def _with_result(row: TrialMemoryRow, result: TrainingResult) -> TrialMemoryRow:
     )
     return replace(
         row,
-        at_once=len(result.pack_ranks) or 1,
+        at_once=result.trials_at_once,
         model_bytes=result.model_bytes,
         adapter_bytes=result.adapter_bytes,
         optimizer_bytes=result.optimizer_bytes,

@@ -23,6 +23,7 @@ from lorascope.records import (
 )
 from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
 from lorascope.store import read_record, replaced_folder, sha256_of_file, write_record
+from lorascope.trial_locks import locked_folder
 
 SCORED_SPLITS = ("validation", "test")
 
@@ -73,8 +74,15 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecor
 
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:
     """Score `subject`, unless its scores are there and made the same way."""
-    identity = evaluation_identity(config, layout, subject.trial)
     folder = layout.evaluations(config.quant.name) / subject.name
+    with locked_folder(folder, layout, wait_seconds=None):
+        return _evaluate_locked(config, layout, subject, folder)
+
+
+def _evaluate_locked(
+    config: Config, layout: Layout, subject: Subject, folder: Path
+) -> EvaluationRecord:
+    identity = evaluation_identity(config, layout, subject.trial)
     if (folder / RECORD).is_file():
         known = read_record(folder, EvaluationRecord)
         if known.identity == identity:

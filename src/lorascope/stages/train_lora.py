@@ -44,9 +44,7 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
     missing = {t.declared.identity: t for t in trials if _lasting_record(t) is None}
-    known = {t.declared.identity for t in trials} - set(missing)
-    if known:
-        _tell_known([t for t in trials if t.declared.identity in known])
+    _tell_known([t for t in trials if t.declared.identity not in missing])
     errors: list[Exception] = []
     for pack in packs_of(list(missing.values()), lambda trial: trial.config):
         errors += _train_locked(pack, layout)
@@ -70,9 +68,9 @@ def _lasting_record(trial: Trial) -> TrialRecord | None:
 def _tell_known(trials: Sequence[Trial]) -> None:
     if len(trials) > 1:
         print(f"{len(trials)} trials are there already", flush=True)
-        return
-    record = read_record(trials[0].folder, TrialRecord)
-    print(f"{record.trial}: {record.status} already", flush=True)
+    elif trials:
+        record = read_record(trials[0].folder, TrialRecord)
+        print(f"{record.trial}: {record.status} already", flush=True)
 
 
 def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
@@ -120,7 +118,7 @@ def _sentence(record: TrialRecord) -> str:
     if record.result is None:
         return f"{record.trial}: {record.status}, {record.reason}"
     result = record.result
-    count = len(result.pack_ranks)
+    count = result.trials_at_once
     together = f" ({count} at once)" if count > 1 else ""
     return (
         f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "

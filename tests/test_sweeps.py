@@ -1,0 +1,121 @@
+"""A sweep's packs: which trials come together, and what becomes of them when something fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
+from lorascope.layout import Layout
+from lorascope.records import Status
+from lorascope.stages import train_lora
+from lorascope.stages.grid import compose_jobs, expand
+from lorascope.stages.packs import packs_of
+from tests.conftest import BASE_OVERRIDES
+
+Compose = Callable[..., Config]
+
+
+def ranks(packs: list[list[Config]]) -> list[list[int]]:
+    return [[config.lora.rank for config in pack] for pack in packs]
+
+
+def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) -> None:
+    own = ("seed=1", "lora.alpha=3", "lora.dropout=0.1", "train.learning_rate=1e-3")
+    together = [compose("lora.rank=64"), compose("lora.rank=1"), compose("lora.rank=8", *own)]
+    apart = [compose("quant=int8"), compose("train.steps=7"), compose("lora.dora=true")]
+    packs = packs_of([*together, *apart], lambda config: config)
+    assert ranks(packs) == [[1, 8, 64], [16], [16], [16]]
+
+
+def test_full_packs_come_first_so_that_the_rest_packs_as_before(compose: Compose) -> None:
+    configs = [compose(f"lora.rank={r}", "runtime.pack_trials=3") for r in (9, 1, 64, 2, 8, 40, 3)]
+    packs = packs_of(configs, lambda config: config)
+    assert ranks(packs) == [[1, 2, 8], [3, 9, 64], [40]]
+    rest = [config for config in configs if config not in packs[0]]
+    assert packs_of(rest, lambda config: config) == packs[1:]
+
+
+def test_a_schedule_that_ends_at_a_rate_keeps_rates_apart(compose: Compose) -> None:
+    configs = [
+        compose("train.schedule=polynomial", f"train.learning_rate={rate}") for rate in (1e-3, 2e-3)
+    ]
+    assert len(packs_of(configs, lambda config: config)) == 2
+
+
+def test_jobs_of_a_multirun_are_the_points_of_its_grid(project: Layout) -> None:
+    sweep = ["quant=nf4,int8", "lora.rank=1,2", "seed=3"]
+    jobs = [
+        [*BASE_OVERRIDES, f"quant={quant}", f"lora.rank={rank}", "seed=3"]
+        for quant in ("nf4", "int8")
+        for rank in (1, 2)
+    ]
+    assert compose_jobs(project, jobs) == expand(project, [*BASE_OVERRIDES, *sweep])
+
+
+@pytest.mark.slow
+def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Compose) -> None:
+    configs = [compose("quant=fp16", "train.steps=400", f"seed={seed}") for seed in (70, 71, 72)]
+    killed: list[int] = []
+
+    def kill_first_child() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            # The fork server's own child is the pack's.
+            for server in psutil.Process().children():
+                for child in server.children():
+                    # It must have begun: a child without threads is still being made.
+                    if child.num_threads() > 1:
+                        os.kill(child.pid, signal.SIGKILL)
+                        killed.append(child.pid)
+                        return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_first_child)
+    killer.start()
+    records = train_lora.run_sweep(configs, project)
+    killer.join()
+    assert killed
+    assert [record.status for record in records] == [Status.completed] * 3
+    together = sorted(len(record.result.pack_ranks) for record in records if record.result)
+    assert together == [1, 2, 2]
+
+
+def test_a_timeout_ends_a_pack_and_keeps_its_checkpoints(project: Layout, compose: Compose) -> None:
+    shared = ("quant=fp16", "train.steps=100000", "train.checkpoint_every_steps=5")
+    limit = "runtime.trial_timeout_seconds=8"
+    configs = [compose(*shared, limit, f"seed={seed}") for seed in (80, 81)]
+    records = train_lora.run_sweep(configs, project)
+    assert [record.status for record in records] == [Status.timeout] * 2
+    assert "for each of 2 trials" in str(records[0].reason)
+    assert list((project.checkpoints / records[0].identity).glob("*/checkpoint-*"))
+
+
+def test_trials_that_do_not_fit_are_refused_one_by_one_and_others_trained(
+    project: Layout, compose: Compose
+) -> None:
+    tight = "runtime.memory_limit_gb=0.003"
+    configs = [compose("quant=nf4", f"lora.rank={rank}", "seed=90", tight) for rank in (1, 512)]
+    small, large = train_lora.run_sweep(configs, project)
+    assert small.status is Status.completed
+    assert large.status is Status.refused
+    assert large.plan is not None
+
+
+def test_bad_input_of_one_pack_leaves_the_others_to_be_trained(
+    project: Layout, compose: Compose
+) -> None:
+    bad = compose("quant=int8", "lora.dora=true", "seed=95", "runtime.device=cpu")
+    good = compose("quant=nf4", "seed=95")
+    with pytest.raises(LorascopeError, match="DoRA cannot be trained"):
+        train_lora.run_sweep([bad, good], project)
+    found: list[Path] = list(project.trials("nf4").glob("*-s95-*"))
+    assert len(found) == 1
