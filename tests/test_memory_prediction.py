@@ -147,7 +147,7 @@ GPT2 = GPT2Config(vocab_size=111, n_embd=64, n_layer=3, n_head=4, n_positions=64
 def tracked_step(model: PackedModel, batch: Batch) -> int:
     """The second step of a plain training loop, without transformers' Trainer."""
     model.train()
-    optimizer = adamw(model.stacks, [TrainConfig()], on_cuda=False)
+    optimizer = adamw(model.stacks, [TrainConfig()])
     ids = torch.randint(3, 100, (batch.samples, batch.tokens))
     labels, mask = ids.clone(), torch.ones_like(ids)
     if batch.padded:

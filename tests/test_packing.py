@@ -207,7 +207,7 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
     assert shapes == {3}
     base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
     pack = pack_adapters(base, [config.lora], [0])
-    optimizer = adamw(pack.stacks, [config.train], on_cuda=False)
+    optimizer = adamw(pack.stacks, [config.train])
     ids = torch.randint(3, 50, (2, 5))
     for _ in range(3):
         pack.zero_grad()
@@ -321,7 +321,7 @@ def test_a_base_with_dropout_of_its_own_trains_one_trial_only() -> None:
 
 def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
     stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    optimizer = adamw(stacks, [TrainConfig(learning_rate=0.1)] * 2, on_cuda=False)
+    optimizer = adamw(stacks, [TrainConfig(learning_rate=0.1)] * 2)
     rows, scales = rows_of(optimizer), LossScales(2, "cpu")
     stacks[0].gradients[0], stacks[0].gradients[1] = 2.0**16, math.inf
     scales.unscale(rows)
@@ -339,7 +339,7 @@ def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
 
 def test_loss_scales_double_after_two_thousand_good_steps() -> None:
     stacks = stacks_of([LoraConfig(rank=8)], AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    rows, scales = rows_of(adamw(stacks, [TrainConfig()], on_cuda=False)), LossScales(1, "cpu")
+    rows, scales = rows_of(adamw(stacks, [TrainConfig()])), LossScales(1, "cpu")
     for _ in range(2000):
         scales.unscale(rows)
     assert scales.scales.tolist() == [2.0**17]
@@ -348,7 +348,7 @@ def test_loss_scales_double_after_two_thousand_good_steps() -> None:
 
 def test_clipping_scales_each_trial_to_its_own_limit() -> None:
     stacks = stacks_of([LoraConfig(rank=8)] * 3, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    rows = rows_of(adamw(stacks, [TrainConfig()] * 3, on_cuda=False))
+    rows = rows_of(adamw(stacks, [TrainConfig()] * 3))
     stacks[0].gradients.fill_(1.0)
     assert clip(rows, [4.0, 100.0, 0.0]).tolist() == [8.0, 8.0, 8.0]
     assert [float(row.grad.norm()) for row in rows if row.grad is not None] == pytest.approx(

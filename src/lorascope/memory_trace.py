@@ -156,7 +156,7 @@ def _in_training(
     among fake tensors."""
     model = fake_pack(spec, kept)
     trains = [TrainConfig()] * len(spec.pack)
-    optimizer = adamw(model.stacks, trains, settings.device == "cuda")
+    optimizer = adamw(model.stacks, trains)
     if batch.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {

@@ -87,8 +87,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
         """AdamW with a group a trial."""
-        on_cuda = self.args.device.type == "cuda"
-        self.optimizer = adamw(self._pack.stacks, self._trains, on_cuda)
+        self.optimizer = adamw(self._pack.stacks, self._trains)
         self._memory.watch_steps(self.model, self.optimizer)
         return self.optimizer
 
