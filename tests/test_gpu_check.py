@@ -102,7 +102,7 @@ def test_a_random_base_is_what_the_stages_make_of_the_same_weights(
 @pytest.mark.parametrize(
     ("shape", "quant"),
     list(zip([*TINY, *TINY], MODES, strict=True)),
-    ids=lambda value: str(value)[:20],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_every_row_of_a_base_is_measured_and_peaks_are_those_of_the_plan(
     shape: str, quant: QuantConfig

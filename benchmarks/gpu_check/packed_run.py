@@ -25,9 +25,15 @@ from lorascope.packed_trainer import PackedTrainer
 from lorascope.packing import PackedModel
 from lorascope.plan_subject import PlanSubject, settings_of, spec_of
 from lorascope.targets import select
+from lorascope.tensor_tracker import unwrapped
 from lorascope.training import training_arguments
 from lorascope.training_steps import PackLog
 from lorascope.trial_plan import PackPlan, TrialPlan
+
+
+class NothingLearned(Exception):
+    """The optimizer passed over every step, as it does while FP16's loss scale is sought."""
+
 
 ANY_PATH = Path()
 """For what a plan names and these steps neither read nor write."""
@@ -38,6 +44,7 @@ def packed_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
 
     Raises:
         OutOfTime: the deadline came before a step was measured.
+        NothingLearned: the optimizer made no step.
     """
     memory = BatchMemory(base.device)
     train, seeds = train_config(clock.steps), range(row.trials)
@@ -56,6 +63,8 @@ def packed_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        if not unwrapped(trainer.optimizer).state:
+            raise NothingLearned("no step had finite gradients, so that none was a whole one")
     measured = clock.measured(row)
     return replace(measured, peak_bytes=measured.peak_bytes or memory.train_peak_bytes)
 
