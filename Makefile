@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro report bench ui test lint types install lock clean
+.PHONY: repro report bench gpu-check ui test lint types install lock clean
 
 repro: $(INSTALLED)
 	dvc repro
@@ -22,6 +22,10 @@ report: $(INSTALLED)
 # What lorascope costs beside bare scripts: many minutes in which nothing else should run.
 bench: $(INSTALLED)
 	python -m benchmarks
+
+# Its half on a machine with CUDA: ten minutes, offline; elsewhere it says so and ends.
+gpu-check: $(INSTALLED)
+	python -m benchmarks.gpu_check
 
 ui: $(INSTALLED)
 	lorascope ui

@@ -59,16 +59,7 @@ def main() -> None:
     with given.data.open(encoding="utf-8") as lines:
         samples = [encode(json.loads(line)["segments"], tokenizer) for line in lines]
     model = load_base(given.base)
-    torch.manual_seed(given.seed)
-    lora = LoraConfig(
-        r=given.rank,
-        lora_alpha=given.alpha,
-        target_modules="all-linear",
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(model, lora)
+    model = with_adapter(model, given)
     trainer = Trainer(
         model=model,
         args=training_arguments(given, compute_dtype(given.base)),
@@ -80,6 +71,20 @@ def main() -> None:
     result = trainer.train()
     model.save_pretrained(given.output, save_embedding_layers=False)
     print(f"loss {result.training_loss:.4f}")
+
+
+def with_adapter(model: Any, given: argparse.Namespace) -> Any:
+    """The base with a new adapter on all linear layers."""
+    torch.manual_seed(given.seed)
+    lora = LoraConfig(
+        r=given.rank,
+        lora_alpha=given.alpha,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
 
 
 def training_arguments(given: argparse.Namespace, dtype: torch.dtype) -> TrainingArguments:

@@ -1,0 +1,117 @@
+"""Steps of lorascope's own training: a pack of trials, by `PackedTrainer`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers.trainer_callback import PrinterCallback
+
+from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
+from benchmarks.gpu_check.step_clock import StepClock
+from lorascope.adapter_stack import AdapterShapes, stacks_of
+from lorascope.batch_memory import BatchMemory
+from lorascope.config import TrainConfig
+from lorascope.full_depth import training_trace
+from lorascope.linear_layers import linear_shapes
+from lorascope.memory_plan import peak_of
+from lorascope.micro_batch import Batch
+from lorascope.packed_batches import PackedSamples, Padding
+from lorascope.packed_trainer import PackedTrainer
+from lorascope.packing import PackedModel
+from lorascope.plan_subject import PlanSubject, settings_of, spec_of
+from lorascope.targets import select
+from lorascope.tensor_tracker import unwrapped
+from lorascope.training import training_arguments
+from lorascope.training_steps import PackLog
+from lorascope.trial_plan import PackPlan, TrialPlan
+
+
+class NothingLearned(Exception):
+    """The optimizer passed over every step, as it does while FP16's loss scale is sought."""
+
+
+ANY_PATH = Path()
+"""For what a plan names and these steps neither read nor write."""
+
+
+def packed_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
+    """`row` with what steps of its trials at once took and needed.
+
+    Raises:
+        OutOfTime: the deadline came before a step was measured.
+        NothingLearned: the optimizer made no step.
+    """
+    memory = BatchMemory(base.device)
+    train, seeds = train_config(clock.steps), range(row.trials)
+    plan = PackPlan(
+        base=ANY_PATH, base_name=base.shape, data=ANY_PATH, checkpoints=None, quant=base.quant,
+        attention="auto", evaluate_batch_size=1,
+        trials=[TrialPlan(LORA, train, seed, ANY_PATH) for seed in seeds],
+    )  # fmt: skip
+    samples = random_samples(base, row.tokens_a_trial, clock.steps)
+    with random_pack(base, row.trials) as pack, tempfile.TemporaryDirectory() as scratch:
+        trainer = PackedTrainer(
+            memory, PackLog(row.trials, base.device.kind), [train] * row.trials, list(seeds),
+            model=pack, args=training_arguments(plan, base.device, Path(scratch)),
+            train_dataset=PackedSamples((ids, ids) for ids in samples), data_collator=Padding(0),
+            callbacks=[clock],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        if not unwrapped(trainer.optimizer).state:
+            raise NothingLearned("no step had finite gradients, so that none was a whole one")
+    measured = clock.measured(row)
+    return replace(measured, peak_bytes=measured.peak_bytes or memory.train_peak_bytes)
+
+
+def planned_bytes(base: LoadedBase, trials: int, tokens: int) -> int:
+    """What the memory plan says such a step needs.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    kind = base.device.kind
+    subject = PlanSubject(
+        spec=spec_of(base.quant, LORA, "auto", base.config, kind, [LORA] * (trials - 1)),
+        settings=settings_of(train_config(steps=2), kind),
+        train=Batch(samples=1, tokens=tokens, padded=False),
+        evaluation=(),
+    )
+    peak_bytes: int = peak_of(training_trace(subject), subject)
+    return peak_bytes
+
+
+@contextmanager
+def random_pack(base: LoadedBase, trials: int) -> Iterator[PackedModel]:
+    """The base with random adapters, without PEFT, which would make each of them layer by layer;
+    the base has its own layers again at the end."""
+    chosen = select(linear_shapes(base.model), LORA)
+    layers = {shape.name: (shape.in_features, shape.out_features) for shape in chosen}
+    shapes = AdapterShapes(layers, LORA.dora)
+    stacks = stacks_of([LORA] * trials, shapes, base.model.device)
+    for stack in stacks:
+        stack.values.normal_(std=0.01)
+    pack = PackedModel(base.model, stacks, seeds=list(range(trials)))
+    try:
+        yield pack
+    finally:
+        pack.unpack()
+
+
+def random_samples(base: LoadedBase, tokens: int, samples: int) -> list[list[int]]:
+    """Token ids, as many in each sample; all of them are trained on."""
+    generator = torch.Generator().manual_seed(0)
+    size = (samples, tokens)
+    ids = torch.randint(base.model.config.vocab_size, size, generator=generator)
+    listed: list[list[int]] = ids.tolist()
+    return listed
+
+
+def train_config(steps: int) -> TrainConfig:
+    """One sample a step."""
+    return TrainConfig(steps=steps, batch_size=1, micro_batch_size=1, learning_rate=LEARNING_RATE)

@@ -1,0 +1,66 @@
+"""Times the steps of a transformers Trainer, whoever's it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from benchmarks.gpu_check.records import Effort, StepRow
+from lorascope.devices import Device
+
+
+class OutOfTime(Exception):
+    """The deadline came before a step was measured."""
+
+
+def synchronize(device: Device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.kind == "cuda":
+        torch.cuda.synchronize()
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """Reads the clock after each step, when the device has done it: a step's seconds are those from
+    the end of the one before, so that the Trainer's own work and its batches count.
+
+    Args:
+        until: `time.monotonic()` after which no further step is begun.
+    """
+
+    def __init__(self, device: Device, effort: Effort, until: float) -> None:
+        self.steps = effort.warm_up_steps + effort.measured_steps
+        self._device, self._warm_up, self._until = device, effort.warm_up_steps, until
+        self._ends: list[float] = []
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        synchronize(self._device)
+        self._ends.append(time.perf_counter())
+        if self._device.kind == "cuda" and len(self._ends) == self._warm_up:
+            torch.cuda.reset_peak_memory_stats()
+        if time.monotonic() > self._until:
+            control.should_training_stop = True
+
+    def measured(self, row: StepRow) -> StepRow:
+        """`row` with what its steps took, and on CUDA the allocator's peak.
+
+        Raises:
+            OutOfTime: the deadline came before a step was measured.
+        """
+        ends = self._ends[self._warm_up - 1 :]
+        seconds = [end - start for start, end in pairwise(ends)]
+        if not seconds:
+            raise OutOfTime(f"the time was over after {len(self._ends)} steps")
+        middle = median(seconds)
+        on_cuda = self._device.kind == "cuda"
+        return replace(
+            row, step_seconds=middle, lowest_seconds=min(seconds), highest_seconds=max(seconds),
+            tokens_a_second=row.trials * row.tokens_a_trial / middle,
+            peak_bytes=torch.cuda.max_memory_allocated() if on_cuda else None,
+        )  # fmt: skip
