@@ -24,7 +24,7 @@ def run(function: Callable[..., Any], argument: Any = None, **options: Any) -> O
     return run_isolated(function, argument, lambda content: None, preload=PRELOAD, **options)
 
 
-def double(number: int, report: Callable[[Any], None]) -> int:
+def double(number: int, report: Callable[[Any], bool]) -> int:
     report(("seen", number))
     print("a line on standard output")
     return 2 * number
@@ -37,11 +37,11 @@ def test_a_child_of_one_of_joblibs_workers_gives_its_value() -> None:
     assert [outcome.value for outcome in outcomes] == [4, 6]
 
 
-def fail_with_bad_input(argument: Any, report: Callable[[Any], None]) -> None:
+def fail_with_bad_input(argument: Any, report: Callable[[Any], bool]) -> None:
     raise ConfigError("lora.rank", 0, "too small", "Try 8.")
 
 
-def die(argument: Any, report: Callable[[Any], None]) -> None:
+def die(argument: Any, report: Callable[[Any], bool]) -> None:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -54,16 +54,16 @@ class Unsendable(Exception):
         self.lock = __import__("threading").Lock()
 
 
-def fail_unsendably(argument: Any, report: Callable[[Any], None]) -> None:
+def fail_unsendably(argument: Any, report: Callable[[Any], bool]) -> None:
     raise Unsendable("odd", "error")
 
 
-def leave(code: int, report: Callable[[Any], None]) -> None:
+def leave(code: int, report: Callable[[Any], bool]) -> None:
     print("leaving", flush=True)
     os._exit(code)
 
 
-def sleep(seconds: float, report: Callable[[Any], None]) -> None:
+def sleep(seconds: float, report: Callable[[Any], bool]) -> None:
     time.sleep(seconds)
 
 
@@ -109,7 +109,7 @@ def test_a_time_limit_ends_the_child() -> None:
     assert time.monotonic() - started < 20
 
 
-def write_and_wait(path: str, report: Callable[[Any], None]) -> None:
+def write_and_wait(path: str, report: Callable[[Any], bool]) -> None:
     with open(path, "w") as stream:
         stream.write(str(os.getpid()))
     time.sleep(60)
