@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -107,6 +108,42 @@ def test_a_time_limit_ends_the_child() -> None:
     outcome = run(sleep, 60.0, timeout_seconds=3.0)
     assert outcome.timed_out
     assert time.monotonic() - started < 20
+
+
+def send_oneself(numbers: list[int], report: Callable[[Any], bool]) -> str:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    return "still here"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_terminal_or_a_cluster_sends_to_all_is_not_heard_by_a_child(fresh: bool) -> None:
+    outcome = run(send_oneself, [signal.SIGINT, signal.SIGTERM], fresh=fresh)
+    assert outcome.value == "still here"
+    # This process still hears.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+def count_until_stopped(most: int, report: Callable[[Any], bool]) -> int:
+    for count in range(most):
+        if report(count):
+            return count
+        time.sleep(0.01)
+    return most
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_child_learns_that_it_should_stop_when_it_reports(fresh: bool) -> None:
+    stop, asking = multiprocessing.Pipe(duplex=False)
+
+    def ask_at_three(count: int) -> None:
+        if count == 3:
+            asking.close()
+
+    outcome = run_isolated(
+        count_until_stopped, 3000, ask_at_three, preload=PRELOAD, fresh=fresh, stop=stop
+    )
+    assert 3 <= outcome.value < 3000
 
 
 def write_and_wait(path: str, report: Callable[[Any], bool]) -> None:

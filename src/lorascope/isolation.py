@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 KEPT_LINES = 20
+TIMEOUT = ("timeout", None)
 UNHEARD = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -76,6 +77,9 @@ def run_isolated(
         sender.close()
         try:
             final = _listen(receiver, on_report, timeout_seconds)
+            if final is not None and final != TIMEOUT:
+                # It has said all, and gives back what it holds.
+                child.join(timeout=5)
         except BaseException:
             child.kill()
             raise
@@ -109,14 +113,14 @@ def _start(child: BaseProcess, fresh: bool) -> None:
 def _listen(
     receiver: Connection, on_report: Callable[[Any], None], timeout_seconds: float | None
 ) -> tuple[str, Any] | None:
-    """The child's last message; None when it died without one; ('timeout', None) on the limit."""
+    """The child's last message; None when it died without one; `TIMEOUT` on the limit."""
     import time
 
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not receiver.poll(left):
-            return ("timeout", None)
+            return TIMEOUT
         try:
             kind, content = receiver.recv()
         except EOFError:

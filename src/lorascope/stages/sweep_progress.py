@@ -113,7 +113,7 @@ class SweepProgress:
         self._clock = SweepClock(trials)
         self._terminal = sys.stderr.isatty()
         self._interval = TERMINAL_INTERVAL_SECONDS if self._terminal else LINE_INTERVAL_SECONDS
-        self._shown = time.monotonic()
+        self._shown = -math.inf
         self._lines_on_screen = 0
 
     def add_known(self, records: Sequence[TrialRecord]) -> None:
