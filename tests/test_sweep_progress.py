@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
 
-from lorascope.pack_progress import StepReport, ValidationReport
+from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.records import Status, TrialRecord
 from lorascope.stages.sweep_clock import SweepClock
 from lorascope.stages.sweep_progress import SweepProgress, SweepState, duration, sweep_lines
 from tests.study_factory import Trial, trial_record
+from tests.test_layers import HEAVY
 
 
 def step(step: int, losses_nats: Sequence[float] = (), tokens: int = 0) -> StepReport:
@@ -134,6 +138,19 @@ def test_a_sweep_that_is_there_already_shows_nothing(capsys: pytest.CaptureFixtu
     with SweepProgress(2) as show:
         show.add_known(records(GOOD, BETTER))
     assert capsys.readouterr() == ("", "")
+
+
+def test_whoever_waits_for_a_pack_loads_no_library_that_trains() -> None:
+    """A report is unpickled where its class is imported from."""
+    reports = pickle.dumps([step(1), ValidationReport(0, 1), Stopped(1, 2)])
+    code = (
+        "import pickle, sys, lorascope.stages.train_lora; "
+        f"pickle.loads({reports!r}); print({HEAVY} & sys.modules.keys())"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "set()"
 
 
 def test_trials_that_end_without_a_record_count_as_failed() -> None:
