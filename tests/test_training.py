@@ -263,7 +263,7 @@ def test_a_trial_that_is_asked_to_stop_after_its_last_step_ends(
     assert train_alone(plan, CPU, ask_at_the_end).steps == 6
     steps = [report.step for report in seen if isinstance(report, StepReport)]
     assert steps == [1, 2, 3, 4, 5, 6]
-    assert seen[-1] == ValidationReport(0, 1)
+    assert seen[-2:] == [ValidationReport(0, 1), ValidationReport(1, 1)]
 
 
 def test_a_tracking_store_that_fails_costs_no_trial(
