@@ -9,9 +9,10 @@ from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
 from lorascope.devices import Device
 from lorascope.layout import Layout
+from lorascope.pack_progress import Progress, untold
 from lorascope.records import TrainingResult
 from lorascope.training import train_pack
-from lorascope.training_steps import Diverged, Progress
+from lorascope.training_steps import Diverged
 from lorascope.trial_plan import PackPlan, TrialPlan
 
 CPU = Device("cpu", "cpu")
@@ -43,7 +44,7 @@ def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Pat
 def train_alone(
     plan: PackPlan,
     device: Device = CPU,
-    progress: Progress | None = None,
+    progress: Progress = untold,
     memory: BatchMemory | None = None,
 ) -> TrainingResult:
     """The result of a pack of one; a divergence is raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ def run(function: Callable[..., Any], argument: Any = None, **options: Any) -> O
     return run_isolated(function, argument, lambda content: None, preload=PRELOAD, **options)
 
 
-def double(number: int, report: Callable[[Any], None]) -> int:
+def double(number: int, report: Callable[[Any], bool]) -> int:
     report(("seen", number))
     print("a line on standard output")
     return 2 * number
@@ -37,11 +38,11 @@ def test_a_child_of_one_of_joblibs_workers_gives_its_value() -> None:
     assert [outcome.value for outcome in outcomes] == [4, 6]
 
 
-def fail_with_bad_input(argument: Any, report: Callable[[Any], None]) -> None:
+def fail_with_bad_input(argument: Any, report: Callable[[Any], bool]) -> None:
     raise ConfigError("lora.rank", 0, "too small", "Try 8.")
 
 
-def die(argument: Any, report: Callable[[Any], None]) -> None:
+def die(argument: Any, report: Callable[[Any], bool]) -> None:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -54,16 +55,16 @@ class Unsendable(Exception):
         self.lock = __import__("threading").Lock()
 
 
-def fail_unsendably(argument: Any, report: Callable[[Any], None]) -> None:
+def fail_unsendably(argument: Any, report: Callable[[Any], bool]) -> None:
     raise Unsendable("odd", "error")
 
 
-def leave(code: int, report: Callable[[Any], None]) -> None:
+def leave(code: int, report: Callable[[Any], bool]) -> None:
     print("leaving", flush=True)
     os._exit(code)
 
 
-def sleep(seconds: float, report: Callable[[Any], None]) -> None:
+def sleep(seconds: float, report: Callable[[Any], bool]) -> None:
     time.sleep(seconds)
 
 
@@ -109,7 +110,43 @@ def test_a_time_limit_ends_the_child() -> None:
     assert time.monotonic() - started < 20
 
 
-def write_and_wait(path: str, report: Callable[[Any], None]) -> None:
+def send_oneself(numbers: list[int], report: Callable[[Any], bool]) -> str:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    return "still here"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_terminal_or_a_cluster_sends_to_all_is_not_heard_by_a_child(fresh: bool) -> None:
+    outcome = run(send_oneself, [signal.SIGINT, signal.SIGTERM], fresh=fresh)
+    assert outcome.value == "still here"
+    # This process still hears.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+def count_until_stopped(most: int, report: Callable[[Any], bool]) -> int:
+    for count in range(most):
+        if report(count):
+            return count
+        time.sleep(0.01)
+    return most
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_child_learns_that_it_should_stop_when_it_reports(fresh: bool) -> None:
+    stop, asking = multiprocessing.Pipe(duplex=False)
+
+    def ask_at_three(count: int) -> None:
+        if count == 3:
+            asking.close()
+
+    outcome = run_isolated(
+        count_until_stopped, 3000, ask_at_three, preload=PRELOAD, fresh=fresh, stop=stop
+    )
+    assert 3 <= outcome.value < 3000
+
+
+def write_and_wait(path: str, report: Callable[[Any], bool]) -> None:
     with open(path, "w") as stream:
         stream.write(str(os.getpid()))
     time.sleep(60)

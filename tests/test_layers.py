@@ -29,6 +29,7 @@ LAYER_OF = {
     "tracking": EDGES,
     "provenance": EDGES,
     "isolation": EDGES,
+    "stop_request": EDGES,
     "layout": EDGES,
     "identity": EDGES,
     "reporting": REPORTING,

@@ -234,9 +234,10 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
         pack_plan(project, configs, plan("resumed")), checkpoints=tmp_path / "checkpoints"
     )
 
-    def stop(report: object) -> None:
+    def stop(report: object) -> bool:
         if (tmp_path / "checkpoints/checkpoint-4").exists():
             raise KeyboardInterrupt
+        return False
 
     with pytest.raises(KeyboardInterrupt):
         train_pack(interrupted, CPU, stop)

@@ -300,8 +300,9 @@ def test_a_prediction_that_fails_decides_nothing(
     monkeypatch.setattr(f"lorascope.{module}.{place}", fails)
     config = compose("quant=nf4", "runtime.device=cpu")
     base, data = project.quantized("small", "nf4"), project.data("small", "toy")
-    task = Task(base, "small", data, None, [config], [project.root / f"adapter {place}"])
-    ended = train_in_child(task, lambda step: None)
+    adapter = project.root / f"adapter {place}"
+    task = Task(base, "small", data, adapter / "checkpoints", [config], [adapter])
+    ended = train_in_child(task, lambda step: False)
     assert isinstance(ended, list)
     assert ended[0].status is Status.completed
     assert (ended[0].plan is None) == (place == "predict_ranks")

@@ -86,6 +86,15 @@ def test_trials_are_counted_mode_by_mode_by_what_there_is_of_them(recorded: Layo
     assert "211,200 tokens in 23.2 s, by the records of 2 trials.\n" in text
 
 
+def test_trials_that_were_trained_at_once_share_their_seconds(recorded: Layout) -> None:
+    for _, folder in points(recorded).values():
+        record = read_record(folder, TrialRecord)
+        assert record.result is not None
+        write_record(folder, replace(record, result=replace(record.result, pack_ranks=[2, 8])))
+    # 11.6 s for two trials of each mode.
+    assert "422,400 tokens in 23.2 s, by" in status_text(status(recorded))
+
+
 def test_a_reason_of_several_lines_is_shown_in_one(recorded: Layout) -> None:
     config, folder = points(recorded)["nf4", 2]
     reason = "cannot allocate\n  1.2 GB\n"

@@ -23,11 +23,12 @@ from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError
 from lorascope.layout import Layout
+from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
 from lorascope.stages.declared import declare_trial
 from lorascope.store import read_record
-from lorascope.training_steps import Diverged, StepReport
+from lorascope.training_steps import Diverged
 from tests.conftest import BASE_OVERRIDES
 from tests.packs import CPU, plan_for, train_alone
 
@@ -216,9 +217,10 @@ def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
     class Interrupted(Exception):
         pass
 
-    def stop_after_four(report: StepReport) -> None:
-        if report.step >= 4:
+    def stop_after_four(report: StepReport | ValidationReport) -> bool:
+        if isinstance(report, StepReport) and report.step >= 4:
             raise Interrupted
+        return False
 
     with pytest.raises(Interrupted):
         train_alone(plan, CPU, stop_after_four)
@@ -229,6 +231,39 @@ def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
     assert resumed.losses == whole.losses
     assert resumed.processed_tokens == whole.processed_tokens
     assert resumed.adapter_sha256 == whole.adapter_sha256
+
+
+def test_a_trial_that_is_asked_to_stop_is_saved_at_that_step_and_goes_on_from_there(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    # Losses are logged every other step: the checkpoint lies within an interval.
+    config = compose("quant=fp16", "lora.dropout=0.1")
+    whole = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
+    checkpoints = tmp_path / "checkpoints"
+    plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=checkpoints)
+    with pytest.raises(Stopped) as stopped:
+        train_alone(plan, CPU, lambda report: isinstance(report, StepReport) and report.step == 3)
+    assert (stopped.value.step, stopped.value.steps) == (3, 6)
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-3"]
+    resumed = train_alone(plan, CPU)
+    assert resumed.resumed_at_step == 3
+    assert (resumed.losses, resumed.adapter_sha256) == (whole.losses, whole.adapter_sha256)
+
+
+def test_a_trial_that_is_asked_to_stop_after_its_last_step_ends(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    plan = plan_for(project, compose("quant=fp16"), tmp_path / "a")
+    seen: list[StepReport | ValidationReport] = []
+
+    def ask_at_the_end(report: StepReport | ValidationReport) -> bool:
+        seen.append(report)
+        return not isinstance(report, StepReport) or report.step == report.steps
+
+    assert train_alone(plan, CPU, ask_at_the_end).steps == 6
+    steps = [report.step for report in seen if isinstance(report, StepReport)]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert seen[-2:] == [ValidationReport(0, 1), ValidationReport(1, 1)]
 
 
 def test_a_tracking_store_that_fails_costs_no_trial(

@@ -212,7 +212,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     log_every_steps: int = 10
     checkpoint_every_steps: int = 0
-    """0 keeps no checkpoints; otherwise an interrupted trial resumes from the last one."""
+    """A trial that was killed resumes from the last; 0 keeps none. Ctrl-C leaves one anyway."""
 
 
 @dataclass

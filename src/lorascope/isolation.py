@@ -3,6 +3,9 @@
 On a CPU children are forked from a server that has imported the heavy libraries once: a child
 starts in a fraction of a second instead of ten. CUDA cannot be used in a forked child of a process
 that has touched it, so there children start afresh.
+
+Ctrl-C in a terminal reaches a whole group of processes. Children and fork server never hear it, nor
+SIGTERM: what happens then is the parent's decision.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 KEPT_LINES = 20
+TIMEOUT = ("timeout", None)
+UNHEARD = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,18 @@ class Outcome:
     last_lines: list[str] = field(default_factory=list)
 
 
-Report = Callable[[Any], None]
+Report = Callable[[Any], bool]
+"""Tells the parent something; whether the parent wants the child to stop."""
 
 
 def run_isolated(
     function: Callable[[Any, Report], Any],
     argument: Any,
-    on_report: Report,
+    on_report: Callable[[Any], None],
     preload: str,
     fresh: bool = False,
     timeout_seconds: float | None = None,
+    stop: Connection | None = None,
 ) -> Outcome:
     """Call `function(argument, report)` in a child and wait for it.
 
@@ -52,6 +61,7 @@ def run_isolated(
         preload: module with the heavy imports, loaded once in the fork server.
         fresh: start a new interpreter instead of forking (needed for CUDA).
         timeout_seconds: the child is ended after so long without a result.
+        stop: where something is to be read as soon as the child should stop.
     """
     method = "spawn" if fresh else "forkserver"
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
@@ -62,11 +72,14 @@ def run_isolated(
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="lorascope-") as scratch:
         log = Path(scratch) / "child.log"
-        child = context.Process(target=_child, args=(function, argument, sender, str(log)))
-        child.start()
+        child = context.Process(target=_child, args=(function, argument, sender, stop, str(log)))
+        _start(child, fresh)
         sender.close()
         try:
             final = _listen(receiver, on_report, timeout_seconds)
+            if final is not None and final != TIMEOUT:
+                # It has said all, and gives back what it holds.
+                child.join(timeout=5)
         except BaseException:
             child.kill()
             raise
@@ -80,17 +93,34 @@ def run_isolated(
         return _outcome(final, child.exitcode, _last_lines(log))
 
 
+def _start(child: BaseProcess, fresh: bool) -> None:
+    """Start `child` deaf to `UNHEARD`: blocked signals stay blocked in what a process starts."""
+    # It unblocks them itself where it has to start its tracker.
+    resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD)
+    try:
+        if fresh:
+            child.start()
+        else:
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    if not fresh:
+        # The fork server may be importing for seconds, in which the parent hears.
+        child.start()
+
+
 def _listen(
-    receiver: Connection, on_report: Report, timeout_seconds: float | None
+    receiver: Connection, on_report: Callable[[Any], None], timeout_seconds: float | None
 ) -> tuple[str, Any] | None:
-    """The child's last message; None when it died without one; ('timeout', None) on the limit."""
+    """The child's last message; None when it died without one; `TIMEOUT` on the limit."""
     import time
 
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not receiver.poll(left):
-            return ("timeout", None)
+            return TIMEOUT
         try:
             kind, content = receiver.recv()
         except EOFError:
@@ -116,15 +146,24 @@ def _outcome(final: tuple[str, Any] | None, exit_code: int | None, lines: list[s
 
 
 def _child(
-    function: Callable[[Any, Report], Any], argument: Any, sender: Connection, log: str
+    function: Callable[[Any, Report], Any],
+    argument: Any,
+    sender: Connection,
+    stop: Connection | None,
+    log: str,
 ) -> None:
     """The child's body: its output goes to a file, whose last lines matter after a failure."""
     _end_with_parent(sender)
     target = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(target, 1)
     os.dup2(target, 2)
+
+    def report(content: Any) -> bool:
+        sender.send(("report", content))
+        return stop is not None and stop.poll()
+
     try:
-        value = function(argument, lambda content: sender.send(("report", content)))
+        value = function(argument, report)
         sender.send(("value", value))
     except Exception as error:
         error.add_note("In the child process:\n" + traceback.format_exc())

@@ -21,6 +21,7 @@ from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
 from lorascope.memory import PhaseMeter
 from lorascope.pack_checkpoint import last_checkpoint
+from lorascope.pack_progress import Progress, Stopped, ValidationReport, untold
 from lorascope.pack_results import SharedFacts, TrainedPack, result_of
 from lorascope.packed_batches import PackedSamples, Padding
 from lorascope.packed_optimizer import rows_of
@@ -29,14 +30,14 @@ from lorascope.packing import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.quantization import load_base
 from lorascope.records import TrainingResult
 from lorascope.tensor_tracker import unwrapped
-from lorascope.training_steps import Diverged, PackLog, Progress, TrainingWatch
+from lorascope.training_steps import Diverged, PackLog, TrainingWatch
 from lorascope.trial_plan import PackPlan, TrialPlan
 
 
 def train_pack(
     plan: PackPlan,
     device: Device,
-    progress: Progress | None = None,
+    progress: Progress = untold,
     memory: BatchMemory | None = None,
 ) -> list[TrainingResult | Diverged]:
     """Train all trials at once; save each one's adapter and measure it on the validation split.
@@ -53,6 +54,7 @@ def train_pack(
     Raises:
         Unpackable: there are several trials, and this base can only train one at a time.
         ConfigError: the adapter's targets match no layer.
+        Stopped: `progress` asked for it, and the pack is saved in `plan.checkpoints`.
     """
     order = sorted(range(len(plan.trials)), key=lambda index: plan.trials[index].lora.rank)
     trials = [plan.trials[index] for index in order]
@@ -65,7 +67,7 @@ def _train_by_rank(
     plan: PackPlan,
     trials: Sequence[TrialPlan],
     device: Device,
-    progress: Progress | None,
+    progress: Progress,
     memory: BatchMemory,
 ) -> list[TrainingResult | Diverged]:
     """`trials` are those of `plan`, by rank, and so are the outcomes."""
@@ -85,7 +87,7 @@ def _train_by_rank(
         # The Trainer's parts refer to each other, and to what validation needs no more.
         gc.collect()
     with meter.phase("evaluate"):
-        checked = _check_all(base, plan, trials, trained, tokenizer, memory)
+        checked = _check_all(base, plan, trials, trained, tokenizer, memory, progress)
     shared = SharedFacts(
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
@@ -109,10 +111,12 @@ def _check_all(
     trained: TrainedPack,
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
+    progress: Progress,
 ) -> list[CheckedAdapter | Diverged]:
     rows = read_rows(plan.data / "validation.jsonl")
     checked: list[CheckedAdapter | Diverged] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
+        progress(ValidationReport(index, len(trials)))
         step = trained.log.diverged_at[index]
         if step is not None:
             checked.append(Diverged(f"the loss was not finite at step {step}"))
@@ -123,6 +127,7 @@ def _check_all(
             checked.append(own)
         except Diverged as error:
             checked.append(error)
+    progress(ValidationReport(len(trials), len(trials)))
     return checked
 
 
@@ -133,7 +138,7 @@ def _run_trainer(
     tokenizer: PreTrainedTokenizerBase,
     device: Device,
     memory: BatchMemory,
-    progress: Progress | None,
+    progress: Progress,
 ) -> TrainedPack:
     samples = [
         tokenize_row(row, tokenizer, train_on_prompt=plan.train_on_prompt)
@@ -158,6 +163,8 @@ def _run_trainer(
         trainer.remove_callback(PrinterCallback)
         last = last_checkpoint(plan.checkpoints)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if watch.stopped:
+        raise Stopped(trainer.state.global_step, trainer.state.max_steps)
     return TrainedPack(
         weights=[stack.read(i) for stack in pack.stacks for i in range(len(stack.loras))],
         optimizer_bytes=_optimizer_bytes(pack.stacks, trainer.optimizer),
@@ -191,7 +198,7 @@ def training_arguments(plan: PackPlan, device: Device, folder: Path) -> Training
         fp16=precision == "float16",
         use_cpu=device.kind == "cpu",
         logging_strategy="no",
-        save_strategy="steps" if plan.checkpoints else "no",
+        save_strategy="steps" if plan.checkpoints and train.checkpoint_every_steps else "no",
         save_steps=train.checkpoint_every_steps or 500,
         report_to="none",
         disable_tqdm=True,

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lorascope.pack_progress import Progress, StepReport
 from lorascope.records import LossPoint
 
 
 class Diverged(Exception):
     """The loss or the adapter became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """How far a pack is."""
-
-    step: int
-    steps: int
-    losses_nats: list[float]
-    """Of each trial, in the pack's order."""
-    tokens: int
-    """That all trials have read."""
-
-
-Progress = Callable[[StepReport], None]
 
 
 class PackLog:
@@ -98,15 +84,20 @@ class PackLog:
 
 
 class TrainingWatch(TrainerCallback):  # type: ignore[misc]
-    """Times the steps, tells progress, and ends a training in which every trial diverged."""
+    """Times the steps, tells progress, and ends a training in which every trial diverged, or whose
+    progress asks for it."""
 
-    def __init__(self, log: PackLog, log_every_steps: int, progress: Progress | None) -> None:
+    def __init__(self, log: PackLog, log_every_steps: int, progress: Progress) -> None:
         self.first_step = 0
         self.first_tokens = [0] * len(log.points)
         self.seconds = 0.0
+        self.stopped = False
+        """Whether steps are left that somebody asked not to train now."""
         self._log, self._every = log, log_every_steps
         self._progress = progress
         self._started = 0.0
+        self._losses_nats: list[float] = []
+        self._tokens = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -122,15 +113,17 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         """The last step is logged whatever the interval, and not kept as a checkpoint: resuming
         there would train nothing."""
         step, last = state.global_step, state.global_step >= state.max_steps
-        if last:
-            control.should_save = False
         if last or step % self._every == 0:
-            losses = self._log.close_interval(step)
+            self._losses_nats = self._log.close_interval(step)
+            self._tokens = sum(self._log.tokens)
             if None not in self._log.diverged_at:
                 control.should_training_stop = True
-            if self._progress:
-                report = StepReport(step, state.max_steps, losses, sum(self._log.tokens))
-                self._progress(report)
+        report = StepReport(step, state.max_steps, self._losses_nats, self._tokens)
+        if self._progress(report) and not last and not control.should_training_stop:
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+        if last:
+            control.should_save = False
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

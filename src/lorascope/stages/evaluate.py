@@ -35,6 +35,8 @@ class Subject:
     name: str
     trial: TrialRecord | None
     adapter: Path | None
+    place: str = ""
+    """In the sweep, such as "3/16 ", for those who watch."""
 
 
 class LoadedBase:
@@ -47,8 +49,11 @@ class LoadedBase:
     threads: int = 0
 
 
-def run(config: Config, layout: Layout) -> EvaluationRecord | None:
+def run(config: Config, layout: Layout, place: str = "") -> EvaluationRecord | None:
     """Score the bare base and the trial of `config`, where their scores are not there yet.
+
+    Args:
+        place: of the trial in its sweep, see `Subject`.
 
     Returns:
         The trial's record; None for a trial that did not complete.
@@ -64,12 +69,12 @@ def run(config: Config, layout: Layout) -> EvaluationRecord | None:
     if trial.status is not Status.completed:
         print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
         return None
-    return evaluate_one(config, layout, Subject(trial.trial, trial, folder / "adapter"))
+    return evaluate_one(config, layout, Subject(trial.trial, trial, folder / "adapter", place))
 
 
 def run_sweep(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecord | None]:
     """Score what is missing of `configs`, all over one loaded base in each mode."""
-    return [run(config, layout) for config in configs]
+    return [run(one, layout, f"{n}/{len(configs)} ") for n, one in enumerate(configs, start=1)]
 
 
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:
@@ -96,7 +101,7 @@ def _evaluate_locked(
             LoadedBase.key = None
             raise
         write_record(scratch, record)
-    print(_sentence(record), flush=True)
+    print(f"{subject.place}{_sentence(record)}", flush=True)
     _track(record, config, layout)
     return record
 
@@ -113,7 +118,7 @@ def _score(
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
     splits = {
-        split: _score_split(config, layout, model, subject.name, split, folder)
+        split: _score_split(config, layout, model, subject, split, folder)
         for split in SCORED_SPLITS
     }
     distributions_sha256 = _keep_distributions(config, layout, model, folder)
@@ -158,7 +163,7 @@ def _load(config: Config, layout: Layout) -> None:
 
 
 def _score_split(
-    config: Config, layout: Layout, model: Any, name: str, split: str, folder: Path
+    config: Config, layout: Layout, model: Any, subject: Subject, split: str, folder: Path
 ) -> SplitScore:
     from lorascope.data.rows import read_rows
     from lorascope.evaluation import score_rows, summarize, write_items
@@ -174,7 +179,7 @@ def _score_split(
         card.answer_pattern,
         config.evaluate.batch_size,
         config.evaluate.max_new_tokens,
-        on_progress=StepProgress(f"{name} on {split}", unit="request"),
+        on_progress=StepProgress(f"{subject.place}{subject.name} on {split}", unit="request"),
     )
     write_items(folder / f"{split}.jsonl", items)
     return summarize(items)

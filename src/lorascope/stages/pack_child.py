@@ -30,7 +30,7 @@ class Task:
     base: Path
     base_name: str
     data: Path
-    checkpoints: Path | None
+    checkpoints: Path
     configs: Sequence[Config]
     """Of its trials, which share all that `stages.packs` says."""
     adapters: Sequence[Path]
@@ -64,12 +64,13 @@ class Split:
     """Whether no two trials can be trained at once."""
 
 
-def train_in_child(task: Task, report: Callable[[Any], None]) -> list[Done] | Split:
+def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Split:
     """Train the pack; running out of memory, divergence and having no room are results, everything
     else is raised.
 
     Raises:
         ConfigError: the adapters cannot be trained on this mode here.
+        Stopped: `report` asked for it, and the pack is saved.
     """
     import torch
 

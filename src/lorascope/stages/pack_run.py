@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,11 +15,13 @@ from lorascope.errors import LorascopeError
 from lorascope.identity import canonical_sha256
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
-from lorascope.progress import StepProgress
+from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.provenance import capture
 from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.stages.declared import DeclaredTrial
 from lorascope.stages.pack_child import Done, Split, Task, train_in_child
+from lorascope.stages.sweep_progress import SweepProgress
+from lorascope.stop_request import StopRequest
 from lorascope.store import is_full_disk, replaced_folders, write_record
 
 Pack = Sequence[tuple[Config, DeclaredTrial]]
@@ -34,12 +37,44 @@ class _Unkept(Exception):
 
 
 def train_and_keep(
-    pack: Pack, layout: Layout, parent: Path
+    pack: Pack, layout: Layout, parent: Path, show: SweepProgress, stop: StopRequest
 ) -> tuple[list[TrialRecord], list[Exception]]:
     """Train `pack` and write each trial's folder in `parent`; what was written, and errors.
 
     Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
     trial's alone.
+    """
+    stop.end_if_asked()
+    try:
+        records = _train_pack(pack, layout, parent, show, stop)
+    except _Unkept as unkept:
+        show.end_pack([], lost=0 if unkept.size else len(pack))
+        if unkept.size == 0:
+            return [], [unkept.error] if unkept.error else []
+        parts = [pack[start : start + unkept.size] for start in range(0, len(pack), unkept.size)]
+        ended = [train_and_keep(part, layout, parent, show, stop) for part in parts]
+        return [r for records, _ in ended for r in records], [
+            e for _, errors in ended for e in errors
+        ]
+    except Stopped as stopped:
+        show.clear()
+        print(f"{_title(pack)}: {stopped}; the same command goes on from there", file=sys.stderr)
+        stop.end_if_asked()
+        raise
+    finally:
+        stop.worth_saving = False
+    show.end_pack(records)
+    return records, _failures(records)
+
+
+def _train_pack(
+    pack: Pack, layout: Layout, parent: Path, show: SweepProgress, stop: StopRequest
+) -> list[TrialRecord]:
+    """Train `pack` at once and put its trials' folders into `parent`.
+
+    Raises:
+        _Unkept: there is nothing to keep.
+        Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
     provenance = capture(layout, "unknown", 0)
@@ -48,26 +83,20 @@ def train_and_keep(
     try:
         with replaced_folders(targets) as folders:
             task = _task(pack, layout, folders, checkpoints)
-            records = _concluded(pack, _train(task, _title(pack)), provenance)
+            records = _concluded(pack, _train(task, show, stop), provenance)
             for folder, record in zip(folders, records, strict=True):
                 if record.status is not Status.completed:
                     # What there is of an adapter may be half-written.
                     shutil.rmtree(folder / "adapter", ignore_errors=True)
                 write_record(folder, record)
-    except _Unkept as unkept:
-        if unkept.size == 0:
-            return [], [unkept.error] if unkept.error else []
-        parts = [pack[start : start + unkept.size] for start in range(0, len(pack), unkept.size)]
-        ended = [train_and_keep(part, layout, parent) for part in parts]
-        return [r for records, _ in ended for r in records], [
-            e for _, errors in ended for e in errors
-        ]
-    if checkpoints and all(record.status in LASTING for record in records):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        with suppress(OSError):
-            # Empty, unless a former, larger pack left something.
-            checkpoints.parent.rmdir()
-    return records, _failures(records)
+        if all(record.status in LASTING for record in records):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return records
+    finally:
+        # Empty, unless something is to be resumed, by this pack or a former, larger one.
+        for folder in (checkpoints, checkpoints.parent):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
@@ -84,15 +113,13 @@ def _title(pack: Pack) -> str:
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
 
 
-def _checkpoints(pack: Pack, layout: Layout) -> Path | None:
+def _checkpoints(pack: Pack, layout: Layout) -> Path:
     """Called by the first trial, and by all of them: another pack must not resume from here."""
-    if pack[0][0].train.checkpoint_every_steps == 0:
-        return None
     together = canonical_sha256([declared.identity for _, declared in pack])
     return layout.checkpoints / pack[0][1].identity / together
 
 
-def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path | None) -> Task:
+def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path) -> Task:
     config = pack[0][0]
     return Task(
         base=layout.quantized(config.model.name, config.quant.name),
@@ -104,17 +131,23 @@ def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path
     )
 
 
-def _train(task: Task, title: str) -> Outcome:
+def _train(task: Task, show: SweepProgress, stop: StopRequest) -> Outcome:
     runtime = task.config.runtime
-    show = StepProgress(title)
     limit = runtime.trial_timeout_seconds
+
+    def on_report(phase: StepReport | ValidationReport) -> None:
+        stop.worth_saving = True
+        show.report(phase)
+
+    show.start_pack(len(task.configs))
     return run_isolated(
         train_in_child,
         task,
-        on_report=lambda now: show(now.step, now.steps, sum(now.losses_nats) / len(task.configs)),
+        on_report=on_report,
         preload="lorascope.training",
         fresh=runtime.device is DeviceKind.cuda or _may_use_cuda(runtime.device),
         timeout_seconds=None if limit is None else limit * len(task.configs),
+        stop=stop.connection,
     )
 
 
@@ -128,6 +161,7 @@ def _concluded(pack: Pack, outcome: Outcome, provenance: Provenance) -> list[Tri
 
     Raises:
         _Unkept: there is nothing to record.
+        Stopped: the pack is saved.
     """
     ended = _ended(pack, outcome)
     return [
@@ -151,6 +185,8 @@ def _concluded(pack: Pack, outcome: Outcome, provenance: Provenance) -> list[Tri
 
 def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
     """How each trial ended; bad input is no trial's result."""
+    if isinstance(outcome.error, Stopped):
+        raise outcome.error
     if outcome.error is not None and is_full_disk(outcome.error):
         raise outcome.error
     if isinstance(outcome.error, (LorascopeError, OSError)):

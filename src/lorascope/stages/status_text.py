@@ -132,7 +132,8 @@ def _trained(trials: list[TrialRecord]) -> str:
     if not results:
         return ""
     tokens = sum(result.processed_tokens for result in results)
-    seconds = sum(result.train_seconds for result in results)
+    # Trials that were trained at once share their seconds.
+    seconds = sum(result.train_seconds / result.trials_at_once for result in results)
     resumed = sum(result.resumed_at_step > 0 for result in results)
     partly = f" ({resumed} resumed: their seconds count from there)" if resumed else ""
     return (

@@ -14,6 +14,8 @@ from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
 from lorascope.stages.pack_run import train_and_keep
 from lorascope.stages.packs import packs_of
+from lorascope.stages.sweep_progress import SweepProgress
+from lorascope.stop_request import StopRequest, stop_request
 from lorascope.store import finish_replacements, read_record, write_record
 from lorascope.trial_locks import locked_folder
 
@@ -43,11 +45,19 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     trials = [_trial(config, layout) for config in configs]
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
-    missing = {t.declared.identity: t for t in trials if _lasting_record(t) is None}
-    _tell_known([t for t in trials if t.declared.identity not in missing])
+    different = {t.declared.identity: t for t in trials}
+    known = {name: record for name, t in different.items() if (record := _lasting_record(t))}
+    _tell_known(list(known.values()))
+    missing = [trial for name, trial in different.items() if name not in known]
+    show = SweepProgress(len(different))
+    show.add_known(list(known.values()))
     errors: list[Exception] = []
-    for pack in packs_of(list(missing.values()), lambda trial: trial.config):
-        errors += _train_locked(pack, layout)
+    with stop_request(on_first=show.leave) as stop, show:
+        for pack in packs_of(missing, lambda trial: trial.config):
+            stop.end_if_asked()
+            errors += _train_locked(pack, layout, show, stop)
+        # What calls us, such as DVC, must not go on either.
+        stop.end_if_asked()
     if errors:
         raise errors[0] if len(errors) == 1 else _several(errors)
     return [read_record(trial.folder, TrialRecord) for trial in trials]
@@ -65,15 +75,16 @@ def _lasting_record(trial: Trial) -> TrialRecord | None:
     return record if record.status in LASTING else None
 
 
-def _tell_known(trials: Sequence[Trial]) -> None:
-    if len(trials) > 1:
-        print(f"{len(trials)} trials are there already", flush=True)
-    elif trials:
-        record = read_record(trials[0].folder, TrialRecord)
-        print(f"{record.trial}: {record.status} already", flush=True)
+def _tell_known(records: Sequence[TrialRecord]) -> None:
+    if len(records) > 1:
+        print(f"{len(records)} trials are there already", flush=True)
+    elif records:
+        print(f"{records[0].trial}: {records[0].status} already", flush=True)
 
 
-def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
+def _train_locked(
+    pack: Sequence[Trial], layout: Layout, show: SweepProgress, stop: StopRequest
+) -> list[Exception]:
     """Train what another sweep has not finished meanwhile; what went wrong."""
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
@@ -81,16 +92,16 @@ def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
             locks.enter_context(locked_folder(trial.folder, layout, wait_seconds=None))
         # Whoever held a lock before may have been killed.
         finish_replacements(pack[0].folder.parent)
-        left = [trial for trial in pack if _lasting_record(trial) is None]
+        known = [record for trial in pack if (record := _lasting_record(trial))]
+        show.add_known(known)
+        left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return []
-        kept, errors = train_and_keep(
-            [(trial.config, trial.declared) for trial in left], layout, left[0].folder.parent
-        )
+        own = [(trial.config, trial.declared) for trial in left]
+        kept, errors = train_and_keep(own, layout, left[0].folder.parent, show, stop)
         # The trials are safe before anyone talks to a tracking store.
         for record in _tracked(kept, left[0].config, layout):
             write_record(left[0].folder.parent / record.trial, record)
-            print(_sentence(record), flush=True)
         return errors
 
 
@@ -112,15 +123,3 @@ def _tracked(
 def _several(errors: Sequence[Exception]) -> LorascopeError:
     lines = [f"  {str(error) or type(error).__name__}" for error in errors]
     return LorascopeError("\n".join([f"{len(errors)} trials or packs failed:", *lines]))
-
-
-def _sentence(record: TrialRecord) -> str:
-    if record.result is None:
-        return f"{record.trial}: {record.status}, {record.reason}"
-    result = record.result
-    count = result.trials_at_once
-    together = f" ({count} at once)" if count > 1 else ""
-    return (
-        f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "
-        f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
-    )

@@ -1,0 +1,48 @@
+"""How far a pack is, told by whoever trains it to whoever waits; no heavy import on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step is done. Reading losses and tokens waits for the device: they are of the last step
+    that was logged."""
+
+    step: int
+    steps: int
+    losses_nats: list[float]
+    """Of each trial; empty before the first."""
+    tokens: int
+    """That all trials have read, those before a resume included."""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """All steps are done, and so many trials are saved and validated."""
+
+    validated: int
+    trials: int
+
+
+Progress = Callable[[StepReport | ValidationReport], bool]
+"""Whether the pack should be saved now, and its training stop."""
+
+
+def untold(report: StepReport | ValidationReport) -> bool:
+    """For whoever neither watches nor stops."""
+    return False
+
+
+class Stopped(Exception):
+    """A training that was asked to stop; its checkpoint is written."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(step, steps)
+        self.step = step
+        self.steps = steps
+
+    def __str__(self) -> str:
+        return f"saved at step {self.step}/{self.steps}"

@@ -1,0 +1,184 @@
+"""Ctrl-C and SIGTERM in a sweep that is watched in a terminal: saved first, the same bits later."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lorascope.layout import Layout
+from lorascope.records import LossPoint, TrialRecord
+from lorascope.stages import train_lora
+from lorascope.stages.grid import expand
+from lorascope.stop_request import stop_request
+from tests.conftest import BASE_OVERRIDES
+
+SWEEP = (
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "lora.dropout=0.1", "train.steps=150",
+    "train.log_every_steps=20", "runtime.pack_trials=2",
+)  # fmt: skip
+
+
+@dataclass
+class Terminal:
+    """A sweep that runs in a terminal of its own."""
+
+    process: subprocess.Popen[bytes]
+    screen: int
+    seen: str = ""
+
+    def press(self, number: int) -> None:
+        """A terminal, and a cluster, signal all processes of the group."""
+        os.killpg(self.process.pid, number)
+
+    def wait_for(self, pattern: str) -> None:
+        """Read until `pattern` is in what has not been waited for yet."""
+        start, deadline = len(self.seen), time.monotonic() + 120
+        while not re.search(pattern, self.seen[start:], re.DOTALL):
+            assert time.monotonic() < deadline, self.seen
+            assert self._read(), self.seen
+
+    def end(self) -> int:
+        """The exit code; all that was shown is in `seen`."""
+        while self._read():
+            pass
+        return self.process.wait(timeout=60)
+
+    def _read(self) -> bool:
+        """Whether there may be more."""
+        if select.select([self.screen], [], [], 0.2)[0]:
+            try:
+                self.seen += os.read(self.screen, 65536).decode()
+            except OSError:
+                # How Linux says that nobody can write any more.
+                return False
+        return True
+
+
+@contextmanager
+def sweep_in_terminal(project: Layout, *own: str) -> Iterator[Terminal]:
+    screen, inside = pty.openpty()
+    command = [str(Path(sys.executable).parent / "lorascope"), "train-lora", "-m"]
+    process = subprocess.Popen(
+        [*command, *BASE_OVERRIDES, *SWEEP, *own], cwd=project.root, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=inside, stderr=inside,
+    )  # fmt: skip
+    os.close(inside)
+    try:
+        yield Terminal(process, screen)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
+
+
+def results(records: list[TrialRecord]) -> dict[str, tuple[str, float, list[LossPoint], int]]:
+    """What must not depend on interruptions."""
+    return {
+        r.trial: (
+            r.result.adapter_sha256, r.result.validation_loss_nats, r.result.losses,
+            r.result.processed_tokens,
+        )
+        for r in records
+        if r.result
+    }  # fmt: skip
+
+
+def scratch(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob(".*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "moment", "kept", "seeds"),
+    [
+        (signal.SIGINT, 130, r"training, step", 0, "910,911"),
+        # In the second pack, when there is something to lead.
+        (signal.SIGTERM, 143, r"2/4 trials done, 2 running, best .*training, step", 2, "912,913"),
+    ],
+)
+def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_one(
+    project: Layout, number: int, code: int, moment: str, kept: int, seeds: str
+) -> None:
+    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, f"seed={seeds}"])
+    folder = project.trials("nf4")
+    undisturbed = results(train_lora.run_sweep(configs, project))
+    assert len(undisturbed) == 4
+    for name in undisturbed:
+        (folder / name).rename(project.root / name)
+    with sweep_in_terminal(project, f"seed={seeds}") as terminal:
+        terminal.wait_for(moment)
+        terminal.press(number)
+        assert terminal.end() == code, terminal.seen
+    assert "stopping after saving; press again to stop at once" in terminal.seen
+    assert re.search(r"saved at step \d+/150; the same command goes on", terminal.seen)
+    assert "Traceback" not in terminal.seen
+    assert [(folder / name).exists() for name in undisturbed].count(True) == kept
+    assert not scratch(folder)
+    resumed = train_lora.run_sweep(configs, project)
+    assert results(resumed) == undisturbed
+    steps = [r.result.resumed_at_step for r in resumed if r.result]
+    assert [step > 0 for step in steps].count(True) == 2
+    assert not project.checkpoints.exists() or not list(project.checkpoints.iterdir())
+
+
+@pytest.mark.slow
+def test_the_second_press_stops_at_once(project: Layout) -> None:
+    with sweep_in_terminal(project, "seed=914,915", "runtime.pack_trials=4") as terminal:
+        terminal.wait_for("validating")
+        terminal.press(signal.SIGINT)
+        terminal.wait_for("press again")
+        terminal.press(signal.SIGINT)
+        assert terminal.end() == 130, terminal.seen
+    assert "Traceback" not in terminal.seen
+    # The pack would have been kept had it been waited for.
+    assert not list(project.trials("nf4").glob("*-s914-*"))
+    assert not scratch(project.trials("nf4"))
+
+
+def test_nothing_to_save_stops_at_the_first_press() -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    heard: list[str] = []
+    with pytest.raises(KeyboardInterrupt), stop_request(lambda: heard.append("first")):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not heard
+    with pytest.raises(SystemExit, match="143"), stop_request(lambda: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As SIGINT is in what a script puts into the background."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_request(lambda: None) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.end_if_asked()
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def test_the_first_press_asks_and_the_second_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[str] = []
+    with stop_request(lambda: heard.append("first")) as stop:
+        stop.worth_saving = True
+        assert not stop.connection.poll()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.connection.poll()
+        assert "press again" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            stop.end_if_asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert heard == ["first"]

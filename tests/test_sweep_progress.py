@@ -1,0 +1,161 @@
+"""What people who wait for a sweep are told, and how often."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from lorascope.pack_progress import StepReport, Stopped, ValidationReport
+from lorascope.records import Status, TrialRecord
+from lorascope.stages.sweep_clock import SweepClock
+from lorascope.stages.sweep_progress import SweepProgress, SweepState, duration, sweep_lines
+from tests.study_factory import Trial, trial_record
+from tests.test_layers import HEAVY
+
+
+def step(step: int, losses_nats: Sequence[float] = (), tokens: int = 0) -> StepReport:
+    return StepReport(step, 100, list(losses_nats), tokens)
+
+
+def records(*trials: Trial) -> list[TrialRecord]:
+    return [trial_record(trial) for trial in trials]
+
+
+GOOD, BETTER = Trial("nf4", 4, loss_nats=0.6), Trial("nf4", 16, loss_nats=0.5)
+DIVERGED = Trial("nf4", 64, status=Status.diverged, reason="nan at step 3")
+REFUSED = Trial("nf4", 128, status=Status.out_of_memory, reason="no room")
+
+
+def test_counts_the_best_and_the_pack_at_hand_are_told() -> None:
+    state = SweepState(48, running=8, phase=step(40, [1.0, 2.0]), tokens_per_second=51234.5)
+    state.add(records(BETTER, DIVERGED, GOOD, REFUSED))
+    state.seconds_left = 754.0
+    first, second = sweep_lines(state)
+    best = trial_record(BETTER)
+    assert best.result is not None
+    assert first == (
+        "2/48 trials done, 1 diverged, 1 out of memory, 8 running, "
+        f"best {best.result.validation_loss_nats:.4f} {best.trial.rpartition('-')[0]}"
+    )
+    assert second == "training, step 40/100, loss 1.500, 51,234 tokens/s, about 13 min left"
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        (None, "loading"),
+        (step(1), "training, step 1/100"),
+        # The mean is that of the trials that go on.
+        (step(2, [math.nan, 2.0]), "training, step 2/100, loss 2.000"),
+        (ValidationReport(0, 8), "validating 1/8"),
+        (ValidationReport(8, 8), "finishing"),
+    ],
+)
+def test_what_a_child_does_is_a_word(
+    phase: StepReport | ValidationReport | None, words: str
+) -> None:
+    assert sweep_lines(SweepState(9, running=8, phase=phase)) == (
+        "0/9 trials done, 8 running",
+        words,
+    )
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert sweep_lines(SweepState(9)) == ("0/9 trials done", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (5400, "90 min"), (12000, "3 h 20 min")],
+)
+def test_durations_have_few_digits(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_time_left_comes_from_the_steps_of_the_first_pack() -> None:
+    clock = SweepClock(12)
+    clock.start_pack(4, 0.0)
+    assert clock.seconds_left(9.0) is None
+    clock.report(step(1), 10.0)
+    clock.report(step(2), 11.0)
+    assert clock.seconds_left(11.0) is None
+    clock.report(step(11, tokens=1100), 20.0)
+    # Loading and the first step 10 s, 1 s a step: 109 s for 4 trials, of which 20 s are gone.
+    assert clock.seconds_left(20.0) == pytest.approx(109 - 20 + 2 * 109)
+    assert clock.tokens_per_second == pytest.approx(100)
+
+
+def test_time_left_of_later_packs_comes_from_those_that_ended() -> None:
+    clock = SweepClock(7)
+    clock.leave_out(1)
+    clock.start_pack(2, 0.0)
+    clock.end_pack(2, 20.0)
+    assert clock.seconds_left(25.0) == pytest.approx(40)
+    clock.start_pack(2, 30.0)
+    assert clock.seconds_left(35.0) == pytest.approx(35)
+    # A pack that is slower than expected says nothing impossible.
+    assert clock.seconds_left(90.0) == pytest.approx(20)
+    clock.end_pack(2, 50.0)
+    clock.start_pack(2, 50.0)
+    clock.end_pack(2, 70.0)
+    assert clock.seconds_left(70.0) == 0
+
+
+def test_a_resumed_pack_is_judged_by_its_own_steps() -> None:
+    clock = SweepClock(1)
+    clock.start_pack(1, 0.0)
+    # As many tokens were read before.
+    for reached, now, tokens in ((81, 10.0, 0), (90, 19.0, 9000), (91, 20.0, 9000)):
+        clock.report(step(reached, tokens=tokens), now)
+    assert clock.seconds_left(20.0) == pytest.approx(9)
+    assert clock.tokens_per_second == pytest.approx(100)
+
+
+def test_without_a_terminal_lines_are_few_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepProgress(3) as show:
+        show.add_known(records(GOOD))
+        show.start_pack(2)
+        for reached in range(1, 101):
+            show.report(step(reached))
+        show.report(ValidationReport(0, 2))
+        show.end_pack(records(BETTER, DIVERGED))
+    out, err = capsys.readouterr()
+    best = f"best {0.51:.4f} {trial_record(BETTER).trial.rpartition('-')[0]}"
+    assert err.splitlines()[0].startswith("1/3 trials done, 2 running, best 0.61")
+    assert err.splitlines()[0].endswith("; loading")
+    assert err.splitlines()[1:] == [f"2/3 trials done, 1 diverged, {best}"]
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        record.trial for record in records(BETTER, DIVERGED)
+    ]
+
+
+def test_a_sweep_that_is_there_already_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepProgress(2) as show:
+        show.add_known(records(GOOD, BETTER))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_whoever_waits_for_a_pack_loads_no_library_that_trains() -> None:
+    """A report is unpickled where its class is imported from."""
+    reports = pickle.dumps([step(1), ValidationReport(0, 1), Stopped(1, 2)])
+    code = (
+        "import pickle, sys, lorascope.stages.train_lora; "
+        f"pickle.loads({reports!r}); print({HEAVY} & sys.modules.keys())"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "set()"
+
+
+def test_trials_that_end_without_a_record_count_as_failed() -> None:
+    show = SweepProgress(4)
+    show.start_pack(4)
+    show.end_pack([], lost=4)
+    assert sweep_lines(show.state)[0] == "0/4 trials done, 4 failed"
+    assert not show.state.seconds_left
