@@ -13,8 +13,6 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.packed_product import Factors, add_products
-
 
 class Unpackable(Exception):
     """A base on which trials can only be trained one at a time."""
@@ -89,24 +87,15 @@ class PackedLinear(nn.Module):
         result = self._base(x)
         rows = x.reshape(trials, -1, self.in_features)
         out = result.reshape(trials, -1, self.out_features)
+        if len(self._stacks) == 1:
+            return self._adapted(self._stacks[0], 0, rows, out).view(result.shape)
         sizes = [len(stack.a) for stack in self._stacks]
+        parts = zip(self._stacks, torch.split(rows, sizes), torch.split(out, sizes), strict=True)
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
-        masks = [
-            self._masks(stack, start, rows[start : start + len(stack.a)])
-            if any(stack.dropouts)
-            else None
-            for stack, start in zip(self._stacks, starts, strict=True)
+        adapted = [
+            self._adapted(stack, start, its_rows, its_out)
+            for start, (stack, its_rows, its_out) in zip(starts, parts, strict=True)
         ]
-        if self._stacks[0].magnitude is None:
-            factors = [
-                Factors(stack.a, stack.b, stack.scale, mask)
-                for stack, mask in zip(self._stacks, masks, strict=True)
-            ]
-            return add_products(out, rows, factors).view(result.shape)
-        parts = zip(
-            self._stacks, torch.split(rows, sizes), torch.split(out, sizes), masks, strict=True
-        )
-        adapted = [self._with_dora(*part) for part in parts]
         return torch.cat(adapted).view(result.shape)
 
     def _base(self, x: Tensor) -> Tensor:
@@ -119,18 +108,18 @@ class PackedLinear(nn.Module):
         result: Tensor = self.base_layer(x)
         return result
 
-    def _with_dora(
-        self, stack: LayerStack, rows: Tensor, out: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def _adapted(self, stack: LayerStack, start: int, rows: Tensor, out: Tensor) -> Tensor:
         """rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
-        assert stack.magnitude is not None
-        if mask is not None:
-            rows = rows * mask
+        dropped = any(stack.dropouts)
+        if dropped:
+            rows = rows * self._masks(stack, start, rows)
         hidden = torch.bmm(rows, stack.a.mT) * stack.scale
+        if stack.magnitude is None:
+            return torch.baddbmm(out, hidden, stack.b.mT)
         weight = dequantized(self.base_layer, rows.dtype)
-        bare = out if mask is None else rows @ weight.T
+        bare = rows @ weight.T if dropped else out
         bias = getattr(self.base_layer, "bias", None)
-        if bias is not None and mask is None:
+        if bias is not None and not dropped:
             bare = bare - bias
         ratio = (stack.magnitude / dora_norms(weight, stack))[:, None]
         return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b.mT)
