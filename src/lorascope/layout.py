@@ -8,6 +8,7 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 
 RECORD = "record.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DISTRIBUTIONS = "test_distributions.npy"
 SPLITS = ("train", "validation", "test")
 

@@ -12,6 +12,7 @@ from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
+from lorascope.stages.intact import require_data, require_stored
 from lorascope.stages.pack_run import train_and_keep
 from lorascope.stages.packs import packs_of
 from lorascope.store import finish_replacements, read_record, write_record
@@ -84,6 +85,8 @@ def _train_locked(pack: Sequence[Trial], layout: Layout) -> list[Exception]:
         left = [trial for trial in pack if _lasting_record(trial) is None]
         if not left:
             return []
+        require_stored(left[0].config, layout)
+        require_data(left[0].config, layout)
         kept, errors = train_and_keep(
             [(trial.config, trial.declared) for trial in left], layout, left[0].folder.parent
         )
