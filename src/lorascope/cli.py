@@ -132,6 +132,8 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     if not asks_only:
         # The whole sweep is judged before its first job starts.
         expand(layout, [argument for argument in rest if not argument.startswith("-")])
+        # Hydra makes it too, but shows a stack where it cannot.
+        layout.hydra.mkdir(parents=True, exist_ok=True)
 
     def job(composed: DictConfig) -> None:
         config = OmegaConf.to_object(composed)

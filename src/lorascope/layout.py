@@ -37,6 +37,11 @@ class Layout:
         return self.root / ".lorascope"
 
     @property
+    def hydra(self) -> Path:
+        """What Hydra takes for its output: conf/config.yaml names it too."""
+        return self.private / "hydra"
+
+    @property
     def checkpoints(self) -> Path:
         """A folder for each unfinished trial that keeps checkpoints, called by its identity."""
         return self.private / "checkpoints"

@@ -61,7 +61,7 @@ def stored_base(config: Config, layout: Layout, base: BaseRecord) -> FootprintRe
     stored = read_record(folder, FootprintRecord)
     if stored.base_sha256 != base.content_sha256:
         raise RecordError(
-            f"{folder}: made from another base than {layout.base(name)}, which was exchanged since. "
+            f"{folder}: made from another base than {layout.base(name)} now holds. "
             f"Run `lorascope quantize-base model={name} quant={quant}` again."
         )
     return stored
