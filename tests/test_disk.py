@@ -209,6 +209,7 @@ def test_a_file_where_a_folder_belongs_is_named(disk: Layout) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/d"), "/d: Permission denied. Mount"),
         (NotADirectoryError(errno.ENOTDIR, "x", "/d"), "move it away"),
         (OSError(errno.EIO, "Input/output error"), "itself fails"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found"), "set TMPDIR"),
         (OSError(errno.ENOENT, "No such file"), None),
         (ValueError("28"), None),
     ],

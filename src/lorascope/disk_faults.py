@@ -7,9 +7,23 @@ import os
 import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
-MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-BROKEN = (errno.EIO, errno.ESTALE)
+REMEDIES = (
+    (
+        (errno.EROFS, errno.EACCES, errno.EPERM),
+        "Mount the disk for writing, or give this user the right to read and write there.",
+    ),
+    (
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        "A file stands where a folder belongs, or a folder where a file does: move it away.",
+    ),
+    (
+        (errno.EIO, errno.ESTALE),
+        "The disk or network drive itself fails: check it (`dmesg`), or move the project.",
+    ),
+)
+NO_TEMPORARY = "No usable temporary directory"
+"""What tempfile says, also where the system's disk is full."""
+KEPT = "Nothing was left half-written; run it again then: what is finished is kept."
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -20,27 +34,17 @@ def is_full_disk(error: BaseException) -> bool:
 def disk_fault(error: BaseException) -> str | None:
     """What the disk refused and what to do about it, in a sentence for people; None for an error
     that is not the disk's."""
-    number = _system_error(error)
     place = getattr(error, "filename", None)
     where = f"{place}: " if place else ""
-    kept = "Nothing was left half-written; run it again then: what is finished is kept."
+    if NO_TEMPORARY in str(error):
+        remedy = "set TMPDIR to a folder that can be written, or make room in /tmp."
+        return f"{NO_TEMPORARY}: {remedy} {KEPT}"
     if is_full_disk(error):
-        return f"{where}no space left on the disk. Make room (`dvc gc -w` drops old cache). {kept}"
-    if number in FORBIDDEN:
-        return (
-            f"{where}{os.strerror(number)}. Mount the disk for writing, or give this user the "
-            f"right to read and write there. {kept}"
-        )
-    if number in MISPLACED:
-        return (
-            f"{where}{os.strerror(number)}. A file stands where a folder belongs, or a folder "
-            f"where a file does: move it away. {kept}"
-        )
-    if number in BROKEN:
-        return (
-            f"{where}{os.strerror(number)}. The disk or network drive itself fails: check it "
-            f"(`dmesg`), or move the project to another one. {kept}"
-        )
+        return f"{where}no space left on the disk. Make room (`dvc gc -w` drops old cache). {KEPT}"
+    number = _system_error(error)
+    for numbers, remedy in REMEDIES:
+        if number in numbers:
+            return f"{where}{os.strerror(number)}. {remedy} {KEPT}"
     return None
 
 
