@@ -14,7 +14,7 @@ from lorascope.errors import ConfigError, DataError, RecordError
 from lorascope.layout import Layout
 from lorascope.records import BaseRecord, DataCard
 from lorascope.stages import prepare_data as stage
-from lorascope.store import read_record, write_record
+from lorascope.store import read_record, sha256_of_files, write_record
 from tests.data_samples import PROVENANCE, letter_tokenizer, small
 
 CONF = Path(__file__).parents[1] / "conf" / "data"
@@ -26,7 +26,8 @@ def project(root: Path, data: DataConfig) -> tuple[Config, Layout]:
     letter_tokenizer().save_pretrained(layout.base("letters"))
     record = BaseRecord(
         model="letters", source="test", architecture="none", parameters=1, vocabulary=261,
-        context_tokens=64, tied_head=False, linear_shapes=[], content_sha256="", seconds=0.0,
+        context_tokens=64, tied_head=False, linear_shapes=[],
+        content_sha256=sha256_of_files(layout.base("letters")), seconds=0.0,
         pretraining=None, provenance=PROVENANCE,
     )  # fmt: skip
     write_record(layout.base("letters"), record)

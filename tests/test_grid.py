@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
+from lorascope.disk_faults import is_full_disk
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
 from lorascope.stages.grid import declared_overrides, expand, with_overrides
-from lorascope.store import is_full_disk
 from tests.conftest import REPOSITORY, save_small_model
 
 # Its revision is left to the user, who can read it off the hub.

@@ -24,6 +24,7 @@ LAYER_OF = {
     "maths": BOTTOM,
     "config": SCHEMA,
     "records": SCHEMA,
+    "disk_faults": EDGES,
     "store": EDGES,
     "trial_locks": EDGES,
     "tracking": EDGES,

@@ -242,7 +242,7 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train_pack(interrupted, CPU, stop)
     names = sorted(path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file())
-    assert names == ["pack.json", "pack.safetensors", "trainer_state.json"]
+    assert names == ["pack.json", "pack.safetensors", "sha256", "trainer_state.json"]
     resumed = trained(train_pack(interrupted, CPU))
     for before, after in zip(whole, resumed, strict=True):
         assert after.resumed_at_step == 4

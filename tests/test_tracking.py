@@ -7,11 +7,13 @@ import json
 import math
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -350,6 +352,22 @@ def test_a_trial_that_ran_again_gets_another_run_and_the_scores(shared: Layout) 
     assert publish([again], [evaluation(again)], shared).trials_present == 1
 
 
+def test_what_is_made_after_the_clock_was_set_back_shows_all_the_same(shared: Layout) -> None:
+    killed = dataclasses.replace(trial("m19", status=Status.killed), provenance=provenance(9))
+    again = trial("m19")
+    older, newer = evaluation(again, 0.5, minute=8), evaluation(again, 0.9, minute=2)
+    publish([killed], [], shared)
+    publish([again], [older], shared)
+    assert publish([again], [newer], shared).evaluations_added == 1
+    assert publish([again], [newer], shared).evaluations_added == 0
+    reader = client(shared)
+    experiment = reader.get_experiment_by_name("m19/biographies").experiment_id
+    found = reader.search_runs([experiment], f"tags.`lorascope.trial` = '{again.trial}'")
+    (latest,) = [run for run in found if "lorascope.superseded_by" not in run.data.tags]
+    assert (latest.info.status, latest.data.metrics["test_accuracy"]) == ("FINISHED", 0.9)
+    assert latest.info.end_time >= latest.info.start_time
+
+
 def test_a_record_read_back_with_another_tracking_note_is_the_same_run(
     shared: Layout, tmp_path: Path
 ) -> None:
@@ -397,6 +415,56 @@ def test_a_locked_database_is_a_reason_soon(
     holder.close()
     assert reason == "sqlite:///mlflow.db: database is locked"
     assert time.monotonic() - start < BUDGET_SECONDS
+
+
+HOLD = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked_by_another(layout: Layout) -> Iterator[str]:
+    command = [sys.executable, "-c", HOLD, str(layout.root / "mlflow.db")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield "database is locked"
+        assert holder.stdin is not None
+        holder.stdin.close()
+
+
+@contextmanager
+def silent_server(layout: Layout) -> Iterator[str]:
+    """It takes every request and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        yield address
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outage", [locked_by_another, silent_server])
+def test_publish_fills_in_what_an_outage_left_out(
+    recorded: Layout, capsys: pytest.CaptureFixture[str],
+    outage: Callable[[Layout], AbstractContextManager[str]],
+) -> None:  # fmt: skip
+    paths = sorted(recorded.trials("nf4").glob(f"*/{RECORD}"))
+    records = [read_record(path.parent, TrialRecord) for path in paths]
+    with outage(recorded) as reason:
+        start = time.monotonic()
+        attempts = [try_publish([record], [], recorded) for record in records]
+        assert time.monotonic() - start < BUDGET_SECONDS
+    assert all(reason in attempt.state for attempt in attempts)
+    told = capsys.readouterr().err
+    assert told.count("not published to MLflow") == 1
+    assert "`lorascope publish` fills it in later" in told
+    assert publish_stage.run(recorded) == 0
+    assert "4 trials added, 0 there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["folder", "other file", "read-only"])

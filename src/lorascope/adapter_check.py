@@ -15,7 +15,8 @@ from lorascope.adapter_stack import AdapterWeights, put_weights
 from lorascope.batch_memory import BatchMemory
 from lorascope.completion_loss import completion_loss
 from lorascope.data.rows import PreparedRow
-from lorascope.lora import ADAPTER_FILES, attach, parameter_counts, save_adapter
+from lorascope.layout import ADAPTER_FILES
+from lorascope.lora import attach, parameter_counts, save_adapter
 from lorascope.store import sha256_of_files
 from lorascope.training_steps import Diverged
 from lorascope.trial_plan import PackPlan, TrialPlan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
@@ -33,6 +34,7 @@ def check_folder(folder: Path, model: ModelConfig) -> None:
         )
     if not model.trust_remote_code:
         _refuse_remote_code(folder, str(key))
+    _refuse_missing_shards(folder, str(key))
     _refuse_damaged_weights(folder, str(key))
 
 
@@ -42,6 +44,17 @@ def _refuse_remote_code(folder: Path, key: str) -> None:
             f"{key}: its config runs code from the model's folder (auto_map). If you trust it, set "
             "model.trust_remote_code=true."
         )
+
+
+def _refuse_missing_shards(folder: Path, key: str) -> None:
+    for index in sorted(folder.glob(f"{WEIGHTS}.index.json")):
+        named = set(_read_json(index)["weight_map"].values())
+        missing = sorted(name for name in named if not (folder / name).is_file())
+        if missing:
+            raise ModelError(
+                f"{key}: lacks {', '.join(missing)}, which {index.name} names. Copy or download "
+                "the model again."
+            )
 
 
 def _refuse_damaged_weights(folder: Path, key: str) -> None:
@@ -60,4 +73,15 @@ def _refuse_damaged_weights(folder: Path, key: str) -> None:
 
 def runs_own_code(folder: Path) -> bool:
     """Whether a base brings code of its own; none comes in that was not asked for."""
-    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map"))
+    return bool(_read_json(folder / "config.json").get("auto_map"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: not readable JSON ({error}), so it is cut off or damaged. Copy or download "
+            "it again."
+        ) from error
+    return values

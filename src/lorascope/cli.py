@@ -69,7 +69,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        _exit_on_full_disk(error)
+        _exit_on_disk_fault(error)
         raise
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
@@ -80,17 +80,14 @@ def _tell(error: LorascopeError) -> None:
     print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
 
 
-def _exit_on_full_disk(error: Exception) -> None:
+def _exit_on_disk_fault(error: Exception) -> None:
     """Say so and exit; any other error is left to its stack."""
-    from lorascope.store import is_full_disk
+    from lorascope.disk_faults import disk_fault
 
-    if not is_full_disk(error):
+    fault = disk_fault(error)
+    if fault is None:
         return
-    print(
-        "lorascope: error: no space left on the disk. Nothing was left half-written; make room "
-        "(`dvc gc -w` drops old cache) and run it again: what is finished is kept.",
-        file=sys.stderr,
-    )
+    _tell(LorascopeError(fault))
     raise SystemExit(EXIT_BAD_INPUT) from error
 
 
@@ -135,6 +132,8 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     if not asks_only:
         # The whole sweep is judged before its first job starts.
         expand(layout, [argument for argument in rest if not argument.startswith("-")])
+        # Hydra makes it too, but shows a stack where it cannot.
+        layout.hydra.mkdir(parents=True, exist_ok=True)
 
     def job(composed: DictConfig) -> None:
         config = OmegaConf.to_object(composed)
@@ -163,7 +162,7 @@ def _told_without_stack() -> Iterator[None]:
         _tell(error)
         raise SystemExit(EXIT_BAD_INPUT) from error
     except Exception as error:
-        _exit_on_full_disk(error)
+        _exit_on_disk_fault(error)
         raise
 
 

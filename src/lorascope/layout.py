@@ -8,6 +8,7 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 
 RECORD = "record.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DISTRIBUTIONS = "test_distributions.npy"
 SPLITS = ("train", "validation", "test")
 
@@ -34,6 +35,11 @@ class Layout:
     def private(self) -> Path:
         """Locks and logs that nobody reads back."""
         return self.root / ".lorascope"
+
+    @property
+    def hydra(self) -> Path:
+        """What Hydra takes for its output: conf/config.yaml names it too."""
+        return self.private / "hydra"
 
     @property
     def checkpoints(self) -> Path:

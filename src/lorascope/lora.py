@@ -11,10 +11,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from lorascope.config import LoraConfig
+from lorascope.errors import ModelError
+from lorascope.layout import ADAPTER_FILES
 from lorascope.linear_layers import linear_shapes
 from lorascope.targets import peft_targets, select
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
@@ -64,7 +64,16 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base, for evaluation."""
+    """Put a saved adapter on a base, for evaluation.
+
+    Raises:
+        ModelError: there are no weights in safetensors; PEFT would take pickled ones then.
+    """
+    if not (folder / ADAPTER_FILES[1]).is_file():
+        raise ModelError(
+            f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "
+            "code: delete the trial's folder and train it again."
+        )
     return PeftModel.from_pretrained(base, folder).eval()
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.trainer import TRAINER_STATE_NAME
 
+from lorascope.checkpoint_files import LOG, PREFIX, TENSORS, checkpoints, sign_checkpoint
 from lorascope.packed_optimizer import rows_of
 from lorascope.store import replaced_folder
 from lorascope.tensor_tracker import unwrapped
@@ -22,16 +23,8 @@ from lorascope.training_steps import PackLog
 if TYPE_CHECKING:
     from lorascope.packed_trainer import PackedTrainer
 
-PREFIX = "checkpoint-"
-TENSORS, LOG = "pack.safetensors", "pack.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter."""
-
-
-def last_checkpoint(folder: Path | None) -> Path | None:
-    """The one with most steps."""
-    found = list(folder.glob(f"{PREFIX}*")) if folder is not None and folder.is_dir() else []
-    return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
 def save_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
@@ -43,7 +36,8 @@ def save_checkpoint(trainer: PackedTrainer, folder: Path, log: PackLog) -> None:
         facts = {"schedule": schedule, "log": log.state()}
         (scratch / LOG).write_text(json.dumps(facts), encoding="utf-8")
         trainer.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
-    for older in folder.glob(f"{PREFIX}*"):
+        sign_checkpoint(scratch)
+    for older in checkpoints(folder):
         if older != target:
             shutil.rmtree(older)
 

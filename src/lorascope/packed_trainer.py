@@ -109,5 +109,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if checkpoint is not None:
             load_checkpoint(self, Path(checkpoint), self._log)
 
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Loss scales come with the values; a pickle of that name is not ours."""
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """There is none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -84,13 +83,15 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     scratch.chmod(0o755)
+    former = scratch.with_name(f"{scratch.name}.former")
     try:
         yield scratch
-        former = scratch.with_name(f"{scratch.name}.former")
         if target.exists():
             os.replace(target, former)
         os.replace(scratch, target)
     except BaseException:
+        if former.exists():
+            os.replace(former, target)
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     shutil.rmtree(former, ignore_errors=True)
@@ -161,19 +162,37 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the disk is full; safetensors and torch say so in words only."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    return any(words in str(error) for words in ("os error 28", "No space left on device"))
+def require_content(
+    path: Path, sha256: str, remedy: str, patterns: tuple[str, ...] = ("*",)
+) -> None:
+    """Raise unless the file or folder `path` holds what a record names: loading what is cut off or
+    exchanged would fail without a reason, or give numbers of something else.
+
+    Args:
+        patterns: which files of a folder count.
+
+    Raises:
+        RecordError: it is missing, cut off or another one.
+    """
+    found: str | None
+    if path.is_dir():
+        found = sha256_of_files(path, patterns)
+    else:
+        found = sha256_of_file(path) if path.is_file() else None
+    if found != sha256:
+        raise RecordError(
+            f"{path}: {'missing' if found is None else 'damaged or exchanged'}, not what its "
+            f"record was made from. {remedy}"
+        )
 
 
 def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
-    """Digest over names and bytes of the files in `folder` that match, records apart."""
+    """Digest over names and bytes of the files in `folder` that match, but for records and hidden
+    files, which file managers and network drives leave anywhere."""
     digest = hashlib.sha256()
     names = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     for path in sorted(names):
-        if path.name == RECORD:
+        if path.name == RECORD or path.name.startswith("."):
             continue
         digest.update(path.name.encode() + b"\0")
         digest.update(sha256_of_file(path).encode())

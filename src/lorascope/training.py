@@ -15,12 +15,12 @@ from transformers.trainer_callback import PrinterCallback
 from lorascope.adapter_check import CheckedAdapter, check_adapter
 from lorascope.adapter_stack import AdapterStack
 from lorascope.batch_memory import BatchMemory
+from lorascope.checkpoint_files import last_checkpoint
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
 from lorascope.memory import PhaseMeter
-from lorascope.pack_checkpoint import last_checkpoint
 from lorascope.pack_progress import Progress, Stopped, ValidationReport, untold
 from lorascope.pack_results import SharedFacts, TrainedPack, result_of
 from lorascope.packed_batches import PackedSamples, Padding

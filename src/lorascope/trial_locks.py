@@ -6,6 +6,7 @@ for it from those who come later.
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,13 +75,13 @@ def locked_folders(layout: Layout) -> set[Path]:
 def _is_held(path: Path) -> bool:
     if not path.is_file():
         return False
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
+    # Shared and for reading: who may only look can ask too, and askers do not see each other.
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _locks(layout: Layout) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from lorascope.config import Config
+from lorascope.errors import RecordError
 from lorascope.identity import (
     canonical_sha256,
     code_sha256,
@@ -41,12 +42,29 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     """
     base = read_record(layout.base(config.model.name), BaseRecord)
     select(base.linear_shapes, config.lora)
-    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
+    stored = stored_base(config, layout, base)
     data = read_record(layout.data(config.model.name, config.data.name), DataCard)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = canonical_sha256(settings)
     key = trial_key(config)
     return DeclaredTrial(trial_name(key, identity), identity, key, settings)
+
+
+def stored_base(config: Config, layout: Layout, base: BaseRecord) -> FootprintRecord:
+    """The record of `base` in the mode of `config`.
+
+    Raises:
+        RecordError: it is missing, damaged, or that of another base, once behind the same name.
+    """
+    name, quant = config.model.name, config.quant.name
+    folder = layout.quantized(name, quant)
+    stored = read_record(folder, FootprintRecord)
+    if stored.base_sha256 != base.content_sha256:
+        raise RecordError(
+            f"{folder}: made from another base than {layout.base(name)} now holds. "
+            f"Run `lorascope quantize-base model={name} quant={quant}` again."
+        )
+    return stored
 
 
 def base_name(config: Config, layout: Layout) -> str:

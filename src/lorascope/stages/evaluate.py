@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.store import read_record, replaced_folder, sha256_of_file, write_record
+from lorascope.stages.intact import require_adapter, require_data, require_stored
+from lorascope.store import (
+    read_record,
+    replaced_folder,
+    sha256_of_file,
+    write_atomically,
+    write_record,
+)
 from lorascope.trial_locks import locked_folder
 
 SCORED_SPLITS = ("validation", "test")
@@ -110,11 +118,13 @@ def _score(
     config: Config, layout: Layout, subject: Subject, identity: str, folder: Path
 ) -> EvaluationRecord:
     started = time.perf_counter()
+    require_data(config, layout)
     _load(config, layout)
     model = LoadedBase.model
-    if subject.adapter:
+    if subject.adapter and subject.trial:
         from lorascope.lora import load_adapter
 
+        require_adapter(subject.trial, subject.adapter.parent)
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
     splits = {
@@ -150,6 +160,7 @@ def _load(config: Config, layout: Layout) -> None:
     if LoadedBase.key == key:
         return
     LoadedBase.key = None
+    require_stored(config, layout)
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import choose_device, use_threads
     from lorascope.quantization import load_base
@@ -194,7 +205,10 @@ def _keep_distributions(config: Config, layout: Layout, model: Any, folder: Path
 
     rows = read_rows(layout.data(config.model.name, config.data.name) / "test.jsonl")
     expected = token_distributions(model, LoadedBase.tokenizer, rows, config.evaluate.batch_size)
-    np.save(folder / DISTRIBUTIONS, expected, allow_pickle=False)
+    content = BytesIO()
+    np.save(content, expected, allow_pickle=False)
+    # numpy itself does not say why a write failed.
+    write_atomically(folder / DISTRIBUTIONS, content.getvalue())
     return sha256_of_file(folder / DISTRIBUTIONS)
 
 

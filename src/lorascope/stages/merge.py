@@ -12,6 +12,7 @@ from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
 from lorascope.stages.declared import declare_trial
+from lorascope.stages.intact import require_adapter, require_data, require_stored
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
@@ -130,6 +131,9 @@ def _merge_and_check(
     def fresh_base() -> Any:
         return load_base(stored, config.quant, device, config.model.attention)
 
+    require_stored(config, layout)
+    require_data(config, layout)
+    require_adapter(trial, adapter.parent)
     print(f"merging {trial.trial}", flush=True)
     merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
     merged.save_pretrained(folder)
@@ -160,7 +164,9 @@ def _reload(folder: Path, device_kind: str) -> Any:
     """The merged model as anyone would load it: the files are what is verified."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, device_map={"": device_kind}).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        folder, device_map={"": device_kind}, use_safetensors=True
+    ).eval()
 
 
 def _failure(record: MergeRecord, config: Config) -> str:

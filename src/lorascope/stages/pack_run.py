@@ -10,7 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from lorascope.checkpoint_files import checkpoints as checkpoints_in
+from lorascope.checkpoint_files import is_whole
 from lorascope.config import Config, DeviceKind
+from lorascope.disk_faults import disk_fault, is_full_disk
 from lorascope.errors import LorascopeError
 from lorascope.identity import canonical_sha256
 from lorascope.isolation import Outcome, run_isolated
@@ -22,7 +25,7 @@ from lorascope.stages.declared import DeclaredTrial
 from lorascope.stages.pack_child import Done, Split, Task, train_in_child
 from lorascope.stages.sweep_progress import SweepProgress
 from lorascope.stop_request import StopRequest
-from lorascope.store import is_full_disk, replaced_folders, write_record
+from lorascope.store import replaced_folders, write_record
 
 Pack = Sequence[tuple[Config, DeclaredTrial]]
 
@@ -79,6 +82,7 @@ def _train_pack(
     # Captured before the trials: they started with these versions, at this time.
     provenance = capture(layout, "unknown", 0)
     checkpoints = _checkpoints(pack, layout)
+    _tell_damaged(checkpoints)
     targets = [parent / declared.name for _, declared in pack]
     try:
         with replaced_folders(targets) as folders:
@@ -117,6 +121,17 @@ def _checkpoints(pack: Pack, layout: Layout) -> Path:
     """Called by the first trial, and by all of them: another pack must not resume from here."""
     together = canonical_sha256([declared.identity for _, declared in pack])
     return layout.checkpoints / pack[0][1].identity / together
+
+
+def _tell_damaged(checkpoints: Path) -> None:
+    """Here and not in the child, whose output nobody sees."""
+    for one in checkpoints_in(checkpoints):
+        if not is_whole(one):
+            print(
+                f"warning: {one} is damaged and passed over: training goes on from the checkpoint "
+                "before it, or from the start.",
+                file=sys.stderr,
+            )
 
 
 def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path) -> Task:
@@ -191,7 +206,8 @@ def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
         raise outcome.error
     if isinstance(outcome.error, (LorascopeError, OSError)):
         # Not the trials': their settings, or a folder.
-        raise _Unkept(error=outcome.error)
+        fault = disk_fault(outcome.error)
+        raise _Unkept(error=LorascopeError(fault) if fault else outcome.error)
     if isinstance(outcome.value, Split) and outcome.value.into_singles:
         raise _Unkept(size=1)
     if isinstance(outcome.value, Split) or (len(pack) > 1 and _failed(outcome)):

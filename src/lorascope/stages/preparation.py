@@ -10,6 +10,7 @@ from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.layout import Layout
 from lorascope.records import BaseRecord, DataCard, FootprintRecord
+from lorascope.stages.declared import stored_base
 from lorascope.store import read_record
 
 READS = {
@@ -49,6 +50,8 @@ def unprepared(configs: list[Config], layout: Layout, overrides: list[str]) -> l
             seen.add(folder)
             try:
                 read_record(folder, record_type)
+                if stage == "quantize-base" and not found["prepare-base"]:
+                    stored_base(config, layout, read_record(layout.base(model), BaseRecord))
             except RecordError as error:
                 # One point of the grid: these stages run a single configuration.
                 point = {"model": model, "data": data, "quant": quant}

@@ -16,12 +16,14 @@ from lorascope.layout import SPLITS, Layout
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, DataCard
+from lorascope.stages.intact import require_base
 from lorascope.store import read_record, replaced_folder, write_record
 
 
 def run(config: Config, layout: Layout) -> DataCard:
     """Prepare the dataset for the model and write it as a whole, or not at all."""
     _require_one_population(config)
+    require_base(config, layout)
     base = layout.base(config.model.name)
     record = read_record(base, BaseRecord)
     tokenizer = load_tokenizer(base, config.model.trust_remote_code)

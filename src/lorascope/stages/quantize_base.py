@@ -11,6 +11,7 @@ from lorascope.config import Config
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
+from lorascope.stages.intact import require_base
 from lorascope.store import read_record, replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
 
@@ -21,6 +22,7 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
     from lorascope.footprint import measure_footprint
     from lorascope.quantization import quantize_base
 
+    require_base(config, layout)
     base = read_record(layout.base(config.model.name), BaseRecord)
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
@@ -64,8 +66,10 @@ def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[Any, list[La
 
     own_code = runs_own_code(source)
     exact = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, trust_remote_code=own_code
+        source, dtype=torch.float32, use_safetensors=True, trust_remote_code=own_code
     )
-    stored = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=own_code)
+    stored = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=own_code
+    )
     share_lookup_tables(stored)
     return stored, layer_errors(exact, stored, [shape.name for shape in base.linear_shapes])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.config import Config
-from lorascope.errors import ConfigError, RecordError
+from lorascope.errors import ConfigError
 from lorascope.item_results import read_items
 from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
 from lorascope.records import (
@@ -20,7 +20,7 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.store import read_record, sha256_of_file
+from lorascope.store import read_record, require_content
 
 
 def collect(configs: list[Config], layout: Layout) -> Study:
@@ -89,12 +89,12 @@ def _folder(record: EvaluationRecord, layout: Layout) -> Path:
 def _distributions(record: EvaluationRecord, layout: Layout) -> Path:
     """The file of token distributions, checked."""
     path = _folder(record, layout) / DISTRIBUTIONS
-    if not path.is_file() or sha256_of_file(path) != record.distributions_sha256:
-        raise RecordError(
-            f"{path}: missing, or not what its record was made from. Delete {path.parent} and run "
-            "`lorascope evaluate` again."
-        )
+    require_content(path, str(record.distributions_sha256), _again(path.parent))
     return path
+
+
+def _again(folder: Path) -> str:
+    return f"Delete {folder} and run `lorascope evaluate` again."
 
 
 def read_items_of(record: EvaluationRecord, layout: Layout) -> dict[str, list[ItemResult]]:
@@ -104,14 +104,9 @@ def read_items_of(record: EvaluationRecord, layout: Layout) -> dict[str, list[It
         RecordError: a file is missing, damaged, or not what the record says.
     """
     folder = _folder(record, layout)
-    items = {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
     for split, digest in record.items_sha256.items():
-        if sha256_of_file(folder / f"{split}.jsonl") != digest:
-            raise RecordError(
-                f"{folder / split}.jsonl: not the items that its record was made from. Delete "
-                f"{folder} and run `lorascope evaluate` again."
-            )
-    return items
+        require_content(folder / f"{split}.jsonl", digest, _again(folder))
+    return {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
 
 
 def _one_a_mode(configs: list[Config]) -> list[Config]:

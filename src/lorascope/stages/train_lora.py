@@ -12,6 +12,7 @@ from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
+from lorascope.stages.intact import require_data, require_stored
 from lorascope.stages.pack_run import train_and_keep
 from lorascope.stages.packs import packs_of
 from lorascope.stages.sweep_progress import SweepProgress
@@ -97,6 +98,8 @@ def _train_locked(
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return []
+        require_stored(left[0].config, layout)
+        require_data(left[0].config, layout)
         own = [(trial.config, trial.declared) for trial in left]
         kept, errors = train_and_keep(own, layout, left[0].folder.parent, show, stop)
         # The trials are safe before anyone talks to a tracking store.

@@ -159,10 +159,18 @@ class _Writer:
         have = run.data.metrics
         new = [p for p in evaluation_points(evaluation) if have.get(p.name) != p.value]
         if new:
+            replaced = [p.name for p in new if p.name in have]
             created = milliseconds(evaluation.provenance.created_utc)
+            # MLflow shows the latest point: one made after the clock was set back must not hide.
+            created = max(created, 1 + self._latest_ms(run.info.run_id, replaced))
             log_points(self.client, run.info.run_id, new, created)
             self.client.set_tag(run.info.run_id, EVALUATION_TAG, evaluation.identity)
         return bool(new)
+
+    def _latest_ms(self, run_id: str, names: list[str]) -> int:
+        """When the latest point of those metrics was made; -1 without one."""
+        histories = (self.client.get_metric_history(run_id, name) for name in names)
+        return max((point.timestamp for history in histories for point in history), default=-1)
 
     def refuse_foreign(self, location: str) -> None:
         """Raise for a project's own database whose artifacts would go to another folder."""
