@@ -163,9 +163,11 @@ def _load(config: Config, layout: Layout) -> None:
     require_stored(config, layout)
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import choose_device, use_threads
+    from lorascope.freed_memory import keep_freed_memory
     from lorascope.quantization import load_base
 
     device = choose_device(config.runtime.device)
+    keep_freed_memory()
     LoadedBase.threads = use_threads(config.runtime.threads)
     LoadedBase.model = load_base(folder, config.quant, device, config.model.attention)
     LoadedBase.tokenizer = load_tokenizer(folder)

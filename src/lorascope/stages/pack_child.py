@@ -76,6 +76,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
 
     from lorascope.batch_memory import BatchMemory
     from lorascope.devices import choose_device, use_threads
+    from lorascope.freed_memory import keep_freed_memory
     from lorascope.packed_linear import Unpackable
     from lorascope.training import train_pack
     from lorascope.training_steps import Diverged
@@ -83,6 +84,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     config = task.config
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
+    keep_freed_memory()
     alone = len(task.configs) == 1
 
     def ended(status: Status, reason: str, plan: MemoryPlan | None = None) -> list[Done] | Split:

@@ -16,9 +16,11 @@ def run(config: Config, layout: Layout) -> BaseRecord:
     """Fetch or make the base that config.model names."""
     from lorascope.base_models import describe, fetch_base
     from lorascope.devices import cpu_name, use_threads
+    from lorascope.freed_memory import keep_freed_memory
 
     model = config.model
     threads = use_threads(config.runtime.threads)
+    keep_freed_memory()
     started = time.perf_counter()
     with replaced_folder(layout.base(model.name)) as folder:
         pretraining = fetch_base(model, folder, layout.root, StepProgress(f"base {model.name}"))
