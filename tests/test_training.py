@@ -287,7 +287,7 @@ def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
         cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    assert "step" in process.stderr.readline()
+    assert any("step" in line for line in process.stderr)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(number)
