@@ -24,7 +24,7 @@ from lorascope.stages.grid import declared_overrides, expand, with_overrides
 from lorascope.stages.status import ModeStatus, SweepStatus, run_with_flags, sweep_status
 from lorascope.stages.status_text import best_of, next_step, status_text
 from lorascope.store import read_record, write_record
-from lorascope.trial_locks import is_locked
+from lorascope.trial_locks import locked_folders
 from tests.conftest import REPOSITORY
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial
@@ -213,7 +213,7 @@ def test_a_trial_in_training_is_shown_until_its_process_is_killed(recorded: Layo
         assert "Next, when what runs now has ended" in text
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert not is_locked(folder, recorded)
+    assert folder not in locked_folders(recorded)
     assert status(recorded).running == []
 
 

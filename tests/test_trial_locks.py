@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.layout import Layout
-from lorascope.trial_locks import FolderLocked, is_locked, locked_folder, locked_folders
+from lorascope.trial_locks import FolderLocked, locked_folder, locked_folders
 from tests.lock_holder import another_holder
 
 TRIAL = "nf4-r0008-a0.5-s0-0123456789"
@@ -18,14 +18,14 @@ TRIAL = "nf4-r0008-a0.5-s0-0123456789"
 def test_a_folder_is_locked_while_the_block_runs_and_free_after_it(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     trial, scores = layout.trials("nf4") / TRIAL, layout.evaluations("nf4") / TRIAL
-    assert not is_locked(trial, layout)
+    assert trial not in locked_folders(layout)
     with locked_folder(trial, layout):
-        assert is_locked(trial, layout)
+        assert trial in locked_folders(layout)
         # A trial and its scores have one name and two locks.
-        assert not is_locked(scores, layout)
+        assert scores not in locked_folders(layout)
         with locked_folder(scores, layout):
             assert locked_folders(layout) == {trial, scores}
-    assert not is_locked(trial, layout)
+    assert trial not in locked_folders(layout)
     assert locked_folders(layout) == set()
     assert not trial.exists()
 
@@ -41,19 +41,19 @@ def test_a_second_holder_is_refused_by_name_in_the_same_process_too(tmp_path: Pa
         pass
     with pytest.raises(ZeroDivisionError), locked_folder(trial, layout):
         print(1 / 0)
-    assert not is_locked(trial, layout)
+    assert trial not in locked_folders(layout)
 
 
 def test_another_process_holds_a_lock_until_kill_9_frees_it(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     trial = layout.trials("nf4") / TRIAL
     with another_holder(trial, layout) as (_, process):
-        assert is_locked(trial, layout)
+        assert trial in locked_folders(layout)
         assert locked_folders(layout) == {trial}
         with pytest.raises(FolderLocked), locked_folder(trial, layout, wait_seconds=0):
             pass
         os.kill(process.pid, signal.SIGKILL)
         # Whoever waits gets it as soon as the system has taken the dead process apart.
         with locked_folder(trial, layout, wait_seconds=None):
-            assert is_locked(trial, layout)
-    assert not is_locked(trial, layout)
+            assert trial in locked_folders(layout)
+    assert trial not in locked_folders(layout)

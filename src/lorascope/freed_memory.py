@@ -12,8 +12,8 @@ LARGEST_BYTES = 32 * 2**20
 
 def keep_freed_memory() -> None:
     """Keep it for the next tensors of this process. Else each training step of a pack maps some
-    70 MB anew, and the system clears every page of them: a tenth of a step's time on one thread, a
-    fifth on two. Where the C library is not glibc, nothing happens."""
+    70 MB anew, and the system clears every page of them, for about a tenth of its
+    time. Where the C library is not glibc, nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)

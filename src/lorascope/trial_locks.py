@@ -57,11 +57,6 @@ def locked_folder(
         lock.release()
 
 
-def is_locked(target: Path, layout: Layout) -> bool:
-    """Whether someone holds the lock on `target` now."""
-    return _is_held(_lock_file(target, layout))
-
-
 def locked_folders(layout: Layout) -> set[Path]:
     """All folders of the project whose lock someone holds now."""
     top = _locks(layout)

@@ -50,6 +50,7 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     known = {name: record for name, t in different.items() if (record := _lasting_record(t))}
     _tell_known(list(known.values()))
     missing = [trial for name, trial in different.items() if name not in known]
+    _require_inputs(missing, layout)
     show = SweepProgress(len(different))
     show.add_known(list(known.values()))
     errors: list[Exception] = []
@@ -67,6 +68,15 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
 def _trial(config: Config, layout: Layout) -> Trial:
     declared = declare_trial(config, layout)
     return Trial(config, declared, layout.trials(config.quant.name) / declared.name)
+
+
+def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
+    """Hold each base and dataset against its record, once: a large base takes seconds to read."""
+    configs = [trial.config for trial in trials]
+    for config in {(one.model.name, one.quant.name): one for one in configs}.values():
+        require_stored(config, layout)
+    for config in {(one.model.name, one.data.name): one for one in configs}.values():
+        require_data(config, layout)
 
 
 def _lasting_record(trial: Trial) -> TrialRecord | None:
@@ -98,8 +108,6 @@ def _train_locked(
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return []
-        require_stored(left[0].config, layout)
-        require_data(left[0].config, layout)
         own = [(trial.config, trial.declared) for trial in left]
         kept, errors = train_and_keep(own, layout, left[0].folder.parent, show, stop)
         # The trials are safe before anyone talks to a tracking store.
