@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -296,6 +297,9 @@ def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
     assert not alive
     assert not [path for path in project.trials("fp16").iterdir() if path.name.startswith(".")]
     assert not list(project.trials("fp16").glob(f"*-s{code}-*"))
+    # What was asked to stop has saved; other tests of this project expect none.
+    assert list(project.checkpoints.rglob("checkpoint-*"))
+    shutil.rmtree(project.checkpoints)
 
 
 def test_adapter_config_is_canonical(
