@@ -23,7 +23,9 @@ SEEDS = (990, 991)
 """No other test's in the shared project."""
 SWEEP = (
     "quant=nf4", "lora.rank=1,4,16", "lora.alpha=8", f"seed={SEEDS[0]},{SEEDS[1]}",
-    "train.steps=60", "train.checkpoint_every_steps=5", "runtime.pack_trials=4",
+    "train.steps=60", "train.checkpoint_every_steps=5",
+    # Two packs side by side.
+    "runtime.threads=2",
 )  # fmt: skip
 
 

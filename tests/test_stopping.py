@@ -172,7 +172,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 def test_the_first_press_asks_and_the_second_ends(capfd: pytest.CaptureFixture[str]) -> None:
     heard: list[str] = []
     with stop_request(lambda: heard.append("first")) as stop:
-        stop.worth_saving = True
+        stop.worth_saving.add("a pack")
         assert not stop.connection.poll()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.connection.poll()

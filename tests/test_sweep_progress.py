@@ -12,14 +12,24 @@ import pytest
 
 from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.records import Status, TrialRecord
-from lorascope.stages.sweep_clock import SweepClock
-from lorascope.stages.sweep_progress import SweepProgress, SweepState, duration, sweep_lines
+from lorascope.stages.sweep_clock import PackClock, SweepClock
+from lorascope.stages.sweep_progress import (
+    PackAtHand,
+    SweepProgress,
+    SweepState,
+    duration,
+    sweep_lines,
+)
 from tests.study_factory import Trial, trial_record
 from tests.test_layers import HEAVY
 
 
 def step(step: int, losses_nats: Sequence[float] = (), tokens: int = 0) -> StepReport:
     return StepReport(step, 100, list(losses_nats), tokens)
+
+
+def at_hand(trials: int, phase: StepReport | ValidationReport | None) -> PackAtHand:
+    return PackAtHand(trials, PackClock(trials, 0.0), phase)
 
 
 def records(*trials: Trial) -> list[TrialRecord]:
@@ -32,7 +42,7 @@ REFUSED = Trial("nf4", 128, status=Status.out_of_memory, reason="no room")
 
 
 def test_counts_the_best_and_the_pack_at_hand_are_told() -> None:
-    state = SweepState(48, running=8, phase=step(40, [1.0, 2.0]), tokens_per_second=51234.5)
+    state = SweepState(48, at_hand=[at_hand(8, step(40, [1.0, 2.0]))], tokens_per_second=51234.5)
     state.add(records(BETTER, DIVERGED, GOOD, REFUSED))
     state.seconds_left = 754.0
     first, second = sweep_lines(state)
@@ -59,10 +69,23 @@ def test_counts_the_best_and_the_pack_at_hand_are_told() -> None:
 def test_what_a_child_does_is_a_word(
     phase: StepReport | ValidationReport | None, words: str
 ) -> None:
-    assert sweep_lines(SweepState(9, running=8, phase=phase)) == (
+    assert sweep_lines(SweepState(9, at_hand=[at_hand(8, phase)])) == (
         "0/9 trials done, 8 running",
         words,
     )
+
+
+def test_packs_side_by_side_are_told_together() -> None:
+    ahead, behind = at_hand(4, step(40, [1.0, 2.0])), at_hand(3, step(38, [3.0, math.nan]))
+    state = SweepState(9, at_hand=[ahead, behind], tokens_per_second=100.0)
+    assert sweep_lines(state) == (
+        "0/9 trials done, 7 running",
+        "training, step 40/100 + training, step 38/100, loss 2.000, 100 tokens/s",
+    )
+    ahead.phase = ValidationReport(3, 4)
+    assert sweep_lines(state)[1].startswith("validating 4/4 + training, step 38/100, loss 3.000")
+    ahead.phase = behind.phase = None
+    assert sweep_lines(state)[1] == "loading"
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -79,12 +102,12 @@ def test_durations_have_few_digits(seconds: float, words: str) -> None:
 
 def test_time_left_comes_from_the_steps_of_the_first_pack() -> None:
     clock = SweepClock(12)
-    clock.start_pack(4, 0.0)
+    pack = clock.start_pack(4, 0.0)
     assert clock.seconds_left(9.0) is None
-    clock.report(step(1), 10.0)
-    clock.report(step(2), 11.0)
+    pack.report(step(1), 10.0)
+    pack.report(step(2), 11.0)
     assert clock.seconds_left(11.0) is None
-    clock.report(step(11, tokens=1100), 20.0)
+    pack.report(step(11, tokens=1100), 20.0)
     # Loading and the first step 10 s, 1 s a step: 109 s for 4 trials, of which 20 s are gone.
     assert clock.seconds_left(20.0) == pytest.approx(109 - 20 + 2 * 109)
     assert clock.tokens_per_second == pytest.approx(100)
@@ -93,25 +116,40 @@ def test_time_left_comes_from_the_steps_of_the_first_pack() -> None:
 def test_time_left_of_later_packs_comes_from_those_that_ended() -> None:
     clock = SweepClock(7)
     clock.leave_out(1)
-    clock.start_pack(2, 0.0)
-    clock.end_pack(2, 20.0)
+    clock.end_pack(clock.start_pack(2, 0.0), 2, 20.0)
     assert clock.seconds_left(25.0) == pytest.approx(40)
-    clock.start_pack(2, 30.0)
+    pack = clock.start_pack(2, 30.0)
     assert clock.seconds_left(35.0) == pytest.approx(35)
     # A pack that is slower than expected says nothing impossible.
     assert clock.seconds_left(90.0) == pytest.approx(20)
-    clock.end_pack(2, 50.0)
-    clock.start_pack(2, 50.0)
-    clock.end_pack(2, 70.0)
+    clock.end_pack(pack, 2, 50.0)
+    clock.end_pack(clock.start_pack(2, 50.0), 2, 70.0)
     assert clock.seconds_left(70.0) == 0
+
+
+def test_time_left_of_packs_side_by_side() -> None:
+    clock = SweepClock(10, lanes=2)
+    first, second = clock.start_pack(3, 0.0), clock.start_pack(3, 0.0)
+    for pack, pace in ((first, 1.0), (second, 2.0)):
+        pack.report(step(1, tokens=10), 10.0)
+        assert clock.seconds_left(10.0) is None
+        pack.report(step(11, tokens=110), 10.0 + 10 * pace)
+    # In all 109 and 208 s; a trial takes 317 / 6 s of a lane.
+    assert clock.seconds_left(30.0) == pytest.approx((79 + 178 + 4 * 317 / 6) / 2)
+    assert clock.tokens_per_second == pytest.approx(10 + 5)
+    clock.end_pack(first, 3, 109.0)
+    # Nothing is left to start but four trials at 109 / 3 s each; the second pack takes until 208 s.
+    assert clock.seconds_left(109.0) == pytest.approx((99 + 4 * 109 / 3) / 2)
+    clock.leave_out(4)
+    assert clock.seconds_left(109.0) == pytest.approx(99)
 
 
 def test_a_resumed_pack_is_judged_by_its_own_steps() -> None:
     clock = SweepClock(1)
-    clock.start_pack(1, 0.0)
+    pack = clock.start_pack(1, 0.0)
     # As many tokens were read before.
     for reached, now, tokens in ((81, 10.0, 0), (90, 19.0, 9000), (91, 20.0, 9000)):
-        clock.report(step(reached, tokens=tokens), now)
+        pack.report(step(reached, tokens=tokens), now)
     assert clock.seconds_left(20.0) == pytest.approx(9)
     assert clock.tokens_per_second == pytest.approx(100)
 
@@ -119,11 +157,11 @@ def test_a_resumed_pack_is_judged_by_its_own_steps() -> None:
 def test_without_a_terminal_lines_are_few_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     with SweepProgress(3) as show:
         show.add_known(records(GOOD))
-        show.start_pack(2)
+        pack = show.start_pack(2)
         for reached in range(1, 101):
-            show.report(step(reached))
-        show.report(ValidationReport(0, 2))
-        show.end_pack(records(BETTER, DIVERGED))
+            show.report(pack, step(reached))
+        show.report(pack, ValidationReport(0, 2))
+        show.end_pack(pack, records(BETTER, DIVERGED))
     out, err = capsys.readouterr()
     best = f"best {0.51:.4f} {trial_record(BETTER).trial.rpartition('-')[0]}"
     assert err.splitlines()[0].startswith("1/3 trials done, 2 running, best 0.61")
@@ -155,7 +193,6 @@ def test_whoever_waits_for_a_pack_loads_no_library_that_trains() -> None:
 
 def test_trials_that_end_without_a_record_count_as_failed() -> None:
     show = SweepProgress(4)
-    show.start_pack(4)
-    show.end_pack([], lost=4)
+    show.end_pack(show.start_pack(4), [], lost=4)
     assert sweep_lines(show.state)[0] == "0/4 trials done, 4 failed"
     assert not show.state.seconds_left

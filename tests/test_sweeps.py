@@ -18,7 +18,7 @@ from lorascope.layout import Layout
 from lorascope.records import Status
 from lorascope.stages import train_lora
 from lorascope.stages.grid import compose_jobs, expand
-from lorascope.stages.packs import packs_of
+from lorascope.stages.packs import packs_of, work_at_rank
 from tests.conftest import BASE_OVERRIDES
 
 Compose = Callable[..., Config]
@@ -36,12 +36,31 @@ def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) ->
     assert ranks(packs) == [[1, 8, 64], [16], [16], [16]]
 
 
-def test_full_packs_come_first_so_that_the_rest_packs_as_before(compose: Compose) -> None:
-    configs = [compose(f"lora.rank={r}", "runtime.pack_trials=3") for r in (9, 1, 64, 2, 8, 40, 3)]
-    packs = packs_of(configs, lambda config: config)
-    assert ranks(packs) == [[1, 2, 8], [3, 9, 64], [40]]
-    rest = [config for config in configs if config not in packs[0]]
-    assert packs_of(rest, lambda config: config) == packs[1:]
+@pytest.mark.parametrize(
+    ("most", "lanes", "hidden_size", "expected"),
+    [
+        (32, 1, None, [[1, 2, 4, 8, 16, 32, 64, 128]]),
+        (3, 1, None, [[1, 2, 4], [8, 16], [32, 64, 128]]),
+        (32, 2, None, [[1, 2, 4, 8], [16, 32, 64, 128]]),
+        # High ranks take longer where the base is narrow: the lanes end together.
+        (32, 2, 128, [[1, 2, 4, 8, 16], [32, 64, 128]]),
+        (32, 2, 4096, [[1, 2, 4, 8], [16, 32, 64, 128]]),
+        # No lane is left alone with an odd pack.
+        (3, 2, None, [[1, 2], [4, 8], [16, 32], [64, 128]]),
+        (1, 2, 128, [[rank] for rank in (1, 2, 4, 8, 16, 32, 64, 128)]),
+    ],
+)
+def test_packs_are_of_neighbours_and_take_equally_long(
+    compose: Compose, most: int, lanes: int, hidden_size: int | None, expected: list[list[int]]
+) -> None:
+    own = [compose(f"lora.rank={2**i}", f"runtime.pack_trials={most}") for i in (5, 0, 3, 7, 2, 1)]
+    configs = [*own, *(compose(f"lora.rank={r}", f"runtime.pack_trials={most}") for r in (16, 64))]
+
+    def work(config: Config) -> float:
+        return work_at_rank(config.lora.rank, hidden_size) if hidden_size else 1.0
+
+    found = packs_of(configs, lambda config: config, lanes, work)
+    assert [sorted(pack) for pack in ranks(found)] == expected
 
 
 def test_a_schedule_that_ends_at_a_rate_keeps_rates_apart(compose: Compose) -> None:

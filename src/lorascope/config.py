@@ -271,6 +271,9 @@ class RuntimeConfig:
     pack_trials: int = 32
     """The most trials that are trained at once; 1 trains each alone. What memory cannot hold is
     split."""
+    packs_at_once: int = 0
+    """The most packs that are trained side by side; 0 is one for each thread of a CPU, and one on
+    CUDA, where it is always one."""
     memory_limit_gb: float | None = None
     """Trials predicted to need more are refused, as a record; None takes what the device has."""
     tracking: bool = True

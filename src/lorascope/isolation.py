@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ class Outcome:
     last_lines: list[str] = field(default_factory=list)
 
 
+class Ended(Exception):
+    """A child that was killed because somebody asked for it."""
+
+
 Report = Callable[[Any], bool]
 """Tells the parent something; whether the parent wants the child to stop."""
 
@@ -53,6 +57,7 @@ def run_isolated(
     fresh: bool = False,
     timeout_seconds: float | None = None,
     stop: Connection | None = None,
+    end_now: Connection | None = None,
 ) -> Outcome:
     """Call `function(argument, report)` in a child and wait for it.
 
@@ -62,13 +67,12 @@ def run_isolated(
         fresh: start a new interpreter instead of forking (needed for CUDA).
         timeout_seconds: the child is ended after so long without a result.
         stop: where something is to be read as soon as the child should stop.
+        end_now: where something is to be read as soon as the child should be killed.
+
+    Raises:
+        Ended: `end_now` asked for it.
     """
-    method = "spawn" if fresh else "forkserver"
-    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        # joblib's workers have a method of their own, which a child of theirs would not know.
-        multiprocessing.set_start_method(method, force=True)
-    multiprocessing.set_forkserver_preload([preload])
-    context: Any = multiprocessing.get_context(method)
+    context = _context(preload, fresh)
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="lorascope-") as scratch:
         log = Path(scratch) / "child.log"
@@ -76,7 +80,7 @@ def run_isolated(
         _start(child, fresh)
         sender.close()
         try:
-            final = _listen(receiver, on_report, timeout_seconds)
+            final = _listen(receiver, on_report, timeout_seconds, end_now)
             if final is not None and final != TIMEOUT:
                 # It has said all, and gives back what it holds.
                 child.join(timeout=5)
@@ -93,25 +97,56 @@ def run_isolated(
         return _outcome(final, child.exitcode, _last_lines(log))
 
 
-def _start(child: BaseProcess, fresh: bool) -> None:
-    """Start `child` deaf to `UNHEARD`: blocked signals stay blocked in what a process starts."""
+def _context(preload: str, fresh: bool) -> Any:
+    method = "spawn" if fresh else "forkserver"
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # joblib's workers have a method of their own, which a child of theirs would not know.
+        multiprocessing.set_start_method(method, force=True)
+    multiprocessing.set_forkserver_preload([preload])
+    return multiprocessing.get_context(method)
+
+
+def start_imports(preload: str) -> None:
+    """Let the fork server import `preload` while this process does something else."""
+    _context(preload, fresh=False)
+    _start(None, fresh=False)
+
+
+def await_imports(preload: str) -> None:
+    """Return once the fork server can start children at once: starting them waits for it, deaf to
+    all but signals."""
+    child = _context(preload, fresh=False).Process(target=_nothing)
+    _start(child, fresh=False)
+    child.join()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _start(child: BaseProcess | None, fresh: bool) -> None:
+    """Start `child`, or the fork server alone, deaf to `UNHEARD`: blocked signals stay blocked in
+    what a process starts."""
     # It unblocks them itself where it has to start its tracker.
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD)
     try:
-        if fresh:
-            child.start()
-        else:
+        if not fresh:
             forkserver.ensure_running()
+        elif child is not None:
+            child.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
-    if not fresh:
+    if not fresh and child is not None:
         # The fork server may be importing for seconds, in which the parent hears.
         child.start()
 
 
 def _listen(
-    receiver: Connection, on_report: Callable[[Any], None], timeout_seconds: float | None
+    receiver: Connection,
+    on_report: Callable[[Any], None],
+    timeout_seconds: float | None,
+    end_now: Connection | None,
 ) -> tuple[str, Any] | None:
     """The child's last message; None when it died without one; `TIMEOUT` on the limit."""
     import time
@@ -119,7 +154,10 @@ def _listen(
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not receiver.poll(left):
+        ready = wait([receiver] if end_now is None else [receiver, end_now], left)
+        if end_now in ready:
+            raise Ended
+        if not ready:
             return TIMEOUT
         try:
             kind, content = receiver.recv()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -23,9 +23,14 @@ class MemoryLimit:
     """For people: where the number comes from."""
 
 
-def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
-    """runtime.memory_limit_gb exactly where it is set, else what tensors can have of the GPU's
-    memory that is free, or of the RAM."""
+def memory_limit(device: Device, limit_gb: float | None, share: float = 1.0) -> MemoryLimit:
+    """What a pack may have that shares the memory with others: of runtime.memory_limit_gb where it
+    is set, else of what tensors can have of the GPU's memory that is free, or of the RAM."""
+    whole = _whole_limit(device, limit_gb)
+    return whole if share == 1 else replace(whole, bytes=int(whole.bytes * share))
+
+
+def _whole_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
     if limit_gb is not None:
         return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
     if device.kind == "cuda":

@@ -27,8 +27,8 @@ class StopRequest:
         self.connection: Connection
         """Something is to be read from it, in whatever process, once somebody has asked."""
         self.connection, self._asking = multiprocessing.Pipe(duplex=False)
-        self.worth_saving = False
-        """Whether there is work at hand that would be lost; else the first signal stops at once."""
+        self.worth_saving: set[str] = set()
+        """Work at hand that would be lost; without any the first signal stops at once."""
         self._on_first = on_first
         self._asked: int | None = None
 

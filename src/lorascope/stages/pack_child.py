@@ -35,6 +35,10 @@ class Task:
     """Of its trials, which share all that `stages.packs` says."""
     adapters: Sequence[Path]
     """Folders to write the trials' adapters to."""
+    threads: int
+    """Of the CPU; 0 leaves torch's choice."""
+    memory_share: float
+    """Of what there is, for this pack: others may be trained at the same time."""
 
     @property
     def config(self) -> Config:
@@ -62,6 +66,7 @@ class Split:
     reason: str
     into_singles: bool = False
     """Whether no two trials can be trained at once."""
+    for_memory: bool = False
 
 
 def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Split:
@@ -83,13 +88,13 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
 
     config = task.config
     device = choose_device(config.runtime.device)
-    threads = use_threads(config.runtime.threads)
+    threads = use_threads(task.threads)
     keep_freed_memory()
     alone = len(task.configs) == 1
 
     def ended(status: Status, reason: str, plan: MemoryPlan | None = None) -> list[Done] | Split:
         done = Done(status, reason, None, device.name, threads, plan)
-        return [done] if alone else Split(reason)
+        return [done] if alone else Split(reason, for_memory=True)
 
     _refuse_untrainable(config, device)
     refused = _refusal(task, device)
@@ -152,7 +157,7 @@ def _refusal(task: Task, device: Device) -> Refusal | None:
     from lorascope.memory_refusal import refusal
 
     with _unpredicted_told():
-        limit = memory_limit(device, task.config.runtime.memory_limit_gb)
+        limit = memory_limit(device, task.config.runtime.memory_limit_gb, task.memory_share)
         return refusal(_subject(task, device), limit)
     return None
 

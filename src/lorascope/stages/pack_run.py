@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.checkpoint_files import checkpoints as checkpoints_in
 from lorascope.checkpoint_files import is_whole
-from lorascope.config import Config, DeviceKind
+from lorascope.config import Config
 from lorascope.disk_faults import disk_fault, is_full_disk
 from lorascope.errors import LorascopeError
 from lorascope.identity import canonical_sha256
@@ -22,72 +23,111 @@ from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.provenance import capture
 from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.stages.declared import DeclaredTrial
+from lorascope.stages.lanes import Lane, may_use_cuda
 from lorascope.stages.pack_child import Done, Split, Task, train_in_child
-from lorascope.stages.sweep_progress import SweepProgress
+from lorascope.stages.sweep_progress import PackAtHand, SweepProgress
 from lorascope.stop_request import StopRequest
 from lorascope.store import replaced_folders, write_record
+
+PRELOADED = "lorascope.training"
+"""What children need, imported once."""
+NO_ROOM = (Status.refused, Status.out_of_memory)
 
 Pack = Sequence[tuple[Config, DeclaredTrial]]
 
 
-class _Unkept(Exception):
-    """A pack without results to keep: it is tried in parts of `size` trials, or its error told."""
+@dataclass(frozen=True)
+class PackPlace:
+    """Where a pack is trained, and who watches."""
 
-    def __init__(self, size: int = 0, error: Exception | None = None) -> None:
+    layout: Layout
+    folder: Path
+    """Where its trials' folders go."""
+    lane: Lane
+    show: SweepProgress
+    stop: StopRequest
+    end_now: Connection
+    """Where something is to be read as soon as the pack should end without saving."""
+
+
+@dataclass
+class PackEnd:
+    """What became of a pack."""
+
+    records: list[TrialRecord] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    postponed: list[str] = field(default_factory=list)
+    """Names of trials that there was no room for beside other packs."""
+
+    def add(self, other: PackEnd) -> None:
+        """Take over all that is in `other`."""
+        self.records += other.records
+        self.errors += other.errors
+        self.postponed += other.postponed
+
+
+class _Unkept(Exception):
+    """A pack without results to keep: it is tried in parts of `size` trials, later by itself, or
+    its error told."""
+
+    def __init__(self, size: int = 0, later: bool = False, error: Exception | None = None) -> None:
         super().__init__()
         self.size = size
+        self.later = later
         self.error = error
 
 
-def train_and_keep(
-    pack: Pack, layout: Layout, parent: Path, show: SweepProgress, stop: StopRequest
-) -> tuple[list[TrialRecord], list[Exception]]:
-    """Train `pack` and write each trial's folder in `parent`; what was written, and errors.
+def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
+    """Train `pack` and write each trial's folder.
 
     Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
     trial's alone.
     """
-    stop.end_if_asked()
+    place.stop.end_if_asked()
+    at_hand = place.show.start_pack(len(pack))
     try:
-        records = _train_pack(pack, layout, parent, show, stop)
+        records = _train_pack(pack, place, at_hand)
     except _Unkept as unkept:
-        show.end_pack([], lost=0 if unkept.size else len(pack))
-        if unkept.size == 0:
-            return [], [unkept.error] if unkept.error else []
-        parts = [pack[start : start + unkept.size] for start in range(0, len(pack), unkept.size)]
-        ended = [train_and_keep(part, layout, parent, show, stop) for part in parts]
-        return [r for records, _ in ended for r in records], [
-            e for _, errors in ended for e in errors
-        ]
+        tried_again = unkept.size or unkept.later
+        place.show.end_pack(at_hand, [], lost=0 if tried_again else len(pack))
+        return _without_results(pack, place, unkept)
     except Stopped as stopped:
-        show.clear()
+        place.show.clear()
         print(f"{_title(pack)}: {stopped}; the same command goes on from there", file=sys.stderr)
-        stop.end_if_asked()
+        place.stop.end_if_asked()
         raise
     finally:
-        stop.worth_saving = False
-    show.end_pack(records)
-    return records, _failures(records)
+        place.stop.worth_saving.discard(_title(pack))
+    place.show.end_pack(at_hand, records)
+    return PackEnd(records, _failures(records))
 
 
-def _train_pack(
-    pack: Pack, layout: Layout, parent: Path, show: SweepProgress, stop: StopRequest
-) -> list[TrialRecord]:
-    """Train `pack` at once and put its trials' folders into `parent`.
+def _without_results(pack: Pack, place: PackPlace, unkept: _Unkept) -> PackEnd:
+    if unkept.later:
+        return PackEnd(postponed=[declared.name for _, declared in pack])
+    end = PackEnd(errors=[unkept.error] if unkept.error else [])
+    if unkept.size:
+        for start in range(0, len(pack), unkept.size):
+            end.add(train_and_keep(pack[start : start + unkept.size], place))
+    return end
+
+
+def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[TrialRecord]:
+    """Train `pack` at once and put its trials' folders in place.
 
     Raises:
         _Unkept: there is nothing to keep.
         Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
-    provenance = capture(layout, "unknown", 0)
-    checkpoints = _checkpoints(pack, layout)
+    provenance = capture(place.layout, "unknown", 0)
+    checkpoints = _checkpoints(pack, place.layout)
     _tell_damaged(checkpoints)
-    targets = [parent / declared.name for _, declared in pack]
+    targets = [place.folder / declared.name for _, declared in pack]
     try:
         with replaced_folders(targets) as folders:
-            task = _task(pack, layout, folders, checkpoints)
-            records = _concluded(pack, _train(task, show, stop), provenance)
+            outcome = _train(_task(pack, place, folders, checkpoints), pack, place, at_hand)
+            records = _concluded(pack, place.lane, outcome, provenance)
             for folder, record in zip(folders, records, strict=True):
                 if record.status is not Status.completed:
                     # What there is of an adapter may be half-written.
@@ -134,8 +174,8 @@ def _tell_damaged(checkpoints: Path) -> None:
             )
 
 
-def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path) -> Task:
-    config = pack[0][0]
+def _task(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Path) -> Task:
+    config, layout = pack[0][0], place.layout
     return Task(
         base=layout.quantized(config.model.name, config.quant.name),
         base_name=config.model.repository or config.model.name,
@@ -143,41 +183,42 @@ def _task(pack: Pack, layout: Layout, folders: Sequence[Path], checkpoints: Path
         checkpoints=checkpoints,
         configs=[own for own, _ in pack],
         adapters=[folder / "adapter" for folder in folders],
+        threads=place.lane.threads,
+        memory_share=place.lane.memory_share,
     )
 
 
-def _train(task: Task, show: SweepProgress, stop: StopRequest) -> Outcome:
+def _train(task: Task, pack: Pack, place: PackPlace, at_hand: PackAtHand) -> Outcome:
     runtime = task.config.runtime
     limit = runtime.trial_timeout_seconds
 
     def on_report(phase: StepReport | ValidationReport) -> None:
-        stop.worth_saving = True
-        show.report(phase)
+        place.stop.worth_saving.add(_title(pack))
+        place.show.report(at_hand, phase)
 
-    show.start_pack(len(task.configs))
     return run_isolated(
         train_in_child,
         task,
         on_report=on_report,
-        preload="lorascope.training",
-        fresh=runtime.device is DeviceKind.cuda or _may_use_cuda(runtime.device),
+        preload=PRELOADED,
+        fresh=may_use_cuda(runtime.device),
         timeout_seconds=None if limit is None else limit * len(task.configs),
-        stop=stop.connection,
+        stop=place.stop.connection,
+        end_now=place.end_now,
     )
 
 
-def _may_use_cuda(wanted: DeviceKind) -> bool:
-    """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
-    return wanted is DeviceKind.auto and any(Path("/dev").glob("nvidia[0-9]*"))
-
-
-def _concluded(pack: Pack, outcome: Outcome, provenance: Provenance) -> list[TrialRecord]:
+def _concluded(
+    pack: Pack, lane: Lane, outcome: Outcome, provenance: Provenance
+) -> list[TrialRecord]:
     """The records of a pack that has ended.
 
     Raises:
         _Unkept: there is nothing to record.
         Stopped: the pack is saved.
     """
+    if lane.memory_share < 1 and _lacks_memory(outcome):
+        raise _Unkept(later=True)
     ended = _ended(pack, outcome)
     return [
         TrialRecord(
@@ -225,6 +266,16 @@ def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
         return [Done(Status.killed, f"ended by {name}{hint}")]
     done: list[Done] = outcome.value
     return done
+
+
+def _lacks_memory(outcome: Outcome) -> bool:
+    """Of a pack that had only a share of it."""
+    if isinstance(outcome.value, Split):
+        return outcome.value.for_memory
+    if outcome.value is not None:
+        return any(done.status in NO_ROOM for done in outcome.value)
+    # What the system sends where it runs out of memory.
+    return outcome.exit_signal == signal.SIGKILL
 
 
 def _failed(outcome: Outcome) -> bool:

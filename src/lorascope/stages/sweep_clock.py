@@ -8,27 +8,18 @@ FEWEST_STEPS = 3
 """Before so many steps of a pack nothing is concluded from them."""
 
 
-class SweepClock:
-    """Times are in seconds of one clock."""
+class PackClock:
+    """Of one pack. Times are in seconds of one clock."""
 
-    def __init__(self, trials: int) -> None:
-        self._left = trials
-        """Not ended yet, those at hand included."""
-        self._ended = 0
-        self._ended_seconds = 0.0
-        self._running = 0
-        self._started = 0.0
+    def __init__(self, trials: int, now: float) -> None:
+        self.trials = trials
+        self.started = now
         self._first: tuple[StepReport, float] | None = None
         self._last: tuple[StepReport, float] | None = None
         self._tokens_a_step: float | None = None
 
-    def start_pack(self, trials: int, now: float) -> None:
-        """So many trials are started at once."""
-        self._running, self._started = trials, now
-        self._first = self._last = self._tokens_a_step = None
-
     def report(self, phase: StepReport | ValidationReport, now: float) -> None:
-        """The pack at hand is so far."""
+        """The pack is so far."""
         if not isinstance(phase, StepReport):
             return
         if self._first is None or self._last is None:
@@ -38,12 +29,52 @@ class SweepClock:
             self._tokens_a_step = phase.tokens / phase.step
         self._last = (phase, now)
 
-    def end_pack(self, trials: int, now: float) -> None:
-        """So many of them have ended; the others are tried again."""
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of all trials of the pack, since it started or went on; None until known."""
+        seconds = self._step_seconds()
+        return self._tokens_a_step / seconds if self._tokens_a_step and seconds else None
+
+    @property
+    def seconds(self) -> float | None:
+        """What the pack takes until its last step, at the speed of its steps so far."""
+        seconds = self._step_seconds()
+        if seconds is None or self._last is None:
+            return None
+        report, now = self._last
+        return now - self.started + seconds * (report.steps - report.step)
+
+    def _step_seconds(self) -> float | None:
+        if self._first is None or self._last is None:
+            return None
+        (first, then), (last, now) = self._first, self._last
+        steps = last.step - first.step
+        return (now - then) / steps if steps >= FEWEST_STEPS else None
+
+
+class SweepClock:
+    """Of all packs, of which `lanes` are trained at the same time."""
+
+    def __init__(self, trials: int, lanes: int = 1) -> None:
+        self._left = trials
+        """Not ended yet, those at hand included."""
+        self._lanes = lanes
+        self._ended = 0
+        self._ended_seconds = 0.0
+        self._at_hand: list[PackClock] = []
+
+    def start_pack(self, trials: int, now: float) -> PackClock:
+        """So many trials are started at once."""
+        pack = PackClock(trials, now)
+        self._at_hand.append(pack)
+        return pack
+
+    def end_pack(self, pack: PackClock, trials: int, now: float) -> None:
+        """So many of its trials have ended; the others are tried again."""
+        self._at_hand.remove(pack)
         self._ended += trials
         self._left -= trials
-        self._ended_seconds += now - self._started
-        self._running = 0
+        self._ended_seconds += now - pack.started
 
     def leave_out(self, trials: int) -> None:
         """So many are there without having been trained here."""
@@ -51,34 +82,29 @@ class SweepClock:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of all trials of the pack at hand, since it started or went on; None until known."""
-        seconds = self._step_seconds()
-        return self._tokens_a_step / seconds if self._tokens_a_step and seconds else None
+        """Of all packs at hand; None until all are known."""
+        speeds = [pack.tokens_per_second for pack in self._at_hand]
+        known = [speed for speed in speeds if speed is not None]
+        return sum(known) if known and len(known) == len(speeds) else None
 
     def seconds_left(self, now: float) -> float | None:
-        """None until a pack has ended or got far enough."""
-        pack = self._pack_seconds()
+        """None until a pack has ended, or all at hand got far enough."""
+        each = self._seconds_a_trial()
+        if each is None:
+            return None
+        rest = [max(0.0, _seconds_of(pack, each) - (now - pack.started)) for pack in self._at_hand]
+        waiting = self._left - sum(pack.trials for pack in self._at_hand)
+        return max([(sum(rest) + each * waiting) / self._lanes, *rest])
+
+    def _seconds_a_trial(self) -> float | None:
+        """Of a lane's time."""
         if self._ended:
-            each = self._ended_seconds / self._ended
-        elif pack is not None:
-            each = pack / self._running
-        else:
+            return self._ended_seconds / self._ended
+        known = [pack for pack in self._at_hand if pack.seconds is not None]
+        if not known or len(known) < len(self._at_hand):
             return None
-        at_hand = pack if pack is not None else each * self._running
-        gone = now - self._started if self._running else 0.0
-        return max(0.0, at_hand - gone) + each * (self._left - self._running)
+        return sum(pack.seconds or 0.0 for pack in known) / sum(pack.trials for pack in known)
 
-    def _pack_seconds(self) -> float | None:
-        """What the pack at hand takes until its last step, at the speed of its steps so far."""
-        seconds = self._step_seconds()
-        if seconds is None or self._last is None:
-            return None
-        report, now = self._last
-        return now - self._started + seconds * (report.steps - report.step)
 
-    def _step_seconds(self) -> float | None:
-        if not self._running or self._first is None or self._last is None:
-            return None
-        (first, then), (last, now) = self._first, self._last
-        steps = last.step - first.step
-        return (now - then) / steps if steps >= FEWEST_STEPS else None
+def _seconds_of(pack: PackClock, each: float) -> float:
+    return pack.seconds if pack.seconds is not None else each * pack.trials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +14,19 @@ from dataclasses import dataclass, field
 from lorascope.pack_progress import StepReport, ValidationReport
 from lorascope.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
 from lorascope.records import Status, TrialRecord
-from lorascope.stages.sweep_clock import SweepClock
+from lorascope.stages.sweep_clock import PackClock, SweepClock
 
 DEFAULT_COLUMNS = 80
+
+
+@dataclass
+class PackAtHand:
+    """A pack that is being trained."""
+
+    trials: int
+    clock: PackClock
+    phase: StepReport | ValidationReport | None = None
+    """None before its first step is done."""
 
 
 @dataclass
@@ -27,9 +38,7 @@ class SweepState:
     ended: Counter[Status] = field(default_factory=Counter)
     best: TrialRecord | None = None
     """That with the smallest validation loss."""
-    running: int = 0
-    phase: StepReport | ValidationReport | None = None
-    """Of the pack at hand; None before its first step is done."""
+    at_hand: list[PackAtHand] = field(default_factory=list)
     tokens_per_second: float | None = None
     """Of all its trials."""
     seconds_left: float | None = None
@@ -48,40 +57,46 @@ def _loss(record: TrialRecord) -> float:
 
 
 def sweep_lines(state: SweepState) -> tuple[str, str]:
-    """The whole sweep, and the pack at hand."""
+    """The whole sweep, and the packs at hand."""
     counts = [f"{state.ended[Status.completed]}/{state.trials} trials done"]
     counts += [
         f"{state.ended[status]} {status.replace('_', ' ')}"
         for status in Status
         if status is not Status.completed and state.ended[status]
     ]
-    if state.running:
-        counts.append(f"{state.running} running")
+    if state.at_hand:
+        counts.append(f"{sum(pack.trials for pack in state.at_hand)} running")
     if state.best is not None and state.best.result is not None:
         # The hash would not fit; the trial's own line has it.
         name = state.best.trial.rpartition("-")[0]
         counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")
-    pack = _phase(state) if state.running else []
+    now = _phases(state) if state.at_hand else []
     if state.seconds_left:
-        pack.append(f"about {duration(state.seconds_left)} left")
-    return ", ".join(counts), ", ".join(pack)
+        now.append(f"about {duration(state.seconds_left)} left")
+    return ", ".join(counts), ", ".join(now)
 
 
-def _phase(state: SweepState) -> list[str]:
-    now = state.phase
-    if now is None:
-        return ["loading"]
-    if isinstance(now, ValidationReport):
-        more = now.validated < now.trials
-        return [f"validating {now.validated + 1}/{now.trials}" if more else "finishing"]
-    words = [f"training, step {now.step}/{now.steps}"]
+def _phases(state: SweepState) -> list[str]:
+    """Of each pack; of all, losses and speed."""
+    phases = [pack.phase for pack in state.at_hand]
+    words = [" + ".join(dict.fromkeys(_words(phase) for phase in phases))]
+    steps = [phase for phase in phases if isinstance(phase, StepReport)]
     # A trial that diverged leaves the others as they are.
-    losses_nats = [loss for loss in now.losses_nats if math.isfinite(loss)]
+    losses_nats = [loss for s in steps for loss in s.losses_nats if math.isfinite(loss)]
     if losses_nats:
         words.append(f"loss {sum(losses_nats) / len(losses_nats):.3f}")
-    if state.tokens_per_second is not None:
+    if steps and state.tokens_per_second is not None:
         words.append(f"{state.tokens_per_second:,.0f} tokens/s")
     return words
+
+
+def _words(phase: StepReport | ValidationReport | None) -> str:
+    if phase is None:
+        return "loading"
+    if isinstance(phase, StepReport):
+        return f"training, step {phase.step}/{phase.steps}"
+    more = phase.validated < phase.trials
+    return f"validating {phase.validated + 1}/{phase.trials}" if more else "finishing"
 
 
 def sentence(record: TrialRecord) -> str:
@@ -106,11 +121,14 @@ def duration(seconds: float) -> str:
 
 
 class SweepProgress:
-    """Tells of one sweep as it goes. It says nothing before the first pack starts."""
+    """Tells of one sweep as it goes; packs may call it from threads of their own. It says nothing
+    before there is something to wait for."""
 
-    def __init__(self, trials: int) -> None:
+    def __init__(self, trials: int, lanes: int = 1) -> None:
         self.state = SweepState(trials)
-        self._clock = SweepClock(trials)
+        self._clock = SweepClock(trials, lanes)
+        # A signal's handler may come while the same thread holds it.
+        self._lock = threading.RLock()
         self._terminal = sys.stderr.isatty()
         self._interval = TERMINAL_INTERVAL_SECONDS if self._terminal else LINE_INTERVAL_SECONDS
         self._shown = -math.inf
@@ -118,37 +136,52 @@ class SweepProgress:
 
     def add_known(self, records: Sequence[TrialRecord]) -> None:
         """Trials that are there already."""
-        self.state.add(records)
-        self._clock.leave_out(len(records))
+        with self._lock:
+            self.state.add(records)
+            self._clock.leave_out(len(records))
 
-    def start_pack(self, trials: int) -> None:
+    def start(self) -> None:
+        """Libraries are loaded, which takes seconds."""
+        with self._lock:
+            self._show(at_once=self._terminal)
+
+    def start_pack(self, trials: int) -> PackAtHand:
         """A child begins to load what `trials` trials need."""
-        self._clock.start_pack(trials, time.monotonic())
-        self.state.running, self.state.phase = trials, None
-        self._show(at_once=self._terminal)
+        with self._lock:
+            pack = PackAtHand(trials, self._clock.start_pack(trials, time.monotonic()))
+            self.state.at_hand.append(pack)
+            self._show(at_once=self._terminal)
+        return pack
 
-    def report(self, phase: StepReport | ValidationReport) -> None:
-        """The pack at hand is so far."""
-        changed = type(phase) is not type(self.state.phase)
-        self.state.phase = phase
-        self._clock.report(phase, time.monotonic())
-        self._show(at_once=changed and self._terminal)
+    def report(self, pack: PackAtHand, phase: StepReport | ValidationReport) -> None:
+        """The pack is so far."""
+        with self._lock:
+            changed = type(phase) is not type(pack.phase)
+            pack.phase = phase
+            pack.clock.report(phase, time.monotonic())
+            self._show(at_once=changed and self._terminal)
 
-    def end_pack(self, records: Sequence[TrialRecord], lost: int = 0) -> None:
+    def end_pack(self, pack: PackAtHand, records: Sequence[TrialRecord], lost: int = 0) -> None:
         """Trials have ended with these records, and `lost` ones without; others of the pack are
         tried again."""
-        self._clock.end_pack(len(records) + lost, time.monotonic())
-        self.state.running, self.state.phase = 0, None
-        self.state.add(records)
-        self.state.ended[Status.failed] += lost
-        self.clear()
-        for record in records:
-            print(sentence(record), flush=True)
-        if records:
-            print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+        with self._lock:
+            self._clock.end_pack(pack.clock, len(records) + lost, time.monotonic())
+            # By identity: packs may look alike.
+            self.state.at_hand = [other for other in self.state.at_hand if other is not pack]
+            self.state.add(records)
+            self.state.ended[Status.failed] += lost
+            self.clear()
+            for record in records:
+                print(sentence(record), flush=True)
+            if records:
+                print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Make room for other words."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
         if self._lines_on_screen:
             up = f"\x1b[{self._lines_on_screen - 1}A" if self._lines_on_screen > 1 else ""
             print(f"\r{up}\x1b[J", end="", file=sys.stderr, flush=True)
@@ -170,7 +203,7 @@ class SweepProgress:
             return
         lines = self._lines(now)
         if self._terminal:
-            self.clear()
+            self._clear()
             width = _columns() - 1
             print("\n".join(line[:width] for line in lines), end="", file=sys.stderr, flush=True)
             self._lines_on_screen = len(lines)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
+from lorascope.isolation import await_imports, start_imports
 from lorascope.layout import RECORD, Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
 from lorascope.stages.intact import require_data, require_stored
-from lorascope.stages.pack_run import train_and_keep
-from lorascope.stages.packs import packs_of
+from lorascope.stages.lanes import in_lanes, lane_count, lane_of, may_use_cuda
+from lorascope.stages.pack_run import PRELOADED, PackEnd, PackPlace, train_and_keep
+from lorascope.stages.packs import packs_of, work_at_rank
 from lorascope.stages.sweep_progress import SweepProgress
 from lorascope.stop_request import StopRequest, stop_request
 from lorascope.store import finish_replacements, read_record, write_record
+from lorascope.tracking.connection import import_in_background
 from lorascope.trial_locks import locked_folder
 
 
@@ -28,6 +33,8 @@ class Trial:
     config: Config
     declared: DeclaredTrial
     folder: Path
+    work: float
+    """Of a training step, where the base alone takes 1."""
 
 
 def run(config: Config, layout: Layout) -> TrialRecord:
@@ -50,24 +57,84 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     known = {name: record for name, t in different.items() if (record := _lasting_record(t))}
     _tell_known(list(known.values()))
     missing = [trial for name, trial in different.items() if name not in known]
+    if missing:
+        _train_missing(list(different.values()), missing, list(known.values()), layout)
+    return [read_record(trial.folder, TrialRecord) for trial in trials]
+
+
+def _train_missing(
+    declared: Sequence[Trial], missing: Sequence[Trial], known: list[TrialRecord], layout: Layout
+) -> None:
+    runtime = missing[0].config.runtime
+    forked = not may_use_cuda(runtime.device)
+    # Both take seconds, in which the inputs are read.
+    if forked:
+        start_imports(PRELOADED)
+    if runtime.tracking:
+        import_in_background()
     _require_inputs(missing, layout)
-    show = SweepProgress(len(different))
-    show.add_known(list(known.values()))
-    errors: list[Exception] = []
+    lanes = lane_count([trial.config for trial in declared])
+    show = SweepProgress(len(declared), lanes)
+    show.add_known(known)
     with stop_request(on_first=show.leave) as stop, show:
-        for pack in packs_of(missing, lambda trial: trial.config):
-            stop.end_if_asked()
-            errors += _train_locked(pack, layout, show, stop)
+        show.start()
+        if forked:
+            await_imports(PRELOADED)
+        end = _train_packs(_unfinished(declared, missing, lanes), lanes, layout, show, stop)
+        names = set(end.postponed)
+        postponed = [trial for trial in missing if trial.declared.name in names]
+        # They have the machine for themselves.
+        end.add(_train_packs(_packs(postponed, lanes=1), 1, layout, show, stop))
         # What calls us, such as DVC, must not go on either.
         stop.end_if_asked()
-    if errors:
-        raise errors[0] if len(errors) == 1 else _several(errors)
-    return [read_record(trial.folder, TrialRecord) for trial in trials]
+    if end.errors:
+        raise end.errors[0] if len(end.errors) == 1 else _several(end.errors)
+
+
+def _unfinished(
+    declared: Sequence[Trial], missing: Sequence[Trial], lanes: int
+) -> list[list[Trial]]:
+    """The packs of what is declared that are missing as a whole, so that a sweep that goes on
+    trains what it would have trained undisturbed; the rest of the others, packed anew."""
+    names = {trial.declared.name for trial in missing}
+    packs = [[t for t in pack if t.declared.name in names] for pack in _packs(declared, lanes)]
+    sizes = [len(pack) for pack in _packs(declared, lanes)]
+    whole = [pack for pack, size in zip(packs, sizes, strict=True) if len(pack) == size]
+    rest = [t for pack, size in zip(packs, sizes, strict=True) if len(pack) < size for t in pack]
+    return whole + _packs(rest, lanes)
+
+
+def _packs(trials: Sequence[Trial], lanes: int) -> list[list[Trial]]:
+    return packs_of(trials, lambda trial: trial.config, lanes, lambda trial: trial.work)
+
+
+def _train_packs(
+    packs: Sequence[Sequence[Trial]],
+    lanes: int,
+    layout: Layout,
+    show: SweepProgress,
+    stop: StopRequest,
+) -> PackEnd:
+    """Train what is missing of `packs`, so many at the same time."""
+
+    def train(pack: Sequence[Trial], end_now: Connection) -> PackEnd:
+        lane = lane_of(pack[0].config.runtime, lanes)
+        place = PackPlace(layout, pack[0].folder.parent, lane, show, stop, end_now)
+        return _train_locked(pack, place)
+
+    end = PackEnd()
+    for own in in_lanes(packs, lanes, train):
+        end.add(own)
+    return end
 
 
 def _trial(config: Config, layout: Layout) -> Trial:
     declared = declare_trial(config, layout)
-    return Trial(config, declared, layout.trials(config.quant.name) / declared.name)
+    base = layout.quantized(config.model.name, config.quant.name)
+    # Its name is the same in nearly all architectures; without it all trials count alike.
+    width = json.loads((base / "config.json").read_bytes()).get("hidden_size")
+    work = work_at_rank(config.lora.rank, width) if width else 1.0
+    return Trial(config, declared, layout.trials(config.quant.name) / declared.name, work)
 
 
 def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
@@ -93,27 +160,24 @@ def _tell_known(records: Sequence[TrialRecord]) -> None:
         print(f"{records[0].trial}: {records[0].status} already", flush=True)
 
 
-def _train_locked(
-    pack: Sequence[Trial], layout: Layout, show: SweepProgress, stop: StopRequest
-) -> list[Exception]:
-    """Train what another sweep has not finished meanwhile; what went wrong."""
+def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
+    """Train what another sweep has not finished meanwhile."""
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
         for trial in sorted(pack, key=lambda trial: trial.folder):
-            locks.enter_context(locked_folder(trial.folder, layout, wait_seconds=None))
+            locks.enter_context(locked_folder(trial.folder, place.layout, wait_seconds=None))
         # Whoever held a lock before may have been killed.
-        finish_replacements(pack[0].folder.parent)
+        finish_replacements(place.folder)
         known = [record for trial in pack if (record := _lasting_record(trial))]
-        show.add_known(known)
+        place.show.add_known(known)
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
-            return []
-        own = [(trial.config, trial.declared) for trial in left]
-        kept, errors = train_and_keep(own, layout, left[0].folder.parent, show, stop)
+            return PackEnd()
+        end = train_and_keep([(trial.config, trial.declared) for trial in left], place)
         # The trials are safe before anyone talks to a tracking store.
-        for record in _tracked(kept, left[0].config, layout):
-            write_record(left[0].folder.parent / record.trial, record)
-        return errors
+        for record in _tracked(end.records, left[0].config, place.layout):
+            write_record(place.folder / record.trial, record)
+        return end
 
 
 def _tracked(

@@ -6,8 +6,9 @@ import os
 import re
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -72,6 +73,18 @@ def configure_environment() -> None:
     """Set what mlflow reads at its import."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def import_in_background() -> None:
+    """Begin to import mlflow, which takes seconds, while the caller does or awaits other things. A
+    failure is told where mlflow is used."""
+
+    def load() -> None:
+        with suppress(Exception):
+            import mlflow.tracking  # noqa: F401
+
+    configure_environment()
+    threading.Thread(target=load, daemon=True).start()
 
 
 def artifact_root(layout: Layout, uri: str) -> str | None:

@@ -1,0 +1,108 @@
+"""Packs side by side on a CPU: products of small models gain little from a second thread, and a
+second pack gains all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from lorascope.config import Config, DeviceKind, RuntimeConfig
+
+FEWEST_TRIALS = 2
+"""In each of several packs: below that nothing is shared."""
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one of the packs that are trained at the same time may use."""
+
+    threads: int
+    """0 leaves torch's choice."""
+    memory_share: float
+    """Of what there is for all."""
+
+
+def may_use_cuda(wanted: DeviceKind) -> bool:
+    """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
+    found = any(Path("/dev").glob("nvidia[0-9]*"))
+    return wanted is DeviceKind.cuda or (wanted is DeviceKind.auto and found)
+
+
+def lane_count(configs: Sequence[Config]) -> int:
+    """How many packs of a sweep that declares `configs` are trained at the same time.
+
+    It follows from what is declared, not from what is missing: numbers depend on the threads, if
+    only by rounding, and a sweep that goes on must end as if it had not stopped.
+    """
+    runtime = configs[0].runtime
+    if may_use_cuda(runtime.device):
+        return 1
+    return max(1, min(_threads(runtime), len(configs) // FEWEST_TRIALS, _most(runtime)))
+
+
+def lane_of(runtime: RuntimeConfig, count: int) -> Lane:
+    """Each of `count` lanes."""
+    if count == 1:
+        return Lane(runtime.threads, 1.0)
+    return Lane(max(1, _threads(runtime) // count), 1.0 / count)
+
+
+def _most(runtime: RuntimeConfig) -> int:
+    return runtime.packs_at_once or _threads(runtime)
+
+
+def _threads(runtime: RuntimeConfig) -> int:
+    """That torch would take, without importing it."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if runtime.threads:
+        return runtime.threads
+    if told.isdigit() and int(told):
+        return int(told)
+    # What this process may use; not every system can say it.
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def in_lanes(packs: Sequence[P], count: int, work: Callable[[P, Connection], T]) -> list[T]:
+    """`work(pack, end_now)` for each pack, `count` of them at a time; results in the same order.
+
+    Where one raises, those at hand are waited for, no others are started, and its exception is
+    raised. What interrupts this call itself, such as Ctrl-C, makes `end_now` readable: work must
+    clean up and return at once.
+    """
+    with _pipe() as (end_now, ending), ThreadPoolExecutor(count) as pool:
+        try:
+            futures = [pool.submit(work, pack, end_now) for pack in packs]
+            _, left = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in left:
+                future.cancel()
+            wait(left)
+        except BaseException:
+            ending.close()
+            pool.shutdown(cancel_futures=True)
+            raise
+    failed = [f.exception() for f in futures if not f.cancelled()]
+    for error in failed:
+        if error is not None:
+            raise error
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[Connection, Connection]]:
+    reader, writer = Pipe(duplex=False)
+    try:
+        yield reader, writer
+    finally:
+        reader.close()
+        writer.close()

@@ -1,0 +1,147 @@
+"""Packs side by side: how many, what each may use, and that they end as packs one by one do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from lorascope.config import Config, RuntimeConfig
+from lorascope.layout import Layout
+from lorascope.records import Status, TrialRecord
+from lorascope.stages import train_lora
+from lorascope.stages.lanes import Lane, in_lanes, lane_count, lane_of
+
+Compose = Callable[..., Config]
+WAIT_SECONDS = 20
+
+
+@pytest.mark.parametrize(
+    ("trials", "overrides", "omp", "count"),
+    [
+        (8, (), "2", 2),
+        (8, (), "64", 4),
+        (3, (), "2", 1),
+        (1, (), "2", 1),
+        (8, ("runtime.threads=3",), "1", 3),
+        (8, ("runtime.threads=3", "runtime.packs_at_once=2"), "1", 2),
+        (8, ("runtime.packs_at_once=5",), "2", 2),
+        (8, ("runtime.device=cuda",), "2", 1),
+    ],
+)
+def test_a_lane_has_a_thread_and_two_trials(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, trials: int, overrides: tuple[str, ...],
+    omp: str, count: int,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    assert lane_count([compose(*overrides)] * trials) == count
+
+
+def test_threads_and_memory_are_shared(compose: Compose) -> None:
+    runtime = compose("runtime.threads=5").runtime
+    assert lane_of(runtime, 2) == Lane(2, 0.5)
+    assert lane_of(runtime, 1) == Lane(5, 1.0)
+    assert lane_of(compose().runtime, 1) == Lane(0, 1.0)
+
+
+def test_without_a_word_all_processors_that_are_allowed_count(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 7})
+    assert lane_count([compose()] * 100) == 3
+
+
+def test_work_is_done_at_the_same_time_and_returned_in_order() -> None:
+    together = threading.Barrier(2)
+
+    def work(number: int, end_now: Connection) -> int:
+        together.wait(WAIT_SECONDS)
+        return number * 10
+
+    assert in_lanes([1, 2, 3, 4], 2, work) == [10, 20, 30, 40]
+    assert in_lanes([], 1, work) == []
+
+
+def test_a_failure_lets_others_finish_and_starts_no_more() -> None:
+    failed = threading.Event()
+    done: list[int] = []
+
+    def work(number: int, end_now: Connection) -> None:
+        if number == 1:
+            failed.set()
+            raise OSError("no space left")
+        assert failed.wait(WAIT_SECONDS)
+        assert not end_now.poll(0.3)
+        done.append(number)
+
+    with pytest.raises(OSError, match="no space left"):
+        in_lanes([1, 2, 3, 4, 5, 6], 2, work)
+    assert 2 in done
+    assert 6 not in done
+
+
+def test_an_interrupt_ends_all_work_at_once() -> None:
+    told: list[int] = []
+
+    def work(number: int, end_now: Connection) -> None:
+        if number == 2:
+            # Both have started.
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGINT)
+        if end_now.poll(WAIT_SECONDS):
+            told.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_lanes([1, 2, 3], 2, work)
+    assert sorted(told) == [1, 2]
+
+
+def digests(records: list[TrialRecord]) -> list[str]:
+    return [record.result.adapter_sha256 for record in records if record.result]
+
+
+def test_side_by_side_equals_one_by_one_to_the_bit(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    own = [("lora.rank=1", "seed=920"), ("lora.rank=16", "seed=920"), ("lora.rank=4", "seed=921")]
+    sweep = [*own, ("lora.rank=2", "seed=921"), ("quant=int8", "seed=920")]
+    alone = [compose(*given, "runtime.threads=1") for given in sweep]
+    expected = train_lora.run_sweep(alone, project)
+    for record in expected:
+        (project.trials(record.key.quant) / record.trial).rename(tmp_path / record.trial)
+    found = train_lora.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
+    assert digests(found) == digests(expected)
+    assert {record.provenance.threads for record in found} == {1}
+    assert [r.result.trials_at_once for r in found if r.result] == [2, 2, 2, 2, 1]
+    # Packs of the whole sweep, whatever is missing: two of one pack, and the INT8 trial.
+    for record in (found[0], found[3], found[4]):
+        (project.trials(record.key.quant) / record.trial).rename(tmp_path / f"2 {record.trial}")
+    again = train_lora.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
+    assert digests(again) == digests(expected)
+
+
+def test_what_has_no_room_beside_others_is_trained_by_itself(
+    project: Layout, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("quant=nf4", "runtime.threads=2", "runtime.memory_limit_gb=0.006")
+    sweep = [compose(*given, "seed=922", f"lora.rank={rank}") for rank in (1, 2, 64, 128)]
+    asked: list[int] = []
+
+    def lane(runtime: RuntimeConfig, count: int) -> Lane:
+        asked.append(count)
+        return lane_of(runtime, count)
+
+    monkeypatch.setattr(train_lora, "lane_of", lane)
+    records = train_lora.run_sweep(sweep, project)
+    assert {record.status for record in records} == {Status.completed}
+    assert asked[:2] == [2, 2]
+    assert asked[2:] == [1]
+    # Each of both packs in half of the memory with one thread; then all that there is.
+    assert {record.provenance.threads for record in records} == {2}
