@@ -88,8 +88,9 @@ def in_lanes(packs: Sequence[P], count: int, work: Callable[[P, Connection], T])
                 future.cancel()
             wait(left)
         except BaseException:
+            # In this order: whoever ends at once must find nothing to go on with.
+            pool.shutdown(wait=False, cancel_futures=True)
             ending.close()
-            pool.shutdown(cancel_futures=True)
             raise
     failed = [f.exception() for f in futures if not f.cancelled()]
     for error in failed:
