@@ -484,6 +484,24 @@ def test_a_database_that_cannot_be_written_is_a_reason_soon(tmp_path: Path, kind
     assert time.monotonic() - start < BUDGET_SECONDS
 
 
+def test_a_database_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Making one takes seconds, in which somebody may stop the sweep."""
+    layout = Layout(tmp_path)
+    unfinished = layout.private / "mlflow.db.new"
+    code = (
+        "import sys, time; from pathlib import Path; from lorascope.layout import Layout\n"
+        "from lorascope.tracking.connection import prepare_in_background\n"
+        "prepare_in_background(Layout(Path(sys.argv[1])))\n"
+        f"while not Path({str(unfinished)!r}).exists(): time.sleep(0.001)\n"
+    )
+    # Ends while the database is being made.
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+    assert unfinished.is_file()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert try_publish([trial("made")], [], layout).state == "published"
+    assert not unfinished.exists()
+
+
 def test_the_store_lies_in_the_project_unless_the_address_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from lorascope.maths.memory import (
     merge_bytes,
 )
 from lorascope.maths.parameters import padded_rank
-from lorascope.memory_trace import HEAD_SEGMENTS, Trace
+from lorascope.memory_trace import HEAD_SEGMENTS, Trace, block_bytes
 from lorascope.plan_subject import PlanSubject
 from lorascope.quantization import FOUR_BIT, unquantized_dtype
 from lorascope.records import MemoryPlan
@@ -45,6 +45,23 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
     """
     started = time.perf_counter()
     train, evaluation = training_trace(subject), evaluation_bytes(subject)
+    return _plan(subject, train, evaluation, time.perf_counter() - started)
+
+
+def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPlan:
+    """What `plan_memory` says of a pack, from `predict_ranks` of its trials: validation is that of
+    the highest rank's adapter, while the others wait.
+
+    Raises:
+        ModelError: the architecture is unknown.
+    """
+    started = time.perf_counter()
+    train = training_trace(subject)
+    highest = alone[subject.spec.pack[-1].rank].plan
+    block = block_bytes(subject.settings.device)
+    waiting = [alone[lora.rank].training.parts["saved_adapter"] for lora in subject.spec.pack[:-1]]
+    evaluation = highest.peak_bytes["evaluate"] - _workspace_bytes(subject)
+    evaluation += sum(-(-size // block) * block for size in waiting)
     return _plan(subject, train, evaluation, time.perf_counter() - started)
 
 

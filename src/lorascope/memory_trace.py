@@ -205,7 +205,11 @@ def _inputs(batch: Batch, trials: int = 1) -> dict[str, Tensor]:
     return {name: torch.zeros(shape, dtype=torch.long, device=DEVICE) for name in names}
 
 
+def block_bytes(device: str) -> int:
+    """An allocator hands out multiples of it."""
+    return CUDA_BLOCK_BYTES if device == "cuda" else 1
+
+
 def _tracker(device: str) -> FakeTracker:
-    if device == "cuda":
-        return FakeTracker(CUDA_BLOCK_BYTES, CUDA_KERNELS, fake=True)
-    return FakeTracker(1, CPU_KERNELS, fake=True)
+    kernels = CUDA_KERNELS if device == "cuda" else CPU_KERNELS
+    return FakeTracker(block_bytes(device), kernels, fake=True)

@@ -167,7 +167,7 @@ def _predicted(
 ) -> tuple[list[MemoryPlan | None], MemoryPlan | None]:
     """What the batches that were trained should have needed: each trial alone, and all at once
     where there are several. None where that is not known."""
-    from lorascope.memory_plan import plan_memory, predict_ranks
+    from lorascope.memory_plan import plan_pack, predict_ranks
 
     unknown: list[MemoryPlan | None] = [None] * len(task.configs)
     if memory.largest is None:
@@ -178,7 +178,7 @@ def _predicted(
         subject = replace(subject, train=memory.largest, evaluation=evaluation)
         ranks = [config.lora.rank for config in task.configs]
         alone = predict_ranks(subject, sorted(set(ranks)))
-        together = plan_memory(subject) if len(ranks) > 1 else None
+        together = plan_pack(subject, alone) if len(ranks) > 1 else None
         return [alone[rank].plan for rank in ranks], together
     return unknown, None
 

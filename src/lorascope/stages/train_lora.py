@@ -22,7 +22,7 @@ from lorascope.stages.packs import packs_of, work_at_rank
 from lorascope.stages.sweep_progress import SweepProgress
 from lorascope.stop_request import StopRequest, stop_request
 from lorascope.store import finish_replacements, read_record, write_record
-from lorascope.tracking.connection import import_in_background
+from lorascope.tracking.connection import prepare_in_background
 from lorascope.trial_locks import locked_folder
 
 
@@ -71,7 +71,7 @@ def _train_missing(
     if forked:
         start_imports(PRELOADED)
     if runtime.tracking:
-        import_in_background()
+        prepare_in_background(layout)
     _require_inputs(missing, layout)
     lanes = lane_count([trial.config for trial in declared])
     show = SweepProgress(len(declared), lanes)

@@ -20,6 +20,7 @@ LOCK_SECONDS = 120
 """Longest wait for other publishers; each holds the lock for a second or two."""
 DATABASE_SECONDS = 5
 MAX_REASON = 300
+SQLITE = "sqlite:///"
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,7 +47,7 @@ def store_uri(layout: Layout) -> str:
 
 def own_database(layout: Layout) -> str:
     """The database in the project: absolute, so that it is the same from every folder."""
-    return f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
+    return f"{SQLITE}{layout.root.resolve() / 'mlflow.db'}"
 
 
 def ui_command(layout: Layout, port: int = 5000) -> list[str]:
@@ -75,16 +76,38 @@ def configure_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def import_in_background() -> None:
-    """Begin to import mlflow, which takes seconds, while the caller does or awaits other things. A
-    failure is told where mlflow is used."""
+def prepare_in_background(layout: Layout) -> None:
+    """Begin to import mlflow and to make the project's database, which takes seconds, while the
+    caller does or awaits other things. A failure is told where mlflow is used."""
 
-    def load() -> None:
+    def prepare() -> None:
         with suppress(Exception):
             import mlflow.tracking  # noqa: F401
 
+            with locked(layout):
+                make_database(layout)
+
     configure_environment()
-    threading.Thread(target=load, daemon=True).start()
+    # Whoever is interrupted need not wait for it.
+    threading.Thread(target=prepare, daemon=True).start()
+
+
+def make_database(layout: Layout) -> None:
+    """Make the project's own database where it is used and not there, as a whole or not at all: a
+    half-made one is of no use, and MLflow does not mend it. Call it while holding `locked`."""
+    uri = own_database(layout)
+    path = Path(uri.removeprefix(SQLITE))
+    if store_uri(layout) != uri or path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = layout.private / f"{path.name}.new"
+    unfinished.unlink(missing_ok=True)
+    where = f"{SQLITE}{unfinished.resolve()}"
+    check_database(where)
+    store = SqlAlchemyStore(where, artifact_root(layout, uri))
+    store.engine.dispose()
+    os.replace(unfinished, path)
 
 
 def artifact_root(layout: Layout, uri: str) -> str | None:
@@ -99,7 +122,7 @@ def check_database(uri: str) -> None:
 
     mlflow itself tries ten times, for minutes, before it says that it could not open one.
     """
-    path = uri.removeprefix("sqlite:///")
+    path = uri.removeprefix(SQLITE)
     if path == uri or not path or ":memory:" in path or "?" in path:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from lorascope.tracking.connection import (
     check_database,
     configure_environment,
     locked,
+    make_database,
     own_database,
     presentable,
     store_uri,
@@ -79,6 +80,7 @@ def publish(
 
     uri = store_uri(layout)
     with told_plainly(layout), locked(layout):
+        make_database(layout)
         check_database(uri)
         client = MlflowClient(tracking_uri=uri)
         writer = _Writer(client, artifact_root(layout, uri), own=uri == own_database(layout))
