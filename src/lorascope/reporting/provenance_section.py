@@ -15,7 +15,7 @@ def provenance_section(study: Study) -> Section:
     facts: list[tuple[str, Line]] = [
         ("Commit", (units.listed(map(_commit, provenances)),)),
         ("dvc.lock", (_locks(provenances),)),
-        ("Device", (units.listed(f"{p.device}, {p.threads} threads" for p in provenances),)),
+        ("Device", (units.listed(map(_device, provenances)),)),
         ("Python", (units.listed(p.python for p in provenances),)),
         ("Platform", (units.listed(p.platform for p in provenances),)),
         ("Versions", (_versions(provenances),)),
@@ -42,6 +42,11 @@ def provenance_section(study: Study) -> Section:
     if remarks:
         blocks.append(Bullets(tuple(remarks)))
     return Section("provenance", "Provenance", tuple(blocks))
+
+
+def _device(provenance: Provenance) -> str:
+    plural = "" if provenance.threads == 1 else "s"
+    return f"{provenance.device}, {provenance.threads} thread{plural}"
 
 
 def _provenances(study: Study) -> list[Provenance]:
