@@ -101,23 +101,39 @@ def scratch(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "moment", "kept", "seeds"),
+    ("number", "code", "moment", "kept", "saved", "own"),
     [
-        (signal.SIGINT, 130, r"training, step", 0, "910,911"),
+        (signal.SIGINT, 130, r"training, step", 0, 2, ["seed=910,911"]),
         # In the second pack, when there is something to lead.
-        (signal.SIGTERM, 143, r"2/4 trials done, 2 running, best .*training, step", 2, "912,913"),
+        (
+            signal.SIGTERM,
+            143,
+            r"2/4 trials done, 2 running, best .*training, step",
+            2,
+            2,
+            ["seed=912,913"],
+        ),
+        # Two packs side by side, both saved.
+        (
+            signal.SIGINT,
+            130,
+            r"4 running.*step [1-9]\d",
+            0,
+            4,
+            ["seed=916,917", "runtime.threads=2"],
+        ),
     ],
 )
 def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_one(
-    project: Layout, number: int, code: int, moment: str, kept: int, seeds: str
+    project: Layout, number: int, code: int, moment: str, kept: int, saved: int, own: list[str]
 ) -> None:
-    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, f"seed={seeds}"])
+    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
     folder = project.trials("nf4")
     undisturbed = results(train_lora.run_sweep(configs, project))
     assert len(undisturbed) == 4
     for name in undisturbed:
         (folder / name).rename(project.root / name)
-    with sweep_in_terminal(project, f"seed={seeds}") as terminal:
+    with sweep_in_terminal(project, *own) as terminal:
         terminal.wait_for(moment)
         terminal.press(number)
         assert terminal.end() == code, terminal.seen
@@ -129,13 +145,15 @@ def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_
     resumed = train_lora.run_sweep(configs, project)
     assert results(resumed) == undisturbed
     steps = [r.result.resumed_at_step for r in resumed if r.result]
-    assert [step > 0 for step in steps].count(True) == 2
+    assert [step > 0 for step in steps].count(True) == saved
     assert not project.checkpoints.exists() or not list(project.checkpoints.iterdir())
 
 
 @pytest.mark.slow
-def test_the_second_press_stops_at_once(project: Layout) -> None:
-    with sweep_in_terminal(project, "seed=914,915", "runtime.pack_trials=4") as terminal:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_second_press_stops_at_once(project: Layout, threads: int) -> None:
+    own = ("seed=914,915", "runtime.pack_trials=4", f"runtime.threads={threads}")
+    with sweep_in_terminal(project, *own) as terminal:
         terminal.wait_for("validating")
         terminal.press(signal.SIGINT)
         terminal.wait_for("press again")
