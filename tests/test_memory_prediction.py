@@ -129,6 +129,33 @@ def test_prediction_equals_the_tracked_peaks_of_a_pack(
     assert_close(result, predicted)
 
 
+@pytest.mark.parametrize("mode", ["fp16", "int8", "nf4"])
+@pytest.mark.parametrize(
+    ("patience", "samples", "ranks"), [(0, 23, (8,)), (1, 4, (8,)), (1, 23, (1, 64, 5))]
+)
+def test_prediction_equals_the_tracked_peaks_where_training_is_validated(
+    project: Layout,
+    compose: Callable[..., Config],
+    tmp_path: Path,
+    mode: str,
+    patience: int,
+    samples: int,
+    ranks: tuple[int, ...],
+) -> None:
+    """A validation holds no gradients of its own, but all that is trained waits beside it."""
+    early = ("train.validate_every_steps=2", f"train.patience={patience}")
+    shared = (f"quant={mode}", *early, "train.steps=4", "train.micro_batch_size=4")
+    configs = [compose(*shared, f"lora.rank={rank}") for rank in ranks]
+    plan = pack_plan(project, configs, [tmp_path / str(rank) for rank in ranks])
+    plan = replace(plan, evaluate_batch_size=samples)
+    result, predicted = trained_and_predicted(plan)
+    assert_close(result, predicted)
+    if (samples, ranks) == (23, (8,)):
+        # The validation's own peak, above that of a step.
+        state = predicted.adapter_bytes + predicted.gradient_bytes + predicted.optimizer_bytes
+        assert predicted.peak_bytes["train"] == predicted.peak_bytes["evaluate"] + state
+
+
 SHAPE = {
     "vocab_size": 111,
     "hidden_size": 64,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -54,9 +56,7 @@ def check_adapter(
         Diverged: a value or the validation loss is not finite.
     """
     started = time.perf_counter()
-    model = attach(base, trial.lora, trial.seed)
-    try:
-        put_weights(model, weights)
+    with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
         save_adapter(model, trial.adapter, plan.base_name)
         with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
@@ -64,8 +64,6 @@ def check_adapter(
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
         trainable, total = parameter_counts(model)
-    finally:
-        model.unload()
     return CheckedAdapter(
         trainable_parameters=trainable,
         total_parameters=total,
@@ -74,6 +72,22 @@ def check_adapter(
         validation_loss_nats=loss_sum / tokens,
         seconds=time.perf_counter() - started,
     )
+
+
+@contextmanager
+def adapted(
+    base: PreTrainedModel, trial: TrialPlan, weights: AdapterWeights
+) -> Iterator[PeftModel]:
+    """The base with a trial's adapter on it; it is bare again afterwards."""
+    model = attach(base, trial.lora, trial.seed)
+    try:
+        put_weights(model, weights)
+        yield model
+    finally:
+        model.unload()
+        if base.is_gradient_checkpointing:
+            # PEFT lets the embeddings' output require gradients, which a pack does without.
+            base.disable_input_require_grads()
 
 
 def _refuse_infinite(model: PeftModel) -> None:

@@ -89,6 +89,8 @@ class AdapterStack:
     layers: dict[str, LayerStack] = field(init=False)
     rows: list[nn.Parameter] = field(init=False)
     """Each trial's parameters as one vector."""
+    best: Tensor | None = field(init=False, default=None)
+    """Room for each trial's best values, where `PackedModel.keep_best` made it."""
 
     def __post_init__(self) -> None:
         self.rank = padded_rank(self.loras[0].rank)

@@ -98,8 +98,15 @@ class BatchMemory:
         optimizer.register_step_post_hook(after)
 
     @contextmanager
-    def validation(self, model: nn.Module, waiting: Iterable[torch.Tensor]) -> Iterator[None]:
-        """Measure the first batches of a validation loss; `waiting` tensors are there beside it."""
+    def validation(
+        self, model: nn.Module, waiting: Iterable[torch.Tensor], in_training: bool = False
+    ) -> Iterator[None]:
+        """Measure the first batches of a validation loss.
+
+        Args:
+            waiting: what is there beside the model.
+            in_training: between two steps, so that the peak is the training's.
+        """
         tracker = TensorTracker()
         batches: list[Batch] = []
 
@@ -115,7 +122,11 @@ class BatchMemory:
                 tracker.add(waiting)
                 with tracker:
                     yield
-                self.evaluate_peak_bytes = max(self.evaluate_peak_bytes or 0, tracker.peak_bytes)
+                if in_training:
+                    self._note_peak(tracker)
+                else:
+                    known = self.evaluate_peak_bytes or 0
+                    self.evaluate_peak_bytes = max(known, tracker.peak_bytes)
             else:
                 yield
             self.evaluation = batches

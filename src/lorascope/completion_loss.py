@@ -19,6 +19,9 @@ from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row
 from lorascope.errors import DataError, ModelError
 
+Sample = tuple[list[int], list[int]]
+"""Ids and labels."""
+
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
@@ -66,9 +69,28 @@ def completion_loss(
         DataError: no rows.
         ModelError: a 4-bit layer would repack its weight.
     """
+    return loss_of_samples(model, completion_samples(rows, tokenizer), batch_size)
+
+
+def completion_samples(rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
+    """Ids and labels of the rows' last completions, the longest first.
+
+    Raises:
+        DataError: no rows.
+    """
     if not rows:
         raise DataError("No rows to measure a loss on. Check the split's row limits.")
-    samples = sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
+    return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
+
+
+def loss_of_samples(
+    model: nn.Module, samples: Sequence[Sample], batch_size: int
+) -> tuple[float, int]:
+    """`completion_loss` of what `completion_samples` made: (summed nats, tokens).
+
+    Raises:
+        ModelError: a 4-bit layer would repack its weight.
+    """
     device = next(model.parameters()).device
     total, tokens = 0.0, 0
     with evaluation_mode(model):
@@ -88,7 +110,7 @@ def completion_loss(
     return total, tokens
 
 
-def last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[int]]:
+def last_completion(row: PreparedRow, tokenizer: Any) -> Sample:
     """Ids and labels of one row, the last completion trained alone."""
     segments = [Segment(row.prompt, False), Segment(row.completion, True)]
     ids, labels = tokenize_row(replace(row, segments=[s for s in segments if s.text]), tokenizer)

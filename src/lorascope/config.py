@@ -213,6 +213,11 @@ class TrainConfig:
     log_every_steps: int = 10
     checkpoint_every_steps: int = 0
     """A trial that was killed resumes from the last; 0 keeps none. Ctrl-C leaves one anyway."""
+    validate_every_steps: int = 0
+    """Steps between two validations on the whole validation split; 0 validates at the end only."""
+    patience: int = 0
+    """Validations in a row without a lower loss after which a trial stops; what is saved is then
+    its best validated step. 0 never stops, and saves the last step."""
 
 
 @dataclass

@@ -220,6 +220,19 @@ TRAIN_RULES = [
         "is negative",
         "0 keeps no checkpoints.",
     ),
+    Rule(
+        "train.validate_every_steps",
+        lambda c: c.train.validate_every_steps >= 0,
+        "is negative",
+        "0 validates at the end only.",
+    ),
+    Rule("train.patience", lambda c: c.train.patience >= 0, "is negative", "0 never stops early."),
+    Rule(
+        "train.patience",
+        lambda c: c.train.patience == 0 or c.train.validate_every_steps > 0,
+        "patience counts validations, and there are none while a trial is trained",
+        "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
+    ),
 ]
 RESULT_RULES = [
     Rule("evaluate.batch_size", lambda c: c.evaluate.batch_size >= 1, ONE_OR_MORE, "Try 64."),

@@ -57,11 +57,12 @@ def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
 
 
 def _peaks(subject: PlanSubject, prediction: Prediction) -> dict[str, int]:
-    """Of load and evaluation, and of the training step by segment."""
+    """Of load, evaluation and a validation in training, and of the training step by segment."""
     trace, phases = prediction.training, prediction.plan.peak_bytes
     workspace = peak_of(trace, subject) - max(trace.segments.values())
     step = {name: peak + workspace for name, peak in trace.segments.items()}
-    return {**step, **{phase: phases[phase] for phase in ("load", "evaluate")}}
+    others = {phase: phases[phase] for phase in ("load", "evaluate")}
+    return {**step, **others, "validation": prediction.validation_bytes}
 
 
 def _lines(
@@ -85,7 +86,8 @@ def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = Fa
         check: trace the answer, and lower it until its trace fits.
     """
     subject, plan = capacity.subject, capacity.planned.plan
-    if max(plan.peak_bytes["load"], plan.peak_bytes["evaluate"]) > limit_bytes:
+    others = (plan.peak_bytes["load"], plan.peak_bytes["evaluate"])
+    if max(*others, capacity.planned.validation_bytes) > limit_bytes:
         return 0
     training = capacity.planned.training
     workspace = peak_of(training, subject) - max(training.segments.values())

@@ -13,18 +13,21 @@ from lorascope.tensor_tracker import TensorTracker, persistent_tensors, quantize
 
 
 def persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Bytes of base, constants, adapter, gradients and optimizer, and counts of parameters."""
+    """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
+    parameters."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     everything = TensorTracker()
     everything.add(persistent_tensors(model))
     adapter = sum(parameter.nbytes for parameter in trained)
+    best = sum(row.nbytes for row in model.best_rows())
     quantized = TensorTracker()
     quantized.add(quantized_constants(model))
     states = [value for state in optimizer.state.values() for value in state.values()]
     return {
-        "base": everything.live_bytes - 2 * adapter,
+        "base": everything.live_bytes - 2 * adapter - best,
         "constants": quantized.live_bytes,
         "adapter": adapter,
+        "best": best,
         "gradients": adapter,
         "saved_adapter": _unpadded_bytes(model),
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),

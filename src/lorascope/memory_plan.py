@@ -30,10 +30,13 @@ PHASES = ("load", "train", "evaluate")
 
 @dataclass(frozen=True)
 class Prediction:
-    """A plan, and the training step that it was read from."""
+    """A plan, and what its training peak was read from."""
 
     plan: MemoryPlan
     training: Trace
+    """A step."""
+    validation_bytes: int
+    """The peak of a validation between two steps; 0 without one."""
 
 
 def plan_memory(subject: PlanSubject) -> MemoryPlan:
@@ -45,7 +48,12 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
     """
     started = time.perf_counter()
     train, evaluation = training_trace(subject), evaluation_bytes(subject)
-    return _plan(subject, train, evaluation, time.perf_counter() - started)
+    alone = evaluation
+    if subject.spec.beside and subject.settings.validates:
+        # The largest adapter, where the others do not wait as they do in the end.
+        alone = evaluation_bytes(at_rank(subject, subject.spec.pack[-1].rank))
+    validation = _validation_bytes(subject, train, alone)
+    return _plan(subject, train, evaluation, validation, time.perf_counter() - started)
 
 
 def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPlan:
@@ -85,8 +93,10 @@ def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Predi
         if lowest < highest:
             start, slope = affine_through((lowest, evaluation), (highest, ends[highest][1]))
             evaluation = round(start + slope * rank)
-        plan = _plan(at_rank(subject, rank), train, evaluation, seconds)
-        predictions[rank] = Prediction(plan, train)
+        alone = at_rank(subject, rank)
+        validation = _validation_bytes(alone, train, evaluation)
+        plan = _plan(alone, train, evaluation, validation, seconds)
+        predictions[rank] = Prediction(plan, train, validation)
     return predictions
 
 
@@ -109,7 +119,18 @@ def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> T
     return Trace(segments, {**parts, "saved_adapter": own})
 
 
-def _plan(subject: PlanSubject, train: Trace, evaluation: int, seconds: float) -> MemoryPlan:
+def _validation_bytes(subject: PlanSubject, train: Trace, evaluation: int) -> int:
+    """One trial's validation between two steps, where all that is trained waits: its `evaluation`
+    alone is all but that."""
+    if not subject.settings.validates:
+        return 0
+    waiting = sum(train.parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
+    return evaluation + waiting + _workspace_bytes(subject)
+
+
+def _plan(
+    subject: PlanSubject, train: Trace, evaluation: int, validation: int, seconds: float
+) -> MemoryPlan:
     parts = train.parts
     return MemoryPlan(
         device=subject.settings.device,
@@ -125,7 +146,7 @@ def _plan(subject: PlanSubject, train: Trace, evaluation: int, seconds: float) -
         dequantization_bytes=parts["largest_quantized"] * _dequantized_width(subject.spec),
         peak_bytes={
             "load": _load_peak(subject, parts),
-            "train": peak_of(train, subject),
+            "train": max(peak_of(train, subject), validation),
             "evaluate": evaluation + _workspace_bytes(subject),
             "merge": _merge_peak(subject, parts),
         },

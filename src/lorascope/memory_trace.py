@@ -42,6 +42,10 @@ class TraceSettings:
     """cpu or cuda."""
     checkpointing: bool
     max_gradient_norm: float = 1.0
+    validates: bool = False
+    """Between two steps, too."""
+    keeps_best: bool = False
+    """A copy of each adapter."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ def _in_training(
     """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
     among fake tensors."""
     model = fake_pack(spec, kept)
+    if settings.keeps_best:
+        model.keep_best()
     trains = [TrainConfig()] * len(spec.pack)
     optimizer = adamw(model.stacks, trains)
     if batch.optimizer_state:

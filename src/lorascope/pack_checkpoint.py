@@ -67,6 +67,8 @@ def _tensors(trainer: PackedTrainer) -> Iterator[tuple[str, Tensor]]:
         yield f"{index}.values", row.detach()
         for name, moment in inner.state[row].items():
             yield f"{index}.{name}", moment
+    for index, best in enumerate(trainer.model.best_rows()):
+        yield f"{index}.best", best
     if trainer.scales is not None:
         yield "loss_scales", trainer.scales.scales
         yield "good_steps", trainer.scales.good_steps

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lorascope.adapter_check import CheckedAdapter
 from lorascope.adapter_stack import AdapterWeights
+from lorascope.early_stopping import best_of
 from lorascope.records import PhaseMemory, TrainingResult
 from lorascope.training_steps import PackLog, TrainingWatch
 
@@ -18,6 +19,8 @@ class TrainedPack:
     optimizer_bytes: list[int]
     """Of each trial's moments, padding apart."""
     steps: int
+    patience: int
+    """Validations; 0 where the last step's weights are those that count."""
     log: PackLog
     watch: TrainingWatch
 
@@ -40,23 +43,27 @@ def result_of(
     shared: SharedFacts, trained: TrainedPack, index: int, checked: CheckedAdapter
 ) -> TrainingResult:
     """What is recorded of the trial at `index` of the pack."""
-    log, watch = trained.log, trained.watch
-    tokens = log.tokens[index]
+    log = trained.log
+    effort = trained.watch.effort(index, trained.steps)
+    best = best_of(log.validations[index]) if trained.patience else None
     return TrainingResult(
         trainable_parameters=checked.trainable_parameters,
         total_parameters=checked.total_parameters,
         trainable_percent=100 * checked.trainable_parameters / checked.total_parameters,
         adapter_bytes=checked.adapter_bytes,
         optimizer_bytes=trained.optimizer_bytes[index],
-        steps=trained.steps,
-        resumed_at_step=watch.first_step,
-        processed_tokens=tokens,
-        tokens_per_second=(tokens - watch.first_tokens[index]) / watch.seconds,
-        train_seconds=watch.seconds,
-        evaluate_seconds=checked.seconds,
+        steps=effort.step,
+        resumed_at_step=effort.first_step,
+        processed_tokens=effort.tokens,
+        tokens_per_second=(effort.tokens - effort.first_tokens) / effort.train_seconds,
+        train_seconds=effort.train_seconds,
+        evaluate_seconds=checked.seconds + effort.validation_seconds,
         train_loss_nats=log.points[index][-1].loss_nats,
         validation_loss_nats=checked.validation_loss_nats,
         losses=log.points[index],
+        validations=log.validations[index],
+        stopped_at_step=None if log.stopped[index] is None else effort.step,
+        saved_step=best.step if best else effort.step,
         adapter_sha256=checked.adapter_sha256,
         **vars(shared),
     )

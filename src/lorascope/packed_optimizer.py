@@ -31,6 +31,18 @@ def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [group["params"][0] for group in optimizer.param_groups]
 
 
+def moment_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
+    """Of AdamW's two moments a parameter and a counter, for each trial, padding apart."""
+    own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
+    sizes = []
+    for row, parameters in zip(rows_of(optimizer), own, strict=True):
+        state = [v for v in optimizer.state[row].values() if isinstance(v, Tensor)]
+        moments = sum(value.nbytes for value in state if value.numel() == row.numel())
+        counters = sum(value.nbytes for value in state if value.numel() != row.numel())
+        sizes.append(moments * parameters // row.numel() + counters)
+    return sizes
+
+
 def clip(rows: Sequence[nn.Parameter], limits: Sequence[float]) -> Tensor:
     """Scale each trial's gradient down to its own limit (0: none); the norms before [trials], NaN
     where there is no gradient."""

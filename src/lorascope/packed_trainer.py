@@ -95,6 +95,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         rows = rows_of(self.optimizer)
         if self.scales is not None:
             self.scales.unscale(rows)
+        for row, stopped in zip(rows, self._log.stopped, strict=True):
+            if stopped is not None:
+                # The optimizer passes it over; the others' batches stay what they are.
+                row.grad = None
         norms = clip(rows, [train.max_gradient_norm for train in self._trains])
         self._log.note_step(norms, [group["lr"] for group in self.optimizer.param_groups])
         return norms.max()

@@ -17,14 +17,21 @@ but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapter_stack import AdapterShapes, AdapterStack, adapter_weights, stacks_of
+from lorascope.adapter_stack import (
+    AdapterShapes,
+    AdapterStack,
+    AdapterWeights,
+    adapter_weights,
+    stacks_of,
+)
 from lorascope.config import LoraConfig
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.lora import attach
@@ -90,6 +97,36 @@ class PackedModel(nn.Module):
         # One sum a trial: a sum over an axis may round in another order for another number of them.
         sums = [part.sum() for part in losses.view(trials, -1).unbind()]
         return torch.stack(sums) / divisors
+
+    def keep_best(self) -> None:
+        """Make room for the values of each trial's best step, from the start: what is measured of
+        the first steps then holds for all."""
+        for index, stack in enumerate(self.stacks):
+            stack.best = torch.zeros_like(stack.values)
+            self.register_buffer(f"best{index}", stack.best)
+
+    def rows(self) -> list[nn.Parameter]:
+        """Each trial's parameters as one vector, in the pack's order."""
+        return [row for stack in self.stacks for row in stack.rows]
+
+    def read(self, index: int) -> AdapterWeights:
+        """Copies of one trial's values, padding apart."""
+        stack = next(s for s in reversed(self.stacks) if s.start <= index)
+        return stack.read(index - stack.start)
+
+    def best_rows(self) -> list[Tensor]:
+        """That room, a vector a trial in the pack's order; empty without `keep_best`."""
+        return [row for stack in self.stacks if stack.best is not None for row in stack.best]
+
+    @contextmanager
+    def unpacked(self) -> Iterator[PreTrainedModel]:
+        """The base with its own layers for a while."""
+        packed = {name: self.base.get_submodule(name) for name in self.stacks[0].layers}
+        try:
+            yield self.unpack()
+        finally:
+            for name, layer in packed.items():
+                self.base.set_submodule(name, layer)
 
     def unpack(self) -> PreTrainedModel:
         """The base with its own layers again."""

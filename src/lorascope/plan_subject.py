@@ -60,7 +60,13 @@ def spec_of(
 
 def settings_of(train: TrainConfig, kind: str) -> TraceSettings:
     """How it is trained, as far as memory goes."""
-    return TraceSettings(kind, train.gradient_checkpointing, train.max_gradient_norm)
+    return TraceSettings(
+        device=kind,
+        checkpointing=train.gradient_checkpointing,
+        max_gradient_norm=train.max_gradient_norm,
+        validates=train.validate_every_steps > 0,
+        keeps_best=train.patience > 0,
+    )
 
 
 def planned_precision(quant: QuantConfig, kind: str) -> Precision:

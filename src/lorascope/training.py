@@ -6,14 +6,13 @@ import gc
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lorascope.adapter_check import CheckedAdapter, check_adapter
-from lorascope.adapter_stack import AdapterStack
 from lorascope.batch_memory import BatchMemory
 from lorascope.checkpoint_files import last_checkpoint
 from lorascope.data.rows import read_rows
@@ -23,8 +22,9 @@ from lorascope.footprint import measure_footprint
 from lorascope.memory import PhaseMeter
 from lorascope.pack_progress import Progress, Stopped, ValidationReport, untold
 from lorascope.pack_results import SharedFacts, TrainedPack, result_of
+from lorascope.pack_validation import PackValidation
 from lorascope.packed_batches import PackedSamples, Padding
-from lorascope.packed_optimizer import rows_of
+from lorascope.packed_optimizer import moment_bytes
 from lorascope.packed_trainer import PackedTrainer
 from lorascope.packing import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.quantization import load_base
@@ -147,6 +147,10 @@ def _run_trainer(
     pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
     log = PackLog(len(trials), device.kind)
     watch = TrainingWatch(log, plan.train.log_every_steps, progress)
+    validation = None
+    if plan.train.validate_every_steps:
+        ordered = replace(plan, trials=trials)
+        validation = PackValidation(ordered, pack, tokenizer, memory, watch)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = PackedTrainer(
             memory,
@@ -157,7 +161,7 @@ def _run_trainer(
             args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
             train_dataset=PackedSamples(samples),
             data_collator=Padding(_pad_token_id(tokenizer)),
-            callbacks=[watch],
+            callbacks=[validation, watch] if validation else [watch],
         )
         # The Trainer would print every log line itself.
         trainer.remove_callback(PrinterCallback)
@@ -165,10 +169,13 @@ def _run_trainer(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.stopped:
         raise Stopped(trainer.state.global_step, trainer.state.max_steps)
+    if validation:
+        validation.put_best()
     return TrainedPack(
-        weights=[stack.read(i) for stack in pack.stacks for i in range(len(stack.loras))],
-        optimizer_bytes=_optimizer_bytes(pack.stacks, trainer.optimizer),
+        weights=[pack.read(index) for index in range(len(trials))],
+        optimizer_bytes=moment_bytes(pack.stacks, unwrapped(trainer.optimizer)),
         steps=trainer.state.global_step,
+        patience=plan.train.patience,
         log=log,
         watch=watch,
     )
@@ -214,16 +221,3 @@ def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Any id will do: padded positions are masked and carry no label."""
     pad = tokenizer.pad_token_id
     return int(pad if pad is not None else tokenizer.eos_token_id)
-
-
-def _optimizer_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
-    """Of AdamW's two moments a parameter and a counter, for each trial."""
-    inner = unwrapped(optimizer)
-    own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
-    sizes = []
-    for row, parameters in zip(rows_of(inner), own, strict=True):
-        state = [value for value in inner.state[row].values() if isinstance(value, torch.Tensor)]
-        moments = sum(value.nbytes for value in state if value.numel() == row.numel())
-        counters = sum(value.nbytes for value in state if value.numel() != row.numel())
-        sizes.append(moments * parameters // row.numel() + counters)
-    return sizes

@@ -18,6 +18,7 @@ from lorascope.records.trial import (
     TrainingResult,
     TrialKey,
     TrialRecord,
+    ValidationPoint,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "TrainingResult",
     "TrialKey",
     "TrialRecord",
+    "ValidationPoint",
 ]

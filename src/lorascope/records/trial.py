@@ -37,6 +37,15 @@ class LossPoint:
 
 
 @dataclass(frozen=True)
+class ValidationPoint:
+    """A validation while a trial was trained."""
+
+    step: int
+    loss_nats: float | None
+    """Mean a token on the whole split; None where it is not finite."""
+
+
+@dataclass(frozen=True)
 class TrialKey:
     """What a trial is, for people and joins. The identity hash covers more than this."""
 
@@ -67,6 +76,7 @@ class TrainingResult:
     compute_dtype: str
     attention: str
     steps: int
+    """That this trial was trained for: fewer than asked for where it stopped early."""
     resumed_at_step: int
     """0 for a training in one piece; else seconds and tokens a second are those since that step."""
     processed_tokens: int
@@ -74,11 +84,13 @@ class TrainingResult:
     tokens_per_second: float
     load_seconds: float
     train_seconds: float
+    """Of the steps, up to this trial's last; validations apart."""
     evaluate_seconds: float
+    """Of this trial's validations, those while it was trained included."""
     train_loss_nats: float
     """Mean loss of the last logged interval."""
     validation_loss_nats: float
-    """Mean completion loss a token on the validation split."""
+    """Mean completion loss a token on the validation split, of the weights that are saved."""
     losses: list[LossPoint]
     memory: dict[str, PhaseMemory]
     """Keys load, train, evaluate."""
@@ -90,6 +102,13 @@ class TrainingResult:
     pack_ranks: list[int] = field(default_factory=list)
     """Of all trials that were trained at once, this one included: `memory` is theirs together, and
     so are load_seconds and train_seconds. Empty in a record from before packs."""
+    validations: list[ValidationPoint] = field(default_factory=list)
+    """Those while the trial was trained; empty without train.validate_every_steps."""
+    stopped_at_step: int | None = None
+    """Where train.patience ran out; None where it did not."""
+    saved_step: int | None = None
+    """Whose weights are saved: the best validated one with train.patience, else the last. None in
+    a record from before there was a choice."""
 
     @property
     def trials_at_once(self) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from lorascope.pack_progress import StepReport, ValidationReport
 from lorascope.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
-from lorascope.records import Status, TrialRecord
+from lorascope.records import Status, TrainingResult, TrialRecord
 from lorascope.stages.sweep_clock import PackClock, SweepClock
 
 DEFAULT_COLUMNS = 80
@@ -109,7 +109,16 @@ def sentence(record: TrialRecord) -> str:
     return (
         f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "
         f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
+        f"{_kept(result)}"
     )
+
+
+def _kept(result: TrainingResult) -> str:
+    """Where a trial stopped early, and which step is saved if that is not the last."""
+    stopped, saved = result.stopped_at_step, result.saved_step
+    words = [] if stopped is None else [f"stopped at step {stopped}"]
+    words += [] if saved in (None, result.steps) else [f"best of step {saved}"]
+    return "".join(f", {word}" for word in words)
 
 
 def duration(seconds: float) -> str:

@@ -66,6 +66,11 @@ def _points(trial: TrialRecord) -> list[Point]:
         points.append(Point("learning_rate", loss.learning_rate, loss.step))
         if loss.gradient_norm is not None:
             points.append(Point("gradient_norm", loss.gradient_norm, loss.step))
+    for validation in result.validations:
+        if validation.loss_nats is not None:
+            # Under the result's own name the last would not be that of what is saved.
+            name = "validation_loss_nats_in_training"
+            points.append(Point(name, validation.loss_nats, validation.step))
     return points + _result_points(result)
 
 
