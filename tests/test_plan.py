@@ -273,7 +273,8 @@ def test_a_pack_needs_what_its_own_trace_says(
     compose: Callable[..., Config], name: str, mode: str, kind: str
 ) -> None:
     ranks = (4, 4, 1, 9, 64)
-    config = compose(f"quant={mode}", f"lora.rank={ranks[0]}")
+    early = ("train.validate_every_steps=5", "train.patience=2") if name == "small" else ()
+    config = compose(f"quant={mode}", f"lora.rank={ranks[0]}", *early)
     values = {**LLAMA, "num_hidden_layers": 2} if name == "small" else known_config(name)
     subject = subject_of(config, values, kind, 64)
     beside = tuple(replace(config.lora, rank=rank) for rank in ranks[1:])

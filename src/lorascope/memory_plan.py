@@ -68,9 +68,10 @@ def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPl
     highest = alone[subject.spec.pack[-1].rank].plan
     block = block_bytes(subject.settings.device)
     waiting = [alone[lora.rank].training.parts["saved_adapter"] for lora in subject.spec.pack[:-1]]
-    evaluation = highest.peak_bytes["evaluate"] - _workspace_bytes(subject)
-    evaluation += sum(-(-size // block) * block for size in waiting)
-    return _plan(subject, train, evaluation, time.perf_counter() - started)
+    largest = highest.peak_bytes["evaluate"] - _workspace_bytes(subject)
+    evaluation = largest + sum(-(-size // block) * block for size in waiting)
+    validation = _validation_bytes(subject, train, largest)
+    return _plan(subject, train, evaluation, validation, time.perf_counter() - started)
 
 
 def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Prediction]:
