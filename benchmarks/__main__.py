@@ -81,7 +81,7 @@ def measure(name: str, workload: Workload) -> list[Row]:
         rows = [Row(display_name(name), "not measured", AT_LEAST, 0, "", failure=failure)]
     for row in rows:
         value = "" if row.value is None else f"{row.value:.4g} {row.unit}, "
-        goal = "" if row.failure else f"{row.bound} {row.goal:g}: "
+        goal = "" if row.failure or row.goal is None else f"{row.bound} {row.goal:g}: "
         print(f"  {row.name}: {value}{goal}{row.verdict} {row.failure}", flush=True)
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
     return rows
