@@ -1,4 +1,8 @@
-"""`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*"""
+"""`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*
+
+Rows that are not named stay as a former run of the same commit, machine and versions wrote them,
+so that the whole can be measured in pieces. CONTRIBUTING.md says how long each takes.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,14 @@ from benchmarks.workload import QUICK, Size, Workload
 
 MODULE_OF = {
     "startup": "command_rows",
-    "sweep": "training_rows",
+    "sweep": "sweep_rows",
+    "sweep_few_tokens": "sweep_rows",
     "evaluation": "evaluation_rows",
     "tracked_run": "training_rows",
     "tracking_share": "training_rows",
     "added_rank": "training_rows",
     "packed_steps": "packed_steps",
+    "many_trials": "many_trials",
     "nothing_to_do": "command_rows",
 }
 """Row function -> module of this package, in the order of the table. A function takes the
