@@ -139,8 +139,10 @@ def _times(
 
     if point.sweep is not EQUAL:
         # Two packs of other ranks take other times: lorascope would not halve them by number.
-        return Times(*in_turns((alone, packed), rounds), lanes=[])
-    return Times(*in_turns((alone, packed, lanes), rounds))
+        one_by_one, together = in_turns((alone, packed), rounds)
+        return Times(one_by_one, together, [])
+    one_by_one, together, apart = in_turns((alone, packed, lanes), rounds)
+    return Times(one_by_one, together, apart)
 
 
 def _row(point: Point, times: Times) -> Row:
