@@ -11,12 +11,12 @@ from benchmarks.workload import BATCH_SIZE, MODE, Workload
 
 TOKENS_A_SAMPLE = 32
 MANY_TOKENS_REASON = (
-    "imports, loading, validation and predictions are fixed costs (parts above), and at this size "
-    "steps are bound by arithmetic, which packing does not reduce."
+    "imports, loading, validation and predictions are fixed costs (parts above), and steps of this "
+    "size are bound by arithmetic, which packing does not reduce (rows of packed steps)."
 )
 FEW_TOKENS_REASON = (
-    "steps are a small part here (parts above): what is left is one process's imports, and "
-    "validation and predictions, which the bare scripts do not do."
+    "beside its steps a sweep pays for one process's imports, and for validation and predictions, "
+    "which the bare scripts do not do (parts above)."
 )
 
 
@@ -54,7 +54,7 @@ def _rows(workload: Workload, name: str, batch: int, reason: str) -> list[Row]:
 
     ours, alone, two = in_turns((lorascope, bare, two_bare), workload.size.rounds)
     parts = parts_told(trained_parts(root(workload.size.rounds - 1)), ours[-1])
-    told = f"Of lorascope's last round: {parts} {imports_told(workload)}"
+    told = f"Lorascope's last round: {parts} {imports_told(workload)}"
 
     def row(side: str, scripts: str, goal: float, seconds: list[float]) -> Row:
         tokens = batch * TOKENS_A_SAMPLE

@@ -14,7 +14,7 @@ from benchmarks.workload import BATCH_SIZE, MODE, Workload
 
 TRACKED_REASON = (
     "a tracked run validates its adapter, predicts its memory and fills a store, which the bare "
-    "script does not; at this length these fixed costs show. The parts above are measured."
+    "script does not (parts above; what MLflow and predictions take is in all else)."
 )
 
 
@@ -35,7 +35,7 @@ def tracked_run(workload: Workload) -> list[Row]:
     row = Row(
         "tracked run", "one trial: `train-lora -m`, tracking on / bare script", AT_MOST, 1.05, "x",
         note=f"{medians(bare=alone, lorascope=ours)} The first run of a project, which makes the "
-        f"MLflow store, took {first:.1f} s. Of the last: "
+        f"MLflow store, took {first:.1f} s. The last one: "
         f"{parts_told(trained_parts(root, f'*-s{workload.size.short_rounds - 1}-*'), ours[-1])} "
         f"{imports_told(workload)}",
         reason=TRACKED_REASON,
