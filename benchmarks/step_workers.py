@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -70,6 +70,8 @@ class StepWorker:
             raise BenchmarkError(f"no steps within {TIMEOUT_SECONDS} s")
         line = self._process.stdout.readline()
         if not line:
+            # Its last words come after its last answer, and at a place in the file that both share.
+            self._process.wait(TIMEOUT_SECONDS)
             self._errors.seek(0)
             raise BenchmarkError(f"a pack failed: {self._errors.read()[-KEPT_CHARACTERS:].strip()}")
         return Span(**json.loads(line))
@@ -94,7 +96,8 @@ def _step_worker(threads: int) -> Iterator[StepWorker]:
         try:
             yield StepWorker(process, errors)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 

@@ -310,7 +310,7 @@ def test_step_workers_time_packs_and_tell_what_failed(project: Layout) -> None:
     with step_workers((1, 1)) as workers:
         assert 0 < steps_alone(workers[0], packs) < 60
         assert 0 < steps_side_by_side(workers, packs) < 60
-        with pytest.raises(BenchmarkError, match=r"a pack failed: .*no-such-data"):
+        with pytest.raises(BenchmarkError, match=r"(?s)a pack failed: .*no-such-data"):
             steps_alone(workers[0], [Pack(project.root, (*shared, "data=no-such-data"), 2)])
 
 
