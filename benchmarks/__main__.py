@@ -1,4 +1,8 @@
-"""`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*"""
+"""`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*
+
+Rows that are not named stay as a former run of the same commit, machine and versions wrote them,
+so that the whole can be measured in pieces. CONTRIBUTING.md says how long each takes.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,14 @@ from benchmarks.workload import QUICK, Size, Workload
 
 MODULE_OF = {
     "startup": "command_rows",
-    "sweep": "training_rows",
+    "sweep": "sweep_rows",
+    "sweep_few_tokens": "sweep_rows",
     "evaluation": "evaluation_rows",
     "tracked_run": "training_rows",
     "tracking_share": "training_rows",
     "added_rank": "training_rows",
     "packed_steps": "packed_steps",
+    "many_trials": "many_trials",
     "nothing_to_do": "command_rows",
 }
 """Row function -> module of this package, in the order of the table. A function takes the
@@ -81,7 +87,7 @@ def measure(name: str, workload: Workload) -> list[Row]:
         rows = [Row(display_name(name), "not measured", AT_LEAST, 0, "", failure=failure)]
     for row in rows:
         value = "" if row.value is None else f"{row.value:.4g} {row.unit}, "
-        goal = "" if row.failure else f"{row.bound} {row.goal:g}: "
+        goal = "" if row.failure or row.goal is None else f"{row.bound} {row.goal:g}: "
         print(f"  {row.name}: {value}{goal}{row.verdict} {row.failure}", flush=True)
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
     return rows

@@ -20,6 +20,10 @@ KEPT_CHARACTERS = 600
 TOOLS = Path(sys.executable).parent
 """Where this environment's `lorascope` and `dvc` lie."""
 
+NOT_INHERITED = ("MLFLOW_TRACKING_URI", "TORCHDYNAMO_DISABLE")
+"""A store of the user's own would be filled with trials of no interest; and what lorascope's
+command line sets for itself alone must not reach a bare script by another way."""
+
 Side = Callable[[int], float]
 """Runs one side of a comparison in the given round, in fresh folders; its wall seconds."""
 
@@ -107,25 +111,32 @@ def seconds_side_by_side(commands: Sequence[Command], processes: int) -> float:
     return _timed(all_of_them)
 
 
-def run(command: Command) -> str:
+def environment_of(command: Command) -> dict[str, str]:
+    """This process's own, without `NOT_INHERITED`, with the command's."""
+    path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    return {**inherited, "PATH": path, **command.environment}
+
+
+def run(command: Command, started: Callable[[int], None] = lambda _: None) -> str:
     """What the command prints on both streams.
+
+    Args:
+        started: gets the process's number; must return at once.
 
     Raises:
         BenchmarkError: it ended with another exit code than expected, or took too long.
     """
-    path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, **command.environment}
-    # A store of the user's own would be filled with trials of no interest.
-    environment.pop("MLFLOW_TRACKING_URI", None)
     named = " ".join(
         Path(command.words[0]).name if i == 0 else w for i, w in enumerate(command.words)
     )
     # A group of its own: what a command started must not outlive it and disturb the next one.
     process = subprocess.Popen(
-        command.words, cwd=command.folder, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command.words, cwd=command.folder, env=environment_of(command), text=True,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
+        started(process.pid)
         printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BenchmarkError(f"no end within {TIMEOUT_SECONDS} s: {named}") from error

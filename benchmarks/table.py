@@ -12,7 +12,7 @@ from benchmarks.measure import Ratios
 
 CSV_NAME, MARKDOWN_NAME = "benchmark.csv", "benchmark.md"
 AT_LEAST, AT_MOST = "at least", "at most"
-REACHED, MISSED, FAILED = "reached", "missed", "failed"
+REACHED, MISSED, FAILED, NO_GOAL = "reached", "missed", "failed", "no goal"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Row:
     compares: str
     bound: str
     """AT_LEAST or AT_MOST."""
-    goal: float
+    goal: float | None
+    """None where a number is only told."""
     unit: str
     """`x` for a ratio, else the unit of an absolute value, which says so."""
     value: float | None = None
@@ -36,6 +37,9 @@ class Row:
     workload: str = ""
     threads: str = ""
     note: str = ""
+    reason: str = ""
+    """Why the goal is missed where it is, as far as that was found; told only then. What the row
+    measures of its own parts stands in `note`."""
     failure: str = ""
     git_commit: str = ""
     processor: str = ""
@@ -43,9 +47,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """REACHED, MISSED or FAILED, by the median."""
+        """REACHED, MISSED or FAILED, by the median; NO_GOAL where nothing was to be reached."""
         if self.failure or self.value is None:
             return FAILED
+        if self.goal is None:
+            return NO_GOAL
         reached = self.value >= self.goal if self.bound == AT_LEAST else self.value <= self.goal
         return REACHED if reached else MISSED
 
@@ -74,11 +80,15 @@ def kept_rows(folder: Path, new: Sequence[Row], clean: bool) -> list[Row]:
     path = folder / CSV_NAME
     if not clean or not new or not path.is_file():
         return []
+    former = path.read_text(encoding="utf-8")
+    if former.splitlines()[:1] != as_csv([]).splitlines():
+        # Other columns, so of other code.
+        return []
     replaced = {row.name.partition(":")[0] for row in new}
     same = (new[0].git_commit, new[0].processor, new[0].versions)
     return [
         row
-        for row in read_csv(path.read_text(encoding="utf-8"))
+        for row in read_csv(former)
         if row.name.partition(":")[0] not in replaced
         and (row.git_commit, row.processor, row.versions) == same
     ]
@@ -106,7 +116,7 @@ def _row(values: dict[str, str]) -> Row:
 
     texts = {field.name: values[field.name] for field in fields(Row) if field.type in ("str", str)}
     return Row(
-        **texts, goal=float(values["goal"]), runs=int(values["runs"]), value=number("value"),
+        **texts, goal=number("goal"), runs=int(values["runs"]), value=number("value"),
         lowest=number("lowest"), highest=number("highest"),
     )  # fmt: skip
 
@@ -131,22 +141,25 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 VERDICTS = (REACHED, MISSED, FAILED)
+PLAIN = (REACHED, NO_GOAL)
 
 
 def _line(row: Row) -> str:
     sign = "≥" if row.bound == AT_LEAST else "≤"
     spread = "" if row.value is None else f"{_number(row.lowest)} to {_number(row.highest)}"
     reached = "" if row.value is None else f"{_number(row.value)} {row.unit}"
-    verdict = row.verdict if row.verdict == REACHED else f"**{row.verdict}**"
+    verdict = row.verdict if row.verdict in PLAIN else f"**{row.verdict}**"
+    goal = "" if row.goal is None else f"{sign} {_number(row.goal)} {row.unit}"
     cells = (
-        row.name, row.compares, f"{sign} {_number(row.goal)} {row.unit}", reached, spread,
-        str(row.runs), verdict,
+        row.name, row.compares, goal, reached, spread, str(row.runs), verdict,
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _details(row: Row) -> str:
-    parts = (row.workload, row.threads, row.note, row.failure and f"Failed: {row.failure}")
+    missed = row.reason and row.verdict == MISSED and f"Missed, as far as found: {row.reason}"
+    failed = row.failure and f"Failed: {row.failure}"
+    parts = (row.workload, row.threads, row.note, missed, failed)
     return f"- **{row.name}**: " + " ".join(f"{part.strip()}" for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep, a tracked run and one more rank cost, beside the bare script."""
+"""What a tracked run and one more rank cost, beside the bare script."""
 
 from __future__ import annotations
 
@@ -7,43 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import in_turns, ratios, run, seconds_in_sequence, seconds_side_by_side
-from benchmarks.table import AT_LEAST, AT_MOST, Row, measured
+from benchmarks.measure import in_turns, ratios, run, seconds_in_sequence
+from benchmarks.run_parts import imports_told, medians, parts_told, trained_parts
+from benchmarks.table import AT_MOST, Row, measured
 from benchmarks.workload import BATCH_SIZE, MODE, Workload
 
-
-def sweep(workload: Workload) -> list[Row]:
-    """One `train-lora -m` over all ranks against as many bare scripts: in sequence, and two side by
-    side. Seconds of imports count on both sides."""
-    ranks = workload.size.ranks
-
-    def lorascope(index: int) -> float:
-        root = workload.fresh_project(f"sweep-{index}")
-        return seconds_in_sequence([workload.train(root, ranks)])
-
-    def bare(index: int) -> float:
-        folder = workload.folder / f"bare-{index}"
-        return seconds_in_sequence([workload.bare_training(folder / str(r), r) for r in ranks])
-
-    def two_bare(index: int) -> float:
-        folder = workload.folder / f"bare-two-{index}"
-        commands = [workload.bare_training(folder / str(r), r) for r in ranks]
-        return seconds_side_by_side(commands, processes=2)
-
-    ours, alone, two = in_turns((lorascope, bare, two_bare), workload.size.rounds)
-    trials = f"{len(ranks)} ranks ({ranks[0]} to {ranks[-1]})"
-    one_by_one = Row(
-        "sweep: one after the other", f"{trials}: bare scripts / `train-lora -m`", AT_LEAST, 5.0,
-        "x", note=_seconds(bare=alone, lorascope=ours),
-    )  # fmt: skip
-    in_pairs = Row(
-        "sweep: two side by side", f"{trials}: two bare scripts at a time / `train-lora -m`",
-        AT_LEAST, 2.5, "x", note=_seconds(bare=two, lorascope=ours),
-    )  # fmt: skip
-    return [
-        measured(_described(one_by_one, workload, workload.size.steps), ratios(alone, ours)),
-        measured(_described(in_pairs, workload, workload.size.steps), ratios(two, ours)),
-    ]
+TRACKED_REASON = (
+    "a tracked run validates its adapter, predicts its memory and fills a store, which the bare "
+    "script does not (parts above; what MLflow and predictions take is in all else)."
+)
 
 
 def tracked_run(workload: Workload) -> list[Row]:
@@ -62,8 +34,11 @@ def tracked_run(workload: Workload) -> list[Row]:
     ours, alone = in_turns((lorascope, bare), workload.size.short_rounds)
     row = Row(
         "tracked run", "one trial: `train-lora -m`, tracking on / bare script", AT_MOST, 1.05, "x",
-        note=f"{_seconds(bare=alone, lorascope=ours)} The first run of a project, which makes the "
-        f"MLflow store, took {first:.1f} s.",
+        note=f"{medians(bare=alone, lorascope=ours)} The first run of a project, which makes the "
+        f"MLflow store, took {first:.1f} s. The last one: "
+        f"{parts_told(trained_parts(root, f'*-s{workload.size.short_rounds - 1}-*'), ours[-1])} "
+        f"{imports_told(workload)}",
+        reason=TRACKED_REASON,
     )  # fmt: skip
     return [measured(_described(row, workload, workload.size.steps), ratios(ours, alone))]
 
@@ -87,7 +62,7 @@ def added_rank(workload: Workload) -> list[Row]:
     more, single = in_turns((one_more, alone), size.rounds)
     row = Row(
         "added rank", f"one more rank beside {len(there)} trials / that trial alone, empty store",
-        AT_MOST, 1.15, "x", note=_seconds(added=more, alone=single),
+        AT_MOST, 1.15, "x", note=medians(added=more, alone=single),
     )  # fmt: skip
     return [measured(_described(row, workload, size.stored_steps), ratios(more, single))]
 
@@ -112,7 +87,7 @@ def tracking_share(workload: Workload) -> list[Row]:
     )
     row = Row(
         "tracking share", "seconds of the steps: tracking on / off", AT_MOST, 1.02, "x",
-        note=f"{_seconds(on=on, off=off)} Of whole processes: "
+        note=f"{medians(on=on, off=off)} Of whole processes: "
         f"on {median(walls[True]):.1f} s, off {median(walls[False]):.1f} s.",
     )  # fmt: skip
     return [measured(_described(row, workload, steps), ratios(on, off))]
@@ -132,8 +107,3 @@ def _described(row: Row, workload: Workload, steps: int) -> Row:
         f"{BATCH_SIZE} samples of about 32 tokens.",
         threads=f"Threads: lorascope {workload.threads}, bare {workload.bare_threads}.",
     )
-
-
-def _seconds(**sides: list[float]) -> str:
-    told = (f"{name} {median(seconds):.1f} s" for name, seconds in sides.items())
-    return "Medians: " + ", ".join(told) + "."

@@ -72,9 +72,11 @@ class Size:
     short_rounds: int = 3
     """For what takes less than half a minute."""
     startup_rounds: int = 5
+    many_seeds: int = 25
+    """Of each of eight ranks, in the sweep of many trials."""
 
 
-QUICK = Size(4, 8, (1, 8), 3, 2, 1, 1, 2)
+QUICK = Size(4, 8, (1, 8), 3, 2, 1, 1, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,13 @@ class Workload:
         steps: int | None = None,
         seed: int = 0,
         tracking: bool = False,
+        batch: int = BATCH_SIZE,
     ) -> Command:
         """`lorascope train-lora -m` over `ranks`."""
-        return self.lorascope(
-            root, "train-lora", "-m", *self.trial_overrides(ranks, steps, seed),
-            f"runtime.tracking={str(tracking).lower()}",
-        )  # fmt: skip
+        own = (f"train.batch_size={batch}", f"train.micro_batch_size={batch}")
+        on = f"runtime.tracking={str(tracking).lower()}"
+        overrides = self.trial_overrides(ranks, steps, seed)
+        return self.lorascope(root, "train-lora", "-m", *overrides, *own, on)
 
     def trial_overrides(
         self, ranks: tuple[int, ...], steps: int | None = None, seed: int = 0
@@ -142,13 +145,13 @@ class Workload:
         return Command((tool, *words), root, environment(self.threads), exit_code)
 
     def bare_training(
-        self, output: Path, rank: int, steps: int | None = None, seed: int = 0
+        self, output: Path, rank: int, seed: int = 0, batch: int = BATCH_SIZE
     ) -> Command:
         """B0: the bare script on the same base, rows and settings."""
         words = (
             str(TOOLS / "python"), str(BARE_SCRIPT), "--base", str(self.stored_base),
             "--data", str(self.rows / "train.jsonl"), "--rank", str(rank), "--alpha", str(ALPHA),
-            "--steps", str(steps or self.size.steps), "--batch-size", str(BATCH_SIZE),
+            "--steps", str(self.size.steps), "--batch-size", str(batch),
             "--learning-rate", str(LEARNING_RATE), "--seed", str(seed), "--output", str(output),
         )  # fmt: skip
         return Command(words, self.folder, environment(self.bare_threads))
@@ -160,7 +163,7 @@ class Workload:
             "--adapter", str(adapter), "--data", str(self.rows / "test.jsonl"),
             "--batch-size", str(EVALUATION_BATCH_SIZE), "--output", str(output),
         )  # fmt: skip
-        # Kept between the runs, as it is for a user; apart from the user's own.
+        # Kept between the runs, as it is for a user.
         cache = {"HF_DATASETS_CACHE": str(self.folder / "datasets_cache")}
         return Command(words, self.folder, environment(self.bare_threads) | cache)
 

@@ -12,22 +12,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.__main__ import MODULE_OF, display_name, in_table_order, measure
+from benchmarks.break_even import break_even_tokens, told
 from benchmarks.evaluation_rows import largest_gap, read_bare_scores
 from benchmarks.measure import (
     BenchmarkError,
     Command,
     Ratios,
     always,
+    environment_of,
     in_turns,
     ratios,
     run,
     seconds_side_by_side,
 )
+from benchmarks.packed_steps import EQUAL, MIXED, Times, _axes
+from benchmarks.process_watch import ProcessWatch, Sample, scheduling
+from benchmarks.run_parts import Parts, longest_pack
+from benchmarks.step_workers import Pack, step_workers, steps_alone, steps_side_by_side
 from benchmarks.table import (
     AT_LEAST,
     AT_MOST,
     FAILED,
     MISSED,
+    NO_GOAL,
     REACHED,
     Row,
     as_csv,
@@ -120,6 +127,117 @@ def test_what_was_not_measured_failed_and_is_not_dropped() -> None:
     assert "reached 0, missed 1, failed 1" in page
 
 
+def test_the_reason_is_told_only_where_the_goal_is_missed() -> None:
+    row = replace(ROW, reason="arithmetic bounds a step")
+    assert "arithmetic bounds" in as_markdown([measured(row, Ratios((4.9,)))])
+    assert "arithmetic bounds" not in as_markdown([measured(row, Ratios((5.0,)))])
+    assert "arithmetic bounds" not in as_markdown([replace(row, failure="exit code 1")])
+
+
+def test_a_row_without_a_goal_is_neither_reached_nor_missed() -> None:
+    row = measured(replace(ROW, goal=None, reason="none"), Ratios((2.0,)))
+    assert row.verdict == NO_GOAL
+    page = as_markdown([row])
+    assert "| bare / ours |  | 2.00 x | 2.00 to 2.00 | 1 | no goal |" in page
+    assert "reached 0, missed 0, failed 0" in page
+    assert read_csv(as_csv([row])) == [row]
+    assert replace(row, value=None).verdict == FAILED
+
+
+@pytest.mark.parametrize(
+    ("points", "tokens", "words"),
+    [
+        # Linear in log(tokens): halfway between 64 and 256 lies their geometric mean.
+        ([(64, 2.05), (256, 0.05)], 128.0, "up to about 128 tokens"),
+        ([(32, 5.0), (64, 1.05), (256, 1.5)], 64.0, "up to about 64 tokens"),
+        ([(32, 5.0), (1024, 1.1)], 1024.0, "at every size measured (32 to 1024 tokens)"),
+        ([(32, 1.0), (256, 2.0)], 0.0, "at no size measured"),
+    ],
+)
+def test_packing_pays_up_to_the_size_where_its_ratio_falls_below_what_pays(
+    points: list[tuple[int, float]], tokens: float, words: str
+) -> None:
+    assert break_even_tokens(points) == pytest.approx(tokens)
+    assert words in told(break_even_tokens(points), points)
+
+
+def test_packs_side_by_side_are_compared_with_half_of_one_after_the_other() -> None:
+    times = Times(alone=[8.0], packed=[4.0], lanes=[2.5])
+    assert times.gain.middle == 2.0
+    assert times.gain_in_lanes.middle == 8.0 / 2 / 2.5
+
+
+def test_a_pack_s_overrides_name_each_of_its_trials_once() -> None:
+    assert _axes(EQUAL) == ["lora.rank=16", "seed=0,1,2,3,4,5,6,7"]
+    assert _axes(MIXED) == ["lora.rank=1,2,4,8,16,32,64,128", "seed=0"]
+
+
+def test_a_scheduler_s_cost_is_empty_lanes_and_its_own_cpu_while_packs_run() -> None:
+    """Two lanes, 100 to 110 s. One has packs 1 and 3 with a second between, the other pack 2, which
+    ends two seconds early. 4 s of CPU before the first pack, 0.5 while packs run, 1 afterwards."""
+    running = {100: {1, 2}, 104: {1, 2}, 105: {2, 3}, 108: {2, 3}, 110: {3}}
+    samples = [Sample(99.0, frozenset(), 4.0), Sample(99.5, frozenset({9}), 4.0)]
+    samples += [Sample(t, frozenset(packs), 4.0 + (t - 100) / 20) for t, packs in running.items()]
+    samples.append(Sample(111.0, frozenset(), 5.5))
+    seen = scheduling(samples, started=90.0)
+    assert (seen.window_seconds, seen.before_seconds, seen.pack_seconds) == (10.0, 10.0, 17.0)
+    assert seen.parent_cpu_seconds == pytest.approx(0.5)
+    assert seen.whole_cpu_seconds == 5.5
+    assert (seen.empty_seconds(2), seen.tail_seconds(2)) == (3.0, 2.0)
+    # 3 empty lane seconds and 0.5 s of CPU, of 2 x 10.
+    assert seen.overhead_percent(2) == pytest.approx(17.5)
+
+
+def test_a_sweep_without_packs_has_no_scheduling_to_tell() -> None:
+    with pytest.raises(BenchmarkError, match="no pack was seen"):
+        scheduling([Sample(1.0, frozenset(), 0.1)], started=0.0)
+
+
+FORKING = """
+import multiprocessing, time
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    for _ in range(2):
+        child = context.Process(target=time.sleep, args=(1.0,))
+        child.start()
+        child.join()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")
+def test_packs_are_seen_from_outside(tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(FORKING)
+    watch = ProcessWatch()
+    run(Command((sys.executable, "forking.py"), tmp_path), watch.start)
+    seen = watch.result()
+    assert len(seen.left_at_end) == 2
+    assert 1.5 <= seen.pack_seconds <= seen.window_seconds + 0.1
+    assert seen.parent_cpu_seconds <= seen.whole_cpu_seconds < 5
+
+
+def test_the_longest_pack_s_parts_are_told() -> None:
+    short = {"load_seconds": 1.0, "train_seconds": 5.0, "evaluate_seconds": 9.0}
+    long = {"load_seconds": 2.0, "train_seconds": 6.0, "evaluate_seconds": 0.5}
+    assert longest_pack([short, long, long]) == Parts(load=2.0, steps=6.0, validation=1.0)
+
+
+def test_bare_scripts_get_no_setting_of_lorascope_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    monkeypatch.setenv("KEPT", "yes")
+    command = Command(("true",), Path(), environment(1))
+    assert "TORCHDYNAMO_DISABLE" not in environment_of(command)
+    assert environment_of(command)["KEPT"] == "yes"
+
+
+def test_a_former_table_of_other_columns_is_not_kept(tmp_path: Path) -> None:
+    old = measured(replace(ROW, name="added rank", git_commit="abc"), Ratios((1.0,)))
+    new = [replace(ROW, git_commit="abc")]
+    write_tables(tmp_path, [old])
+    assert kept_rows(tmp_path, new, clean=True) == [old]
+    (tmp_path / "benchmark.csv").write_text("name,value\nadded rank,1.0\n")
+    assert kept_rows(tmp_path, new, clean=True) == []
+
+
 def test_a_row_that_raises_is_a_row_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +300,18 @@ def test_the_workload_s_rows_have_the_length_that_the_page_states() -> None:
 def test_the_baselines_know_nothing_of_lorascope(script: Path) -> None:
     assert "import lorascope" not in script.read_text()
     assert "from lorascope" not in script.read_text()
+
+
+@pytest.mark.slow
+def test_step_workers_time_packs_and_tell_what_failed(project: Layout) -> None:
+    shared = ("model=small", "quant=nf4", "train=few", "lora.rank=2")
+    there = (*shared, "data=toy")
+    packs = [Pack(project.root, (*there, f"seed={seeds}"), 2) for seeds in ("0,1", "2,3")]
+    with step_workers((1, 1)) as workers:
+        assert 0 < steps_alone(workers[0], packs) < 60
+        assert 0 < steps_side_by_side(workers, packs) < 60
+        with pytest.raises(BenchmarkError, match=r"(?s)a pack failed: .*no-such-data"):
+            steps_alone(workers[0], [Pack(project.root, (*shared, "data=no-such-data"), 2)])
 
 
 @pytest.mark.slow
