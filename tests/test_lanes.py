@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lorascope.config import Config, RuntimeConfig
@@ -17,6 +19,7 @@ from lorascope.layout import Layout
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
 from lorascope.stages.lanes import Lane, in_lanes, lane_count, lane_of
+from lorascope.trial_locks import locked_folder
 
 Compose = Callable[..., Config]
 WAIT_SECONDS = 20
@@ -45,9 +48,13 @@ def test_a_lane_has_a_thread_and_two_trials(
 
 def test_threads_and_memory_are_shared(compose: Compose) -> None:
     runtime = compose("runtime.threads=5").runtime
-    assert lane_of(runtime, 2) == Lane(2, 0.5)
-    assert lane_of(runtime, 1) == Lane(5, 1.0)
-    assert lane_of(compose().runtime, 1) == Lane(0, 1.0)
+    assert lane_of(runtime, 1) == Lane(5, None)
+    assert lane_of(compose().runtime, 1) == Lane(0, None)
+    share = lane_of(runtime, 2)
+    assert share.threads == 2
+    assert share.memory_bytes == pytest.approx(psutil.virtual_memory().available / 2, rel=0.3)
+    runtime.memory_limit_gb = 3
+    assert lane_of(runtime, 2) == Lane(2, 1_500_000_000)
 
 
 def test_without_a_word_all_processors_that_are_allowed_count(
@@ -127,6 +134,28 @@ def test_side_by_side_equals_one_by_one_to_the_bit(
     assert digests(again) == digests(expected)
 
 
+def test_whoever_waits_for_another_sweep_stops_at_the_first_press(
+    project: Layout, compose: Compose
+) -> None:
+    sweep = [compose("seed=923", "runtime.threads=2", f"lora.rank={rank}") for rank in (1, 2, 3, 4)]
+    folders = [train_lora._trial(config, project).folder for config in sweep]
+    pressed: list[float] = []
+
+    def press() -> None:
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(locked_folder(folder, project))
+        # By then the libraries are loaded.
+        threading.Timer(WAIT_SECONDS, press).start()
+        with pytest.raises(KeyboardInterrupt):
+            train_lora.run_sweep(sweep, project)
+    assert time.monotonic() - pressed[0] < 5
+    assert not any(folder.exists() for folder in folders)
+
+
 def test_what_has_no_room_beside_others_is_trained_by_itself(
     project: Layout, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +170,6 @@ def test_what_has_no_room_beside_others_is_trained_by_itself(
     monkeypatch.setattr(train_lora, "lane_of", lane)
     records = train_lora.run_sweep(sweep, project)
     assert {record.status for record in records} == {Status.completed}
-    assert asked[:2] == [2, 2]
-    assert asked[2:] == [1]
+    assert asked == [2, 1]
     # Each of both packs in half of the memory with one thread; then all that there is.
     assert {record.provenance.threads for record in records} == {2}

@@ -324,7 +324,7 @@ def test_a_prediction_that_fails_decides_nothing(
     config = compose("quant=nf4", "runtime.device=cpu")
     base, data = project.quantized("small", "nf4"), project.data("small", "toy")
     adapter = project.root / f"adapter {place}"
-    task = Task(base, "small", data, adapter / "checkpoints", [config], [adapter], 0, 1.0)
+    task = Task(base, "small", data, adapter / "checkpoints", [config], [adapter], 0, None)
     ended = train_in_child(task, lambda step: False)
     assert isinstance(ended, list)
     assert ended[0].status is Status.completed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,3 +169,18 @@ def test_what_a_kill_left_complete_is_put_in_place(tmp_path: Path) -> None:
     found = {path.parent.name: path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {"a": "there", "b": "b", "c": "c"}
     assert not scratch.exists()
+
+
+def test_threads_that_put_the_same_folders_in_place_lose_none(tmp_path: Path) -> None:
+    """As packs side by side do where one ends while another starts."""
+    for number in range(40):
+        scratch = tmp_path / f".trial-{number}.abcdefgh"
+        for name in "abc":
+            (scratch / f"{number}-{name}").mkdir(parents=True)
+            (scratch / f"{number}-{name}" / "weights").write_text("all of them")
+        (scratch / ".complete").touch()
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(finish_replacements, tmp_path) for _ in range(8)]
+    assert [future.result() for future in done] == [None] * 8
+    assert len(list(tmp_path.glob("*/weights"))) == 120
+    assert not list(tmp_path.glob(".*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -119,27 +120,37 @@ def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
 def finish_replacements(parent: Path) -> None:
     """Put in place what complete scratch folders in `parent` hold after a kill.
 
-    Several processes may do it at once: each folder is moved by one of them.
+    Several processes and threads may call it at once.
     """
     for marker in sorted(parent.glob(f".*/{COMPLETE}")):
         _move_all(marker.parent)
 
 
 def _move_all(scratch: Path) -> None:
-    for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
-        target, former = scratch.parent / folder.name, folder.with_name(folder.name + FORMER)
-        if folder.suffix == FORMER:
-            continue
-        if target.exists():
-            shutil.rmtree(former, ignore_errors=True)
-            os.replace(target, former)
-        try:
+    with _only_mover(scratch.parent):
+        if not (scratch / COMPLETE).exists():
+            # Whoever came first has moved all of it.
+            return
+        for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
+            target, former = scratch.parent / folder.name, folder.with_name(folder.name + FORMER)
+            if folder.suffix == FORMER:
+                continue
+            if target.exists():
+                shutil.rmtree(former, ignore_errors=True)
+                os.replace(target, former)
             os.replace(folder, target)
-        except FileNotFoundError:
-            # Another process moved it, and `former` is that very folder.
-            if former.exists() and not target.exists():
-                os.replace(former, target)
-    shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _only_mover(parent: Path) -> Iterator[None]:
+    """One process, or thread, at a time: the system drops the lock with its holder."""
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def scratch_target(folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ for it from those who come later.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,10 @@ class FolderLocked(LorascopeError):
 
 @contextmanager
 def locked_folder(
-    target: Path, layout: Layout, wait_seconds: float | None = LOOK_SECONDS
+    target: Path,
+    layout: Layout,
+    wait_seconds: float | None = LOOK_SECONDS,
+    give_up: Callable[[], bool] | None = None,
 ) -> Iterator[None]:
     """Hold the lock on `target`, a folder of the project that need not be there yet.
 
@@ -34,6 +37,7 @@ def locked_folder(
 
     Args:
         wait_seconds: the longest wait for another holder; None waits for as long as it takes.
+        give_up: asked now and then whether not to wait any longer.
 
     Raises:
         FolderLocked: another process, or another block of this one, holds the lock.
@@ -45,7 +49,7 @@ def locked_folder(
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds)
     try:
-        lock.acquire()
+        lock.acquire(cancel_check=give_up)
     except Timeout as error:
         raise FolderLocked(
             f"{target.relative_to(layout.root)}: another process is writing it. Wait until it has "

@@ -4,6 +4,7 @@ second pack gains all of it."""
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,9 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from lorascope.config import Config, DeviceKind, RuntimeConfig
+from lorascope.free_memory import available_ram_bytes
+from lorascope.maths.memory import GIGABYTE
 
 FEWEST_TRIALS = 2
 """In each of several packs: below that nothing is shared."""
+
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -28,13 +33,14 @@ class Lane:
 
     threads: int
     """0 leaves torch's choice."""
-    memory_share: float
-    """Of what there is for all."""
+    memory_bytes: int | None
+    """At most; None where the pack is the only one, and takes what there is."""
 
 
 def may_use_cuda(wanted: DeviceKind) -> bool:
-    """Whether torch would find CUDA, without importing torch: its driver's device files say so."""
-    found = any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether torch may find CUDA, without importing torch: device files of a driver say so, of
+    NVIDIA's, of WSL's or of ROCm's, which torch calls CUDA too."""
+    found = any(path for name in GPU_FILES for path in Path("/dev").glob(name))
     return wanted is DeviceKind.cuda or (wanted is DeviceKind.auto and found)
 
 
@@ -51,10 +57,12 @@ def lane_count(configs: Sequence[Config]) -> int:
 
 
 def lane_of(runtime: RuntimeConfig, count: int) -> Lane:
-    """Each of `count` lanes."""
+    """Each of `count` lanes. Call it before the first pack starts, which takes memory itself."""
     if count == 1:
-        return Lane(runtime.threads, 1.0)
-    return Lane(max(1, _threads(runtime) // count), 1.0 / count)
+        return Lane(runtime.threads, None)
+    limit_gb = runtime.memory_limit_gb
+    whole = available_ram_bytes() if limit_gb is None else limit_gb * GIGABYTE
+    return Lane(max(1, _threads(runtime) // count), int(whole / count))
 
 
 def _most(runtime: RuntimeConfig) -> int:
@@ -62,7 +70,7 @@ def _most(runtime: RuntimeConfig) -> int:
 
 
 def _threads(runtime: RuntimeConfig) -> int:
-    """That torch would take, without importing it."""
+    """About those that torch would take, without importing it."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if runtime.threads:
         return runtime.threads
@@ -92,10 +100,12 @@ def in_lanes(packs: Sequence[P], count: int, work: Callable[[P, Connection], T])
             pool.shutdown(wait=False, cancel_futures=True)
             ending.close()
             raise
-    failed = [f.exception() for f in futures if not f.cancelled()]
-    for error in failed:
-        if error is not None:
-            raise error
+    failed = [error for f in futures if not f.cancelled() and (error := f.exception())]
+    for error in failed[1:]:
+        if isinstance(error, Exception):
+            print(f"lorascope: {error}", file=sys.stderr, flush=True)
+    if failed:
+        raise failed[0]
     return [future.result() for future in futures]
 
 

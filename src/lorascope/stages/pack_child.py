@@ -37,8 +37,8 @@ class Task:
     """Folders to write the trials' adapters to."""
     threads: int
     """Of the CPU; 0 leaves torch's choice."""
-    memory_share: float
-    """Of what there is, for this pack: others may be trained at the same time."""
+    memory_bytes: int | None
+    """At most, where others are trained at the same time; None takes what there is."""
 
     @property
     def config(self) -> Config:
@@ -153,11 +153,14 @@ def _pack_plan(task: Task) -> PackPlan:
 
 def _refusal(task: Task, device: Device) -> Refusal | None:
     """Why the pack cannot fit; None where it can, and where that cannot be known beforehand."""
-    from lorascope.memory_limit import memory_limit
+    from lorascope.memory_limit import MemoryLimit, memory_limit
     from lorascope.memory_refusal import refusal
 
     with _unpredicted_told():
-        limit = memory_limit(device, task.config.runtime.memory_limit_gb, task.memory_share)
+        if task.memory_bytes is None:
+            limit = memory_limit(device, task.config.runtime.memory_limit_gb)
+        else:
+            limit = MemoryLimit(task.memory_bytes, "its share beside other packs")
         return refusal(_subject(task, device), limit)
     return None
 

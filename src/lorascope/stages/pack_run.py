@@ -104,6 +104,7 @@ def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
 
 def _without_results(pack: Pack, place: PackPlace, unkept: _Unkept) -> PackEnd:
     if unkept.later:
+        print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
         return PackEnd(postponed=[declared.name for _, declared in pack])
     end = PackEnd(errors=[unkept.error] if unkept.error else [])
     if unkept.size:
@@ -184,7 +185,7 @@ def _task(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Pa
         configs=[own for own, _ in pack],
         adapters=[folder / "adapter" for folder in folders],
         threads=place.lane.threads,
-        memory_share=place.lane.memory_share,
+        memory_bytes=place.lane.memory_bytes,
     )
 
 
@@ -217,7 +218,7 @@ def _concluded(
         _Unkept: there is nothing to record.
         Stopped: the pack is saved.
     """
-    if lane.memory_share < 1 and _lacks_memory(outcome):
+    if lane.memory_bytes is not None and _lacks_memory(outcome):
         raise _Unkept(later=True)
     ended = _ended(pack, outcome)
     return [
@@ -272,10 +273,7 @@ def _lacks_memory(outcome: Outcome) -> bool:
     """Of a pack that had only a share of it."""
     if isinstance(outcome.value, Split):
         return outcome.value.for_memory
-    if outcome.value is not None:
-        return any(done.status in NO_ROOM for done in outcome.value)
-    # What the system sends where it runs out of memory.
-    return outcome.exit_signal == signal.SIGKILL
+    return outcome.value is not None and any(d.status in NO_ROOM for d in outcome.value)
 
 
 def _failed(outcome: Outcome) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +23,7 @@ from lorascope.stages.sweep_progress import SweepProgress
 from lorascope.stop_request import StopRequest, stop_request
 from lorascope.store import finish_replacements, read_record, write_record
 from lorascope.tracking.connection import prepare_in_background
-from lorascope.trial_locks import locked_folder
+from lorascope.trial_locks import FolderLocked, locked_folder
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,9 @@ def _unfinished(
     """The packs of what is declared that are missing as a whole, so that a sweep that goes on
     trains what it would have trained undisturbed; the rest of the others, packed anew."""
     names = {trial.declared.name for trial in missing}
-    packs = [[t for t in pack if t.declared.name in names] for pack in _packs(declared, lanes)]
-    sizes = [len(pack) for pack in _packs(declared, lanes)]
-    whole = [pack for pack, size in zip(packs, sizes, strict=True) if len(pack) == size]
-    rest = [t for pack, size in zip(packs, sizes, strict=True) if len(pack) < size for t in pack]
+    packs = _packs(declared, lanes)
+    whole = [pack for pack in packs if all(t.declared.name in names for t in pack)]
+    rest = [t for pack in packs if pack not in whole for t in pack if t.declared.name in names]
     return whole + _packs(rest, lanes)
 
 
@@ -117,10 +116,18 @@ def _train_packs(
 ) -> PackEnd:
     """Train what is missing of `packs`, so many at the same time."""
 
+    if not packs:
+        return PackEnd()
+    lane = lane_of(packs[0][0].config.runtime, lanes)
+
     def train(pack: Sequence[Trial], end_now: Connection) -> PackEnd:
-        lane = lane_of(pack[0].config.runtime, lanes)
         place = PackPlace(layout, pack[0].folder.parent, lane, show, stop, end_now)
-        return _train_locked(pack, place)
+        try:
+            return _train_locked(pack, place)
+        except FolderLocked:
+            # It is waited for until somebody stops this sweep.
+            stop.end_if_asked()
+            raise
 
     end = PackEnd()
     for own in in_lanes(packs, lanes, train):
@@ -165,7 +172,7 @@ def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
         for trial in sorted(pack, key=lambda trial: trial.folder):
-            locks.enter_context(locked_folder(trial.folder, place.layout, wait_seconds=None))
+            locks.enter_context(_waited_for(trial, place))
         # Whoever held a lock before may have been killed.
         finish_replacements(place.folder)
         known = [record for trial in pack if (record := _lasting_record(trial))]
@@ -178,6 +185,16 @@ def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
         for record in _tracked(end.records, left[0].config, place.layout):
             write_record(place.folder / record.trial, record)
         return end
+
+
+def _waited_for(trial: Trial, place: PackPlace) -> AbstractContextManager[None]:
+    """The lock on a trial's folder, however long another sweep holds it, unless somebody stops
+    this one."""
+
+    def stopped() -> bool:
+        return place.end_now.poll() or place.stop.connection.poll()
+
+    return locked_folder(trial.folder, place.layout, wait_seconds=None, give_up=stopped)
 
 
 def _tracked(
