@@ -11,8 +11,8 @@ from benchmarks.workload import BATCH_SIZE, MODE, Workload
 
 TOKENS_A_SAMPLE = 32
 MANY_TOKENS_REASON = (
-    "imports, loading, validation and predictions are fixed costs (parts above), and steps of this "
-    "size are bound by arithmetic, which packing does not reduce (rows of packed steps)."
+    "imports, loading, validation and predictions are fixed costs (parts above), and in the "
+    "steps of this size packing gains little over two lone processes (notes of packed steps)."
 )
 FEW_TOKENS_REASON = (
     "beside its steps a sweep pays for one process's imports, and for validation and predictions, "
