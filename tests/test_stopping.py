@@ -146,7 +146,8 @@ def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_
     assert results(resumed) == undisturbed
     steps = [r.result.resumed_at_step for r in resumed if r.result]
     assert [step > 0 for step in steps].count(True) == saved
-    assert not project.checkpoints.exists() or not list(project.checkpoints.iterdir())
+    # Other tests leave some.
+    assert not any((project.checkpoints / record.identity).exists() for record in resumed)
 
 
 @pytest.mark.slow

@@ -137,11 +137,19 @@ def _train_packs(
 
 def _trial(config: Config, layout: Layout) -> Trial:
     declared = declare_trial(config, layout)
-    base = layout.quantized(config.model.name, config.quant.name)
-    # Its name is the same in nearly all architectures; without it all trials count alike.
-    width = json.loads((base / "config.json").read_bytes()).get("hidden_size")
+    width = _hidden_size(layout.quantized(config.model.name, config.quant.name))
     work = work_at_rank(config.lora.rank, width) if width else 1.0
     return Trial(config, declared, layout.trials(config.quant.name) / declared.name, work)
+
+
+def _hidden_size(base: Path) -> int | None:
+    """None where it has another name, as in a few architectures: all trials then count alike. A
+    damaged base is told where it is held against its record."""
+    try:
+        values = json.loads((base / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return values.get("hidden_size") if isinstance(values, dict) else None
 
 
 def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
