@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -168,3 +168,14 @@ def recorded(recorded_template: Layout, tmp_path: Path) -> Layout:
     """Four completed and scored trials that params.yaml names, of this test alone."""
     shutil.copytree(recorded_template.root, tmp_path / "a project")
     return Layout(tmp_path / "a project")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the claim is made for."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

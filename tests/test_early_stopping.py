@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,15 +43,6 @@ TRIALS = (
     ("lora.rank=4", "seed=1203", "train.learning_rate=3e-3", "lora.dropout=0.1"),
 )
 """They stop at different steps, and the second never."""
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many threads as the claim is made for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def points(*losses_nats: float | None) -> list[ValidationPoint]:

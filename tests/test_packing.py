@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,15 +45,6 @@ MIXED_RANKS = (
     ("lora.rank=5", "seed=2", "lora.dropout=0.1"),
     ("lora.rank=16", "seed=0", "train.learning_rate=3e-3"),
 )
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many threads as the claim is made for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

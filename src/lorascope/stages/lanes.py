@@ -53,7 +53,9 @@ def lane_count(configs: Sequence[Config]) -> int:
     runtime = configs[0].runtime
     if may_use_cuda(runtime.device):
         return 1
-    return max(1, min(_threads(runtime), len(configs) // FEWEST_TRIALS, _most(runtime)))
+    threads = _threads(runtime)
+    most = min(threads, runtime.packs_at_once or threads)
+    return max(1, min(most, len(configs) // FEWEST_TRIALS))
 
 
 def lane_of(runtime: RuntimeConfig, count: int) -> Lane:
@@ -63,10 +65,6 @@ def lane_of(runtime: RuntimeConfig, count: int) -> Lane:
     limit_gb = runtime.memory_limit_gb
     whole = available_ram_bytes() if limit_gb is None else limit_gb * GIGABYTE
     return Lane(max(1, _threads(runtime) // count), int(whole / count))
-
-
-def _most(runtime: RuntimeConfig) -> int:
-    return runtime.packs_at_once or _threads(runtime)
 
 
 def _threads(runtime: RuntimeConfig) -> int:

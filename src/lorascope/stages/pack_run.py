@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.checkpoint_files import checkpoints as checkpoints_in
 from lorascope.checkpoint_files import is_whole
-from lorascope.config import Config
-from lorascope.disk_faults import disk_fault, is_full_disk
 from lorascope.errors import LorascopeError
 from lorascope.identity import canonical_sha256
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
 from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.provenance import capture
-from lorascope.records import LASTING, Provenance, Status, TrialRecord
-from lorascope.stages.declared import DeclaredTrial
+from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.stages.lanes import Lane, may_use_cuda
-from lorascope.stages.pack_child import Done, Split, Task, train_in_child
+from lorascope.stages.pack_child import Task, train_in_child
+from lorascope.stages.pack_outcome import Pack, Unkept, concluded
 from lorascope.stages.sweep_progress import PackAtHand, SweepProgress
 from lorascope.stop_request import StopRequest
 from lorascope.store import replaced_folders, write_record
 
 PRELOADED = "lorascope.training"
 """What children need, imported once."""
-NO_ROOM = (Status.refused, Status.out_of_memory)
-
-Pack = Sequence[tuple[Config, DeclaredTrial]]
 
 
 @dataclass(frozen=True)
@@ -66,17 +60,6 @@ class PackEnd:
         self.postponed += other.postponed
 
 
-class _Unkept(Exception):
-    """A pack without results to keep: it is tried in parts of `size` trials, later by itself, or
-    its error told."""
-
-    def __init__(self, size: int = 0, later: bool = False, error: Exception | None = None) -> None:
-        super().__init__()
-        self.size = size
-        self.later = later
-        self.error = error
-
-
 def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
     """Train `pack` and write each trial's folder.
 
@@ -87,7 +70,7 @@ def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
     at_hand = place.show.start_pack(len(pack))
     try:
         records = _train_pack(pack, place, at_hand)
-    except _Unkept as unkept:
+    except Unkept as unkept:
         tried_again = unkept.size or unkept.later
         place.show.end_pack(at_hand, [], lost=0 if tried_again else len(pack))
         return _without_results(pack, place, unkept)
@@ -102,7 +85,7 @@ def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
     return PackEnd(records, _failures(records))
 
 
-def _without_results(pack: Pack, place: PackPlace, unkept: _Unkept) -> PackEnd:
+def _without_results(pack: Pack, place: PackPlace, unkept: Unkept) -> PackEnd:
     if unkept.later:
         print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
         return PackEnd(postponed=[declared.name for _, declared in pack])
@@ -117,7 +100,7 @@ def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[Trial
     """Train `pack` at once and put its trials' folders in place.
 
     Raises:
-        _Unkept: there is nothing to keep.
+        Unkept: there is nothing to keep.
         Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
@@ -128,7 +111,7 @@ def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[Trial
     try:
         with replaced_folders(targets) as folders:
             outcome = _train(_task(pack, place, folders, checkpoints), pack, place, at_hand)
-            records = _concluded(pack, place.lane, outcome, provenance)
+            records = concluded(pack, place.lane, outcome, provenance)
             for folder, record in zip(folders, records, strict=True):
                 if record.status is not Status.completed:
                     # What there is of an adapter may be half-written.
@@ -207,74 +190,3 @@ def _train(task: Task, pack: Pack, place: PackPlace, at_hand: PackAtHand) -> Out
         stop=place.stop.connection,
         end_now=place.end_now,
     )
-
-
-def _concluded(
-    pack: Pack, lane: Lane, outcome: Outcome, provenance: Provenance
-) -> list[TrialRecord]:
-    """The records of a pack that has ended.
-
-    Raises:
-        _Unkept: there is nothing to record.
-        Stopped: the pack is saved.
-    """
-    if lane.memory_bytes is not None and _lacks_memory(outcome):
-        raise _Unkept(later=True)
-    ended = _ended(pack, outcome)
-    return [
-        TrialRecord(
-            trial=declared.name,
-            identity=declared.identity,
-            key=declared.key,
-            settings=declared.settings,
-            status=done.status,
-            reason=done.reason,
-            last_lines=[] if done.status is Status.completed else outcome.last_lines,
-            result=done.result,
-            tracking="off",
-            provenance=replace(provenance, device=done.device, threads=done.threads),
-            plan=done.plan,
-            pack_plan=done.pack_plan,
-        )
-        for (_, declared), done in zip(pack, ended, strict=True)
-    ]
-
-
-def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
-    """How each trial ended; bad input is no trial's result."""
-    if isinstance(outcome.error, Stopped):
-        raise outcome.error
-    if outcome.error is not None and is_full_disk(outcome.error):
-        raise outcome.error
-    if isinstance(outcome.error, (LorascopeError, OSError)):
-        # Not the trials': their settings, or a folder.
-        fault = disk_fault(outcome.error)
-        raise _Unkept(error=LorascopeError(fault) if fault else outcome.error)
-    if isinstance(outcome.value, Split) and outcome.value.into_singles:
-        raise _Unkept(size=1)
-    if isinstance(outcome.value, Split) or (len(pack) > 1 and _failed(outcome)):
-        raise _Unkept(size=-(-len(pack) // 2))
-    if outcome.error is not None:
-        return [Done(Status.failed, f"{type(outcome.error).__name__}: {outcome.error}")]
-    if outcome.timed_out:
-        limit = pack[0][0].runtime.trial_timeout_seconds
-        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
-        together = f" for each of {len(pack)} trials" if len(pack) > 1 else ""
-        return [Done(Status.timeout, reason + together)] * len(pack)
-    if outcome.exit_signal is not None:
-        name = signal.Signals(outcome.exit_signal).name
-        hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
-        return [Done(Status.killed, f"ended by {name}{hint}")]
-    done: list[Done] = outcome.value
-    return done
-
-
-def _lacks_memory(outcome: Outcome) -> bool:
-    """Of a pack that had only a share of it."""
-    if isinstance(outcome.value, Split):
-        return outcome.value.for_memory
-    return outcome.value is not None and any(d.status in NO_ROOM for d in outcome.value)
-
-
-def _failed(outcome: Outcome) -> bool:
-    return outcome.error is not None or outcome.exit_signal is not None

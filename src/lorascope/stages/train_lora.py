@@ -115,7 +115,6 @@ def _train_packs(
     stop: StopRequest,
 ) -> PackEnd:
     """Train what is missing of `packs`, so many at the same time."""
-
     if not packs:
         return PackEnd()
     lane = lane_of(packs[0][0].config.runtime, lanes)
