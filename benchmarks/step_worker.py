@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
 from lorascope.devices import choose_device, use_threads
 from lorascope.freed_memory import keep_freed_memory
@@ -59,7 +60,9 @@ def timed_steps(root: Path, overrides: list[str], steps: int) -> dict[str, float
     with TemporaryDirectory() as scratch:
         device = choose_device(configs[0].runtime.device)
         with suppress(_Timed):
-            train_pack(_plan(layout, configs, Path(scratch)), device, clock)
+            # Tracked steps are few in a training, and many of those that are timed here.
+            memory = BatchMemory(device, tracking=False)
+            train_pack(_plan(layout, configs, Path(scratch)), device, clock, memory)
     # The Trainer's parts refer to each other.
     gc.collect()
     return {"started": clock.started, "ended": clock.ended}

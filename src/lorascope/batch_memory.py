@@ -25,10 +25,14 @@ TRACKED_EVALUATIONS = 2
 
 
 class BatchMemory:
-    """Peaks of all live tensors by phase, and the batches that made them."""
+    """Peaks of all live tensors by phase, and the batches that made them.
 
-    def __init__(self, device: Device) -> None:
-        self._tracking = device.kind == "cpu"
+    Args:
+        tracking: measure at all; steps that are measured take several times as long.
+    """
+
+    def __init__(self, device: Device, tracking: bool = True) -> None:
+        self._tracking = tracking and device.kind == "cpu"
         self.train_peak_bytes: int | None = None
         self.evaluate_peak_bytes: int | None = None
         self.largest: Batch | None = None

@@ -27,7 +27,12 @@ def checkpoints(folder: Path | None) -> list[Path]:
     """All in `folder`, whole or not, by steps: no clock is asked which came last."""
     found = folder.glob(f"{PREFIX}*") if folder is not None and folder.is_dir() else []
     named = [path for path in found if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(named, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps that were trained until then."""
+    return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def is_whole(checkpoint: Path) -> bool:

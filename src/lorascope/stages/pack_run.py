@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 from lorascope.checkpoint_files import checkpoints as checkpoints_in
 from lorascope.checkpoint_files import is_whole
 from lorascope.errors import LorascopeError
-from lorascope.identity import canonical_sha256
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
 from lorascope.pack_progress import StepReport, Stopped, ValidationReport
@@ -22,6 +20,7 @@ from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.stages.lanes import Lane, may_use_cuda
 from lorascope.stages.pack_child import Task, train_in_child
 from lorascope.stages.pack_outcome import Pack, Unkept, concluded
+from lorascope.stages.saved_packs import checkpoint_folder
 from lorascope.stages.sweep_progress import PackAtHand, SweepProgress
 from lorascope.stop_request import StopRequest
 from lorascope.store import replaced_folders, write_record
@@ -105,10 +104,10 @@ def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[Trial
     """
     # Captured before the trials: they started with these versions, at this time.
     provenance = capture(place.layout, "unknown", 0)
-    checkpoints = _checkpoints(pack, place.layout)
-    _tell_damaged(checkpoints)
+    identities = [declared.identity for _, declared in pack]
     targets = [place.folder / declared.name for _, declared in pack]
-    try:
+    with checkpoint_folder(identities, place.layout) as checkpoints:
+        _tell_damaged(checkpoints)
         with replaced_folders(targets) as folders:
             outcome = _train(_task(pack, place, folders, checkpoints), pack, place, at_hand)
             records = concluded(pack, place.lane, outcome, provenance)
@@ -120,11 +119,6 @@ def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[Trial
         if all(record.status in LASTING for record in records):
             shutil.rmtree(checkpoints, ignore_errors=True)
         return records
-    finally:
-        # Empty, unless something is to be resumed, by this pack or a former, larger one.
-        for folder in (checkpoints, checkpoints.parent):
-            with suppress(OSError):
-                folder.rmdir()
 
 
 def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
@@ -139,12 +133,6 @@ def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
 def _title(pack: Pack) -> str:
     first = pack[0][1].name
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
-
-
-def _checkpoints(pack: Pack, layout: Layout) -> Path:
-    """Called by the first trial, and by all of them: another pack must not resume from here."""
-    together = canonical_sha256([declared.identity for _, declared in pack])
-    return layout.checkpoints / pack[0][1].identity / together
 
 
 def _tell_damaged(checkpoints: Path) -> None:

@@ -19,6 +19,7 @@ from lorascope.stages.intact import require_data, require_stored
 from lorascope.stages.lanes import in_lanes, lane_count, lane_of, may_use_cuda
 from lorascope.stages.pack_run import PRELOADED, PackEnd, PackPlace, train_and_keep
 from lorascope.stages.packs import packs_of, work_at_rank
+from lorascope.stages.saved_packs import saved_packs
 from lorascope.stages.sweep_progress import SweepProgress
 from lorascope.stop_request import StopRequest, stop_request
 from lorascope.store import finish_replacements, read_record, write_record
@@ -80,7 +81,7 @@ def _train_missing(
         show.start()
         if forked:
             await_imports(PRELOADED)
-        end = _train_packs(_unfinished(declared, missing, lanes), lanes, layout, show, stop)
+        end = _train_packs(_unfinished(declared, missing, lanes, layout), lanes, layout, show, stop)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.declared.name in names]
         # They have the machine for themselves.
@@ -92,15 +93,22 @@ def _train_missing(
 
 
 def _unfinished(
-    declared: Sequence[Trial], missing: Sequence[Trial], lanes: int
+    declared: Sequence[Trial], missing: Sequence[Trial], lanes: int, layout: Layout
 ) -> list[list[Trial]]:
-    """The packs of what is declared that are missing as a whole, so that a sweep that goes on
-    trains what it would have trained undisturbed; the rest of the others, packed anew."""
-    names = {trial.declared.name for trial in missing}
-    packs = _packs(declared, lanes)
-    whole = [pack for pack in packs if all(t.declared.name in names for t in pack)]
-    rest = [t for pack in packs if pack not in whole for t in pack if t.declared.name in names]
-    return whole + _packs(rest, lanes)
+    """The packs to train: those that were saved, however the sweep was declared then; those of what
+    is declared that are missing as a whole, so that a sweep that goes on trains what it would have
+    trained undisturbed; the rest, packed anew. What takes longest comes first, so that the last
+    packs end at about the same time."""
+    left = {trial.declared.identity: trial for trial in missing}
+    most = missing[0].config.runtime.pack_trials
+    saved = [names for names in saved_packs(layout) if len(names) <= most]
+    whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, lanes)]
+    packs = []
+    for names in saved + whole:
+        if left.keys() >= set(names):
+            packs.append([left.pop(name) for name in names])
+    packs += _packs(list(left.values()), lanes)
+    return sorted(packs, key=lambda pack: sum(trial.work for trial in pack), reverse=True)
 
 
 def _packs(trials: Sequence[Trial], lanes: int) -> list[list[Trial]]:
