@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -77,6 +78,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # The interpreter would look through all that libraries made, for up to two seconds, to give
+        # back one by one what the system takes back at once.
+        gc.freeze()
 
 
 def _tell(error: LorascopeError) -> None:
