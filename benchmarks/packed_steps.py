@@ -20,6 +20,11 @@ CORES = 2
 LANES = 2
 """Packs that lorascope trains side by side on so many cores, a thread each."""
 
+AT_PEAK = (
+    "half of a packed step of this size are matrix products at the processor's peak rate, which "
+    "packing does not reduce, while a lone step is mostly calls: the faster a processor is at "
+    "calls, the less packing gains (docs/log.md, 2026-11-25)."
+)
 TOO_LARGE = (
     "at this size arithmetic bounds a step, which packing does not reduce, and a batch of eight "
     "trials no longer fits the cache (docs/log.md, 2026-11-24)."
@@ -50,7 +55,7 @@ EQUAL = tuple((f"lora.rank={RANK}", f"seed={seed}") for seed in range(TRIALS))
 MIXED = tuple((f"lora.rank={rank}", "seed=0") for rank in RANKS)
 ALIKE = f"{TRIALS} trials of rank {RANK}"
 SIZES = (
-    Point(ALIKE, 1, 40, 4.0, EQUAL),
+    Point(ALIKE, 1, 40, 4.0, EQUAL, AT_PEAK),
     Point(ALIKE, 2, 40, None, EQUAL),
     Point(ALIKE, 8, 20, 1.4, EQUAL, TOO_LARGE),
     Point(ALIKE, 32, 6, None, EQUAL),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -138,3 +140,25 @@ def test_bad_input_of_one_pack_leaves_the_others_to_be_trained(
         train_lora.run_sweep([bad, good], project)
     found: list[Path] = list(project.trials("nf4").glob("*-s95-*"))
     assert len(found) == 1
+
+
+def test_a_sweep_that_is_refused_leaves_no_process(project: Layout) -> None:
+    """Libraries are being imported from its first moment on."""
+    tool = str(Path(sys.executable).parent / "lorascope")
+    with subprocess.Popen(
+        [tool, "train-lora", "-m", *BASE_OVERRIDES, "lora.rank=0"], cwd=project.root,
+        stderr=subprocess.PIPE, start_new_session=True, text=True,
+    ) as refused:  # fmt: skip
+        assert "lora.rank" in refused.communicate(timeout=60)[1]
+    assert refused.returncode == 2
+    deadline = time.monotonic() + 2
+    while left := [pid for pid in psutil.pids() if session_of(pid) == refused.pid]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1

@@ -101,7 +101,9 @@ def _exit_on_disk_fault(error: Exception) -> None:
 
 def _dispatch(command: str, rest: list[str]) -> int:
     if command in HYDRA_STAGES:
-        _run_hydra_stage(command, rest, find_layout(Path.cwd()))
+        layout = find_layout(Path.cwd())
+        with _training_imported(command, rest):
+            _run_hydra_stage(command, rest, layout)
         return 0
     if rest and rest[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -136,8 +138,7 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     sweeping = any(argument in ("-m", "--multirun") for argument in rest)
     if sweeping and command not in SWEEPING_STAGES:
         raise LorascopeError(f"{command} runs one configuration: leave out -m.")
-    asks_only = any(argument in ("--help", "-h", "--cfg", "-c", "--info") for argument in rest)
-    if not asks_only:
+    if not _asks_only(rest):
         # The whole sweep is judged before its first job starts.
         expand(layout, [argument for argument in rest if not argument.startswith("-")])
         # Hydra makes it too, but shows a stack where it cannot.
@@ -159,6 +160,31 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     job.run_jobs = run_jobs  # type: ignore[attr-defined]
     sys.argv = [f"lorascope {command}", *rest]
     hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
+
+
+def _asks_only(rest: Sequence[str]) -> bool:
+    """Whether Hydra is to show something instead of running the stage."""
+    return any(argument in ("--help", "-h", "--cfg", "-c", "--info") for argument in rest)
+
+
+@contextmanager
+def _training_imported(command: str, rest: Sequence[str]) -> Iterator[None]:
+    """Libraries take seconds to import, which begins here, while the sweep is judged. Where CUDA
+    may be used each child imports them itself, and so do the jobs of other launchers."""
+    if command != "train-lora" or _asks_only(rest):
+        yield
+        return
+    from lorascope.config import DeviceKind
+    from lorascope.isolation import end_fork_server, start_imports
+    from lorascope.stages.lanes import PRELOADED, may_use_cuda
+
+    others = any(argument.startswith("hydra/launcher=") for argument in rest)
+    try:
+        if not others and not may_use_cuda(DeviceKind.auto):
+            start_imports(PRELOADED)
+        yield
+    finally:
+        end_fork_server()
 
 
 @contextmanager

@@ -124,6 +124,15 @@ def _nothing() -> None:
     pass
 
 
+def end_fork_server() -> None:
+    """Kill it, if there is one: left to itself it would first import to the end, and then take its
+    libraries apart for seconds, beside whatever comes next. Nothing may need it any more."""
+    process = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if process is not None:
+        # Nobody has waited for it, so that the number is still its own.
+        os.kill(process, signal.SIGKILL)
+
+
 def _start(child: BaseProcess | None, fresh: bool) -> None:
     """Start `child`, or the fork server alone, deaf to `UNHEARD`: blocked signals stay blocked in
     what a process starts."""

@@ -31,6 +31,7 @@ def threats(
         *_failures(study),
         *_machines(study),
         *_peaks(scores),
+        *_packs(study),
         *_data(study),
     )
 
@@ -185,6 +186,16 @@ def _peaks(scores: Sequence[CellScore]) -> Iterator[str]:
     predicted = [score for score in adapters if not score.cost.peak_measured]
     if predicted:
         yield f"Training peaks of {len(predicted)} configurations are predicted, not measured."
+
+
+def _packs(study: Study) -> Iterator[str]:
+    packed = [t for t in study.trials if t.result is not None and t.result.trials_at_once > 1]
+    if packed:
+        yield (
+            f"{len(packed)} of {len(study.trials)} trials were trained several at once: their "
+            "seconds are equal shares of a pack's, whatever their ranks. runtime.pack_trials=1 "
+            "trains each alone."
+        )
 
 
 def _data(study: Study) -> Iterator[str]:

@@ -46,7 +46,7 @@ def provenance_section(study: Study) -> Section:
 
 def _device(provenance: Provenance) -> str:
     plural = "" if provenance.threads == 1 else "s"
-    return f"{provenance.device}, {provenance.threads} thread{plural}"
+    return f"{provenance.device} ({provenance.threads} thread{plural})"
 
 
 def _provenances(study: Study) -> list[Provenance]:

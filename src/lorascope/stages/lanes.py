@@ -18,6 +18,9 @@ from lorascope.config import Config, DeviceKind, RuntimeConfig
 from lorascope.free_memory import available_ram_bytes
 from lorascope.maths.memory import GIGABYTE
 
+PRELOADED = "lorascope.training"
+"""What the children that train need, imported once."""
+
 FEWEST_TRIALS = 2
 """In each of several packs: below that nothing is shared."""
 

@@ -17,16 +17,13 @@ from lorascope.layout import Layout
 from lorascope.pack_progress import StepReport, Stopped, ValidationReport
 from lorascope.provenance import capture
 from lorascope.records import LASTING, Status, TrialRecord
-from lorascope.stages.lanes import Lane, may_use_cuda
+from lorascope.stages.lanes import PRELOADED, Lane, may_use_cuda
 from lorascope.stages.pack_child import Task, train_in_child
 from lorascope.stages.pack_outcome import Pack, Unkept, concluded
 from lorascope.stages.saved_packs import checkpoint_folder
 from lorascope.stages.sweep_progress import PackAtHand, SweepProgress
 from lorascope.stop_request import StopRequest
 from lorascope.store import replaced_folders, write_record
-
-PRELOADED = "lorascope.training"
-"""What children need, imported once."""
 
 
 @dataclass(frozen=True)

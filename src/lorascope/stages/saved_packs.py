@@ -38,10 +38,12 @@ def saved_packs(layout: Layout) -> list[list[str]]:
     with most steps first."""
     found: list[tuple[int, list[str]]] = []
     for note in sorted(layout.checkpoints.glob(f"*/*/{TRIALS}")):
-        last = last_checkpoint(note.parent)
         identities = _identities(note)
-        if last is not None and identities:
-            found.append((step_of(last), identities))
+        # Another sweep may be saving there, and deleting what came before.
+        with suppress(OSError):
+            last = last_checkpoint(note.parent)
+            if last is not None and identities:
+                found.append((step_of(last), identities))
     found.sort(key=lambda one: one[0], reverse=True)
     return [identities for _, identities in found]
 

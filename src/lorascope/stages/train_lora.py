@@ -16,8 +16,8 @@ from lorascope.layout import RECORD, Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.stages.declared import DeclaredTrial, declare_trial
 from lorascope.stages.intact import require_data, require_stored
-from lorascope.stages.lanes import in_lanes, lane_count, lane_of, may_use_cuda
-from lorascope.stages.pack_run import PRELOADED, PackEnd, PackPlace, train_and_keep
+from lorascope.stages.lanes import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
+from lorascope.stages.pack_run import PackEnd, PackPlace, train_and_keep
 from lorascope.stages.packs import packs_of, work_at_rank
 from lorascope.stages.saved_packs import saved_packs
 from lorascope.stages.sweep_progress import SweepProgress
@@ -84,8 +84,10 @@ def _train_missing(
         end = _train_packs(_unfinished(declared, missing, lanes, layout), lanes, layout, show, stop)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.declared.name in names]
-        # They have the machine for themselves.
-        end.add(_train_packs(_packs(postponed, lanes=1), 1, layout, show, stop))
+        if postponed:
+            # They have the machine for themselves.
+            packs = _unfinished(postponed, postponed, 1, layout)
+            end.add(_train_packs(packs, 1, layout, show, stop))
         # What calls us, such as DVC, must not go on either.
         stop.end_if_asked()
     if end.errors:
