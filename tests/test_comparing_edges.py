@@ -284,6 +284,18 @@ def test_a_comparison_on_one_seed_among_several_says_what_it_does_not_know() -> 
     assert any("1 of 1 comparisons between adapters rest on a single seed" in t for t in threats)
 
 
+def test_seconds_of_trials_that_were_trained_at_once_are_called_shares() -> None:
+    study = make_study([Trial("fp16"), Trial("nf4")])
+    assert not any("at once" in threat for threat in compare(study).threats)
+    alone, packed = study.trials
+    assert packed.result is not None
+    packed = replace(packed, result=replace(packed.result, pack_ranks=[2, 8]))
+    threats = compare(replace(study, trials=[alone, packed])).threats
+    assert any(
+        threat.startswith("1 of 2 trials were trained several at once") for threat in threats
+    )
+
+
 def test_declared_seeds_that_never_finished_are_not_counted() -> None:
     trials = [Trial(q, seed=s, status=Status.completed if s == 0 else Status.killed, reason="9")
               for q in ("fp16", "nf4") for s in range(3)]  # fmt: skip

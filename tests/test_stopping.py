@@ -205,19 +205,20 @@ def test_the_first_press_asks_and_the_second_ends(capfd: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_what_was_saved_goes_on_in_a_sweep_that_declares_more(project: Layout) -> None:
-    own = "seed=918"
-    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, own])
+    # Two packs side by side would have a thread each, and two trials alone all threads.
+    own = ["seed=918", "runtime.threads=1"]
+    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
     folder = project.trials("nf4")
     undisturbed = results(train_lora.run_sweep(configs, project))
     for name in undisturbed:
         (folder / name).rename(project.root / name)
-    with sweep_in_terminal(project, own) as terminal:
+    with sweep_in_terminal(project, *own) as terminal:
         terminal.wait_for(r"training, step")
         terminal.press(signal.SIGINT)
         assert terminal.end() == 130, terminal.seen
     # By rank, 1 and 2 would be a pack, and 4 and 8.
     wider = ["lora.rank=1,2,4,8" if one == "lora.rank=1,4" else one for one in SWEEP]
-    records = train_lora.run_sweep(expand(project, [*BASE_OVERRIDES, *wider, own]), project)
+    records = train_lora.run_sweep(expand(project, [*BASE_OVERRIDES, *wider, *own]), project)
     resumed = {r.trial for r in records if r.result and r.result.resumed_at_step > 0}
     assert resumed == set(undisturbed)
     assert {name: told for name, told in results(records).items() if name in resumed} == undisturbed

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -90,14 +91,16 @@ def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Co
     def kill_first_child() -> None:
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
-            # The fork server's own child is the pack's.
-            for server in psutil.Process().children():
-                for child in server.children():
-                    # It must have begun: a child without threads is still being made.
-                    if child.num_threads() > 1:
-                        os.kill(child.pid, signal.SIGKILL)
-                        killed.append(child.pid)
-                        return
+            # One that ends meanwhile is not the pack's: that trains for seconds.
+            with suppress(psutil.NoSuchProcess):
+                # The fork server's own child is the pack's.
+                for server in psutil.Process().children():
+                    for child in server.children():
+                        # It must have begun: a child without threads is still being made.
+                        if child.num_threads() > 1:
+                            os.kill(child.pid, signal.SIGKILL)
+                            killed.append(child.pid)
+                            return
             time.sleep(0.02)
 
     killer = threading.Thread(target=kill_first_child)
@@ -142,23 +145,27 @@ def test_bad_input_of_one_pack_leaves_the_others_to_be_trained(
     assert len(found) == 1
 
 
-def test_a_sweep_that_is_refused_leaves_no_process(project: Layout) -> None:
+def test_a_sweep_that_is_refused_leaves_no_process(project: Layout, tmp_path: Path) -> None:
     """Libraries are being imported from its first moment on."""
     tool = str(Path(sys.executable).parent / "lorascope")
-    with subprocess.Popen(
-        [tool, "train-lora", "-m", *BASE_OVERRIDES, "lora.rank=0"], cwd=project.root,
-        stderr=subprocess.PIPE, start_new_session=True, text=True,
-    ) as refused:  # fmt: skip
-        assert "lora.rank" in refused.communicate(timeout=60)[1]
-    assert refused.returncode == 2
-    deadline = time.monotonic() + 2
-    while left := [pid for pid in psutil.pids() if session_of(pid) == refused.pid]:
+    told = tmp_path / "told"
+    # Not a pipe: reading it to its end would wait for all that hold it.
+    with told.open("w") as stream:
+        refused = subprocess.Popen(
+            [tool, "train-lora", "-m", *BASE_OVERRIDES, "lora.rank=0"], cwd=project.root,
+            stderr=stream, start_new_session=True,
+        )  # fmt: skip
+    assert refused.wait(60) == 2
+    assert "lora.rank" in told.read_text()
+    deadline = time.monotonic() + 1
+    while left := [process for process in psutil.process_iter() if runs_for(process, refused.pid)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
-def session_of(pid: int) -> int:
+def runs_for(process: psutil.Process, session: int) -> bool:
+    """Whether it is alive and in this session."""
     try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return -1
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False

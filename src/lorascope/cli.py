@@ -169,8 +169,9 @@ def _asks_only(rest: Sequence[str]) -> bool:
 
 @contextmanager
 def _training_imported(command: str, rest: Sequence[str]) -> Iterator[None]:
-    """Libraries take seconds to import, which begins here, while the sweep is judged. Where CUDA
-    may be used each child imports them itself, and so do the jobs of other launchers."""
+    """Libraries take seconds to import, which begins here, while the sweep is judged; not where
+    CUDA may be used, as there each child imports them itself, nor where Hydra's own settings are
+    changed: another launcher has other processes, and an environment for jobs must reach them."""
     if command != "train-lora" or _asks_only(rest):
         yield
         return
@@ -178,9 +179,9 @@ def _training_imported(command: str, rest: Sequence[str]) -> Iterator[None]:
     from lorascope.isolation import end_fork_server, start_imports
     from lorascope.stages.lanes import PRELOADED, may_use_cuda
 
-    others = any(argument.startswith("hydra/launcher=") for argument in rest)
+    own_settings = any(argument.lstrip("+~").startswith("hydra") for argument in rest)
     try:
-        if not others and not may_use_cuda(DeviceKind.auto):
+        if not own_settings and not may_use_cuda(DeviceKind.auto):
             start_imports(PRELOADED)
         yield
     finally:

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -126,11 +127,14 @@ def _nothing() -> None:
 
 def end_fork_server() -> None:
     """Kill it, if there is one: left to itself it would first import to the end, and then take its
-    libraries apart for seconds, beside whatever comes next. Nothing may need it any more."""
-    process = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    if process is not None:
-        # Nobody has waited for it, so that the number is still its own.
-        os.kill(process, signal.SIGKILL)
+    libraries apart for seconds, beside whatever comes next. No child may be left."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is None:
+        return
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        # Reaps it, so that another one may be started.
+        server._stop()
 
 
 def _start(child: BaseProcess | None, fresh: bool) -> None:

@@ -193,8 +193,8 @@ def _packs(study: Study) -> Iterator[str]:
     if packed:
         yield (
             f"{len(packed)} of {len(study.trials)} trials were trained several at once: their "
-            "seconds are equal shares of a pack's, whatever their ranks. runtime.pack_trials=1 "
-            "trains each alone."
+            "seconds are shares of a pack's, whatever their ranks. A study that compares seconds "
+            "trains each alone, from its start on, with runtime.pack_trials=1."
         )
 
 

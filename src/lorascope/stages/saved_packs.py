@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def checkpoint_folder(identities: Sequence[str], layout: Layout) -> Iterator[Pat
     """Where the pack of these trials keeps checkpoints, called by the first one and by all of them:
     another pack must not resume from here. It goes afterwards, unless there are some."""
     folder = layout.checkpoints / identities[0] / canonical_sha256(list(identities))
-    write_atomically(folder / TRIALS, json.dumps(list(identities)).encode())
     try:
+        write_atomically(folder / TRIALS, json.dumps(list(identities)).encode())
         yield folder
     finally:
         if not checkpoints(folder):
@@ -33,17 +33,20 @@ def checkpoint_folder(identities: Sequence[str], layout: Layout) -> Iterator[Pat
                 folder.parent.rmdir()
 
 
-def saved_packs(layout: Layout) -> list[list[str]]:
-    """Identities of the trials of each pack that has a whole checkpoint, in the pack's order; those
-    with most steps first."""
+def saved_packs(layout: Layout, wanted: Collection[str]) -> list[list[str]]:
+    """Identities of the trials of each pack that has a whole checkpoint and nothing but `wanted`
+    trials, in the pack's order; what took most steps, over all its trials, comes first."""
     found: list[tuple[int, list[str]]] = []
     for note in sorted(layout.checkpoints.glob(f"*/*/{TRIALS}")):
         identities = _identities(note)
+        # Judged before its files, which may be large, are read.
+        if not identities or not set(identities) <= set(wanted):
+            continue
         # Another sweep may be saving there, and deleting what came before.
         with suppress(OSError):
             last = last_checkpoint(note.parent)
-            if last is not None and identities:
-                found.append((step_of(last), identities))
+            if last is not None:
+                found.append((step_of(last) * len(identities), identities))
     found.sort(key=lambda one: one[0], reverse=True)
     return [identities for _, identities in found]
 

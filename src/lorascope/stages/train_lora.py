@@ -68,7 +68,7 @@ def _train_missing(
 ) -> None:
     runtime = missing[0].config.runtime
     forked = not may_use_cuda(runtime.device)
-    # Both take seconds, in which the inputs are read.
+    # Both take seconds, in which the inputs are read; the command line has begun with the first.
     if forked:
         start_imports(PRELOADED)
     if runtime.tracking:
@@ -97,18 +97,18 @@ def _train_missing(
 def _unfinished(
     declared: Sequence[Trial], missing: Sequence[Trial], lanes: int, layout: Layout
 ) -> list[list[Trial]]:
-    """The packs to train: those that were saved, however the sweep was declared then; those of what
-    is declared that are missing as a whole, so that a sweep that goes on trains what it would have
-    trained undisturbed; the rest, packed anew. What takes longest comes first, so that the last
-    packs end at about the same time."""
+    """The packs to train. First what a stopped sweep saved: packs that this sweep makes too, so
+    that it ends as if undisturbed, then others. Then what is missing as a whole of the packs that
+    are declared, and the rest, packed anew. Of one base those that take longest are trained first,
+    so that the last ones end at about the same time."""
     left = {trial.declared.identity: trial for trial in missing}
     most = missing[0].config.runtime.pack_trials
-    saved = [names for names in saved_packs(layout) if len(names) <= most]
     whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, lanes)]
+    saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
     packs = []
-    for names in saved + whole:
-        if left.keys() >= set(names):
-            packs.append([left.pop(name) for name in names])
+    for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
+        if left.keys() >= set(identities):
+            packs.append([left.pop(identity) for identity in identities])
     packs += _packs(list(left.values()), lanes)
     return sorted(packs, key=lambda pack: sum(trial.work for trial in pack), reverse=True)
 
