@@ -11,6 +11,7 @@ from typing import Any
 
 from lorascope.config import Config, Scoring
 from lorascope.errors import RecordError
+from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
@@ -161,6 +162,9 @@ def _load(config: Config, layout: Layout) -> None:
         return
     LoadedBase.key = None
     require_stored(config, layout)
+    import_uncollected(
+        "lorascope.lora", "lorascope.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
+    )
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import choose_device, use_threads
     from lorascope.freed_memory import keep_freed_memory

@@ -18,7 +18,7 @@ from lorascope.config import Config, DeviceKind, RuntimeConfig
 from lorascope.free_memory import available_ram_bytes
 from lorascope.maths.memory import GIGABYTE
 
-PRELOADED = "lorascope.training"
+PRELOADED = "lorascope.stages.preloaded"
 """What the children that train need, imported once."""
 
 FEWEST_TRIALS = 2

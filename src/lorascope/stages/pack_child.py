@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Config, Storage
 from lorascope.errors import ConfigError
+from lorascope.heavy_imports import import_uncollected
 from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
 from lorascope.store import read_record
 
@@ -78,6 +78,8 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
         ConfigError: the adapters cannot be trained on this mode here.
         Stopped: `report` asked for it, and the pack is saved.
     """
+    # There already where children are forked.
+    import_uncollected("lorascope.training")
     import torch
 
     from lorascope.batch_memory import BatchMemory
@@ -87,8 +89,6 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     from lorascope.training import train_pack
     from lorascope.training_steps import Diverged
 
-    # Libraries stay: a collection that looks through them too takes a quarter of a second.
-    gc.freeze()
     config = task.config
     device = choose_device(config.runtime.device)
     threads = use_threads(task.threads)

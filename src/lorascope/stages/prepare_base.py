@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from lorascope.config import Config
+from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
@@ -14,6 +15,7 @@ from lorascope.store import replaced_folder, sha256_of_files, write_record
 
 def run(config: Config, layout: Layout) -> BaseRecord:
     """Fetch or make the base that config.model names."""
+    import_uncollected("lorascope.base_models", "lorascope.pretraining")
     from lorascope.base_models import describe, fetch_base
     from lorascope.devices import cpu_name, use_threads
     from lorascope.freed_memory import keep_freed_memory

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorascope.base_folder import runs_own_code
 from lorascope.config import Config
+from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
@@ -18,6 +19,7 @@ from lorascope.tokenizer_files import copy_tokenizer
 
 def run(config: Config, layout: Layout) -> FootprintRecord:
     """Store the base of config.model in the mode config.quant."""
+    import_uncollected("lorascope.quantization", "lorascope.footprint")
     from lorascope.devices import choose_device, use_threads
     from lorascope.footprint import measure_footprint
     from lorascope.quantization import quantize_base
