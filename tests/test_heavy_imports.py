@@ -19,7 +19,7 @@ def collector() -> Iterator[None]:
 
 def test_what_is_imported_is_left_out_of_later_collections() -> None:
     gc.unfreeze()
-    import_uncollected("turtledemo", "pydoc_data.topics")
+    import_uncollected("colorsys", "pydoc_data.topics")
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
 
