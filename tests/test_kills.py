@@ -18,7 +18,7 @@ from lorascope.store import scratch_target
 from tests.conftest import BASE_OVERRIDES
 
 KILLS = int(os.environ.get("LORASCOPE_KILLS", "3"))
-"""A hundred take about an hour."""
+"""A hundred take 20 minutes to an hour."""
 SEEDS = (990, 991)
 """No other test's in the shared project."""
 SWEEP = (
