@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     use_threads(parser.parse_args().threads)
     keep_freed_memory()
+    # As a pack's child does once its libraries are there.
     gc.freeze()
     # What libraries print must not stand between the answers.
     with os.fdopen(os.dup(1), "w") as answers:

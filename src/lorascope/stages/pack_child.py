@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Config, Storage
 from lorascope.errors import ConfigError
-from lorascope.heavy_imports import import_uncollected
 from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
 from lorascope.store import read_record
 
@@ -78,8 +77,8 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
         ConfigError: the adapters cannot be trained on this mode here.
         Stopped: `report` asked for it, and the pack is saved.
     """
-    # There already where children are forked.
-    import_uncollected("lorascope.training")
+    # There already where children are forked; elsewhere before all that it brings.
+    import lorascope.stages.preloaded  # noqa: F401, I001
     import torch
 
     from lorascope.batch_memory import BatchMemory
