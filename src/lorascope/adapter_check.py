@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from lorascope.adapter_stack import AdapterWeights, put_weights
 from lorascope.batch_memory import BatchMemory
-from lorascope.completion_loss import completion_loss
-from lorascope.data.rows import PreparedRow
+from lorascope.completion_loss import Sample, loss_of_samples
 from lorascope.layout import ADAPTER_FILES
 from lorascope.lora import attach, parameter_counts, save_adapter
 from lorascope.store import sha256_of_files
@@ -42,15 +41,14 @@ def check_adapter(
     trial: TrialPlan,
     weights: AdapterWeights,
     others: list[AdapterWeights],
-    rows: list[PreparedRow],
-    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sample],
     memory: BatchMemory,
 ) -> CheckedAdapter:
     """Save the adapter to `trial.adapter` and measure it; the base is bare again afterwards.
 
     Args:
         others: the pack's other adapters, which wait in memory.
-        rows: of the validation split.
+        samples: of the validation split, as `completion_samples` makes them.
 
     Raises:
         Diverged: a value or the validation loss is not finite.
@@ -60,7 +58,7 @@ def check_adapter(
         _refuse_infinite(model)
         save_adapter(model, trial.adapter, plan.base_name)
         with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
-            loss_sum, tokens = completion_loss(model, tokenizer, rows, plan.evaluate_batch_size)
+            loss_sum, tokens = loss_of_samples(model, samples, plan.evaluate_batch_size)
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
         trainable, total = parameter_counts(model)

@@ -13,8 +13,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lorascope.config import LoraConfig
+from lorascope.layer_stack import LayerStack
 from lorascope.maths.parameters import padded_rank
-from lorascope.packed_linear import LayerStack
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class AdapterStack:
         self.clear_gradients()
 
     def _views(self, matrix: Tensor) -> dict[str, list[Tensor]]:
-        """A [trials, rank, in], B [trials, out, rank] and magnitude [trials, out] by layer."""
+        """A [trials, rank, in], B^T [trials, rank, out] and magnitude [trials, out] by layer."""
         trials, start = len(self.loras), 0
         found: dict[str, list[Tensor]] = {}
         for name, (wide, high) in self.shapes.layers.items():
             shapes = [
                 (self.rank, wide),
-                (high, self.rank),
+                (self.rank, high),
                 *([(high,)] if self.shapes.dora else []),
             ]
             found[name] = []
@@ -141,7 +141,7 @@ class AdapterStack:
         weights = AdapterWeights({}, {}, {})
         for name, parts in self._views(self.values).items():
             weights.a[name] = parts[0][index, :rank].clone()
-            weights.b[name] = parts[1][index, :, :rank].clone()
+            weights.b[name] = parts[1][index, :rank].clone().T.contiguous()
             if self.shapes.dora:
                 weights.magnitude[name] = parts[2][index].clone()
         return weights
@@ -151,7 +151,7 @@ class AdapterStack:
         rank = self.loras[index].rank
         for name, parts in self._views(self.values).items():
             parts[0][index, :rank] = weights.a[name].detach()
-            parts[1][index, :, :rank] = weights.b[name].detach()
+            parts[1][index, :rank] = weights.b[name].detach().T
             if self.shapes.dora:
                 parts[2][index] = weights.magnitude[name].detach()
 

@@ -76,9 +76,10 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     with _readable_errors(subject):
         spec, settings, batch = subject.spec, subject.settings, subject.train
         first = trace_training(spec, settings, batch, traced.first, traced.period)
-    # Where autocast computes in 16 bits, copies of the adapter wait for the backward pass, whatever
-    # the samples; a checkpointed layer makes them again.
-    copied = spec.compute in SIXTEEN_BITS and not settings.checkpointing
+    # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
+    # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
+    decomposed = any(lora.dora for lora in spec.pack)
+    copied = decomposed and spec.compute in SIXTEEN_BITS and not settings.checkpointing
     width = spec.compute.itemsize if copied else 0
     copies = slopes["adapter"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)

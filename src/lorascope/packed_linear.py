@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from bitsandbytes.nn import Linear8bitLt
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from lorascope.layer_stack import AddAdapters, LayerStack
 
 
 class Unpackable(Exception):
@@ -37,28 +39,6 @@ class PackShape:
         return len(self.seeds)
 
 
-@dataclass
-class LayerStack:
-    """One layer's adapters of neighbouring trials."""
-
-    scale: Tensor
-    """[trials, 1, 1]"""
-    dropouts: list[float]
-    a: nn.Parameter
-    """[trials, rank, in]"""
-    b: nn.Parameter
-    """[trials, out, rank]"""
-    magnitude: nn.Parameter | None = None
-    """[trials, out] for DoRA."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """A, B and, for DoRA, the magnitude."""
-        yield self.a
-        yield self.b
-        if self.magnitude is not None:
-            yield self.magnitude
-
-
 class PackedLinear(nn.Module):
     """Adds each trial's adapter to its own rows of what the base's layer gives."""
 
@@ -68,8 +48,11 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         self.in_features = stacks[0].a.shape[2]
-        self.out_features = stacks[0].b.shape[1]
-        self._stacks = stacks
+        self.out_features = stacks[0].b.shape[2]
+        self._stacks, self._sizes = stacks, [len(stack.a) for stack in stacks]
+        self._trained = [own for stack in stacks for own in stack.parameters()]
+        rates = [rate for stack in stacks for rate in stack.dropouts]
+        self._dropouts = rates if any(rates) else []
         self._shape = shape
         self._name = name
         for index, stack in enumerate(stacks):
@@ -85,18 +68,14 @@ class PackedLinear(nn.Module):
                 "so that no row tells its trial"
             )
         result = self._base(x)
-        rows = x.reshape(trials, -1, self.in_features)
-        out = result.reshape(trials, -1, self.out_features)
-        if len(self._stacks) == 1:
-            return self._adapted(self._stacks[0], 0, rows, out).view(result.shape)
-        sizes = [len(stack.a) for stack in self._stacks]
-        parts = zip(self._stacks, torch.split(rows, sizes), torch.split(out, sizes), strict=True)
-        starts = [sum(sizes[:index]) for index in range(len(sizes))]
-        adapted = [
-            self._adapted(stack, start, its_rows, its_out)
-            for start, (stack, its_rows, its_out) in zip(starts, parts, strict=True)
-        ]
-        return torch.cat(adapted).view(result.shape)
+        if self._stacks[0].magnitude is not None:
+            return self._decomposed(x, result).view(result.shape)
+        if self._dropouts:
+            x = self._dropped(x.reshape(trials, -1, self.in_features), self._dropouts)
+        added: Tensor = AddAdapters.apply(  # type: ignore[no-untyped-call]
+            result, x, self._stacks, self._sizes, *self._trained
+        )
+        return added
 
     def _base(self, x: Tensor) -> Tensor:
         """The base's own result. LLM.int8 computes a feature in 16 bits for all rows of a batch as
@@ -108,32 +87,44 @@ class PackedLinear(nn.Module):
         result: Tensor = self.base_layer(x)
         return result
 
-    def _adapted(self, stack: LayerStack, start: int, rows: Tensor, out: Tensor) -> Tensor:
+    def _decomposed(self, x: Tensor, result: Tensor) -> Tensor:
+        """DoRA of all stacks -> [trials, n, out]."""
+        rows = torch.split(x.reshape(self._shape.trials, -1, self.in_features), self._sizes)
+        out = torch.split(result.reshape(self._shape.trials, -1, self.out_features), self._sizes)
+        adapted, start = [], 0
+        for stack, own_rows, own_out in zip(self._stacks, rows, out, strict=True):
+            adapted.append(self._decomposed_stack(stack, start, own_rows, own_out))
+            start += len(stack.a)
+        return torch.cat(adapted)
+
+    def _decomposed_stack(self, stack: LayerStack, start: int, rows: Tensor, out: Tensor) -> Tensor:
         """rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
-        dropped = any(stack.dropouts)
-        if dropped:
-            rows = rows * self._masks(stack, start, rows)
-        hidden = torch.bmm(rows, stack.a.mT) * stack.scale
-        if stack.magnitude is None:
-            return torch.baddbmm(out, hidden, stack.b.mT)
+        assert stack.magnitude is not None
+        kept = self._dropped(rows, stack.dropouts, start)
+        hidden = torch.bmm(kept, stack.a.mT) * stack.scale
         weight = dequantized(self.base_layer, rows.dtype)
-        bare = rows @ weight.T if dropped else out
+        bare = out if kept is rows else kept @ weight.T
         bias = getattr(self.base_layer, "bias", None)
-        if bias is not None and not dropped:
+        if bias is not None and kept is rows:
             bare = bare - bias
         ratio = (stack.magnitude / dora_norms(weight, stack))[:, None]
-        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b.mT)
+        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b)
 
-    def _masks(self, stack: LayerStack, start: int, rows: Tensor) -> Tensor:
-        """Dropout's factors [trials, n, in]: 0, or 1 / (1 - p).
+    def _dropped(self, rows: Tensor, dropouts: Sequence[float], start: int = 0) -> Tensor:
+        """rows [trials, n, in] with dropout: times 0, or 1 / (1 - p).
 
         Drawn from the trial's seed, the step and the layer alone, for as many tokens as the longest
-        sample has: neither other trials nor a pass run again change them.
+        sample has: neither other trials nor a pack run again change them.
+
+        Args:
+            start: the first trial's place in the pack.
         """
+        if not any(dropouts):
+            return rows
         count, tokens = self._shape.batch
         samples, longest = count // self._shape.trials, max(self._shape.longest_tokens, tokens)
         masks = torch.ones_like(rows)
-        for index, rate in enumerate(stack.dropouts):
+        for index, rate in enumerate(dropouts):
             if rate > 0:
                 seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, self._name)
                 generator = torch.Generator(rows.device).manual_seed(seed)
@@ -141,7 +132,7 @@ class PackedLinear(nn.Module):
                 drawn = torch.rand(size, generator=generator, device=rows.device)
                 kept = (drawn[:, :tokens] >= rate).to(rows.dtype).reshape(rows.shape[1:])
                 masks[index] = kept / (1 - rate)
-        return masks
+        return rows * masks
 
 
 def step_seed(seed: int, step: int, micro_batch: int, name: str = "") -> int:
@@ -170,7 +161,7 @@ def dora_norms(weight: Tensor, stack: LayerStack) -> Tensor:
     |w + s b A|^2 = |w|^2 + 2 s (w A^T) b + s^2 b (A A^T) b, so that no trial's sum is built.
     """
     norms = []
-    for a, b, scale in zip(stack.a, stack.b, stack.scale.flatten(), strict=True):
+    for a, b, scale in zip(stack.a, stack.b.mT, stack.scale.flatten(), strict=True):
         own = weight.float()
         cross = 2 * scale * ((own @ a.T) * b).sum(1)
         square = scale**2 * ((b @ (a @ a.T)) * b).sum(1)

@@ -15,8 +15,9 @@ from transformers.trainer_callback import PrinterCallback
 from lorascope.adapter_check import CheckedAdapter, check_adapter
 from lorascope.batch_memory import BatchMemory
 from lorascope.checkpoint_files import last_checkpoint
+from lorascope.completion_loss import completion_samples
 from lorascope.data.rows import read_rows
-from lorascope.data.tokenization import load_tokenizer, tokenize_row
+from lorascope.data.tokenization import load_tokenizer, tokenize_rows
 from lorascope.devices import Device, compute_precision
 from lorascope.footprint import measure_footprint
 from lorascope.memory import PhaseMeter
@@ -113,7 +114,7 @@ def _check_all(
     memory: BatchMemory,
     progress: Progress,
 ) -> list[CheckedAdapter | Diverged]:
-    rows = read_rows(plan.data / "validation.jsonl")
+    samples = completion_samples(read_rows(plan.data / "validation.jsonl"), tokenizer)
     checked: list[CheckedAdapter | Diverged] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
         progress(ValidationReport(index, len(trials)))
@@ -123,7 +124,7 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            own = check_adapter(base, plan, trial, weights, others, rows, tokenizer, memory)
+            own = check_adapter(base, plan, trial, weights, others, samples, memory)
             checked.append(own)
         except Diverged as error:
             checked.append(error)
@@ -140,10 +141,8 @@ def _run_trainer(
     memory: BatchMemory,
     progress: Progress,
 ) -> TrainedPack:
-    samples = [
-        tokenize_row(row, tokenizer, train_on_prompt=plan.train_on_prompt)
-        for row in read_rows(plan.data / "train.jsonl")
-    ]
+    rows = read_rows(plan.data / "train.jsonl")
+    samples = list(tokenize_rows(rows, tokenizer, plan.train_on_prompt))
     pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
     log = PackLog(len(trials), device.kind)
     watch = TrainingWatch(log, plan.train.log_every_steps, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
+ROWS_A_CALL = 1000
+"""One call for all rows would hold the offsets of all their tokens."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -53,23 +56,39 @@ def restore_unknown_token(tokenizer: Any) -> None:
 def tokenize_row(
     row: PreparedRow, tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
 ) -> tuple[list[int], list[int]]:
-    """(input_ids, labels), both of length [tokens]; labels are -100 where nothing is trained.
+    """`tokenize_rows` of one."""
+    return next(tokenize_rows([row], tokenizer, train_on_prompt))
+
+
+def tokenize_rows(
+    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
+) -> Iterator[tuple[list[int], list[int]]]:
+    """(input_ids, labels) of each row, both of length [tokens]; labels are -100 where nothing is
+    trained.
 
     The whole text is tokenized at once. A token is trained if it starts inside a trained segment:
     one that reaches from a prompt into its completion belongs to the prompt, just as it does for
     lm-eval, which scores what joint encoding adds behind the encoded prompt.
     """
-    encoded = tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)
-    input_ids = list(encoded["input_ids"])
-    if train_on_prompt:
-        return input_ids, list(input_ids)
+    for start in range(0, len(rows), ROWS_A_CALL):
+        chunk = rows[start : start + ROWS_A_CALL]
+        encoded = tokenizer(
+            [row.text for row in chunk], add_special_tokens=False, return_offsets_mapping=True
+        )
+        for row, ids, offsets in zip(
+            chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            yield list(ids), list(ids) if train_on_prompt else _labels(row, ids, offsets)
+
+
+def _labels(row: PreparedRow, ids: list[int], offsets: list[tuple[int, int]]) -> list[int]:
     ends = list(accumulate(len(segment.text) for segment in row.segments))
     labels, current = [], 0
-    for token, (start, _) in zip(input_ids, encoded["offset_mapping"], strict=True):
+    for token, (start, _) in zip(ids, offsets, strict=True):
         while current < len(ends) - 1 and start >= ends[current]:
             current += 1
         labels.append(token if row.segments[current].trained else IGNORED_LABEL)
-    return input_ids, labels
+    return labels
 
 
 def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
