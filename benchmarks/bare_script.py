@@ -32,8 +32,8 @@ from transformers.utils import logging
 IGNORED_LABEL = -100
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or other words in its place."""
     parser = argparse.ArgumentParser(description="Train one LoRA adapter.")
     parser.add_argument("--base", type=Path, required=True, help="folder of the stored base")
     parser.add_argument("--data", type=Path, required=True, help="train.jsonl with segments")
@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
@@ -55,22 +55,26 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    trainer = trainer_of(given)
+    result = trainer.train()
+    trainer.model.save_pretrained(given.output, save_embedding_layers=False)
+    print(f"loss {result.training_loss:.4f}")
+
+
+def trainer_of(given: argparse.Namespace) -> Trainer:
+    """Base, adapter and rows in a Trainer."""
     tokenizer = AutoTokenizer.from_pretrained(given.base)
     with given.data.open(encoding="utf-8") as lines:
         samples = [encode(json.loads(line)["segments"], tokenizer) for line in lines]
-    model = load_base(given.base)
-    model = with_adapter(model, given)
     trainer = Trainer(
-        model=model,
+        model=with_adapter(load_base(given.base), given),
         args=training_arguments(given, compute_dtype(given.base)),
         train_dataset=samples,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED_LABEL),
     )
     # It would print a line of its own where there is no bar.
     trainer.remove_callback(PrinterCallback)
-    result = trainer.train()
-    model.save_pretrained(given.output, save_embedding_layers=False)
-    print(f"loss {result.training_loss:.4f}")
+    return trainer
 
 
 def with_adapter(model: Any, given: argparse.Namespace) -> Any:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.step_workers import WARM_UP_STEPS
 from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
 from lorascope.devices import choose_device, use_threads
@@ -26,9 +27,6 @@ from lorascope.pack_progress import StepReport, ValidationReport
 from lorascope.stages.grid import expand
 from lorascope.training import train_pack
 from lorascope.trial_plan import PackPlan, TrialPlan
-
-WARM_UP_STEPS = 3
-"""Before the clock starts: first batches, first touches of memory."""
 
 
 class _Timed(Exception):

@@ -1,4 +1,4 @@
-"""The side of `step_worker` that asks."""
+"""The side of `step_worker` and `bare_step_worker` that asks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.measure import (
     KEPT_CHARACTERS,
@@ -24,6 +24,10 @@ from benchmarks.measure import (
 )
 from benchmarks.origin import REPOSITORY
 from benchmarks.workload import environment
+
+BARE_STEP_WORKER = REPOSITORY / "benchmarks" / "bare_step_worker.py"
+WARM_UP_STEPS = 3
+"""Before the clock starts: first batches, first touches of memory."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,27 @@ class Pack:
     """That declare its trials."""
     steps: int
     """To be timed."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `step_worker` reads."""
+        return {"root": str(self.root), "overrides": self.overrides, "steps": self.steps}
+
+
+@dataclass(frozen=True)
+class BareTrial:
+    """What a bare worker is asked for."""
+
+    words: tuple[str, ...]
+    """Of the bare script's command line."""
+    steps: int
+    """To be timed."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `bare_step_worker` reads."""
+        steps = ("--steps", str(WARM_UP_STEPS + self.steps))
+        return {"words": (*self.words, *steps), "warm_up_steps": WARM_UP_STEPS}
 
 
 @dataclass(frozen=True)
@@ -52,11 +77,10 @@ class StepWorker:
     def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._process, self._errors = process, errors
 
-    def ask(self, pack: Pack) -> None:
+    def ask(self, work: Pack | BareTrial) -> None:
         """Let it train; several workers can do so at the same time."""
         assert self._process.stdin is not None
-        asked = {"root": str(pack.root), "overrides": pack.overrides, "steps": pack.steps}
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(work.request) + "\n")
         self._process.stdin.flush()
 
     def answer(self) -> Span:
@@ -73,7 +97,7 @@ class StepWorker:
             # Its last words come after its last answer, and at a place in the file that both share.
             self._process.wait(TIMEOUT_SECONDS)
             self._errors.seek(0)
-            raise BenchmarkError(f"a pack failed: {self._errors.read()[-KEPT_CHARACTERS:].strip()}")
+            raise BenchmarkError(f"a training failed: {self._errors.read()[-KEPT_CHARACTERS:].strip()}")
         return Span(**json.loads(line))
 
 
@@ -81,12 +105,21 @@ class StepWorker:
 def step_workers(threads: Sequence[int]) -> Iterator[list[StepWorker]]:
     """One worker for each number of threads, ended at the end."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_step_worker(count)) for count in threads]
+        module = ("-m", "benchmarks.step_worker")
+        yield [stack.enter_context(_worker(module, count)) for count in threads]
 
 
 @contextmanager
-def _step_worker(threads: int) -> Iterator[StepWorker]:
-    words = (sys.executable, "-m", "benchmarks.step_worker", "--threads", str(threads))
+def bare_step_worker(threads: int) -> Iterator[StepWorker]:
+    """One that trains as the bare script does, ended at the end."""
+    # A script, as the bare one is: it finds that beside itself.
+    with _worker((str(BARE_STEP_WORKER),), threads) as worker:
+        yield worker
+
+
+@contextmanager
+def _worker(program: tuple[str, ...], threads: int) -> Iterator[StepWorker]:
+    words = (sys.executable, *program, "--threads", str(threads))
     command = Command(words, REPOSITORY, environment(threads))
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -101,7 +134,7 @@ def _step_worker(threads: int) -> Iterator[StepWorker]:
             process.communicate()
 
 
-def steps_alone(worker: StepWorker, packs: Sequence[Pack]) -> float:
+def steps_alone(worker: StepWorker, packs: Sequence[Pack | BareTrial]) -> float:
     """Seconds that one step of every pack takes, one after the other."""
     seconds = 0.0
     for pack in packs:

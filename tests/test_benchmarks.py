@@ -25,10 +25,18 @@ from benchmarks.measure import (
     run,
     seconds_side_by_side,
 )
-from benchmarks.packed_steps import EQUAL, MIXED, Times, _axes
+from benchmarks.packed_step_times import EQUAL, MIXED, Times, _axes
 from benchmarks.process_watch import ProcessWatch, Sample, scheduling
 from benchmarks.run_parts import Parts, longest_pack
-from benchmarks.step_workers import Pack, step_workers, steps_alone, steps_side_by_side
+from benchmarks.step_workers import (
+    BARE_STEP_WORKER,
+    BareTrial,
+    Pack,
+    bare_step_worker,
+    step_workers,
+    steps_alone,
+    steps_side_by_side,
+)
 from benchmarks.table import (
     AT_LEAST,
     AT_MOST,
@@ -162,7 +170,7 @@ def test_packing_pays_up_to_the_size_where_its_ratio_falls_below_what_pays(
 
 
 def test_packs_side_by_side_are_compared_with_half_of_one_after_the_other() -> None:
-    times = Times(alone=[8.0], packed=[4.0], lanes=[2.5])
+    times = Times(alone=[8.0], packed=[4.0], lanes=[2.5], bare=[])
     assert times.gain.middle == 2.0
     assert times.gain_in_lanes.middle == 8.0 / 2 / 2.5
 
@@ -296,7 +304,7 @@ def test_the_workload_s_rows_have_the_length_that_the_page_states() -> None:
     assert (RANKS[0], RANKS[-1], len(RANKS)) == (1, 128, 8)
 
 
-@pytest.mark.parametrize("script", [BARE_SCRIPT, BARE_LM_EVAL])
+@pytest.mark.parametrize("script", [BARE_SCRIPT, BARE_STEP_WORKER, BARE_LM_EVAL])
 def test_the_baselines_know_nothing_of_lorascope(script: Path) -> None:
     assert "import lorascope" not in script.read_text()
     assert "from lorascope" not in script.read_text()
@@ -310,8 +318,20 @@ def test_step_workers_time_packs_and_tell_what_failed(project: Layout) -> None:
     with step_workers((1, 1)) as workers:
         assert 0 < steps_alone(workers[0], packs) < 60
         assert 0 < steps_side_by_side(workers, packs) < 60
-        with pytest.raises(BenchmarkError, match=r"(?s)a pack failed: .*no-such-data"):
+        with pytest.raises(BenchmarkError, match=r"(?s)a training failed: .*no-such-data"):
             steps_alone(workers[0], [Pack(project.root, (*shared, "data=no-such-data"), 2)])
+
+
+@pytest.mark.slow
+def test_bare_steps_are_timed_one_adapter_after_the_other(project: Layout, tmp_path: Path) -> None:
+    words = (
+        "--base", str(project.quantized("small", "nf4")), "--rank", "2", "--output", str(tmp_path),
+        "--data", str(project.data("small", "toy") / "train.jsonl"), "--steps", "9999",
+    )  # fmt: skip
+    with bare_step_worker(1) as worker:
+        assert 0 < steps_alone(worker, [BareTrial(words, 2), BareTrial(words, 2)]) < 60
+        with pytest.raises(BenchmarkError, match=r"(?s)failed: .*FileNotFoundError"):
+            steps_alone(worker, [BareTrial((*words, "--data", "no-such-data"), 2)])
 
 
 @pytest.mark.slow
