@@ -97,7 +97,8 @@ class StepWorker:
             # Its last words come after its last answer, and at a place in the file that both share.
             self._process.wait(TIMEOUT_SECONDS)
             self._errors.seek(0)
-            raise BenchmarkError(f"a training failed: {self._errors.read()[-KEPT_CHARACTERS:].strip()}")
+            words = self._errors.read()[-KEPT_CHARACTERS:].strip()
+            raise BenchmarkError(f"a training failed: {words}")
         return Span(**json.loads(line))
 
 
