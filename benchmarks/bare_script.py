@@ -99,7 +99,6 @@ def training_arguments(given: argparse.Namespace, dtype: torch.dtype) -> Trainin
         per_device_train_batch_size=given.batch_size,
         learning_rate=given.learning_rate,
         lr_scheduler_type="linear",
-        optim="adamw_torch",
         weight_decay=0.0,
         max_grad_norm=1.0,
         seed=given.seed,

@@ -29,8 +29,7 @@ AT_PEAK = (
     "half of a packed step of this size are matrix products at the processor's peak rate, which "
     "packing does not reduce, while a lone step is mostly calls: the faster a processor is at "
     "calls, the less packing gains (docs/log.md, 2026-11-25). Samples of eight seeds are padded to "
-    "the longest of the eight, 37 tokens instead of 33. The rows above compare with the bare "
-    "script's own steps, which take longer than lorascope's lone ones."
+    "the longest of the eight, 37 tokens instead of 33 (2026-11-26)."
 )
 TOO_LARGE = (
     "at this size arithmetic bounds a step, which packing does not reduce, and a batch of eight "

@@ -1,4 +1,5 @@
-"""A packed step against the steps of its trials alone, and up to what size packing pays."""
+"""A packed step against the steps of its trials alone, in lorascope and in bare scripts, and up to
+what size packing pays."""
 
 from __future__ import annotations
 
@@ -42,8 +43,11 @@ def _bare_row(point: Point, times: Times) -> Row:
             f"steps of {TRIALS} bare scripts, summed / one packed step", AT_LEAST, point.goal, "x",
             workload=_workload(point),
             threads=f"Threads: packed {CORES}, bare 1.",
-            note=f"Medians of a step of all trials: bare {bare:.0f} ms one after the other, packed "
-            f"{packed:.0f} ms. The bare script's own steps, without its imports and loading.",
+            note=f"Medians of a step of all trials: bare {bare:.0f} ms one after the other, and "
+            f"two processes at a time half of that ({bare / LANES:.0f} ms) at best; one pack "
+            f"{packed:.0f} ms. The bare script's own steps, without its imports and loading: the "
+            "baseline of all goals. The rows below compare with lorascope's own lone steps.",
+            reason=point.reason,
         ),
         ratios(times.bare, times.packed),
     )  # fmt: skip

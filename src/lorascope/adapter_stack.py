@@ -105,7 +105,7 @@ class AdapterStack:
             for name, parts in views.items()
         }
         self.rows = [nn.Parameter(row) for row in self.values]
-        # Autograd adds each layer's gradients up in the one matrix that the optimizer reads.
+        # Each layer's gradients are added up in the one matrix that the optimizer reads.
         gradients = self._views(self.gradients)
         for name, layer in self.layers.items():
             for parameter, gradient in zip(layer.parameters(), gradients[name], strict=True):

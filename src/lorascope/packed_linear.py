@@ -95,7 +95,7 @@ class PackedLinear(nn.Module):
         for stack, own_rows, own_out in zip(self._stacks, rows, out, strict=True):
             adapted.append(self._decomposed_stack(stack, start, own_rows, own_out))
             start += len(stack.a)
-        return torch.cat(adapted)
+        return adapted[0] if len(adapted) == 1 else torch.cat(adapted)
 
     def _decomposed_stack(self, stack: LayerStack, start: int, rows: Tensor, out: Tensor) -> Tensor:
         """rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
@@ -108,7 +108,8 @@ class PackedLinear(nn.Module):
         if bias is not None and kept is rows:
             bare = bare - bias
         ratio = (stack.magnitude / dora_norms(weight, stack))[:, None]
-        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b)
+        # A view: of a parameter itself autocast keeps a copy, checkpointed or not.
+        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b[:])
 
     def _dropped(self, rows: Tensor, dropouts: Sequence[float], start: int = 0) -> Tensor:
         """rows [trials, n, in] with dropout: times 0, or 1 / (1 - p).

@@ -4,7 +4,7 @@ A batch of a pack holds every trial's own samples, trial by trial. The base sees
 [trials x samples, tokens]; a linear layer adds to each trial's rows what that trial's adapter says:
 
     rows [trials, samples x tokens, in] -> base(rows) + scale (rows A^T) B^T,
-    A [trials, rank, in], B [trials, out, rank], scale [trials, 1, 1].
+    A [trials, rank, in], B^T [trials, rank, out], scale [trials, 1, 1].
 
 No number of one trial enters another's, so that a pack computes what each trial computes alone. A
 single trial is a pack of one. Ranks are padded with zeros to 8, 16, 32, 64 and so on, and trials of

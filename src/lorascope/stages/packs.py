@@ -50,7 +50,7 @@ def packs_of(
 def work_at_rank(rank: int, hidden_size: int) -> float:
     """How long a training step takes, where the base alone takes 1: an adapter whose rank is the
     base's own width takes as long again. (Measured on one thread, width 128: four trials of ranks
-    16 to 128 take 1.4 times as long as four of ranks 1 to 8; this says 1.38.)"""
+    16 to 128 take 1.5 times as long as four of ranks 1 to 8; this says 1.38.)"""
     return 1.0 + padded_rank(rank) / hidden_size
 
 
