@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_a_recipe_sets_what_is_planned_in_place_of_params() -> None:
 @pytest.mark.slow
 def test_output_that_nobody_reads_on_ends_quietly(bare_project: Layout) -> None:
     # Unbuffered, so that it is written to while it runs; `true` reads nothing.
-    line = f"PYTHONUNBUFFERED=1 {LORASCOPE} count model.known_config=llama-2-7b | (exec <&-; true)"
+    command = f"{shlex.quote(str(LORASCOPE))} count model.known_config=llama-2-7b"
+    line = f"PYTHONUNBUFFERED=1 {command} | (exec <&-; true)"
     done = subprocess.run(
         ["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"],
         cwd=bare_project.root, capture_output=True, text=True, check=False,
