@@ -49,9 +49,10 @@ def test_sums_and_gradients_are_those_of_the_formula(
 ) -> None:
     torch.manual_seed(0)
     stacks = [stack_of(trials, rank, torch.float64) for trials, rank in sizes]
-    x = torch.randn(TRIALS * SAMPLES, WIDE, TOKENS, dtype=torch.float64).mT
-    x = (x if strided else x.contiguous()).requires_grad_()
-    out = torch.randn(TRIALS * SAMPLES, TOKENS, HIGH, dtype=torch.float64, requires_grad=True)
+    x, out = (
+        torch.randn(TRIALS * SAMPLES, size, TOKENS, dtype=torch.float64).mT for size in (WIDE, HIGH)
+    )
+    x, out = ((t if strided else t.contiguous()).requires_grad_() for t in (x, out))
     gradient = torch.randn(out.shape, dtype=torch.float64)
     parameters = [own for stack in stacks for own in stack.parameters()]
     expected = by_formula(out, x, stacks)

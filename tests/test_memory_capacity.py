@@ -137,16 +137,24 @@ def test_the_largest_micro_batch_fits_and_one_more_sample_does_not(kind: str) ->
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "samples", "tokens"), [("cpu", 1, 4), ("cpu", 4, 32), ("cuda", 4, 128)]
+    ("kind", "samples", "tokens", "dora"),
+    [
+        ("cpu", 1, 4, False),
+        ("cpu", 4, 32, False),
+        ("cpu", 4, 32, True),
+        ("cuda", 4, 128, False),
+        ("cuda", 4, 128, True),
+    ],
 )
 def test_more_samples_continue_to_a_trace_with_them(
-    kind: str, samples: int, tokens: int, checkpointing: bool
+    kind: str, samples: int, tokens: int, dora: bool, checkpointing: bool
 ) -> None:
     """With few tokens gradients outweigh activations, so that peaks lie at the other end. With few
     on CUDA the allocator's blocks would weigh more than what is in them."""
     planned = subject(kind=kind, samples=2 * samples, tokens=tokens)
     settings = replace(planned.settings, checkpointing=checkpointing)
-    planned = replace(planned, settings=settings)
+    spec = replace(planned.spec, lora=replace(planned.spec.lora, dora=dora))
+    planned = replace(planned, settings=settings, spec=spec)
     fewer = replace(planned, train=replace(planned.train, samples=samples, padded=True))
     continued = segments_like(planned, training_trace(fewer), samples)
     exact = training_trace(planned).segments

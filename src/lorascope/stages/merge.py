@@ -138,13 +138,14 @@ def _merge_and_check(
     merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
     merged.save_pretrained(folder)
     copy_tokenizer(stored, folder)
-    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
-    print(f"comparing it with adapter on base over {config.merge.verify_items} rows", flush=True)
+    validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
+    rows = validation[: config.merge.verify_items]
+    print(f"comparing it with adapter on base over {len(rows)} rows", flush=True)
     check = check_merge(
         load_adapter(fresh_base(), adapter),
         _reload(folder, device.kind),
         load_tokenizer(stored),
-        rows[: config.merge.verify_items],
+        rows,
         config.evaluate.batch_size,
     )
     return check, untied
