@@ -23,6 +23,7 @@ LAYER_OF = {
     "errors": BOTTOM,
     "maths": BOTTOM,
     "config": SCHEMA,
+    "config_choices": SCHEMA,
     "records": SCHEMA,
     "disk_faults": EDGES,
     "store": EDGES,

@@ -17,6 +17,7 @@ SHORT_HASH_LENGTH = 10
 DECLARATIONS = {
     "lorascope",
     "lorascope.config",
+    "lorascope.config_choices",
     "lorascope.config_rules",
     "lorascope.errors",
     "lorascope.layout",
