@@ -8,9 +8,9 @@ import pytest
 
 from lorascope.config import Format
 from lorascope.data.conversations import Conversation
+from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.rows import Segment
-from lorascope.data.sources import RawRow
 from lorascope.errors import DataError
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.conversations import Conversation, Turn
+from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.prepare import prepare_row
 from lorascope.data.rows import Segment
-from lorascope.data.sources import RawRow
 from lorascope.data.templates import make_template
 from lorascope.errors import ConfigError, DataError
 from tests.data_samples import CHATML, TWO_TURNS, letter_tokenizer, prepared, trained
@@ -89,16 +89,6 @@ def test_chat_template_with_another_end_token_gets_it_once() -> None:
 def test_chat_without_a_chat_template_names_key_and_remedy() -> None:
     with pytest.raises(ConfigError, match=r"data\.template='chat'.*no chat template.*plain"):
         make_template(TemplateKind.chat, None, letter_tokenizer())
-
-
-def test_chat_template_that_rewrites_history_is_refused() -> None:
-    rewriting = (
-        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }}|"
-        "{% endif %}{% endfor %}"
-    )
-    template = make_template(TemplateKind.chat, None, letter_tokenizer(chat_template=rewriting))
-    with pytest.raises(DataError, match=r"rewrites earlier turns.*plain or llama2"):
-        template.render(TWO_TURNS)
 
 
 def test_chat_template_that_refuses_a_system_message_is_named() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lorascope.config import DataConfig, Format, TemplateKind
+from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.prepare import prepare_row
-from lorascope.data.sources import RawRow
 from lorascope.data.templates import make_template
 from lorascope.data.tokenization import (
     IGNORED_LABEL,

@@ -79,6 +79,9 @@ class DataConfig:
     template: TemplateKind = TemplateKind.plain
     system: str | None = None
     """System message given to every conversation that has none."""
+    date: str = "2024-07-26"
+    """Today, for chat templates that write the date into each prompt (YYYY-MM-DD): a fixed one, so
+    that the same rows come out on every day."""
     repository: str | None = None
     revision: str | None = None
     subset: str | None = None
@@ -91,6 +94,9 @@ class DataConfig:
     test_fraction: float = 0.1
     max_tokens: int = 1024
     """Longer samples are dropped and counted, never cut inside an answer."""
+    max_dropped_fraction: float = 0.05
+    """Share of a source's rows that may be unfit to train on (empty, malformed): these are left out
+    and listed. More are an error, and 0 allows none."""
     max_train_rows: int | None = None
     max_validation_rows: int | None = None
     max_test_rows: int | None = None

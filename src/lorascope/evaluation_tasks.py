@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorascope.config import Scoring
-from lorascope.data.answers import find_answer
+from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import DataError
 from lorascope.lm_eval_model import generation_prompts
@@ -134,21 +134,3 @@ def _required_answer(row: PreparedRow) -> str:
             "source row, or use data.scoring=loss."
         )
     return row.answer
-
-
-def is_right(generation: str, answer: str, pattern: str | None) -> bool:
-    """Whether a generation gives the answer.
-
-    Without a pattern: equal but for surrounding whitespace. With one: its group is taken from the
-    *first* match in the generation, because a model that goes on after its answer makes up further
-    questions; no match is wrong. The answer itself may be the group alone or a text that holds it.
-    Commas and trailing dots are dropped on both sides: "1,234." is 1234.
-    """
-    if pattern is None:
-        return generation.strip() == answer.strip()
-    found, wanted = find_answer(pattern, generation), find_answer(pattern, answer)
-    return found is not None and _bare(found) == _bare(answer if wanted is None else wanted)
-
-
-def _bare(text: str) -> str:
-    return text.strip().replace(",", "").rstrip(".").strip()

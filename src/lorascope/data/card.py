@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lorascope.config import DataConfig
+from lorascope.data.conversations import Conversation
+from lorascope.data.rows import PreparedRow
+from lorascope.data.templates import Template
 from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.errors import DataError
+from lorascope.data.unfit_rows import RowError
 from lorascope.layout import SPLITS
 from lorascope.records import SplitCard
 from lorascope.store import sha256_of_file
@@ -49,22 +54,21 @@ def count_sample(
     )
 
 
-def summarise_split(split: str, samples: Sequence[SampleCount], path: Path) -> SplitCard:
-    """The card of one written split.
-
-    Raises:
-        DataError: a sample trains nothing, or does not end with a trained end-of-text token.
-    """
-    tokens = sum(sample.tokens for sample in samples)
-    eos_share = sum(sample.eos_trained for sample in samples) / len(samples)
-    idle = sum(sample.trained == 0 for sample in samples)
-    if idle or eos_share < 1:
-        raise DataError(
-            f"{split}: {idle} of {len(samples)} samples train no token, and {eos_share:.1%} end "
-            "with a trained end-of-text token, where all must: a model would not learn its "
-            "answers, or not to stop. The tokenizer does not read its own eos_token as one token: "
-            "check eos_token in its tokenizer_config.json."
+def require_trained(sample: SampleCount, place: str) -> None:
+    """Raise RowError for a sample from which a model would not learn its answer, or not to stop."""
+    if sample.trained == 0 or not sample.eos_trained:
+        raise RowError(
+            place,
+            "no trained end-of-text token at its end",
+            f"{sample.trained} of its {sample.tokens} tokens are trained, and it does not end with "
+            "a trained end-of-text token: the tokenizer does not read its own eos_token as one "
+            "token there. Check eos_token in its tokenizer_config.json, or remove this row.",
         )
+
+
+def summarise_split(samples: Sequence[SampleCount], path: Path) -> SplitCard:
+    """The card of one written split."""
+    tokens = sum(sample.tokens for sample in samples)
     lengths = np.percentile([s.tokens for s in samples], PERCENTILES, method="nearest")
     return SplitCard(
         rows=len(samples),
@@ -74,12 +78,56 @@ def summarise_split(split: str, samples: Sequence[SampleCount], path: Path) -> S
         length_percentiles_tokens={
             f"p{p}": int(length) for p, length in zip(PERCENTILES, lengths, strict=True)
         },
-        eos_trained_share=eos_share,
+        eos_trained_share=sum(sample.eos_trained for sample in samples) / len(samples),
         unknown_token_share=sum(sample.unknown for sample in samples) / tokens,
     )
 
 
-def warnings_of(splits: Mapping[str, SplitCard], cut_questions: int) -> list[str]:
+@dataclass
+class Remarks:
+    """What was seen in the rows that were kept."""
+
+    cut_questions: int
+    read_replies: int = 0
+    """Replies before the last one that a template writes otherwise as history."""
+    special_tokens: Counter[str] = field(default_factory=Counter)
+    """Special token -> rows whose own text holds it."""
+    first_special: str = ""
+    """Place of the first such row."""
+
+    def note(self, conversation: Conversation, row: PreparedRow, template: Template) -> None:
+        """Look at one row."""
+        if conversation.rendered is not None:
+            # Its text stands in a template, special tokens and all.
+            return
+        replies = sum(turn.role == "assistant" for turn in conversation.turns)
+        self.read_replies += replies - sum(segment.trained for segment in row.segments)
+        found = special_tokens_in(conversation, template)
+        self.special_tokens.update(found)
+        if found and not self.first_special:
+            self.first_special = conversation.place
+
+
+def special_tokens_in(conversation: Conversation, template: Template) -> set[str]:
+    """Special tokens in what people wrote, one end token at a reply's end apart, which templates
+    take for the reply's own."""
+    if not template.special_tokens:
+        return set()
+    pattern = "|".join(map(re.escape, template.special_tokens))
+    texts = [
+        turn.content.rstrip().removesuffix(template.eos)
+        if turn.role == "assistant"
+        else turn.content
+        for turn in conversation.turns
+    ]
+    return {
+        found
+        for text in (*texts, *(conversation.choices or ()))
+        for found in re.findall(pattern, text)
+    }
+
+
+def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Template) -> list[str]:
     """What a person should know before training on this."""
     warnings = [
         f"{split}: {card.unknown_token_share:.1%} of the tokens are unknown to the model's "
@@ -87,10 +135,29 @@ def warnings_of(splits: Mapping[str, SplitCard], cut_questions: int) -> list[str
         for split, card in splits.items()
         if card.unknown_token_share > WARN_UNKNOWN_SHARE
     ]
-    if cut_questions:
+    if remarks.cut_questions:
         warnings.append(
-            f"{cut_questions} conversations end with a question without a reply: that last "
+            f"{remarks.cut_questions} conversations end with a question without a reply: that last "
             "question was left out."
+        )
+    if remarks.special_tokens:
+        counts = ", ".join(f"{t}: {rows}" for t, rows in remarks.special_tokens.most_common())
+        warnings.append(
+            f"The text of some rows holds special tokens of the tokenizer (rows by token: {counts};"
+            f" one is {remarks.first_special}), which the model reads as starts, ends and roles, "
+            "not as text. Reword them where they are meant as text."
+        )
+    if remarks.read_replies:
+        warnings.append(
+            f"{remarks.read_replies} replies before a conversation's last one are read, not "
+            "trained: the chat template writes them otherwise once further turns follow."
+        )
+    opening = template.chat.unwritten_opening() if template.chat else ""
+    if opening:
+        warnings.append(
+            f"The chat template opens a reply with {opening!r} at inference, but does not write it "
+            "before the replies of this data: trained and scored without it. Serve it so, or write "
+            "the replies with their thinking part."
         )
     return warnings
 

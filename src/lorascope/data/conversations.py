@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lorascope.data.files import RawRow
 from lorascope.data.rows import Segment
-from lorascope.data.sources import RawRow
-from lorascope.errors import DataError
+from lorascope.data.unfit_rows import RowError, require_characters
 
 Role = Literal["system", "user", "assistant"]
 
@@ -36,6 +36,8 @@ class Conversation:
     cluster: str | None = field(default=None, compare=False)
     """Hash of what this sample shares with others; not part of the item."""
     place: str = field(default="", compare=False)
+    source: str = field(default="train", compare=False)
+    """Key in the config that named its file or hub split: train, validation or test."""
     cut_question: bool = field(default=False, compare=False)
     """A closing question without a reply was left out."""
 
@@ -63,17 +65,20 @@ def cluster_of(row: RawRow, column: str | None) -> str | None:
     """Hash of the row's value in the column that data.cluster names; None where it names none.
 
     Raises:
-        DataError: the row has no such column, or no value in it.
+        RowError: the row has no such column, or no value in it.
     """
     if column is None:
         return None
     value = row.values.get(column)
     if value is None:
         have = ", ".join(map(str, row.values)) or "none"
-        raise DataError(
-            f"{row.place}: no value in column {column!r}, which data.cluster names (columns: "
-            f"{have}). Fill it in, correct the name, or leave data.cluster empty."
+        raise RowError(
+            row.place,
+            f"no value in column {column}",
+            f"no value in column {column!r}, which data.cluster names (columns: {have}). Fill it "
+            "in, correct the name, or leave data.cluster empty.",
         )
+    require_characters(row.place, str(value))
     return _digest(str(value))[:16]
 
 
@@ -85,24 +90,38 @@ def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) 
     """A text column, present and not blank."""
     if column not in row.values:
         have = ", ".join(map(str, row.values)) or "none"
-        raise DataError(
-            f"{row.place}: no column {column!r}, which format={form} needs (columns: {have}). "
-            "Rename the column, or choose the format that fits in data.format."
+        raise RowError(
+            row.place,
+            f"no column {column}",
+            f"no column {column!r}, which format={form} needs (columns: {have}). Rename the "
+            "column, or choose the format that fits in data.format.",
         )
     value = row.values[column]
     if allow_empty and value is None:
         return ""
-    if not isinstance(value, str):
-        raise DataError(
-            f"{row.place}: {column}={value!r} is a {type(value).__name__}, but must be text. "
-            "Repair or remove this row."
+    if value is not None and not isinstance(value, str):
+        raise RowError(
+            row.place,
+            f"{column} is no text",
+            f"{column}={shortened(value)} is a {type(value).__name__}, but must be text. Repair or "
+            "remove this row.",
         )
-    if not allow_empty and not value.strip():
-        raise DataError(
-            f"{row.place}: {column} is empty, so there is nothing to "
-            f"{'ask' if column in QUESTION_COLUMNS else 'train on'}. Fill in or remove this row."
+    if value is None or not (allow_empty or value.strip()):
+        raise RowError(
+            row.place,
+            f"{column} is empty",
+            f"{column} is empty{' (null)' if value is None else ''}, so there is nothing to "
+            f"{'ask' if column in QUESTION_COLUMNS else 'train on'}. Fill in or remove this row.",
         )
+    require_characters(row.place, value)
     return value
 
 
+def shortened(value: object) -> str:
+    """A value as Python writes it, cut where it would fill the screen."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 QUESTION_COLUMNS = ("prompt", "instruction", "question")
+SHOWN_CHARACTERS = 80

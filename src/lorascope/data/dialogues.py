@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from lorascope.data.conversations import Conversation, Role, Turn, text_column
+from lorascope.data.conversations import Conversation, Role, Turn, shortened, text_column
+from lorascope.data.files import RawRow
 from lorascope.data.rows import Segment
-from lorascope.data.sources import RawRow
-from lorascope.errors import DataError
+from lorascope.data.unfit_rows import RowError
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -28,22 +28,30 @@ def from_chat(row: RawRow) -> Conversation:
     messages = row.values.get(column)
     if not isinstance(messages, list) or not messages:
         have = ", ".join(map(str, row.values)) or "none"
-        raise DataError(
-            f"{row.place}: format=chat needs a column messages (a list of role and content) or "
-            f"conversations (a list of from and value); columns: {have}. Repair the row, or choose "
-            "the format that fits in data.format."
+        raise RowError(
+            row.place,
+            "no list of messages",
+            "format=chat needs a column messages (a list of role and content) or conversations (a "
+            f"list of from and value); columns: {have}. Repair the row, or choose the format that "
+            "fits in data.format.",
         )
     turns = []
     for number, message in enumerate(messages, start=1):
         place = f"{row.place}, {column}[{number}]"
         if not isinstance(message, dict) or speaker not in message or said not in message:
-            raise DataError(f"{place}: must have {speaker!r} and {said!r}, not {message!r}.")
+            raise RowError(
+                place,
+                f"a turn lacks {speaker} or {said}",
+                f"must have {speaker!r} and {said!r}, not {shortened(message)}.",
+            )
         role = ROLES.get(str(message[speaker]))
         if role is None:
             known = ", ".join(ROLES)
-            raise DataError(
-                f"{place}: unknown {speaker}={message[speaker]!r}. Known are {known}: rename or "
-                "remove this turn."
+            raise RowError(
+                place,
+                f"a turn by an unknown {speaker}",
+                f"unknown {speaker}={shortened(message[speaker])}. Known are {known}: rename or "
+                "remove this turn.",
             )
         turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
     return _checked(turns, row.place)
@@ -54,9 +62,11 @@ def from_turns(row: RawRow) -> Conversation:
     text = text_column(row, "text", "turns")
     parts = re.split(rf"({HUMAN}|{ASSISTANT})", text)
     if len(parts) == 1 or parts[0].strip():
-        raise DataError(
-            f"{row.place}: format=turns needs text that starts with {HUMAN!r}, not {text[:60]!r}. "
-            "Repair the row, or choose the format that fits in data.format."
+        raise RowError(
+            row.place,
+            f"does not start with {HUMAN}",
+            f"format=turns needs text that starts with {HUMAN!r}, not {text[:60]!r}. Repair the "
+            "row, or choose the format that fits in data.format.",
         )
     turns = [
         Turn("user" if mark == HUMAN else "assistant", said.strip())
@@ -72,19 +82,24 @@ def _checked(turns: list[Turn], place: str, cut_question: bool = False) -> Conve
     for number, turn in enumerate(spoken):
         expected = "user" if number % 2 == 0 else "assistant"
         if turn.role != expected:
-            raise DataError(
-                f"{place}: turn {number + 1} is by the {turn.role}, where the {expected} must "
-                "speak: turns alternate, from a user's question to an assistant's reply. "
-                "Repair this row."
+            raise RowError(
+                place,
+                "turns that do not alternate",
+                f"turn {number + 1} is by the {turn.role}, where the {expected} must speak: turns "
+                "alternate, from a user's question to an assistant's reply. Repair this row.",
             )
         if not turn.content:
-            raise DataError(
-                f"{place}: turn {number + 1} ({turn.role}) is empty. Fill in or remove this row."
+            raise RowError(
+                place,
+                "an empty turn",
+                f"turn {number + 1} ({turn.role}) is empty. Fill in or remove this row.",
             )
     if len(spoken) < 2 or spoken[-1].role != "assistant":
-        raise DataError(
-            f"{place}: ends without an assistant's reply, so there is nothing to train on. Add the "
-            "reply or remove this row."
+        raise RowError(
+            place,
+            "no reply at the end",
+            "ends without an assistant's reply, so there is nothing to train on. Add the reply or "
+            "remove this row.",
         )
     return Conversation(tuple(turns), place=place, cut_question=cut_question)
 
@@ -105,16 +120,20 @@ def from_rendered(row: RawRow) -> Conversation:
     marks = next((marks for marks in REPLY_MARKS if marks[0] in text), None)
     if marks is None:
         known = ", ".join(repr(opening) for opening, _ in REPLY_MARKS)
-        raise DataError(
-            f"{row.place}: no mark that opens a completion in {text[:60]!r}. format=rendered knows "
-            f"{known}. For raw text choose another data.format."
+        raise RowError(
+            row.place,
+            "no mark that opens a reply",
+            f"no mark that opens a completion in {text[:60]!r}. format=rendered knows {known}. For "
+            "raw text choose another data.format.",
         )
     segments, turns = [], []
     for between, reply in _cut(text, *marks):
         if not reply.strip().removesuffix(marks[1] or "").strip():
-            raise DataError(
-                f"{row.place}: the completion after {marks[0]!r} is empty, so there is nothing to "
-                "train on. Fill in or remove this row."
+            raise RowError(
+                row.place,
+                "an empty reply",
+                f"the completion after {marks[0]!r} is empty, so there is nothing to train on. "
+                "Fill in or remove this row.",
             )
         segments += [Segment(between, False), Segment(reply, True)]
         turns += [Turn("user", between.strip()), Turn("assistant", reply.strip())]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lorascope.config import Format
-from lorascope.data.conversations import Conversation, Turn, text_column
+from lorascope.data.conversations import Conversation, Turn, shortened, text_column
 from lorascope.data.dialogues import from_chat, from_rendered, from_turns
-from lorascope.data.sources import RawRow
-from lorascope.errors import DataError
+from lorascope.data.files import RawRow
+from lorascope.data.unfit_rows import RowError, require_characters
 
 
 def to_conversation(row: RawRow, form: Format) -> Conversation:
     """Read one row as `form`.
 
     Raises:
-        DataError: a column is missing, of the wrong type, empty, or its content does not fit.
+        RowError: a column is missing, of the wrong type, empty, or its content does not fit.
     """
+    if row.fault:
+        raise RowError(row.place, row.fault, f"{row.fault}. Repair or remove this row.")
     return CONVERTERS[form](row)
 
 
@@ -32,29 +34,50 @@ def _prompt_completion(row: RawRow) -> Conversation:
     completion = text_column(row, "completion", form)
     turns = (Turn("user", prompt), Turn("assistant", completion))
     answer = row.values.get("answer")
-    if answer is not None and not isinstance(answer, str):
-        raise DataError(f"{row.place}: answer={answer!r} must be text. Put quotes around it.")
     choices = _choices(row, answer)
+    if answer is not None and not isinstance(answer, str):
+        raise RowError(
+            row.place,
+            "answer is no text",
+            f"answer={shortened(answer)} must be text. Put quotes around it.",
+        )
+    if answer is not None and not answer.strip():
+        raise RowError(
+            row.place,
+            "answer is empty",
+            "answer is empty, so no reply could be right. Fill it in, or leave the column out: the "
+            "completion is then the answer.",
+        )
+    require_characters(row.place, answer, *(choices or ()))
     return Conversation(turns, choices, answer, plain=prompt, place=row.place)
 
 
-def _choices(row: RawRow, answer: str | None) -> tuple[str, ...] | None:
+def _choices(row: RawRow, answer: object) -> tuple[str, ...] | None:
     choices = row.values.get("choices")
     if choices is None:
         return None
     texts = [c for c in choices if isinstance(c, str)] if isinstance(choices, list) else []
     filled = {text.strip() for text in texts} - {""}
     if not isinstance(choices, list) or len(filled) != len(choices) or len(choices) < 2:
-        raise DataError(
-            f"{row.place}: choices={choices!r} must be a list of two or more different texts. "
-            "Repair or remove this row."
+        raise RowError(
+            row.place,
+            "choices are no list of different texts",
+            f"choices={shortened(choices)} must be a list of two or more different texts. Repair "
+            "or remove this row.",
         )
     if answer not in texts:
-        raise DataError(
-            f"{row.place}: answer={answer!r} is none of choices={choices!r}. Write it exactly as "
-            "among the choices."
-        )
+        raise RowError(row.place, "answer is none of the choices", _none_of(answer, texts))
     return tuple(texts)
+
+
+def _none_of(answer: object, choices: list[str]) -> str:
+    told = f"answer={shortened(answer)} is none of choices={shortened(choices)}. "
+    if type(answer) is int and 0 <= answer < len(choices):
+        return (
+            f"{told}It must be the text of the right choice, not its number: counted from 0, "
+            f"that is {choices[answer]!r}."
+        )
+    return f"{told}Write it exactly as among the choices."
 
 
 def _question_answer(row: RawRow) -> Conversation:
@@ -66,15 +89,19 @@ def _question_answer(row: RawRow) -> Conversation:
 def _source_target(row: RawRow) -> Conversation:
     line = text_column(row, "text", "source_target")
     if line.count("||") != 1:
-        raise DataError(
-            f"{row.place}: {line.count('||')} separators '||', but format=source_target needs "
-            f"one, between source and target: {line[:80]!r}. Repair or remove this line."
+        raise RowError(
+            row.place,
+            "not one separator ||",
+            f"{line.count('||')} separators '||', but format=source_target needs one, between "
+            f"source and target: {line[:80]!r}. Repair or remove this line.",
         )
     source, target = (part.strip() for part in line.split("||"))
     if not source or not target:
         side = "source" if not source else "target"
-        raise DataError(
-            f"{row.place}: the {side} beside '||' is empty. Fill in or remove this line."
+        raise RowError(
+            row.place,
+            f"{side} is empty",
+            f"the {side} beside '||' is empty. Fill in or remove this line.",
         )
     return single(source, target, row.place, plain=f"{source} ||")
 

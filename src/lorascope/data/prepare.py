@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, Format, Scoring
 from lorascope.data.card import (
+    Remarks,
     SampleCount,
     content_sha256,
     count_sample,
+    require_trained,
     summarise_split,
     warnings_of,
 )
-from lorascope.data.conversations import Conversation, cluster_of
+from lorascope.data.conversations import Conversation, cluster_of, shortened
+from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.rows import PreparedRow, write_rows
-from lorascope.data.scoring import answer_of, check_settings
+from lorascope.data.scoring import answer_of, check_settings, written_answer
 from lorascope.data.sources import describe_source, read_source
 from lorascope.data.splits import Splits, split_conversations
 from lorascope.data.templates import Template, make_template
 from lorascope.data.tokenization import require_fast, tokenize_row, tokenizer_sha256
+from lorascope.data.unfit_rows import RowError, UnfitRows
 from lorascope.errors import DataError
 from lorascope.records import DataCard, Provenance, SplitCard
 
@@ -43,6 +47,8 @@ class Source:
     rows_read: int
     cut_questions: int
     splits: Splits
+    unfit: UnfitRows
+    """Rows that no model could be trained on, few enough to leave out."""
 
 
 def check_source(config: DataConfig, root: Path) -> Source:
@@ -50,32 +56,51 @@ def check_source(config: DataConfig, root: Path) -> Source:
 
     Raises:
         ConfigError: settings that cannot go together.
-        DataError: a missing or malformed file, a row that does not fit, an empty split.
+        DataError: a missing or damaged file, more rows that do not fit than
+            data.max_dropped_fraction allows, an empty split.
     """
     check_settings(config)
-    sources: dict[str, list[Conversation]] = {}
-    for split, rows in read_source(config, root).items():
-        sources[split] = [
-            replace(to_conversation(row, config.format), cluster=cluster_of(row, config.cluster))
-            for row in rows
-        ]
-    conversations = [conversation for rows in sources.values() for conversation in rows]
-    for conversation in conversations:
-        answer_of(conversation, config)
+    raw = read_source(config, root)
+    unfit = UnfitRows(config, {source: len(rows) for source, rows in raw.items()})
+    sources: dict[str, list[Conversation]] = {source: [] for source in raw}
+    for source, rows in raw.items():
+        for row in rows:
+            try:
+                sources[source].append(_conversation(row, source, config))
+            except RowError as error:
+                unfit.add(source, error)
+    unfit.require_few()
     return Source(
-        rows_read=len(conversations),
-        cut_questions=sum(c.cut_question for c in conversations),
+        rows_read=sum(unfit.rows_read.values()),
+        cut_questions=sum(c.cut_question for rows in sources.values() for c in rows),
         splits=split_conversations(sources, config),
+        unfit=unfit,
     )
 
 
+def _conversation(row: RawRow, source: str, config: DataConfig) -> Conversation:
+    """One row, converted and judged as far as that needs no tokenizer."""
+    conversation = replace(
+        to_conversation(row, config.format), cluster=cluster_of(row, config.cluster), source=source
+    )
+    answer_of(conversation, config)
+    return conversation
+
+
 def prepare_row(conversation: Conversation, template: Template, config: DataConfig) -> PreparedRow:
-    """Render one conversation for training and evaluation."""
+    """Render one conversation for training and evaluation.
+
+    Raises:
+        RowError: the template refuses it, or it has nothing to train on or to be scored by.
+    """
     segments = template.render(conversation)
-    answer, choices = answer_of(conversation, config), None
+    answer, choices = None, None
     if config.scoring is Scoring.choices:
         rendered = template.render_choices(conversation)
-        choices, answer = list(rendered.values()), rendered[str(answer)]
+        choices, answer = list(rendered.values()), rendered[str(conversation.answer)]
+        _require_different(choices, conversation.place)
+    elif config.scoring is Scoring.answer:
+        answer = written_answer(conversation, template, config)
     return PreparedRow(
         item=conversation.item,
         segments=segments,
@@ -87,6 +112,16 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
     )
 
 
+def _require_different(choices: list[str], place: str) -> None:
+    if len({choice.strip() for choice in choices} - {""}) < len(choices):
+        raise RowError(
+            place,
+            "choices that the template makes equal",
+            f"choices={shortened(choices)}, as the template writes them, are not all different. "
+            "Repair or remove this row.",
+        )
+
+
 @dataclass(frozen=True)
 class _Preparation:
     """What turns conversations into counted rows."""
@@ -95,6 +130,8 @@ class _Preparation:
     template: Template
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
+    unfit: UnfitRows
+    remarks: Remarks
     on_row: OnRow | None = None
 
     def write_split(
@@ -102,20 +139,23 @@ class _Preparation:
     ) -> SplitCard:
         """Write one split, add to `dropped` what it leaves out, and return its card."""
         kept = self._choose(split, conversations, dropped)
+        self.unfit.require_few()
         if not kept:
             raise DataError(
                 f"The {split} split is empty: all of its {len(conversations)} rows are longer than "
-                f"{self.max_tokens} tokens. Raise data.max_tokens={self.config.max_tokens} if the "
-                "model's context allows it, or use shorter rows."
+                f"{self.max_tokens} tokens, or unfit to train on. Raise "
+                f"data.max_tokens={self.config.max_tokens} if the model's context allows it, or "
+                "use shorter rows."
             )
         path = folder / f"{split}.jsonl"
         write_rows(path, [row for row, _ in kept])
-        return summarise_split(split, [sample for _, sample in kept], path)
+        return summarise_split([sample for _, sample in kept], path)
 
     def _choose(
         self, split: str, conversations: list[Conversation], dropped: Counter[str]
     ) -> list[tuple[PreparedRow, SampleCount]]:
-        """Rows in order until the split's cap is reached, those too long dropped and counted."""
+        """Rows in order until the split's cap is reached; those too long or unfit are dropped and
+        counted."""
         cap = getattr(self.config, f"max_{split}_rows") or len(conversations)
         kept: list[tuple[PreparedRow, SampleCount]] = []
         for index, conversation in enumerate(conversations):
@@ -124,13 +164,28 @@ class _Preparation:
             if len(kept) == cap:
                 dropped[f"beyond max_{split}_rows={cap}"] += len(conversations) - index
                 break
-            row = prepare_row(conversation, self.template, self.config)
-            ids, labels = tokenize_row(row, self.tokenizer, self.config.train_on_prompt)
-            if len(ids) > self.max_tokens:
+            try:
+                prepared = self._prepare(conversation)
+            except RowError as error:
+                self.unfit.add(conversation.source, error)
+                self.unfit.require_few(all_read=False)
+                continue
+            if prepared is None:
                 dropped[f"longer than {self.max_tokens} tokens"] += 1
             else:
-                kept.append((row, count_sample(ids, labels, self.tokenizer)))
+                self.remarks.note(conversation, prepared[0], self.template)
+                kept.append(prepared)
         return kept
+
+    def _prepare(self, conversation: Conversation) -> tuple[PreparedRow, SampleCount] | None:
+        """The row and its count; None where it is too long, which has a rule of its own."""
+        row = prepare_row(conversation, self.template, self.config)
+        ids, labels = tokenize_row(row, self.tokenizer, self.config.train_on_prompt)
+        if len(ids) > self.max_tokens:
+            return None
+        sample = count_sample(ids, labels, self.tokenizer)
+        require_trained(sample, conversation.place)
+        return row, sample
 
 
 def prepare_data(
@@ -148,19 +203,21 @@ def prepare_data(
     Samples longer than data.max_tokens or the model's context are dropped, never cut.
 
     Raises:
-        ConfigError, DataError: as `check_source`, and where nothing usable would be left.
+        ConfigError, DataError: as `check_source`, for what only rendering and tokenizing show too,
+            and where nothing usable would be left.
     """
     require_fast(tokenizer)
     source = check_source(config, root)
-    template = make_template(config.template, config.system, tokenizer)
+    template = make_template(config.template, config.system, tokenizer, config.date)
     limit = min(config.max_tokens, context_tokens, int(tokenizer.model_max_length))
-    preparation = _Preparation(config, template, tokenizer, limit, on_row)
+    remarks = Remarks(source.cut_questions)
+    preparation = _Preparation(config, template, tokenizer, limit, source.unfit, remarks, on_row)
     dropped = Counter(source.splits.dropped)
     splits = {
         split: preparation.write_split(split, conversations, folder, dropped)
         for split, conversations in source.splits.conversations.items()
     }
-    warnings = warnings_of(splits, source.cut_questions)
+    warnings = [*source.unfit.warnings(), *warnings_of(splits, remarks, template)]
     for warning in warnings:
         print(f"warning: {config.name}: {warning}", file=sys.stderr)
     rendered = config.format is Format.rendered
@@ -173,11 +230,15 @@ def prepare_data(
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         splits=splits,
         rows_read=source.rows_read,
-        dropped_rows=dict(sorted(dropped.items())),
+        dropped_rows=dict(sorted((dropped + source.unfit.counts()).items())),
         scoring=config.scoring.value,
         answer_pattern=config.answer_pattern,
         max_tokens=limit,
         content_sha256=content_sha256(splits, config),
         warnings=warnings,
         provenance=provenance,
+        max_dropped_fraction=config.max_dropped_fraction,
+        unfit_rows=source.unfit.places(),
+        special_tokens_in_text=dict(sorted(remarks.special_tokens.items())),
+        template_date=template.chat.date if template.chat else None,
     )

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.answers import find_answer
 from lorascope.data.conversations import Conversation
-from lorascope.errors import ConfigError, DataError
+from lorascope.data.templates import Template
+from lorascope.data.unfit_rows import RowError, is_encodable
+from lorascope.errors import ConfigError
 
 
 def check_settings(config: DataConfig) -> None:
-    """Raise ConfigError for data settings that cannot go together."""
+    """Raise ConfigError for data settings that no row could use, or that cannot go together."""
+    if not 0 <= config.max_dropped_fraction < 1:
+        raise ConfigError(
+            "data.max_dropped_fraction", config.max_dropped_fraction, "must lie in [0, 1): a share",
+            "0.05 is the default; 0 stops at the first row that is unfit.",
+        )  # fmt: skip
+    if not _is_day(config.date):
+        raise ConfigError("data.date", config.date, "is no day", "Write it as 2024-07-26.")
+    if config.system is not None and not is_encodable(config.system):
+        raise ConfigError(
+            "data.system", config.system, "holds half of a surrogate pair, which is no character",
+            "Write the character itself instead of \\ud800 and its like.",
+        )  # fmt: skip
+    _check_rendered(config)
+    _check_pattern(config)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _check_rendered(config: DataConfig) -> None:
     if config.format is Format.rendered:
         if config.template is not TemplateKind.plain:
             raise ConfigError(
@@ -23,6 +50,9 @@ def check_settings(config: DataConfig) -> None:
                 "data.system", config.system, "rows of format=rendered cannot be given a system "
                 "message", "Clear data.system.",
             )  # fmt: skip
+
+
+def _check_pattern(config: DataConfig) -> None:
     pattern = config.answer_pattern
     if pattern is None:
         return
@@ -48,13 +78,15 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
     """What an answer is compared with, before rendering; None for scoring=loss.
 
     Raises:
-        DataError: the row cannot be scored as the config asks.
+        RowError: the row cannot be scored as the config asks.
     """
     if config.scoring is Scoring.choices:
         if conversation.choices is None:
-            raise DataError(
-                f"{conversation.place}: no choices, which data.scoring=choices needs. Add choices "
-                "and answer to the row, or set data.scoring=loss."
+            raise RowError(
+                conversation.place,
+                "no choices",
+                "no choices, which data.scoring=choices needs. Add choices and answer to the row, "
+                "or set data.scoring=loss.",
             )
         return conversation.answer
     if config.scoring is Scoring.loss:
@@ -63,8 +95,33 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
         return (conversation.answer or conversation.completion).strip()
     answer = find_answer(config.answer_pattern, conversation.completion)
     if not answer:
-        raise DataError(
-            f"{conversation.place}: data.answer_pattern={config.answer_pattern!r} finds no answer "
-            f"in {conversation.completion[-80:]!r}. Repair the row or the pattern."
+        raise RowError(
+            conversation.place,
+            "answer_pattern finds no answer",
+            f"data.answer_pattern={config.answer_pattern!r} finds no answer in "
+            f"{conversation.completion[-80:]!r}. Repair the row or the pattern.",
+        )
+    return answer
+
+
+def written_answer(conversation: Conversation, template: Template, config: DataConfig) -> str:
+    """What a generation must say to be right: taken from the reply as the template writes it, and
+    read as a generation is read. What a template adds to replies (an empty thinking part) thus
+    stands on both sides: a model that writes what it was trained on is right.
+
+    Raises:
+        RowError: nothing is left of the answer.
+    """
+    pattern = config.answer_pattern
+    said = conversation.answer if pattern is None else None
+    text = template.read_back(template.written(conversation, said or conversation.completion))
+    answer = text if pattern is None else find_answer(pattern, text)
+    if not answer:
+        raise RowError(
+            conversation.place,
+            "no answer in the rendered reply",
+            f"data.answer_pattern={pattern!r} finds no answer in the reply as the template writes "
+            f"it and as it is read, without special tokens: {text[-80:]!r}. Repair the row or the "
+            "pattern.",
         )
     return answer

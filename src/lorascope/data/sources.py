@@ -6,10 +6,6 @@ wrong with it later names where to look.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.config import DataConfig, DataKind
@@ -20,17 +16,9 @@ from lorascope.data.biographies import (
     Row,
     make_biographies,
 )
-from lorascope.errors import ConfigError, DataError
+from lorascope.data.files import RawRow, read_file
+from lorascope.errors import DataError
 from lorascope.layout import SPLITS
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row as its source has it."""
-
-    values: dict[str, object]
-    place: str
-    """For messages, e.g. 'data/raw/rows.jsonl, line 7'."""
 
 
 def read_source(config: DataConfig, root: Path) -> dict[str, list[RawRow]]:
@@ -59,133 +47,15 @@ def describe_source(config: DataConfig) -> str:
     return f"local: {splits}"
 
 
-def read_file(key: str, name: str, root: Path) -> list[RawRow]:
-    """The rows of one local file; `key` is the config key that named it.
-
-    Raises:
-        ConfigError: the ending is none of the known ones.
-        DataError: the file is missing, malformed or empty.
-    """
-    path = root / name
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(READERS)
-        raise ConfigError(
-            key, name, f"unknown file type {path.suffix or '(none)'!r}", f"Use one of {known}."
-        )
-    if not path.is_file():
-        raise DataError(
-            f"{key}={name!r}: no such file (looked for {path}). Paths are relative to the "
-            "project's root: check the spelling, or put the file there."
-        )
-    try:
-        rows = list(reader(path, name))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text ({error}). Convert the file to UTF-8.") from error
-    if not rows:
-        raise DataError(f"{key}={name!r}: the file holds no rows. Fill it or name another one.")
-    return rows
-
-
-def _read_jsonl(path: Path, name: str) -> Iterator[RawRow]:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            place = f"{name}, line {number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{place}: not valid JSON ({error.msg} at column {error.colno}). A .jsonl file "
-                    "holds one JSON object a line: repair or remove this line."
-                ) from error
-            yield RawRow(_require_object(values, place), place)
-
-
-def _read_json(path: Path, name: str) -> Iterator[RawRow]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{name}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}). "
-            "Repair it, or call the file .jsonl if it holds one object a line."
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError(
-            f"{name}: holds a {type(rows).__name__}, but a .json source is a list of objects. "
-            "Wrap the rows in [ ... ]."
-        )
-    for number, values in enumerate(rows, start=1):
-        place = f"{name}, row {number}"
-        yield RawRow(_require_object(values, place), place)
-
-
-def _require_object(values: object, place: str) -> dict[str, object]:
-    if not isinstance(values, dict):
-        raise DataError(
-            f"{place}: holds a {type(values).__name__}, but each row is a JSON object with named "
-            "columns. Repair or remove this row."
-        )
-    return values
-
-
-def _read_csv(path: Path, name: str) -> Iterator[RawRow]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        try:
-            for values in reader:
-                place = f"{name}, line {reader.line_num}"
-                if None in values or None in values.values():
-                    raise DataError(
-                        f"{place}: not the {len(reader.fieldnames or [])} fields that the header "
-                        "names. A field that holds a comma or a line break needs quotes around it."
-                    )
-                yield RawRow(dict(values), place)
-        except csv.Error as error:
-            raise DataError(
-                f"{name}, line {reader.line_num}: not valid CSV ({error}). Check its quotes."
-            ) from error
-
-
-def _read_parquet(path: Path, name: str) -> Iterator[RawRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(
-            f"{name}: not a readable Parquet file ({error}). Copy or export it again."
-        ) from error
-    for number, values in enumerate(rows, start=1):
-        yield RawRow(values, f"{name}, row {number}")
-
-
-def _read_text(path: Path, name: str) -> Iterator[RawRow]:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield RawRow({"text": line.rstrip("\n")}, f"{name}, line {number}")
-
-
-READERS: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-    ".txt": _read_text,
-}
-
-
 def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         rows = datasets.load_dataset(
             config.repository, config.subset, revision=config.revision, split=name
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         warm = f"hf download --repo-type dataset {config.repository} --revision {config.revision}"
         raise DataError(
             f"data.repository={config.repository!r} (subset {config.subset!r}, revision "

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lorascope.config import TemplateKind
+from lorascope.config import DataConfig, TemplateKind
+from lorascope.data.chat_templates import ChatTemplate, longest_first, make_chat_template
 from lorascope.data.conversations import Conversation, Turn
 from lorascope.data.rows import Segment
-from lorascope.errors import ConfigError, DataError
+from lorascope.data.unfit_rows import RowError
+from lorascope.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,30 @@ class Template:
     bos: str
     """What a text starts with: empty where the tokenizer itself would add nothing."""
     eos: str
-    chat_template: str | None = None
-    """Source of the tokenizer's chat template, for kind=chat."""
-    apply: Callable[[Messages, bool], str] | None = field(default=None, compare=False, repr=False)
-    """For kind=chat: (messages, whether to open a reply) -> text."""
+    chat: ChatTemplate | None = None
+    """For kind=chat."""
+    special_tokens: tuple[str, ...] = ()
+    """What the tokenizer reads as control tokens, longest first."""
 
     @property
     def sha256(self) -> str:
         """Digest of all that decides the text."""
-        parts = [self.kind.value, self.system, self.chat_template, self.bos, self.eos]
+        source = self.chat.source if self.chat else None
+        parts = [self.kind.value, self.system, source, self.bos, self.eos]
+        if self.chat and self.chat.date:
+            parts.append(self.chat.date)
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """The sample as stretches, read and trained in turn; the last one is trained and ends with
-        the end-of-text token."""
+        the end-of-text token.
+
+        Raises:
+            RowError: there is no reply to train on, or a chat template refuses the conversation.
+        """
         if conversation.rendered is not None:
             return self._finish(self._translate(conversation.rendered))
+        _require_replies(conversation, self.eos)
         if self.system and conversation.turns[0].role != "system":
             turns = (Turn("system", self.system), *conversation.turns)
             conversation = replace(conversation, turns=turns)
@@ -57,12 +65,23 @@ class Template:
 
     def render_choices(self, conversation: Conversation) -> dict[str, str]:
         """Each choice -> its completion, the end-of-text token left out."""
-        completions = {}
-        for choice in conversation.choices or ():
-            turns = (*conversation.turns[:-1], Turn("assistant", choice))
-            segments = self.render(replace(conversation, turns=turns))
-            completions[choice] = segments[-1].text.removesuffix(self.eos).rstrip()
-        return completions
+        return {
+            choice: self.written(conversation, choice).rstrip()
+            for choice in conversation.choices or ()
+        }
+
+    def written(self, conversation: Conversation, reply: str) -> str:
+        """`reply` in place of the last one, with all that the template writes around it (a thinking
+        part), the end-of-text token left out."""
+        turns = (*conversation.turns[:-1], Turn("assistant", reply))
+        segments = self.render(replace(conversation, turns=turns))
+        return segments[-1].text.removesuffix(self.eos)
+
+    def read_back(self, text: str) -> str:
+        """What is left of a generated text: special tokens are skipped, outer blanks too."""
+        for token in self.special_tokens:
+            text = text.replace(token, "")
+        return text.strip()
 
     def _translate(self, segments: tuple[Segment, ...]) -> list[Segment]:
         """Llama-2's literal tokens -> this tokenizer's own; text in other templates as it is."""
@@ -76,7 +95,7 @@ class Template:
     def _finish(self, segments: list[Segment]) -> list[Segment]:
         """One start token, one end token, blanks before a reply moved into it."""
         first, last = segments[0], segments[-1]
-        if not first.text.startswith(self.bos):
+        if not first.text.lstrip().startswith(self.bos):
             segments = [Segment(self.bos + first.text, first.trained), *segments[1:]]
         # Llama-2 puts a blank before its end token; it is kept. Blanks after it are cut.
         ending = last.text if last.text.endswith(self.eos) else last.text.rstrip()
@@ -93,13 +112,17 @@ class Template:
 
 
 def make_template(
-    kind: TemplateKind, system: str | None, tokenizer: PreTrainedTokenizerBase
+    kind: TemplateKind,
+    system: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    date: str = DataConfig.date,
 ) -> Template:
-    """The template of this kind with this tokenizer's special tokens.
+    """The template of this kind with this tokenizer's special tokens; `date` is what a chat
+    template is told when it asks for today.
 
     Raises:
         DataError: the tokenizer has no end-of-text token.
-        ConfigError: kind=chat, and the tokenizer has no chat template.
+        ConfigError: kind=chat, and the tokenizer has no usable chat template.
     """
     eos = tokenizer.eos_token
     if not eos:
@@ -108,37 +131,15 @@ def make_template(
             "stop. Set eos_token in the model's tokenizer_config.json."
         )
     bos = starting_text(tokenizer)
-    if kind is not TemplateKind.chat:
-        return Template(kind, system, bos, eos)
-    source = getattr(tokenizer, "chat_template", None)
-    if not source:
-        raise ConfigError(
-            "data.template", kind.value, "the model's tokenizer has no chat template",
-            "Use data.template=plain or llama2, or the model's instruction-tuned variant.",
-        )  # fmt: skip
-
-    # A tokenizer may hold one template, or several by name.
-    text = source if isinstance(source, str) else json.dumps(source, sort_keys=True)
-    return Template(kind, system, bos, eos, text, _applier(tokenizer))
+    chat = make_chat_template(tokenizer, date) if kind is TemplateKind.chat else None
+    return Template(kind, system, bos, eos, chat, special_tokens_of(tokenizer))
 
 
-def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[Messages, bool], str]:
-    from jinja2 import TemplateError
-
-    def apply(messages: Messages, open_reply: bool) -> str:
-        try:
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=open_reply
-            )
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise DataError(
-                f"The model's chat template refuses a conversation of {roles}: {error}. If it "
-                "knows no system role, clear data.system; else use data.template=plain or llama2."
-            ) from error
-        return str(text)
-
-    return apply
+def special_tokens_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What the tokenizer reads as control tokens wherever it stands, and leaves out when it reads a
+    generation back, longest first."""
+    added = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return longest_first({*added, *map(str, tokenizer.all_special_tokens)})
 
 
 def starting_text(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -147,6 +148,17 @@ def starting_text(tokenizer: PreTrainedTokenizerBase) -> str:
     added = tokenizer("a")["input_ids"][:1] == [bos_id]
     own = tokenizer("a", add_special_tokens=False)["input_ids"][:1] == [bos_id]
     return str(tokenizer.bos_token) if bos_id is not None and added and not own else ""
+
+
+def _require_replies(conversation: Conversation, eos: str) -> None:
+    for turn in conversation.turns:
+        if turn.role == "assistant" and not _said(turn, eos).strip():
+            raise RowError(
+                conversation.place,
+                "no reply but the end-of-text token",
+                f"the reply is {turn.content!r}, the end-of-text token alone, so there is nothing "
+                "to train on. Fill in or remove this row.",
+            )
 
 
 def _said(turn: Turn, eos: str) -> str:
@@ -190,26 +202,14 @@ def _render_llama2(template: Template, conversation: Conversation) -> list[Segme
 
 def _render_chat(template: Template, conversation: Conversation) -> list[Segment]:
     """The tokenizer's own chat template, cut at every reply by rendering its prefixes."""
-    if template.apply is None:
-        raise ValueError("a chat template needs `apply`: build it with make_template")
-    messages = [{"role": t.role, "content": t.content.strip()} for t in conversation.turns]
-    whole = template.apply(messages, False)
-    segments, start = [], 0
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = template.apply(messages[:index], True)
-        through = template.apply(messages[: index + 1], False).rstrip()
-        if not (whole.startswith(through) and through.startswith(prompt.rstrip())):
-            raise DataError(
-                f"{conversation.place}: the model's chat template rewrites earlier turns, "
-                "so replies cannot be found in the text. Use data.template=plain or llama2, or "
-                "rows of a single turn."
-            )
-        cut = len(prompt.rstrip())
-        segments += [Segment(whole[start:cut], False), Segment(whole[cut : len(through)], True)]
-        start = len(through)
-    return segments
+    if template.chat is None:
+        raise ValueError("a chat template is needed: build the template with make_template")
+    messages = [{"role": t.role, "content": _spoken(t, template.eos)} for t in conversation.turns]
+    return template.chat.cut(messages, conversation.place)
+
+
+def _spoken(turn: Turn, eos: str) -> str:
+    return (_said(turn, eos) if turn.role == "assistant" else turn.content).strip()
 
 
 RENDERERS: dict[TemplateKind, Callable[[Template, Conversation], list[Segment]]] = {

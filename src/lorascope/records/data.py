@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.provenance import Provenance
@@ -44,4 +44,13 @@ class DataCard:
     """Digest over the three split files and what scoring needs: the dataset's identity."""
     warnings: list[str]
     provenance: Provenance
+    max_dropped_fraction: float | None = None
+    """The share of unfit rows that was allowed; None in records that knew no such rows."""
+    unfit_rows: dict[str, list[str]] = field(default_factory=dict)
+    """Reason -> where the first hundred rows stand that could not be trained on; `dropped_rows`
+    counts them all."""
+    special_tokens_in_text: dict[str, int] = field(default_factory=dict)
+    """Special token -> rows whose own text holds it, and so is read as control."""
+    template_date: str | None = None
+    """The day that a chat template was told which asks for today, YYYY-MM-DD."""
     format: int = RECORD_FORMAT

@@ -33,7 +33,8 @@ def run(configs: list[Config], layout: Layout) -> None:
         compute_precision(config.quant, device)
         require_attention(config.model.attention, device)
     first = configs[0]
-    check_source(first.data, layout.root)
+    for warning in check_source(first.data, layout.root).unfit.warnings():
+        print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
     shapes = expected_shapes(first.model, layout.root)
     for config in configs:
         if shapes is not None:

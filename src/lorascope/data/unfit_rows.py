@@ -1,0 +1,127 @@
+"""Rows that cannot be trained on: left out, counted and listed, up to a declared share.
+
+One rule for `check` and `prepare-data`, and for every source: a test file must not lose in silence
+what a training file may not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from lorascope.config import DataConfig
+from lorascope.errors import DataError
+
+SHOWN_ROWS = 10
+"""In an error, which a person reads in a terminal."""
+LISTED_ROWS = 100
+"""Places in the data card for each reason."""
+
+
+class RowError(DataError):
+    """One row that cannot be trained on."""
+
+    def __init__(self, place: str, reason: str, told: str) -> None:
+        super().__init__(place, reason, told)
+        self.place = place
+        """File and line, or hub split and row."""
+        self.reason = reason
+        """A few words to count it by, without the row's own values."""
+        self.told = told
+        """What is wrong with this row and what to do."""
+
+    def __str__(self) -> str:
+        # Names of columns come as they are; half a surrogate pair among them could not be printed.
+        return f"{self.place}: {self.told}".encode(errors="backslashreplace").decode()
+
+
+def require_characters(place: str, *texts: str | None) -> None:
+    """Raise RowError where a text holds half of a surrogate pair: JSON can write it as \\ud800, but
+    it is no character, and no file or tokenizer can take it."""
+    for text in texts:
+        if text is not None and not is_encodable(text):
+            raise RowError(
+                place,
+                "half of a surrogate pair",
+                f"{text[:60]!r} holds half of a surrogate pair, which is no character: a character "
+                "beyond U+FFFF was cut in two. Export the source again, or remove this row.",
+            )
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass
+class UnfitRows:
+    """What was found unfit so far, by source: the key in the config that names it."""
+
+    config: DataConfig
+    rows_read: dict[str, int]
+    """Source (train, validation, test) -> rows."""
+    found: dict[str, list[RowError]] = field(default_factory=dict)
+
+    def add(self, source: str, error: RowError) -> None:
+        """Note one row of a source."""
+        self.found.setdefault(source, []).append(error)
+
+    def require_few(self, all_read: bool = True) -> None:
+        """Judge what was found so far.
+
+        Args:
+            all_read: Whether every row was looked at; if not, ten are enough to stop for.
+
+        Raises:
+            DataError: a source has more of them than data.max_dropped_fraction allows.
+        """
+        for source, errors in self.found.items():
+            # A share such as 0.29 of 100 rows must be 29 in spite of binary fractions.
+            allowed = int(round(self.config.max_dropped_fraction * self.rows_read[source], 6))
+            if len(errors) > allowed and (all_read or len(errors) >= SHOWN_ROWS):
+                raise DataError(self._too_many(source, allowed, "" if all_read else "at least "))
+
+    def _too_many(self, source: str, allowed: int, least: str) -> str:
+        errors, rows = self.found[source], self.rows_read[source]
+        shown = "\n".join(f"  {error}" for error in errors[:SHOWN_ROWS])
+        more = len(errors) - SHOWN_ROWS
+        rest = f"\n  and {more} more" if more > 0 else ""
+        reasons = _in_words(Counter(error.reason for error in errors))
+        where = getattr(self.config, source, None)
+        return (
+            f"data.{source}={where!r}: {least}{len(errors)} of {rows} rows cannot be trained on "
+            f"({reasons}), and data.max_dropped_fraction={self.config.max_dropped_fraction:g} lets "
+            f"{allowed} be left out:\n{shown}{rest}\nRepair them, choose the data.format that fits "
+            "them, or raise data.max_dropped_fraction."
+        )
+
+    def counts(self) -> Counter[str]:
+        """Reason -> rows, over all sources."""
+        return Counter(error.reason for errors in self.found.values() for error in errors)
+
+    def places(self) -> dict[str, list[str]]:
+        """Reason -> where its first rows stand."""
+        places: dict[str, list[str]] = {}
+        for errors in self.found.values():
+            for error in errors:
+                listed = places.setdefault(error.reason, [])
+                if len(listed) < LISTED_ROWS:
+                    listed.append(error.place)
+        return dict(sorted(places.items()))
+
+    def warnings(self) -> list[str]:
+        """One sentence for each source that lost rows."""
+        return [
+            f"{source}: {len(errors)} of {self.rows_read[source]} rows cannot be trained on and "
+            f"were left out ({_in_words(Counter(e.reason for e in errors))}); the first: "
+            f"{errors[0]}"
+            for source, errors in self.found.items()
+        ]
+
+
+def _in_words(counts: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {rows}" for reason, rows in counts.most_common())
