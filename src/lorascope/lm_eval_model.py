@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.data.rows import PreparedRow
+from lorascope.tokenizer_files import stop_token_ids
 
 OnProgress = Callable[[int, int], None]
 """Called with (requests answered, requests in all): a row has one for its loss, one for each
@@ -54,12 +55,10 @@ def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
     owners = [module for module in model.modules() if "generation_config" in vars(module)]
     before = [module.generation_config for module in owners]
     pad_token = tokenizer.pad_token
-    ends = {tokenizer.eos_token_id}
-    for config in before:
-        own = config.eos_token_id if config is not None else None
-        ends.update(own if isinstance(own, list) else [] if own is None else [own])
+    own = [config.eos_token_id for config in before if config is not None]
+    ends = stop_token_ids(tokenizer.eos_token_id, *own)
     for module in owners:
-        module.generation_config = GenerationConfig(eos_token_id=sorted(ends))
+        module.generation_config = GenerationConfig(eos_token_id=ends)
     try:
         yield
     finally:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope.completion_loss import completion_loss, evaluation_mode
+from lorascope.completion_loss import completion_loss, evaluation_mode, last_completion
 from lorascope.data.rows import PreparedRow
+from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.errors import ModelError
 from lorascope.footprint import dequantized_weight
 from lorascope.lora import load_adapter
 from lorascope.quantization import is_quantized
@@ -39,7 +42,8 @@ def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[Pre
 
     Args:
         base: the base that the adapter was trained on, as stored.
-        dtype: the type of the result.
+        dtype: the type of the result's parameters; buffers keep float32, as a router's bias decides
+            by small differences.
 
     Returns:
         The plain model, and whether its head had to be untied from its embedding.
@@ -47,33 +51,75 @@ def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[Pre
     plain = dequantized(base)
     untied = _untie_if_adapted(plain, adapter)
     merged = load_adapter(plain, adapter).merge_and_unload(safe_merge=True)
-    merged = merged.to(dtype)
+    for parameter in merged.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
     merged.config.dtype = dtype
     return merged, untied
 
 
 def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain float32 model of the weights that `model` stands for.
+    """A plain float32 model of the weights and buffers that `model` stands for.
 
     A new model rather than the old one with its layers exchanged: transformers keeps many marks of
-    quantization on a model, and refuses to cast or save while one is left.
+    quantization on a model, and refuses to cast or save while one is left. Saved, it has the
+    tensor names of the files that `model` was read from.
+
+    Raises:
+        ModelError: a weight or a persistent buffer of the plain model has no value, or no place.
     """
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(model).from_pretrained(
-        None, config=config, state_dict=_exact_weights(model), dtype=torch.float32
+    plain, info = type(model).from_pretrained(
+        None,
+        config=config,
+        state_dict=_exact_values(model),
+        dtype=torch.float32,
+        output_loading_info=True,
     )
+    strays = {key: sorted(info[key]) for key in ("missing_keys", "unexpected_keys") if info[key]}
+    if strays:
+        raise ModelError(
+            f"{type(model).__name__} cannot be rebuilt without its quantization: {strays}. Ship a "
+            "trial of a mode that is stored in floating point, such as fp16."
+        )
+    plain._weight_conversions = _name_conversions(model)
     return plain.to(model.device)
 
 
-def _exact_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Every parameter in float32 under its own name; of tied ones only the first."""
-    weights = {name: value.data.float() for name, value in model.named_parameters()}
+def _exact_values(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every parameter and persistent buffer under its own name, floating ones in float32; of tied
+    ones only the first. What a plain model computes for itself (rotary frequencies) is left out."""
+    stored = model.state_dict().keys()
+    values = {name: value.data for name, value in model.named_parameters()}
+    values |= {name: value for name, value in model.named_buffers() if name in stored}
     for name, module in model.named_modules():
         if is_quantized(module):
-            weights[f"{name}.weight"] = dequantized_weight(module)
-    return {name: value.to("cpu") for name, value in weights.items()}
+            values[f"{name}.weight"] = dequantized_weight(module)
+    return {
+        name: (value.float() if value.is_floating_point() else value).to("cpu")
+        for name, value in values.items()
+    }
+
+
+def _name_conversions(model: Any) -> Any:
+    """The renamings and fusions that transformers 5 made when it read `model`, which saving undoes.
+
+    Without them a model made from tensors in memory is saved under the names that only transformers
+    5 has for them: fused experts, `mlp` for `block_sparse_moe`. What a quantizer unpacks is left
+    out: the plain model has none of it. None is transformers' word for "look it up".
+    """
+    conversions = getattr(model, "_weight_conversions", None)
+    quantizer = getattr(model, "hf_quantizer", None)
+    if conversions is None or quantizer is None:
+        return conversions
+    unpacking = {type(op) for own in quantizer.get_weight_conversions() for op in own.operations}
+    return [
+        conversion
+        for conversion in conversions
+        if not unpacking & {type(op) for op in getattr(conversion, "operations", ())}
+    ]
 
 
 def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:
@@ -108,24 +154,29 @@ def check_merge(
     batch_size: int,
 ) -> MergeCheck:
     """Compare the merged model with the adapter on its base, as it was trained and evaluated."""
-    largest, agreeing, positions = 0.0, 0, 0
+    largest, agreeing, positions = torch.zeros(()), 0, 0
     for row in rows:
-        prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
-        ids = tokenizer(row.prompt + row.completion, add_special_tokens=False)["input_ids"]
-        tokens = torch.tensor([ids], device=adapted.device)
-        with evaluation_mode(adapted), evaluation_mode(merged):
-            ours = adapted(input_ids=tokens).logits[0, len(prompt) - 1 : -1].float()
-            theirs = merged(input_ids=tokens.to(merged.device)).logits[0, len(prompt) - 1 : -1]
-        theirs = theirs.float().to(ours.device)
-        largest = max(largest, float((ours - theirs).abs().max()))
+        ids, labels = last_completion(row, tokenizer)
+        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
+        ours = _logits(adapted, ids)[predicting]
+        theirs = _logits(merged, ids)[predicting]
+        # Unlike Python's max, torch's keeps a NaN.
+        largest = torch.maximum(largest, (ours - theirs).abs().max())
         agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
         positions += len(ours)
     adapter_sum, tokens_scored = completion_loss(adapted, tokenizer, rows, batch_size)
     merged_sum, _ = completion_loss(merged, tokenizer, rows, batch_size)
     return MergeCheck(
         items=len(rows),
-        largest_logit_difference=largest,
+        largest_logit_difference=float(largest),
         prediction_agreement=agreeing / positions,
         adapter_loss_nats=adapter_sum / tokens_scored,
         merged_loss_nats=merged_sum / tokens_scored,
     )
+
+
+def _logits(model: Any, ids: list[int]) -> torch.Tensor:
+    """What follows each token but the last, [tokens - 1, vocabulary], float32 on the CPU."""
+    with evaluation_mode(model):
+        logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
+    return logits[0, :-1].float().cpu()

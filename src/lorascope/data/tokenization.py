@@ -38,19 +38,21 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def restore_unknown_token(tokenizer: Any) -> None:
-    """Undo what transformers 5 does to Llama tokenizers without byte tokens.
+def restore_unknown_token(tokenizer: Any) -> bool:
+    """Undo what transformers 5 does to Llama tokenizers without byte tokens; whether it had to be.
 
     It rebuilds the BPE model without the unknown token that tokenizer.json names, and counts on
     byte fallback. Where the vocabulary holds no byte tokens either (TinyStories-656K), unknown
     characters then vanish from the ids without a trace, and all offsets behind them are wrong.
     """
     if not getattr(tokenizer, "is_fast", False):
-        return
+        return False
     model = tokenizer.backend_tokenizer.model
     lost = getattr(model, "byte_fallback", False) and getattr(model, "unk_token", "") is None
-    if lost and tokenizer.unk_token and "<0x00>" not in tokenizer.get_vocab():
-        model.unk_token = tokenizer.unk_token
+    if not lost or not tokenizer.unk_token or "<0x00>" in tokenizer.get_vocab():
+        return False
+    model.unk_token = tokenizer.unk_token
+    return True
 
 
 def tokenize_row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.provenance import Provenance
@@ -29,3 +29,7 @@ class MergeRecord:
     passed: bool
     provenance: Provenance
     format: int = RECORD_FORMAT
+    stop_token_ids: list[int] = field(default_factory=list)
+    """Where generation stops: as the base does, and at the token that completions end with."""
+    foreign_names: list[str] = field(default_factory=list)
+    """Tensor names that the base's files do not have: programs that load by name may lack them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.base_folder import runs_own_code
 from lorascope.comparing.findings import compare
 from lorascope.config import Config, MergeConfig
 from lorascope.errors import ConfigError, RecordError, VerificationError
@@ -15,10 +16,10 @@ from lorascope.stages.declared import declare_trial
 from lorascope.stages.intact import require_adapter, require_data, require_stored
 from lorascope.stages.study import collect
 from lorascope.store import replaced_folder, sha256_of_files, write_record
-from lorascope.tokenizer_files import copy_tokenizer
 
 if TYPE_CHECKING:
     from lorascope.devices import Device
+    from lorascope.merged_folder import MergedFiles
     from lorascope.merging import MergeCheck
 
 
@@ -94,7 +95,7 @@ def _merge_into(
 
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
-    check, untied = _merge_and_check(folder, config, layout, trial, device)
+    check, files, untied = _merge_and_check(folder, config, layout, trial, device)
     return MergeRecord(
         trial=trial.trial,
         quant=config.quant.name,
@@ -111,17 +112,20 @@ def _merge_into(
         content_sha256=sha256_of_files(folder),
         passed=_passes(check, config.merge),
         provenance=capture(layout, device.name, threads),
+        stop_token_ids=files.stop_token_ids,
+        foreign_names=files.foreign_names,
     )
 
 
 def _merge_and_check(
     folder: Path, config: Config, layout: Layout, trial: TrialRecord, device: Device
-) -> tuple[MergeCheck, bool]:
-    """Write the merged model to `folder`; what its check gave, and whether the head was untied."""
+) -> tuple[MergeCheck, MergedFiles, bool]:
+    """Write the merged model to `folder`; its check, its files, and whether its head was untied."""
     from lorascope.data.rows import read_rows
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import TORCH_DTYPES
     from lorascope.lora import load_adapter
+    from lorascope.merged_folder import write_merged
     from lorascope.merging import check_merge, merge
     from lorascope.quantization import load_base
 
@@ -136,19 +140,20 @@ def _merge_and_check(
     require_adapter(trial, adapter.parent)
     print(f"merging {trial.trial}", flush=True)
     merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
-    merged.save_pretrained(folder)
-    copy_tokenizer(stored, folder)
+    tokenizer = load_tokenizer(stored)
+    base = layout.base(config.model.name)
+    files = write_merged(merged, untied, base, int(tokenizer.eos_token_id), folder)
     validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
     rows = validation[: config.merge.verify_items]
     print(f"comparing it with adapter on base over {len(rows)} rows", flush=True)
     check = check_merge(
         load_adapter(fresh_base(), adapter),
         _reload(folder, device.kind),
-        load_tokenizer(stored),
+        tokenizer,
         rows,
         config.evaluate.batch_size,
     )
-    return check, untied
+    return check, files, untied
 
 
 def _passes(check: MergeCheck, limits: MergeConfig) -> bool:
@@ -166,7 +171,10 @@ def _reload(folder: Path, device_kind: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(
-        folder, device_map={"": device_kind}, use_safetensors=True
+        folder,
+        device_map={"": device_kind},
+        use_safetensors=True,
+        trust_remote_code=runs_own_code(folder),
     ).eval()
 
 

@@ -11,6 +11,7 @@ from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord
 from lorascope.store import replaced_folder, sha256_of_files, write_record
+from lorascope.tokenizer_files import keep_unknown_token
 
 
 def run(config: Config, layout: Layout) -> BaseRecord:
@@ -27,6 +28,8 @@ def run(config: Config, layout: Layout) -> BaseRecord:
     with replaced_folder(layout.base(model.name)) as folder:
         pretraining = fetch_base(model, folder, layout.root, StepProgress(f"base {model.name}"))
         description = describe(folder)
+        if keep_unknown_token(folder, model.trust_remote_code):
+            print(f"base {model.name}: its tokenizer's files now keep the unknown token")
         record = BaseRecord(
             model=model.name,
             source=_source(config),
