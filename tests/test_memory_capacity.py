@@ -19,7 +19,7 @@ from lorascope.memory_plan import (
 )
 from lorascope.memory_trace import trace_evaluation, trace_training
 from lorascope.micro_batch import Batch
-from lorascope.plan_subject import PlanSubject, subject_of
+from lorascope.plan_subject import PlanSubject, SampleLengths, subject_of
 
 EIGHT_LAYERS: dict[str, object] = {
     "model_type": "llama",
@@ -40,7 +40,7 @@ def subject(
     config = Config(quant=quant or QuantConfig("nf4", Storage.nf4), lora=LoraConfig(rank=8))
     config.train.micro_batch_size = config.train.batch_size = samples
     config.train.steps = 10
-    return subject_of(config, EIGHT_LAYERS, kind, tokens)
+    return subject_of(config, EIGHT_LAYERS, kind, SampleLengths(tokens, equal=False))
 
 
 def predicted(planned: PlanSubject) -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from lorascope.maths.memory import GPU_SIZES_GB, largest_within, usable_bytes
 from lorascope.memory_limit import memory_limit
 from lorascope.memory_plan import needed_bytes, plan_memory, plan_pack, predict_ranks
 from lorascope.memory_refusal import generous_need
-from lorascope.plan_subject import subject_of
+from lorascope.model_config import model_config_dict
+from lorascope.plan_subject import SampleLengths, sample_lengths, subject_of
 from lorascope.records import MemoryPlan, Status, TrialRecord
+from lorascope.reporting import units
 from lorascope.reporting.memory_prediction_table import (
     memory_prediction_rows,
     memory_prediction_table,
@@ -30,11 +33,17 @@ from lorascope.reporting.memory_prediction_table import (
 from lorascope.stages import plan, train_lora
 from lorascope.stages.grid_commands import run_grid_command
 from lorascope.stages.pack_child import Task, train_in_child
-from lorascope.store import read_record
+from lorascope.stages.plan_table import UNPADDED
+from lorascope.store import read_record, write_record
 from tests.conftest import REPOSITORY
-from tests.study_factory import example_study
+from tests.study_factory import data_card, example_study
 
 CPU = Device("cpu", "cpu")
+
+
+def padded_to(tokens: int) -> SampleLengths:
+    """Samples of several lengths, none above `tokens`."""
+    return SampleLengths(tokens, equal=False)
 
 
 def test_one_trial_is_planned_in_detail_with_what_fits_every_gpu(
@@ -52,6 +61,36 @@ def test_one_trial_is_planned_in_detail_with_what_fits_every_gpu(
     assert reserve.startswith("Of each GPU 0.6 GB and 5% are left")
     assert batches == sorted(batches)
     assert batches[0] > 1000
+
+
+def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_are_not(
+    bare_project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys and values that heads share are copied where attention has a mask."""
+    folder = bare_project.root / "models/raw/small"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "num_key_value_heads": 1}))
+    config = compose("quant=nf4", "data.max_tokens=512")
+    (planned,) = plan.run([config], bare_project)
+    shown = capsys.readouterr().out
+    values = model_config_dict(config.model, bare_project)
+    equal = plan_memory(subject_of(config, values, "cuda", SampleLengths(planned.tokens, True)))
+    assert f"{UNPADDED}  {units.size(equal.peak_bytes['train']):>8}" in shown
+    assert equal.peak_bytes["train"] < 0.97 * planned.peak_bytes["train"]
+
+    card = data_card()
+    one_length = {"p0": 20, "p50": 20, "p90": 20, "p99": 20, "p100": 20}
+    splits = {
+        name: replace(split, length_percentiles_tokens=one_length)
+        for name, split in card.splits.items()
+    }
+    assert sample_lengths(replace(card, splits=splits)) == SampleLengths(20, equal=True)
+    write_record(
+        bare_project.data(config.model.name, config.data.name), replace(card, splits=splits)
+    )
+    (unpadded,) = plan.run([config], bare_project)
+    assert UNPADDED not in capsys.readouterr().out
+    assert unpadded.tokens == 20
 
 
 def test_a_sweep_is_planned_with_one_line_a_trial(
@@ -115,18 +154,20 @@ def test_unknown_predictions_are_blank() -> None:
 def test_the_generous_formula_is_above_what_is_traced(
     compose: Callable[..., Config], name: str, kind: str
 ) -> None:
-    subject = subject_of(compose("quant=bf16"), known_config(name), kind, 200)
+    subject = subject_of(compose("quant=bf16"), known_config(name), kind, padded_to(200))
     assert generous_need(subject) > needed_bytes(plan_memory(subject))
 
 
 def test_a_model_without_a_causal_head_is_refused_in_words(compose: Callable[..., Config]) -> None:
-    subject = subject_of(compose("quant=bf16"), known_config("deberta-v2-xxlarge"), "cuda", 64)
+    subject = subject_of(
+        compose("quant=bf16"), known_config("deberta-v2-xxlarge"), "cuda", padded_to(64)
+    )
     with pytest.raises(ModelError, match="deberta"):
         plan_memory(subject)
 
 
 def test_conv1d_in_four_bits_is_refused_in_words(compose: Callable[..., Config]) -> None:
-    subject = subject_of(compose("quant=nf4"), known_config("gpt2"), "cuda", 64)
+    subject = subject_of(compose("quant=nf4"), known_config("gpt2"), "cuda", padded_to(64))
     with pytest.raises(ModelError, match="Conv1D"):
         plan_memory(subject)
 
@@ -231,9 +272,9 @@ def test_layers_with_layer_norm_are_traced_with_checkpoints_in_16_bits(
     if (name, quant) == ("gpt2", "nf4"):
         return
     config = compose(f"quant={quant}")
-    plain = plan_memory(subject_of(config, known_config(name), "cuda", 64))
+    plain = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
     config.train.gradient_checkpointing = True
-    saved = plan_memory(subject_of(config, known_config(name), "cuda", 64))
+    saved = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
     assert saved.base_bytes == plain.base_bytes
     assert saved.peak_bytes["train"] < plain.peak_bytes["train"]
 
@@ -244,7 +285,7 @@ def test_a_mixture_of_experts_is_traced_in_every_type(
     values = {**known_config("mixtral-8x7b"), "hidden_size": 256, "intermediate_size": 512}
 
     def planned(mode: str, kind: str) -> MemoryPlan:
-        return plan_memory(subject_of(compose(f"quant={mode}"), values, kind, 32))
+        return plan_memory(subject_of(compose(f"quant={mode}"), values, kind, padded_to(32)))
 
     half, brain, full = planned("fp16", "cuda"), planned("bf16", "cuda"), planned("fp32", "cpu")
     assert half.peak_bytes == brain.peak_bytes
@@ -257,9 +298,9 @@ def test_dora_on_quantized_layers_needs_more_than_lora(
     compose: Callable[..., Config], mode: str
 ) -> None:
     config = compose(f"quant={mode}", "lora.rank=8")
-    lora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", 64))
+    lora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
     config.lora.dora = True
-    dora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", 64))
+    dora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
     # Magnitudes in float32: every layer's output features.
     magnitudes = 4 * 32 * (4 * 4096 + 2 * 11008 + 4096)
     assert dora.adapter_bytes == lora.adapter_bytes + magnitudes
@@ -276,7 +317,7 @@ def test_a_pack_needs_what_its_own_trace_says(
     early = ("train.validate_every_steps=5", "train.patience=2") if name == "small" else ()
     config = compose(f"quant={mode}", f"lora.rank={ranks[0]}", *early)
     values = {**LLAMA, "num_hidden_layers": 2} if name == "small" else known_config(name)
-    subject = subject_of(config, values, kind, 64)
+    subject = subject_of(config, values, kind, padded_to(64))
     beside = tuple(replace(config.lora, rank=rank) for rank in ranks[1:])
     pack = replace(subject, spec=replace(subject.spec, beside=beside))
     traced = plan_memory(pack)
@@ -303,7 +344,7 @@ LLAMA: dict[str, object] = {
 def test_an_odd_configuration_is_refused_in_words(
     compose: Callable[..., Config], wrong: dict[str, object]
 ) -> None:
-    subject = subject_of(compose("quant=nf4"), {**LLAMA, **wrong}, "cuda", 32)
+    subject = subject_of(compose("quant=nf4"), {**LLAMA, **wrong}, "cuda", padded_to(32))
     with pytest.raises(ModelError, match=r"config\.json"):
         plan_memory(subject)
 

@@ -10,6 +10,26 @@ from lorascope.devices import TORCH_DTYPES
 from lorascope.fake_model import FakeModelSpec
 from lorascope.memory_trace import TraceSettings
 from lorascope.micro_batch import Batch
+from lorascope.records import DataCard
+
+
+@dataclass(frozen=True)
+class SampleLengths:
+    """How long the samples of training and validation are."""
+
+    longest: int
+    """Tokens."""
+    equal: bool
+    """Whether each split has samples of one length only, so that no batch is padded."""
+
+
+def sample_lengths(card: DataCard) -> SampleLengths:
+    """The lengths that a data card tells."""
+    lengths = [card.splits[name].length_percentiles_tokens for name in ("train", "validation")]
+    return SampleLengths(
+        longest=max(length["p100"] for length in lengths),
+        equal=all(length["p0"] == length["p100"] for length in lengths),
+    )
 
 
 @dataclass(frozen=True)
@@ -25,18 +45,18 @@ class PlanSubject:
 
 
 def subject_of(
-    config: Config, model_config: Mapping[str, object], kind: str, tokens: int
+    config: Config, model_config: Mapping[str, object], kind: str, lengths: SampleLengths
 ) -> PlanSubject:
-    """A trial as it is declared, in the worst case: every batch holds a sample of `tokens` tokens,
-    padded where there are several samples."""
-    train, samples = config.train, config.evaluate.batch_size
+    """A trial as it is declared, in the worst case: every batch holds a longest sample, and is
+    padded where there are several samples of other lengths."""
+    train, samples, tokens = config.train, config.evaluate.batch_size, lengths.longest
     batch = Batch(
         samples=train.micro_batch_size,
         tokens=tokens,
-        padded=train.micro_batch_size > 1,
+        padded=train.micro_batch_size > 1 and not lengths.equal,
         optimizer_state=train.steps != 1,
     )
-    evaluated = Batch(samples, tokens, padded=samples > 1)
+    evaluated = Batch(samples, tokens, padded=samples > 1 and not lengths.equal)
     return PlanSubject(
         spec=spec_of(config.quant, config.lora, config.model.attention, model_config, kind),
         settings=settings_of(train, kind),

@@ -189,10 +189,10 @@ def _predicted(
 
 
 def _subject(task: Task, device: Device) -> PlanSubject:
-    from lorascope.plan_subject import subject_of
+    from lorascope.plan_subject import sample_lengths, subject_of
 
-    tokens = longest_sample(task.data)
-    subject = subject_of(task.config, _model_config(task.base), device.kind, tokens)
+    lengths = sample_lengths(read_record(task.data, DataCard))
+    subject = subject_of(task.config, _model_config(task.base), device.kind, lengths)
     beside = tuple(config.lora for config in task.configs[1:])
     return replace(subject, spec=replace(subject.spec, beside=beside))
 
@@ -206,12 +206,6 @@ def _unpredicted_told() -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         print(f"the memory of this pack is not predicted: {reason}", flush=True)
-
-
-def longest_sample(data: Path) -> int:
-    """Tokens of the longest sample that is trained or validated."""
-    splits = read_record(data, DataCard).splits
-    return max(splits[name].length_percentiles_tokens["p100"] for name in ("train", "validation"))
 
 
 def _model_config(base: Path) -> dict[str, object]:

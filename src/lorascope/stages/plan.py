@@ -9,9 +9,9 @@ from lorascope.config import Config, DeviceKind
 from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
 from lorascope.library_noise import quiet_libraries
-from lorascope.memory_plan import Prediction, predict_ranks
+from lorascope.memory_plan import Prediction, predict_ranks, unpadded_train_bytes
 from lorascope.model_config import config_label, model_config_dict
-from lorascope.plan_subject import PlanSubject, subject_of
+from lorascope.plan_subject import PlanSubject, SampleLengths, sample_lengths, subject_of
 from lorascope.records import DataCard, MemoryPlan
 from lorascope.stages.plan_capacity import capacities
 from lorascope.stages.plan_table import Planned, conditions, details, reserve, table
@@ -38,7 +38,7 @@ def run(configs: list[Config], layout: Layout) -> list[MemoryPlan]:
     print(table(planned).plain(), end="")
     if len(planned) == 1:
         print()
-        print(details(made[0].plan))
+        print(details(made[0].plan, _unpadded(planned[0])))
         print(capacities(planned[0], made[0]).plain(), end="")
     print(reserve(planned), end="")
     return [prediction.plan for prediction in made]
@@ -75,7 +75,15 @@ def _but_rank(config: Config) -> str:
 
 def _subject(config: Config, layout: Layout) -> PlanSubject:
     model_config = model_config_dict(config.model, layout)
-    return subject_of(config, model_config, _kind(config), _tokens(config, layout, model_config))
+    return subject_of(config, model_config, _kind(config), _lengths(config, layout, model_config))
+
+
+def _unpadded(planned: Planned) -> int | None:
+    """The training peak where every batch has samples of one length; None where the plan says it
+    already."""
+    if planned.subject is None or planned.prediction is None or not planned.subject.train.padded:
+        return None
+    return unpadded_train_bytes(planned.subject, planned.prediction)
 
 
 def _kind(config: Config) -> str:
@@ -83,12 +91,11 @@ def _kind(config: Config) -> str:
     return "cpu" if config.runtime.device is DeviceKind.cpu else "cuda"
 
 
-def _tokens(config: Config, layout: Layout, model_config: dict[str, object]) -> int:
-    """The longest sample where the data are prepared, else the most that the config lets in."""
+def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:
+    """Of the samples where the data are prepared, else the most that the config lets in."""
     folder = layout.data(config.model.name, config.data.name)
     if (folder / RECORD).is_file():
-        splits = read_record(folder, DataCard).splits
-        lengths = [splits[name].length_percentiles_tokens for name in ("train", "validation")]
-        return max(length["p100"] for length in lengths)
+        return sample_lengths(read_record(folder, DataCard))
     context = model_config.get("max_position_embeddings") or model_config.get("n_positions")
-    return min(config.data.max_tokens, context if isinstance(context, int) else 2**31)
+    longest = min(config.data.max_tokens, context if isinstance(context, int) else 2**31)
+    return SampleLengths(longest, equal=False)

@@ -184,11 +184,16 @@ def usable(size_gb: float, plan: MemoryPlan) -> float:
     return usable_bytes(size_gb * GIGABYTE, plan.device)
 
 
-def details(plan: MemoryPlan) -> str:
-    """A plan part by part."""
-    width = max(len(words) for _, words in PARTS)
-    lines = [f"{words:<{width}}  {units.size(getattr(plan, key)):>8}" for key, words in PARTS]
-    return "\n".join(lines) + "\n"
+UNPADDED = "train peak, if no batch is padded"
+
+
+def details(plan: MemoryPlan, unpadded_train_bytes: int | None) -> str:
+    """A plan part by part, and the training peak without padding where that is another case."""
+    rows = [(words, getattr(plan, key)) for key, words in PARTS]
+    if unpadded_train_bytes is not None:
+        rows.append((UNPADDED, unpadded_train_bytes))
+    width = max(len(words) for words, _ in rows)
+    return "\n".join(f"{words:<{width}}  {units.size(size):>8}" for words, size in rows) + "\n"
 
 
 def reserve(planned: Sequence[Planned]) -> str:
