@@ -17,6 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
 MODES = ("fp16", "int8", "nf4", "nf4_dq")
 COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
+TRIAL = ("quant=nf4", "lora.rank=4")
+"""That of the fixtures `trained` and `study`."""
 BASE_OVERRIDES = ("model=small", "data=toy", "train=few", "runtime.tracking=false")
 
 SMALL_MODEL = "name: small\nkind: local\npath: models/raw/small\n"
@@ -147,6 +149,34 @@ def compose_one(layout: Layout, *overrides: str) -> Config:
     keys = {override.partition("=")[0] for override in overrides}
     kept = [base for base in BASE_OVERRIDES if base.partition("=")[0] not in keys]
     return expand(layout, [*kept, *overrides])[0]
+
+
+@pytest.fixture(scope="session")
+def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A copy of the prepared project with one trial: trained, scored, merged and reported."""
+    from lorascope.stages import evaluate, merge, report, train_lora
+
+    layout = Layout(tmp_path_factory.mktemp("trained") / "a project")
+    shutil.copytree(project.root, layout.root)
+    shutil.rmtree(layout.root / "experiments", ignore_errors=True)
+    config = compose_one(layout, *TRIAL)
+    evaluate.LoadedBase.key = None
+    train_lora.run(config, layout)
+    evaluate.run(config, layout)
+    merge.run([config], layout)
+    report.run([config], layout)
+    return layout
+
+
+@pytest.fixture
+def study(trained: Layout, tmp_path: Path) -> Layout:
+    """The same, of this test alone."""
+    from lorascope.stages import evaluate
+
+    shutil.copytree(trained.root, tmp_path / "a project")
+    # What another test loaded has another folder.
+    evaluate.LoadedBase.key = None
+    return Layout(tmp_path / "a project")
 
 
 @pytest.fixture(scope="session")

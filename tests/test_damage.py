@@ -38,34 +38,11 @@ from lorascope.stages.preparation import unprepared
 from lorascope.stages.study import collect
 from lorascope.store import read_record, write_record
 from lorascope.training import train_pack
-from tests.conftest import BASE_OVERRIDES, compose_one
+from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
 from tests.packs import CPU, plan_for, train_alone
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"
-TRIAL, OTHER = ("quant=nf4", "lora.rank=4"), ("quant=nf4", "lora.rank=4", "seed=8")
-
-
-@pytest.fixture(scope="module")
-def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A copy of the prepared project with one trial: trained, scored, merged and reported."""
-    layout = Layout(tmp_path_factory.mktemp("trained") / "a project")
-    shutil.copytree(project.root, layout.root)
-    shutil.rmtree(layout.root / "experiments", ignore_errors=True)
-    config = compose_one(layout, *TRIAL)
-    train_lora.run(config, layout)
-    evaluate.run(config, layout)
-    merge.run([config], layout)
-    report.run([config], layout)
-    return layout
-
-
-@pytest.fixture
-def study(trained: Layout, tmp_path: Path) -> Layout:
-    """The same, of this test alone."""
-    shutil.copytree(trained.root, tmp_path / "a project")
-    # What another test loaded has another folder.
-    evaluate.LoadedBase.key = None
-    return Layout(tmp_path / "a project")
+OTHER = (*TRIAL, "seed=8")
 
 
 def files(layout: Layout) -> dict[Path, bytes]:

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.item_results import summarize, write_items
 from lorascope.layout import RECORD, Layout
 from lorascope.records import (
     EvaluationRecord,
+    ItemResult,
     LossPoint,
     PhaseMemory,
     Provenance,
@@ -31,7 +33,7 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.stages import publish as publish_stage
-from lorascope.store import read_record, write_record
+from lorascope.store import read_record, sha256_of_file, write_record
 from lorascope.tracking import (
     TrackingError,
     connection,
@@ -549,8 +551,15 @@ def test_the_stage_publishes_every_record_and_reports_a_damaged_one(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(shared))
     project, record = Layout(tmp_path), trial("m15")
     write_record(project.trials("nf4") / record.trial, record)
-    scores = dataclasses.replace(evaluation(record), lm_eval_metrics={"arc/acc,none": 0.5})
-    write_record(project.evaluations("nf4") / record.trial, scores)
+    folder = project.evaluations("nf4") / record.trial
+    items = [ItemResult(f"i{n}", "p", "t", n % 4 > 0, 0.25, 1) for n in range(40)]
+    write_items(folder / "test.jsonl", items)
+    scores = dataclasses.replace(
+        evaluation(record), lm_eval_metrics={"arc/acc,none": 0.5},
+        splits={"test": summarize(items)},
+        items_sha256={"test": sha256_of_file(folder / "test.jsonl")},
+    )  # fmt: skip
+    write_record(folder, scores)
     assert publish_stage.run(project) == 0
     assert "1 trials added" in capsys.readouterr().out
     assert runs(shared, "m15")[1][record.trial].data.metrics["test_accuracy"] == 0.75

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,71 +24,153 @@ T = TypeVar("T")
 COMPLETE = ".complete"
 FORMER = ".former"
 SCRATCH_LETTERS = 8
-"""That tempfile appends to a prefix."""
+"""That `_scratch` appends to a name."""
+
+FILES = "files_bytes"
+"""Key of a record on disk: the files that lay beside it when it was written, and their sizes."""
+DIGEST = "record_sha256"
+"""Key of a record on disk: digest of all its other values, however they are laid out."""
+STAGES = {
+    "BaseRecord": "prepare-base",
+    "DataCard": "prepare-data",
+    "FootprintRecord": "quantize-base",
+    "TrialRecord": "train-lora",
+    "EvaluationRecord": "evaluate",
+    "MergeRecord": "merge",
+}
+"""Record type -> the stage that makes it."""
 
 
-_adapters: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(record_type: Any) -> TypeAdapter[Any]:
-    """Building an adapter takes longer than using it."""
-    if record_type not in _adapters:
-        _adapters[record_type] = TypeAdapter(record_type)
-    return _adapters[record_type]
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""Building an adapter takes longer than using it."""
 
 
 def write_record(folder: Path, record: Any) -> None:
-    """Write `record` to folder/record.json, atomically, as readable JSON with a stable order."""
+    """Write `record` to folder/record.json, atomically, as readable JSON with a stable order, with
+    its own digest and the sizes of the files that lie in `folder` by then, for `read_record`."""
     adapter = _adapter(type(record))
-    text = adapter.dump_json(record, indent=2) + b"\n"
+    text = adapter.dump_json(record)
     # JSON has no NaN and no infinity: such a value would be lost, and the record unreadable.
     adapter.validate_json(text)
-    write_atomically(folder / RECORD, text)
+    content = json.loads(text)
+    content[FILES] = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != RECORD and not path.name.startswith(".")
+    }
+    content[DIGEST] = _values_sha256(content)
+    shown = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / RECORD, shown.encode())
 
 
 def read_record(folder: Path, record_type: type[T]) -> T:
-    """Read a record back.
+    """Read a record back. It is held against its digest, and its files against their sizes, always:
+    that costs little. Their bytes are looked at where they are used, by `require_content`.
 
     Raises:
-        RecordError: it is missing, damaged, or of another kind.
+        RecordError: the record is missing, damaged, edited, of another kind, or without its files.
     """
     path = folder / RECORD
+    stage = f"`lorascope {STAGES.get(record_type.__name__, 'status')}`"
+    again = f"Delete {folder} and run {stage} again."
     try:
-        return _adapter(record_type).validate_json(path.read_bytes())  # type: ignore[no-any-return]
+        text = path.read_bytes()
+        record: T = _adapter(record_type).validate_json(text)
     except FileNotFoundError as error:
-        raise RecordError(f"{path}: no record here. Run the stage that makes it.") from error
+        raise RecordError(
+            f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."
+        ) from error
     except ValidationError as error:
         raise RecordError(
-            f"{path}: not a readable {record_type.__name__}: {error.errors()[0]['msg']}. "
-            f"Delete {folder} and run its stage again."
+            f"{path}: not a readable {record_type.__name__}: {error.errors()[0]['msg']}. {again}"
         ) from error
+    _require_unedited(path, json.loads(text), again)
+    return record
+
+
+def _require_unedited(path: Path, content: dict[str, Any], again: str) -> None:
+    """Hold a record against its own digest, and the files beside it against their sizes; a record
+    from before there were digests says nothing about either."""
+    told = content.pop(DIGEST, None)
+    if told is not None and told != _values_sha256(content):
+        raise RecordError(
+            f"{path}: edited since it was written: its values are not those that were measured. "
+            f"Put the old file back, or: {again}"
+        )
+    for name, size_bytes in content.get(FILES, {}).items():
+        file = path.parent / name
+        try:
+            found_bytes = file.stat().st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RecordError(f"{file}: missing, though its record names it. {again}") from error
+        if found_bytes != size_bytes:
+            raise RecordError(
+                f"{file}: damaged or exchanged: {found_bytes} bytes, and its record names "
+                f"{size_bytes}. {again}"
+            )
+
+
+def _values_sha256(content: dict[str, Any]) -> str:
+    """Digest of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` as a whole: readers see the old bytes or the new, and links stay untouched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    write_all_atomically({path: content})
+
+
+def write_all_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Replace all files or, where one cannot be written, none: each is written in full beside its
+    place before the first is moved there, which takes no room."""
+    scratches: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratches[path] = _scratch(path)
+            _write_new(scratches[path], content)
+        for path, scratch in scratches.items():
+            os.replace(scratch, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        for scratch in scratches.values():
+            scratch.unlink(missing_ok=True)
         raise
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """The file gets the permissions that the user's umask leaves."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _scratch(target: Path) -> Path:
+    """A name of its own beside `target`. Modules that make temporary files make them for the user
+    alone, and the umask cannot be asked for without setting it, for all threads."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(SCRATCH_LETTERS // 2)}")
+
+
+def _apply_umask(folder: Path) -> None:
+    """Give the files in `folder` the permissions that its own, which the umask decided, imply: some
+    libraries write through temporary files, which are for the user alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes `target` when the block ends well, and vanishes when not."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    scratch.chmod(0o755)
+    scratch = _scratch(target)
+    scratch.mkdir()
     former = scratch.with_name(f"{scratch.name}.former")
     try:
         yield scratch
+        _apply_umask(scratch)
         if target.exists():
             os.replace(target, former)
         os.replace(scratch, target)
@@ -104,12 +188,14 @@ def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
     kill interrupts after the block ended well, `finish_replacements` completes."""
     parent = targets[0].parent
     parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{targets[0].name}."))
+    scratch = _scratch(targets[0])
+    scratch.mkdir()
     try:
         folders = [scratch / target.name for target in targets]
         for folder in folders:
             folder.mkdir()
         yield folders
+        _apply_umask(scratch)
         write_atomically(scratch / COMPLETE, b"")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -164,12 +250,8 @@ def scratch_target(folder: Path) -> Path | None:
 
 def remove_folder(folder: Path) -> None:
     """Delete `folder`: whoever looks sees all of it or nothing, also when this is interrupted."""
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        os.replace(folder, scratch)
-    except OSError:
-        scratch.rmdir()
-        raise
+    scratch = _scratch(folder)
+    os.replace(folder, scratch)
     shutil.rmtree(scratch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
@@ -50,6 +51,21 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     return DeclaredTrial(trial_name(key, identity), identity, key, settings)
 
 
+def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:
+    """The record of a declared trial in `folder`.
+
+    Raises:
+        RecordError: it is missing, damaged or edited, lacks its files, or is another trial's.
+    """
+    trial = read_record(folder, TrialRecord)
+    if trial.identity != declared.identity:
+        raise RecordError(
+            f"{folder}: holds {trial.trial}, made with other settings, base, data or code. Delete "
+            f"{folder} and run `lorascope train-lora` with the same settings again."
+        )
+    return trial
+
+
 def stored_base(config: Config, layout: Layout, base: BaseRecord) -> FootprintRecord:
     """The record of `base` in the mode of `config`.
 
@@ -86,6 +102,8 @@ def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | Non
         {
             "inputs": _inputs(config, layout),
             "trial": trial.identity if trial else None,
+            # Trained again elsewhere, the same trial has other weights, if only by rounding.
+            "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
             "evaluate": asdict(config.evaluate),
             "code": [code_sha256(f"lorascope.{module}") for module in SCORING_CODE],
         }

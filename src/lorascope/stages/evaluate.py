@@ -23,8 +23,9 @@ from lorascope.records import (
     Status,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
+from lorascope.stages.declared import base_name, declare_trial, evaluation_identity, read_trial
 from lorascope.stages.intact import require_adapter, require_data, require_stored
+from lorascope.stages.intact_scores import require_scores
 from lorascope.store import (
     read_record,
     replaced_folder,
@@ -74,7 +75,7 @@ def run(config: Config, layout: Layout, place: str = "") -> EvaluationRecord | N
         raise RecordError(
             f"{declared.name}: not trained. Run `lorascope train-lora` with the same settings."
         )
-    trial = read_record(folder, TrialRecord)
+    trial = read_trial(declared, folder)
     if trial.status is not Status.completed:
         print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
         return None
@@ -97,9 +98,12 @@ def _evaluate_locked(
     config: Config, layout: Layout, subject: Subject, folder: Path
 ) -> EvaluationRecord:
     identity = evaluation_identity(config, layout, subject.trial)
+    if subject.trial and subject.adapter:
+        require_adapter(subject.trial, subject.adapter.parent)
     if (folder / RECORD).is_file():
         known = read_record(folder, EvaluationRecord)
         if known.identity == identity:
+            require_scores(known, folder)
             print(f"{subject.name}: scored already")
             return known
     with replaced_folder(folder) as scratch:
@@ -125,7 +129,6 @@ def _score(
     if subject.adapter and subject.trial:
         from lorascope.lora import load_adapter
 
-        require_adapter(subject.trial, subject.adapter.parent)
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
     splits = {

@@ -1,7 +1,8 @@
 """Whether the files that a stage reads are still those that their records describe.
 
 A cut-off file may load, and another base behind the same name does: what comes out of either would
-stand in the tables as this base's, this data's or this trial's.
+stand in the tables as this base's, this data's or this trial's. `read_record` itself holds records
+against their own digest, and files against their sizes; here are their bytes.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from lorascope.errors import RecordError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.stages.intact_scores import scored_items
 from lorascope.store import read_record
 from lorascope.tracking import Publication, publish
 
@@ -16,14 +18,15 @@ R = TypeVar("R")
 
 
 def run(layout: Layout) -> int:
-    """Publish what can be read; 1 where a record was damaged, else 0.
+    """Publish what can be read, and scores that are those of their items; 1 where something was
+    damaged, else 0.
 
     Raises:
         TrackingError: the store cannot be reached or written.
     """
     # The folders of all modes lie side by side, so one mode's parent holds them all.
-    trials, damaged_trials = _read_all(layout.trials("any").parent, TrialRecord)
-    scores, damaged_scores = _read_all(layout.evaluations("any").parent, EvaluationRecord)
+    trials, damaged_trials = _read_all(layout.trials("any").parent, _read_trial)
+    scores, damaged_scores = _read_all(layout.evaluations("any").parent, _read_scores)
     print(_told(publish(trials, scores, layout)))
     damaged = damaged_trials + damaged_scores
     for reason in damaged:
@@ -31,14 +34,24 @@ def run(layout: Layout) -> int:
     return 1 if damaged else 0
 
 
-def _read_all(folder: Path, record_type: type[R]) -> tuple[list[R], list[str]]:
+def _read_trial(folder: Path) -> TrialRecord:
+    return read_record(folder, TrialRecord)
+
+
+def _read_scores(folder: Path) -> EvaluationRecord:
+    record = read_record(folder, EvaluationRecord)
+    scored_items(record, folder)
+    return record
+
+
+def _read_all(folder: Path, read: Callable[[Path], R]) -> tuple[list[R], list[str]]:
     """The records under folder/<mode>/<name>/, and why others could not be read."""
     records, damaged = [], []
     for path in sorted(folder.glob(f"*/*/{RECORD}")):
         if path.parent.name.startswith("."):
             continue  # a scratch folder of a writer that is at work or was killed
         try:
-            records.append(read_record(path.parent, record_type))
+            records.append(read(path.parent))
         except RecordError as error:
             damaged.append(str(error))
     return records, damaged

@@ -11,12 +11,11 @@ from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.stages.declared import base_name, declare_trial
+from lorascope.stages.declared import DeclaredTrial, base_name, declare_trial, read_trial
 from lorascope.stages.grid import declared_overrides, expand, with_overrides
 from lorascope.stages.grid_commands import refuse_flags
 from lorascope.stages.preparation import Unprepared, unprepared
 from lorascope.stages.study import current_scores, one_question
-from lorascope.store import read_record
 from lorascope.trial_locks import locked_folders
 
 T = TypeVar("T")
@@ -106,23 +105,25 @@ def _mode_status(
     if unprepared(configs, layout, []):
         return ModeStatus(quant, len(configs))
     # Two points of a grid may be one trial, such as those of lora.rank=8,8.
-    declared = {declare_trial(config, layout).name: config for config in configs}
+    points = [(declare_trial(config, layout), config) for config in configs]
+    declared = {trial.name: (trial, config) for trial, config in points}
     mode = ModeStatus(quant, len(declared), nameable=True)
     mode.training = [name for name in declared if layout.trials(quant) / name in running]
     first = configs[0]
     name = base_name(first, layout)
     mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))
-    for trial, config in declared.items():
+    for trial, config in declared.values():
         _add_trial(mode, trial, config, layout)
     return mode
 
 
-def _add_trial(mode: ModeStatus, name: str, config: Config, layout: Layout) -> None:
+def _add_trial(mode: ModeStatus, declared: DeclaredTrial, config: Config, layout: Layout) -> None:
+    name = declared.name
     folder = layout.trials(mode.quant) / name
     if not (folder / RECORD).is_file():
         mode.missing.append(name)
         return
-    trial = _read(lambda: read_record(folder, TrialRecord), mode)
+    trial = _read(lambda: read_trial(declared, folder), mode)
     if trial is None:
         return
     mode.trials.append(trial)

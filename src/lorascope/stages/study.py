@@ -6,21 +6,20 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import ConfigError
-from lorascope.item_results import read_items
-from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
+from lorascope.layout import RECORD, Layout
 from lorascope.records import (
     BaseRecord,
     DataCard,
     EvaluationRecord,
     FootprintRecord,
-    ItemResult,
     MergeRecord,
     Study,
     TrialKey,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.store import read_record, require_content
+from lorascope.stages.declared import base_name, declare_trial, evaluation_identity, read_trial
+from lorascope.stages.intact_scores import distributions_of, scored_items
+from lorascope.store import read_record
 
 
 def collect(configs: list[Config], layout: Layout) -> Study:
@@ -42,7 +41,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         if not (folder / RECORD).is_file():
             missing[declared.name] = declared.key
             continue
-        trial = read_record(folder, TrialRecord)
+        trial = read_trial(declared, folder)
         trials.append(trial)
         evaluations += current_scores(config, layout, trial.trial, trial)
     return Study(
@@ -56,11 +55,13 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         evaluations=evaluations,
         merge=_merge_record(first, layout, {trial.trial for trial in trials}),
         missing=missing,
-        items={record.identity: read_items_of(record, layout) for record in evaluations},
+        items={
+            record.identity: scored_items(record, _folder(record, layout)) for record in evaluations
+        },
         distributions={
-            record.identity: _distributions(record, layout)
+            record.identity: path
             for record in evaluations
-            if record.distributions_sha256
+            if (path := distributions_of(record, _folder(record, layout)))
         },
         decide=first.decide,
     )
@@ -84,29 +85,6 @@ def one_question(configs: list[Config]) -> Config:
 
 def _folder(record: EvaluationRecord, layout: Layout) -> Path:
     return layout.evaluations(record.quant) / record.name
-
-
-def _distributions(record: EvaluationRecord, layout: Layout) -> Path:
-    """The file of token distributions, checked."""
-    path = _folder(record, layout) / DISTRIBUTIONS
-    require_content(path, str(record.distributions_sha256), _again(path.parent))
-    return path
-
-
-def _again(folder: Path) -> str:
-    return f"Delete {folder} and run `lorascope evaluate` again."
-
-
-def read_items_of(record: EvaluationRecord, layout: Layout) -> dict[str, list[ItemResult]]:
-    """The scored items of each split.
-
-    Raises:
-        RecordError: a file is missing, damaged, or not what the record says.
-    """
-    folder = _folder(record, layout)
-    for split, digest in record.items_sha256.items():
-        require_content(folder / f"{split}.jsonl", digest, _again(folder))
-    return {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
 
 
 def _one_a_mode(configs: list[Config]) -> list[Config]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.config import Config
-from lorascope.errors import LorascopeError
+from lorascope.errors import LorascopeError, RecordError
 from lorascope.isolation import await_imports, start_imports
 from lorascope.layout import RECORD, Layout
-from lorascope.records import LASTING, TrialRecord
-from lorascope.stages.declared import DeclaredTrial, declare_trial
-from lorascope.stages.intact import require_data, require_stored
+from lorascope.records import LASTING, Status, TrialRecord
+from lorascope.stages.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.stages.intact import require_adapter, require_data, require_stored
 from lorascope.stages.lanes import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
 from lorascope.stages.pack_run import PackEnd, PackPlace, train_and_keep
 from lorascope.stages.packs import packs_of, work_at_rank
@@ -55,7 +55,7 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
     different = {t.declared.identity: t for t in trials}
-    known = {name: record for name, t in different.items() if (record := _lasting_record(t))}
+    known = _known(different)
     _tell_known(list(known.values()))
     missing = [trial for name, trial in different.items() if name not in known]
     if missing:
@@ -170,10 +170,32 @@ def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
         require_data(config, layout)
 
 
+def _known(trials: Mapping[str, Trial]) -> dict[str, TrialRecord]:
+    """The records of those that are there, by the same names.
+
+    Raises:
+        RecordError: of one or several what is there is not what was trained.
+    """
+    known, damaged = {}, []
+    for name, trial in trials.items():
+        try:
+            if record := _lasting_record(trial):
+                known[name] = record
+        except RecordError as error:
+            damaged.append(error)
+    if damaged:
+        lines = "\n".join(f"  {error}" for error in damaged)
+        raise damaged[0] if len(damaged) == 1 else RecordError(f"not as trained:\n{lines}")
+    return known
+
+
 def _lasting_record(trial: Trial) -> TrialRecord | None:
+    """Of a trial that is there as it was trained: to train it no more is to use it."""
     if not (trial.folder / RECORD).is_file():
         return None
-    record = read_record(trial.folder, TrialRecord)
+    record = read_trial(trial.declared, trial.folder)
+    if record.status is Status.completed:
+        require_adapter(record, trial.folder)
     return record if record.status in LASTING else None
 
 
