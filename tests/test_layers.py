@@ -22,6 +22,7 @@ BOTTOM, SCHEMA, DOMAIN, EDGES, REPORTING, TOP = range(6)
 LAYER_OF = {
     "errors": BOTTOM,
     "maths": BOTTOM,
+    "confidential": BOTTOM,
     "config": SCHEMA,
     "config_choices": SCHEMA,
     "records": SCHEMA,

@@ -14,7 +14,7 @@ import pytest
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
-from lorascope.records import Status, TrialRecord
+from lorascope.records import FootprintRecord, Status, TrialRecord
 from lorascope.stages.declared import declare_trial
 from lorascope.stages.grid import declared_overrides, expand
 from lorascope.stages.prune import run_with_flags
@@ -290,8 +290,8 @@ def test_a_study_that_names_no_trial_here_is_said_to_name_none(
     assert "names none of the 4 trials here: all of them would go" in text
     # Another base: the scores of the former one are nobody's either.
     for quant in ("fp16", "nf4"):
-        record = recorded.quantized("tiny", quant) / RECORD
-        record.write_text(record.read_text().replace('"content_sha256": "', '"content_sha256": "0'))
+        folder = recorded.quantized("tiny", quant)
+        write_record(folder, replace(read_record(folder, FootprintRecord), content_sha256="0"))
     text = prune(recorded, capsys)
     assert "names nothing of what is here: everything would go" in text
     assert "10 to delete" in text

@@ -85,7 +85,9 @@ def main() -> None:
 
 
 def _tell(error: LorascopeError) -> None:
-    print(f"lorascope: error: {error}", file=sys.stderr, flush=True)
+    from lorascope.confidential import without_secrets
+
+    print(f"lorascope: error: {without_secrets(str(error))}", file=sys.stderr, flush=True)
 
 
 def _exit_on_disk_fault(error: Exception) -> None:

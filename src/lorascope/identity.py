@@ -19,6 +19,7 @@ DECLARATIONS = {
     "lorascope.config",
     "lorascope.config_choices",
     "lorascope.config_rules",
+    "lorascope.confidential",
     "lorascope.errors",
     "lorascope.layout",
     "lorascope.library_noise",

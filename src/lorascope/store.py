@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from lorascope.confidential import with_public_addresses
 from lorascope.errors import RecordError
 from lorascope.layout import RECORD
 
@@ -52,7 +53,7 @@ def write_record(folder: Path, record: Any) -> None:
     text = adapter.dump_json(record)
     # JSON has no NaN and no infinity: such a value would be lost, and the record unreadable.
     adapter.validate_json(text)
-    content = json.loads(text)
+    content = with_public_addresses(json.loads(text))
     content[FILES] = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))

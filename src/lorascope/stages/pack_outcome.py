@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lorascope.confidential import without_secrets
 from lorascope.config import Config
 from lorascope.disk_faults import disk_fault, is_full_disk
 from lorascope.errors import LorascopeError
@@ -51,8 +52,10 @@ def concluded(
             key=declared.key,
             settings=declared.settings,
             status=done.status,
-            reason=done.reason,
-            last_lines=[] if done.status is Status.completed else outcome.last_lines,
+            reason=without_secrets(done.reason) if done.reason else None,
+            last_lines=[]
+            if done.status is Status.completed
+            else [without_secrets(line) for line in outcome.last_lines],
             result=done.result,
             tracking="off",
             provenance=replace(provenance, device=done.device, threads=done.threads),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lorascope.confidential import credentials_of, hidden_in, public_address, without_secrets
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
 
@@ -176,6 +176,11 @@ def _first_line(error: Exception) -> str:
 
 
 def presentable(text: str, layout: Layout) -> str:
-    """Text for records, which go to Git: no password of an address, no folder of a machine."""
-    public = re.sub(r"//[^/@\s]*@", "//", text)
-    return public.replace(f"{layout.root.resolve()}/", "")
+    """Text for records, which go to Git: no folder of a machine, of addresses what is public, and
+    of the store's own no part of its credentials, however a message quotes it."""
+    own = store_uri(layout)
+    text = text.replace(own.rstrip("/"), public_address(own.rstrip("/")))
+    text = text.replace(f"{layout.root.resolve()}/", "")
+    return hidden_in(
+        without_secrets(text), set() if own == own_database(layout) else credentials_of(own)
+    )

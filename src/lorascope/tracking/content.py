@@ -11,6 +11,7 @@ from datetime import datetime
 
 from pydantic_core import to_json
 
+from lorascope.confidential import without_secrets
 from lorascope.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import Provenance, Status, TrialKey, TrialRecord
 from lorascope.tracking.points import Point, left_out_points, metric_name, trial_points
@@ -109,7 +110,7 @@ def trial_run(trial: TrialRecord, parent: str) -> RunContent:
         params=_trial_params(trial),
         data=_data(trial),
         points=trial_points(trial),
-        record=to_json(trial, indent=2, inf_nan_mode="strings").decode() + "\n",
+        record=without_secrets(to_json(trial, indent=2, inf_nan_mode="strings").decode()) + "\n",
     )
 
 
@@ -172,7 +173,8 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
         tags["lorascope.adapter_sha256"] = trial.result.adapter_sha256
     if trial.status is not Status.completed:
         last = "\n".join(["```", *trial.last_lines, "```"]) if trial.last_lines else ""
-        tags["mlflow.note.content"] = f"{trial.status.value}: {trial.reason}\n\n{last}"[:MAX_TEXT]
+        note = without_secrets(f"{trial.status.value}: {trial.reason}\n\n{last}")
+        tags["mlflow.note.content"] = note[:MAX_TEXT]
     left_out = [f"{p.name}@{p.step}={p.value}" for p in left_out_points(trial)]
     if left_out:
         tags["lorascope.not_finite"] = ", ".join(left_out)[:MAX_TEXT]

@@ -113,13 +113,13 @@ def try_publish(
     try:
         done = publish(trials, evaluations, layout)
     except TrackingError as error:
-        _unreachable[uri] = str(error)
+        _unreachable[uri] = reason = presentable(str(error), layout)
         print(
-            f"warning: not published to MLflow: {error}. The records are kept; "
+            f"warning: not published to MLflow: {reason}. The records are kept; "
             "`lorascope publish` fills it in later.",
             file=sys.stderr,
         )
-        return Attempt(str(error), {})
+        return Attempt(reason, {})
     return Attempt("published", done.runs)
 
 
