@@ -16,6 +16,16 @@ from scipy.stats import norm
 Floats = NDArray[np.float64]
 ITEMS = 400
 CLUSTERS = np.repeat(np.arange(80), 5)
+PARETO_SHAPE = 1.5
+"""Of the sizes of unequal clusters: the largest holds 10 to 50 % of the items."""
+
+
+def pareto_clusters(draw: int) -> NDArray[np.int64]:
+    """Labels [items] of clusters with Pareto's sizes; `draw` seeds them."""
+    rng, sizes = np.random.default_rng(draw), [0]
+    while sum(sizes) < ITEMS:
+        sizes.append(int(np.ceil(rng.pareto(PARETO_SHAPE))))
+    return np.repeat(np.arange(len(sizes)), sizes)[:ITEMS]
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,8 @@ class World:
 
     seeds: int = 1
     clustered: bool = False
+    pareto: int | None = None
+    """Draw of the clusters' sizes; None: all have five."""
     own: float = 0.5
     """A configuration's own effect on an item (on a cluster, if clustered): stays over seeds."""
     flicker: float = 0.3
@@ -34,7 +46,9 @@ class World:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        return CLUSTERS if self.clustered else None
+        if not self.clustered:
+            return None
+        return CLUSTERS if self.pareto is None else pareto_clusters(self.pareto)
 
     @property
     def spread(self) -> float:
@@ -54,9 +68,10 @@ class World:
             yield (latent + self.flicker * rng.normal(size=shape) > 0).astype(np.float64)
 
     def _shared(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        if self.clustered:
-            return rng.normal(size=(*shape, 80))[..., CLUSTERS]
-        return rng.normal(size=(*shape, ITEMS))
+        labels = self.labels
+        if labels is None:
+            return rng.normal(size=(*shape, ITEMS))
+        return rng.normal(size=(*shape, int(labels.max()) + 1))[..., labels]
 
 
 def inside(rate: float, band: tuple[float, float]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from numpy.typing import NDArray
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
-from lorascope.maths.clusters import Floats
+from lorascope.maths.clusters import Floats, group_sums, group_variances, small_sample
 from lorascope.maths.flips import FlipDifference
 from lorascope.maths.paired import PairedDifference
 from lorascope.maths.statistics import wilson_interval
@@ -65,7 +66,73 @@ def test_ratio_of_losses_is_linearised_at_its_estimate() -> None:
     rate = losses.sum() / tokens.sum()
     residual = (losses - rate * tokens) / tokens.mean()
     assert found.estimate == pytest.approx(rate)
-    assert found.standard_error == pytest.approx(residual.std(ddof=1) / np.sqrt(120))
+    # Unequal tokens take a little more than the n / (n - 1) of equal ones.
+    plain = residual.std(ddof=1) / np.sqrt(120)
+    assert plain < found.standard_error < 1.005 * plain
+    assert 70 < found.degrees < 119
+
+
+def _bell_mccaffrey(
+    design: Floats, values: Floats, labels: NDArray[np.int64]
+) -> tuple[float, float]:
+    """CR2's variance and degrees of freedom of a slope, by their definition on whole matrices:
+    Pustejovsky and Tipton (Journal of Business and Economic Statistics 36, 2018), eq. 4 and 11."""
+    n = values.size
+    left_over = np.eye(n) - np.outer(design, design) / (design @ design)
+    residuals, variance, columns = left_over @ values, 0.0, []
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        roots, vectors = np.linalg.eigh(left_over[np.ix_(mine, mine)])
+        adjusted = vectors @ np.diag(roots**-0.5) @ vectors.T @ design[mine] / (design @ design)
+        variance += float(adjusted @ residuals[mine]) ** 2
+        columns.append(left_over[:, mine] @ adjusted)
+    products = np.array(columns) @ np.array(columns).T
+    return variance, float(np.trace(products) ** 2 / (products**2).sum())
+
+
+def test_small_sample_is_bell_and_mccaffreys_where_units_of_weight_are_independent() -> None:
+    """A mean of 60 items in clusters of 1 to 20, and a ratio as weighted least squares."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(9), [1, 1, 2, 2, 3, 6, 10, 15, 20])
+    for weights in (np.ones(60), rng.integers(1, 50, size=60).astype(float)):
+        totals = weights * (0.3 + rng.normal(size=9)[labels] + rng.normal(size=60))
+        root = np.sqrt(weights)
+        variance, degrees = _bell_mccaffrey(root, totals / root, labels)
+        sizes = group_sums(weights, labels)
+        small = small_sample(sizes, sizes)
+        rest = group_sums(totals - totals.sum() / weights.sum() * weights, labels)
+        assert small.degrees == pytest.approx(degrees)
+        assert (small.factors * rest**2).sum() / weights.sum() ** 2 == pytest.approx(variance)
+        assert degrees < 6
+
+
+def test_small_sample_is_unbiased_with_satterthwaites_degrees_under_any_variances() -> None:
+    rng = np.random.default_rng(5)
+    weights, variances = rng.pareto(1.2, size=(2, 30)) + 1
+    small = small_sample(weights, variances)
+    residual = np.eye(30) - np.outer(weights, np.ones(30)) / weights.sum()
+    form = residual.T @ np.diag(small.factors) @ residual @ np.diag(variances)
+    assert np.trace(form) == pytest.approx(variances.sum())
+    assert small.degrees == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form))
+
+
+def test_groups_of_one_size_keep_their_number_less_one_as_degrees() -> None:
+    labels = np.repeat(np.arange(30), 4)
+    residuals = _values(1) - _values(1).mean()
+    equal = small_sample(np.full(30, 4.0), group_variances(residuals, np.ones(120), labels))
+    assert equal.degrees == 29
+    nearly = np.full(30, 4.0) + 1e-9 * np.arange(30)
+    assert small_sample(nearly, nearly).degrees == pytest.approx(29)
+    assert small_sample(nearly, nearly).factors == pytest.approx(equal.factors)
+
+
+def test_a_better_seed_is_not_taken_for_flicker_where_clusters_are_unequal() -> None:
+    """A seed moves a large cluster's total by more: that is no item by seed part."""
+    labels = np.repeat(np.arange(6), [1, 1, 2, 6, 10, 100])
+    values = np.array([[0.0], [0.5], [1.0]]) + np.random.default_rng(6).normal(size=120)
+    part = two_way(values, clusters=labels).components
+    assert part.item_by_seed == pytest.approx(0, abs=1e-20)
+    assert part.seed == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])

@@ -27,8 +27,8 @@ from lorascope.maths.power import detectable_with_error, powered_reach
 from lorascope.maths.seed_pool import SeedPool, pool_seeds, with_seed_floor
 from lorascope.maths.two_way import TwoWayEstimate, two_way
 
-LEAST_RESAMPLED = 8
-"""Groups of items below which resampling them says little."""
+LEAST_RESAMPLED = 7
+"""Degrees of freedom of items below which resampling them says little: 8 groups of one size."""
 
 MathsDifference = PairedDifference | BootstrapDifference | FlipDifference | TwoWayEstimate
 
@@ -99,7 +99,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
         tested = accuracy_difference(subject, reference, joined.clusters)
         won, lost, judged = _flips(subject, reference)
         flips = independent_flips(subject - reference, joined.clusters)
-    elif len(subject) == 1 and _groups(joined) >= LEAST_RESAMPLED:
+    elif len(subject) == 1 and crossed.components.item_degrees >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
     return Tested(

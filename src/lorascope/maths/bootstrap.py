@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from lorascope.maths.clusters import Floats, group_sums, resampled_counts
+from lorascope.maths.clusters import (
+    Floats,
+    group_sums,
+    group_variances,
+    resampled_counts,
+    small_sample,
+)
 
 RESAMPLES = 9999
 CHUNK = 4_000_000
@@ -30,6 +36,11 @@ class BootstrapDifference:
     """Two-sided, against no difference."""
     groups: int
     """Clusters, or items where each stands alone."""
+    narrowness: float
+    """What the bootstrap's standard error must be multiplied by: sqrt(n / (n - 1)) for n groups of
+    one size, more where few of them have much of the weight."""
+    degrees: float
+    """Of freedom, of that error."""
     replicates: Floats = field(repr=False)
     """The estimate of each resample, sorted: [resamples]."""
 
@@ -47,11 +58,12 @@ class BootstrapDifference:
     def _tail(self, beyond: int, limit: float) -> float:
         """Where no replicate lies beyond, their number is a floor that many comparisons cannot
         pass: then t with the replicates' standard error says how much smaller p is."""
-        least = _tail(beyond, self.replicates.size, self.groups)
+        share = (beyond + 1) / (self.replicates.size + 1)
+        least = float(student.cdf(norm.ppf(share) / self.narrowness, self.degrees))
         if beyond or self.standard_error == 0:
             return least
-        distance = abs(self.estimate - limit) / self.standard_error
-        return min(least, float(student.sf(distance, self.groups - 1)))
+        distance = abs(self.estimate - limit) / (self.narrowness * self.standard_error)
+        return min(least, float(student.sf(distance, self.degrees)))
 
 
 def paired_loss_difference(
@@ -70,7 +82,8 @@ def paired_loss_difference(
     Items, or whole clusters, are drawn with replacement, both configurations together. The
     interval is the expanded percentile interval (Hesterberg, The American Statistician 69, 2015):
     the percentiles at Phi(-+ sqrt(n / (n - 1)) t_{n-1}) in place of 2.5 and 97.5, which undoes the
-    bootstrap's narrowness for few groups. The p values go through the same correction, so that
+    bootstrap's narrowness for few groups; for groups of unequal weight n - 1 and the root are
+    CR2's (`clusters.small_sample`). The p values go through the same correction, so that
     p <= 0.05 and an interval without zero are one statement. Below about 2 / resamples p is t's.
     The same `seed` gives the same numbers.
     """
@@ -81,15 +94,23 @@ def paired_loss_difference(
     if each.size == 0 or each.min() <= 0:
         raise ValueError("tokens must be positive: an item without tokens has no loss")
     sums = group_sums(np.stack([a - b, each]), clusters)
+    estimate = float((a - b).sum() / each.sum())
+    small = small_sample(sums[1], group_variances(a - b - estimate * each, each, clusters))
+    squares = (sums[0] - estimate * sums[1]) ** 2
+    # Without any residual each factor is as good as another.
+    mean_factor = np.average(small.factors, weights=squares if squares.any() else None)
+    narrowness = math.sqrt(float(mean_factor))
     replicates = np.sort(_resampled_ratios(sums, resamples, seed))
-    low, high = _expanded_percentiles(replicates, sums.shape[1])
+    low, high = _expanded_percentiles(replicates, narrowness, small.degrees)
     found = BootstrapDifference(
-        estimate=float((a - b).sum() / each.sum()),
+        estimate=estimate,
         standard_error=float(replicates.std(ddof=1)),
         low=low,
         high=high,
         p_value=1.0,
         groups=sums.shape[1],
+        narrowness=narrowness,
+        degrees=small.degrees,
         replicates=replicates,
     )
     one_sided = min(found.p_not_below(0.0), found.p_not_above(0.0))
@@ -109,18 +130,13 @@ def _resampled_ratios(sums: Floats, resamples: int, seed: int) -> Floats:
     return ratios
 
 
-def _expanded_percentiles(replicates: Floats, groups: int) -> tuple[float, float]:
+def _expanded_percentiles(
+    replicates: Floats, narrowness: float, degrees: float
+) -> tuple[float, float]:
     """Order statistics at the expanded 2.5 and 97.5 % of the sorted `replicates`."""
-    if groups < 2:
-        raise ValueError(f"{groups} group of items: 2 or more are needed for an interval")
-    deviate = math.sqrt(groups / (groups - 1)) * student.ppf(0.975, groups - 1)
-    place = math.floor(norm.sf(deviate) * (replicates.size + 1))
+    place = math.floor(norm.sf(narrowness * student.ppf(0.975, degrees)) * (replicates.size + 1))
     if place < 1:
-        raise ValueError(f"{replicates.size} resamples cannot show the tail of {groups} groups")
+        raise ValueError(
+            f"{replicates.size} resamples cannot show the tail at {degrees:.3g} degrees of freedom"
+        )
     return float(replicates[place - 1]), float(replicates[-place])
-
-
-def _tail(beyond: int, resamples: int, groups: int) -> float:
-    """One-sided p where `beyond` of `resamples` replicates lie on the wrong side of the limit."""
-    deviate = norm.ppf((beyond + 1) / (resamples + 1))
-    return float(student.cdf(math.sqrt((groups - 1) / groups) * deviate, groups - 1))

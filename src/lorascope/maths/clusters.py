@@ -1,6 +1,14 @@
-"""Items that belong together, such as several questions about one person, summed into one."""
+"""Items that belong together, such as several questions about one person, summed into one.
+
+Groups of very unequal size make the usual variance too small and its t too narrow: with 400 items
+in groups of Pareto's sizes a 95 % interval covered 88 %. `small_sample` has the correction, CR2 of
+Bell and McCaffrey (Survey Methodology 28, 2002) with the degrees of freedom of Imbens and Kolesar
+(Review of Economics and Statistics 98, 2016), for a mean or a ratio in closed form.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +36,77 @@ def group_sums(values: ArrayLike, clusters: ArrayLike | None) -> Floats:
     _, starts = np.unique(labels[order], return_index=True)
     sums: Floats = np.add.reduceat(array[..., order], starts, axis=-1)
     return sums
+
+
+@dataclass(frozen=True)
+class SmallSample:
+    """How to read a variance off the squared residuals of groups."""
+
+    factors: Floats
+    """[groups]: what each squared residual is multiplied by, so that their sum is unbiased."""
+    degrees: float
+    """Of freedom, of that sum: groups - 1 where all are alike, fewer the more they differ."""
+
+
+def small_sample(weights: Floats, variances: Floats) -> SmallSample:
+    """CR2 and its degrees of freedom for estimate = sum of totals / sum of weights.
+
+    `weights` [groups] are items or tokens in each group, `variances` [groups] what its total varies
+    by, up to a common factor. With h = weight / sum of weights the residual of a group,
+    u = total - estimate x weight, has the expected square e = v (1 - 2 h) + h^2 (sum of v), and
+
+        variance of the estimate = sum of (v / e) u^2 / (sum of weights)^2.
+
+    Were v what it is said to be, this is unbiased. It is a quadratic form of the totals with the
+    matrix B = D - a 1' - 1 a' + c, D = diag(d), d = v / e, a = d h, c = sum of d h^2, and its
+    degrees are Satterthwaite's, trace(B V)^2 / trace(B V B V) with V = diag(v).
+    """
+    groups = weights.size
+    if groups < 2:
+        raise ValueError(f"{groups} group of items: 2 or more are needed for a standard error")
+    if np.ptp(weights) == 0 and np.ptp(variances) == 0:
+        return SmallSample(np.full(groups, groups / (groups - 1)), float(groups - 1))
+    share, v, total = weights / weights.sum(), variances, float(variances.sum())
+    expected = v * (1 - 2 * share) + share**2 * total
+    d = np.divide(v, expected, out=np.ones(groups), where=expected > 0)
+    a, c = d * share, float((d * share**2).sum())
+    first, second = float((v * a).sum()), float((v * a * a).sum())
+    trace = float((v * (d - 2 * a + c)).sum())
+    of_square = float((v * v * d * (d + 2 * c - 4 * a)).sum())
+    of_square += (c * total) ** 2 + 2 * second * total - 4 * c * first * total + 2 * first**2
+    return SmallSample(d, min(trace**2 / of_square, float(groups - 1)))
+
+
+def group_variances(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Floats:
+    """What the total of each group varies by, up to a factor: [groups].
+
+    Half-way between two working models. Bell and McCaffrey's has independent units of weight: v is
+    the group's weight. Imbens and Kolesar's has effects of groups: per unit of weight they have the
+    share rho of the variance and items the rest, v = rho (sum of w)^2 + (1 - rho) (sum of w^2),
+    where rho is what makes the groups' squared sums of `residuals` [..., items], value - estimate x
+    weight, come out on average. By simulation with Pareto's sizes 95 % intervals cover 89 to 97 %
+    under the first, 96 to 99 % under the second, as a large group's own residual grows with the
+    error of the estimate, and 94 to 98 % half-way.
+    """
+    totals = group_sums(weights, clusters)
+    shared = _with_shared_effects(residuals, weights, clusters, totals)
+    variances: Floats = totals / totals.sum() + shared / shared.sum()
+    return variances
+
+
+def _with_shared_effects(
+    residuals: Floats, weights: Floats, clusters: ArrayLike | None, totals: Floats
+) -> Floats:
+    """The second model's v; `totals` [groups] are sums of `weights`."""
+    alone = group_sums(weights**2, clusters)
+    single = float((residuals**2).sum() / alone.sum())
+    room = float((totals**2).sum() - alone.sum())
+    if room <= 0 or single == 0:
+        return alone
+    excess = float((group_sums(residuals, clusters) ** 2).sum()) / single - float(alone.sum())
+    rho = min(1.0, max(0.0, excess / room))
+    variances: Floats = rho * totals**2 + (1 - rho) * alone
+    return variances
 
 
 def resampled_counts(groups: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:

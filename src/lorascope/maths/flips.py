@@ -5,9 +5,10 @@ error is far too small: one changed answer in 200 would prove more than none. Ta
 (`paired`) is that of the difference under test, so it does not vanish; it assumes independent
 items. Here it is taken for as many independent items as the dependent ones are worth,
 
-    n = answers / deff,  deff = (sum over groups of s^2 + m) / (sum over answers of d^2 + 1)
+    n = answers / deff,  deff = (sum over groups of f s^2 + m) / (sum over answers of d^2 + 1)
 
-with d the centred difference of an answer, s its sum in a group, m the answers in a group: the
+with d the centred difference of an answer, s its sum in a group, m the answers in the group of an
+answer, on average (sum over groups of size^2 / answers), and f CR2's factors (`clusters`): the
 ratio of variances (Kish's design effect), drawn by one imagined changed answer towards groups that
 change as a whole, which is all that can be said where nothing changed. With fewer than 50 changed
 answers of such items the variance under test is the larger of the two; the statistic is referred to
@@ -19,11 +20,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from lorascope.maths.clusters import Floats, group_sums
+from lorascope.maths.clusters import Floats, group_sums, group_variances, small_sample
 from lorascope.maths.paired import restricted_variance
 from lorascope.maths.two_way import TwoWayEstimate
 
@@ -66,10 +68,11 @@ class FlipDifference:
 
 def independent_flips(difference: Floats, clusters: ArrayLike | None) -> IndependentFlips:
     """`difference` [seeds, items] of -1, 0 and 1 as that of independent items, deff as above."""
-    answers = difference.size
+    answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
-    sums = group_sums(centred.sum(axis=0), clusters)
-    spread = float((sums**2).sum()) + answers / sums.size
+    sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)
+    factors = small_sample(sizes, group_variances(centred.mean(axis=0), each, clusters)).factors
+    spread = float((factors * sums**2).sum()) + float((sizes**2).sum()) / answers
     design_effect = spread / (float((centred**2).sum()) + 1)
     return IndependentFlips(
         items=answers / design_effect,

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from lorascope.maths import statistics
-from lorascope.maths.two_way import Components, MeanSquares
+from lorascope.maths.two_way import Components, VarianceParts
 
 SEEDS_CONSIDERED = 100
 """More seeds than this are not a plan."""
@@ -112,16 +112,16 @@ def projected_half_width(
         # A spread taken from other comparisons falls with seeds in any case.
         pooled = (components.seed or 0.0) / seeds
         return tuple(  # type: ignore[return-value]
-            detectable_with_error(math.sqrt(items + pooled), components.groups - 1, comparisons)
+            detectable_with_error(math.sqrt(items + pooled), components.item_degrees, comparisons)
             for items in (components.items_alone / seeds, components.items_alone)
         )
-    cells = components.groups
-    expected = MeanSquares(
+    expected = VarianceParts(
         seeds=seeds,
-        groups=cells,
-        of_items=cells * (components.item_by_seed + seeds * components.item),
-        of_seeds=cells * (components.item_by_seed + components.seed),
-        of_both=cells * components.item_by_seed,
+        of_items=components.item + components.item_by_seed / seeds,
+        of_seeds=components.item_by_seed + components.seed,
+        of_both=components.item_by_seed,
+        item_degrees=components.item_degrees,
+        both_degrees=components.item_degrees,
     )
     variance, degrees = expected.variance()
     half = detectable_with_error(math.sqrt(variance), degrees, comparisons)

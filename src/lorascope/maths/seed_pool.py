@@ -81,9 +81,11 @@ def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
     while len(kept) > 2:
         rest, largest = kept[:-1], kept[-1]
         usual = sum(one.raw for one in rest) / len(rest)
-        if usual == 0:
+        if largest.raw == 0:
             break
-        chance = fdtrc(largest.seeds - 1, _degrees(rest), largest.raw / usual)
+        # Beside others without any spread, any spread stands out.
+        ratio = largest.raw / usual if usual else math.inf
+        chance = fdtrc(largest.seeds - 1, _degrees(rest), ratio)
         if chance * len(kept) >= OUTLIER_LEVEL:
             break
         kept = rest
@@ -101,10 +103,10 @@ def with_seed_floor(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEs
         return estimate
     variance = parts.items_alone + pool.variance / parts.seeds
     # The pool is as uncertain as the raw spread that it was taken from.
-    spread = parts.items_alone**2 / (parts.groups - 1)
+    spread = parts.items_alone**2 / parts.item_degrees
     spread += (pool.raw / parts.seeds) ** 2 / pool.degrees
     # Satterthwaite's degrees lie between those of the parts.
-    degrees = max(variance**2 / spread, min(pool.degrees, parts.groups - 1))
+    degrees = max(variance**2 / spread, min(pool.degrees, parts.item_degrees))
     error = math.sqrt(variance)
     half = float(stdtrit(degrees, 0.975)) * error
     raw = pool.variance + (parts.item_by_seed or 0.0)

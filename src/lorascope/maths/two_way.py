@@ -2,21 +2,23 @@
 
 Values are [seeds, items]: a difference of two configurations, or the scores of one. Items (or
 clusters of items) and seeds are crossed random factors: a value is mean + seed + item + item by
-seed. With cluster totals scaled so that their mean is the estimate, [S seeds, K groups], the mean
-squares of the two-way analysis of variance without replication give
+seed. Over S seeds and K groups
 
-    variance of the estimate = (MS_items + MS_seeds - MS_both) / (S K)
+    variance of the estimate = V_items + (V_seeds - V_both) / S,
 
-which is the two-way cluster-robust V_items + V_seeds - V_both of Cameron, Gelbach and Miller (2011)
-with its small-sample factors. A seed part below zero counts as zero, so that the variance is
-never below what items alone give.
+V_items from the groups' totals over seeds, V_seeds between the means of seeds, V_both what of
+that comes of items that flicker: the two-way cluster-robust variance of Cameron, Gelbach and Miller
+(2011). A seed part below zero counts as zero, so that the variance is never below what items alone
+give. V_items and V_both are CR2, which corrects for groups of unequal size (or of unequal tokens),
+and have its degrees of freedom g (`clusters.small_sample`). Where all groups are alike, g is K - 1
+and all of this is the analysis of variance without replication.
 
 The degrees of freedom of t are Satterthwaite's (1946), or those at which t gives the width of
-Howe (1974) if those are fewer: half width^2 = t_{K-1}^2 V_items + t_{S-1}^2 (V_seeds - V_both).
+Howe (1974) if those are fewer: half width^2 = t_g^2 V_items + t_{S-1}^2 (V_seeds - V_both) / S.
 With few seeds the first alone is too narrow where seeds differ much, the second where items flicker
 from seed to seed; tests/test_statistics_simulation.py has what remains. With one seed all of
-this is the one-way cluster-robust t test with K - 1 degrees, for right-or-wrong items the t form
-of Durkalski's clustered McNemar test (2003); seed spread is then unknown and not included.
+this is the one-way cluster-robust t test, for right-or-wrong items the t form of Durkalski's
+clustered McNemar test (2003); seed spread is then unknown and not included.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from lorascope.maths.clusters import Floats, group_sums
+from lorascope.maths.clusters import Floats, group_sums, group_variances, small_sample
 
 SEEDS_SHOW = 2.0
-"""Howe's width counts where MS_seeds is this many times MS_both: below, seeds may not differ."""
+"""Howe's width counts where V_seeds is this many times V_both: below, seeds may not differ."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Components:
     """Of one seed's mean: a whole training better or worse, sampling of items removed; >= 0."""
     seed_raw: float | None
     """Variance of the seed means as they are: seed + item_by_seed, before any truncation."""
+    item_degrees: float
+    """Degrees of freedom of `items_alone`: groups - 1 where all have one size."""
 
     @property
     def item_standard_error(self) -> float:
@@ -119,45 +123,49 @@ def two_way(
     if each.shape != totals.shape[1:] or each.min() < 0 or each.sum() <= 0:
         raise ValueError("weights must be one number of 0 or more per item, not all 0")
     estimate = float(totals.sum() / (len(totals) * each.sum()))
-    scaled = group_sums(totals - estimate * each, clusters)
-    scaled *= scaled.shape[1] / each.sum()
-    squares = mean_squares(scaled)
-    components = _components(squares)
-    variance, degrees = squares.variance()
+    parts = _parts(totals - estimate * each, each, clusters)
+    variance, degrees = parts.variance()
     error = math.sqrt(variance)
     half = float(stdtrit(degrees, 0.975)) * error
     p_value = float(2 * stdtr(degrees, -abs(_distance(estimate, error))))
+    components = _components(parts, len(group_sums(each, clusters)))
     return TwoWayEstimate(
         estimate, error, degrees, estimate - half, estimate + half, p_value, components
     )
 
 
 @dataclass(frozen=True)
-class MeanSquares:
-    """The two-way analysis of variance without replication of a table [seeds, groups]."""
+class VarianceParts:
+    """What the variance of an estimate over items and seeds is added up from."""
 
     seeds: int
-    groups: int
     of_items: float
+    """Of the estimate, if seeds had no spread."""
     of_seeds: float
+    """Of one seed's mean, as the means are; 0 with one seed."""
     of_both: float
+    """What of that comes of items that flicker from seed to seed."""
+    item_degrees: float
+    """Of freedom, of `of_items`."""
+    both_degrees: float
+    """The same of `of_both`, with two seeds."""
 
     def variance(self) -> tuple[float, float]:
-        """Variance of the table's mean, and the degrees of freedom of its t."""
-        cells, between_items = self.seeds * self.groups, self.groups - 1
+        """Variance of the estimate, and the degrees of freedom of its t."""
         if self.seeds == 1 or self.of_seeds <= self.of_both:
-            return self.of_items / cells, float(between_items)
-        between_seeds, from_seeds = self.seeds - 1, self.of_seeds - self.of_both
+            return self.of_items, self.item_degrees
+        between_seeds, from_seeds = self.seeds - 1, (self.of_seeds - self.of_both) / self.seeds
         total = self.of_items + from_seeds
-        spread = self.of_items**2 / between_items + self.of_seeds**2 / between_seeds
-        spread += self.of_both**2 / (between_items * between_seeds)
+        spread = self.of_items**2 / self.item_degrees
+        spread += (self.of_seeds / self.seeds) ** 2 / between_seeds
+        spread += (self.of_both / self.seeds) ** 2 / (self.both_degrees * between_seeds)
         satterthwaite = total**2 / spread
         if self.of_seeds < SEEDS_SHOW * self.of_both:
-            return total / cells, satterthwaite
-        width = stdtrit(between_items, 0.975) ** 2 * self.of_items / total
+            return total, satterthwaite
+        width = stdtrit(self.item_degrees, 0.975) ** 2 * self.of_items / total
         width += stdtrit(between_seeds, 0.975) ** 2 * from_seeds / total
-        howe = _degrees_of(math.sqrt(width), between_seeds, between_items)
-        return total / cells, min(satterthwaite, howe)
+        howe = _degrees_of(math.sqrt(width), between_seeds, self.item_degrees)
+        return total, min(satterthwaite, howe)
 
 
 def _degrees_of(quantile: float, first: float, second: float) -> float:
@@ -172,34 +180,42 @@ def _degrees_of(quantile: float, first: float, second: float) -> float:
     return float(1 / inverse)
 
 
-def mean_squares(table: Floats) -> MeanSquares:
-    """Mean squares of `table` [seeds, groups]; with one seed those of seeds are 0."""
-    seeds, groups = table.shape
-    if groups < 2:
-        raise ValueError(f"{groups} group of items: 2 or more are needed for a standard error")
-    seed_means, group_means = table.mean(axis=1), table.mean(axis=0)
-    of_items = seeds * float(group_means.var(ddof=1))
+def _parts(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> VarianceParts:
+    """From `residuals` [seeds, items], value - estimate x weight, and `weights` [items]."""
+    seeds, whole = len(residuals), float(weights.sum())
+    sizes = group_sums(weights, clusters)
+    mean = residuals.mean(axis=0)
+    between = small_sample(sizes, group_variances(mean, weights, clusters))
+    of_items = _variance(group_sums(mean, clusters), between.factors, whole)
     if seeds == 1:
-        return MeanSquares(seeds, groups, of_items, 0.0, 0.0)
-    rest = table - seed_means[:, None] - group_means + table.mean()
-    of_both = float((rest**2).sum()) / ((seeds - 1) * (groups - 1))
-    of_seeds = groups * float(seed_means.var(ddof=1))
-    return MeanSquares(seeds, groups, of_items, of_seeds, of_both)
+        return VarianceParts(seeds, of_items, 0.0, 0.0, between.degrees, between.degrees)
+    shifts = residuals.sum(axis=1) / whole
+    # A better seed moves an item by its weight, so that large groups move by more.
+    flicker = residuals - mean - shifts[:, None] * weights
+    within = small_sample(sizes, group_variances(flicker, weights, clusters))
+    of_both = _variance(group_sums(flicker, clusters), within.factors, whole) / (seeds - 1)
+    of_seeds = float(shifts.var(ddof=1))
+    return VarianceParts(seeds, of_items, of_seeds, of_both, between.degrees, within.degrees)
 
 
-def _components(squares: MeanSquares) -> Components:
-    seeds, groups = squares.seeds, squares.groups
-    alone = squares.of_items / (seeds * groups)
+def _variance(totals: Floats, factors: Floats, weight: float) -> float:
+    """Of sum of `totals` [..., groups] / `weight`, summed over the leading axis."""
+    return float((factors * totals**2).sum()) / weight**2
+
+
+def _components(parts: VarianceParts, groups: int) -> Components:
+    seeds, alone = parts.seeds, parts.of_items
     if seeds == 1:
-        return Components(seeds, groups, alone, None, None, None, None)
+        return Components(seeds, groups, alone, None, None, None, None, parts.item_degrees)
     return Components(
         seeds,
         groups,
         alone,
-        item=max(0.0, squares.of_items - squares.of_both) / (seeds * groups),
-        item_by_seed=squares.of_both / groups,
-        seed=max(0.0, squares.of_seeds - squares.of_both) / groups,
-        seed_raw=squares.of_seeds / groups,
+        item=max(0.0, alone - parts.of_both / seeds),
+        item_by_seed=parts.of_both,
+        seed=max(0.0, parts.of_seeds - parts.of_both),
+        seed_raw=parts.of_seeds,
+        item_degrees=parts.item_degrees,
     )
 
 
