@@ -238,7 +238,7 @@ def test_metrics_leave_out_what_is_not_finite() -> None:
 def test_losses_have_a_line_a_logged_point() -> None:
     study = make_study([Trial("nf4", 4), Trial("nf4", 8, status=Status.diverged, reason="nan")])
     lines = losses_csv(study).splitlines()
-    assert lines[0] == "trial,quant,rank,alpha,seed,step,loss_nats"
+    assert lines[0] == "trial,quant,targets,rank,alpha,rslora,dora,seed,variant,step,loss_nats"
     result = study.trials[0].result
     assert result is not None
     assert len(lines) == 1 + len(result.losses)

@@ -52,30 +52,40 @@ def cell_of(key: TrialKey, variant: str = "") -> Cell:
 
 
 def variants(study: Study) -> dict[str, str]:
-    """Trial identity -> other settings in which trials of one mode differ, as 'steps=200'.
+    """Trial's name -> other settings in which trials of one mode differ, as 'steps=200'.
 
     Without them two trainings of one adapter would pass for two seeds of one configuration. What
-    differs from mode to mode only is left to the confounds of their comparison.
+    differs from mode to mode only is left to the confounds of their comparison. A missing trial
+    has its declared settings.
     """
-    settings = {trial.identity: _other_settings(trial) for trial in study.trials}
-    names = dict.fromkeys(name for known in settings.values() for name in known)
-    values = [
-        (name, trial.key.quant, str(settings[trial.identity].get(name)))
-        for trial in study.trials
-        for name in names
-    ]
-    counts = Counter((name, quant) for name, quant, _ in set(values))
-    varied = [name for name in names if any(n == name and c > 1 for (n, _), c in counts.items())]
-    return {
-        identity: ", ".join(f"{name.rpartition('.')[2]}={known.get(name)}" for name in varied)
-        for identity, known in settings.items()
+    quants = {trial.trial: trial.key.quant for trial in study.trials}
+    quants |= {name: key.quant for name, key in study.missing.items()}
+    settings = {trial.trial: other_settings(trial.settings) for trial in study.trials}
+    settings |= {
+        name: other_settings(study.missing_settings.get(name, {})) for name in study.missing
     }
+    known = dict.fromkeys(name for values in settings.values() for name in values)
+    different = {
+        (name, quants[trial], str(values.get(name)))
+        for trial, values in settings.items()
+        for name in known
+        if values
+    }
+    counts = Counter((name, quant) for name, quant, _ in different)
+    varied = [name for name in known if any(n == name and c > 1 for (n, _), c in counts.items())]
+    return {trial: _variant(values, varied) for trial, values in settings.items()}
 
 
-def _other_settings(trial: TrialRecord) -> dict[str, object]:
-    """Settings of a trial that its key does not name."""
+def _variant(settings: Mapping[str, object], varied: Sequence[str]) -> str:
+    if varied and not settings:
+        return "settings unknown"
+    return ", ".join(f"{name.rpartition('.')[2]}={settings.get(name)}" for name in varied)
+
+
+def other_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Those of a trial's settings that its key does not name, as 'train.steps' -> 200."""
     flat: dict[str, object] = {}
-    for group, values in trial.settings.items():
+    for group, values in settings.items():
         inner = values if isinstance(values, Mapping) else {"": values}
         flat.update({f"{group}.{name}".rstrip("."): value for name, value in inner.items()})
     return {name: value for name, value in flat.items() if name not in NO_VARIANT}
@@ -105,12 +115,11 @@ def gather(study: Study, measure: Measure) -> dict[Cell, CellData]:
         scored = None
         if evaluation and declared.test is not None:
             scored = Scored(trial.key.seed, trial, evaluation)
-        cell = cell_of(trial.key, variant[trial.identity])
+        cell = cell_of(trial.key, variant[trial.trial])
         trials.setdefault(cell, []).append((declared, scored))
     for name, key in study.missing.items():
         lost = SeedTrial(name, key.seed, MISSING, "no record", None, None)
-        unknown = "settings unknown" if any(variant.values()) else ""
-        trials.setdefault(cell_of(key, unknown), []).append((lost, None))
+        trials.setdefault(cell_of(key, variant[name]), []).append((lost, None))
     cells = [_base(study, footprint.quant) for footprint in study.footprints]
     for cell, members in trials.items():
         members.sort(key=lambda member: member[0].seed)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lorascope.comparing.cells import other_settings
 from lorascope.comparing.results import Pairing
 from lorascope.records import EvaluationRecord, TrialRecord
+
+CONTENT = ("base", "data")
+"""Settings that are digests: a mode has its own stored base, other data are named in words."""
 
 
 def effective_scale(trial: TrialRecord) -> float:
@@ -45,13 +49,10 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
         ]
         if not math.isclose(*products):
             yield f"alpha x learning rate {products[0]:.4g} against {products[1]:.4g}"
-    for name in ("batch_size", "micro_batch_size", "steps", "epochs"):
-        values = [_setting(trial, "train", name) for trial in (subject, reference)]
-        if values[0] != values[1]:
-            yield f"train.{name} {values[0]} against {values[1]}"
-    for name in ("attention", "train_on_prompt"):
-        values = [trial.settings.get(name) for trial in (subject, reference)]
-        if values[0] != values[1]:
+    known = [other_settings(trial.settings) for trial in (subject, reference)]
+    for name in dict.fromkeys([*known[0], *known[1]]):
+        values = [settings.get(name) for settings in known]
+        if values[0] != values[1] and name not in CONTENT and not name.startswith("quant."):
             yield f"{name} {values[0]} against {values[1]}"
     if subject.settings.get("data") != reference.settings.get("data"):
         yield "other data"

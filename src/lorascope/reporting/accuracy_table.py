@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from lorascope.comparing.cells import variants
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import join
 from lorascope.comparing.results import Estimate, Measure
@@ -31,6 +33,8 @@ class AccuracyRow:
     alpha: float | None = None
     rslora: bool | None = None
     dora: bool | None = None
+    variant: str | None = None
+    """Other settings in which trials of the study differ."""
     seed: int | None = None
     items: int | None = None
     """Of the test split."""
@@ -81,6 +85,7 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
     """Mode by mode: the base, trials by targets, rank, alpha and seed, and the missing ones."""
     evaluations = {record.trial_identity: record for record in study.evaluations}
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
+    variant = variants(study)
     rows: list[AccuracyRow] = []
     for quant in modes(study):
         trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
@@ -89,7 +94,10 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
         mode += [
             _missing_row(name, key) for name, key in study.missing.items() if key.quant == quant
         ]
-        rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
+        rows += [
+            replace(row, stored_bytes=stored.get(quant), variant=variant.get(row.trial) or None)
+            for row in mode
+        ]
     return rows
 
 
@@ -145,8 +153,7 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
             Column("targets", "Targets", right=False, in_text=_varied(rows, "targets")),
             Column("rank", "Rank"),
             Column("alpha", "Alpha", units.number),
-            Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
-            Column("dora", "DoRA", units.yes_no, right=False, in_text=_varied(rows, "dora")),
+            *setting_columns(rows),
             Column("seed", "Seed"),
             Column("items", "Items", units.count),
             Column("accuracy", "Accuracy %", units.percent),
@@ -167,7 +174,16 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
     )
 
 
-def _varied(rows: Sequence[AccuracyRow], field: str) -> bool:
+def setting_columns(rows: Sequence[Any]) -> tuple[Column, ...]:
+    """What sets an adapter apart beside targets, rank and alpha; text has what varies in `rows`."""
+    return (
+        Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
+        Column("dora", "DoRA", units.yes_no, right=False, in_text=_varied(rows, "dora")),
+        Column("variant", "Settings", right=False, in_text=_varied(rows, "variant")),
+    )
+
+
+def _varied(rows: Sequence[Any], field: str) -> bool:
     """Whether trials differ in `field`: a column that says the same in every row says nothing."""
     return len({getattr(row, field) for row in rows} - {None}) > 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from lorascope.comparing.results import Cell
@@ -49,5 +50,5 @@ def machine_columns(role: str) -> tuple[Column, ...]:
 
     return tuple(
         Column(f"{role}_{field}", field, in_text=False, get=of(field))
-        for field in ("quant", "targets", "rank", "alpha", "rslora", "dora", "variant")
+        for field in (field.name for field in fields(Cell))
     )

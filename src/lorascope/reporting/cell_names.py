@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from lorascope.comparing.results import Cell
 from lorascope.comparing.ruling import Findings
@@ -54,5 +54,5 @@ class CellNames:
 def varied_fields(cells: Iterable[Cell]) -> frozenset[str]:
     """Fields in which the adapters among `cells` differ."""
     adapters = [cell for cell in cells if not cell.is_base]
-    fields = ("targets", "alpha", "rslora", "dora", "variant")
-    return frozenset(f for f in fields if len({getattr(cell, f) for cell in adapters}) > 1)
+    named = {field.name for field in fields(Cell)} - {"quant", "rank"}
+    return frozenset(f for f in named if len({getattr(cell, f) for cell in adapters}) > 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from lorascope.comparing.results import CellScore, Measure
+from lorascope.comparing.results import Cell, CellScore, Measure
 from lorascope.comparing.ruling import Findings
 
 
@@ -15,9 +15,15 @@ class CurveKey:
 
     quant: str
     targets: str
+    alpha: float
     rslora: bool
     dora: bool
-    alpha: float
+    variant: str
+
+    @classmethod
+    def of(cls, cell: Cell) -> CurveKey:
+        """All that makes `cell` but its rank."""
+        return cls(**{field.name: getattr(cell, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,8 @@ def curves(findings: Findings) -> list[Curve]:
     """In the order of the cells."""
     groups: dict[CurveKey, list[CellScore]] = {}
     for score in findings.cells:
-        cell = score.cell
-        if not cell.is_base:
-            key = CurveKey(cell.quant, cell.targets, cell.rslora, cell.dora, cell.alpha)
-            groups.setdefault(key, []).append(score)
+        if not score.cell.is_base:
+            groups.setdefault(CurveKey.of(score.cell), []).append(score)
     return [_curve(key, scores, findings.measure) for key, scores in groups.items()]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-from lorascope.comparing.results import Verdict
+from lorascope.comparing.results import Cell, Verdict
 from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.reporting import units
 from lorascope.reporting.cell_columns import cell_columns
@@ -98,9 +98,7 @@ def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool |
     """What `dvc metrics diff` should show of a decision."""
     chosen, test = decision.recommended, decision.test
     return {
-        "recommended_quant": chosen.quant if chosen else None,
-        "recommended_rank": chosen.rank if chosen else None,
-        "recommended_alpha": chosen.alpha if chosen else None,
+        **{f"recommended_{f.name}": getattr(chosen, f.name, "") or None for f in fields(Cell)},
         "settled": decision.settled,
         "open": len(decision.open),
         "difference": test.difference.value if test else None,

@@ -70,6 +70,8 @@ class Look:
     colors: dict[str, str]
     markers: dict[str, str]
     lines: dict[CurveKey, Any]
+    hollow: dict[CurveKey, bool]
+    """Whether its marks are empty: the fifth to eighth adapter kind."""
     labels: dict[CurveKey, str]
     shifts: dict[CurveKey, float]
     """Powers of two by which a curve stands beside its ranks."""
@@ -90,8 +92,8 @@ def _modes(findings: Findings) -> list[str]:
 
 
 def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
-    """Colour and marker say the mode, the line says the adapter kind."""
-    kinds = list(dict.fromkeys(_kind(curve.key) for curve in drawn))
+    """Colour and marker say the mode, line and fill the adapter kind."""
+    kinds = _kinds(drawn)
     ranks = sorted({point.rank for curve in drawn for point in curve.points})
     step = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)
     spread = SPREAD * min(step, 2.0)
@@ -99,25 +101,37 @@ def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
         mode_colors(findings),
         mode_markers(findings),
         {c.key: LINES[kinds.index(_kind(c.key)) % len(LINES)] for c in drawn},
-        {c.key: _label(c.key, kinds) for c in drawn},
+        {c.key: bool(kinds.index(_kind(c.key)) // len(LINES) % 2) for c in drawn},
+        curve_labels(drawn),
         {c.key: spread * ((i + 0.5) / len(drawn) - 0.5) for i, c in enumerate(drawn)},
     )
 
 
-def _kind(key: CurveKey) -> tuple[Any, ...]:
+def _kind(key: CurveKey) -> tuple[str, ...]:
     """What sets adapter kinds apart, with the words for it."""
     return (
         key.targets,
         f"alpha {units.number(key.alpha)}",
         "rsLoRA" if key.rslora else "",
         "DoRA" if key.dora else "",
+        key.variant,
     )
 
 
-def _label(key: CurveKey, kinds: Sequence[tuple[Any, ...]]) -> str:
-    """The mode, and of the adapter kind what varies in this study."""
-    varied = [word for i, word in enumerate(_kind(key)) if len({kind[i] for kind in kinds}) > 1]
-    return ", ".join([key.quant, *(word for word in varied if word)])
+def curve_labels(drawn: Sequence[Curve]) -> dict[CurveKey, str]:
+    """The mode of each curve, and of its adapter kind what varies in this study."""
+    kinds = _kinds(drawn)
+    places = [i for i, words in enumerate(zip(*kinds, strict=True)) if len(set(words)) > 1]
+    return {
+        curve.key: ", ".join(
+            [curve.key.quant, *(word for i in places if (word := _kind(curve.key)[i]))]
+        )
+        for curve in drawn
+    }
+
+
+def _kinds(drawn: Sequence[Curve]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(_kind(curve.key) for curve in drawn))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lorascope.reporting.curves import Curve, bases, curves
 from lorascope.reporting.figure_style import (
     BASE_LINE,
     NEUTRAL,
+    PAPER,
     Look,
     blank_figure,
     choose_look,
@@ -74,6 +75,7 @@ def _draw_curve(axes: Axes, curve: Curve, x: Sequence[float], look: Look) -> Non
     axes.plot(
         x, [p.mean for p in curve.points], look.markers[curve.key.quant], color=color,
         linestyle=look.lines[curve.key], linewidth=1.4, markersize=5,
+        mfc=PAPER if look.hollow[curve.key] else color,
         label=look.labels[curve.key], zorder=3,
     )  # fmt: skip
     for position, point in zip(x, curve.points, strict=True):

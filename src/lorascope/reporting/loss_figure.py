@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lorascope.comparing.cells import cell_of, variants
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study, TrialRecord
 from lorascope.reporting.accuracy_table import trial_order
+from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figure_style import blank_figure, mode_colors, style, svg
 
 FAINTEST = 0.35
@@ -41,6 +43,8 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
     ranks = sorted({t.key.rank for trials in by_mode.values() for t in trials})
     for axes, quant in zip(panels, modes, strict=False):
         _draw_mode(axes, by_mode[quant], ranks, mode_colors(findings)[quant])
+        _name_lines(axes, by_mode[quant], _line_names(study, findings))
+        axes.margins(x=0.02)
         axes.set_title(quant)
     for axes in panels[len(modes) :]:
         axes.set_axis_off()
@@ -50,8 +54,7 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
 
 
 def _draw_mode(axes: Axes, trials: Sequence[TrialRecord], ranks: Sequence[int], color: str) -> None:
-    """One line a trial; each rank is named once, at its line's end."""
-    ends: list[float] = []
+    """One line a trial."""
     for trial in trials:
         points = trial.result.losses if trial.result else []
         if not points:
@@ -59,24 +62,27 @@ def _draw_mode(axes: Axes, trials: Sequence[TrialRecord], ranks: Sequence[int], 
         strength = _strength(trial.key.rank, ranks)
         steps, losses = [p.step for p in points], [p.loss_nats for p in points]
         axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
-        ends.append(losses[-1])
-    _name_ranks(axes, trials)
-    axes.margins(x=0.02)
 
 
-def _name_ranks(axes: Axes, trials: Sequence[TrialRecord]) -> None:
+def _line_names(study: Study, findings: Findings) -> dict[str, str]:
+    """Trial -> its configuration: all seeds of one have one name."""
+    names, variant = CellNames.of(findings), variants(study)
+    return {t.trial: names.short(cell_of(t.key, variant[t.trial])) for t in study.trials}
+
+
+def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, str]) -> None:
     """r 64 at the right end of its line, pushed apart where lines end together."""
-    ends: dict[int, tuple[int, float]] = {}
+    ends: dict[str, tuple[int, float]] = {}
     for trial in trials:
         if trial.result and trial.result.losses:
             last = trial.result.losses[-1]
-            ends.setdefault(trial.key.rank, (last.step, last.loss_nats))
+            ends.setdefault(names[trial.trial], (last.step, last.loss_nats))
     low, high = axes.get_ylim()
     gap, former = 0.09 * (high - low), -float("inf")
-    for rank, (step, loss) in sorted(ends.items(), key=lambda end: end[1][1]):
+    for name, (step, loss) in sorted(ends.items(), key=lambda end: end[1][1]):
         former = max(loss, former + gap)
         axes.annotate(
-            f"r {rank}", (step, former), fontsize=8, xytext=(5, -3), textcoords="offset points",
+            name, (step, former), fontsize=8, xytext=(5, -3), textcoords="offset points",
             annotation_clip=False,
         )  # fmt: skip
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorascope.comparing.cells import variants
 from lorascope.records import MemoryPlan, PhaseMemory, Study, TrainingResult, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.accuracy_table import modes, trial_order
+from lorascope.reporting.accuracy_table import modes, setting_columns, trial_order
 from lorascope.reporting.table import Column, Table
 
 
@@ -24,6 +25,10 @@ class MemoryPredictionRow:
     targets: str
     rank: int
     alpha: float
+    rslora: bool
+    dora: bool
+    variant: str | None
+    """Other settings in which trials of the study differ."""
     seed: int
     status: str
     at_once: int | None = None
@@ -59,7 +64,8 @@ def memory_prediction_rows(study: Study) -> list[MemoryPredictionRow]:
     """One row a trial, in the order of the accuracy table."""
     order = modes(study)
     trials = sorted(study.trials, key=lambda t: (order.index(t.key.quant), *trial_order(t)))
-    return [_row(trial) for trial in trials]
+    variant = variants(study)
+    return [_row(trial, variant[trial.trial]) for trial in trials]
 
 
 def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[MemoryPredictionRow]:
@@ -74,6 +80,7 @@ def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[Memory
             Column("targets", "Targets", right=False),
             Column("rank", "Rank"),
             Column("alpha", "Alpha", units.number),
+            *setting_columns(rows),
             Column("seed", "Seed"),
             Column("status", "Status", right=False),
             Column("at_once", "At once"),
@@ -134,11 +141,12 @@ def _signed_percent(share: float) -> str:
     return "0.000" if shown.strip("+-0.") == "" else shown
 
 
-def _row(trial: TrialRecord) -> MemoryPredictionRow:
+def _row(trial: TrialRecord, variant: str) -> MemoryPredictionRow:
     key = trial.key
     row = MemoryPredictionRow(
-        key.quant, key.targets, key.rank, key.alpha, key.seed, trial.status.value, trial=trial.trial
-    )
+        key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora, variant or None,
+        key.seed, trial.status.value, trial=trial.trial,
+    )  # fmt: skip
     if trial.result is not None:
         row = _with_measurement(row, trial.result)
     if trial.plan is None:

@@ -7,9 +7,11 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
+from lorascope.comparing.cells import variants
 from lorascope.comparing.ruling import Decision
-from lorascope.records import MergeRecord, Study
+from lorascope.records import MergeRecord, Study, TrialKey
 from lorascope.reporting.accuracy_table import AccuracyRow, by_validation_score, modes
 from lorascope.reporting.decision_table import decision_metrics
 
@@ -35,11 +37,14 @@ def losses_csv(study: Study) -> str:
     """One line a logged point of every trial that has a result."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["trial", "quant", "rank", "alpha", "seed", "step", "loss_nats"])
+    # A study has one model and one dataset.
+    names = [f.name for f in fields(TrialKey) if f.name not in ("model", "data")]
+    variant = variants(study)
+    writer.writerow(["trial", *names, "variant", "step", "loss_nats"])
     for trial in sorted(study.trials, key=lambda trial: trial.trial):
-        key = trial.key
+        known = [getattr(trial.key, name) for name in names]
         for point in trial.result.losses if trial.result else []:
-            cells = (trial.trial, key.quant, key.rank, key.alpha, key.seed, point.step)
+            cells = (trial.trial, *known, variant[trial.trial], point.step)
             writer.writerow([*cells, f"{point.loss_nats:.6g}"])
     return stream.getvalue()
 

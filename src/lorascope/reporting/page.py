@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lorascope.comparing.cells import variants
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Status, Study, TrialKey
 from lorascope.reporting import units
@@ -114,12 +115,14 @@ def _declared(study: Study, rows: Sequence[AccuracyRow]) -> Facts:
     keys = [trial.key for trial in study.trials] + list(study.missing.values())
     counts = [f"{_count(rows, status)} {status}" for status in _statuses(rows)]
     alphas = sorted({key.alpha for key in keys})
+    settings = sorted({name for name in variants(study).values() if name})
     facts = {
         "Modes": units.listed(modes(study)),
         "Adapters": units.listed(map(_adapter, keys)),
         "Targets": units.listed(sorted({key.targets for key in keys})),
         "Ranks": units.listed(sorted({key.rank for key in keys})),
         "Alphas": units.listed(map(units.number, alphas)),
+        **({"Settings": units.listed(settings, "; ")} if settings else {}),
         "Seeds": units.listed(sorted({key.seed for key in keys})),
         "Trials": units.listed(counts),
     }

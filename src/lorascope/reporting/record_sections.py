@@ -109,7 +109,10 @@ def failures_section(study: Study, rows: Sequence[AccuracyRow]) -> Section:
     if not lost:
         blocks: tuple[Block, ...] = (text("None: every declared trial has a score."),)
     else:
-        columns = ("quant", "targets", "rank", "alpha", "seed", "status", "reason", "trial")
+        columns = (
+            "quant", "targets", "rank", "alpha", "rslora", "dora", "variant", "seed", "status",
+            "reason", "trial",
+        )  # fmt: skip
         table = accuracy_table(rows).only(lost)
         reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
         table = with_runs(study, table.select(*columns).with_columns(reason))

@@ -24,6 +24,7 @@ from lorascope.reporting.document import (
     TableBlock,
     text,
 )
+from lorascope.reporting.figure_style import curve_labels
 from lorascope.reporting.figures import accuracy_by_rank
 from lorascope.reporting.frontier_figure import accuracy_by_memory
 from lorascope.reporting.frontier_table import FrontierRow, frontier_rows, frontier_summary
@@ -39,10 +40,11 @@ SERVING = "serving_bytes"
 def rank_section(findings: Findings) -> Section:
     """The figure of scores against rank, and the candidates under the rule."""
     texts = MeasureText(findings.measure)
-    values = []
-    for curve in curves(findings):
+    values, drawn = [], curves(findings)
+    labels = curve_labels(drawn)
+    for curve in drawn:
         shown = [f"rank {p.rank} {_plotted(p.mean, findings.measure)}" for p in curve.points]
-        values.append(f"{curve.key.quant}: {', '.join(shown) or 'no score'}")
+        values.append(f"{labels[curve.key]}: {', '.join(shown) or 'no score'}")
     figure = FigureBlock(
         "by-rank",
         BY_RANK,

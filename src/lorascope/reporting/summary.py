@@ -40,7 +40,7 @@ def _word(part: Inline) -> str:
 def _table(rows: list[AccuracyRow]) -> str:
     """The accuracy table without what does not fit."""
     keys = [
-        "quant", "targets", "rank", "alpha", "rslora", "dora", "seed", "accuracy",
+        "quant", "targets", "rank", "alpha", "rslora", "dora", "variant", "seed", "accuracy",
         "standard_error", "interval", "completion_loss_nats", "validation_accuracy",
         "validation_loss_nats", "status",
     ]  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorascope.comparing.cells import variants
 from lorascope.records import PhaseMemory, Study, TrainingResult, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.accuracy_table import modes, trial_order
+from lorascope.reporting.accuracy_table import modes, setting_columns, trial_order
 from lorascope.reporting.table import Column, Table
 
 UNMEASURED = PhaseMemory(None, None, None)
@@ -21,6 +22,10 @@ class TrialMemoryRow:
     targets: str
     rank: int
     alpha: float
+    rslora: bool
+    dora: bool
+    variant: str | None
+    """Other settings in which trials of the study differ."""
     seed: int
     status: str
     model_bytes: int | None = None
@@ -56,7 +61,8 @@ def trial_memory_rows(study: Study) -> list[TrialMemoryRow]:
     """One row a trial, in the order of the accuracy table."""
     order = modes(study)
     trials = sorted(study.trials, key=lambda t: (order.index(t.key.quant), *trial_order(t)))
-    return [_trial_row(trial) for trial in trials]
+    variant = variants(study)
+    return [_trial_row(trial, variant[trial.trial]) for trial in trials]
 
 
 def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
@@ -80,6 +86,7 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
             Column("targets", "Targets", right=False, in_text=False),
             Column("rank", "Rank"),
             Column("alpha", "Alpha", units.number),
+            *setting_columns(rows),
             Column("seed", "Seed"),
             Column("at_once", "At once"),
             Column("model_bytes", "Model", units.size),
@@ -103,13 +110,16 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
     )
 
 
-def _trial_row(trial: TrialRecord) -> TrialMemoryRow:
+def _trial_row(trial: TrialRecord, variant: str) -> TrialMemoryRow:
     key = trial.key
     row = TrialMemoryRow(
         quant=key.quant,
         targets=key.targets,
         rank=key.rank,
         alpha=key.alpha,
+        rslora=key.rslora,
+        dora=key.dora,
+        variant=variant or None,
         seed=key.seed,
         status=trial.status.value,
         device=trial.provenance.device,

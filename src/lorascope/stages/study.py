@@ -14,10 +14,15 @@ from lorascope.records import (
     FootprintRecord,
     MergeRecord,
     Study,
-    TrialKey,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity, read_trial
+from lorascope.stages.declared import (
+    DeclaredTrial,
+    base_name,
+    declare_trial,
+    evaluation_identity,
+    read_trial,
+)
 from lorascope.stages.intact_scores import distributions_of, scored_items
 from lorascope.store import read_record
 
@@ -31,7 +36,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
     """
     first = one_question(configs)
     trials, evaluations = [], []
-    missing: dict[str, TrialKey] = {}
+    missing: dict[str, DeclaredTrial] = {}
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
         evaluations += current_scores(config, layout, name, None)
@@ -39,7 +44,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         declared = declare_trial(config, layout)
         folder = layout.trials(config.quant.name) / declared.name
         if not (folder / RECORD).is_file():
-            missing[declared.name] = declared.key
+            missing[declared.name] = declared
             continue
         trial = read_trial(declared, folder)
         trials.append(trial)
@@ -54,7 +59,8 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         trials=trials,
         evaluations=evaluations,
         merge=_merge_record(first, layout, {trial.trial for trial in trials}),
-        missing=missing,
+        missing={name: declared.key for name, declared in missing.items()},
+        missing_settings={name: declared.settings for name, declared in missing.items()},
         items={
             record.identity: scored_items(record, _folder(record, layout)) for record in evaluations
         },
