@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorascope.comparing import estimates
 from lorascope.comparing.divergence import mean_divergence_nats
-from lorascope.comparing.estimates import compare_joined, with_shared_seed_spread
+from lorascope.comparing.estimates import compare_joined, with_seed_pool
 from lorascope.comparing.findings import compare
 from lorascope.comparing.joining import JoinedItems
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
+from lorascope.maths.seed_pool import pool_seeds
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, make_study
@@ -141,6 +143,14 @@ def test_every_item_changing_alike_in_few_clusters_has_an_interval() -> None:
     assert tested.p_value > 0.05
 
 
+def with_pool(tests: list[estimates.Tested | None]) -> list[estimates.Tested]:
+    """Tests of independent pairs of one kind, with the spread that they share."""
+    known = [test for test in tests if test]
+    ends = [frozenset((place, -1 - place)) for place in range(len(known))]
+    pool = pool_seeds([test.two_way.components for test in known], ends)
+    return [with_seed_pool(test, pool, Measure.accuracy, 0.05) for test in known]
+
+
 def test_a_shared_seed_spread_proves_no_equality_from_identical_answers() -> None:
     rng = np.random.default_rng(0)
     clusters = np.repeat(np.arange(8), 5)
@@ -149,9 +159,8 @@ def test_a_shared_seed_spread_proves_no_equality_from_identical_answers() -> Non
     alike = JoinedItems(np.concatenate([same, same]), np.ones((6, 40)), np.ones(40), clusters)
     unlike = JoinedItems(other, np.ones((6, 40)), np.ones(40), clusters)
     raw = [compare_joined(joined, Measure.accuracy, 0.05) for joined in (alike, unlike)]
-    shared = with_shared_seed_spread(raw, ["r", "r"], Measure.accuracy, 0.05)
+    shared = with_pool(raw)
     assert shared[0] == raw[0]
-    assert shared[0] is not None
     assert shared[0].p_margin > 0.05
 
 
@@ -163,9 +172,8 @@ def test_one_common_seed_takes_the_spread_of_comparisons_with_more() -> None:
         right = (rng.random((2 * seeds, 400)) < 0.7 + luck).astype(float)
         joined = JoinedItems(right, np.ones_like(right), np.ones(400), None)
         tests.append(compare_joined(joined, Measure.accuracy, 0.05))
-    alone, shared = tests[2], with_shared_seed_spread(tests, "abc", Measure.accuracy, 0.05)[2]
+    alone, shared = tests[2], with_pool(tests)[2]
     assert alone is not None
-    assert shared is not None
     assert shared.difference.standard_error > 1.5 * alone.difference.standard_error
 
 

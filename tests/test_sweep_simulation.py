@@ -9,7 +9,7 @@ from lorascope.maths.accuracy import accuracy_difference
 from lorascope.maths.families import holm
 from lorascope.maths.flips import FlipDifference, flip_difference, independent_flips
 from lorascope.maths.paired import mcnemar_p, paired_counts
-from lorascope.maths.seed_pool import pool_seeds, with_seed_floor
+from lorascope.maths.seed_pool import pool_seeds, with_seed_noise
 from lorascope.maths.two_way import two_way
 from tests.simulated_scores import Floats, World, inside
 
@@ -19,10 +19,12 @@ MODES, RANKS = 4, 4
 def _with_shared_spread(differences: list[Floats]) -> list[FlipDifference]:
     """Every mode against the first at equal rank, [seeds, items] each, as a study compares them."""
     crossed = [two_way(difference) for difference in differences]
-    ranks = [rank for _ in range(1, MODES) for rank in range(RANKS)]
-    pool = pool_seeds([one.components for one in crossed], ranks)
+    ends = [
+        frozenset(((mode, rank), (0, rank))) for mode in range(1, MODES) for rank in range(RANKS)
+    ]
+    pool = pool_seeds([one.components for one in crossed], ends)
     return [
-        flip_difference(with_seed_floor(one, pool), independent_flips(difference, None))
+        flip_difference(with_seed_noise(one, pool), independent_flips(difference, None))
         for one, difference in zip(crossed, differences, strict=True)
     ]
 

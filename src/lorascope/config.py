@@ -203,6 +203,12 @@ class DecideConfig:
     """Largest loss of accuracy against the reference that is acceptable, as a share."""
     margin_loss_nats: float = 0.05
     """The same for data that are scored by loss alone: nats a completion token."""
+    seed_spread_points: float | None = None
+    """How much one configuration's accuracy varies from seed to seed, as a standard deviation in
+    points, where you know it from other studies: it stands in where this study has too few seeds to
+    show it. None: with one seed the spread is unknown and in no interval."""
+    seed_spread_nats: float | None = None
+    """The same for data that are scored by loss alone."""
     cost: Cost = Cost.serving_bytes
     price_per_hour: float | None = None
     """For cost=money, in any currency; shown as it is."""

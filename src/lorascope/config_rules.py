@@ -267,6 +267,18 @@ DECIDE_RULES = [
         "Try 0.05.",
     ),
     Rule(
+        "decide.seed_spread_points",
+        lambda c: c.decide.seed_spread_points is None or 0 < c.decide.seed_spread_points < 50,
+        "must lie between 0 and 50: points of accuracy, a standard deviation",
+        "2 says that two seeds of one configuration often differ by 3 points; empty is unknown.",
+    ),
+    Rule(
+        "decide.seed_spread_nats",
+        lambda c: c.decide.seed_spread_nats is None or 0 < c.decide.seed_spread_nats < INFINITE,
+        "must be greater than 0 and finite",
+        "0.01 says that two seeds of one configuration often differ by 0.014; empty is unknown.",
+    ),
+    Rule(
         "decide.reference_rank",
         lambda c: c.decide.reference_rank is None or 1 <= c.decide.reference_rank <= MAX_RANK,
         f"must lie between 1 and {MAX_RANK}",

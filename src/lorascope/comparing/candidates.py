@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.comparing.cells import CellData
 from lorascope.comparing.costs import value_of
-from lorascope.comparing.estimates import Tested, with_shared_seed_spread
-from lorascope.comparing.pairs import SIGNIFICANT, Pair, common_seeds, tested_pair
+from lorascope.comparing.estimates import Tested
+from lorascope.comparing.pairs import (
+    SIGNIFICANT,
+    Pair,
+    common_seeds,
+    pairs,
+    study_spreads,
+    tested_pair,
+)
 from lorascope.comparing.prospects import is_near, items_to_settle, seeds_to_settle
+from lorascope.comparing.reference import Reference, best_by_mode, far_behind, margin_of
 from lorascope.comparing.results import Cell, CellScore, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate
 from lorascope.config import Cost
-from lorascope.maths.families import holm, holm_steps
+from lorascope.maths.families import choice_factor, counted, holm_hopeful, holm_steps
 from lorascope.records import Study
 
 
@@ -21,41 +29,65 @@ def judged_candidates(
     study: Study,
     cells: Mapping[Cell, CellData],
     scores: Mapping[Cell, CellScore],
-    reference: Cell | None,
+    reference: Reference | None,
     measure: Measure,
-    margin: float,
 ) -> list[tuple[Candidate, Tested | None]]:
     """Every adapter cell with its test against the reference on validation items.
 
     The margin test is corrected for the number of cheaper candidates: among many, one would pass
-    by luck.
+    by luck. 'Worse' is corrected also for the choice of the reference, whose luck with these seeds
+    and items makes all others look worse.
     """
     candidates = [
         _candidate(data, scores[data.cell], study)
         for data in cells.values()
         if not data.cell.is_base
     ]
-    limit = value_of(scores[reference].cost, study.decide.cost) if reference else None
-    raw: list[Tested | None] = []
-    for place, candidate in enumerate(candidates):
-        cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
-        tested = None
-        if reference and cheaper and not candidate.ineligible:
-            pair = Pair(Pairing.mode, cells[candidate.cell], cells[reference])
-            tested = tested_pair(pair, study, "validation", measure, margin)
-            if tested is None:
-                candidates[place] = replace(candidate, ineligible=_why_not_comparable(pair))
-        raw.append(tested)
-    shared = with_shared_seed_spread(raw, [reference] * len(raw), measure, margin)
-    within = [tested.p_margin if tested else None for tested in shared]
-    beyond = [tested.p_beyond if tested else None for tested in shared]
-    judged = zip(candidates, shared, holm(within), holm(beyond), strict=True)
+    shared = _tested(candidates, study, cells, scores, reference, measure)
+    choice = choice_factor(reference.choices if reference else 1)
+    within = [tested.p_margin if tested else None for _, tested in shared]
+    beyond = [min(1.0, choice * tested.p_beyond) if tested else None for _, tested in shared]
+    judged = zip(shared, holm_hopeful(within), holm_hopeful(beyond), strict=True)
+    margin = margin_of(study.decide, measure)
     found = []
-    for place, (candidate, tested, p, worse) in enumerate(judged):
+    for place, ((candidate, tested), p, worse) in enumerate(judged):
         # What would settle it is the test on whose side of the margin the estimate lies.
         nearer = beyond if tested and tested.p_beyond < tested.p_margin else within
-        steps = holm_steps(nearer, place)
+        steps = holm_steps(counted(nearer), place)
         found.append((_with_verdict(candidate, tested, (p, worse), steps, measure, margin), tested))
+    return found
+
+
+def _tested(
+    candidates: Sequence[Candidate],
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Mapping[Cell, CellScore],
+    reference: Reference | None,
+    measure: Measure,
+) -> list[tuple[Candidate, Tested | None]]:
+    """Those that are cheaper than the reference held against it; others stay untested."""
+    if reference is None:
+        return [(candidate, None) for candidate in candidates]
+    margin = margin_of(study.decide, measure)
+    far = far_behind(list(scores.values()), reference.cell, measure, margin)
+    held = [Pair(Pairing.decision, cells[c.cell], cells[reference.cell]) for c in candidates]
+    others = pairs(cells, reference.cell.quant, best_by_mode(scores.values(), measure))
+    trained = [p for p in others if p.pairing is not Pairing.base]
+    trained += [p for p in held if p.subject.cell != reference.cell]
+    spreads = study_spreads(trained, study, "validation", far, measure)
+    limit = value_of(scores[reference.cell].cost, study.decide.cost)
+    found: list[tuple[Candidate, Tested | None]] = []
+    for candidate, pair in zip(candidates, held, strict=True):
+        cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
+        if not cheaper or candidate.ineligible:
+            found.append((candidate, None))
+            continue
+        raw = tested_pair(pair, study, "validation", measure, margin)
+        if raw is None:
+            found.append((replace(candidate, ineligible=_why_not_comparable(pair)), None))
+        else:
+            found.append((candidate, spreads.of(raw, candidate.cell, reference.cell)))
     return found
 
 

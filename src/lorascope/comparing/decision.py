@@ -6,67 +6,19 @@ Everything here is judged on validation items; test items only report what was c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.candidates import judged_candidates
 from lorascope.comparing.cells import CellData, base_cell
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.prospects import project_seeds
+from lorascope.comparing.reference import goodness, margin_of, reference_of
 from lorascope.comparing.results import Cell, CellScore, Measure, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, Projection
-from lorascope.config import DecideConfig
 from lorascope.records import Status, Study
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
-
-
-def margin_of(rule: DecideConfig, measure: Measure) -> float:
-    """The rule's margin in the unit of `measure`."""
-    return rule.margin_accuracy if measure is Measure.accuracy else rule.margin_loss_nats
-
-
-def goodness(score: CellScore, measure: Measure) -> float:
-    """Validation score for sorting, more is better; the unscored come last."""
-    if score.validation is None:
-        return -math.inf
-    value = score.validation.value
-    return value if measure is Measure.accuracy else -value
-
-
-def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cell]:
-    """The adapter of each mode that validates best; ties go to the smaller one.
-
-    One with a seed missing is taken only where a mode has no other.
-    """
-    best: dict[str, CellScore] = {}
-
-    def order(score: CellScore) -> tuple[bool, float, int, Cell]:
-        return not score.complete, -goodness(score, measure), score.cell.rank, score.cell
-
-    for score in sorted(scores, key=order):
-        if not score.cell.is_base and score.validation is not None:
-            best.setdefault(score.cell.quant, score)
-    return {quant: score.cell for quant, score in best.items()}
-
-
-def reference_of(
-    scores: Sequence[CellScore], rule: DecideConfig, measure: Measure
-) -> tuple[Cell | None, bool]:
-    """The reference cell, and whether it is the one that the rule declares.
-
-    Where the declared rank has no complete cell, the mode's others stand in, and where the declared
-    mode has none, the first mode that has; always at the rank that validates best.
-    """
-    usable = [s for s in scores if not s.cell.is_base and s.complete and s.validation is not None]
-    of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
-    declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.rank)]
-    stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
-    chosen = declared or stand_in
-    if not chosen:
-        return None, False
-    best = min(chosen, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell))
-    return best.cell, bool(declared)
 
 
 def decide(
@@ -77,9 +29,10 @@ def decide(
 ) -> Decision:
     """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
     rule, margin = study.decide, margin_of(study.decide, measure)
-    reference, is_declared = reference_of(scores, rule, measure)
+    held = reference_of(scores, rule, measure)
+    reference = held.cell if held else None
     by_cell = {score.cell: score for score in scores}
-    judged = judged_candidates(study, cells, by_cell, reference, measure, margin)
+    judged = judged_candidates(study, cells, by_cell, held, measure)
     tests = {candidate.cell: tested for candidate, tested in judged}
     ordered = sorted(
         (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
@@ -94,7 +47,7 @@ def decide(
         margin=margin,
         reference=reference,
         reference_gain=_gain(by_cell, reference, measure),
-        reference_is_declared=is_declared,
+        reference_is_declared=held is not None and held.is_declared,
         candidates=tuple(ordered),
         recommended=recommended.cell if recommended else None,
         trial=_best_trial(by_cell, recommended, measure),

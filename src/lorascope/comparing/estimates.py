@@ -7,7 +7,6 @@ with Tango's variance as a floor.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,8 +23,8 @@ from lorascope.maths.flips import (
 )
 from lorascope.maths.paired import PairedDifference
 from lorascope.maths.power import detectable_with_error, powered_reach
-from lorascope.maths.seed_pool import SeedPool, pool_seeds, with_seed_floor
-from lorascope.maths.two_way import TwoWayEstimate, two_way
+from lorascope.maths.seed_pool import SeedPool, with_seed_noise
+from lorascope.maths.two_way import Components, TwoWayEstimate, two_way
 
 LEAST_RESAMPLED = 7
 """Degrees of freedom of items below which resampling them says little: 8 groups of one size."""
@@ -117,21 +116,21 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     )
 
 
-def with_shared_seed_spread(
-    tests: Sequence[Tested | None], references: Sequence[Hashable], measure: Measure, margin: float
-) -> list[Tested | None]:
-    """Tests with the spread between seeds that they have in common, where their own is smaller.
+def seed_components(joined: JoinedItems, measure: Measure) -> Components | None:
+    """What the difference of `joined`'s halves varies by; None where `compare_joined` is None."""
+    values = _values(joined, measure)
+    if _groups(joined) < 2 or not np.isfinite(values).all():
+        return None
+    subject, reference = np.split(values, 2)
+    return _crossed(subject - reference, joined, measure).components
 
-    `references` names what each is held against. Where no test has several seeds, all stay as they
-    are; else a test over one seed takes the others' spread.
+
+def with_seed_pool(test: Tested, pool: SeedPool | None, measure: Measure, margin: float) -> Tested:
+    """`test` with the larger of its own spread between seeds and that of its kind.
+
+    Without either, one seed and no pool, it stays as it is.
     """
-    known = [(test, name) for test, name in zip(tests, references, strict=True) if test]
-    pool = pool_seeds([t.two_way.components for t, _ in known], [name for _, name in known])
-    return [test and _floored(test, pool, measure, margin) for test in tests]
-
-
-def _floored(test: Tested, pool: SeedPool | None, measure: Measure, margin: float) -> Tested:
-    crossed = with_seed_floor(test.two_way, pool)
+    crossed = with_seed_noise(test.two_way, pool)
     # Where every answer has one difference, the floor of `flips` says all that can be said.
     if crossed == test.two_way or test.two_way.components.items_alone == 0:
         return test

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lorascope.comparing.cells import gather, score_cell, study_measure
-from lorascope.comparing.decision import best_by_mode, decide, margin_of
+from lorascope.comparing.decision import decide
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
+from lorascope.comparing.reference import best_by_mode, far_behind, margin_of, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
@@ -43,7 +44,17 @@ def compare(study: Study) -> Findings:
         extra = Pair(Pairing.decision, cells[decision.recommended], cells[decision.reference])
         found.append(extra)
         direct = extra
-    comparisons = compare_all(found, study, measure, margin_of(study.decide, measure))
+    margin = margin_of(study.decide, measure)
+    far = far_behind(scores, decision.reference, measure, margin)
+
+    def choices(pair: Pair) -> int:
+        if pair.pairing is Pairing.decision:
+            return sum(candidate.verdict is not None for candidate in decision.candidates) + 1
+        if pair.pairing is Pairing.rank:
+            return near_best(scores, pair.reference.cell, measure, margin)
+        return 1
+
+    comparisons = compare_all(found, study, measure, far, choices)
     decision = replace(decision, test=_of_pair(comparisons, direct))
     return Findings(
         measure=measure,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.comparing.cells import CellData, Scored, base_cell, join_scored
 from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.divergence import mean_divergence_nats
-from lorascope.comparing.estimates import Tested, compare_joined, with_shared_seed_spread
+from lorascope.comparing.estimates import Tested, compare_joined, seed_components
+from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import Cell, Comparison, Measure, Pairing, Verdict
-from lorascope.maths.families import holm
+from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
+from lorascope.maths.families import choice_factor, holm, holm_hopeful
 from lorascope.records import Study
 
 SIGNIFICANT = 0.05
 ROUNDING = 1e-12
-POOLED = ((Pairing.mode, Pairing.decision), (Pairing.rank,), (Pairing.base,))
-"""Kinds of pairs that share their spread between seeds."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,52 @@ def tested_pair(
     return compare_joined(joined, measure, margin) if joined else None
 
 
+def study_spreads(
+    found: Iterable[Pair], study: Study, split: str, far: Collection[Cell], measure: Measure
+) -> SeedSpreads:
+    """What the pairs with several seeds show of the spread between seeds, each pair once."""
+    shown = []
+    for pair in {frozenset((p.subject.cell, p.reference.cell)): p for p in found}.values():
+        subjects, references = common_seeds(pair)
+        if len(subjects) > 1:
+            joined = join_scored([*subjects, *references], study, split)
+            components = joined and seed_components(joined, measure)
+            if components:
+                shown.append((pair.subject.cell, pair.reference.cell, components))
+    return seed_spreads(shown, far, study.decide, measure, margin_of(study.decide, measure))
+
+
 def compare_all(
-    found: Sequence[Pair], study: Study, measure: Measure, margin: float
+    found: Sequence[Pair],
+    study: Study,
+    measure: Measure,
+    far: Collection[Cell],
+    choices: Callable[[Pair], int],
 ) -> tuple[Comparison, ...]:
     """Comparisons on test items, corrected for their number by Holm's method (1979).
 
-    Pairs of one kind share their spread between seeds. Two families
-    are corrected apart: 'there is a difference' and 'it is no worse than the margin'.
+    Pairs of one kind share their spread between seeds, those of cells `far` behind left out.
+    `choices` says of how many cells a pair's reference is the best, by seeds that the pair is
+    tested on. Two families are corrected apart: 'there is a difference' and 'it is no worse than
+    the margin'.
     """
-    tested: list[tuple[Pair, Tested | None]] = []
-    for kinds in POOLED:
-        alike = [pair for pair in found if pair.pairing in kinds]
-        raw = [tested_pair(pair, study, "test", measure, margin) for pair in alike]
-        references = [pair.reference.cell for pair in alike]
-        shared = with_shared_seed_spread(raw, references, measure, margin)
-        tested += zip(alike, shared, strict=True)
-    known = [(pair, result) for pair, result in tested if result is not None]
-    differing = holm([result.p_value for _, result in known])
-    within = holm([result.p_margin for _, result in known])
+    margin = margin_of(study.decide, measure)
+    spreads = study_spreads(found, study, "test", far, measure)
+    known = [
+        (pair, spreads.of(raw, pair.subject.cell, pair.reference.cell))
+        for pair in found
+        if (raw := tested_pair(pair, study, "test", measure, margin)) is not None
+    ]
+    # With one seed all verdicts are about these very adapters, and test items chose none.
+    factors = [
+        choice_factor(choices(pair)) if result.difference.seeds > 1 else 1.0
+        for pair, result in known
+    ]
+    differing = holm([
+        min(1.0, factor * result.p_value)
+        for (_, result), factor in zip(known, factors, strict=True)
+    ])  # fmt: skip
+    within = holm_hopeful([result.p_margin for _, result in known])
     return tuple(
         _comparison(pair, result, study, measure, (p or 0.0, q or 0.0), len(known))
         for (pair, result), p, q in zip(known, differing, within, strict=True)

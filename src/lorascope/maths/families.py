@@ -24,6 +24,33 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def holm_hopeful(p_values: Sequence[float | None]) -> list[float | None]:
+    """`holm` for one-sided tests doubled, in which those on the wrong side of their limit (p = 1)
+    do not count.
+
+    Twice a one-sided p is its chance given that the estimate lies on the right side: where the
+    truth lies beyond the limit it is at least as seldom small as a p must be (Zhao, Small and Su,
+    JASA 114, 2019). So what is hopeless takes no other's verdict away.
+    """
+    adjusted = holm(counted(p_values))
+    pairs = zip(p_values, adjusted, strict=True)
+    return [1.0 if p is not None and new is None else new for p, new in pairs]
+
+
+def counted(p_values: Sequence[float | None]) -> list[float | None]:
+    """Those that count in `holm_hopeful`."""
+    return [None if p is None or p >= 1 else p for p in p_values]
+
+
+def choice_factor(choices: int) -> float:
+    """What p is multiplied by where the reference is the best of `choices` by the same luck.
+
+    Any of the pairs among them may come to be compared: choices (choices - 1) / 2 in place of
+    choices - 1, Bonferroni for all.
+    """
+    return max(1.0, choices / 2)
+
+
 def holm_steps(p_values: Sequence[float | None], place: int, level: float = 0.05) -> int:
     """Tests that Holm's method divides the level among when it comes to the one at `place`.
 

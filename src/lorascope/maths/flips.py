@@ -17,13 +17,11 @@ t with the two-way degrees. With more, the two-way t stands alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import stdtr, stdtrit
 
 from lorascope.maths.clusters import Floats, group_sums, group_variances, small_sample
 from lorascope.maths.paired import restricted_variance
@@ -83,11 +81,13 @@ def independent_flips(difference: Floats, clusters: ArrayLike | None) -> Indepen
 
 def flip_difference(two_way: TwoWayEstimate, flips: IndependentFlips) -> FlipDifference:
     """Interval and p of `two_way`, its variance floored by that of `flips` under test."""
-    reach = float(stdtrit(two_way.degrees, 0.975))
+    if not _are_few(two_way, flips):
+        low, high = max(-1.0, two_way.low), min(1.0, two_way.high)
+        return FlipDifference(two_way.estimate, low, high, two_way.p_value, two_way, flips)
 
     def end(side: int) -> float:
         def beyond(truth: float) -> float:
-            return side * (truth - two_way.estimate) - reach * _error(two_way, flips, truth)
+            return 0.025 - _tail(two_way, flips, truth, -side)
 
         if side * two_way.estimate >= EDGE or beyond(side * EDGE) <= 0:
             return float(side)
@@ -98,20 +98,15 @@ def flip_difference(two_way: TwoWayEstimate, flips: IndependentFlips) -> FlipDif
     return FlipDifference(two_way.estimate, end(-1), end(1), min(1.0, p_value), two_way, flips)
 
 
-def _error(two_way: TwoWayEstimate, flips: IndependentFlips, truth: float) -> float:
-    """Standard error of the estimate if `truth` were the difference."""
+def _are_few(two_way: TwoWayEstimate, flips: IndependentFlips) -> bool:
     # Answers that all changed alike show no spread either, however many.
-    if flips.only_a + flips.only_b >= FEW and two_way.standard_error > NUDGE:
-        return two_way.standard_error
-    between_seeds = max(0.0, two_way.standard_error**2 - two_way.components.items_alone)
-    inside = min(max(truth, -EDGE), EDGE)
-    under_test = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
-    return math.sqrt(max(two_way.standard_error**2, under_test + between_seeds))
+    return flips.only_a + flips.only_b < FEW or two_way.standard_error <= NUDGE
 
 
 def _tail(two_way: TwoWayEstimate, flips: IndependentFlips, limit: float, side: int) -> float:
     """Chance of an estimate as far on `side` of `limit` if that were the truth."""
-    gap, error = two_way.estimate - limit, _error(two_way, flips, limit)
-    if error == 0:
-        return 0.5 if gap == 0 else float(side * gap < 0)
-    return float(stdtr(two_way.degrees, -side * gap / error))
+    under_test = 0.0
+    if _are_few(two_way, flips):
+        inside = min(max(limit, -EDGE), EDGE)
+        under_test = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
+    return two_way.tail(side * (two_way.estimate - limit), under_test)

@@ -1,24 +1,34 @@
 """Seed spread shared by the comparisons of one sweep, because three seeds alone say too little.
 
 The variance between three seeds has two degrees of freedom: by luck it is often far too small, and
-with many comparisons some interval is then far too narrow. The comparisons of a sweep estimate the
-same kind of spread; together they know it better. A comparison whose own spread is smaller, or
-unknown as it has one seed, takes the pooled one with its degrees of freedom; one whose own spread
-is larger keeps it, as spreads need not be equal. One that stands far out of the others, as where a
-single training collapsed, keeps its own and is not pooled: it says nothing of theirs.
+with many comparisons some interval is then far too narrow. Comparisons of one kind estimate the
+same spread; together they know it better. What is of one kind, `comparing.seed_spread` says: a
+difference of two modes at one rank, in which the luck of a seed cancels, is not of the kind of a
+difference of two ranks.
+
+Assumed: a training's luck is normal and its own or shared by the trainings at the same `end`, and
+all ends of a kind have one spread. Two differences that share both ends are then one difference
+seen twice, those that share one have squares that correlate by 1/4, and all others are independent:
+m comparisons count as m^2 / sum of these correlations. The four pairs of ranks 1 and 8 in four
+modes, moved by a luck that the modes share, count once. A comparison whose own spread is larger
+takes that, and its own few degrees where it stands out (one collapsed training); it is not pooled
+then. `seed_noise` says what a spread known so makes of an interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import fdtrc, stdtr, stdtrit
+import numpy as np
+from scipy.special import fdtrc, stdtrit
 
+from lorascope.maths.seed_noise import SeedNoise
 from lorascope.maths.two_way import Components, TwoWayEstimate
 
+Ends = frozenset[Hashable]
+"""What the two sides of a comparison share with others; one member where a side has no luck."""
 SHARED_CORRELATION = 0.25
 """Of the squared seed deviations of two differences from one reference: the differences themselves
 correlate by 1/2 where both sides spread alike, their squares by its square."""
@@ -30,30 +40,32 @@ OUTLIER_LEVEL = 0.01
 class SeedPool:
     """Spread between seeds, pooled."""
 
-    variance: float
-    """Of one seed's mean, the items' own flicker removed."""
     raw: float
-    """The same with the flicker in it: what is known with `degrees` of freedom."""
+    """Variance of one seed's mean."""
+    flicker: float
+    """What of that comes of items that come out differently from seed to seed."""
     degrees: float
+    """Of freedom, of `raw`."""
+
+    @property
+    def variance(self) -> float:
+        """Of one seed's mean, the items' own flicker removed."""
+        return max(0.0, self.raw - self.flicker)
 
 
-def pool_seeds(components: Sequence[Components], references: Sequence[Hashable]) -> SeedPool | None:
-    """Mean excess variance between seeds over comparisons with several seeds; None without any.
-
-    `references` names what each comparison is held against: m differences that share a reference
-    count as m / (1 + (m - 1) / 4) independent ones.
-    """
+def pool_seeds(components: Sequence[Components], ends: Sequence[Ends]) -> SeedPool | None:
+    """Mean variance between seeds over comparisons with several seeds; None without any."""
     known = [
-        _Spread(part.seed_raw, part.seed_raw - part.item_by_seed, part.seeds, reference)
-        for part, reference in zip(components, references, strict=True)
+        _Spread(part.seed_raw, part.item_by_seed, part.seeds, both)
+        for part, both in zip(components, ends, strict=True)
         if part.seed_raw is not None and part.item_by_seed is not None
     ]
     alike = _without_outliers(known)
     if not alike:
         return None
     return SeedPool(
-        variance=max(0.0, sum(one.excess for one in alike) / len(alike)),
         raw=sum(one.raw for one in alike) / len(alike),
+        flicker=sum(one.flicker for one in alike) / len(alike),
         degrees=_degrees(alike),
     )
 
@@ -63,16 +75,24 @@ class _Spread:
     """Variance between the seeds of one comparison."""
 
     raw: float
-    excess: float
+    flicker: float
     seeds: int
-    reference: Hashable
+    ends: Ends
 
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
-    shared = Counter(one.reference for one in spreads)
-    return sum(
-        (one.seeds - 1) / (1 + (shared[one.reference] - 1) * SHARED_CORRELATION) for one in spreads
-    )
+    """Of freedom, of the mean of correlated variances: Satterthwaite's."""
+    names = {name: place for place, name in enumerate(dict.fromkeys(
+        name for one in spreads for name in one.ends))}  # fmt: skip
+    held = np.zeros((len(spreads), len(names)))
+    for row, one in enumerate(spreads):
+        held[row, [names[name] for name in one.ends]] = 1
+    shared = held @ held.T
+    sizes = held.sum(axis=1)
+    same = (shared == sizes[:, None]) & (shared == sizes[None, :])
+    correlation = np.where(same, 1.0, np.where(shared > 0, SHARED_CORRELATION, 0.0))
+    inverse = 1 / np.sqrt([one.seeds - 1 for one in spreads])
+    return float(len(spreads) ** 2 / (inverse @ correlation @ inverse))
 
 
 def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
@@ -81,41 +101,65 @@ def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
     while len(kept) > 2:
         rest, largest = kept[:-1], kept[-1]
         usual = sum(one.raw for one in rest) / len(rest)
-        if largest.raw == 0:
-            break
-        # Beside others without any spread, any spread stands out.
-        ratio = largest.raw / usual if usual else math.inf
-        chance = fdtrc(largest.seeds - 1, _degrees(rest), ratio)
-        if chance * len(kept) >= OUTLIER_LEVEL:
+        if usual == 0 or not _stands_out(largest, usual, _degrees(rest), OUTLIER_LEVEL / len(kept)):
             break
         kept = rest
     return kept
 
 
-def with_seed_floor(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEstimate:
-    """`estimate` with the pooled spread where its own is smaller or unknown.
+def _stands_out(one: _Spread, usual: float, degrees: float, level: float) -> bool:
+    return bool(fdtrc(one.seeds - 1, degrees, one.raw / usual) < level)
 
-    Degrees of freedom are Satterthwaite's. The components take the pooled spread too, so that
-    projections from them agree with the interval.
+
+def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEstimate:
+    """`estimate` with the larger of the pooled spread and its own.
+
+    The components take it too, so that projections from them agree with the interval.
     """
     parts = estimate.components
-    if pool is None or (parts.seed or 0.0) >= pool.variance:
+    noise = _noise(parts, pool)
+    if noise is None:
         return estimate
-    variance = parts.items_alone + pool.variance / parts.seeds
-    # The pool is as uncertain as the raw spread that it was taken from.
-    spread = parts.items_alone**2 / parts.item_degrees
-    spread += (pool.raw / parts.seeds) ** 2 / pool.degrees
-    # Satterthwaite's degrees lie between those of the parts.
-    degrees = max(variance**2 / spread, min(pool.degrees, parts.item_degrees))
-    error = math.sqrt(variance)
-    half = float(stdtrit(degrees, 0.975)) * error
-    raw = pool.variance + (parts.item_by_seed or 0.0)
-    return replace(
+    items = parts.items_alone
+    half = noise.reach(items, parts.item_degrees)
+    spread = max(0.0, noise.raw - noise.flicker)
+    degrees = _equivalent_degrees(items, noise, parts.item_degrees)
+    noisy = replace(
         estimate,
-        components=replace(parts, seed=pool.variance, seed_raw=raw),
-        standard_error=error,
+        components=replace(parts, seed=spread, seed_raw=spread + (parts.item_by_seed or 0.0)),
+        # What gives this interval with these degrees.
+        standard_error=half / float(stdtrit(degrees, 0.975)),
         degrees=degrees,
         low=estimate.estimate - half,
         high=estimate.estimate + half,
-        p_value=float(2 * stdtr(degrees, -abs(estimate.estimate) / error)),
+        noise=noise,
     )
+    return replace(noisy, p_value=min(1.0, 2 * noisy.tail(abs(estimate.estimate))))
+
+
+def _noise(parts: Components, pool: SeedPool | None) -> SeedNoise | None:
+    """What is known of the spread between the seeds of one comparison; None: nothing."""
+    own = None
+    if parts.seed_raw is not None and parts.item_by_seed is not None:
+        own = SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
+    if pool is None:
+        return own
+    pooled = SeedNoise(pool.raw, pool.flicker, pool.degrees, parts.seeds)
+    if own is None or own.raw <= pool.raw:
+        return pooled
+    alike = _Spread(own.raw, own.flicker, parts.seeds, frozenset())
+    if pool.raw == 0 or _stands_out(alike, pool.raw, pool.degrees, OUTLIER_LEVEL):
+        return own
+    return replace(own, degrees=max(pool.degrees, own.degrees))
+
+
+def _equivalent_degrees(items: float, noise: SeedNoise, item_degrees: float) -> float:
+    """Satterthwaite's, of the two parts."""
+    if math.isinf(noise.degrees):
+        return item_degrees
+    seeds = noise.raw / noise.seeds
+    spread = items**2 / item_degrees + seeds**2 / noise.degrees
+    total = items + max(0.0, noise.raw - noise.flicker) / noise.seeds
+    if spread == 0:
+        return item_degrees
+    return min(max(total**2 / spread, min(noise.degrees, item_degrees)), item_degrees)

@@ -32,6 +32,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from lorascope.maths.clusters import Floats, group_sums, group_variances, small_sample
+from lorascope.maths.seed_noise import SeedNoise
 
 SEEDS_SHOW = 2.0
 """Howe's width counts where V_seeds is this many times V_both: below, seeds may not differ."""
@@ -88,23 +89,31 @@ class TwoWayEstimate:
     high: float
     p_value: float
     components: Components
+    noise: SeedNoise | None = None
+    """Where set, tails are those of a spread between seeds known from several comparisons."""
 
     def p_not_below(self, limit: float) -> float:
         """One-sided p against "truth <= limit": small shows that the truth is above `limit`.
 
         Non-inferiority of an accuracy difference by a margin is p_not_below(-margin).
         """
-        return float(stdtr(self.degrees, -self._distance(limit)))
+        return self.tail(self.estimate - limit)
 
     def p_not_above(self, limit: float) -> float:
         """One-sided p against "truth >= limit": small shows that the truth is below `limit`.
 
         Non-inferiority of a difference of losses by a margin is p_not_above(margin).
         """
-        return float(stdtr(self.degrees, self._distance(limit)))
+        return self.tail(limit - self.estimate)
 
-    def _distance(self, limit: float) -> float:
-        return _distance(self.estimate - limit, self.standard_error)
+    def tail(self, gap: float, least_item_variance: float = 0.0) -> float:
+        """Chance of an estimate `gap` or more above the truth, with an item part not below this."""
+        items = max(self.components.items_alone, least_item_variance)
+        if self.noise is not None:
+            return self.noise.tail(gap, items, self.components.item_degrees)
+        more = items - self.components.items_alone
+        error = math.sqrt(self.standard_error**2 + more)
+        return float(stdtr(self.degrees, -_distance(gap, error)))
 
 
 def two_way(

@@ -1,0 +1,98 @@
+"""Which adapter the others are held against, and which are so far behind that they say nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorascope.comparing.results import Cell, CellScore, Measure
+from lorascope.config import DecideConfig
+
+FAR_MARGINS = 2.0
+"""A cell worse than the reference by more margins than this is no candidate: how much its seeds
+vary says nothing of those that are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The cell that the rule holds the others against."""
+
+    cell: Cell
+    is_declared: bool
+    """The rule names its mode, and its rank where it names one."""
+    choices: int
+    """Cells that it is the best of, on the seeds and items on which the others are then held
+    against it: it carries the luck of the best of so many."""
+
+
+def goodness(score: CellScore, measure: Measure) -> float:
+    """Validation score for sorting, more is better; the unscored come last."""
+    if score.validation is None:
+        return -math.inf
+    value = score.validation.value
+    return value if measure is Measure.accuracy else -value
+
+
+def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cell]:
+    """The adapter of each mode that validates best; ties go to the smaller one.
+
+    One with a seed missing is taken only where a mode has no other.
+    """
+    best: dict[str, CellScore] = {}
+
+    def order(score: CellScore) -> tuple[bool, float, int, Cell]:
+        return not score.complete, -goodness(score, measure), score.cell.rank, score.cell
+
+    for score in sorted(scores, key=order):
+        if not score.cell.is_base and score.validation is not None:
+            best.setdefault(score.cell.quant, score)
+    return {quant: score.cell for quant, score in best.items()}
+
+
+def reference_of(
+    scores: Sequence[CellScore], rule: DecideConfig, measure: Measure
+) -> Reference | None:
+    """The reference; None where nothing is complete.
+
+    Where the declared rank has no complete cell, the mode's others stand in, and where the declared
+    mode has none, the first mode that has; always at the rank that validates best.
+    """
+    usable = [s for s in scores if not s.cell.is_base and s.complete and s.validation is not None]
+    of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
+    declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.rank)]
+    stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
+    chosen = declared or stand_in
+    if not chosen:
+        return None
+    best = min(chosen, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell))
+    near = near_best(chosen, best.cell, measure, margin_of(rule, measure))
+    return Reference(best.cell, bool(declared), near)
+
+
+def near_best(scores: Iterable[CellScore], best: Cell, measure: Measure, margin: float) -> int:
+    """Adapters of the mode of `best` that luck might have put in its place, itself among them."""
+    of_mode = {s.cell: s for s in scores if s.cell.quant == best.quant and not s.cell.is_base}
+    usable = [s for s in of_mode.values() if s.complete and s.validation is not None]
+    return sum(not _is_far(s, of_mode[best], measure, margin) for s in usable)
+
+
+def far_behind(
+    scores: Sequence[CellScore], reference: Cell | None, measure: Measure, margin: float
+) -> frozenset[Cell]:
+    """Adapters worse than the reference by more than `FAR_MARGINS` margins on validation items."""
+    held = next((score for score in scores if score.cell == reference), None)
+    if held is None:
+        return frozenset()
+    adapters = [score for score in scores if not score.cell.is_base and score.validation]
+    return frozenset(s.cell for s in adapters if _is_far(s, held, measure, margin))
+
+
+def margin_of(rule: DecideConfig, measure: Measure) -> float:
+    """The rule's margin in the unit of `measure`."""
+    return rule.margin_accuracy if measure is Measure.accuracy else rule.margin_loss_nats
+
+
+def _is_far(score: CellScore, reference: CellScore, measure: Measure, margin: float) -> bool:
+    behind = goodness(reference, measure) - goodness(score, measure)
+    return behind > FAR_MARGINS * margin

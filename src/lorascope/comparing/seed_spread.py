@@ -1,0 +1,102 @@
+"""Which comparisons share their spread between seeds, and what a study's rule declares of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lorascope.comparing.estimates import Tested, with_seed_pool
+from lorascope.comparing.results import Cell, Measure
+from lorascope.config import DecideConfig
+from lorascope.maths.seed_pool import Ends, SeedPool, pool_seeds
+from lorascope.maths.two_way import Components
+
+MEASURED_DEGREES = 4.0
+"""Degrees of freedom from which on a spread that the study measured goes before a declared one."""
+
+
+class Kind(StrEnum):
+    """What differs between the two sides of a comparison."""
+
+    mode = "mode"
+    """The mode alone: the luck that a seed brings to a rank in all modes cancels."""
+    adapter = "adapter"
+    """The adapter (rank, alpha, targets, another setting), in one mode or two."""
+    base = "base"
+    """One side has no training, hence no luck."""
+
+
+@dataclass(frozen=True)
+class SeedSpreads:
+    """What a study shows of the spread between seeds, and what its rule declares."""
+
+    pools: dict[Kind, SeedPool]
+    declared: float | None
+    """Standard deviation of one configuration's score from seed to seed."""
+    measure: Measure
+    margin: float
+
+    def pool(self, kind: Kind) -> SeedPool | None:
+        """The spread to reckon with in a comparison of this kind; None: nothing is known."""
+        measured = self.pools.get(kind)
+        if self.declared is None or (measured and measured.degrees >= MEASURED_DEGREES):
+            return measured
+        sides = 1 if kind is Kind.base else 2
+        return SeedPool(raw=sides * self.declared**2, flicker=0.0, degrees=float("inf"))
+
+    def of(self, tested: Tested, subject: Cell, reference: Cell) -> Tested:
+        """`tested` with this spread in its interval and tests."""
+        return with_seed_pool(
+            tested, self.pool(kind_of(subject, reference)), self.measure, self.margin
+        )
+
+
+def seed_spreads(
+    shown: Iterable[tuple[Cell, Cell, Components]],
+    far: Collection[Cell],
+    rule: DecideConfig,
+    measure: Measure,
+    margin: float,
+) -> SeedSpreads:
+    """From the components of comparisons (subject, reference), those of cells `far` behind left
+    out: no row of the grid that is hopeless may make another's verdict."""
+    alike: dict[Kind, list[tuple[Ends, Components]]] = {}
+    for subject, reference, components in shown:
+        if not {subject, reference} & set(far):
+            kind = kind_of(subject, reference)
+            alike.setdefault(kind, []).append((_ends(kind, subject, reference), components))
+    pools = {
+        kind: pool
+        for kind, members in alike.items()
+        if (pool := pool_seeds([parts for _, parts in members], [ends for ends, _ in members]))
+    }
+    return SeedSpreads(pools, declared_spread(rule, measure), measure, margin)
+
+
+def declared_spread(rule: DecideConfig, measure: Measure) -> float | None:
+    """In the unit of `measure`; None where the rule declares none."""
+    if measure is Measure.loss_nats:
+        return rule.seed_spread_nats
+    return None if rule.seed_spread_points is None else rule.seed_spread_points / 100
+
+
+def kind_of(subject: Cell, reference: Cell) -> Kind:
+    """What differs between the two."""
+    if reference.is_base:
+        return Kind.base
+    return Kind.mode if _shape(subject) == _shape(reference) else Kind.adapter
+
+
+def _ends(kind: Kind, subject: Cell, reference: Cell) -> Ends:
+    """What carries the luck: a training where only the mode differs, else the adapter's shape, as
+    its luck may be the same in all modes."""
+    if kind is Kind.mode:
+        return frozenset((subject, reference))
+    if kind is Kind.base:
+        return frozenset((_shape(subject),))
+    return frozenset((_shape(subject), _shape(reference)))
+
+
+def _shape(cell: Cell) -> Cell:
+    return replace(cell, quant="")
