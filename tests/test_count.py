@@ -80,7 +80,7 @@ def test_count_takes_ranks_methods_and_overrides(
     (["--rank", "8"], "unknown flag --rank"),
     (["--methods", "ia3,magic"], "--methods='magic': no such method. There are: full, bitfit"),
     (["--target-parameters", "experts"], "This model has: none"),
-    (["model=nowhere"], "Could not find 'model/nowhere'"),
+    (["model=nowhere"], "there is no conf/model/nowhere.yaml"),
     (["lora=modules", "lora.modules=[c_attn]"], "This model has: down_proj"),
     (["model.known_config=llama-9"], "There are: bloom-7b1"),
 ])  # fmt: skip

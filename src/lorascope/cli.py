@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout, find_layout
+from lorascope.stages.flags import refuse_arguments, refuse_foreign_flags, take_apart
 
 USAGE = """\
 lorascope: which LoRA rank, alpha and quantization mode to ship.
@@ -121,6 +122,7 @@ def _dispatch(command: str, rest: list[str]) -> int:
     if command == "publish":
         from lorascope.stages.publish import run as publish
 
+        refuse_arguments(command, rest)
         return publish(find_layout(Path.cwd()))
     if command == "ui":
         from lorascope.stages.ui import run as open_ui
@@ -131,27 +133,30 @@ def _dispatch(command: str, rest: list[str]) -> int:
 
 def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     import hydra
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
-    from lorascope.config import Config
-    from lorascope.stages.grid import compose_jobs, expand, register_schema
+    from lorascope.stages.composing import object_of, register_schema, told_plainly
+    from lorascope.stages.grid import compose_jobs, expand
+    from lorascope.stages.overrides import read_overrides, refuse_sweep
 
     register_schema()
-    sweeping = any(argument in ("-m", "--multirun") for argument in rest)
-    if sweeping and command not in SWEEPING_STAGES:
+    given = take_apart(rest)
+    refuse_foreign_flags(command, given.flags)
+    if given.sweeps and command not in SWEEPING_STAGES:
         raise LorascopeError(f"{command} runs one configuration: leave out -m.")
-    if not _asks_only(rest):
+    read = read_overrides(given.overrides, layout)
+    if not given.asks_only:
+        if not given.sweeps:
+            refuse_sweep(command, read, command in SWEEPING_STAGES)
         # The whole sweep is judged before its first job starts.
-        expand(layout, [argument for argument in rest if not argument.startswith("-")])
+        expand(layout, given.overrides)
         # Hydra makes it too, but shows a stack where it cannot.
         layout.hydra.mkdir(parents=True, exist_ok=True)
 
     def job(composed: DictConfig) -> None:
-        config = OmegaConf.to_object(composed)
-        assert isinstance(config, Config)
         with _told_without_stack():
             # The stage's own imports are not paid for by --help.
-            _function(command, "run")(config, layout)
+            _function(command, "run")(object_of(composed), layout)
 
     def run_jobs(jobs: Sequence[Sequence[str]]) -> list[None]:
         with _told_without_stack():
@@ -161,12 +166,10 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     # What `hydra/launcher=packed` calls.
     job.run_jobs = run_jobs  # type: ignore[attr-defined]
     sys.argv = [f"lorascope {command}", *rest]
-    hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
-
-
-def _asks_only(rest: Sequence[str]) -> bool:
-    """Whether Hydra is to show something instead of running the stage."""
-    return any(argument in ("--help", "-h", "--cfg", "-c", "--info") for argument in rest)
+    # Else Hydra prints stacks itself, of files that are no YAML too.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with told_plainly(layout):
+        hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
 
 
 @contextmanager
@@ -174,7 +177,7 @@ def _training_imported(command: str, rest: Sequence[str]) -> Iterator[None]:
     """Libraries take seconds to import, which begins here, while the sweep is judged; not where
     CUDA may be used, as there each child imports them itself, nor where Hydra's own settings are
     changed: another launcher has other processes, and an environment for jobs must reach them."""
-    if command != "train-lora" or _asks_only(rest):
+    if command != "train-lora" or take_apart(rest).asks_only:
         yield
         return
     from lorascope.config import DeviceKind

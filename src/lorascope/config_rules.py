@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 
-from lorascope.config import Config, Cost, DataKind, ModelKind, Precision, Storage, Targets
+from lorascope.config import Config, Cost, DataKind, ModelKind, Precision
+from lorascope.config_rule import ABOVE_ZERO, INFINITE, MAX_RANK, ONE_OR_MORE, Rule
+from lorascope.config_rules_names import NAME_RULES, SEED_RULES
+from lorascope.config_rules_training import ADAPTER_RULES, TRAIN_RULES
 from lorascope.errors import ConfigError
 
-MAX_RANK = 512
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
-"""transformers' schedulers that need no further settings."""
 COMMIT_LENGTH = 40
-INFINITE = float("inf")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`holds` says whether the value under `key` can be used; if not, the rest says why."""
-
-    key: str
-    holds: Callable[[Config], bool]
-    problem: str
-    remedy: str
+MAX_THREADS = 4096
+ZERO_OR_MORE = "must be 0 or more"
 
 
 def validate(config: Config) -> None:
@@ -48,9 +29,13 @@ def _is_commit(revision: str | None) -> bool:
     return revision is not None and len(revision) == COMMIT_LENGTH and set(revision) <= digits
 
 
+def _is_finite_above_zero(value: float | None) -> bool:
+    """Or empty."""
+    return value is None or 0 < value < INFINITE
+
+
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
 COPY_HASH = "Copy the commit hash from its page on the hub."
-ONE_OR_MORE = "must be 1 or more"
 A_SHARE = "a split's share must lie between 0 and 0.5"
 
 
@@ -133,107 +118,6 @@ DATA_RULES = [
     ),
     *(_rows_rule(split) for split in ("train", "validation", "test")),
 ]
-ADAPTER_RULES = [
-    Rule(
-        "quant.double_quantization",
-        lambda c: not c.quant.double_quantization or c.quant.storage in (Storage.nf4, Storage.fp4),
-        "only 4-bit storage has it",
-        "Use storage nf4 or fp4, or turn it off.",
-    ),
-    Rule(
-        "lora.rank",
-        lambda c: 1 <= c.lora.rank <= MAX_RANK,
-        f"a rank must be a whole number from 1 to {MAX_RANK}",
-        "Try 8 or 16.",
-    ),
-    Rule(
-        "lora.alpha",
-        lambda c: 0 < c.lora.alpha < INFINITE,
-        "must be greater than 0 and finite",
-        "Start with 16, or with the rank.",
-    ),
-    Rule("lora.dropout", lambda c: 0 <= c.lora.dropout < 1, "must lie in [0, 1)", "Try 0.05."),
-    Rule(
-        "lora.modules",
-        lambda c: (c.lora.targets is Targets.modules) == bool(c.lora.modules),
-        "a list of modules goes with targets=modules, and only with it",
-        "Use lora=modules lora.modules=[q_proj,v_proj], or drop the list.",
-    ),
-]
-TRAIN_RULES = [
-    Rule(
-        "train.steps",
-        lambda c: (c.train.epochs is None) != (c.train.steps is None),
-        "exactly one of train.steps and train.epochs says how long to train",
-        "Set one, and the other to null.",
-    ),
-    Rule(
-        "train.steps",
-        lambda c: c.train.steps is None or c.train.steps >= 1,
-        ONE_OR_MORE,
-        "Set a whole number, or use train.epochs.",
-    ),
-    Rule(
-        "train.epochs",
-        lambda c: c.train.epochs is None or 0 < c.train.epochs < INFINITE,
-        "must be greater than 0",
-        "1 is a good start.",
-    ),
-    Rule(
-        "train.learning_rate",
-        lambda c: 0 < c.train.learning_rate < INFINITE,
-        "must be greater than 0 and finite",
-        "2e-4 is a good start for LoRA.",
-    ),
-    Rule("train.batch_size", lambda c: c.train.batch_size >= 1, ONE_OR_MORE, "16 is usual."),
-    Rule(
-        "train.micro_batch_size",
-        lambda c: (
-            c.train.micro_batch_size >= 1 and c.train.batch_size % c.train.micro_batch_size == 0
-        ),
-        "must be 1 or more and divide batch_size",
-        "Make train.batch_size a multiple of it.",
-    ),
-    Rule(
-        "train.warmup_fraction",
-        lambda c: 0 <= c.train.warmup_fraction < 1,
-        "must lie in [0, 1)",
-        "Try 0.03.",
-    ),
-    Rule(
-        "train.schedule",
-        lambda c: c.train.schedule in SCHEDULES,
-        "no such schedule",
-        f"Choose one of {', '.join(SCHEDULES)}.",
-    ),
-    Rule(
-        "train.max_gradient_norm",
-        lambda c: c.train.max_gradient_norm > 0,
-        "must be greater than 0",
-        "1.0 is usual.",
-    ),
-    Rule("train.weight_decay", lambda c: c.train.weight_decay >= 0, "is negative", "0 is usual."),
-    Rule("train.log_every_steps", lambda c: c.train.log_every_steps >= 1, ONE_OR_MORE, "Try 10."),
-    Rule(
-        "train.checkpoint_every_steps",
-        lambda c: c.train.checkpoint_every_steps >= 0,
-        "is negative",
-        "0 keeps no checkpoints.",
-    ),
-    Rule(
-        "train.validate_every_steps",
-        lambda c: c.train.validate_every_steps >= 0,
-        "is negative",
-        "0 validates at the end only.",
-    ),
-    Rule("train.patience", lambda c: c.train.patience >= 0, "is negative", "0 never stops early."),
-    Rule(
-        "train.patience",
-        lambda c: c.train.patience == 0 or c.train.validate_every_steps > 0,
-        "patience counts validations, and there are none while a trial is trained",
-        "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
-    ),
-]
 RESULT_RULES = [
     Rule("evaluate.batch_size", lambda c: c.evaluate.batch_size >= 1, ONE_OR_MORE, "Try 64."),
     Rule(
@@ -252,6 +136,18 @@ RESULT_RULES = [
         "must lie in (0, 1]",
         "0.98 is the default.",
     ),
+    Rule(
+        "merge.max_loss_gap_nats",
+        lambda c: c.merge.max_loss_gap_nats >= 0,
+        ZERO_OR_MORE,
+        "0.02 is the default.",
+    ),
+    Rule(
+        "merge.max_logit_difference",
+        lambda c: c.merge.max_logit_difference >= 0,
+        ZERO_OR_MORE,
+        "1.0 is the default.",
+    ),
 ]
 DECIDE_RULES = [
     Rule(
@@ -263,7 +159,7 @@ DECIDE_RULES = [
     Rule(
         "decide.margin_loss_nats",
         lambda c: 0 < c.decide.margin_loss_nats < INFINITE,
-        "must be greater than 0 and finite",
+        ABOVE_ZERO,
         "Try 0.05.",
     ),
     Rule(
@@ -286,27 +182,62 @@ DECIDE_RULES = [
     ),
     Rule(
         "decide.price_per_hour",
-        lambda c: c.decide.cost is not Cost.money or (c.decide.price_per_hour or 0) > 0,
+        lambda c: c.decide.cost is not Cost.money or c.decide.price_per_hour is not None,
         "decide.cost=money needs a price",
         "State what an hour of your machine costs.",
     ),
     Rule(
+        "decide.price_per_hour",
+        lambda c: _is_finite_above_zero(c.decide.price_per_hour),
+        ABOVE_ZERO,
+        "State what an hour of your machine costs.",
+    ),
+    Rule(
         "decide.power_watts",
-        lambda c: c.decide.cost is not Cost.energy or (c.decide.power_watts or 0) > 0,
+        lambda c: c.decide.cost is not Cost.energy or c.decide.power_watts is not None,
         "decide.cost=energy needs a power",
         "State how many watts your machine draws while training.",
     ),
     Rule(
+        "decide.power_watts",
+        lambda c: _is_finite_above_zero(c.decide.power_watts),
+        ABOVE_ZERO,
+        "State how many watts your machine draws while training.",
+    ),
+]
+RUNTIME_RULES = [
+    Rule(
         "runtime.pack_trials",
         lambda c: c.runtime.pack_trials >= 1,
-        "must be 1 or more",
+        ONE_OR_MORE,
         "1 trains each trial alone.",
     ),
     Rule(
+        "runtime.threads",
+        lambda c: 0 <= c.runtime.threads <= MAX_THREADS,
+        f"must lie between 0 and {MAX_THREADS}",
+        "0 leaves torch's choice.",
+    ),
+    Rule(
+        "runtime.packs_at_once",
+        lambda c: c.runtime.packs_at_once >= 0,
+        ZERO_OR_MORE,
+        "0 is one for each thread of a CPU.",
+    ),
+    Rule(
+        "runtime.trial_timeout_seconds",
+        lambda c: _is_finite_above_zero(c.runtime.trial_timeout_seconds),
+        ABOVE_ZERO,
+        "Leave it empty for no limit.",
+    ),
+    Rule(
         "runtime.memory_limit_gb",
-        lambda c: c.runtime.memory_limit_gb is None or c.runtime.memory_limit_gb > 0,
-        "must be greater than 0",
+        lambda c: _is_finite_above_zero(c.runtime.memory_limit_gb),
+        ABOVE_ZERO,
         "Leave it empty for what the device has.",
     ),
 ]
-RULES = [*MODEL_RULES, *DATA_RULES, *ADAPTER_RULES, *TRAIN_RULES, *RESULT_RULES, *DECIDE_RULES]
+RULES = [
+    *NAME_RULES, *SEED_RULES, *MODEL_RULES, *DATA_RULES, *ADAPTER_RULES, *TRAIN_RULES,
+    *RESULT_RULES, *DECIDE_RULES, *RUNTIME_RULES,
+]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lorascope.config_rules import MAX_RANK
+from lorascope.config_rule import MAX_RANK
 from lorascope.full_depth import segments_like, training_trace
 from lorascope.maths.memory import Affine, affine_through, largest_within
 from lorascope.maths.parameters import padded_rank

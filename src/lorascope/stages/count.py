@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from lorascope.adaptable_layers import adaptable_layers
 from lorascope.config import Config, LoraConfig
-from lorascope.config_rules import MAX_RANK
+from lorascope.config_rule import MAX_RANK
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import Layout
 from lorascope.maths.architectures import (

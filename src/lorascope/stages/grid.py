@@ -3,81 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import product
+from collections.abc import Iterable, Sequence
+from itertools import islice, product
+from math import prod
 from typing import Any
 
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lorascope.config import Config
 from lorascope.config_rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
+from lorascope.stages.composing import composed, composing, object_of
+from lorascope.stages.overrides import is_group, is_hydra, read_overrides
+from lorascope.stages.params import PARAMETER_KEYS, declared_overrides
 
-PARAMETER_KEYS = {
-    "model": "model",
-    "data": "data",
-    "quant": "quant",
-    "lora.targets": "lora",
-    "lora.rank": "lora.rank",
-    "lora.alpha": "lora.alpha",
-    "train": "train",
-    "seed": "seed",
-    "evaluate": "evaluate",
-    "merge": "merge",
-    "decide": "decide",
-    "ship": "ship",
-}
-"""Keys of params.yaml -> keys of the configuration."""
-
+__all__ = ["PARAMETER_KEYS", "compose_jobs", "declared_overrides", "expand", "with_overrides"]
 
 BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
-
-
-def register_schema() -> None:
-    """Tell Hydra the schema that conf/config.yaml names in its defaults."""
-    ConfigStore.instance().store(name="schema", node=Config)
-
-
-def declared_overrides(layout: Layout) -> list[str]:
-    """params.yaml as Hydra sweep overrides, e.g. ['model=tiny', 'quant=fp16,nf4', ...].
-
-    Raises:
-        LorascopeError: a key is unknown or missing.
-    """
-    params = _flat(yaml.safe_load(layout.params.read_text(encoding="utf-8")) or {})
-    unknown = sorted(set(params) - set(PARAMETER_KEYS))
-    if unknown:
-        raise LorascopeError(
-            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(PARAMETER_KEYS)}."
-        )
-    missing = sorted(set(PARAMETER_KEYS) - set(params))
-    if missing:
-        raise LorascopeError(f"params.yaml: {', '.join(missing)} is missing. Add it back.")
-    return [f"{PARAMETER_KEYS[key]}={_sweep(value)}" for key, value in params.items()]
-
-
-def _flat(params: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{inner}": kept for inner, kept in value.items()})
-        else:
-            flat[key] = value
-    return flat
-
-
-def _sweep(value: object) -> str:
-    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
+MOST_POINTS = 100_000
+"""Of a grid: beyond it `range(1,1000000)` is a slip of the hand."""
 
 
 def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
@@ -86,7 +32,8 @@ def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
     A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
     stay.
     """
-    if any(override.startswith("recipe=") for override in overrides):
+    recipes = [text for text in overrides if text.startswith("recipe=")]
+    if recipes and recipes[-1] != "recipe=null":
         declared = [text for text in declared if text.partition("=")[0] in BESIDE_A_RECIPE]
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
@@ -101,15 +48,13 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     Raises:
         LorascopeError: an override cannot be read, a key or group is unknown, a value is unusable.
     """
-    parsed = [_parse(text) for text in overrides]
+    parsed = read_overrides(overrides, layout)
+    _require_countable(parsed)
     values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
     groups = [axis for axis in parsed if axis not in values]
-    with _composing(layout):
-        composed = [
-            compose(config_name="config", overrides=list(point))
-            for point in product(*(_texts(axis) for axis in groups))
-        ]
-        points = [_with_values(one, values) for one in composed]
+    with composing(layout):
+        choices = [composed(point) for point in product(*(_texts(axis) for axis in groups))]
+        points = [_with_values(one, values) for one in choices]
     return [config for point in points for config in point]
 
 
@@ -119,47 +64,39 @@ def compose_jobs(layout: Layout, jobs: Sequence[Sequence[str]]) -> list[Config]:
     Raises:
         LorascopeError: as `expand`.
     """
-    composed: dict[tuple[str, ...], DictConfig] = {}
+    made: dict[tuple[str, ...], DictConfig] = {}
     configs = []
-    with _composing(layout):
+    with composing(layout):
         for job in jobs:
-            parsed = [_parse(text) for text in job]
+            parsed = read_overrides(job, layout)
             values = [one for one in parsed if _is_value(one, layout)]
             groups = tuple(str(one.input_line) for one in parsed if one not in values)
-            if groups not in composed:
-                composed[groups] = compose(config_name="config", overrides=list(groups))
-            configs.append(
-                _with_value(composed[groups], {v.key_or_group: v.value() for v in values})
-            )
+            if groups not in made:
+                made[groups] = composed(groups)
+            configs.append(_with_value(made[groups], {v.key_or_group: v.value() for v in values}))
     return configs
 
 
-@contextmanager
-def _composing(layout: Layout) -> Iterator[None]:
-    """Hydra's errors become ours."""
-    register_schema()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(layout.conf), version_base="1.3"):
-            yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise LorascopeError(_readable(error)) from error
-
-
-def _parse(text: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
+def _require_countable(axes: Iterable[Override]) -> None:
+    swept = [axis for axis in axes if axis.is_sweep_override()]
+    points = prod(_values_up_to(axis, MOST_POINTS + 1) for axis in swept)
+    if points > MOST_POINTS:
+        told = " ".join(str(axis.input_line) for axis in swept)
         raise LorascopeError(
-            f"{text}: not a Hydra override: {str(error).splitlines()[0]}. "
-            "Write key=value, or key=value,value with -m."
-        ) from error
+            f"{told}: more than {MOST_POINTS:,} trials. Leave values out, or widen range()'s step."
+        )
+
+
+def _values_up_to(axis: Override, most: int) -> int:
+    value = axis.value()
+    # shuffle(range(...)) would be written out.
+    values = value.range() if isinstance(value, RangeSweep) else axis.sweep_iterator()
+    return sum(1 for _ in islice(values, most))
 
 
 def _is_value(override: Override, layout: Layout) -> bool:
     """Whether an override sets a value, rather than choosing a group's file."""
-    plain = override.type is OverrideType.CHANGE and override.package is None
-    return plain and not (layout.conf / override.key_or_group).is_dir()
+    return not is_group(override, layout) and not is_hydra(override)
 
 
 def _texts(override: Override) -> list[str]:
@@ -171,7 +108,7 @@ def _texts(override: Override) -> list[str]:
 
 def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
     keys = [axis.key_or_group for axis in axes]
-    points = product(*(list(axis.sweep_iterator()) for axis in axes))
+    points = product(*([_plain(one) for one in axis.sweep_iterator()] for axis in axes))
     return [_with_value(composed, dict(zip(keys, point, strict=True))) for point in points]
 
 
@@ -179,16 +116,13 @@ def _with_value(composed: DictConfig, values: dict[str, Any]) -> Config:
     point = copy.deepcopy(composed)
     for key, value in values.items():
         OmegaConf.update(point, key, value)
-    config = OmegaConf.to_object(point)
-    assert isinstance(config, Config)
+    config = object_of(point)
     validate(config)
     return config
 
 
-def _readable(error: Exception) -> str:
-    """Hydra's message; where it wraps another one, that one says more."""
-    cause = error.__cause__
-    message = str(error).strip()
-    if isinstance(error, ConfigCompositionException) and cause is not None:
-        message = f"{message}: {str(cause).strip()}"
-    return f"configuration: {message}"
+def _plain(value: Any) -> Any:
+    """Without Hydra's marks of what was quoted."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.text if isinstance(value, QuotedString) else value

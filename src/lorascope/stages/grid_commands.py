@@ -10,14 +10,31 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.layout import Layout
 from lorascope.stages.grid import declared_overrides, expand, with_overrides
+from lorascope.stages.overrides import read_overrides
+
+ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
+"""First parts of keys that are no axes of a study."""
 
 
 def run_grid_command(command: str, overrides: list[str], layout: Layout) -> None:
     """Run `command` over the grid of params.yaml, with `overrides` in place of its axes."""
     refuse_flags(command, overrides)
+    if command != "plan":
+        _refuse_several(command, overrides, layout)
     configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
     run = _imported(f"lorascope.stages.{command}")
     run(configs, layout)
+
+
+def _refuse_several(command: str, overrides: list[str], layout: Layout) -> None:
+    """A study has one model, one dataset and one rule: of several, one would be looked at."""
+    for override in read_overrides(overrides, layout):
+        key = override.key_or_group
+        if override.is_sweep_override() and key.partition(".")[0] in ONE_OF:
+            raise LorascopeError(
+                f"{override.input_line}: {command} looks at one {key} at a time. Name one, and run "
+                "it again for each other."
+            )
 
 
 def refuse_flags(command: str, arguments: list[str], known: tuple[str, ...] = ()) -> None:

@@ -1,0 +1,80 @@
+"""What begins with a dash on the command line of a stage: Hydra's own flags, as far as they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorascope.errors import LorascopeError
+
+SWEEP = ("-m", "--multirun")
+SHOW = (
+    "--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version",
+    "--shell-completion", "-sc",
+)  # fmt: skip
+"""Flags with which Hydra shows something instead of running the stage."""
+WITH_SHOWN = ("--resolve", "--package", "-p", "--run", "-r")
+VALUED = ("--cfg", "-c", "--package", "-p")
+INFO = ("--info", "-i")
+INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+OTHER_FOLDERS = (
+    "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A stage's command line, taken apart."""
+
+    flags: list[str]
+    """Without their values."""
+    overrides: list[str]
+
+    @property
+    def sweeps(self) -> bool:
+        return any(flag in SWEEP for flag in self.flags)
+
+    @property
+    def asks_only(self) -> bool:
+        return any(flag in SHOW for flag in self.flags)
+
+
+def take_apart(arguments: Sequence[str]) -> Arguments:
+    """Flags and overrides; the word after a flag that takes one is neither."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flag, equals, _ = word.partition("=")
+        flags.append(flag)
+        takes_next = flag in VALUED or (flag in INFO and left[:1] and left[0] in INFO_WORDS)
+        if takes_next and not equals:
+            del left[:1]
+    return Arguments(flags, overrides)
+
+
+def refuse_foreign_flags(command: str, flags: Sequence[str]) -> None:
+    """Raise for a flag that Hydra would misunderstand, or that leads out of conf/."""
+    for flag in flags:
+        if flag in OTHER_FOLDERS:
+            raise LorascopeError(
+                f"{command}: {flag} is not supported, as stages, records and DVC know this "
+                "project's conf/ alone. Put the file into conf/<group>/ and choose it: group=name."
+            )
+        if flag not in (*SWEEP, *SHOW, *WITH_SHOWN):
+            raise LorascopeError(
+                f"{command}: unknown flag {flag}. It takes key=value, -m to sweep, and --help."
+            )
+
+
+def refuse_arguments(command: str, arguments: Sequence[str]) -> None:
+    """Raise where a command that takes nothing is given something."""
+    if arguments:
+        raise LorascopeError(
+            f"{command}: {arguments[0]} would be ignored: it takes no settings. "
+            f"Run `lorascope {command}` alone."
+        )
