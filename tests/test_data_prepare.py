@@ -199,3 +199,4 @@ def test_real_e2e_and_gsm8k_rows_are_prepared_for_tinystories(tmp_path: Path) ->
     assert card.rows_read == 7473 + 1319
     # TinyStories knows no '=', '+', '*', '#': the letters of arithmetic.
     assert any("train:" in warning and "unknown" in warning for warning in card.warnings)
+    assert any("100 of 100 answers in validation and test" in warning for warning in card.warnings)

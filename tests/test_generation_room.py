@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from lorascope.config import Config
-from lorascope.data.generation_room import require_room
+from lorascope.data.generation_room import require_room, unreadable_answers
 from lorascope.data.rows import PreparedRow, Segment, read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
 from lorascope.layout import Layout
 from lorascope.stages import prepare_data
-from tests.data_samples import letter_tokenizer
+from tests.data_samples import letter_tokenizer, word_tokenizer
 
 
 def row(prompt: str, completion: str) -> PreparedRow:
@@ -26,8 +26,25 @@ def test_answers_that_all_fit_pass_in_silence() -> None:
 
 def test_many_answers_that_are_longer_are_refused_with_the_length_needed() -> None:
     rows = [row("a", "bcd")] * 10
-    with pytest.raises(ConfigError, match=r"max_new_tokens=2.*10 of 10.*3 tokens"):
+    with pytest.raises(ConfigError, match=r"max_new_tokens=2.*10 of 10.*3 tokens.*Set it to 3, "):
         require_room(rows, letter_tokenizer(), 2, 100)
+
+
+def test_the_remedy_never_asks_for_more_than_the_context_holds() -> None:
+    long_prompt, long_answers = row("abcdef", "b"), [row("a", "bcdefg")] * 30
+    with pytest.raises(ConfigError, match=r"leaves 4 tokens.*lower data\.max_tokens") as error:
+        require_room([long_prompt, *long_answers], letter_tokenizer(), 2, 10)
+    assert "Set it to" not in str(error.value)
+    answers = [row("a", "bcd")] * 30
+    with pytest.raises(ConfigError, match=r"Set it to 4, .*no more of the context"):
+        require_room([long_prompt, *answers, long_answers[0]], letter_tokenizer(), 2, 10)
+
+
+def test_answers_that_the_tokenizer_cannot_give_back_are_found() -> None:
+    right = PreparedRow("id", [], "p", " a</s>", answer="a")
+    lost = PreparedRow("id", [], "p", " zebra</s>", answer="zebra")
+    assert unreadable_answers([right, lost], word_tokenizer("a", "b"), None) == [lost]
+    assert unreadable_answers([right, lost], letter_tokenizer(), None) == []
 
 
 def test_a_few_answers_that_are_longer_are_a_warning_with_their_number() -> None:

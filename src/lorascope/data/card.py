@@ -94,6 +94,10 @@ class Remarks:
     """Special token -> rows whose own text holds it."""
     first_special: str = ""
     """Place of the first such row."""
+    scored: int = 0
+    """Rows of validation and test that are scored by their answers."""
+    unreadable: list[str] = field(default_factory=list)
+    """Answers among them that the tokenizer cannot give back."""
 
     def note(self, conversation: Conversation, row: PreparedRow, template: Template) -> None:
         """Look at one row."""
@@ -151,6 +155,13 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
         warnings.append(
             f"{remarks.read_replies} replies before a conversation's last one are read, not "
             "trained: the chat template writes them otherwise once further turns follow."
+        )
+    if remarks.unreadable:
+        warnings.append(
+            f"{len(remarks.unreadable)} of {remarks.scored} answers in validation and test, such "
+            f"as {remarks.unreadable[0][:60]!r}, count as wrong whatever a model learns: the "
+            "tokenizer does not give back the text of the reply. Use a model whose tokenizer "
+            "covers it, or reword these answers."
         )
     opening = template.chat.unwritten_opening() if template.chat else ""
     if opening:

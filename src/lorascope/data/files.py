@@ -194,8 +194,10 @@ def _read_csv(path: Path, name: str) -> Iterator[RawRow]:
                 yield RawRow(dict(values), place)
     except csv.Error as error:
         raise DataError(
-            f"{name}, line {reader.line_num}: not valid CSV ({error}). Check its quotes; if the "
-            "file was cut off, copy it again."
+            # A quote that is never closed swallows the rest of the file: it stands behind the last
+            # row that was whole.
+            f"{name}, line {reader.line_num + 1}: not valid CSV ({error}). Check its quotes; if "
+            "the file was cut off, copy it again."
         ) from error
     _require_whole(
         faults,

@@ -1,10 +1,11 @@
-"""Whether a model gets the room to write the answers that it is scored on."""
+"""Whether a model can write the answers that it is scored on: room, and tokens for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import ConfigError
 
@@ -46,9 +47,36 @@ def require_room(
     if cut > TOLERATED_SHARE * len(rows):
         raise ConfigError(
             "evaluate.max_new_tokens", max_new_tokens, told,
-            f"Use evaluate=solutions, or {max(completions)}.",
+            _remedy(completions, context_tokens - max(prompts)),
         )  # fmt: skip
     return f"evaluate.max_new_tokens={max_new_tokens}: {told}" if cut else None
+
+
+def _remedy(completions: Sequence[int], room: int) -> str:
+    """The smallest setting that reaches all answers, or as many as the context lets it."""
+    where = "in its file in conf/evaluate, which params.yaml names"
+    if max(completions) <= room:
+        return f"Set it to {max(completions)}, {where}."
+    if sum(length > room for length in completions) <= TOLERATED_SHARE * len(completions):
+        return f"Set it to {room}, {where}: the longest prompt leaves no more of the context."
+    return (
+        f"The longest prompt leaves {room} tokens of the context: lower data.max_tokens, so that "
+        "such rows are dropped, or use a model with a longer context."
+    )
+
+
+def unreadable_answers(
+    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, pattern: str | None
+) -> list[PreparedRow]:
+    """Rows whose own trained completion, read back from its tokens as a generation is, would count
+    as wrong: no model could be right on them."""
+    encoded = tokenizer([row.completion for row in rows], add_special_tokens=False)
+    read = tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
+    return [
+        row
+        for row, text in zip(rows, read, strict=True)
+        if row.answer is not None and not is_right(text, row.answer, pattern)
+    ]
 
 
 def _length(text: str, tokenizer: PreTrainedTokenizerBase) -> int:

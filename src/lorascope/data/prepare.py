@@ -22,6 +22,7 @@ from lorascope.data.card import (
 from lorascope.data.conversations import Conversation, cluster_of, shortened
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
+from lorascope.data.generation_room import unreadable_answers
 from lorascope.data.rows import PreparedRow, write_rows
 from lorascope.data.scoring import answer_of, check_settings, written_answer
 from lorascope.data.sources import describe_source, read_source
@@ -147,8 +148,13 @@ class _Preparation:
                 f"data.max_tokens={self.config.max_tokens} if the model's context allows it, or "
                 "use shorter rows."
             )
-        path = folder / f"{split}.jsonl"
-        write_rows(path, [row for row, _ in kept])
+        path, rows = folder / f"{split}.jsonl", [row for row, _ in kept]
+        write_rows(path, rows)
+        if split != "train" and self.config.scoring is Scoring.answer:
+            pattern = self.config.answer_pattern
+            lost = unreadable_answers(rows, self.tokenizer, pattern)
+            self.remarks.scored += len(rows)
+            self.remarks.unreadable += [row.answer or "" for row in lost]
         return summarise_split([sample for _, sample in kept], path)
 
     def _choose(
