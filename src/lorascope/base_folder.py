@@ -11,12 +11,14 @@ from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 
 WEIGHTS = "*.safetensors"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""What transformers looks for, in this order."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 def check_folder(folder: Path, model: ModelConfig) -> None:
     """Raise ModelError unless `folder` holds config, safetensors weights and a tokenizer."""
-    key = f"model.path={model.path!r}" if model.kind is ModelKind.local else model.repository
+    key = base_label(model)
     if not folder.is_dir():
         raise ModelError(f"{key}: no such folder ({folder.name}). Correct the path.")
     if not (folder / "config.json").is_file():
@@ -27,15 +29,60 @@ def check_folder(folder: Path, model: ModelConfig) -> None:
         raise ModelError(
             f"{key}: {found}; *.safetensors is needed. Save it again with save_pretrained."
         )
+    if not weight_files(folder):
+        raise ModelError(
+            f"{key}: lacks weights under the name that transformers looks for, {WHOLE} or {INDEX}. "
+            "Save it again with save_pretrained."
+        )
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
             f"{key}: lacks a tokenizer (one of {', '.join(TOKENIZER_FILES)}). "
             "Save it there with tokenizer.save_pretrained."
         )
     if not model.trust_remote_code:
-        _refuse_remote_code(folder, str(key))
-    _refuse_missing_shards(folder, str(key))
-    _refuse_damaged_weights(folder, str(key))
+        _refuse_remote_code(folder, key)
+    _refuse_quantized(folder, key)
+    _refuse_adapter(folder, key)
+    _refuse_missing_shards(folder, key)
+    _refuse_damaged_weights(folder, key)
+
+
+def base_label(model: ModelConfig) -> str:
+    """What errors call a base: the key that names it, or its repository."""
+    if model.kind is ModelKind.local:
+        return f"model.path={model.path!r}"
+    return model.repository or f"model={model.name}"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load, whatever else lies beside them."""
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    index = folder / INDEX
+    named = set(_read_json(index)["weight_map"].values()) if index.is_file() else set()
+    return [folder / name for name in sorted(named)]
+
+
+def _refuse_quantized(folder: Path, key: str) -> None:
+    """Modes are made here from full precision; another program's 4 bits cannot be made 16 again."""
+    config = _read_json(folder / "config.json")
+    for name in ("quantization_config", "compression_config"):
+        settings = config.get(name)
+        if settings:
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            raise ModelError(
+                f"{key}: its weights are quantized already ({name} in config.json"
+                f"{f', {method}' if method else ''}), and modes are made from full precision. Use "
+                "the 16-bit model that it was made from."
+            )
+
+
+def _refuse_adapter(folder: Path, key: str) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{key}: holds an adapter (adapter_config.json), which transformers would load with "
+            "the model or instead of it. Use the folder of the base alone, or merge the adapter."
+        )
 
 
 def _refuse_remote_code(folder: Path, key: str) -> None:

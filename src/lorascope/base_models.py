@@ -8,21 +8,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from lorascope.base_folder import check_folder, runs_own_code
+from lorascope.base_folder import base_label, check_folder, runs_own_code
+from lorascope.base_weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from lorascope.library_noise import quiet_libraries
-from lorascope.linear_layers import linear_shapes
+from lorascope.linear_layers import linear_shapes, unadapted_weights
 from lorascope.pretraining import (
     PretrainSettings,
     build_tiny_model,
     pretrain_tiny,
 )
-from lorascope.records import LinearShape
+from lorascope.records import LinearShape, UnadaptedWeights
+from lorascope.transformers_config import in_short
 
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", "*.py")
+UNLIMITED_CONTEXT_TOKENS = 2048
+"""For models whose positions have no end, such as BLOOM's: lm-eval reads no more of them."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -40,7 +50,7 @@ def fetch_base(
         result = pretrain_tiny(settings, folder, progress)
         return {name: float(value) for name, value in asdict(result).items()}
     source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
-    check_folder(source, model)
+    require_sound_base(source, model)
     for pattern in MODEL_FILES:
         for path in source.glob(pattern):
             shutil.copyfile(path, folder / path.name)
@@ -78,51 +88,117 @@ class BaseDescription:
     parameters: int
     """Tied parameters count once."""
     vocabulary: int
+    """Rows of the embedding."""
     context_tokens: int
     tied_head: bool
     linear_shapes: list[LinearShape]
+    unadapted: list[UnadaptedWeights]
 
 
-def describe(folder: Path) -> BaseDescription:
-    """Describe a base from its config alone: no weights are read.
+def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
+    """Judge the files of a base, its tensors and, unless told otherwise, every value of them.
 
     Raises:
-        ModelError: transformers knows no such architecture, or the tokenizer cannot be loaded.
+        ModelError: what is lacking, does not fit config.json or is not finite.
     """
-    own_code = runs_own_code(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=own_code)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=own_code)
-        # Tied parameters are one tensor, which parameters() gives once.
-        model.tie_weights()
-    except (ValueError, OSError, KeyError) as error:
-        raise ModelError(
-            f"{folder.name}: transformers cannot use this model: {str(error).splitlines()[0]}"
-        ) from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{folder.name}: the tokenizer has no end-of-text token, so no answer could end. "
-            "Set eos_token in tokenizer_config.json."
-        )
+    check_folder(folder, model)
+    label = base_label(model)
+    empty, config = meta_model(folder, label)
+    require_fitting_weights(folder, label, empty, config)
+    if values:
+        require_sound_values(folder, label, empty)
+
+
+def describe(folder: Path, label: str | None = None) -> BaseDescription:
+    """Describe a base from its config alone: no weights are read.
+
+    Args:
+        label: what errors call it; the folder's name unless given.
+
+    Raises:
+        ModelError: transformers makes no model of its config, or the tokenizer cannot be loaded or
+            ends its texts with a token that the model does not have.
+    """
+    label = label or folder.name
+    model, config = meta_model(folder, label)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    _require_end_of_text(folder, label, vocabulary)
     text_config = config.get_text_config()
     return BaseDescription(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        vocabulary=int(text_config.vocab_size),
-        context_tokens=int(text_config.max_position_embeddings),
-        tied_head=bool(text_config.tie_word_embeddings),
+        vocabulary=vocabulary,
+        context_tokens=context_tokens(text_config),
+        tied_head=bool(getattr(text_config, "tie_word_embeddings", False)),
         linear_shapes=linear_shapes(model),
+        unadapted=unadapted_weights(model),
     )
 
 
-def expected_shapes(model: ModelConfig, root: Path) -> list[LinearShape] | None:
-    """The linear layers that a base will have; None where only the hub knows."""
+def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedConfig]:
+    """The model that config.json describes, without weights, and the config.
+
+    Raises:
+        ModelError: transformers makes none of it.
+    """
+    own_code = runs_own_code(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=own_code)
+        # Tied parameters are one tensor, which parameters() gives once.
+        model.tie_weights()
+    except Exception as error:
+        # Architectures fail in many ways on values that they do not expect.
+        raise ModelError(
+            f"{label}: transformers makes no model of its config.json ({in_short(error)}). Take "
+            "the model's own config.json; an architecture that this release of transformers does "
+            "not know can only be used with code of its own (model.trust_remote_code)."
+        ) from error
+    return model, config
+
+
+def context_tokens(text_config: PretrainedConfig) -> int:
+    """The most tokens that a model reads; where it has no limit, what lm-eval would give it."""
+    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
+        limit = getattr(text_config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return UNLIMITED_CONTEXT_TOKENS
+
+
+def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_own_code(folder))
+    except Exception as error:
+        raise ModelError(
+            f"{label}: its tokenizer cannot be loaded ({in_short(error)}). Save it there again "
+            "with tokenizer.save_pretrained."
+        ) from error
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            f"{label}: the tokenizer has no end-of-text token, so no answer could end. "
+            "Set eos_token in tokenizer_config.json."
+        )
+    if end >= vocabulary:
+        raise ModelError(
+            f"{label}: the tokenizer's end-of-text token {tokenizer.eos_token!r} has the id {end}, "
+            f"but the model knows {vocabulary} tokens. Set eos_token in tokenizer_config.json to "
+            "one that it knows, or resize the embeddings and train them."
+        )
+
+
+def expected_shapes(
+    model: ModelConfig, root: Path
+) -> tuple[list[LinearShape], list[UnadaptedWeights]] | None:
+    """The linear layers that a base will have, and what no adapter reaches; None where only the
+    hub knows. A local folder is judged by the way, but for its values."""
     if model.kind is ModelKind.local:
-        check_folder(local_folder(model, root), model)
-        return describe(local_folder(model, root)).linear_shapes
+        require_sound_base(local_folder(model, root), model, values=False)
+        described = describe(local_folder(model, root), base_label(model))
+        return described.linear_shapes, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
-            return linear_shapes(build_tiny_model(PretrainSettings()))
+            return linear_shapes(build_tiny_model(PretrainSettings())), []
     return None

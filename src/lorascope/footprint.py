@@ -11,6 +11,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from torch import nn
 
+from lorascope.errors import ModelError
 from lorascope.quantization import is_quantized
 from lorascope.records import LayerError
 
@@ -102,6 +103,36 @@ def dequantized_weight(module: Any) -> torch.Tensor:
     return exact.float()
 
 
+def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -> None:
+    """Raise ModelError where a value of the base, which was finite, is none in the stored mode.
+
+    Args:
+        dtype: of what is not quantized; weights in 4 bits are computed in it too.
+    """
+    limit = torch.finfo(dtype).max
+    modules: list[tuple[str, Any]] = list(stored.named_modules())
+    for name, module in modules:
+        for own, tensor in (*module.named_parameters(recurse=False), *_own_buffers(module)):
+            quantized = own == "weight" and is_quantized(module)
+            if not quantized and not tensor.is_floating_point():
+                continue
+            values = dequantized_weight(module) if quantized else tensor
+            fits = values.abs() <= limit if quantized else torch.isfinite(values)
+            if lost := int((~fits).sum()):
+                narrow = "float16" if quantized else str(tensor.dtype).removeprefix("torch.")
+                raise ModelError(
+                    f"quant={quant}: {lost:,} of {values.numel():,} values of {name}.{own} overflow "
+                    f"{narrow}, whose largest is {torch.finfo(getattr(torch, narrow)).max:,.0f}. "
+                    "Use quant=bf16 or fp32, or for 8 and 4 bits a base saved in bf16."
+                )
+
+
+def _own_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Those that a file holds: masks that are made anew may be infinite."""
+    own = module.named_buffers(recurse=False)
+    return ((n, b) for n, b in own if n not in module._non_persistent_buffers_set)
+
+
 def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> list[LayerError]:
     """Relative error and bits a parameter, layer by layer, against the full-precision base."""
     errors = []
@@ -110,12 +141,14 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
         exact: torch.Tensor = original.weight.detach().float()
         module: Any = stored.get_submodule(name)
         difference = dequantized_weight(module).to(exact.device) - exact
-        relative = difference.pow(2).mean().sqrt() / exact.pow(2).mean().sqrt()
+        size = float(exact.pow(2).mean().sqrt())
+        # A matrix of zeros is stored as zeros in every mode.
+        relative = float(difference.pow(2).mean().sqrt()) / size if size else 0.0
         counter = _ByteCounter()
         weight_bytes = counter.add(iter([module.weight]))
         scales = _scale_bytes(module) if is_quantized(module) else 0
         bits = 8 * (weight_bytes + scales) / exact.numel()
-        errors.append(LayerError(name, float(relative), bits))
+        errors.append(LayerError(name, relative, bits))
     return errors
 
 

@@ -1,17 +1,35 @@
-"""The matrices of a model that can get an adapter, and their shapes."""
+"""The matrices of a model that can get an adapter, their shapes, and those that can get none."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.records import LinearShape
+from lorascope.records import LinearShape, UnadaptedWeights
+
+BARE = "experts, routers and other matrices that are no linear layers"
+BESIDE_TEXT = "layers beside the language model, which text does not reach"
+TAKEN_FOR_EXPERTS = "linear layers whose names PEFT takes for those of experts"
 
 
 def linear_shapes(model: Any) -> list[LinearShape]:
-    """Every linear layer but the output head, in model order. Works on the meta device."""
+    """Every linear layer that an adapter can train, in model order. Works on the meta device.
+
+    Left out are the output head, what lies beside the language model of a model that also sees,
+    and what PEFT would take for experts: `unadapted_weights` has them.
+    """
+    shapes = all_linear_shapes(model)
+    left = {shape.name for part in _left_out(model, shapes).values() for shape in part}
+    return [shape for shape in shapes if shape.name not in left]
+
+
+def all_linear_shapes(model: Any) -> list[LinearShape]:
+    """Every linear layer but the output head, whether text reaches it or not."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     shapes = []
     for name, module in model.named_modules():
@@ -25,3 +43,70 @@ def linear_shapes(model: Any) -> list[LinearShape]:
             continue
         shapes.append(LinearShape(name, name.rpartition(".")[2], *features))
     return shapes
+
+
+def unadapted_weights(model: Any) -> list[UnadaptedWeights]:
+    """The matrices that no adapter reaches, by reason; embeddings and the head are not among them.
+
+    The model must not be quantized: packed weights have lost their shapes.
+    """
+    parts: dict[str, dict[str, int]] = {
+        what: {shape.name: shape.in_features * shape.out_features for shape in part}
+        for what, part in _left_out(model, all_linear_shapes(model)).items()
+    }
+    decoder = _language_model(model)
+    for name, size in _bare_matrices(model).items():
+        inside = not decoder or name.startswith(f"{decoder}.")
+        parts.setdefault(BARE if inside else BESIDE_TEXT, {})[name] = size
+    return [
+        UnadaptedWeights(what, _kinds(sizes), sum(sizes.values()))
+        for what, sizes in parts.items()
+        if sizes
+    ]
+
+
+def _left_out(model: Any, shapes: list[LinearShape]) -> dict[str, list[LinearShape]]:
+    """Reason -> linear layers that get no adapter."""
+    decoder = _language_model(model)
+    beside = [s for s in shapes if decoder and not s.name.startswith(f"{decoder}.")]
+    inside = [shape for shape in shapes if shape not in beside]
+    kept = _names_that_peft_keeps(model, [shape.name for shape in inside])
+    return {BESIDE_TEXT: beside, TAKEN_FOR_EXPERTS: [s for s in inside if s.name not in kept]}
+
+
+def _language_model(model: Any) -> str:
+    """The name of the language model inside a model that also sees or hears; else ''."""
+    config = getattr(model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return ""
+    decoder = model.get_decoder()
+    return next((name for name, module in model.named_modules() if module is decoder), "")
+
+
+def _names_that_peft_keeps(model: Any, names: list[str]) -> set[str]:
+    """PEFT rewrites names such as gate_proj, even full ones, into experts' parameters for some
+    mixtures, where their dense and shared layers have these names too (peft 0.21)."""
+    import peft
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = peft.LoraConfig(target_modules=list(names))
+    convert_peft_config_for_transformers(config, model=model, conversions=None)
+    return set(config.target_modules or ())
+
+
+def _bare_matrices(model: Any) -> dict[str, int]:
+    """Name -> size of parameters with two dimensions or more that belong to no layer of torch's;
+    norms may have a row a head."""
+    known = (nn.Linear, Conv1D, nn.Embedding, _ConvNd)
+    return {
+        f"{name}.{own}": parameter.numel()
+        for name, module in model.named_modules()
+        if not isinstance(module, known) and "norm" not in type(module).__name__.lower()
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() > 1 and not own.endswith("bias")
+    }
+
+
+def _kinds(names: Iterable[str]) -> list[str]:
+    """Names with * for the number of a layer or expert, each once."""
+    return list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from lorascope.config import LoraConfig
 from lorascope.errors import ModelError
 from lorascope.layout import ADAPTER_FILES
-from lorascope.linear_layers import linear_shapes
+from lorascope.linear_layers import all_linear_shapes, linear_shapes
 from lorascope.targets import peft_targets, select
 
 
@@ -25,13 +25,12 @@ def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
     Raises:
         ConfigError: the targets match no layer.
     """
-    shapes = linear_shapes(model)
-    chosen = select(shapes, lora)
+    chosen = select(linear_shapes(model), lora)
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=_whole_if_possible(lora.alpha),
         lora_dropout=lora.dropout,
-        target_modules=peft_targets(shapes, chosen),
+        target_modules=peft_targets(all_linear_shapes(model), chosen),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         bias="none",

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.base_folder import runs_own_code
+from lorascope.base_weights import refuse_misfit
 from lorascope.config import Precision, QuantConfig, Storage
 from lorascope.devices import TORCH_DTYPES, Device, compute_precision
 from lorascope.errors import ModelError
@@ -49,14 +50,17 @@ def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) 
     quiet_libraries()
     require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))
-    model = AutoModelForCausalLM.from_pretrained(
+    model, info = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=stored,
         device_map={"": device.kind},
         quantization_config=bitsandbytes_config(quant, stored),
         use_safetensors=True,
         trust_remote_code=runs_own_code(base),
+        output_loading_info=True,
     )
+    # prepare-base has judged the files; what it was not made for must not become random either.
+    refuse_misfit(str(base), type(model).__name__, sorted(info["missing_keys"]), ())
     _refuse_repacking(model)
     model.save_pretrained(target)
 
@@ -107,8 +111,7 @@ def load_base(
         trust_remote_code=runs_own_code(folder),
         output_loading_info=True,
     )
-    if info["missing_keys"]:
-        raise ModelError(f"{folder}: weights are missing: {sorted(info['missing_keys'])[:5]}.")
+    refuse_misfit(str(folder), type(model).__name__, sorted(info["missing_keys"]), ())
     _refuse_repacking(model)
     _compute_in(model, compute)
     _cast_unquantized(model, compute)

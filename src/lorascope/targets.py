@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from lorascope.config import LoraConfig, Targets
 from lorascope.errors import ConfigError
-from lorascope.records import LinearShape
+from lorascope.records import LinearShape, UnadaptedWeights
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
@@ -26,7 +27,7 @@ def select(shapes: list[LinearShape], lora: LoraConfig) -> list[LinearShape]:
             raise ConfigError(
                 "lora.modules",
                 unknown,
-                "no layer has such a name",
+                "no layer that an adapter can train has such a name",
                 f"This model has: {', '.join(kinds)}.",
             )
         return [shape for shape in shapes if shape.kind in lora.modules]
@@ -53,9 +54,26 @@ def _in_preset(shape: LinearShape, targets: Targets) -> bool:
 
 
 def peft_targets(shapes: list[LinearShape], chosen: list[LinearShape]) -> list[str]:
-    """`target_modules` for PEFT: kinds where they say it exactly, full names where not."""
+    """`target_modules` for PEFT: kinds where they say it exactly, full names where not.
+
+    Args:
+        shapes: every linear layer of the model, those that get no adapter among them.
+    """
     kinds = sorted({shape.kind for shape in chosen})
     by_kind = {shape.name for shape in shapes if shape.kind in kinds}
     if by_kind == {shape.name for shape in chosen}:
         return kinds
     return [shape.name for shape in chosen]
+
+
+def unadapted_sentences(
+    shapes: list[LinearShape], unadapted: list[UnadaptedWeights]
+) -> Iterator[str]:
+    """What share of a model's matrices no adapter can reach, a sentence a reason."""
+    linear = sum(shape.in_features * shape.out_features for shape in shapes)
+    total = linear + sum(part.parameters for part in unadapted)
+    for part in unadapted:
+        yield (
+            f"Adapters do not reach {100 * part.parameters / total:.2g} % of the weights in this "
+            f"model's matrices: {part.what} ({', '.join(part.names)})."
+        )

@@ -3,7 +3,13 @@
 Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
 """
 
-from lorascope.records.base import BaseRecord, FootprintRecord, LayerError, LinearShape
+from lorascope.records.base import (
+    BaseRecord,
+    FootprintRecord,
+    LayerError,
+    LinearShape,
+    UnadaptedWeights,
+)
 from lorascope.records.data import DataCard, SplitCard
 from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
 from lorascope.records.format import RECORD_FORMAT
@@ -43,5 +49,6 @@ __all__ = [
     "TrainingResult",
     "TrialKey",
     "TrialRecord",
+    "UnadaptedWeights",
     "ValidationPoint",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.provenance import Provenance
@@ -18,6 +18,17 @@ class LinearShape:
     """Last part of the name, e.g. q_proj."""
     in_features: int
     out_features: int
+
+
+@dataclass(frozen=True)
+class UnadaptedWeights:
+    """Matrices of a model that no adapter reaches."""
+
+    what: str
+    """In words, with the reason."""
+    names: list[str]
+    """Of each kind, layer numbers apart, e.g. model.layers.*.mlp.experts.down_proj."""
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,14 @@ class BaseRecord:
     """For a base pre-trained here: steps, loss_nats, recall."""
     provenance: Provenance
     format: int = RECORD_FORMAT
+    unadapted: list[UnadaptedWeights] = field(default_factory=list)
+    """Matrices beside `linear_shapes`, embeddings and head apart."""
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights that multiply: of linear layers and of what no adapter reaches."""
+        linear = sum(shape.in_features * shape.out_features for shape in self.linear_shapes)
+        return linear + sum(weights.parameters for weights in self.unadapted)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lorascope.config import Config, DataKind
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import SPLITS, Layout
 from lorascope.store import write_atomically
-from lorascope.targets import select
+from lorascope.targets import select, unadapted_sentences
 
 NEEDED_FREE_BYTES = 512 * 1024**2
 VERDICT = b'{"valid": true}\n'
@@ -35,10 +35,13 @@ def run(configs: list[Config], layout: Layout) -> None:
     first = configs[0]
     for warning in check_source(first.data, layout.root).unfit.warnings():
         print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
-    shapes = expected_shapes(first.model, layout.root)
-    for config in configs:
-        if shapes is not None:
+    expected = expected_shapes(first.model, layout.root)
+    if expected is not None:
+        shapes, unadapted = expected
+        for config in configs:
             select(shapes, config.lora)
+        for sentence in unadapted_sentences(shapes, unadapted):
+            print(f"warning: {sentence}", file=sys.stderr)
     _require_possible_ship(configs)
     _warn_of_unwatched(first, layout)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)

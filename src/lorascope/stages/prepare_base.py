@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from lorascope.config import Config
@@ -11,12 +12,14 @@ from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord
 from lorascope.store import replaced_folder, sha256_of_files, write_record
+from lorascope.targets import unadapted_sentences
 from lorascope.tokenizer_files import keep_unknown_token
 
 
 def run(config: Config, layout: Layout) -> BaseRecord:
     """Fetch or make the base that config.model names."""
     import_uncollected("lorascope.base_models", "lorascope.pretraining")
+    from lorascope.base_folder import base_label
     from lorascope.base_models import describe, fetch_base
     from lorascope.devices import cpu_name, use_threads
     from lorascope.freed_memory import keep_freed_memory
@@ -27,7 +30,7 @@ def run(config: Config, layout: Layout) -> BaseRecord:
     started = time.perf_counter()
     with replaced_folder(layout.base(model.name)) as folder:
         pretraining = fetch_base(model, folder, layout.root, StepProgress(f"base {model.name}"))
-        description = describe(folder)
+        description = describe(folder, base_label(model))
         if keep_unknown_token(folder, model.trust_remote_code):
             print(f"base {model.name}: its tokenizer's files now keep the unknown token")
         record = BaseRecord(
@@ -39,12 +42,15 @@ def run(config: Config, layout: Layout) -> BaseRecord:
             context_tokens=description.context_tokens,
             tied_head=description.tied_head,
             linear_shapes=description.linear_shapes,
+            unadapted=description.unadapted,
             content_sha256=sha256_of_files(folder),
             seconds=time.perf_counter() - started,
             pretraining=pretraining,
             provenance=capture(layout, cpu_name(), threads),
         )
         write_record(folder, record)
+    for sentence in unadapted_sentences(record.linear_shapes, record.unadapted):
+        print(f"warning: {sentence}", file=sys.stderr)
     print(f"base {model.name}: {record.architecture}, {record.parameters:,} parameters")
     return record
 
