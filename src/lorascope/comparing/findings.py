@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lorascope.comparing.cells import gather, score_cell, study_measure
+from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
@@ -64,6 +65,7 @@ def compare(study: Study) -> Findings:
         frontiers=frontiers(study, cells, scores, measure),
         power=_power(scores, comparisons, measure),
         threats=threats(study, scores, comparisons, decision),
+        coverage=tuple(coverage(study)),
     )
 
 

@@ -111,6 +111,8 @@ class Findings:
     power: Power | None
     threats: tuple[str, ...]
     """What the data themselves show against the conclusions, as sentences made from numbers."""
+    coverage: tuple[str, ...] = ()
+    """What modes do not quantize and adapters do not reach, as sentences."""
 
     def score(self, cell: Cell) -> CellScore:
         """The scores of `cell`."""

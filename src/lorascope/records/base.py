@@ -92,3 +92,12 @@ class FootprintRecord:
     format: int = RECORD_FORMAT
     double_quantization: bool | None = None
     """Whether the constants are quantized too: with `storage` it decides the expected bits."""
+    matrix_parameters: int | None = None
+    """Weights in the base's matrices, embeddings and head apart, quantized or not."""
+
+    @property
+    def quantized_share(self) -> float | None:
+        """Of the weights in matrices; None for a mode that quantizes nothing, or where unknown."""
+        if not self.quantized_parameters or not self.matrix_parameters:
+            return None
+        return self.quantized_parameters / self.matrix_parameters

@@ -25,15 +25,25 @@ def answer(findings: Findings) -> Answer:
     if decision.recommended is None:
         return Answer(
             "No configuration can be recommended",
-            "no score", False, (), tuple(_why_nothing(decision, names)),
+            "no score", False, (), (*_coverage(findings), *_why_nothing(decision, names)),
         )  # fmt: skip
     return Answer(
         f"Ship {names.full(decision.recommended)}",
-        _state(decision),
+        "; ".join([_state(decision), *_in_part(findings)]),
         decision.settled,
         tuple(_facts(findings, names)),
-        tuple(_notes(findings, names)),
+        (*_coverage(findings), *_notes(findings, names)),
     )
+
+
+def _in_part(findings: Findings) -> Iterator[str]:
+    """What stands in the headline where modes or adapters pass over part of the model."""
+    if findings.coverage:
+        yield "part of the model is neither quantized nor adapted as named"
+
+
+def _coverage(findings: Findings) -> Iterator[Line]:
+    return ((sentence,) for sentence in findings.coverage)
 
 
 def _state(decision: Decision) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from lorascope.base_folder import runs_own_code
-from lorascope.config import Config
+from lorascope.comparing.coverage import partial_modes
+from lorascope.config import Config, QuantConfig, Storage
+from lorascope.errors import ModelError
 from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
 from lorascope.provenance import capture
@@ -15,6 +18,8 @@ from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.stages.intact import require_base
 from lorascope.store import read_record, replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
+
+WHOLE_STORAGE = (Storage.float32, Storage.bfloat16, Storage.float16)
 
 
 def run(config: Config, layout: Layout) -> FootprintRecord:
@@ -34,8 +39,9 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
     with replaced_folder(layout.quantized(base.model, config.quant.name)) as folder:
         quantize_base(source, config.quant, device, folder)
         copy_tokenizer(source, folder)
-        stored, layers = _compare(source, folder, base)
+        stored, layers = _compare(source, folder, base, config.quant)
         footprint = measure_footprint(stored)
+        _refuse_unquantized(config.quant, footprint.quantized_parameters, base)
         record = FootprintRecord(
             model=base.model,
             quant=config.quant.name,
@@ -50,21 +56,37 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
             total_bytes=footprint.total_bytes,
             bits_per_quantized_parameter=footprint.bits_per_quantized_parameter,
             layers=layers,
+            matrix_parameters=base.matrix_parameters,
             seconds=time.perf_counter() - started,
             provenance=capture(layout, device.name, threads),
         )
         write_record(folder, record)
+    for sentence in partial_modes([record]):
+        print(f"warning: {sentence}", file=sys.stderr)
     print(f"{base.model} as {record.quant}: {record.total_bytes:,} bytes")
     return record
 
 
-def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[Any, list[LayerError]]:
+def _refuse_unquantized(quant: QuantConfig, quantized_parameters: int, base: BaseRecord) -> None:
+    """A mode that stores 16 bits under another name would only look like an equal one."""
+    if quant.storage not in WHOLE_STORAGE and not quantized_parameters:
+        raise ModelError(
+            f"quant={quant.name}: bitsandbytes quantizes no layer of {base.architecture}: it takes "
+            "torch's own Linear, not subclasses of it, nor experts' 3-D parameters. The mode would "
+            "weigh as much as 16 bits, here and wherever else the model is loaded. Leave it out "
+            "of quant."
+        )
+
+
+def _compare(
+    source: Path, folder: Path, base: BaseRecord, quant: QuantConfig
+) -> tuple[Any, list[LayerError]]:
     """The stored model as it is on disk, and its layers' errors against the exact base."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from lorascope.footprint import layer_errors
-    from lorascope.quantization import share_lookup_tables
+    from lorascope.footprint import layer_errors, require_values_in_range
+    from lorascope.quantization import base_dtype, share_lookup_tables, unquantized_dtype
 
     own_code = runs_own_code(source)
     exact = AutoModelForCausalLM.from_pretrained(
@@ -74,4 +96,5 @@ def _compare(source: Path, folder: Path, base: BaseRecord) -> tuple[Any, list[La
         folder, use_safetensors=True, trust_remote_code=own_code
     )
     share_lookup_tables(stored)
+    require_values_in_range(stored, quant.name, unquantized_dtype(quant, base_dtype(source)))
     return stored, layer_errors(exact, stored, [shape.name for shape in base.linear_shapes])
