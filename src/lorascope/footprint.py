@@ -122,8 +122,9 @@ def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -
                 narrow = "float16" if quantized else str(tensor.dtype).removeprefix("torch.")
                 raise ModelError(
                     f"quant={quant}: {lost:,} of {values.numel():,} values of {name}.{own} "
-                    f"overflow {narrow}, whose largest is {torch.finfo(getattr(torch, narrow)).max:,.0f}. "
-                    "Use quant=bf16 or fp32, or for 8 and 4 bits a base saved in bf16."
+                    f"overflow {narrow}, whose largest is "
+                    f"{torch.finfo(getattr(torch, narrow)).max:,.0f}. Use quant=bf16 or fp32, "
+                    "or for 8 and 4 bits a base saved in bf16."
                 )
 
 
