@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind
+from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind, TemplateKind
 from lorascope.config_rules import validate
+from lorascope.data.prepare import check_rendering, check_source
 from lorascope.data.scoring import check_settings
 from lorascope.errors import ConfigError, DataError, RecordError
 from lorascope.layout import Layout
 from lorascope.records import BaseRecord, DataCard
+from lorascope.stages import check
 from lorascope.stages import prepare_data as stage
 from lorascope.store import read_record, sha256_of_files, write_record
 from tests.data_samples import PROVENANCE, letter_tokenizer, small
@@ -64,7 +68,7 @@ def test_stage_that_fails_leaves_the_old_folder_alone(tmp_path: Path) -> None:
 
 def test_stage_without_a_base_says_what_to_run(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(name="letters"), data=small(tmp_path))
-    with pytest.raises(RecordError, match="Run the stage"):
+    with pytest.raises(RecordError, match="Run `lorascope prepare-base`"):
         stage.run(config, Layout(tmp_path))
 
 
@@ -100,3 +104,31 @@ def test_unpinned_hub_data_is_refused_and_the_pinned_files_pass() -> None:
         validate(whole(loaded(CONF / "guanaco_llama2.yaml")))
     for name in ("alpaca", "e2e_nlg", "gsm8k", "guanaco"):
         validate(whole(loaded(CONF / f"{name}.yaml")))
+
+
+def test_check_says_what_prepare_data_would_of_tokenizer_and_template(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose("quant=fp16")
+    check.run([config], project)
+    chat = replace(config, data=replace(config.data, template=TemplateKind.chat))
+    for run in (lambda: check.run([chat], project), lambda: stage.run(chat, project)):
+        with pytest.raises(ConfigError, match=r"data\.template='chat'.*has no chat template"):
+            run()
+    raw = project.root / "data/raw/toy.jsonl"
+    whole = raw.read_text()
+    capsys.readouterr()
+    raw.write_text(whole + '{"prompt": "a \\ud800", "completion": "b"}\n')
+    try:
+        check.run([config], project)
+    finally:
+        raw.write_text(whole)
+    assert "warning: toy: train: 1 of " in capsys.readouterr().err
+
+
+def test_rows_are_tried_before_anything_is_downloaded(tmp_path: Path) -> None:
+    config = replace(small(tmp_path), template=TemplateKind.chat)
+    refusing = letter_tokenizer(chat_template="{{ raise_exception('No system role') }}")
+    with pytest.raises(DataError, match=r"none of 3 train rows .*line \d: .*No system role"):
+        check_rendering(config, check_source(config, tmp_path), refusing)
+    check_rendering(small(tmp_path), check_source(config, tmp_path), letter_tokenizer())

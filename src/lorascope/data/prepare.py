@@ -123,6 +123,40 @@ def _require_different(choices: list[str], place: str) -> None:
         )
 
 
+TRIED_ROWS = 20
+"""Of each split: enough to see whether a template fits the data at all."""
+
+
+def check_rendering(config: DataConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Render some rows of each split, so that a tokenizer or a chat template which fits none of
+    them is told before anything is downloaded or stored.
+
+    Raises:
+        ConfigError, DataError: the tokenizer has no offsets, no end token or no usable chat
+            template, or none of the rows can be rendered.
+    """
+    require_fast(tokenizer)
+    template = make_template(config.template, config.system, tokenizer, config.date)
+    for split, conversations in source.splits.conversations.items():
+        tried = conversations[:TRIED_ROWS]
+        faults = [fault for c in tried if (fault := _fault_of(c, template, config))]
+        if len(faults) == len(tried):
+            raise DataError(
+                f"data.template={config.template.value}: none of {len(tried)} {split} rows that "
+                f"were tried can be used: {faults[0]}"
+            )
+
+
+def _fault_of(
+    conversation: Conversation, template: Template, config: DataConfig
+) -> RowError | None:
+    try:
+        prepare_row(conversation, template, config)
+    except RowError as error:
+        return error
+    return None
+
+
 @dataclass(frozen=True)
 class _Preparation:
     """What turns conversations into counted rows."""

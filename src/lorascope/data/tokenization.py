@@ -32,7 +32,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder}: no usable tokenizer ({error}). Run `lorascope prepare-base` again."
+            f"{folder}: no usable tokenizer ({error}). Copy its tokenizer files there again; for a "
+            "folder that lorascope made, run `lorascope prepare-base` again."
         ) from error
     restore_unknown_token(tokenizer)
     return tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from lorascope.config import Config, DataKind
+from lorascope.config import Config, DataKind, ModelKind
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import SPLITS, Layout
 from lorascope.store import write_atomically
@@ -20,11 +20,13 @@ def run(configs: list[Config], layout: Layout) -> None:
     """Judge the declared grid; `expand` has judged each value alone.
 
     Raises:
-        LorascopeError: a source is missing or malformed, a device cannot run a mode, targets match
-            nothing, `ship` can name no trial, or the disk is nearly full.
+        LorascopeError: a source is missing or malformed, a local model's tokenizer or chat template
+            fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
+            trial, or the disk is nearly full.
     """
-    from lorascope.base_models import expected_shapes
-    from lorascope.data.prepare import check_source
+    from lorascope.base_models import expected_shapes, local_folder
+    from lorascope.data.prepare import check_rendering, check_source
+    from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import choose_device, compute_precision, require_attention
 
     _require_space(layout)
@@ -33,9 +35,14 @@ def run(configs: list[Config], layout: Layout) -> None:
         compute_precision(config.quant, device)
         require_attention(config.model.attention, device)
     first = configs[0]
-    for warning in check_source(first.data, layout.root).unfit.warnings():
+    source = check_source(first.data, layout.root)
+    for warning in source.unfit.warnings():
         print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
     expected = expected_shapes(first.model, layout.root)
+    if first.model.kind is ModelKind.local:
+        folder = local_folder(first.model, layout.root)
+        tokenizer = load_tokenizer(folder, first.model.trust_remote_code)
+        check_rendering(first.data, source, tokenizer)
     if expected is not None:
         shapes, unadapted = expected
         for config in configs:
