@@ -23,9 +23,9 @@ from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError
-from lorascope.evaluation import run_lm_eval_tasks, score_rows
+from lorascope.evaluation import protocol, run_lm_eval_tasks, score_rows
 from lorascope.evaluation_tasks import right_choice
-from lorascope.item_results import read_items, write_items
+from lorascope.item_results import read_items, summarize, write_items
 from lorascope.lm_eval_model import encode_pairs, generation_prompts, splits_collide, wrap_model
 
 EOS = "<eos>"
@@ -252,6 +252,33 @@ def test_prepared_rows_score_as_in_stock_lm_eval(model: Any, tokenizer: Any) -> 
     assert [item.loss_nats for item in score_rows(model, tokenizer, rows, **LOSS)] == expected
 
 
+@pytest.mark.parametrize("scoring", [Scoring.loss, Scoring.answer])
+def test_items_of_which_stock_lm_eval_makes_other_tokens_are_named(scoring: Scoring) -> None:
+    """All others have stock lm-eval's scores; these do not, and say so."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    joining, model = build_joining_tokenizer(), build_model()
+    rows = [
+        make_row("joined", "w1 w2:", f"\nw3{EOS}", answer="w3"),
+        make_row("apart", "w1 w2 w4", f" w5{EOS}", answer="w5"),
+    ]
+    items = score_rows(model, joining, rows, **{**LOSS, "scoring": scoring})
+    assert [item.stock_encoding for item in items] == [False, True]
+    assert summarize(items).items_unlike_stock == 1
+    stock = HFLM(pretrained=model, tokenizer=joining, batch_size=4)
+    requests = [Instance("loglikelihood", {}, (r.prompt, r.completion), 0) for r in rows]
+    scores = [-score for score, _ in stock.loglikelihood(requests, disable_tqdm=True)]
+    assert items[1].loss_nats == pytest.approx(scores[1], abs=1e-4)
+    assert abs(items[0].loss_nats - scores[0]) > 0.1
+
+
+def test_the_protocol_says_where_generation_ends(model: Any, tokenizer: Any) -> None:
+    said = protocol(model, tokenizer, Scoring.answer, 7)
+    assert "at most 7 new tokens, ends at token ids [1]," in said["generation"]
+    assert "arithmetic" not in said
+
+
 # Choices
 
 
@@ -266,6 +293,30 @@ def test_choices_equal_brute_force(model: Any, tokenizer: Any, batch_size: int) 
         scores = [reference_log_likelihood(model, *pair) for pair in pairs]
         assert item.correct == (row.choices[int(np.argmax(scores))].strip() == row.answer)
     assert 0 < sum(bool(item.correct) for item in items) < len(items)
+
+
+@pytest.mark.parametrize("blank", [" ", ""])
+def test_choices_by_length_are_lm_evals_acc_norm_without_the_blank(
+    model: Any, tokenizer: Any, blank: str
+) -> None:
+    rows = [
+        replace(row, choices=[*row.choices[:-1], row.choices[-1].replace(" ", blank, 1)])
+        for row in random_rows(25)
+        if row.choices
+    ]
+    items = score_rows(model, tokenizer, rows, **{**LOSS, "scoring": Scoring.choices})
+    differing = 0
+    for row, item in zip(rows, items, strict=True):
+        assert row.choices is not None
+        pairs = encode_pairs(tokenizer, [(row.prompt, choice) for choice in row.choices])
+        scores = np.array([reference_log_likelihood(model, *pair) for pair in pairs])
+        # Where not all choices begin with a blank, it is a character like others.
+        characters = [len(choice) - (blank == " ") for choice in row.choices]
+        best = row.choices[int(np.argmax(scores / characters))]
+        assert item.correct_norm == (best.strip() == row.answer)
+        differing += item.correct_norm != item.correct
+    assert differing
+    assert summarize(items).accuracy_norm == np.mean([item.correct_norm for item in items])
 
 
 @pytest.mark.parametrize(

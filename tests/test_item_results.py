@@ -72,6 +72,7 @@ def test_items_file_keeps_every_bit_and_order(tmp_path: Path) -> None:
     write_items(tmp_path / "items.jsonl", items)
     assert read_items(tmp_path / "items.jsonl") == items
     assert (tmp_path / "items.jsonl").read_text().splitlines()[0] == (
-        '{"cluster": null, "correct": true, "item": "i0", "loss_nats": 0.30000000000000004, '
-        '"prompt_sha256": "p", "target_sha256": "t", "tokens": 3}'
+        '{"cluster": null, "correct": true, "correct_norm": null, "item": "i0", '
+        '"loss_nats": 0.30000000000000004, "prompt_sha256": "p", "stock_encoding": null, '
+        '"target_sha256": "t", "tokens": 3}'
     )

@@ -18,7 +18,7 @@ from lorascope.errors import DeviceError, ModelError
 from lorascope.footprint import dequantized_weight, measure_footprint
 from lorascope.layout import Layout
 from lorascope.lora import attach
-from lorascope.quantization import load_base, quantize_base
+from lorascope.quantization import arithmetic, load_base, quantize_base
 from lorascope.records import FootprintRecord
 from lorascope.store import read_record, sha256_of_files
 from tests.conftest import MODES, save_small_model
@@ -170,3 +170,47 @@ def test_float16_compute_on_a_cpu_is_refused_and_not_replaced() -> None:
     quant = QuantConfig("fp16", Storage.float16, compute=Precision.float16)
     with pytest.raises(DeviceError, match=r"quant\.compute='float16'"):
         compute_precision(quant, CPU)
+
+
+def layer_and_gradient(
+    project: Layout, compose: Callable[..., Config], mode: str, training: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, result, gradients of both, and the exact weight of one layer."""
+    model = load_base(project.quantized("small", mode), compose(f"quant={mode}").quant, CPU)
+    layer = model.model.layers[0].mlp.up_proj.train(training)
+    torch.manual_seed(0)
+    x, gradient = torch.randn(5, 64, requires_grad=True), torch.randn(5, layer.out_features)
+    result = layer(x)
+    result.backward(gradient)
+    assert x.grad is not None
+    return x.detach(), result.detach(), x.grad, gradient, dequantized_weight(layer)
+
+
+@pytest.mark.parametrize("mode", ["nf4", "nf4_dq"])
+def test_four_bits_are_read_exactly_forward_and_in_16_bits_backward(
+    project: Layout, compose: Callable[..., Config], mode: str
+) -> None:
+    """What `arithmetic` says in each record, on a CPU that computes in FP32."""
+    x, result, given, gradient, weight = layer_and_gradient(project, compose, mode, True)
+    assert torch.allclose(result, x @ weight.T, atol=1e-5)
+    rounded = weight.half().float()
+    assert torch.allclose(given, gradient @ rounded, atol=1e-5)
+    assert (given - gradient @ weight).abs().max() > 1e-4
+    model = load_base(project.quantized("small", mode), compose(f"quant={mode}").quant, CPU)
+    assert "rounded to float16 in backward passes" in str(arithmetic(model))
+
+
+def test_int8_rounds_inputs_in_evaluation_and_not_in_training_steps_on_a_cpu(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    x, trained, _, _, weight = layer_and_gradient(project, compose, "int8", True)
+    _, scored, _, _, _ = layer_and_gradient(project, compose, "int8", False)
+    exact = x @ weight.T
+    assert torch.allclose(trained, exact, atol=1e-5)
+    assert 1e-3 < (scored - exact).abs().max() < 0.1
+    model = load_base(project.quantized("small", "int8"), compose("quant=int8").quant, CPU)
+    assert str(arithmetic(model)).endswith("apart, in evaluation, not in training steps")
+    adapted = attach(model, compose("quant=int8").lora, 0)
+    assert arithmetic(adapted) == arithmetic(model)
+    plain = load_base(project.quantized("small", "fp16"), compose("quant=fp16").quant, CPU)
+    assert arithmetic(plain) is None

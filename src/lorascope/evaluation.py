@@ -21,12 +21,16 @@ from lorascope.lm_eval_model import (
     Progress,
     encode,
     encode_pairs,
+    encoded_as_stock,
     generation_prompts,
     greedy_generation,
     quiet,
+    request_pairs,
     splits_collide,
+    stopping_at,
     wrap_model,
 )
+from lorascope.quantization import arithmetic
 from lorascope.records import ItemResult
 
 __all__ = [
@@ -56,7 +60,8 @@ def score_rows(
 
     Always: the summed log-likelihood of the completion, end-of-text included, softmax in FP32
     (`loss_nats`, `tokens`). scoring=choices: right where the answer has the highest *summed*
-    log-likelihood among the choices, without length normalisation (lm-eval's `acc`).
+    log-likelihood among the choices, without length normalisation (lm-eval's `acc`); beside it
+    stands whether it has the highest a character (`acc_norm`).
     scoring=answer: right where the greedy continuation gives the answer (see `is_right`); penalties
     and sampling that the model's generation config asks for are off. scoring=loss: `correct=None`.
 
@@ -83,7 +88,32 @@ def score_rows(
         requests = len(encoded) + len(rows) * (scoring is Scoring.answer)
         lm.set_cache_hook(Progress(requests, on_progress))
         results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
-    return _collect(rows, results["samples"], [len(target) for _, target in encoded])
+        stock = wrap_model(model, tokenizer, batch_size, literal_special_tokens=False)
+        as_stock = encoded_as_stock(stock, rows, encoded, scoring)
+    tokens = [len(target) for _, target in encoded]
+    return _collect(rows, results["samples"], tokens, as_stock)
+
+
+def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) -> dict[str, str]:
+    """How `score_rows` scores, in words for whoever repeats it; docs/reproducing.md says more."""
+    said = {
+        "encoding": "prompt and completion together; a token belongs to where it starts; no "
+        "special tokens are added, rows hold theirs as text",
+        "loss": "summed log-likelihood of the completion, end-of-text included; softmax in float32",
+    }
+    if scoring is Scoring.choices:
+        said["choices"] = (
+            "correct: highest summed log-likelihood (lm-eval's acc); correct_norm: highest a "
+            "character (acc_norm), the blank before a choice not counted"
+        )
+    elif scoring is Scoring.answer:
+        ends = stopping_at(model, tokenizer)
+        said["generation"] = (
+            f"greedy, at most {max_new_tokens} new tokens, ends at token ids {ends}, without the "
+            "penalties and sampling of generation_config.json"
+        )
+    computing = arithmetic(model)
+    return said if computing is None else {**said, "arithmetic": computing}
 
 
 def run_lm_eval_tasks(
@@ -152,10 +182,7 @@ def _encode_requests(
     tokenizer: Any, rows: Sequence[PreparedRow], scoring: Scoring
 ) -> list[Encoded]:
     """The log-likelihood requests: rows' completions, then all choices."""
-    pairs = [(row.prompt, row.completion) for row in rows]
-    if scoring is Scoring.choices:
-        pairs += [(row.prompt, choice) for row in rows for choice in row.choices or []]
-    return encode_pairs(tokenizer, pairs)
+    return encode_pairs(tokenizer, request_pairs(rows, scoring))
 
 
 def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:
@@ -194,7 +221,10 @@ def _check_generation(
 
 
 def _collect(
-    rows: Sequence[PreparedRow], samples: dict[str, list[dict[str, Any]]], tokens: Sequence[int]
+    rows: Sequence[PreparedRow],
+    samples: dict[str, list[dict[str, Any]]],
+    tokens: Sequence[int],
+    as_stock: Sequence[bool],
 ) -> list[ItemResult]:
     """Join lm-eval's per-item logs to rows by doc_id, whatever their order."""
     logs = {task: {s["doc_id"]: s for s in logged} for task, logged in samples.items()}
@@ -203,17 +233,21 @@ def _collect(
             item=row.item,
             prompt_sha256=logs[LOSS_TASK][index]["prompt_hash"],
             target_sha256=logs[LOSS_TASK][index]["target_hash"],
-            correct=_correct(logs, index),
+            correct=_correct(logs, index, "acc"),
             loss_nats=float(logs[LOSS_TASK][index]["loss_nats"]),
             tokens=tokens[index],
             cluster=row.cluster,
+            correct_norm=_correct(logs, index, "acc_norm"),
+            stock_encoding=as_stock[index],
         )
         for index, row in enumerate(rows)
     ]
 
 
-def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int) -> bool | None:
-    for task, metric in ((CHOICES_TASK, "acc"), (ANSWER_TASK, "exact_match")):
-        if task in logs:
-            return bool(logs[task][index][metric])
+def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int, choice: str) -> bool | None:
+    """As the metric `choice` has it where there are choices."""
+    if CHOICES_TASK in logs:
+        return bool(logs[CHOICES_TASK][index][choice])
+    if ANSWER_TASK in logs and choice == "acc":
+        return bool(logs[ANSWER_TASK][index]["exact_match"])
     return None

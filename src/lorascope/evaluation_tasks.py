@@ -50,16 +50,26 @@ def _loss_task(rows: Sequence[PreparedRow]) -> Any:
 
 
 def _choices_task(rows: Sequence[PreparedRow]) -> Any:
+    choices = [list(row.choices or []) for row in rows]
+    # As lm-eval's own tasks have it, the blank before a choice does not count in `acc_norm`.
+    blank = all(choice[:1] == " " and choice.strip() for own in choices for choice in own)
     docs = [
-        {"prompt": row.prompt, "choices": row.choices, "right": right_choice(row)} for row in rows
+        {
+            "prompt": row.prompt,
+            "choices": [choice.removeprefix(" ") if blank else choice for choice in own],
+            "right": right_choice(row),
+        }
+        for row, own in zip(rows, choices, strict=True)
     ]
     return _task(
         CHOICES_TASK,
         docs,
         "acc",
+        "acc_norm",
         output_type="multiple_choice",
         doc_to_choice="choices",
         doc_to_target="right",
+        target_delimiter=" " if blank else "",
     )
 
 
@@ -90,7 +100,7 @@ def _answer_task(
     )
 
 
-def _task(name: str, docs: list[dict[str, Any]], metric: str, **settings: Any) -> Any:
+def _task(name: str, docs: list[dict[str, Any]], *metrics: str, **settings: Any) -> Any:
     """One lm-eval task over `docs`, the prompts taken as they are."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -105,7 +115,10 @@ def _task(name: str, docs: list[dict[str, Any]], metric: str, **settings: Any) -
             "doc_to_text": "prompt",
             "target_delimiter": "",
             "num_fewshot": 0,
-            "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}],
+            "metric_list": [
+                {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+                for metric in metrics
+            ],
             **settings,
         }
     )

@@ -71,7 +71,7 @@ def measure_footprint(model: nn.Module) -> Footprint:
 def quantization_constants(module: Any) -> Iterator[torch.Tensor]:
     """Scales, code tables and nested constants of one quantized layer."""
     weight = module.weight
-    scales = getattr(weight, "SCB", None)
+    scales = int8_scales(module)
     if scales is not None:
         yield scales
     state = getattr(weight, "quant_state", None)
@@ -80,6 +80,15 @@ def quantization_constants(module: Any) -> Iterator[torch.Tensor]:
         if isinstance(getattr(state, "offset", None), torch.Tensor):
             yield state.offset
         state = getattr(state, "state2", None)
+
+
+def int8_scales(module: Any) -> torch.Tensor | None:
+    """The row scales of an INT8 layer, None for others: the first forward pass moves them from the
+    weight to the layer's state."""
+    scales: torch.Tensor | None = getattr(module.weight, "SCB", None)
+    if scales is None and hasattr(module, "state"):
+        scales = getattr(module.state, "SCB", None)
+    return scales
 
 
 def logical_shape(module: Any) -> torch.Size:
@@ -98,8 +107,8 @@ def dequantized_weight(module: Any) -> torch.Tensor:
         state = copy.copy(state)
         state.dtype = torch.float32
         exact = dequantize_4bit(weight.data, state)
-    elif getattr(weight, "SCB", None) is not None:
-        exact = int8_vectorwise_dequant(weight.data, weight.SCB)
+    elif (scales := int8_scales(module)) is not None:
+        exact = int8_vectorwise_dequant(weight.data, scales)
     return exact.float()
 
 

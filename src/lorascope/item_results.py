@@ -44,11 +44,15 @@ def summarize(items: Sequence[ItemResult]) -> SplitScore:
             "accuracy over the others would be of another split. Score the split again."
         )
     accuracy = sum(judged) / len(judged) if judged else None
+    by_length = [item.correct_norm for item in items if item.correct_norm is not None]
+    encodings = [item.stock_encoding for item in items if item.stock_encoding is not None]
     return SplitScore(
         items=len(items),
         accuracy=accuracy,
         accuracy_standard_error=_standard_error(accuracy, len(judged)),
         completion_loss_nats=math.fsum(item.loss_nats for item in items) / tokens,
+        accuracy_norm=sum(by_length) / len(items) if len(by_length) == len(items) else None,
+        items_unlike_stock=encodings.count(False) if len(encodings) == len(items) else None,
     )
 
 

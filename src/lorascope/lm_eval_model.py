@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
 from lorascope.tokenizer_files import stop_token_ids
 
@@ -52,11 +54,10 @@ def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
     """
     from transformers import GenerationConfig
 
-    owners = [module for module in model.modules() if "generation_config" in vars(module)]
+    owners = _generating(model)
     before = [module.generation_config for module in owners]
     pad_token = tokenizer.pad_token
-    own = [config.eos_token_id for config in before if config is not None]
-    ends = stop_token_ids(tokenizer.eos_token_id, *own)
+    ends = stopping_at(model, tokenizer)
     for module in owners:
         module.generation_config = GenerationConfig(eos_token_id=ends)
     try:
@@ -65,6 +66,17 @@ def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
         tokenizer.pad_token = pad_token  # lm-eval picks one where there is none
         for module, config in zip(owners, before, strict=True):
             module.generation_config = config
+
+
+def stopping_at(model: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end a generation: the trained one, and the model's own."""
+    configs = [module.generation_config for module in _generating(model)]
+    own = [config.eos_token_id for config in configs if config is not None]
+    return stop_token_ids(tokenizer.eos_token_id, *own)
+
+
+def _generating(model: Any) -> list[Any]:
+    return [module for module in model.modules() if "generation_config" in vars(module)]
 
 
 @contextmanager
@@ -132,6 +144,50 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encod
             ids, length = (ids if ids[:1] == [start] else [start, *ids]), 1
         encoded.append((ids[:length], ids[length:]))
     return encoded
+
+
+def request_pairs(rows: Sequence[PreparedRow], scoring: Scoring) -> list[tuple[str, str]]:
+    """Context and continuation of each log-likelihood request: completions, then all choices."""
+    pairs = [(row.prompt, row.completion) for row in rows]
+    if scoring is Scoring.choices:
+        pairs += [(row.prompt, choice) for row in rows for choice in row.choices or []]
+    return pairs
+
+
+def encoded_as_stock(
+    stock: Any, rows: Sequence[PreparedRow], encoded: Sequence[Encoded], scoring: Scoring
+) -> list[bool]:
+    """Of each row whether stock lm-eval makes `encoded`, the tokens in use, of all its requests.
+
+    Args:
+        stock: lm-eval's own model over the same tokenizer.
+        encoded: what `encode_pairs` makes of `request_pairs`.
+    """
+    pairs = request_pairs(rows, scoring)
+    same = [_stock_pair(stock, *pair) == own for pair, own in zip(pairs, encoded, strict=True)]
+    choices = iter(same[len(rows) :])
+    equal = [
+        all([own, *islice(choices, len(row.choices or []) if scoring is Scoring.choices else 0)])
+        for row, own in zip(rows, same, strict=False)
+    ]
+    if scoring is not Scoring.answer:
+        return equal
+    prompts = generation_prompts(stock.tokenizer, rows)
+    ours = encode(stock.tokenizer, prompts)
+    return [
+        own and stock.tok_encode(row.prompt) == ids
+        for own, row, ids in zip(equal, rows, ours, strict=True)
+    ]
+
+
+def _stock_pair(stock: Any, context: str, continuation: str) -> Encoded:
+    """What lm-eval's `loglikelihood` encodes."""
+    if context:
+        pair: Encoded = stock._encode_pair(context, continuation)
+        return pair
+    ids = stock.tok_encode(continuation, add_special_tokens=False)
+    start = stock.prefix_token_id
+    return (ids[:1], ids[1:]) if ids[:1] == [start] else ([start], ids)
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

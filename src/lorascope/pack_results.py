@@ -23,6 +23,8 @@ class TrainedPack:
     """Validations; 0 where the last step's weights are those that count."""
     log: PackLog
     watch: TrainingWatch
+    data_orders: list[str]
+    """Of each trial, as an expression."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class SharedFacts:
     model_bytes: int
     compute_dtype: str
     attention: str
+    arithmetic: str | None
     load_seconds: float
     pack_ranks: list[int]
     memory: dict[str, PhaseMemory]
@@ -65,5 +68,6 @@ def result_of(
         stopped_at_step=None if log.stopped[index] is None else effort.step,
         saved_step=best.step if best else effort.step,
         adapter_sha256=checked.adapter_sha256,
+        data_order=trained.data_orders[index],
         **vars(shared),
     )

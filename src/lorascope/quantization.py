@@ -171,6 +171,31 @@ def is_quantized(module: nn.Module) -> bool:
     return type(weight).__name__ in ("Params4bit", "Int8Params")
 
 
+def arithmetic(model: nn.Module) -> str | None:
+    """What the quantized layers compute with, in words; None where there are none.
+
+    As measured with bitsandbytes 0.50.2 (tests/test_quantization.py).
+    """
+    for module in model.modules():
+        if not is_quantized(module):
+            continue
+        # PEFT's layers show the weight of the layer that they adapt.
+        layer: Any = getattr(module, "base_layer", module)
+        state = getattr(layer.weight, "quant_state", None)
+        if state is not None:
+            backward = precision_name(state.dtype)
+            return (
+                "4-bit weights are dequantized to the compute type in forward passes, and rounded "
+                f"to {backward} in backward passes"
+            )
+        when = " in evaluation, not in training steps" if layer.weight.device.type == "cpu" else ""
+        return (
+            "inputs are rounded to float16 and to 8 bits a token, outlier columns (from "
+            f"{layer.state.threshold:g} on) apart,{when}"
+        ).rstrip(",")
+    return None
+
+
 def precision_name(dtype: torch.dtype) -> str:
     """`torch.float16` -> 'float16'."""
     return Precision(str(dtype).removeprefix("torch.")).value

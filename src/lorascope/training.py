@@ -24,11 +24,11 @@ from lorascope.memory import PhaseMeter
 from lorascope.pack_progress import Progress, Stopped, ValidationReport, untold
 from lorascope.pack_results import SharedFacts, TrainedPack, result_of
 from lorascope.pack_validation import PackValidation
-from lorascope.packed_batches import PackedSamples, Padding
+from lorascope.packed_batches import PackedSamples, Padding, order_expression
 from lorascope.packed_optimizer import moment_bytes
 from lorascope.packed_trainer import PackedTrainer
 from lorascope.packing import PackedModel, pack_adapters, refuse_unpackable
-from lorascope.quantization import load_base
+from lorascope.quantization import arithmetic, load_base
 from lorascope.records import TrainingResult
 from lorascope.tensor_tracker import unwrapped
 from lorascope.training_steps import Diverged, PackLog, TrainingWatch
@@ -93,6 +93,7 @@ def _train_by_rank(
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
         attention=str(base.config._attn_implementation),
+        arithmetic=arithmetic(base),
         load_seconds=load_seconds,
         pack_ranks=[trial.lora.rank for trial in trials],
         memory=memory.with_peaks(meter.phases),
@@ -177,6 +178,7 @@ def _run_trainer(
         patience=plan.train.patience,
         log=log,
         watch=watch,
+        data_orders=[order_expression(len(samples), trial.seed) for trial in trials],
     )
 
 

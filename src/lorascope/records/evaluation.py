@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.provenance import Provenance
@@ -23,6 +23,12 @@ class ItemResult:
     tokens: int
     cluster: str | None = None
     """Hash of what this item shares with others (a person, a document); None where it is alone."""
+    correct_norm: bool | None = None
+    """For choices: right by log-likelihood a character, lm-eval's `acc_norm`."""
+    stock_encoding: bool | None = None
+    """Whether stock lm-eval makes the same tokens of this item. Where not, its scores differ: it
+    encodes the prompt alone, which splits a token that reaches into the completion. None in items
+    from before this was asked."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class SplitScore:
     accuracy_standard_error: float | None
     completion_loss_nats: float
     """Mean a token, over all completion tokens of the split."""
+    accuracy_norm: float | None = None
+    """For choices: share right by log-likelihood a character, lm-eval's `acc_norm`."""
+    items_unlike_stock: int | None = None
+    """Items of which stock lm-eval makes other tokens; None where that was not asked."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +69,5 @@ class EvaluationRecord:
     format: int = RECORD_FORMAT
     distributions_sha256: str | None = None
     """Of the file with next-token distributions on the test split."""
+    protocol: dict[str, str] = field(default_factory=dict)
+    """How items were scored, in words: what others must do to get the same numbers."""

@@ -109,6 +109,11 @@ class TrainingResult:
     saved_step: int | None = None
     """Whose weights are saved: the best validated one with train.patience, else the last. None in
     a record from before there was a choice."""
+    data_order: str | None = None
+    """The order of train.jsonl's rows in the epoch `epoch`, from 0, as a Python expression; a step
+    takes the next batch_size of them, the last step of an epoch what is left."""
+    arithmetic: str | None = None
+    """What a quantized base's layers compute with, in words; None for a floating-point base."""
 
     @property
     def trials_at_once(self) -> int:

@@ -125,6 +125,8 @@ def _score(
     started = time.perf_counter()
     require_data(config, layout)
     _load(config, layout)
+    from lorascope.evaluation import protocol
+
     model = LoadedBase.model
     if subject.adapter and subject.trial:
         from lorascope.lora import load_adapter
@@ -137,6 +139,8 @@ def _score(
     }
     distributions_sha256 = _keep_distributions(config, layout, model, folder)
     further = _run_further_tasks(config, model)
+    scoring, new_tokens = Scoring(card.scoring), config.evaluate.max_new_tokens
+    said = protocol(model, LoadedBase.tokenizer, scoring, new_tokens)
     if subject.adapter:
         LoadedBase.model = model.unload()
     return EvaluationRecord(
@@ -151,6 +155,7 @@ def _score(
         lm_eval_metrics=further,
         items_sha256={split: sha256_of_file(folder / f"{split}.jsonl") for split in SCORED_SPLITS},
         distributions_sha256=distributions_sha256,
+        protocol=said,
         seconds=time.perf_counter() - started,
         provenance=capture(layout, LoadedBase.device_name, LoadedBase.threads),
     )
@@ -242,8 +247,12 @@ def _track(record: EvaluationRecord, config: Config, layout: Layout) -> None:
 
 def _sentence(record: EvaluationRecord) -> str:
     test = record.splits["test"]
+    unlike = test.items_unlike_stock
     accuracy = "" if test.accuracy is None else f"accuracy {test.accuracy:.3f}, "
+    if test.accuracy_norm is not None:
+        accuracy += f"by length {test.accuracy_norm:.3f}, "
     return (
         f"{record.name}: {accuracy}completion loss {test.completion_loss_nats:.4f} nats "
         f"on {test.items} test items"
+        + (f", {unlike} of other tokens than stock lm-eval's" if unlike else "")
     )
