@@ -68,7 +68,7 @@ def test_stage_that_fails_leaves_the_old_folder_alone(tmp_path: Path) -> None:
 
 def test_stage_without_a_base_says_what_to_run(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(name="letters"), data=small(tmp_path))
-    with pytest.raises(RecordError, match="Run `lorascope prepare-base`"):
+    with pytest.raises(RecordError, match="Run `lorascope prepare-base model=letters` first"):
         stage.run(config, Layout(tmp_path))
 
 

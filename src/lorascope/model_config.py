@@ -11,7 +11,10 @@ from pathlib import Path
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ConfigError, ModelError
 from lorascope.known_configs import known_config, known_config_names
-from lorascope.layout import Layout
+from lorascope.layout import RECORD, Layout
+from lorascope.made_with import KNOWN_CONFIG, base_settings, differing
+from lorascope.records import BaseRecord
+from lorascope.store import read_record
 from lorascope.tiny_model import tiny_config
 
 CONFIG_FILE = "config.json"
@@ -52,10 +55,22 @@ def config_label(model: ModelConfig, layout: Layout) -> str:
 
 def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
     """The config.json files of `model` that are here, the one to take first, with their labels."""
-    places = [(model.name, layout.base(model.name) / CONFIG_FILE)]
+    places = []
+    if _is_prepared(model, layout.base(model.name)):
+        places.append((model.name, layout.base(model.name) / CONFIG_FILE))
     if model.kind is ModelKind.local and model.path:
         places.append((model.path, layout.root / model.path / CONFIG_FILE))
     return [(label, place) for label, place in places if place.is_file()]
+
+
+def _is_prepared(model: ModelConfig, base: Path) -> bool:
+    """Whether the base in this folder is the one that is asked for, and not what the same name
+    stood for with other settings. A folder without a record is taken as it is."""
+    if not (base / RECORD).is_file():
+        return True
+    made = read_record(base, BaseRecord).settings
+    asked = {**base_settings(model), KNOWN_CONFIG: model.known_config}
+    return not differing(asked, made)
 
 
 def _from_hub_cache(model: ModelConfig) -> dict[str, object]:

@@ -50,6 +50,8 @@ class BaseRecord:
     """For a base pre-trained here: steps, loss_nats, recall."""
     provenance: Provenance
     format: int = RECORD_FORMAT
+    settings: dict[str, object] | None = None
+    """What of conf/model it was made with, see `made_with`; None in records that kept none."""
     unadapted: list[UnadaptedWeights] = field(default_factory=list)
     """Matrices beside `linear_shapes`, embeddings and head apart."""
 
@@ -90,6 +92,8 @@ class FootprintRecord:
     seconds: float
     provenance: Provenance
     format: int = RECORD_FORMAT
+    settings: dict[str, object] | None = None
+    """What of conf/quant it was made with, see `made_with`; None in records that kept none."""
     double_quantization: bool | None = None
     """Whether the constants are quantized too: with `storage` it decides the expected bits."""
     matrix_parameters: int | None = None

@@ -51,6 +51,8 @@ class DataCard:
     counts them all."""
     special_tokens_in_text: dict[str, int] = field(default_factory=dict)
     """Special token -> rows whose own text holds it, and so is read as control."""
+    settings: dict[str, object] | None = None
+    """What of conf/data it was made with, see `made_with`; None in records that kept none."""
     template_date: str | None = None
     """The day that a chat template was told which asks for today, YYYY-MM-DD."""
     format: int = RECORD_FORMAT

@@ -15,7 +15,8 @@ from lorascope.identity import (
     trial_settings,
 )
 from lorascope.layout import Layout
-from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialKey, TrialRecord
+from lorascope.records import TrialKey, TrialRecord
+from lorascope.stages.intact import read_base, read_data, read_mode
 from lorascope.store import read_record
 from lorascope.targets import select
 
@@ -39,12 +40,11 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     """Name the trial that `config` describes.
 
     Raises:
-        LorascopeError: the base or the data is not prepared, or the targets match nothing.
+        LorascopeError: the base or the data is not prepared, or made with other settings, or the
+            targets match nothing.
     """
-    base = read_record(layout.base(config.model.name), BaseRecord)
-    select(base.linear_shapes, config.lora)
-    stored = stored_base(config, layout, base)
-    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    select(read_base(config, layout).linear_shapes, config.lora)
+    stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = canonical_sha256(settings)
     key = trial_key(config)
@@ -66,31 +66,13 @@ def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:
     return trial
 
 
-def stored_base(config: Config, layout: Layout, base: BaseRecord) -> FootprintRecord:
-    """The record of `base` in the mode of `config`.
-
-    Raises:
-        RecordError: it is missing, damaged, or that of another base, once behind the same name.
-    """
-    name, quant = config.model.name, config.quant.name
-    folder = layout.quantized(name, quant)
-    stored = read_record(folder, FootprintRecord)
-    if stored.base_sha256 != base.content_sha256:
-        raise RecordError(
-            f"{folder}: made from another base than {layout.base(name)} now holds. "
-            f"Run `lorascope quantize-base model={name} quant={quant}` again."
-        )
-    return stored
-
-
 def base_name(config: Config, layout: Layout) -> str:
     """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
     return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
 
 
 def _inputs(config: Config, layout: Layout) -> list[str]:
-    stored = read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
-    data = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    stored, data = read_mode(config, layout), read_data(config, layout)
     # How the stored base computes is part of what is scored.
     computing = [config.quant.compute.value, config.model.attention]
     return [stored.content_sha256, data.content_sha256, *computing]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorascope.checkpoint_files import checkpoints as checkpoints_in
 from lorascope.checkpoint_files import is_whole
+from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import LorascopeError
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
@@ -147,7 +148,7 @@ def _task(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Pa
     config, layout = pack[0][0], place.layout
     return Task(
         base=layout.quantized(config.model.name, config.quant.name),
-        base_name=config.model.repository or config.model.name,
+        base_name=_public_name(config.model),
         data=layout.data(config.model.name, config.data.name),
         checkpoints=checkpoints,
         configs=[own for own, _ in pack],
@@ -155,6 +156,11 @@ def _task(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Pa
         threads=place.lane.threads,
         memory_bytes=place.lane.memory_bytes,
     )
+
+
+def _public_name(model: ModelConfig) -> str:
+    """What an adapter's files call its base: its id, where the hub has it."""
+    return str(model.repository) if model.kind is ModelKind.hub else model.name
 
 
 def _train(task: Task, pack: Pack, place: PackPlace, at_hand: PackAtHand) -> Outcome:

@@ -9,6 +9,7 @@ from lorascope.config import Config, DeviceKind
 from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
 from lorascope.library_noise import quiet_libraries
+from lorascope.made_with import data_settings, differing
 from lorascope.memory_plan import Prediction, predict_ranks, unpadded_train_bytes
 from lorascope.model_config import config_label, model_config_dict
 from lorascope.plan_subject import PlanSubject, SampleLengths, sample_lengths, subject_of
@@ -95,7 +96,9 @@ def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) ->
     """Of the samples where the data are prepared, else the most that the config lets in."""
     folder = layout.data(config.model.name, config.data.name)
     if (folder / RECORD).is_file():
-        return sample_lengths(read_record(folder, DataCard))
+        card = read_record(folder, DataCard)
+        if not differing(data_settings(config.data), card.settings):
+            return sample_lengths(card)
     context = model_config.get("max_position_embeddings") or model_config.get("n_positions")
     longest = min(config.data.max_tokens, context if isinstance(context, int) else 2**31)
     return SampleLengths(longest, equal=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.layout import Layout
-from lorascope.records import BaseRecord, DataCard, FootprintRecord
-from lorascope.stages.declared import stored_base
+from lorascope.records import FootprintRecord
+from lorascope.stages.intact import read_base, read_data, read_mode
 from lorascope.store import read_record
 
 READS = {
@@ -40,18 +40,20 @@ def unprepared(configs: list[Config], layout: Layout, overrides: list[str]) -> l
     seen: set[Path] = set()
     for config in configs:
         model, data, quant = config.model.name, config.data.name, config.quant.name
-        for stage, folder, record_type in (
-            ("prepare-base", layout.base(model), BaseRecord),
-            ("prepare-data", layout.data(model, data), DataCard),
-            ("quantize-base", layout.quantized(model, quant), FootprintRecord),
+        for stage, folder, read in (
+            ("prepare-base", layout.base(model), read_base),
+            ("prepare-data", layout.data(model, data), read_data),
+            ("quantize-base", layout.quantized(model, quant), read_mode),
         ):
             if folder in seen:
                 continue
             seen.add(folder)
             try:
-                read_record(folder, record_type)
-                if stage == "quantize-base" and not found["prepare-base"]:
-                    stored_base(config, layout, read_record(layout.base(model), BaseRecord))
+                if stage == "quantize-base" and found["prepare-base"]:
+                    # Its base is told already: the same would be said of each mode.
+                    read_record(folder, FootprintRecord)
+                else:
+                    read(config, layout)
             except RecordError as error:
                 # One point of the grid: these stages run a single configuration.
                 point = {"model": model, "data": data, "quant": quant}

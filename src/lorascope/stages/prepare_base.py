@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from lorascope.config import Config
+from lorascope.config import Config, ModelKind
 from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
+from lorascope.made_with import KNOWN_CONFIG, base_settings
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord
@@ -46,6 +47,7 @@ def run(config: Config, layout: Layout) -> BaseRecord:
             content_sha256=sha256_of_files(folder),
             seconds=time.perf_counter() - started,
             pretraining=pretraining,
+            settings={**base_settings(model), KNOWN_CONFIG: model.known_config},
             provenance=capture(layout, cpu_name(), threads),
         )
         write_record(folder, record)
@@ -57,6 +59,8 @@ def run(config: Config, layout: Layout) -> BaseRecord:
 
 def _source(config: Config) -> str:
     model = config.model
-    if model.repository:
+    if model.kind is ModelKind.hub:
         return f"hub: {model.repository}@{model.revision}"
-    return f"local: {model.path}" if model.path else f"pre-trained here, seed {model.pretrain_seed}"
+    if model.kind is ModelKind.local:
+        return f"local: {model.path}"
+    return f"pre-trained here, seed {model.pretrain_seed}"

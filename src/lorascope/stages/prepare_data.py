@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
 from lorascope.layout import SPLITS, Layout
+from lorascope.made_with import data_settings
 from lorascope.progress import StepProgress
 from lorascope.provenance import capture
-from lorascope.records import BaseRecord, DataCard
-from lorascope.stages.intact import require_base
-from lorascope.store import read_record, replaced_folder, write_record
+from lorascope.records import DataCard
+from lorascope.stages.intact import read_base, require_base
+from lorascope.store import replaced_folder, write_record
 
 
 def run(config: Config, layout: Layout) -> DataCard:
@@ -25,7 +27,7 @@ def run(config: Config, layout: Layout) -> DataCard:
     _require_one_population(config)
     require_base(config, layout)
     base = layout.base(config.model.name)
-    record = read_record(base, BaseRecord)
+    record = read_base(config, layout)
     tokenizer = load_tokenizer(base, config.model.trust_remote_code)
     with replaced_folder(layout.data(config.model.name, config.data.name)) as folder:
         card = prepare_data(
@@ -41,6 +43,7 @@ def run(config: Config, layout: Layout) -> DataCard:
         )
         if config.data.scoring is Scoring.answer:
             _judge_room(config, folder, tokenizer, record.context_tokens)
+        card = replace(card, settings=data_settings(config.data))
         write_record(folder, card)
     print(summary(card))
     return card

@@ -13,10 +13,11 @@ from lorascope.config import Config, QuantConfig, Storage
 from lorascope.errors import ModelError
 from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
+from lorascope.made_with import mode_settings
 from lorascope.provenance import capture
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
-from lorascope.stages.intact import require_base
-from lorascope.store import read_record, replaced_folder, sha256_of_files, write_record
+from lorascope.stages.intact import read_base, require_base
+from lorascope.store import replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
 
 WHOLE_STORAGE = (Storage.float32, Storage.bfloat16, Storage.float16)
@@ -30,7 +31,7 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
     from lorascope.quantization import quantize_base
 
     require_base(config, layout)
-    base = read_record(layout.base(config.model.name), BaseRecord)
+    base = read_base(config, layout)
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
     started = time.perf_counter()
@@ -47,6 +48,7 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
             quant=config.quant.name,
             storage=config.quant.storage.value,
             double_quantization=config.quant.double_quantization,
+            settings=mode_settings(config.quant),
             base_sha256=base.content_sha256,
             content_sha256=sha256_of_files(folder),
             quantized_parameters=footprint.quantized_parameters,

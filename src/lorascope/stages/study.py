@@ -8,10 +8,7 @@ from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import (
-    BaseRecord,
-    DataCard,
     EvaluationRecord,
-    FootprintRecord,
     MergeRecord,
     Study,
     TrialRecord,
@@ -23,6 +20,7 @@ from lorascope.stages.declared import (
     evaluation_identity,
     read_trial,
 )
+from lorascope.stages.intact import read_base, read_data, read_mode
 from lorascope.stages.intact_scores import distributions_of, scored_items
 from lorascope.store import read_record
 
@@ -50,12 +48,9 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         trials.append(trial)
         evaluations += current_scores(config, layout, trial.trial, trial)
     return Study(
-        data=read_record(layout.data(first.model.name, first.data.name), DataCard),
-        base=read_record(layout.base(first.model.name), BaseRecord),
-        footprints=[
-            read_record(layout.quantized(config.model.name, config.quant.name), FootprintRecord)
-            for config in _one_a_mode(configs)
-        ],
+        data=read_data(first, layout),
+        base=read_base(first, layout),
+        footprints=[read_mode(config, layout) for config in _one_a_mode(configs)],
         trials=trials,
         evaluations=evaluations,
         merge=_merge_record(first, layout, {trial.trial for trial in trials}),
