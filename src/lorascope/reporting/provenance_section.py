@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.records import Provenance, Study
+from lorascope.records import DataCard, Provenance, Study
 from lorascope.reporting import units
 from lorascope.reporting.document import Block, Bullets, Code, Facts, Line, Section, Strong
 
@@ -30,7 +30,8 @@ def provenance_section(study: Study) -> Section:
         ("Data", (f"{data.name}, {data.source}, sha256 ",
                   Code(units.short_hash(data.content_sha256)))),
         ("Rows", (_rows(study),)),
-        ("Template", (f"{data.template}, sha256 ", Code(units.short_hash(data.template_sha256)))),
+        ("Template", (f"{data.template}{_told_date(data)}, sha256 ",
+                      Code(units.short_hash(data.template_sha256)))),
         ("Tokenizer", ("sha256 ", Code(units.short_hash(data.tokenizer_sha256)))),
         ("Scoring", (f"{data.scoring}, batch size "
                      f"{units.listed(sorted({e.batch_size for e in study.evaluations}))}",)),
@@ -42,6 +43,11 @@ def provenance_section(study: Study) -> Section:
     if remarks:
         blocks.append(Bullets(tuple(remarks)))
     return Section("provenance", "Provenance", tuple(blocks))
+
+
+def _told_date(data: DataCard) -> str:
+    """What a chat template was told when it asked for today."""
+    return f" on {data.template_date}" if data.template_date else ""
 
 
 def _device(provenance: Provenance) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from lorascope.config import Config, DataKind, ModelKind
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import SPLITS, Layout
 from lorascope.store import write_atomically
 from lorascope.targets import select, unadapted_sentences
+
+if TYPE_CHECKING:
+    from lorascope.data.prepare import Source
 
 NEEDED_FREE_BYTES = 512 * 1024**2
 VERDICT = b'{"valid": true}\n'
@@ -24,9 +28,8 @@ def run(configs: list[Config], layout: Layout) -> None:
             fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
             trial, or the disk is nearly full.
     """
-    from lorascope.base_models import expected_shapes, local_folder
-    from lorascope.data.prepare import check_rendering, check_source
-    from lorascope.data.tokenization import load_tokenizer
+    from lorascope.base_models import expected_shapes
+    from lorascope.data.prepare import check_source
     from lorascope.devices import choose_device, compute_precision, require_attention
 
     _require_space(layout)
@@ -39,10 +42,7 @@ def run(configs: list[Config], layout: Layout) -> None:
     for warning in source.unfit.warnings():
         print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
     expected = expected_shapes(first.model, layout.root)
-    if first.model.kind is ModelKind.local:
-        folder = local_folder(first.model, layout.root)
-        tokenizer = load_tokenizer(folder, first.model.trust_remote_code)
-        check_rendering(first.data, source, tokenizer)
+    _judge_rendering(first, source, layout)
     if expected is not None:
         shapes, unadapted = expected
         for config in configs:
@@ -54,6 +54,18 @@ def run(configs: list[Config], layout: Layout) -> None:
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
     print(f"valid: trials {len(configs)}, modes {modes}")
+
+
+def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
+    """Only a local model's tokenizer is at hand: others are fetched by prepare-base."""
+    from lorascope.base_models import local_folder
+    from lorascope.data.prepare import check_rendering
+    from lorascope.data.tokenization import load_tokenizer
+
+    if config.model.kind is ModelKind.local:
+        folder = local_folder(config.model, layout.root)
+        tokenizer = load_tokenizer(folder, config.model.trust_remote_code)
+        check_rendering(config.data, source, tokenizer)
 
 
 def _require_space(layout: Layout) -> None:
