@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from lorascope.layout import Layout
+from lorascope.provenance import git_state
 
 REPOSITORY = Path(__file__).parents[1]
 CPU_DESCRIPTION = Path("/proc/cpuinfo")
@@ -19,17 +21,14 @@ BUILT_ON = (
     "mlflow",
     "dvc",
 )
-REWRITTEN = ":(exclude)reports"
-"""A benchmark writes there itself."""
 
 
 def commit() -> tuple[str, bool]:
-    """(hash of the checkout, whether its tracked files are as committed, reports apart)."""
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", REWRITTEN)
-    named = _git("rev-parse", "HEAD")
-    if not named:
+    """(hash of the checkout, whether it is as committed, reports and dvc.lock apart)."""
+    named, dirty = git_state(Layout(REPOSITORY))
+    if named is None:
         return "unknown", False
-    return (named, True) if changes == "" else (f"{named} with changes", False)
+    return (f"{named} with changes", False) if dirty else (named, True)
 
 
 def processor() -> str:
@@ -50,13 +49,3 @@ def versions() -> str:
         except PackageNotFoundError:
             found.append(f"{name} not installed")
     return ", ".join(found)
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -30,8 +30,10 @@ def git(folder: Path, *arguments: str) -> str:
 def repository(tmp_path: Path) -> Layout:
     git(tmp_path, "init", "-q")
     (tmp_path / "reports").mkdir()
-    for name in ("code.py", "dvc.lock", "reports/table.md"):
+    (tmp_path / "conf/train").mkdir(parents=True)
+    for name in ("code.py", "dvc.lock", "reports/table.md", "conf/train/few.yaml"):
         (tmp_path / name).write_text("old\n")
+    (tmp_path / ".gitignore").write_text("/models/\n__pycache__\nignored.yaml\n")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first")
     return Layout(tmp_path)
@@ -50,13 +52,72 @@ def test_capture_in_a_clean_clone_names_commit_lock_and_caller_facts(repository:
 
 @pytest.mark.parametrize(
     ("changed", "dirty"),
-    [("code.py", True), ("dvc.lock", False), ("reports/table.md", False), ("untracked", False)],
+    [
+        ("code.py", True),
+        ("conf/train/few.yaml", True),
+        ("dvc.lock", False),
+        ("reports/table.md", False),
+        ("untracked.txt", False),
+        ("conf/train/mine.yaml", True),
+        ("conf/train/ignored.yaml", True),
+        ("src/lorascope/new.py", True),
+        ("json.py", True),
+        ("params.yaml", True),
+        ("src/lorascope/__pycache__/new.pyc", False),
+        ("models/some/code.py", False),
+        ("tools/module.py", True),
+    ],
 )
 def test_dirty_counts_sources_and_not_what_stages_rewrite(
     repository: Layout, changed: str, dirty: bool
 ) -> None:
+    (repository.root / changed).parent.mkdir(parents=True, exist_ok=True)
     (repository.root / changed).write_text("new\n")
     assert capture(repository, "cpu", 1).git_dirty is dirty
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_a_change_that_git_was_told_to_overlook_is_dirty(repository: Layout, flag: str) -> None:
+    git(repository.root, "update-index", flag, "conf/train/few.yaml")
+    (repository.root / "conf/train/few.yaml").write_text("new\n")
+    assert git(repository.root, "status", "--porcelain") == ""
+    assert capture(repository, "cpu", 1).git_dirty is True
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_project_that_lies_untracked_in_another_repository_is_in_no_commit(
+    repository: Layout, ignored: bool
+) -> None:
+    inner = Layout(repository.root / "inner")
+    (inner.root / "conf").mkdir(parents=True)
+    (inner.root / "conf/config.yaml").write_text("seed: 0\n")
+    if ignored:
+        (repository.root / ".gitignore").write_text("inner\n")
+        git(repository.root, "commit", "-qam", "ignore")
+    made = capture(inner, "cpu", 1)
+    assert (made.git_commit, made.git_dirty) == (None, True)
+    git(repository.root, "add", "-f", "inner")
+    git(repository.root, "commit", "-qm", "inner")
+    made = capture(inner, "cpu", 1)
+    assert (made.git_commit, made.git_dirty) == (git(repository.root, "rev-parse", "HEAD"), False)
+
+
+def test_a_repository_that_the_environment_names_is_not_the_project_s(
+    repository: Layout, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "other")
+    expected = git(repository.root, "rev-parse", "HEAD")
+    for name, value in (
+        ("GIT_DIR", other / ".git"), ("GIT_WORK_TREE", other), ("GIT_INDEX_FILE", other / "index"),
+        ("GIT_PREFIX", "x/"), ("GIT_LITERAL_PATHSPECS", "1"), ("GIT_OBJECT_DIRECTORY", other),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    made = capture(repository, "cpu", 1)
+    assert (made.git_commit, made.git_dirty) == (expected, False)
+    (repository.root / "code.py").write_text("new\n")
+    assert capture(repository, "cpu", 1).git_dirty is True
 
 
 def test_a_staged_change_is_dirty_too(repository: Layout) -> None:
