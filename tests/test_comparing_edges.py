@@ -75,7 +75,10 @@ def test_what_was_never_run_leaves_the_answer_unsettled() -> None:
 
 
 def test_what_diverged_cannot_ship_and_leaves_nothing_open() -> None:
-    study = make_study([Trial("fp16"), Trial("nf4", status=Status.diverged, reason="nan")])
+    study = make_study([
+        *(Trial("fp16", seed=seed) for seed in (0, 1)),
+        *(Trial("nf4", seed=seed, status=Status.diverged, reason="nan") for seed in (0, 1)),
+    ])  # fmt: skip
     assert compare(study).decision.settled
 
 
@@ -358,7 +361,7 @@ def test_modes_are_compared_while_no_configuration_is_complete() -> None:
 def test_what_failed_and_could_not_be_cheaper_leaves_the_answer_settled() -> None:
     study = make_study(
         [
-            Trial("fp16", 8), Trial("nf4", 8),
+            *(Trial(quant, 8, seed=seed) for quant in ("fp16", "nf4") for seed in (0, 1)),
             Trial("fp16", 64, status=Status.out_of_memory, reason="8 GB"),
         ],
         validation_items=2000,
@@ -394,7 +397,8 @@ def test_a_margin_as_large_as_what_training_gained_settles_nothing() -> None:
                for t in findings.threats)  # fmt: skip
     page = report_files(study, findings)["report.md"].decode()
     assert "the margin is as large as what training gained" in page
-    gained = compare(make_study([Trial("fp16"), Trial("nf4")], 0.02, validation_items=2000))
+    seeds = [Trial(quant, seed=seed) for quant in ("fp16", "nf4") for seed in (0, 1)]
+    gained = compare(make_study(seeds, 0.02, validation_items=2000))
     assert gained.decision.settled
 
 

@@ -17,7 +17,7 @@ from lorascope.records import Status, Study
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.cell_table import cell_table
 from lorascope.reporting.comparison_table import comparison_table
-from lorascope.reporting.decision_table import candidate_table, decision_json
+from lorascope.reporting.decision_table import candidate_table, decision_json, decision_metrics
 from lorascope.reporting.document import Answer
 from lorascope.reporting.frontier_table import frontier_rows, frontier_summary, frontier_table
 from lorascope.reporting.measure_text import MeasureText, p_value, share
@@ -28,7 +28,7 @@ from tests.study_factory import Trial, example_study, make_study
 def settled_study() -> Study:
     """nf4 is as good as fp16, and cheaper."""
     return make_study(
-        [Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)],
+        [Trial(quant, accuracy=0.9, seed=seed) for quant in ("fp16", "nf4") for seed in (0, 1)],
         items=2000,
         validation_items=2000,
     )
@@ -63,6 +63,36 @@ def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> 
     ends = MeasureText(findings.measure).difference_interval(test.difference)
     assert f"95 % interval {ends}" in found.facts[0].note
     assert "No cheaper configuration is left undecided." in words(found)
+
+
+def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
+    trials = [Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)]
+    findings = compare(make_study(trials, items=2000, validation_items=2000))
+    found = answer(findings)
+    assert found.headline == "Ship nf4, rank 8, alpha 16: for this seed; unknown for others"
+    assert (found.state, found.is_settled) == ("one seed", False)
+    assert "chosen with this seed, whose luck is in it" in words(found)
+    content = json.loads(decision_json(findings.decision))
+    assert (content["settled"], content["seeds"]) == (False, 1)
+    assert content["holds_for"] == "this seed; unknown for others"
+    assert decision_metrics(findings.decision)["settled"] is False
+
+
+def test_answer_from_several_seeds_shows_new_seeds_chosen_seeds_and_what_ships_apart() -> None:
+    trials = [
+        Trial(quant, accuracy=0.9 + 0.04 * seed, seed=seed)
+        for quant in ("fp16", "nf4")
+        for seed in (0, 1)
+    ]
+    findings = compare(make_study(trials, items=2000, validation_items=2000))
+    facts = {fact.label: fact for fact in answer(findings).facts}
+    assert facts["Test accuracy of a new seed"].value == "92.0 %"
+    assert "each seed scores what the rule chose without it" in (
+        facts["Test accuracy of a new seed"].note
+    )
+    assert "whose luck is in it" in facts["Test accuracy of the chosen seeds"].note
+    assert facts["The adapter that ships"].value == "94.0 %"
+    assert "seed 1, the best of 2 on validation items" in facts["The adapter that ships"].note
 
 
 def test_undecided_answer_says_what_would_settle_it() -> None:

@@ -55,7 +55,24 @@ def decide(
         unknown=tuple(c for c in ordered if recommended and _is_unknown(c, recommended, cells)),
         test=None,
         projection=_projection(tests, recommended, open_ones),
+        seeds=_seeds(ordered, recommended, by_cell),
     )
+
+
+def _seeds(
+    candidates: Sequence[Candidate], recommended: Candidate | None, scores: Mapping[Cell, CellScore]
+) -> int:
+    """The fewest seeds that the answer rests on; 0 without one."""
+    if recommended is None:
+        return 0
+    own = scores[recommended.cell].validation
+    judged = [
+        candidate.difference.seeds
+        for candidate in candidates
+        if candidate.difference is not None
+        and (candidate.cell == recommended.cell or _is_cheaper(candidate, recommended))
+    ]
+    return min([own.seeds if own else 0, *judged])
 
 
 def _gain(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from lorascope.comparing.cells import gather, score_cell, study_measure
 from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide
+from lorascope.comparing.fresh_seeds import fresh_score
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
 from lorascope.comparing.reference import best_by_mode, far_behind, margin_of, near_best
@@ -56,7 +57,11 @@ def compare(study: Study) -> Findings:
         return 1
 
     comparisons = compare_all(found, study, measure, far, choices)
-    decision = replace(decision, test=_of_pair(comparisons, direct))
+    decision = replace(
+        decision,
+        test=_of_pair(comparisons, direct),
+        fresh=fresh_score(study, cells, measure) if decision.recommended else None,
+    )
     return Findings(
         measure=measure,
         cells=scores,

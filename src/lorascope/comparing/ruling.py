@@ -56,6 +56,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class FreshScore:
+    """What the rule's choice scores on test items with seeds that did not choose."""
+
+    estimate: Estimate
+    chosen: tuple[Cell, ...]
+    """What the rule chose without the first seed, without the second, and so on."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The declared rule's answer."""
 
@@ -84,13 +93,24 @@ class Decision:
     projection: Projection | None
     """Of the recommended cell against the reference; where they are one, of the cheapest open
     candidate."""
+    seeds: int
+    """Seeds that the answer rests on: the fewest of the recommended cell and of the comparisons
+    that passed it or ruled out what is cheaper. With one, it is about these adapters alone."""
+    fresh: FreshScore | None = None
+    """None with one seed, or without a recommendation."""
 
     @property
     def settled(self) -> bool:
-        """Nothing that may be cheaper is left open, against the reference that was declared, and
-        the margin could tell a trained adapter from none."""
+        """Nothing that may be cheaper is left open, against the reference that was declared, the
+        margin could tell a trained adapter from none, and two seeds or more were trained."""
         left = self.open or self.unknown or self.margin_hides_training
-        return self.recommended is not None and self.reference_is_declared and not left
+        rests = self.reference_is_declared and not self.one_seed
+        return self.recommended is not None and rests and not left
+
+    @property
+    def one_seed(self) -> bool:
+        """Nothing is known of other seeds."""
+        return self.recommended is not None and self.seeds < 2
 
     @property
     def margin_hides_training(self) -> bool:

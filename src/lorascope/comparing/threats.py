@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
+from lorascope.comparing.seed_spread import declared_spread
 from lorascope.records import Status, Study
 
 MANY_FLIPS = 0.1
@@ -20,7 +21,7 @@ def threats(
 ) -> tuple[str, ...]:
     """In the order in which a reviewer would ask."""
     return (
-        *_seeds(scores, comparisons),
+        *_seeds(scores, comparisons, declared_spread(study.decide, decision.measure)),
         *_reference(decision),
         *_margin(decision),
         *_items(scores, decision.measure),
@@ -36,9 +37,17 @@ def threats(
     )
 
 
-def _seeds(scores: Sequence[CellScore], comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _seeds(
+    scores: Sequence[CellScore], comparisons: Sequence[Comparison], declared: float | None
+) -> Iterator[str]:
     """How far the spread between seeds is known, from what has scores."""
     scored = {t.seed for score in scores for t in score.trials if t.test is not None}
+    if len(scored) == 1 and declared is not None:
+        yield (
+            f"One training seed ({min(scored)}): the spread between seeds in the intervals of "
+            "differences is the declared one, and not measured here."
+        )
+        return
     if len(scored) == 1:
         yield (
             f"One training seed ({min(scored)}): how much results vary from seed to seed is "

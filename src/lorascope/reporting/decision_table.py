@@ -78,6 +78,8 @@ def decision_json(decision: Decision) -> str:
     """The rule, its answer and every candidate, with numbers as they are."""
     content = {
         "settled": decision.settled,
+        "seeds": decision.seeds,
+        "holds_for": "this seed; unknown for others" if decision.one_seed else "seeds like these",
         "rule": asdict(decision.rule),
         "measure": decision.measure,
         "margin": decision.margin,
@@ -86,6 +88,7 @@ def decision_json(decision: Decision) -> str:
         "recommended": _plain(decision.recommended),
         "trial": decision.trial,
         "test": _plain(decision.test),
+        "fresh": _plain(decision.fresh),
         "projection": _plain(decision.projection),
         "open": [_plain(row.cell) for row in decision.open],
         "unknown": [_plain(row.cell) for row in decision.unknown],

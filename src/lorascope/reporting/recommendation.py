@@ -28,7 +28,7 @@ def answer(findings: Findings) -> Answer:
             "no score", False, (), (*_coverage(findings), *_why_nothing(decision, names)),
         )  # fmt: skip
     return Answer(
-        f"Ship {names.full(decision.recommended)}",
+        f"Ship {names.full(decision.recommended)}{_holds_for(decision)}",
         "; ".join([_state(decision), *_in_part(findings)]),
         decision.settled,
         tuple(_facts(findings, names)),
@@ -46,9 +46,14 @@ def _coverage(findings: Findings) -> Iterator[Line]:
     return ((sentence,) for sentence in findings.coverage)
 
 
+def _holds_for(decision: Decision) -> str:
+    """One seed is one set of adapters, and no configuration."""
+    return ": for this seed; unknown for others" if decision.one_seed else ""
+
+
 def _state(decision: Decision) -> str:
     """Settled, or what is left."""
-    left = []
+    left = ["one seed"] if decision.one_seed else []
     if decision.open:
         left.append(f"{len(decision.open)} cheaper undecided")
     if decision.unknown:
@@ -84,12 +89,43 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
             f"95 % interval {texts.difference_interval(difference)}, on test items",
         )
     if estimate is not None:
-        yield Fact(
-            f"Test {texts.name}",
-            f"{texts.score(estimate.value)} {texts.unit}",
-            f"95 % interval {texts.interval(estimate)}; {items_text(estimate)}",
-        )
+        yield from _score_facts(estimate, decision, texts)
+    yield from _shipped_fact(chosen, decision, texts)
     yield from _cost_fact(findings, chosen, names)
+
+
+def _score_facts(own: Estimate, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
+    """The score with seeds that did not choose, where there are some, before that with all."""
+    fresh, items = decision.fresh, items_text(own)
+    value = f"{texts.score(own.value)} {texts.unit}"
+    interval = f"95 % interval {texts.interval(own)}"
+    if fresh is None:
+        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else CARRIES_LUCK
+        yield Fact(f"Test {texts.name}", value, f"{interval}; {items}, {why}")
+        return
+    yield Fact(
+        f"Test {texts.name} of a new seed",
+        f"{texts.score(fresh.estimate.value)} {texts.unit}",
+        f"95 % interval {texts.interval(fresh.estimate)}; {items_text(fresh.estimate)}: each seed "
+        "scores what the rule chose without it",
+    )
+    yield Fact(f"Test {texts.name} of the chosen seeds", value, f"{interval}; {CARRIES_LUCK}")
+
+
+CARRIES_LUCK = "chosen with these seeds, whose luck is in it"
+
+
+def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
+    """The adapter that `ship: auto` takes, which is better than the mean of its seeds."""
+    trial = next((t for t in chosen.trials if t.trial == decision.trial), None)
+    scored = [t for t in chosen.trials if t.test is not None]
+    if trial is None or trial.test is None or len(scored) < 2:
+        return
+    yield Fact(
+        "The adapter that ships",
+        f"{texts.score(trial.test)} {texts.unit}",
+        f"on test items; seed {trial.seed}, the best of {len(scored)} on validation items",
+    )
 
 
 def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Iterator[Fact]:
