@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorascope.adapter_check import Unsaved
 from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
 from lorascope.devices import Device
@@ -49,6 +50,6 @@ def train_alone(
 ) -> TrainingResult:
     """The result of a pack of one; a divergence is raised."""
     (outcome,) = train_pack(plan, device, progress, memory)
-    if isinstance(outcome, Diverged):
+    if isinstance(outcome, Diverged | Unsaved):
         raise outcome
     return outcome

@@ -126,6 +126,7 @@ def test_a_reason_and_last_lines_are_recorded_without_secrets(
     )
     pack = [(config, declare_trial(config, project))]
     (record,) = concluded(pack, Lane(1, None), outcome, capture(project, "cpu", 1))
+    assert record is not None
     assert record.status is Status.failed
     assert record.reason == "RuntimeError: cannot reach https://hub/x"
     assert record.last_lines == [f"Authorization: Bearer {HIDDEN}"]

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.disk_faults import disk_fault
 from lorascope.errors import LorascopeError
 from lorascope.layout import RECORD, Layout
 from lorascope.records import TrialRecord
+from lorascope.reporting.write import write_reports
 from lorascope.stages import (
     evaluate,
     merge,
@@ -28,6 +30,8 @@ from lorascope.stages import (
     report,
     train_lora,
 )
+from lorascope.stages.grid import declared_overrides, expand
+from lorascope.stages.study import collect
 from lorascope.store import finish_replacements, read_record, replaced_folder
 from tests.conftest import BASE_OVERRIDES, compose_one
 
@@ -146,6 +150,51 @@ def test_a_sweep_on_a_full_disk_keeps_finished_trials_and_the_same_command_goes_
     assert again.returncode == 0, again.stderr
     assert len(list(disk.trials("fp16").glob(f"*/{RECORD}"))) == 2
     assert finished.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(("left_bytes", "fitting"), [(150_000, {1, 2}), (260_000, {1, 2, 16})])
+def test_a_pack_on_a_full_disk_keeps_the_trials_that_fit(
+    disk: Layout, left_bytes: int, fitting: set[int]
+) -> None:
+    """Adapters of ranks 1, 2, 16 and 64 take 8, 16, 131 and 524 kB; a record takes some."""
+    ranks = (64, 1, 2, 16)
+    configs = [compose_one(disk, "quant=fp16", f"lora.rank={rank}", "seed=3") for rank in ranks]
+    with full(disk, left_bytes):
+        told = fault_of(lambda: train_lora.run_sweep(configs, disk))
+    assert "no space left on the disk" in told
+    assert "fp16-r0064" in told
+    assert not hidden(disk)
+    kept = {read_record(path.parent, TrialRecord).key.rank for path in trial_records(disk)}
+    assert kept == fitting
+    assert len(list(disk.trials("fp16").iterdir())) == len(fitting)
+    assert not list(disk.checkpoints.glob("*/*"))
+    written = {path: path.stat().st_mtime_ns for path in trial_records(disk)}
+    train_lora.run_sweep(configs, disk)
+    assert len(trial_records(disk)) == 4
+    assert written.items() <= {p: p.stat().st_mtime_ns for p in trial_records(disk)}.items()
+
+
+def trial_records(layout: Layout) -> list[Path]:
+    return list(layout.trials("fp16").glob(f"*/{RECORD}"))
+
+
+def test_reports_are_written_all_or_none(recorded: Layout, tmp_path: Path) -> None:
+    """The first files would have fitted."""
+    configs = expand(recorded, declared_overrides(recorded))
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder))
+    try:
+        study = collect(configs, recorded)
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_reports(study, compare(study), folder)
+        assert "no space left on the disk" in str(disk_fault(caught.value))
+        assert list(folder.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    report.run(configs, recorded)
+    before = {path: path.read_bytes() for path in recorded.reports.iterdir()}
+    assert sum(map(len, before.values())) > 128 * 1024
 
 
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(disk: Layout) -> None:

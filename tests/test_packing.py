@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
 
+from lorascope.adapter_check import Unsaved
 from lorascope.adapter_stack import AdapterShapes, stacks_of
 from lorascope.config import Config, LoraConfig, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
@@ -51,8 +52,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def trained(outcomes: Sequence[TrainingResult | Diverged]) -> list[TrainingResult]:
-    results = [outcome for outcome in outcomes if not isinstance(outcome, Diverged)]
+def trained(outcomes: Sequence[TrainingResult | Diverged | Unsaved]) -> list[TrainingResult]:
+    results = [outcome for outcome in outcomes if isinstance(outcome, TrainingResult)]
     assert len(results) == len(outcomes)
     return results
 

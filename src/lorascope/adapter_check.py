@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -16,11 +18,16 @@ from transformers import PreTrainedModel
 from lorascope.adapter_stack import AdapterWeights, put_weights
 from lorascope.batch_memory import BatchMemory
 from lorascope.completion_loss import Sample, loss_of_samples
+from lorascope.disk_faults import is_full_disk
 from lorascope.layout import ADAPTER_FILES
 from lorascope.lora import attach, parameter_counts, save_adapter
 from lorascope.store import sha256_of_files
 from lorascope.training_steps import Diverged
 from lorascope.trial_plan import PackPlan, TrialPlan
+
+
+class Unsaved(Exception):
+    """An adapter that was trained, and that the disk has no room for."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,12 @@ def check_adapter(
 
     Raises:
         Diverged: a value or the validation loss is not finite.
+        Unsaved: the disk is full; what was written of the adapter is gone.
     """
     started = time.perf_counter()
     with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
-        save_adapter(model, trial.adapter, plan.base_name)
+        _save(model, trial.adapter, plan.base_name)
         with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
             loss_sum, tokens = loss_of_samples(model, samples, plan.evaluate_batch_size)
         if not math.isfinite(loss_sum):
@@ -70,6 +78,18 @@ def check_adapter(
         validation_loss_nats=loss_sum / tokens,
         seconds=time.perf_counter() - started,
     )
+
+
+def _save(model: PeftModel, folder: Path, base_name: str) -> None:
+    try:
+        save_adapter(model, folder, base_name)
+    except Exception as error:
+        # safetensors has an exception type of its own for what the disk refuses.
+        if not is_full_disk(error):
+            raise
+        # Another trial's, which is smaller, may fit.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Unsaved(str(error)) from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ DECLARATIONS = {
     "lorascope.config_rules_names",
     "lorascope.config_rules_training",
     "lorascope.confidential",
+    "lorascope.disk_faults",
     "lorascope.errors",
     "lorascope.layout",
     "lorascope.library_noise",

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lorascope.adapter_check import CheckedAdapter, check_adapter
+from lorascope.adapter_check import CheckedAdapter, Unsaved, check_adapter
 from lorascope.batch_memory import BatchMemory
 from lorascope.checkpoint_files import last_checkpoint
 from lorascope.completion_loss import completion_samples
@@ -40,7 +40,7 @@ def train_pack(
     device: Device,
     progress: Progress = untold,
     memory: BatchMemory | None = None,
-) -> list[TrainingResult | Diverged]:
+) -> list[TrainingResult | Diverged | Unsaved]:
     """Train all trials at once; save each one's adapter and measure it on the validation split.
 
     What a trial computes does not depend on the others but for rounding: see `packing`.
@@ -49,8 +49,8 @@ def train_pack(
         memory: gets to know which batches needed most.
 
     Returns:
-        In the order of `plan.trials`: results, and for a trial whose numbers became NaN or infinite
-        the reason.
+        In the order of `plan.trials`: results, and the reason for a trial whose numbers became NaN
+        or infinite, or whose adapter the disk had no room for.
 
     Raises:
         Unpackable: there are several trials, and this base can only train one at a time.
@@ -70,7 +70,7 @@ def _train_by_rank(
     device: Device,
     progress: Progress,
     memory: BatchMemory,
-) -> list[TrainingResult | Diverged]:
+) -> list[TrainingResult | Diverged | Unsaved]:
     """`trials` are those of `plan`, by rank, and so are the outcomes."""
     meter = PhaseMeter(device)
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def _train_by_rank(
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
     )
     return [
-        own if isinstance(own, Diverged) else result_of(shared, trained, index, own)
+        own if isinstance(own, Diverged | Unsaved) else result_of(shared, trained, index, own)
         for index, own in enumerate(checked)
     ]
 
@@ -114,9 +114,9 @@ def _check_all(
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
     progress: Progress,
-) -> list[CheckedAdapter | Diverged]:
+) -> list[CheckedAdapter | Diverged | Unsaved]:
     samples = completion_samples(read_rows(plan.data / "validation.jsonl"), tokenizer)
-    checked: list[CheckedAdapter | Diverged] = []
+    checked: list[CheckedAdapter | Diverged | Unsaved] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
         progress(ValidationReport(index, len(trials)))
         step = trained.log.diverged_at[index]
@@ -127,7 +127,7 @@ def _check_all(
         try:
             own = check_adapter(base, plan, trial, weights, others, samples, memory)
             checked.append(own)
-        except Diverged as error:
+        except (Diverged, Unsaved) as error:
             checked.append(error)
     progress(ValidationReport(len(trials), len(trials)))
     return checked

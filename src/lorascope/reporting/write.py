@@ -29,22 +29,23 @@ from lorascope.reporting.parameter_table import parameter_rows, parameter_table
 from lorascope.reporting.score_sections import BY_STEP
 from lorascope.reporting.summary import REPORT
 from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
-from lorascope.store import write_atomically
+from lorascope.store import write_all_atomically
 
 
 def write_reports(study: Study, findings: Findings, folder: Path) -> list[Path]:
-    """Write every report into `folder`; files that would not change are left alone.
+    """Write every report into `folder`, or none; files that would not change are left alone.
 
     Returns:
         All reports, changed or not, in a fixed order.
     """
-    paths = []
-    for name, content in report_files(study, findings).items():
-        path = folder / name
-        if not path.is_file() or path.read_bytes() != content:
-            write_atomically(path, content)
-        paths.append(path)
-    return paths
+    files = {folder / name: content for name, content in report_files(study, findings).items()}
+    changed = {
+        path: content
+        for path, content in files.items()
+        if not path.is_file() or path.read_bytes() != content
+    }
+    write_all_atomically(changed)
+    return list(files)
 
 
 def report_files(study: Study, findings: Findings) -> dict[str, bytes]:

@@ -57,6 +57,8 @@ class Done:
     threads: int = 0
     plan: MemoryPlan | None = None
     pack_plan: MemoryPlan | None = None
+    kept: bool = True
+    """False where the disk had no room for the adapter: there is nothing to record."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Split:
 
 
 def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Split:
-    """Train the pack; running out of memory, divergence and having no room are results, everything
-    else is raised.
+    """Train the pack; running out of memory, divergence and having no room, in memory or for one
+    adapter on the disk, are results, everything else is raised.
 
     Raises:
         ConfigError: the adapters cannot be trained on this mode here.
@@ -81,6 +83,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     import lorascope.stages.preloaded  # noqa: F401, I001
     import torch
 
+    from lorascope.adapter_check import Unsaved
     from lorascope.batch_memory import BatchMemory
     from lorascope.devices import choose_device, use_threads
     from lorascope.freed_memory import keep_freed_memory
@@ -118,6 +121,8 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     return [
         Done(Status.diverged, str(outcome), None, device.name, threads)
         if isinstance(outcome, Diverged)
+        else Done(Status.failed, str(outcome), kept=False)
+        if isinstance(outcome, Unsaved)
         else Done(Status.completed, None, outcome, device.name, threads, plan, pack_plan)
         for outcome, plan in zip(outcomes, plans, strict=True)
     ]

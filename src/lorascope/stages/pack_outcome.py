@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,8 +36,8 @@ class Unkept(Exception):
 
 def concluded(
     pack: Pack, lane: Lane, outcome: Outcome, provenance: Provenance
-) -> list[TrialRecord]:
-    """The records of a pack that has ended.
+) -> list[TrialRecord | None]:
+    """The records of a pack that has ended; None for a trial that the disk had no room for.
 
     Raises:
         Unkept: there is nothing to record.
@@ -46,7 +47,9 @@ def concluded(
         raise Unkept(later=True)
     ended = _ended(pack, outcome)
     return [
-        TrialRecord(
+        None
+        if not done.kept
+        else TrialRecord(
             trial=declared.name,
             identity=declared.identity,
             key=declared.key,
@@ -92,6 +95,8 @@ def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
         hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
         return [Done(Status.killed, f"ended by {name}{hint}")]
     done: list[Done] = outcome.value
+    if not any(one.kept for one in done):
+        raise OSError(errno.ENOSPC, done[0].reason)
     return done
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from lorascope.checkpoint_files import checkpoints as checkpoints_in
 from lorascope.checkpoint_files import is_whole
 from lorascope.config import ModelConfig, ModelKind
+from lorascope.disk_faults import is_full_disk
 from lorascope.errors import LorascopeError
 from lorascope.isolation import Outcome, run_isolated
 from lorascope.layout import Layout
@@ -49,12 +52,15 @@ class PackEnd:
     errors: list[Exception] = field(default_factory=list)
     postponed: list[str] = field(default_factory=list)
     """Names of trials that there was no room for beside other packs."""
+    unsaved: list[str] = field(default_factory=list)
+    """Names of trials that the disk had no room for; others of their pack may have fitted."""
 
     def add(self, other: PackEnd) -> None:
         """Take over all that is in `other`."""
         self.records += other.records
         self.errors += other.errors
         self.postponed += other.postponed
+        self.unsaved += other.unsaved
 
 
 def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
@@ -78,8 +84,10 @@ def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
         raise
     finally:
         place.stop.worth_saving.discard(_title(pack))
-    place.show.end_pack(at_hand, records)
-    return PackEnd(records, _failures(records))
+    names = {record.trial for record in records}
+    unsaved = [declared.name for _, declared in pack if declared.name not in names]
+    place.show.end_pack(at_hand, records, lost=len(unsaved))
+    return PackEnd(records, _failures(records), unsaved=unsaved)
 
 
 def _without_results(pack: Pack, place: PackPlace, unkept: Unkept) -> PackEnd:
@@ -94,9 +102,11 @@ def _without_results(pack: Pack, place: PackPlace, unkept: Unkept) -> PackEnd:
 
 
 def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[TrialRecord]:
-    """Train `pack` at once and put its trials' folders in place.
+    """Train `pack` at once and put its trials' folders in place, but for those of trials that the
+    disk has no room for.
 
     Raises:
+        OSError: the disk has room for none of them.
         Unkept: there is nothing to keep.
         Stopped: somebody asked for it; the pack is saved.
     """
@@ -108,15 +118,36 @@ def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[Trial
         _tell_damaged(checkpoints)
         with replaced_folders(targets) as folders:
             outcome = _train(_task(pack, place, folders, checkpoints), pack, place, at_hand)
-            records = concluded(pack, place.lane, outcome, provenance)
-            for folder, record in zip(folders, records, strict=True):
-                if record.status is not Status.completed:
-                    # What there is of an adapter may be half-written.
-                    shutil.rmtree(folder / "adapter", ignore_errors=True)
-                write_record(folder, record)
+            ended = concluded(pack, place.lane, outcome, provenance)
+            records = [
+                record
+                for folder, record in zip(folders, ended, strict=True)
+                if _fits(folder, record) and record
+            ]
+            if not records:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place.folder))
         if all(record.status in LASTING for record in records):
             shutil.rmtree(checkpoints, ignore_errors=True)
         return records
+
+
+def _fits(folder: Path, record: TrialRecord | None) -> bool:
+    """Write a trial's record into its folder; where the disk has no room for it, or had none for
+    its adapter, the folder goes, and its room is that of the next one."""
+    if record is None:
+        shutil.rmtree(folder)
+        return False
+    if record.status is not Status.completed:
+        # What there is of an adapter may be half-written.
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+    try:
+        write_record(folder, record)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def _failures(records: Sequence[TrialRecord]) -> list[Exception]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -223,6 +225,10 @@ def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
         # The trials are safe before anyone talks to a tracking store.
         for record in _tracked(end.records, left[0].config, place.layout):
             write_record(place.folder / record.trial, record)
+        if end.unsaved:
+            # What is trained next would be lost too.
+            names = ", ".join(end.unsaved)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{place.folder}: {names}")
         return end
 
 
