@@ -29,6 +29,7 @@ def locked_folder(
     layout: Layout,
     wait_seconds: float | None = LOOK_SECONDS,
     give_up: Callable[[], bool] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
     """Hold the lock on `target`, a folder of the project that need not be there yet.
 
@@ -38,6 +39,7 @@ def locked_folder(
     Args:
         wait_seconds: the longest wait for another holder; None waits for as long as it takes.
         give_up: asked now and then whether not to wait any longer.
+        on_wait: called once, with a sentence, before a wait whose end nobody knows.
 
     Raises:
         FolderLocked: another process, or another block of this one, holds the lock.
@@ -47,9 +49,18 @@ def locked_folder(
 
     path = _lock_file(target, layout)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds)
+    # The umask decides who else may write: in a project of several people others need the lock too.
+    lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds, mode=0o666)
     try:
-        lock.acquire(cancel_check=give_up)
+        if on_wait and wait_seconds is None:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                place = target.relative_to(layout.root)
+                on_wait(f"{place}: another process is writing it; waiting until it has ended")
+                lock.acquire(cancel_check=give_up)
+        else:
+            lock.acquire(cancel_check=give_up)
     except Timeout as error:
         raise FolderLocked(
             f"{target.relative_to(layout.root)}: another process is writing it. Wait until it has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,8 +91,12 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecor
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:
     """Score `subject`, unless its scores are there and made the same way."""
     folder = layout.evaluations(config.quant.name) / subject.name
-    with locked_folder(folder, layout, wait_seconds=None):
+    with locked_folder(folder, layout, wait_seconds=None, on_wait=_tell):
         return _evaluate_locked(config, layout, subject, folder)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _evaluate_locked(

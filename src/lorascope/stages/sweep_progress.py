@@ -149,6 +149,17 @@ class SweepProgress:
             self.state.add(records)
             self._clock.leave_out(len(records))
 
+    def add_found(self, records: Sequence[TrialRecord]) -> None:
+        """Trials that another process has trained since this sweep began."""
+        if not records:
+            return
+        with self._lock:
+            self.add_known(records)
+            self.clear()
+            for record in records:
+                print(f"trained by another process: {sentence(record)}", flush=True)
+            print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+
     def start(self) -> None:
         """Libraries are loaded, which takes seconds."""
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -217,7 +218,7 @@ def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
         # Whoever held a lock before may have been killed.
         finish_replacements(place.folder)
         known = [record for trial in pack if (record := _lasting_record(trial))]
-        place.show.add_known(known)
+        place.show.add_found(known)
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return PackEnd()
@@ -239,7 +240,11 @@ def _waited_for(trial: Trial, place: PackPlace) -> AbstractContextManager[None]:
     def stopped() -> bool:
         return place.end_now.poll() or place.stop.connection.poll()
 
-    return locked_folder(trial.folder, place.layout, wait_seconds=None, give_up=stopped)
+    def tell(sentence: str) -> None:
+        place.show.clear()
+        print(sentence, file=sys.stderr, flush=True)
+
+    return locked_folder(trial.folder, place.layout, None, give_up=stopped, on_wait=tell)
 
 
 def _tracked(

@@ -103,6 +103,8 @@ def make_database(layout: Layout) -> None:
 
     unfinished = layout.private / f"{path.name}.new"
     unfinished.unlink(missing_ok=True)
+    # SQLite itself would withhold what the umask allows.
+    unfinished.touch()
     where = f"{SQLITE}{unfinished.resolve()}"
     check_database(where)
     store = SqlAlchemyStore(where, artifact_root(layout, uri))
@@ -139,7 +141,7 @@ def locked(layout: Layout) -> Iterator[None]:
     would both add it, and SQLite serves one writer faster than many.
     """
     layout.private.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS):
+    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS, mode=0o666):
         yield
 
 
