@@ -527,12 +527,15 @@ def test_an_address_that_is_set_takes_the_runs_and_artifacts_stay_in_the_project
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_the_pages_are_served_on_this_machine_only(tmp_path: Path) -> None:
+def test_the_pages_are_served_on_this_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_BACKEND_STORE_URI", raising=False)
     command = ui_command(Layout(tmp_path / "a b"))
     assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert (
-        command[command.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/a b/mlflow.db"
-    )
+    # Not on the command line, which everybody on the machine can read.
+    assert "--backend-store-uri" not in command
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/a b/mlflow.db"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 

@@ -31,7 +31,7 @@ stages, in the order in which dvc.yaml runs them:
 
 beside them:
   publish        fill MLflow from the records
-  ui             open MLflow on this machine's loopback address
+  ui             open MLflow on this machine's loopback address; port=5001 for another port
   status         how far the study is, what failed, what to run next; also while it runs
   prune          trials, scores and leftovers that no declared grid names; deletes with --yes only
   summary        print answer and accuracy table of the study in params.yaml
@@ -125,9 +125,9 @@ def _dispatch(command: str, rest: list[str]) -> int:
         refuse_arguments(command, rest)
         return publish(find_layout(Path.cwd()))
     if command == "ui":
-        from lorascope.stages.ui import run as open_ui
+        from lorascope.stages.ui import run_with_settings as open_ui
 
-        return open_ui(find_layout(Path.cwd()))
+        return open_ui(rest, find_layout(Path.cwd()))
     raise LorascopeError(f"no command {command!r}. `lorascope --help` lists them.")
 
 

@@ -1,13 +1,84 @@
-"""ui: MLflow's pages, on this machine only."""
+"""ui: MLflow's pages, on this machine only, and gone with this process."""
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import socket
 import subprocess
+from contextlib import suppress
 
+from lorascope.errors import ConfigError
 from lorascope.layout import Layout
 from lorascope.tracking import ui_command
 
+HOST = "127.0.0.1"
+DEFAULT_PORT = 5000
+LAST_PORT = 65535
+END_SECONDS = 10
+"""For the server to end by itself."""
 
-def run(layout: Layout) -> int:
-    """Serve the tracking store until interrupted."""
-    return subprocess.call(ui_command(layout))
+
+def run_with_settings(arguments: list[str], layout: Layout) -> int:
+    """Serve the pages on the port that `arguments` name as port=5001.
+
+    Raises:
+        ConfigError: the port is not one, or is taken.
+    """
+    port = DEFAULT_PORT
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key != "port" or not equals:
+            raise ConfigError(
+                "ui", argument, "it takes a port only", "Run `lorascope ui port=5001`."
+            )
+        if not value.isdecimal() or not 1 <= int(value) <= LAST_PORT:
+            raise ConfigError("port", value, "no port", f"Give a number from 1 to {LAST_PORT}.")
+        port = int(value)
+    return run(layout, port)
+
+
+def run(layout: Layout, port: int = DEFAULT_PORT) -> int:
+    """Serve the tracking store until interrupted or asked to end.
+
+    Raises:
+        TrackingError: the store is a server, which has its own pages.
+        ConfigError: nothing can listen at `port`.
+    """
+    command = ui_command(layout, port)
+    _require_free(port)
+    print(f"MLflow's pages: http://{HOST}:{port} (Ctrl-C ends them)", flush=True)
+    # A group of its own: MLflow starts the server that serves as yet another process.
+    server = subprocess.Popen(command, start_new_session=True)
+    try:
+        return server.wait()
+    finally:
+        # However this process is told to end, short of being killed.
+        _end(server)
+
+
+def _require_free(port: int) -> None:
+    """Bind it as the server will, which would tell the system's error number among many lines."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            free = port + 1 if taken and port < LAST_PORT else DEFAULT_PORT + 1
+            raise ConfigError(
+                "port", port,
+                "another program listens there, perhaps another `lorascope ui`"
+                if taken else os.strerror(error.errno or 0),
+                f"Take another one: `lorascope ui port={free}`.",
+            ) from error  # fmt: skip
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and all that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(END_SECONDS)

@@ -51,7 +51,8 @@ def own_database(layout: Layout) -> str:
 
 
 def ui_command(layout: Layout, port: int = 5000) -> list[str]:
-    """The command that serves the local store's pages on this machine only.
+    """The command that serves the local store's pages on this machine only. It finds the store in
+    the environment, which is set here: everybody on the machine can read a command line.
 
     Raises:
         TrackingError: the store is a server, which has its own pages.
@@ -64,9 +65,10 @@ def ui_command(layout: Layout, port: int = 5000) -> list[str]:
             f"MLFLOW_TRACKING_URI={presentable(uri, layout)} is a server with its own pages. "
             "Open it in a browser, or unset the variable to see the local store."
         )
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", uri, "--artifacts-destination", root, "--workers", "1"),
+        *("--artifacts-destination", root, "--workers", "1"),
     ]  # fmt: skip
 
 
