@@ -273,3 +273,37 @@ def test_counting_loads_no_torch() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "set()", answer.stderr
+
+
+STRAYS: dict[str, object] = {
+    "num_key_value_heads": 1, "head_dim": 10, "num_local_experts": 5, "n_inner": 50, "ffn_dim": 50,
+    "mlp_bias": True, "attention_bias": True, "num_kv_heads": 1, "multi_query": False,
+    "word_embed_proj_dim": 8, "embedding_size": 8, "attention_head_size": 10, "bias": True,
+    "conv_kernel_size": 3, "type_vocab_size": 4, "ffn_hidden_size": 50, "enable_bias": False,
+    "parallel_attn": False, "new_decoder_architecture": True, "relative_attention": True,
+}  # fmt: skip
+"""Settings of one architecture or another, each with a value that would change a size."""
+MISREAD = {"falcon": "head_dim"}
+"""transformers cannot build a model with such a key at all."""
+
+
+@every_case
+def test_settings_that_an_architecture_does_not_have_are_ignored(case: str) -> None:
+    """Those that it has count, and transformers' own model says which these are."""
+    values = config_values(case)
+    strays = {k: v for k, v in STRAYS.items() if k not in {*values, MISREAD.get(CASES[case][0])}}
+    values |= strays
+    shape, model = model_shape(values), meta_model(values)
+    assert adaptable_layers(shape) == linear_shapes(model)
+    assert full_fine_tuning_parameters(shape) == sum(p.numel() for p in model.parameters())
+    names = [layer.name for layer in adaptable_layers(shape)]
+    adapter = peft.LoraConfig(r=3, target_modules=names)
+    assert lora_parameters(adaptable_layers(shape), 3) == peft_count(values, adapter)
+
+
+def test_gpt_neox_with_stray_key_value_heads_counts_as_peft_does() -> None:
+    sizes = {"hidden_size": 60, "intermediate_size": 120, "num_hidden_layers": 2}
+    values = {**config_values("gpt_neox"), **sizes, "num_attention_heads": 6}
+    plain = lora_parameters(adaptable_layers(model_shape(values)), 8)
+    layers = adaptable_layers(model_shape({**values, "num_key_value_heads": 2}))
+    assert lora_parameters(layers, 8) == plain == 2 * 8 * (4 * 60 + 2 * 60 + 2 * 180)

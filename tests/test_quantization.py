@@ -7,18 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from lorascope.config import Config, DeviceKind, Precision, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.devices import Device, choose_device, compute_precision
 from lorascope.errors import DeviceError, ModelError
-from lorascope.footprint import dequantized_weight, measure_footprint
+from lorascope.footprint import (
+    dequantized_weight,
+    layer_errors,
+    measure_footprint,
+    require_values_in_range,
+)
 from lorascope.layout import Layout
 from lorascope.lora import attach
-from lorascope.quantization import arithmetic, load_base, quantize_base
+from lorascope.quantization import arithmetic, load_base, quantize_base, unquantized_dtype
 from lorascope.records import FootprintRecord
 from lorascope.store import read_record, sha256_of_files
 from tests.conftest import MODES, save_small_model
@@ -214,3 +219,56 @@ def test_int8_rounds_inputs_in_evaluation_and_not_in_training_steps_on_a_cpu(
     assert arithmetic(adapted) == arithmetic(model)
     plain = load_base(project.quantized("small", "fp16"), compose("quant=fp16").quant, CPU)
     assert arithmetic(plain) is None
+
+
+def overflowing(base: Path, name: str, dtype: torch.dtype) -> None:
+    """A base of `dtype` of which one value is beyond float16."""
+    save_small_model(base)
+    AutoModelForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(base)
+    tensors = load_file(base / "model.safetensors")
+    tensors[name][2] = 1e5
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+
+
+NORM, MATRIX = "model.layers.1.input_layernorm.weight", "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "storage", "fits"),
+    [
+        (NORM, torch.bfloat16, Storage.float16, False),
+        (NORM, torch.bfloat16, Storage.bfloat16, True),
+        (NORM, torch.bfloat16, Storage.nf4, True),
+        (NORM, torch.float32, Storage.nf4, False),
+        (NORM, torch.float32, Storage.float32, True),
+        (MATRIX, torch.bfloat16, Storage.nf4, True),
+        (MATRIX, torch.float32, Storage.nf4, False),
+        # bitsandbytes rounds a matrix to float16 on its way to 8 bits, whatever it was.
+        (MATRIX, torch.bfloat16, Storage.int8, False),
+    ],
+)
+def test_values_that_overflow_the_stored_type_are_refused_by_tensor(
+    tmp_path: Path, name: str, dtype: torch.dtype, storage: Storage, fits: bool
+) -> None:
+    overflowing(tmp_path / "base", name, dtype)
+    quant = QuantConfig("q", storage)
+    quantize_base(tmp_path / "base", quant, CPU, tmp_path / "out")
+    stored = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    kept = unquantized_dtype(quant, dtype)
+    if fits:
+        require_values_in_range(stored, "q", kept)
+        return
+    with pytest.raises(ModelError, match=rf"values of {name} overflow float16, .* 65,504"):
+        require_values_in_range(stored, "q", kept)
+
+
+def test_a_matrix_of_zeros_has_no_error_in_any_mode(tmp_path: Path) -> None:
+    save_small_model(tmp_path / "base")
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    layer = "model.layers.0.mlp.down_proj"
+    torch.nn.init.zeros_(exact.get_submodule(layer).weight)
+    exact.save_pretrained(tmp_path / "base")
+    for storage in (Storage.float16, Storage.int8, Storage.nf4):
+        quantize_base(tmp_path / "base", QuantConfig("q", storage), CPU, tmp_path / "out")
+        stored = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        assert layer_errors(exact, stored, [layer])[0].relative_rmse == 0.0

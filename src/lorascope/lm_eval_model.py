@@ -30,6 +30,8 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
     """
     from lm_eval.models.huggingface import HFLM
 
+    _pad_inside_vocabulary(model, tokenizer)
+
     class RowLM(HFLM):  # type: ignore[misc]
         def _encode_pair(self, context: str, continuation: str) -> Encoded:
             return encode_pairs(self.tokenizer, [(context, continuation)])[0]
@@ -43,6 +45,13 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
         # A 16-bit log-softmax would cost three digits of every log-likelihood.
         softmax_dtype="float32",
     )
+
+
+def _pad_inside_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Prompts are padded with a token, masked: one without an embedding would be an IndexError."""
+    pad = tokenizer.pad_token_id
+    if pad is not None and pad >= model.get_input_embeddings().weight.shape[0]:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 @contextmanager

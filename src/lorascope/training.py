@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import (
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from lorascope.adapter_check import CheckedAdapter, Unsaved, check_adapter
@@ -160,7 +165,7 @@ def _run_trainer(
             model=pack,
             args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
             train_dataset=PackedSamples(samples),
-            data_collator=Padding(_pad_token_id(tokenizer)),
+            data_collator=Padding(_pad_token_id(tokenizer, pack.config)),
             callbacks=[validation, watch] if validation else [watch],
         )
         # The Trainer would print every log line itself.
@@ -218,7 +223,8 @@ def training_arguments(plan: PackPlan, device: Device, folder: Path) -> Training
     return arguments
 
 
-def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Any id will do: padded positions are masked and carry no label."""
-    pad = tokenizer.pad_token_id
-    return int(pad if pad is not None else tokenizer.eos_token_id)
+def _pad_token_id(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """Any id that the model has will do: padded positions are masked and carry no label. A padding
+    token that was added to the tokenizer alone may lie outside its embedding."""
+    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
+    return end if pad is None or pad >= config.get_text_config().vocab_size else int(pad)

@@ -103,6 +103,33 @@ def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def require_known_tokens(
+    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, vocabulary: int
+) -> None:
+    """Raise DataError where a row holds a token that the model has no embedding for.
+
+    Tokens may be added to a tokenizer without resizing the embeddings. Those that no row uses, a
+    padding token among them, do no harm.
+
+    Args:
+        vocabulary: rows of the model's embedding.
+    """
+    outside = {id_: token for token, id_ in tokenizer.get_vocab().items() if id_ >= vocabulary}
+    if not outside:
+        return
+    for row in rows:
+        texts = [row.text, *(row.choices or ())]
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            used = sorted(set(ids) & outside.keys())
+            if used:
+                raise DataError(
+                    f"item {row.item}: the token {outside[used[0]]!r} has the id {used[0]}, but "
+                    f"the model knows {vocabulary} tokens, so it has no embedding for it. Likely "
+                    "the tokenizer's chat template needs tokens that the model was not trained "
+                    "with: use another data.template, or a model with resized, trained embeddings."
+                )
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Digest of what decides the ids: the whole fast tokenizer and the special tokens' names.
 

@@ -11,7 +11,7 @@ from lorascope.config import Config, DataKind, ModelKind, Scoring
 from lorascope.data.generation_room import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
-from lorascope.data.tokenization import load_tokenizer
+from lorascope.data.tokenization import load_tokenizer, require_known_tokens
 from lorascope.errors import ConfigError
 from lorascope.layout import SPLITS, Layout
 from lorascope.made_with import data_settings
@@ -41,6 +41,9 @@ def run(config: Config, layout: Layout) -> DataCard:
             capture(layout, "cpu", 1),
             StepProgress(f"data {config.data.name}", unit="row"),
         )
+        for split in SPLITS:
+            rows = read_rows(folder / f"{split}.jsonl")
+            require_known_tokens(rows, tokenizer, record.vocabulary)
         if config.data.scoring is Scoring.answer:
             _judge_room(config, folder, tokenizer, record.context_tokens)
         card = replace(card, settings=data_settings(config.data))

@@ -98,7 +98,7 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
             "parameters of this architecture cannot be counted from its configuration",
             f"Known are: {', '.join(sorted(ARCHITECTURES))}.",
         )
-    settings = Settings(config, architecture.defaults)
+    settings = Settings(config, architecture.defaults, architecture.narrowing)
     _refuse(architecture, settings)
     sizes, layers = _sizes(architecture, settings), settings.size("num_hidden_layers")
     rows = _named_rows(architecture, layers, sizes)

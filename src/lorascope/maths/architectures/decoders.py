@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lorascope.maths.architectures.rows import (
+    NARROWING,
     Architecture,
     Row,
     Size,
@@ -57,7 +58,15 @@ def family(
     **defaults: object,
 ) -> Architecture:
     """A member of the Llama family: its layer, and what its config class takes by default."""
-    return Architecture("model.layers.{}", EMBEDDING, each, NORM_AND_HEAD, {**defaults}, ia3=ia3)
+    return Architecture(
+        "model.layers.{}",
+        EMBEDDING,
+        each,
+        NORM_AND_HEAD,
+        {**defaults},
+        ia3=ia3,
+        narrowing=NARROWING,
+    )
 
 
 DECODERS = {

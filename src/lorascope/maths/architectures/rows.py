@@ -6,7 +6,7 @@ numbers; the sizes themselves come from a config.json. `when` and `bias` name a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +66,9 @@ def vector(name: str, size: Size, when: Size = 1) -> Row:
 
 
 KV_HEADS = "num_key_value_heads"
+NARROWING = (KV_HEADS, "head_dim")
+"""Settings by which attention is narrower or wider than the hidden size, where an architecture has
+them: in a config.json of another they are strays that transformers reads past."""
 
 
 class Settings:
@@ -79,7 +82,14 @@ class Settings:
         "num_local_experts": ("num_experts",),
     }
 
-    def __init__(self, values: Mapping[str, object], defaults: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, object],
+        defaults: Mapping[str, object],
+        narrowing: Sequence[str] = NARROWING,
+    ) -> None:
+        strays = set(NARROWING) - set(narrowing)
+        values = {name: value for name, value in values.items() if name not in strays}
         given = {name: value for name, value in values.items() if value is not None}
         for name, others in self.OTHER_NAMES.items():
             for other in others:
@@ -157,5 +167,7 @@ class Architecture:
     prefix: str = "key_value"
     """Size of one layer's prefix key: PEFT takes the key heads where the config class names them,
     else the hidden size."""
+    narrowing: tuple[str, ...] = ()
+    """Which of `NARROWING` its attention reads."""
     refuses: tuple[str, ...] = ()
     """Settings that add tensors which no row names."""
