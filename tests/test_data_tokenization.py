@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lorascope.config import DataConfig, Format, TemplateKind
 from lorascope.data.files import RawRow
@@ -15,6 +21,7 @@ from lorascope.data.tokenization import (
     tokenize_row,
     tokenizer_sha256,
 )
+from lorascope.tokenizer_files import copy_tokenizer, keep_unknown_token
 from tests.data_samples import (
     NO_SHARED,
     SHARED,
@@ -56,6 +63,61 @@ def test_tokenizer_digest_ignores_switches_that_calls_leave_behind() -> None:
     tokenizer(["a b a b"], truncation=True, max_length=2, padding="do_not_pad")
     assert tokenizer_sha256(tokenizer) == before
     assert tokenizer_sha256(word_tokenizer("a", "c")) != before
+
+
+def save_llama_without_bytes(folder: Path) -> None:
+    """A BPE tokenizer whose characters are its vocabulary, of the class that is rebuilt."""
+    pieces = ["<unk>", "<s>", "</s>", "▁", *"abcdef"]
+    tokenizer = Tokenizer(
+        models.BPE({p: i for i, p in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config["tokenizer_class"] = "LlamaTokenizer"
+    path.write_text(json.dumps(config))
+
+
+def unknown_kept(folder: Path, texts: list[str]) -> None:
+    """Plain transformers makes of `folder` what is trained and scored here, unknown tokens too."""
+    ours = load_tokenizer(folder)
+    expected = ours(texts, return_offsets_mapping=True)
+    assert any(ours.unk_token_id in ids for ids in expected["input_ids"])
+    lost = AutoTokenizer.from_pretrained(folder)(texts, return_offsets_mapping=True)
+    assert lost["input_ids"] != expected["input_ids"]
+    assert keep_unknown_token(folder)
+    kept = AutoTokenizer.from_pretrained(folder)
+    again = kept(texts, return_offsets_mapping=True)
+    assert again["input_ids"] == expected["input_ids"]
+    assert again["offset_mapping"] == expected["offset_mapping"]
+    assert tokenizer_sha256(kept) == tokenizer_sha256(ours)
+    assert kept.decode(again["input_ids"][0]) == ours.decode(expected["input_ids"][0])
+    assert not keep_unknown_token(folder), "nothing is left to mend"
+    copy_tokenizer(folder, folder / "copied")
+    assert tokenizer_sha256(load_tokenizer(folder / "copied")) == tokenizer_sha256(ours)
+
+
+def test_files_of_a_tokenizer_that_loses_its_unknown_token_are_mended(tmp_path: Path) -> None:
+    save_llama_without_bytes(tmp_path)
+    (tmp_path / "copied").mkdir()
+    unknown_kept(tmp_path, ["abc é def", "é", "<s>a é</s> b", "a  b"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=NO_SHARED)
+def test_tinystories_files_are_mended(tmp_path: Path) -> None:
+    copy_tokenizer(SHARED / "models/tinystories-656k", tmp_path)
+    shutil.copy(SHARED / "models/tinystories-656k/config.json", tmp_path)
+    (tmp_path / "copied").mkdir()
+    unknown_kept(tmp_path, ["a = é b", "<|start_story|>Once\n\nupon # 9<|end_story|>", " two  é"])
+
+
+def test_files_of_other_tokenizers_stay_as_they_are(tmp_path: Path) -> None:
+    word_tokenizer("a", "b").save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not keep_unknown_token(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=NO_SHARED)
