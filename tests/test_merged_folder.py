@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lorascope.config import LoraConfig, QuantConfig, Storage, Targets
+from lorascope.config import LoraConfig, MergeConfig, QuantConfig, Storage, Targets
 from lorascope.devices import Device
 from lorascope.lora import attach, load_adapter, save_adapter
 from lorascope.merged_folder import MergedFiles, tensor_names, write_merged
-from lorascope.merging import check_merge, merge
+from lorascope.merging import MergeCheck, check_merge, close_enough, dequantized, merge
 from lorascope.quantization import load_base, quantize_base
 from lorascope.tokenizer_files import stop_token_ids
 from tests.data_samples import word_tokenizer
@@ -127,6 +129,43 @@ def test_a_merged_folder_in_plain_transformers_is_the_adapter_on_its_base(
         json.loads((tmp_path / part / "config.json").read_text()) for part in ("base", "merged")
     )
     assert after == before
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "llama"])
+def test_int8_merges_pass_with_the_rounding_of_activations_told_apart(
+    model_type: str, tmp_path: Path
+) -> None:
+    """The worst case: random weights, whose predictions are near ties, and experts that flip."""
+    save_base(model_type, tmp_path / "base")
+    _, adapted = store_and_merge(tmp_path, Storage.int8)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    draw = random.Random(0)
+    rows = [
+        make_row(str(n), *(f" {' '.join(draw.choices(WORDS[2:], k=k))}" for k in (8, 4)))
+        for n in range(48)
+    ]
+    stored = load_base(tmp_path / "int8", QuantConfig(name="mode", storage=Storage.int8), CPU)
+    exact = load_adapter(dequantized(stored), tmp_path / "adapter")
+    check = check_merge(adapted, plain, tokenizer(), rows, 16)
+    unrounded = check_merge(exact, plain, tokenizer(), rows, 16)
+    limits = MergeConfig()
+    assert unrounded.prediction_agreement == 1
+    assert unrounded.largest_logit_difference < 1e-4
+    assert not close_enough(check, None, limits)
+    assert close_enough(check, unrounded, limits)
+    wrong = replace(unrounded, largest_logit_difference=1.1)
+    assert not close_enough(check, wrong, limits)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"prediction_agreement": 0.89}, {"merged_loss_nats": 1.021},
+                {"merged_loss_nats": float("nan")}]
+)  # fmt: skip
+def test_int8s_rounding_has_limits_of_its_own(changed: dict[str, Any]) -> None:
+    exact = MergeCheck(9, 0.0, 1.0, 1.0, 1.0)
+    rounded = MergeCheck(9, 5.0, 0.91, 1.0, 1.019)
+    assert close_enough(rounded, exact, MergeConfig())
+    assert not close_enough(replace(rounded, **changed), exact, MergeConfig())
 
 
 @pytest.mark.parametrize(

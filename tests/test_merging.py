@@ -118,6 +118,19 @@ def test_the_stage_ships_the_best_and_its_model_loads_in_plain_transformers(
     assert read_record(folder, MergeRecord) == record
 
 
+def test_int8_is_shipped_with_both_comparisons_in_its_record(
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+) -> None:
+    settings = ("quant=int8", "lora.rank=8", "train.steps=30", "seed=21")
+    config = compose(*settings, f"ship={trained['int8'].trial}", "merge.max_logit_difference=1e-3")
+    record = merge_stage.run([config], project)
+    assert record.largest_logit_difference > 1e-3
+    assert record.unrounded_logit_difference == pytest.approx(0, abs=1e-4)
+    assert record.unrounded_agreement == 1
+    assert record.stop_token_ids == [2]
+    assert record.foreign_names == []
+
+
 def test_a_merge_that_is_too_far_off_fails_and_leaves_the_former_one(
     project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
 ) -> None:

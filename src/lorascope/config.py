@@ -188,6 +188,9 @@ class MergeConfig:
     max_loss_gap_nats: float = 0.02
     """Largest allowed difference of mean completion loss."""
     max_logit_difference: float = 1.0
+    int8_min_agreement: float = 0.9
+    """The same share against INT8 inference, which rounds activations and a merged model does not;
+    the limits above then hold against the adapter on the weights that INT8 stands for."""
 
 
 @dataclass

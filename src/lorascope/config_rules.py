@@ -137,6 +137,12 @@ RESULT_RULES = [
         "0.98 is the default.",
     ),
     Rule(
+        "merge.int8_min_agreement",
+        lambda c: 0 < c.merge.int8_min_agreement <= 1,
+        "must lie in (0, 1]",
+        "0.9 is the default.",
+    ),
+    Rule(
         "merge.max_loss_gap_nats",
         lambda c: c.merge.max_loss_gap_nats >= 0,
         ZERO_OR_MORE,

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.completion_loss import completion_loss, evaluation_mode, last_completion
+from lorascope.config import MergeConfig
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import ModelError
@@ -35,6 +36,10 @@ class MergeCheck:
     """Share of completion positions where both predict the same next token."""
     adapter_loss_nats: float
     merged_loss_nats: float
+
+    @property
+    def loss_gap_nats(self) -> float:
+        return abs(self.adapter_loss_nats - self.merged_loss_nats)
 
 
 def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, bool]:
@@ -173,6 +178,28 @@ def check_merge(
         adapter_loss_nats=adapter_sum / tokens_scored,
         merged_loss_nats=merged_sum / tokens_scored,
     )
+
+
+def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeConfig) -> bool:
+    """Whether the merged model is close enough. What is not finite is not.
+
+    INT8 inference rounds activations, which no merged model does: the merged weights are held to
+    the limits without that rounding, and with it to what it does to next tokens and loss.
+
+    Args:
+        unrounded: for INT8, the check against the adapter on the dequantized base.
+    """
+    exact = unrounded or check
+    close = (
+        exact.largest_logit_difference <= limits.max_logit_difference
+        and exact.prediction_agreement >= limits.min_agreement
+        and exact.loss_gap_nats <= limits.max_loss_gap_nats
+    )
+    rounded_close = (
+        check.prediction_agreement >= limits.int8_min_agreement
+        and check.loss_gap_nats <= limits.max_loss_gap_nats
+    )
+    return close and (unrounded is None or rounded_close)
 
 
 def _logits(model: Any, ids: list[int]) -> torch.Tensor:

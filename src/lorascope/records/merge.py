@@ -31,5 +31,9 @@ class MergeRecord:
     format: int = RECORD_FORMAT
     stop_token_ids: list[int] = field(default_factory=list)
     """Where generation stops: as the base does, and at the token that completions end with."""
+    unrounded_logit_difference: float | None = None
+    """For INT8: largest against the adapter on the weights that the base stands for, without the
+    rounding of activations that only INT8 inference has."""
+    unrounded_agreement: float | None = None
     foreign_names: list[str] = field(default_factory=list)
     """Tensor names that the base's files do not have: programs that load by name may lack them."""

@@ -120,6 +120,14 @@ def failures_section(study: Study, rows: Sequence[AccuracyRow]) -> Section:
     return Section("failed", "Failed, refused, missing or not scored", blocks)
 
 
+def _without_rounding(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
+    if merge.unrounded_agreement is None or merge.unrounded_logit_difference is None:
+        return ()
+    agreement = f"{100 * merge.unrounded_agreement:.2f} % equal predictions"
+    logits = f"logits within {merge.unrounded_logit_difference:.2g}"
+    return (("Without INT8's rounding of activations", (f"{agreement}, {logits}",)),)
+
+
 def merge_section(merge: MergeRecord | None, recommended: str | None) -> Section:
     """The merged model and how it was verified; `recommended` is the trial that the rule names."""
     if merge is None:
@@ -135,6 +143,7 @@ def merge_section(merge: MergeRecord | None, recommended: str | None) -> Section
         ("Items compared", (units.count(merge.items),)),
         ("Equal next-token predictions", (f"{100 * merge.prediction_agreement:.2f} %",)),
         ("Largest logit difference", (f"{merge.largest_logit_difference:.2g}",)),
+        *_without_rounding(merge),
         ("Loss, adapter on its base", (f"{merge.adapter_loss_nats:.4f} nats",)),
         ("Loss, merged", (f"{merge.merged_loss_nats:.4f} nats",)),
         *([head] if merge.untied_head else []),

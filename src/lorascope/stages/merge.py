@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.base_folder import runs_own_code
 from lorascope.comparing.findings import compare
-from lorascope.config import Config, MergeConfig
+from lorascope.config import Config, MergeConfig, Storage
 from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.layout import Layout
 from lorascope.provenance import capture
@@ -92,10 +92,11 @@ def _merge_into(
     score: float | None,
 ) -> MergeRecord:
     from lorascope.devices import choose_device, use_threads
+    from lorascope.merging import close_enough
 
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
-    check, files, untied = _merge_and_check(folder, config, layout, trial, device)
+    check, unrounded, files, untied = _merge_and_check(folder, config, layout, trial, device)
     return MergeRecord(
         trial=trial.trial,
         quant=config.quant.name,
@@ -110,23 +111,26 @@ def _merge_into(
         untied_head=untied,
         total_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         content_sha256=sha256_of_files(folder),
-        passed=_passes(check, config.merge),
+        passed=close_enough(check, unrounded, config.merge),
         provenance=capture(layout, device.name, threads),
         stop_token_ids=files.stop_token_ids,
+        unrounded_logit_difference=unrounded.largest_logit_difference if unrounded else None,
+        unrounded_agreement=unrounded.prediction_agreement if unrounded else None,
         foreign_names=files.foreign_names,
     )
 
 
 def _merge_and_check(
     folder: Path, config: Config, layout: Layout, trial: TrialRecord, device: Device
-) -> tuple[MergeCheck, MergedFiles, bool]:
-    """Write the merged model to `folder`; its check, its files, and whether its head was untied."""
+) -> tuple[MergeCheck, MergeCheck | None, MergedFiles, bool]:
+    """Write the merged model to `folder`: its check, for INT8 a second one without the rounding of
+    activations, its files, and whether its head was untied."""
     from lorascope.data.rows import read_rows
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.devices import TORCH_DTYPES
     from lorascope.lora import load_adapter
     from lorascope.merged_folder import write_merged
-    from lorascope.merging import check_merge, merge
+    from lorascope.merging import check_merge, dequantized, merge
     from lorascope.quantization import load_base
 
     stored = layout.quantized(config.model.name, config.quant.name)
@@ -146,24 +150,15 @@ def _merge_and_check(
     validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
     rows = validation[: config.merge.verify_items]
     print(f"comparing it with adapter on base over {len(rows)} rows", flush=True)
-    check = check_merge(
-        load_adapter(fresh_base(), adapter),
-        _reload(folder, device.kind),
-        tokenizer,
-        rows,
-        config.evaluate.batch_size,
-    )
-    return check, files, untied
+    reloaded, batch_size = _reload(folder, device.kind), config.evaluate.batch_size
 
+    def compare_with(adapted_base: Any) -> MergeCheck:
+        adapted = load_adapter(adapted_base, adapter)
+        return check_merge(adapted, reloaded, tokenizer, rows, batch_size)
 
-def _passes(check: MergeCheck, limits: MergeConfig) -> bool:
-    """Whether the merged model is close enough. What is not finite is not."""
-    gap = abs(check.adapter_loss_nats - check.merged_loss_nats)
-    return (
-        check.largest_logit_difference <= limits.max_logit_difference
-        and check.prediction_agreement >= limits.min_agreement
-        and gap <= limits.max_loss_gap_nats
-    )
+    rounding = config.quant.storage is Storage.int8
+    unrounded = compare_with(dequantized(fresh_base())) if rounding else None
+    return compare_with(fresh_base()), unrounded, files, untied
 
 
 def _reload(folder: Path, device_kind: str) -> Any:
@@ -186,8 +181,18 @@ def _failure(record: MergeRecord, config: Config) -> str:
         f"(merge.max_logit_difference={limits.max_logit_difference}), agreement "
         f"{record.prediction_agreement:.4f} (merge.min_agreement={limits.min_agreement}), loss "
         f"{record.merged_loss_nats:.4f} against {record.adapter_loss_nats:.4f} nats "
-        f"(merge.max_loss_gap_nats={limits.max_loss_gap_nats}). Merge in float32, ship another "
-        "trial, or allow more if you can accept it."
+        f"(merge.max_loss_gap_nats={limits.max_loss_gap_nats}).{_unrounded(record, limits)} Merge "
+        "in float32, ship another trial, or allow more if you can accept it."
+    )
+
+
+def _unrounded(record: MergeRecord, limits: MergeConfig) -> str:
+    if record.unrounded_agreement is None:
+        return ""
+    return (
+        f" Without INT8's rounding of activations: logits {record.unrounded_logit_difference:.4f}, "
+        f"agreement {record.unrounded_agreement:.4f}; with it only "
+        f"merge.int8_min_agreement={limits.int8_min_agreement} and the loss count."
     )
 
 
