@@ -10,7 +10,14 @@ from types import ModuleType
 
 import pytest
 
-from lorascope.config import Config, DataConfig, ModelConfig, ModelKind, QuantConfig
+from lorascope.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ModelKind,
+    QuantConfig,
+    TemplateKind,
+)
 from lorascope.errors import RecordError
 from lorascope.layout import RECORD, Layout
 from lorascope.made_with import base_settings, data_settings, mode_settings, require_made_with
@@ -104,6 +111,10 @@ def test_settings_left_over_from_another_kind_count_for_nothing() -> None:
     assert base_settings(replace(left, kind=ModelKind.hub)) != base_settings(local)
     rows = DataConfig(name="d", train="data/raw/d.jsonl")
     assert data_settings(replace(rows, repository="a/b", subset="s")) == data_settings(rows)
+    unused = replace(rows, max_dropped_fraction=0.2, date="2031-01-02")
+    assert data_settings(unused) == data_settings(rows)
+    chat = replace(rows, template=TemplateKind.chat)
+    assert data_settings(replace(chat, date="2031-01-02")) != data_settings(chat)
 
 
 @pytest.mark.parametrize(

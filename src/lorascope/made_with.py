@@ -15,7 +15,15 @@ from pathlib import Path
 from posixpath import normpath
 
 from lorascope.confidential import with_public_addresses
-from lorascope.config import DataConfig, DataKind, ModelConfig, ModelKind, QuantConfig, Storage
+from lorascope.config import (
+    DataConfig,
+    DataKind,
+    ModelConfig,
+    ModelKind,
+    QuantConfig,
+    Storage,
+    TemplateKind,
+)
 from lorascope.errors import RecordError
 
 OF_THE_HUB = ("repository", "revision", "subset")
@@ -41,7 +49,11 @@ def base_settings(model: ModelConfig) -> dict[str, object]:
 def data_settings(data: DataConfig) -> dict[str, object]:
     """What decides prepared rows and what counts as right on them."""
     values = asdict(data)
-    del values["name"]
+    # The share judges whether rows are prepared at all, not which; only chat templates ask for a
+    # date.
+    del values["name"], values["max_dropped_fraction"]
+    if data.template is not TemplateKind.chat:
+        del values["date"]
     if data.kind is not DataKind.hub:
         for key in OF_THE_HUB:
             del values[key]
