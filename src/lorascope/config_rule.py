@@ -21,3 +21,12 @@ class Rule:
     holds: Callable[[Config], bool]
     problem: str
     remedy: str
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import date
 from functools import reduce
 
 from lorascope.config import Config, Cost, DataKind, ModelKind, Precision
-from lorascope.config_rule import ABOVE_ZERO, INFINITE, MAX_RANK, ONE_OR_MORE, Rule
+from lorascope.config_rule import (
+    ABOVE_ZERO,
+    INFINITE,
+    MAX_RANK,
+    ONE_OR_MORE,
+    Rule,
+    is_encodable,
+)
 from lorascope.config_rules_names import NAME_RULES, SEED_RULES
 from lorascope.config_rules_training import ADAPTER_RULES, TRAIN_RULES
 from lorascope.errors import ConfigError
@@ -18,10 +27,31 @@ ZERO_OR_MORE = "must be 0 or more"
 
 def validate(config: Config) -> None:
     """Raise ConfigError for the first value that no run could use."""
+    _require_characters(config)
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
             raise ConfigError(rule.key, value, rule.problem, rule.remedy)
+
+
+def _require_characters(config: Config) -> None:
+    """YAML can write half of a surrogate pair as \\ud800: no file name, record or digest can."""
+    for group, values in asdict(config).items():
+        for key, value in (values if isinstance(values, dict) else {"": values}).items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not is_encodable(text):
+                    raise ConfigError(
+                        f"{group}.{key}".rstrip("."), value,
+                        "holds half of a surrogate pair, which is no character",
+                        "Write the character itself instead of \\ud800 and its like.",
+                    )  # fmt: skip
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _is_commit(revision: str | None) -> bool:
@@ -116,6 +146,13 @@ DATA_RULES = [
         "too short for a prompt and an answer",
         "Set it to the model's context or less.",
     ),
+    Rule(
+        "data.max_dropped_fraction",
+        lambda c: 0 <= c.data.max_dropped_fraction < 1,
+        "must lie in [0, 1): it is a share of the rows",
+        "0.05 is the default; 0 stops at the first row that is unfit.",
+    ),
+    Rule("data.date", lambda c: _is_day(c.data.date), "is no day", "Write it as 2024-07-26."),
     *(_rows_rule(split) for split in ("train", "validation", "test")),
 ]
 RESULT_RULES = [

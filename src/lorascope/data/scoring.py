@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.answers import find_answer
 from lorascope.data.conversations import Conversation
 from lorascope.data.templates import Template
-from lorascope.data.unfit_rows import RowError, is_encodable
+from lorascope.data.unfit_rows import RowError
 from lorascope.errors import ConfigError
 
 
 def check_settings(config: DataConfig) -> None:
-    """Raise ConfigError for data settings that no row could use, or that cannot go together."""
-    if not 0 <= config.max_dropped_fraction < 1:
-        raise ConfigError(
-            "data.max_dropped_fraction", config.max_dropped_fraction, "must lie in [0, 1): a share",
-            "0.05 is the default; 0 stops at the first row that is unfit.",
-        )  # fmt: skip
-    if not _is_day(config.date):
-        raise ConfigError("data.date", config.date, "is no day", "Write it as 2024-07-26.")
-    if config.system is not None and not is_encodable(config.system):
-        raise ConfigError(
-            "data.system", config.system, "holds half of a surrogate pair, which is no character",
-            "Write the character itself instead of \\ud800 and its like.",
-        )  # fmt: skip
+    """Raise ConfigError for data settings that cannot go together."""
     _check_rendered(config)
     _check_pattern(config)
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return datetime.date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _check_rendered(config: DataConfig) -> None:

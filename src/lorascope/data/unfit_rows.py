@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from lorascope.config import DataConfig
+from lorascope.config_rule import is_encodable
 from lorascope.errors import DataError
 
 SHOWN_ROWS = 10
@@ -46,15 +47,6 @@ def require_characters(place: str, *texts: str | None) -> None:
                 f"{text[:60]!r} holds half of a surrogate pair, which is no character: a character "
                 "beyond U+FFFF was cut in two. Export the source again, or remove this row.",
             )
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass
