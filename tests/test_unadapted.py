@@ -18,7 +18,7 @@ from lorascope.lora import attach
 from lorascope.maths.parameters import lora_parameters, matrix_parameters
 from lorascope.records import BaseRecord, FootprintRecord, Status, UnadaptedWeights
 from lorascope.reporting.recommendation import answer
-from lorascope.stages import evaluate, prepare_base, prepare_data, quantize_base, train_lora
+from lorascope.stages import check, evaluate, prepare_base, prepare_data, quantize_base, train_lora
 from lorascope.store import read_record
 from lorascope.targets import select, unadapted_sentences
 from tests.conftest import compose_one, save_small_model
@@ -133,6 +133,8 @@ def test_a_mode_that_quantizes_nothing_is_refused_and_stores_nothing(bare_projec
     prepare_base.run(compose_one(layout, "quant=fp16"), layout)
     assert quantize_base.run(compose_one(layout, "quant=fp16"), layout).quantized_share is None
     for mode in ("nf4", "int8"):
+        with pytest.raises(ModelError, match="quantizes no layer of FalconForCausalLM"):
+            check.run([compose_one(layout, f"quant={mode}")], layout)
         with pytest.raises(ModelError, match=rf"quant={mode}: bitsandbytes quantizes no layer"):
             quantize_base.run(compose_one(layout, f"quant={mode}"), layout)
         assert not layout.quantized("small", mode).exists()

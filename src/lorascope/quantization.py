@@ -66,21 +66,31 @@ def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) 
 
 
 def require_quantizable(base: Path, quant: QuantConfig) -> None:
-    """Raise ModelError for layers whose quantized form would be another layer's.
+    """Raise ModelError where a mode would store nothing, or another layer's form.
 
-    bitsandbytes stores GPT-2's Conv1D transposed, so that errors and merges would not fit.
+    bitsandbytes stores GPT-2's Conv1D transposed, so that errors and merges would not fit; and it
+    takes torch's own Linear alone, so that 16 bits would be stored under another name.
     """
     if quant.storage in FLOATING:
         return
     config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=runs_own_code(base))
-    transposed = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    modules = dict(model.named_modules())
+    transposed = [name for name, module in modules.items() if isinstance(module, Conv1D)]
     if transposed:
         raise ModelError(
             f"quant={quant.name}: {transposed[0]} and {len(transposed) - 1} more layers of this "
             "model are Conv1D, which bitsandbytes stores transposed; 8 and 4 bits are not "
             "supported for it. Use quant=fp16, bf16 or fp32."
+        )
+    head = model.get_output_embeddings()
+    if not any(type(module) is nn.Linear and module is not head for module in modules.values()):
+        raise ModelError(
+            f"quant={quant.name}: bitsandbytes quantizes no layer of {type(model).__name__}: it "
+            "takes torch's own Linear, not subclasses of it, nor experts' 3-D parameters. The mode "
+            "would weigh as much as 16 bits, here and wherever else the model is loaded. Leave it "
+            "out of quant: use fp16, bf16 or fp32."
         )
 
 

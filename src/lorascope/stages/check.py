@@ -49,6 +49,8 @@ def run(configs: list[Config], layout: Layout) -> None:
             select(shapes, config.lora)
         for sentence in unadapted_sentences(shapes, unadapted):
             print(f"warning: {sentence}", file=sys.stderr)
+    if first.model.kind is ModelKind.local:
+        _require_quantizable(configs, layout)
     _require_possible_ship(configs)
     _warn_of_unwatched(first, layout)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
@@ -66,6 +68,15 @@ def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
         folder = local_folder(config.model, layout.root)
         tokenizer = load_tokenizer(folder, config.model.trust_remote_code)
         check_rendering(config.data, source, tokenizer)
+
+
+def _require_quantizable(configs: list[Config], layout: Layout) -> None:
+    """Each mode once."""
+    from lorascope.base_models import local_folder
+    from lorascope.quantization import require_quantizable
+
+    for quant in {config.quant.name: config.quant for config in configs}.values():
+        require_quantizable(local_folder(configs[0].model, layout.root), quant)
 
 
 def _require_space(layout: Layout) -> None:

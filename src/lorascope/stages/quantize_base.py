@@ -9,8 +9,7 @@ from typing import Any
 
 from lorascope.base_folder import runs_own_code
 from lorascope.comparing.coverage import partial_modes
-from lorascope.config import Config, QuantConfig, Storage
-from lorascope.errors import ModelError
+from lorascope.config import Config, QuantConfig
 from lorascope.heavy_imports import import_uncollected
 from lorascope.layout import Layout
 from lorascope.made_with import mode_settings
@@ -19,8 +18,6 @@ from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.stages.intact import read_base, require_base
 from lorascope.store import replaced_folder, sha256_of_files, write_record
 from lorascope.tokenizer_files import copy_tokenizer
-
-WHOLE_STORAGE = (Storage.float32, Storage.bfloat16, Storage.float16)
 
 
 def run(config: Config, layout: Layout) -> FootprintRecord:
@@ -42,7 +39,6 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
         copy_tokenizer(source, folder)
         stored, layers = _compare(source, folder, base, config.quant)
         footprint = measure_footprint(stored)
-        _refuse_unquantized(config.quant, footprint.quantized_parameters, base)
         record = FootprintRecord(
             model=base.model,
             quant=config.quant.name,
@@ -67,17 +63,6 @@ def run(config: Config, layout: Layout) -> FootprintRecord:
         print(f"warning: {sentence}", file=sys.stderr)
     print(f"{base.model} as {record.quant}: {record.total_bytes:,} bytes")
     return record
-
-
-def _refuse_unquantized(quant: QuantConfig, quantized_parameters: int, base: BaseRecord) -> None:
-    """A mode that stores 16 bits under another name would only look like an equal one."""
-    if quant.storage not in WHOLE_STORAGE and not quantized_parameters:
-        raise ModelError(
-            f"quant={quant.name}: bitsandbytes quantizes no layer of {base.architecture}: it takes "
-            "torch's own Linear, not subclasses of it, nor experts' 3-D parameters. The mode would "
-            "weigh as much as 16 bits, here and wherever else the model is loaded. Leave it out "
-            "of quant."
-        )
 
 
 def _compare(
