@@ -61,15 +61,18 @@ def seed_spreads(
 ) -> SeedSpreads:
     """From the components of comparisons (subject, reference), those of cells `far` behind left
     out: no row of the grid that is hopeless may make another's verdict."""
-    alike: dict[Kind, list[tuple[Ends, Components]]] = {}
+    alike: dict[Kind, list[tuple[Components, Ends, Ends]]] = {}
     for subject, reference, components in shown:
         if not {subject, reference} & set(far):
             kind = kind_of(subject, reference)
-            alike.setdefault(kind, []).append((_ends(kind, subject, reference), components))
+            modes = frozenset((subject.quant, reference.quant))
+            partly = modes if kind is Kind.mode else frozenset()
+            ends = _ends(kind, subject, reference)
+            alike.setdefault(kind, []).append((components, ends, partly))
     pools = {
         kind: pool
         for kind, members in alike.items()
-        if (pool := pool_seeds([parts for _, parts in members], [ends for ends, _ in members]))
+        if (pool := pool_seeds(*map(list, zip(*members, strict=True))))
     }
     return SeedSpreads(pools, declared_spread(rule, measure), measure, margin)
 

@@ -10,9 +10,11 @@ Assumed: a training's luck is normal and its own or shared by the trainings at t
 all ends of a kind have one spread. Two differences that share both ends are then one difference
 seen twice, those that share one have squares that correlate by 1/4, and all others are independent:
 m comparisons count as m^2 / sum of these correlations. The four pairs of ranks 1 and 8 in four
-modes, moved by a luck that the modes share, count once. A comparison whose own spread is larger
-takes that, and its own few degrees where it stands out (one collapsed training); it is not pooled
-then. `seed_noise` says what a spread known so makes of an interval.
+modes, moved by a luck that the modes share, count once. What comparisons share in part (the same
+two modes at other ranks) is reckoned as half of their luck, whose squares correlate by 1/4. A
+comparison whose own spread is larger takes that, and its own few degrees where it stands out (one
+collapsed training); it is not pooled then. `seed_noise` says what a spread known so makes of an
+interval; tests/test_seed_simulation.py what remains where luck comes otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import fdtrc, stdtrit
 
+from lorascope.maths.clusters import Floats
 from lorascope.maths.seed_noise import SeedNoise
 from lorascope.maths.two_way import Components, TwoWayEstimate
 
@@ -32,6 +35,8 @@ Ends = frozenset[Hashable]
 SHARED_CORRELATION = 0.25
 """Of the squared seed deviations of two differences from one reference: the differences themselves
 correlate by 1/2 where both sides spread alike, their squares by its square."""
+HALF = 0.25
+"""The same where half of a luck's variance is shared."""
 OUTLIER_LEVEL = 0.01
 """Chance, over all comparisons, that a spread like the others' is taken for an outlier."""
 
@@ -53,11 +58,18 @@ class SeedPool:
         return max(0.0, self.raw - self.flicker)
 
 
-def pool_seeds(components: Sequence[Components], ends: Sequence[Ends]) -> SeedPool | None:
-    """Mean variance between seeds over comparisons with several seeds; None without any."""
+def pool_seeds(
+    components: Sequence[Components], ends: Sequence[Ends], partly: Sequence[Ends] | None = None
+) -> SeedPool | None:
+    """Mean variance between seeds over comparisons with several seeds; None without any.
+
+    `ends` name what carries all of a side's luck, `partly` what carries half of it.
+    """
     known = [
-        _Spread(part.seed_raw, part.item_by_seed, part.seeds, both)
-        for part, both in zip(components, ends, strict=True)
+        _Spread(part.seed_raw, part.item_by_seed, part.seeds, both, half)
+        for part, both, half in zip(
+            components, ends, partly or [frozenset()] * len(ends), strict=True
+        )
         if part.seed_raw is not None and part.item_by_seed is not None
     ]
     alike = _without_outliers(known)
@@ -78,21 +90,27 @@ class _Spread:
     flicker: float
     seeds: int
     ends: Ends
+    partly: Ends = frozenset()
 
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
     """Of freedom, of the mean of correlated variances: Satterthwaite's."""
-    names = {name: place for place, name in enumerate(dict.fromkeys(
-        name for one in spreads for name in one.ends))}  # fmt: skip
-    held = np.zeros((len(spreads), len(names)))
-    for row, one in enumerate(spreads):
-        held[row, [names[name] for name in one.ends]] = 1
-    shared = held @ held.T
-    sizes = held.sum(axis=1)
-    same = (shared == sizes[:, None]) & (shared == sizes[None, :])
-    correlation = np.where(same, 1.0, np.where(shared > 0, SHARED_CORRELATION, 0.0))
+    whole = _shared([one.ends for one in spreads])
+    correlation = np.maximum(whole, HALF * _shared([one.partly for one in spreads]))
     inverse = 1 / np.sqrt([one.seeds - 1 for one in spreads])
     return float(len(spreads) ** 2 / (inverse @ correlation @ inverse))
+
+
+def _shared(ends: Sequence[Ends]) -> Floats:
+    """Correlation [pairs, pairs] of squares of differences between these ends."""
+    names = {name: place for place, name in enumerate(dict.fromkeys(
+        name for both in ends for name in both))}  # fmt: skip
+    held = np.zeros((len(ends), len(names)))
+    for row, both in enumerate(ends):
+        held[row, [names[name] for name in both]] = 1
+    shared, sizes = held @ held.T, held.sum(axis=1)
+    same = (shared == sizes[:, None]) & (shared == sizes[None, :]) & (shared > 0)
+    return np.where(same, 1.0, np.where(shared > 0, SHARED_CORRELATION, 0.0))
 
 
 def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
