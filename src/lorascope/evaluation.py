@@ -30,7 +30,7 @@ from lorascope.lm_eval_model import (
     stopping_at,
     wrap_model,
 )
-from lorascope.quantization import arithmetic
+from lorascope.quantization import arithmetic, precision_name
 from lorascope.records import ItemResult
 
 __all__ = [
@@ -113,7 +113,13 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
             "penalties and sampling of generation_config.json"
         )
     computing = arithmetic(model)
-    return said if computing is None else {**said, "arithmetic": computing}
+    if computing is not None:
+        said["arithmetic"] = computing
+        said["loading"] = (
+            f"embeddings, norms and head compute in {precision_name(model.dtype)}, 4-bit layers "
+            "too: plain transformers leaves them in the 16 bits that they are stored in"
+        )
+    return said
 
 
 def run_lm_eval_tasks(
