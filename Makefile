@@ -10,7 +10,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro report bench gpu-check ui test lint types install lock clean
+TRIALS := experiments/train experiments/evaluate
+
+.PHONY: repro report bench gpu-check ui push-trials pull-trials test lint types install lock clean
 
 repro: $(INSTALLED)
 	dvc repro
@@ -29,6 +31,22 @@ gpu-check: $(INSTALLED)
 
 ui: $(INSTALLED)
 	lorascope ui
+
+# Trials and scores to the DVC remote, and from it: DVC does not cache them where they lie. Commit
+# trials.dvc after the first. What is there already is left alone by the second. Hidden folders are
+# those of writers at work.
+push-trials:
+	rm -rf trials && mkdir trials
+	for place in $(TRIALS); do if [ -d $$place ]; then cp -R $$place trials/; fi; done
+	find trials -mindepth 1 -name '.*' -exec rm -rf {} +
+	dvc add --quiet trials && dvc push trials
+
+pull-trials:
+	dvc pull trials.dvc
+	mkdir -p $(TRIALS)
+	for place in $(TRIALS); do name=$$(basename $$place); if [ -d trials/$$name ]; then \
+	  cp -RLn trials/$$name/. $$place/ || exit 1; fi; done
+	chmod -R u+w $(TRIALS)
 
 # Two processes of one thread each: threads of two processes on few cores wait for each other.
 test: lint types

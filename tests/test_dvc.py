@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 import yaml
 
 from lorascope.comparing.findings import compare
+from lorascope.errors import LorascopeError
 from lorascope.identity import computing_modules, imported_modules, module_file
-from lorascope.layout import Layout
+from lorascope.layout import Layout, find_layout
 from lorascope.reporting.write import report_files
 from lorascope.stages.grid import PARAMETER_KEYS
 from tests.conftest import REPOSITORY
@@ -95,6 +97,55 @@ def test_layout_agrees_with_the_wiring() -> None:
     assert "data/${data}/${model}" in STAGES["prepare-data"]["outs"]
 
 
+def environment() -> dict[str, str]:
+    """With the tools of this environment, and somebody who commits."""
+    tools = str(Path(sys.executable).parent)
+    person = {f"GIT_{role}_{part}": "x" for role in ("AUTHOR", "COMMITTER") for part in NAMES}
+    return {**os.environ, **person, "PATH": tools + os.pathsep + os.environ["PATH"]}
+
+
+def run_all(folder: Path, *commands: str) -> None:
+    for command in commands:
+        subprocess.run(shlex.split(command), cwd=folder, env=environment(), check=True)
+
+
+def test_a_remote_carries_trials_to_another_clone(recorded: Layout, tmp_path: Path) -> None:
+    ours, theirs = recorded.root, tmp_path / "theirs"
+    for name in ("Makefile", ".gitignore"):
+        shutil.copy(REPOSITORY / name, ours)
+    remote = shlex.quote(str(tmp_path / "remote"))
+    run_all(
+        ours, "git init -q", "dvc init -q", f"dvc remote add -q -d shared {remote}",
+        "make -s push-trials", "git add .", "git commit -qm first",
+        f"git clone -q . {shlex.quote(str(theirs))}",
+    )  # fmt: skip
+    there = Layout(theirs)
+    (kept, *_) = recorded.trials("fp16").iterdir()
+    written = there.trials("fp16") / kept.name / "record.json"
+    written.parent.mkdir(parents=True)
+    written.write_text("trained here")
+    run_all(theirs, "make -s pull-trials")
+    for place in (recorded.trials("fp16").parent, recorded.evaluations("fp16").parent):
+        for path in place.rglob("*.*"):
+            copy = theirs / path.relative_to(ours)
+            if path.is_file() and copy != written:
+                assert copy.read_bytes() == path.read_bytes()
+                assert not copy.is_symlink()
+                assert copy.stat().st_mode & 0o200
+    assert written.read_text() == "trained here"
+    assert not subprocess.check_output(["git", "status", "--porcelain"], cwd=theirs)
+
+
+def test_a_copy_that_dvc_deletes_is_refused(recorded: Layout) -> None:
+    """As `dvc exp run --temp` makes it: all that is trained in it would go with it."""
+    copy = recorded.root / ".dvc" / "tmp" / "exps" / "standalone" / "temp1234"
+    shutil.copytree(recorded.root / "conf", copy / "conf")
+    shutil.copy(recorded.params, copy)
+    with pytest.raises(LorascopeError, match=r"DVC deletes after the run.*without --temp"):
+        find_layout(copy / "conf")
+    assert find_layout(recorded.root / ".dvc" / "tmp").root == recorded.root
+
+
 def test_an_experiment_over_fewer_modes_leaves_the_trials_of_the_others(tmp_path: Path) -> None:
     """DVC's checkout removes linked outputs that the graph at hand does not name."""
     (out,) = STAGES["train-lora"]["outs"]
@@ -104,13 +155,9 @@ def test_an_experiment_over_fewer_modes_leaves_the_trials_of_the_others(tmp_path
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
     (tmp_path / "params.yaml").write_text("quant: [a, b]\nrank: 1\n")
     (tmp_path / ".gitignore").write_text("/out/\n")
-    tools = str(Path(sys.executable).parent)
-    person = {f"GIT_{role}_{part}": "x" for role in ("AUTHOR", "COMMITTER") for part in NAMES}
-    environment = {**os.environ, **person, "PATH": tools + os.pathsep + os.environ["PATH"]}
-    for command in (
-        "git init -q", "dvc init -q", "dvc repro -q", "git add -A", "git commit -qm first",
-        "dvc exp run -q -S quant=[b] -S rank=2",
-    ):  # fmt: skip
-        subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, check=True)
+    run_all(
+        tmp_path, "git init -q", "dvc init -q", "dvc repro -q", "git add -A",
+        "git commit -qm first", "dvc exp run -q -S quant=[b] -S rank=2",
+    )  # fmt: skip
     assert [path.name for path in (tmp_path / "out/a").iterdir()] == ["rank-1"]
     assert len(list((tmp_path / "out/b").iterdir())) == 2

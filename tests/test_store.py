@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
@@ -22,6 +24,7 @@ from lorascope.store import (
     replaced_folder,
     replaced_folders,
     scratch_target,
+    write_all_atomically,
     write_atomically,
     write_record,
 )
@@ -184,3 +187,40 @@ def test_threads_that_put_the_same_folders_in_place_lose_none(tmp_path: Path) ->
     assert [future.result() for future in done] == [None] * 8
     assert len(list(tmp_path.glob("*/weights"))) == 120
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("umask", "file_mode", "folder_mode"),
+    [(0o002, 0o664, 0o775), (0o022, 0o644, 0o755), (0o077, 0o600, 0o700)],
+)
+def test_files_and_folders_get_what_the_users_umask_leaves(
+    tmp_path: Path, umask: int, file_mode: int, folder_mode: int
+) -> None:
+    """safetensors writes through a temporary file, which is for its owner alone."""
+    former = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a" / "file", b"")
+        with replaced_folder(tmp_path / "one") as scratch:
+            save_file({"w": torch.zeros(1)}, scratch / "model.safetensors")
+        with replaced_folders([tmp_path / "x" / "two"]) as (folder,):
+            (folder / "adapter").mkdir()
+            save_file({"w": torch.zeros(1)}, folder / "adapter" / "model.safetensors")
+            write_record(folder, example_study().trials[0])
+    finally:
+        os.umask(former)
+    made = list(tmp_path.rglob("*"))
+    assert len(made) == 9
+    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in made}
+    assert modes == {True: folder_mode, False: file_mode}
+    assert {path.stat().st_mode & 0o777 for path in made} == {file_mode, folder_mode}
+
+
+def test_several_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "in the way").write_bytes(b"")
+    new = {tmp_path / "a": b"new", tmp_path / "b": b"new", tmp_path / "in the way" / "c": b"new"}
+    with pytest.raises(OSError, match="in the way"):
+        write_all_atomically(new)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a": b"old", "in the way": b"",
+    }  # fmt: skip

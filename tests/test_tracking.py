@@ -338,6 +338,26 @@ def test_runs_and_experiments_that_somebody_deleted_are_refilled(shared: Layout)
     assert list(runs(shared, "m13")[1]) == [record.trial]
 
 
+def test_trials_whose_parent_somebody_deleted_get_a_new_one(shared: Layout) -> None:
+    trials = [trial("m20", rank=4, status=Status.killed), trial("m20", rank=8)]
+    again = dataclasses.replace(trial("m20", rank=4), provenance=provenance(minute=9))
+    publish([*trials, again], [evaluation(again)], shared)
+    ((_, parent),) = runs(shared, "m20")[0].items()
+    client(shared).delete_run(parent.info.run_id)
+    done = publish([trials[1], again], [evaluation(again)], shared)
+    assert (done.sweeps_added, done.trials_added, done.trials_present) == (1, 0, 2)
+    reader = client(shared)
+    experiment = reader.get_experiment_by_name("m20/biographies").experiment_id
+    ((_, healed),) = runs(shared, "m20")[0].items()
+    found = reader.search_runs([experiment], "tags.`lorascope.trial` LIKE 'nf4%'")
+    # The attempt that was killed too.
+    assert len(found) == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {healed.info.run_id}
+    before = everything(shared)
+    publish([trials[1], again], [evaluation(again)], shared)
+    assert everything(shared) == before
+
+
 def test_a_trial_that_ran_again_gets_another_run_and_the_scores(shared: Layout) -> None:
     killed = trial("m16", status=Status.killed)
     again = dataclasses.replace(trial("m16"), provenance=provenance(minute=9))

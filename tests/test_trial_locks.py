@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lorascope.config import Config
 from lorascope.layout import Layout
+from lorascope.stages import train_lora
 from lorascope.trial_locks import FolderLocked, locked_folder, locked_folders
 from tests.lock_holder import another_holder
 
@@ -57,3 +63,78 @@ def test_another_process_holds_a_lock_until_kill_9_frees_it(tmp_path: Path) -> N
         with locked_folder(trial, layout, wait_seconds=None):
             assert trial in locked_folders(layout)
     assert trial not in locked_folders(layout)
+
+
+def test_a_wait_is_told_once_with_the_folder_and_before_it_begins(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    trial = layout.trials("nf4") / TRIAL
+    told: list[str] = []
+    with locked_folder(trial, layout, wait_seconds=None, on_wait=told.append):
+        assert told == []
+    with another_holder(trial, layout) as (_, process):
+
+        def tell(sentence: str) -> None:
+            told.append(sentence)
+            os.kill(process.pid, signal.SIGKILL)
+
+        with locked_folder(trial, layout, wait_seconds=None, on_wait=tell):
+            assert told == [
+                f"experiments/train/nf4/{TRIAL}: another process is writing it; waiting until it "
+                "has ended"
+            ]
+
+
+class Listener(io.StringIO):
+    """Standard error for one who waits until somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Event()
+
+    def write(self, text: str) -> int:
+        if "waiting" in text:
+            self.waiting.set()
+        return super().write(text)
+
+
+def test_a_second_sweep_says_what_it_waits_for_and_ends_with_all_trials_done(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = compose("quant=fp16", "lora.rank=1", "seed=79")
+    record = train_lora.run(config, project)
+    folder = project.trials("fp16") / record.trial
+    aside = folder.rename(tmp_path / "aside")
+    capsys.readouterr()
+    heard = Listener()
+    monkeypatch.setattr(sys, "stderr", heard)
+    with another_holder(folder, project) as (_, process):
+
+        def finish() -> None:
+            assert heard.waiting.wait(300)
+            aside.rename(folder)
+            os.kill(process.pid, signal.SIGKILL)
+
+        other = threading.Thread(target=finish)
+        other.start()
+        assert train_lora.run(config, project) == record
+        other.join()
+    lines = heard.getvalue().splitlines()
+    place = folder.relative_to(project.root)
+    assert f"{place}: another process is writing it; waiting until it has ended" in lines
+    assert lines[-1].startswith("1/1 trials done")
+    told = capsys.readouterr().out
+    assert told.startswith(f"trained by another process: {record.trial}: validation loss")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
+def test_who_may_wait_for_a_lock_says_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    layout = Layout(tmp_path)
+    former = os.umask(umask)
+    try:
+        with locked_folder(layout.trials("nf4") / TRIAL, layout):
+            pass
+    finally:
+        os.umask(former)
+    (lock,) = layout.private.rglob("*.lock")
+    assert lock.stat().st_mode & 0o777 == mode

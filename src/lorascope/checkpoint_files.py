@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorascope.store import sha256_of_files
+from lorascope.store import apply_umask, sha256_of_files
 
 PREFIX = "checkpoint-"
 TENSORS, LOG, DIGEST = "pack.safetensors", "pack.json", "sha256"
@@ -13,7 +13,8 @@ CONTENT = ("*.safetensors", "*.json")
 
 
 def sign_checkpoint(folder: Path) -> None:
-    """Write the digest of a checkpoint's files beside them."""
+    """Write the digest of a checkpoint's files beside them; who may read them says the umask."""
+    apply_umask(folder)
     (folder / DIGEST).write_text(sha256_of_files(folder, CONTENT), encoding="ascii")
 
 

@@ -10,6 +10,8 @@ from lorascope.errors import LorascopeError
 RECORD = "record.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DISTRIBUTIONS = "test_distributions.npy"
+DVC_COPIES = (".dvc", "tmp", "exps")
+"""Where DVC makes the copy in which `dvc exp run --temp` and its queue run."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -75,12 +77,24 @@ def find_layout(start: Path) -> Layout:
     """The project that holds `start`: the nearest folder upwards with conf/ and params.yaml.
 
     Raises:
-        LorascopeError: there is none.
+        LorascopeError: there is none, or it is a copy that DVC will delete.
     """
     for folder in (start, *start.parents):
         if (folder / "conf" / "config.yaml").is_file() and (folder / "params.yaml").is_file():
+            _refuse_passing(folder)
             return Layout(folder)
     raise LorascopeError(
         f"{start}: not inside a lorascope project (no conf/config.yaml with params.yaml upwards). "
         "Change into your clone and try again."
     )
+
+
+def _refuse_passing(folder: Path) -> None:
+    """Trials persist beside DVC's cache, so that a checkout leaves them alone; of a copy that DVC
+    deletes after the run, it would take reports along and nothing that was trained."""
+    if any(above.parts[-len(DVC_COPIES) :] == DVC_COPIES for above in folder.parents):
+        raise LorascopeError(
+            f"{folder}: a copy of the project that DVC deletes after the run, with all that is "
+            "trained in it: trials are kept in the project, not in DVC's cache. Run `dvc exp run` "
+            "without --temp and without the queue; only what is missing is trained."
+        )

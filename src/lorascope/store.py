@@ -153,7 +153,7 @@ def _scratch(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(SCRATCH_LETTERS // 2)}")
 
 
-def _apply_umask(folder: Path) -> None:
+def apply_umask(folder: Path) -> None:
     """Give the files in `folder` the permissions that its own, which the umask decided, imply: some
     libraries write through temporary files, which are for the user alone."""
     mode = folder.stat().st_mode & 0o666
@@ -171,7 +171,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     former = scratch.with_name(f"{scratch.name}.former")
     try:
         yield scratch
-        _apply_umask(scratch)
+        apply_umask(scratch)
         if target.exists():
             os.replace(target, former)
         os.replace(scratch, target)
@@ -196,7 +196,7 @@ def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
         for folder in folders:
             folder.mkdir()
         yield folders
-        _apply_umask(scratch)
+        apply_umask(scratch)
         write_atomically(scratch / COMPLETE, b"")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

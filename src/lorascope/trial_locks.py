@@ -49,8 +49,7 @@ def locked_folder(
 
     path = _lock_file(target, layout)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The umask decides who else may write: in a project of several people others need the lock too.
-    lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds, mode=0o666)
+    lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds)
     try:
         if on_wait and wait_seconds is None:
             try:

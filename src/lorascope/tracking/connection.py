@@ -143,7 +143,7 @@ def locked(layout: Layout) -> Iterator[None]:
     would both add it, and SQLite serves one writer faster than many.
     """
     layout.private.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS, mode=0o666):
+    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS):
         yield
 
 

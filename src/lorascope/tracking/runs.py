@@ -9,6 +9,7 @@ from lorascope.tracking.content import (
     ATTEMPT_TAG,
     COMPLETE_TAG,
     IDENTITY_TAG,
+    PARENT_TAG,
     SUPERSEDED_TAG,
     RunContent,
 )
@@ -27,8 +28,10 @@ MAX_DIGEST = 36
 
 
 def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tuple[str, bool]:
-    """The run's id, and whether it had to be written: a run left half-written is completed."""
+    """The run's id, and whether it had to be written: a run left half-written is completed, and
+    those whose parent somebody deleted get the present one."""
     attempts = _find_runs(client, experiment, content.identity)
+    _give_parent(client, attempts, content.tags.get(PARENT_TAG))
     same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
     if same and COMPLETE_TAG in same[0].data.tags:
         return same[0].info.run_id, False
@@ -44,6 +47,13 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
             client.set_tag(other.info.run_id, SUPERSEDED_TAG, run_id)
     client.set_tag(run_id, COMPLETE_TAG, "true")
     return run_id, True
+
+
+def _give_parent(client: MlflowClient, runs: list[Run], parent: str | None) -> None:
+    """A child of a deleted run hangs in the air: the sweep's page shows none of its trials."""
+    for run in runs:
+        if parent is not None and run.data.tags.get(PARENT_TAG) != parent:
+            client.set_tag(run.info.run_id, PARENT_TAG, parent)
 
 
 def find_run(client: MlflowClient, experiment: str, identity: str) -> Run | None:
