@@ -156,7 +156,7 @@ def test_a_damaged_record_is_named_and_the_others_count(recorded: Layout) -> Non
     fp16, nf4 = status(recorded).modes
     assert (len(fp16.completed), len(fp16.damaged), len(fp16.scores)) == (1, 1, 1)
     assert (len(nf4.completed), len(nf4.damaged), len(nf4.scores)) == (2, 1, 1)
-    assert "Next, once what is unreadable is deleted" in done.stdout
+    assert "Next, once what is damaged is deleted" in done.stdout
     assert "  lorascope train-lora -m model=tiny" in done.stdout
 
 

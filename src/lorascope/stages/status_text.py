@@ -18,7 +18,7 @@ MODES = (
     Column("completed", "Completed", get=lambda mode: _known(mode, len(mode.completed))),
     Column("failed", "Failed", right=False, get=lambda mode: _failed(mode) or None),
     Column("missing", "Missing", get=lambda mode: _known(mode, len(mode.missing))),
-    Column("damaged", "Unreadable", get=lambda mode: len(mode.damaged) or None),
+    Column("damaged", "Damaged", get=lambda mode: len(mode.damaged) or None),
     Column("training", "Training now", get=lambda mode: len(mode.training) or None),
     Column("scored", "Scored", get=lambda mode: _known(mode, len(mode.scores))),
     Column("base_scored", "Bare base", right=False, get=lambda mode: _base(mode)),
@@ -66,7 +66,7 @@ def status_text(status: SweepStatus) -> str:
         Table(MODES, modes).plain(),
         Table(BEST, best).plain() if best else "",
         _listed("Failed", failed),
-        _listed("Unreadable", [reason for mode in modes for reason in mode.damaged]),
+        _listed("Damaged", [reason for mode in modes for reason in mode.damaged]),
         _listed("Not prepared", [missing.problem for missing in status.unprepared]),
         _listed("Running now", [str(folder) for folder in status.running]),
         _trained([trial for mode in modes for trial in mode.trials]),
@@ -146,7 +146,7 @@ def _next(status: SweepStatus) -> str:
     step = next_step(status)
     title = "Next"
     if any(mode.damaged for mode in status.modes):
-        title += ", once what is unreadable is deleted"
+        title += ", once what is damaged is deleted"
     if status.running:
         title += ", when what runs now has ended"
     if step.by_dvc and not status.given:
