@@ -212,7 +212,7 @@ def test_few_seeds_rarely_make_a_wrong_verdict_and_intervals_cover(kind: str, se
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_family_wise_errors_stay_below_five_percent_in_many_sweeps(kind: str, seeds: int) -> None:
-    """Least coverage, 94 %, is that of luck shared by all ranks of a mode: half is reckoned with."""
+    """Luck shared by all ranks of a mode is covered least, 94 %: half of it is reckoned with."""
     found = rates(replace(KINDS[kind], seeds=seeds), 600, DecideConfig())
     for family in ("table", "worse", "passed"):
         assert found[family] <= limit(600), found
