@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.cli import main
 from lorascope.config import Config
 from lorascope.disk_faults import is_full_disk
 from lorascope.errors import LorascopeError
@@ -76,8 +78,43 @@ def test_overrides_replace_axes(bare_project: Layout) -> None:
         ("train.learning_rate=0", ["train.learning_rate=0"]),
         ("train.learning_rate=-1e-4", ["train.learning_rate=-0.0001"]),
         ("lora.rnak=8", ["rnak", "lora"]),
-        ("loar.rank=8", ["loar"]),
-        ("quant=nf5", ["quant/nf5", "nf4_dq"]),
+        ("loar.rank=8", ["loar.rank", "Did you mean lora.rank?"]),
+        ("+lora.rnak=8", ["lora.rnak", "none can be added", "Did you mean lora.rank?"]),
+        ("++lora.rank=8", ["every key is there already", "lora.rank=value"]),
+        ("~seed", ["every key is there already"]),
+        ("+foo.bar=1", ["no key 'foo.bar'"]),
+        ("=8", ["no key ''"]),
+        ("quant=nf5", ["conf/quant/nf5.yaml", "Did you mean", "nf4_dq"]),
+        ("quant=NF4", ["Did you mean nf4?"]),
+        ("quant=", ["conf/quant", "nf4_dq"]),
+        ("quant=null", ["conf/quant"]),
+        ("quant=[fp16,nf4]", ["without brackets"]),
+        ("quant=../quant/nf4", ["'../quant/nf4'", "conf/quant"]),
+        ("quant=..\\quant\\nf4", ["conf/quant"]),
+        ("quant=/etc/passwd", ["'/etc/passwd'"]),
+        ("quant=nf4.yaml", ["conf/quant/nf4.yaml.yaml", "Did you mean nf4"]),
+        ("quant=base", ["stages make a folder called base"]),
+        ("quant=glob(zz*)", ["no file of conf/quant", "nf4"]),
+        ("quant@data=nf4", ["Write quant=value"]),
+        ("lora=8", ["8 is a number to Hydra"]),
+        ("recipe=nope", ["conf/recipe/nope.yaml", "gemma2b_alpaca"]),
+        ("model.name=x", ["the name is that of the file"]),
+        ("lora.rank=glob(*)", ["lora.rank is a value"]),
+        ("lora.rank=interval(1,2)", ["range"]),
+        ("lora.rank=shuffle(range(1,100000000))", ["more than 100,000 trials"]),
+        ("lora.rank=null", ["lora.rank: is empty", "a whole number"]),
+        ("train.steps=1e6", ["a whole number, or null"]),
+        ("ship=é", ['ship="é"', "quotes"]),
+        ("seed=-1", ["seed=-1", "from 0 to 4294967295"]),
+        ("seed=100000000000000000000", ["seed=100000000000000000000", "4294967295"]),
+        ("data.seed=-1", ["data.seed=-1"]),
+        ("model.pretrain_seed=4294967296", ["model.pretrain_seed=4294967296"]),
+        ("train.weight_decay=nan", ["train.weight_decay=nan"]),
+        ("runtime.threads=-1", ["runtime.threads=-1"]),
+        ("runtime.trial_timeout_seconds=0", ["runtime.trial_timeout_seconds=0"]),
+        ("merge.max_loss_gap_nats=nan", ["merge.max_loss_gap_nats=nan"]),
+        ("decide.price_per_hour=-1", ["decide.price_per_hour=-1"]),
+        ("quant.int8_outlier_threshold=-1", ["quant.int8_outlier_threshold=-1"]),
         ("lora.modules=[q_proj]", ["lora.modules", "targets=modules"]),
         ("train.epochs=1", ["train.steps=6", "train.epochs"]),
         ("train.micro_batch_size=7", ["train.micro_batch_size=7", "divide batch_size"]),
@@ -96,20 +133,33 @@ def test_a_bad_value_is_named_with_its_key_before_anything_starts(
     message = str(caught.value).lower()
     for part in parts:
         assert part.lower() in message, message
+    # Hydra's advice, which would lead nowhere.
+    assert "to append" not in message
+    assert "search path" not in message
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
-    [("rankk: 3\n", "rankk"), ("lora:\n  rank: 3\n", "lora.alpha")],
+    ("override", "ranks"),
+    [
+        ("lora.rank=1, 4", [1, 4]),
+        ("lora.rank=range(1,3)", [1, 2]),
+        ("lora.rank=choice(4,1)", [4, 1]),
+        ("lora.rank=sort(4,1)", [1, 4]),
+        ("lora.rank='8'", [8]),
+    ],
 )
-def test_params_with_unknown_or_missing_keys_are_refused(
-    bare_project: Layout, text: str, part: str
+def test_sweeps_are_read_as_hydra_reads_them(
+    bare_project: Layout, override: str, ranks: list[int]
 ) -> None:
-    if text.startswith("rankk"):
-        text = bare_project.params.read_text() + text
-    bare_project.params.write_text(text)
-    with pytest.raises(LorascopeError, match=part):
-        declared_overrides(bare_project)
+    declared = declared_overrides(bare_project)
+    configs = expand(bare_project, with_overrides(declared, ["quant=fp16", override]))
+    assert [c.lora.rank for c in configs] == ranks
+
+
+def test_a_glob_chooses_among_the_files_of_a_group(bare_project: Layout) -> None:
+    declared = declared_overrides(bare_project)
+    configs = expand(bare_project, with_overrides(declared, ["quant=glob(nf*)", "lora.rank=2"]))
+    assert [c.quant.name for c in configs] == ["nf4", "nf4_dq"]
 
 
 def test_a_bad_value_ends_the_command_with_one_line_and_no_traceback(bare_project: Layout) -> None:
@@ -143,6 +193,44 @@ def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
     done = command(bare_project, "trian")
     assert done.returncode == 2
     assert "trian" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train-lora", "--config-dir", "elsewhere"], "conf/ alone"),
+        (["train-lora", "--config-name=other"], "conf/ alone"),
+        (["train-lora", "--multi", "lora.rank=1,2"], "unknown flag --multi"),
+        (["train-lora", "lora.rank=1,2"], "Add -m to sweep"),
+        (["quantize-base", "quant=fp16,nf4"], "Run it once for each"),
+        (["quantize-base", "-m", "quant=fp16,nf4"], "leave out -m"),
+        (["train-lora", "--cfg", "job", "quant=nf5"], "conf/quant/nf5.yaml"),
+        (["report", "decide.margin_accuracy=0.01,0.05"], "one decide.margin_accuracy at a time"),
+        (["check", "model=small,tiny"], "one model at a time"),
+        (["publish", "quant=nf4"], "quant=nf4 would be ignored"),
+        (["status", "+lora.rnak=8"], "Did you mean lora.rank?"),
+    ],
+)
+def test_what_a_command_would_ignore_or_misread_is_refused_in_a_sentence(
+    bare_project: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(bare_project.root)
+    monkeypatch.setattr(sys, "argv", ["lorascope", *arguments])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        gc.unfreeze()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lorascope: error: ")
+    assert told in error
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train-lora", "--help"], ["report", "--help"]])

@@ -54,6 +54,19 @@ def _is_day(text: str) -> bool:
         return False
 
 
+def require_one_population(config: Config) -> None:
+    """The tiny base and the biographies must be drawn from one seed: the rows' new people must be
+    strangers to it."""
+    tiny = config.model.kind is ModelKind.tiny
+    met = tiny and config.data.kind is DataKind.biographies
+    if met and config.data.seed != config.model.pretrain_seed:
+        raise ConfigError(
+            "data.seed", config.data.seed, "the tiny base was pre-trained on people of "
+            f"model.pretrain_seed={config.model.pretrain_seed}, so the rows could contradict it",
+            "Give both the same seed.",
+        )  # fmt: skip
+
+
 def _is_commit(revision: str | None) -> bool:
     digits = set("0123456789abcdef")
     return revision is not None and len(revision) == COMMIT_LENGTH and set(revision) <= digits

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lorascope.config import Config, DataKind, ModelKind
+from lorascope.config_rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.layout import SPLITS, Layout
 from lorascope.store import write_atomically
@@ -38,6 +39,8 @@ def run(configs: list[Config], layout: Layout) -> None:
         compute_precision(config.quant, device)
         require_attention(config.model.attention, device)
     first = configs[0]
+    require_one_population(first)
+    _require_known_reference(first, layout)
     source = check_source(first.data, layout.root)
     for warning in source.unfit.warnings():
         print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
@@ -59,14 +62,19 @@ def run(configs: list[Config], layout: Layout) -> None:
 
 
 def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
-    """Only a local model's tokenizer is at hand: others are fetched by prepare-base."""
+    """With the tokenizer that prepare-data will use; a hub's is at hand after prepare-base."""
     from lorascope.base_models import local_folder
     from lorascope.data.prepare import check_rendering
     from lorascope.data.tokenization import load_tokenizer
+    from lorascope.pretraining import build_tiny_tokenizer
 
-    if config.model.kind is ModelKind.local:
-        folder = local_folder(config.model, layout.root)
-        tokenizer = load_tokenizer(folder, config.model.trust_remote_code)
+    model, base = config.model, layout.base(config.model.name)
+    if model.kind is ModelKind.tiny:
+        check_rendering(config.data, source, build_tiny_tokenizer())
+        return
+    folder = local_folder(model, layout.root) if model.kind is ModelKind.local else base
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(folder, model.trust_remote_code)
         check_rendering(config.data, source, tokenizer)
 
 
@@ -77,6 +85,17 @@ def _require_quantizable(configs: list[Config], layout: Layout) -> None:
 
     for quant in {config.quant.name: config.quant for config in configs}.values():
         require_quantizable(local_folder(configs[0].model, layout.root), quant)
+
+
+def _require_known_reference(config: Config, layout: Layout) -> None:
+    """A misspelt mode would be taken for one that the study lacks, and another would stand in."""
+    name = config.decide.reference_quant
+    there = sorted(path.stem for path in (layout.conf / "quant").glob("*.yaml"))
+    if name not in there:
+        raise ConfigError(
+            "decide.reference_quant", name, "there is no such mode",
+            f"conf/quant has: {', '.join(there)}.",
+        )  # fmt: skip
 
 
 def _require_space(layout: Layout) -> None:

@@ -197,7 +197,8 @@ def _require_choice(group: str, name: object, text: str, there: list[str]) -> No
         )
     if word not in there:
         raise LorascopeError(
-            f"{text}: there is no conf/{group}/{word}.yaml.{closest(word, there)} conf/{group} "
+            f"{text}: there is no conf/{group}/{word}.yaml."
+            f"{closest(word.removesuffix('.yaml'), there)} conf/{group} "
             f"has: {', '.join(there) or 'no file'}."
         )
 

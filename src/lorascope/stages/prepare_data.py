@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorascope.config import Config, DataKind, ModelKind, Scoring
+from lorascope.config import Config, Scoring
+from lorascope.config_rules import require_one_population
 from lorascope.data.generation_room import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, require_known_tokens
-from lorascope.errors import ConfigError
 from lorascope.layout import SPLITS, Layout
 from lorascope.made_with import data_settings
 from lorascope.progress import StepProgress
@@ -24,7 +24,7 @@ from lorascope.store import replaced_folder, write_record
 
 def run(config: Config, layout: Layout) -> DataCard:
     """Prepare the dataset for the model and write it as a whole, or not at all."""
-    _require_one_population(config)
+    require_one_population(config)
     require_base(config, layout)
     base = layout.base(config.model.name)
     record = read_base(config, layout)
@@ -73,16 +73,3 @@ def summary(card: DataCard) -> str:
         f"({card.max_tokens} allowed)\n"
         f"dropped rows: {dropped}"
     )
-
-
-def _require_one_population(config: Config) -> None:
-    """The tiny base and the biographies must be drawn from one seed: the rows' new people must be
-    strangers to it."""
-    tiny = config.model.kind is ModelKind.tiny
-    met = tiny and config.data.kind is DataKind.biographies
-    if met and config.data.seed != config.model.pretrain_seed:
-        raise ConfigError(
-            "data.seed", config.data.seed, "the tiny base was pre-trained on people of "
-            f"model.pretrain_seed={config.model.pretrain_seed}, so the rows could contradict it",
-            "Give both the same seed.",
-        )  # fmt: skip
