@@ -93,12 +93,14 @@ def make_study(
     validation_items: int = 200,
     merged: Trial | None = None,
     missing: Sequence[str] = (),
+    choices: int | None = None,
 ) -> Study:
     """A study of these trials. Modes come from the trials, in order; each has a bare base.
 
     Args:
         base_accuracy: of all modes, or mode by mode; None where scoring is by loss only.
         merged: the trial that was shipped, if any.
+        choices: of every item, where items are choices.
     """
     quants = list(dict.fromkeys(trial.quant for trial in trials))
     if isinstance(base_accuracy, Mapping):
@@ -106,7 +108,8 @@ def make_study(
     else:
         bases = dict.fromkeys(quants, base_accuracy)
     evaluated = [t for t in trials if t.evaluated and t.status is Status.completed]
-    scoring = "loss" if all(score is None for score in bases.values()) else "answer"
+    scoring = "choices" if choices else "answer"
+    scoring = "loss" if all(score is None for score in bases.values()) else scoring
     evaluations = [
         *(
             _base_evaluation(q, bases[q], base_loss_nats, (items, validation_items), scoring)
@@ -115,7 +118,7 @@ def make_study(
         *(_evaluation(trial, (items, validation_items), scoring) for trial in evaluated),
     ]
     return Study(
-        data=data_card(scoring),
+        data=data_card(scoring, 1 / choices if choices else None),
         base=base_record(),
         footprints=[footprint(quant) for quant in quants],
         trials=[trial_record(trial) for trial in trials],
@@ -199,7 +202,7 @@ def linear_shapes() -> list[LinearShape]:
     return adaptable_layers(TINY)
 
 
-def data_card(scoring: str = "answer") -> DataCard:
+def data_card(scoring: str = "answer", chance: float | None = None) -> DataCard:
     """Three small splits."""
     rows = {"train": 2400, "validation": 200, "test": 800}
     lengths = {"p0": 7, "p50": 11, "p90": 14, "p99": 16, "p100": 18}
@@ -211,7 +214,7 @@ def data_card(scoring: str = "answer") -> DataCard:
         template_sha256=digest("template"),
         tokenizer_sha256=digest("tokenizer"),
         splits={
-            name: SplitCard(n, digest(name), 11 * n, 2 * n, lengths, 1.0, 0.0)
+            name: SplitCard(n, digest(name), 11 * n, 2 * n, lengths, 1.0, 0.0, chance)
             for name, n in rows.items()
         },
         rows_read=3400,

@@ -48,18 +48,24 @@ def test_a_study_runs_does_nothing_twice_and_trains_only_an_added_rank(tmp_path:
     assert len(re.findall(r"trainable, ", first)) == 4
     for name in ("report.md", "accuracy.csv", "memory.csv", "trainable_parameters.csv"):
         assert (layout.reports / name).is_file()
-    assert (root / "models/small/merged/model.safetensors").is_file()
+    # Six steps are not shown to beat the bare base: the run ends well and ships nothing.
+    merged = root / "models/small/merged"
+    assert [path.name for path in merged.iterdir()] == ["nothing_shipped.txt"]
+    assert "No adapter is shown to beat the bare base" in first
     assert "up to date" in run(layout, "dvc", "repro")
     report = (layout.reports / "report.md").read_bytes()
     run(layout, "lorascope", "report")
     assert (layout.reports / "report.md").read_bytes() == report
-    layout.params.write_text(layout.params.read_text().replace('"2,4"', '"2,4,6"'))
+    asked = layout.params.read_text().replace('"2,4"', '"2,4,6"')
+    layout.params.write_text(asked.replace("ship: auto", "ship: nf4-r0006"))
     again = run(layout, "dvc", "repro")
     trained = re.findall(r"^(\S+): validation loss", again, re.MULTILINE)
     assert [name.partition("-s0")[0] for name in trained] == [
         "fp16-r0006-a0008", "nf4-r0006-a0008",
     ]  # fmt: skip
     assert (layout.reports / "accuracy.csv").read_text().count("completed") == 6
+    assert (merged / "model.safetensors").is_file()
+    assert not (merged / "nothing_shipped.txt").exists()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real data is not beside the project")

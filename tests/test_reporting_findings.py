@@ -208,7 +208,7 @@ def test_comparison_text_leaves_the_unknown_seed_spread_out() -> None:
 
 def test_cell_table_keeps_failed_and_missing_configurations_with_their_state() -> None:
     findings = compare(example_study())
-    rows = list(csv.DictReader(io.StringIO(cell_table(findings.cells, findings.measure).csv())))
+    rows = list(csv.DictReader(io.StringIO(cell_table(findings).csv())))
     assert len(rows) == len(findings.cells)
     states = {row["state"] for row in rows}
     assert states == {"base", "complete", "diverged", "missing"}
@@ -221,7 +221,7 @@ def test_cell_table_names_the_seeds_that_have_no_score() -> None:
         Trial("nf4", seed=0), Trial("nf4", seed=1, status=Status.out_of_memory, reason="8 GB"),
     ]  # fmt: skip
     findings = compare(make_study(trials))
-    text = cell_table(findings.cells, findings.measure).markdown()
+    text = cell_table(findings).markdown()
     assert "seed 1 out_of_memory" in text
 
 

@@ -1,4 +1,5 @@
-"""The declared rule's answer: the cheapest configuration that is no worse than the reference.
+"""The declared rule's answer: the cheapest configuration that is no worse than the reference, and
+that is shown to beat the bare base.
 
 Everything here is judged on validation items; test items only report what was chosen.
 """
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from lorascope.comparing.candidates import judged_candidates
 from lorascope.comparing.cells import CellData, base_cell
 from lorascope.comparing.estimates import Tested
+from lorascope.comparing.gains import gains
 from lorascope.comparing.prospects import project_seeds
 from lorascope.comparing.reference import goodness, margin_of, reference_of
 from lorascope.comparing.results import Cell, CellScore, Measure, Verdict
@@ -37,7 +39,11 @@ def decide(
     ordered = sorted(
         (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
     )
-    recommended = next((c for c in ordered if _ships(c, reference)), None)
+    gained = gains(study, cells, by_cell, measure)
+    needless = {gain.cell for gain in gained if not gain.shown}
+    recommended = next(
+        (c for c in ordered if _ships(c, reference) and c.cell not in needless), None
+    )
     open_ones = tuple(
         c for c in ordered if recommended and _is_cheaper(c, recommended) and _is_open(c)
     )
@@ -47,6 +53,7 @@ def decide(
         margin=margin,
         reference=reference,
         reference_gain=_gain(by_cell, reference, measure),
+        gains=gained,
         reference_is_declared=held is not None and held.is_declared,
         candidates=tuple(ordered),
         recommended=recommended.cell if recommended else None,

@@ -148,6 +148,26 @@ def with_seed_pool(test: Tested, pool: SeedPool | None, measure: Measure, margin
     )
 
 
+def compare_with_base(joined: JoinedItems, measure: Measure) -> tuple[Estimate, float] | None:
+    """The mean of all evaluations but the last minus the last, with its two-sided p, over items
+    alone: these trainings, whatever others would give.
+
+    None where a loss is not finite, or there are fewer than two items or clusters.
+    """
+    values = _values(joined, measure)
+    if _groups(joined) < 2 or not np.isfinite(values).all():
+        return None
+    differences = values[:-1] - values[-1]
+    crossed = _crossed(differences.mean(axis=0)[None], joined, measure)
+    tested: FlipDifference | TwoWayEstimate = crossed
+    if measure is Measure.accuracy:
+        tested = flip_difference(crossed, independent_flips(differences, joined.clusters))
+    estimate = _estimate(
+        crossed, tested.estimate, tested.low, tested.high, joined, len(differences)
+    )
+    return estimate, tested.p_value
+
+
 def _margin_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
     if measure is Measure.accuracy:
         return min(1.0, 2 * tested.p_not_below(-margin))

@@ -33,6 +33,7 @@ def compare(study: Study) -> Findings:
     The same study gives the same findings: resampling has a fixed seed.
     """
     measure = study_measure(study)
+    chance = study.data.splits["test"].chance_accuracy if measure is Measure.accuracy else None
     cells = gather(study, measure)
     scores = tuple(score_cell(data, study, measure) for data in cells.values())
     decision = decide(study, cells, scores, measure)
@@ -69,7 +70,8 @@ def compare(study: Study) -> Findings:
         decision=decision,
         frontiers=frontiers(study, cells, scores, measure),
         power=_power(scores, comparisons, measure),
-        threats=threats(study, scores, comparisons, decision),
+        chance=chance,
+        threats=threats(study, scores, comparisons, decision, chance),
         coverage=tuple(coverage(study)),
     )
 

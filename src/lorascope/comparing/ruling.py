@@ -65,6 +65,21 @@ class FreshScore:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What an adapter gained over a bare base, on validation items."""
+
+    cell: Cell
+    base: Cell
+    """The one that validates best among those whose mode takes no more bytes."""
+    difference: Estimate
+    """Adapter minus base, mean over its seeds; the interval is over items alone."""
+    p_holm: float
+    """Against no difference, corrected for all adapters."""
+    shown: bool
+    """That the adapter is better than the base."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The declared rule's answer."""
 
@@ -76,6 +91,8 @@ class Decision:
     reference_gain: float | None
     """What the reference's training gained over its bare base on validation items, above zero where
     it helped; None where the base has no score."""
+    gains: tuple[Gain, ...]
+    """Of every scored adapter that a bare base can be held against."""
     reference_is_declared: bool
     """False where the study lacks the rule's mode or rank, so that another one stands in."""
     candidates: tuple[Candidate, ...]
@@ -100,10 +117,22 @@ class Decision:
     """None with one seed, or without a recommendation."""
 
     @property
+    def none_beats_base(self) -> bool:
+        """No adapter is shown to be better than the bare base."""
+        return bool(self.gains) and not any(gain.shown for gain in self.gains)
+
+    @property
+    def gain_is_unknown(self) -> bool:
+        """Something is recommended that no bare base was held against."""
+        known = {gain.cell for gain in self.gains}
+        return self.recommended is not None and self.recommended not in known
+
+    @property
     def settled(self) -> bool:
         """Nothing that may be cheaper is left open, against the reference that was declared, the
-        margin could tell a trained adapter from none, and two seeds or more were trained."""
-        left = self.open or self.unknown or self.margin_hides_training
+        margin could tell a trained adapter from none, the bare base has a score, and two seeds or
+        more were trained."""
+        left = self.open or self.unknown or self.margin_hides_training or self.gain_is_unknown
         rests = self.reference_is_declared and not self.one_seed
         return self.recommended is not None and rests and not left
 
@@ -129,6 +158,8 @@ class Findings:
     frontiers: dict[str, tuple[FrontierPoint, ...]]
     """Name of a cost -> its points; costs that no cell has are left out."""
     power: Power | None
+    chance: float | None
+    """Share of test items that guessing gets right, where they are choices."""
     threats: tuple[str, ...]
     """What the data themselves show against the conclusions, as sentences made from numbers."""
     coverage: tuple[str, ...] = ()

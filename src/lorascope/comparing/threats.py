@@ -18,12 +18,14 @@ def threats(
     scores: Sequence[CellScore],
     comparisons: Sequence[Comparison],
     decision: Decision,
+    chance: float | None,
 ) -> tuple[str, ...]:
     """In the order in which a reviewer would ask."""
     return (
         *_seeds(scores, comparisons, declared_spread(study.decide, decision.measure)),
         *_reference(decision),
         *_margin(decision),
+        *_chance(scores, chance),
         *_items(scores, decision.measure),
         *_grid_edge(study, decision),
         *_flips(comparisons),
@@ -166,6 +168,19 @@ def _margin(decision: Decision) -> Iterator[str]:
         f"base on validation items, no more than the margin of {scale * decision.margin:.{digits}f}"
         ": an adapter that learnt nothing would count as no worse."
     )
+
+
+def _chance(scores: Sequence[CellScore], chance: float | None) -> Iterator[str]:
+    """Scores that guessing could give."""
+    if chance is None:
+        return
+    adapters = [s.accuracy for s in scores if s.accuracy and not s.cell.is_base]
+    near = [one for one in adapters if one.low <= chance]
+    if near:
+        yield (
+            f"The 95 % intervals of {len(near)} of {len(adapters)} adapters reach down to chance, "
+            f"{100 * chance:.1f} %: guessing could give such scores."
+        )
 
 
 def _failures(study: Study) -> Iterator[str]:

@@ -66,8 +66,10 @@ def require_trained(sample: SampleCount, place: str) -> None:
         )
 
 
-def summarise_split(samples: Sequence[SampleCount], path: Path) -> SplitCard:
+def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path) -> SplitCard:
     """The card of one written split."""
+    samples = [sample for _, sample in kept]
+    choices = [len(row.choices) for row, _ in kept if row.choices]
     tokens = sum(sample.tokens for sample in samples)
     lengths = np.percentile([s.tokens for s in samples], PERCENTILES, method="nearest")
     return SplitCard(
@@ -80,6 +82,7 @@ def summarise_split(samples: Sequence[SampleCount], path: Path) -> SplitCard:
         },
         eos_trained_share=sum(sample.eos_trained for sample in samples) / len(samples),
         unknown_token_share=sum(sample.unknown for sample in samples) / tokens,
+        chance_accuracy=sum(1 / count for count in choices) / len(choices) if choices else None,
     )
 
 

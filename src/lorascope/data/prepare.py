@@ -189,7 +189,7 @@ class _Preparation:
             lost = unreadable_answers(rows, self.tokenizer, pattern)
             self.remarks.scored += len(rows)
             self.remarks.unreadable += [row.answer or "" for row in lost]
-        return summarise_split([sample for _, sample in kept], path)
+        return summarise_split(kept, path)
 
     def _choose(
         self, split: str, conversations: list[Conversation], dropped: Counter[str]

@@ -20,6 +20,8 @@ class SplitCard:
     """Keys p0, p50, p90, p99, p100."""
     eos_trained_share: float
     unknown_token_share: float
+    chance_accuracy: float | None = None
+    """Share of rows that a guess among each row's choices gets right; None without choices."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class AccuracyRow:
     interval_low: float | None = None
     """Lower end of the 95 % interval for that."""
     interval_high: float | None = None
+    chance: float | None = None
+    """What guessing gets right, where items are choices."""
     completion_loss_nats: float | None = None
     """Mean a completion token on the test split."""
     validation_accuracy: float | None = None
@@ -161,6 +163,7 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
             Column("interval", "95 % interval", units.percent_range, in_csv=False),
             Column("interval_low", "Low %", in_text=False),
             Column("interval_high", "High %", in_text=False),
+            Column("chance", "Chance %", units.percent),
             Column("completion_loss_nats", "Loss nats", units.nats),
             Column("validation_accuracy", "Validation %", units.percent),
             Column("validation_loss_nats", "Validation nats", units.nats),
@@ -232,6 +235,7 @@ def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> Ac
         row,
         items=test.items,
         accuracy=test.accuracy,
+        chance=None if test.accuracy is None else study.data.splits["test"].chance_accuracy,
         standard_error=estimate.standard_error if estimate else None,
         interval_low=estimate.low if estimate else None,
         interval_high=estimate.high if estimate else None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lorascope.comparing.results import CellScore, Measure
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_columns import cell_columns
 from lorascope.reporting.measure_text import MeasureText
 from lorascope.reporting.table import Column, Table, Wrap
 
 
-def cell_table(cells: Sequence[CellScore], measure: Measure) -> Table[CellScore]:
+def cell_table(findings: Findings) -> Table[CellScore]:
     """One row a configuration, the bare bases and those without a score among them."""
+    cells, measure = findings.cells, findings.measure
     items = {score.accuracy.items for score in cells if score.accuracy}
     return Table(
         (
@@ -21,6 +22,8 @@ def cell_table(cells: Sequence[CellScore], measure: Measure) -> Table[CellScore]
             Column("seeds", "Seeds", in_text=any(len(score.trials) > 1 for score in cells),
                    get=_scored_seeds),
             *_estimate_columns("accuracy", "Accuracy %", MeasureText(Measure.accuracy)),
+            Column("chance", "Chance %", units.percent,
+                   get=lambda row: findings.chance if row.accuracy else None),
             *_estimate_columns("loss", "Loss nats", MeasureText(Measure.loss_nats)),
             Column("validation", f"Validation {MeasureText(measure).unit}",
                    MeasureText(measure).score, get=_of("validation", "value")),

@@ -57,6 +57,8 @@ def _outcome(decision: Decision, row: Candidate) -> str:
         words.append("recommended")
     if row.cell == decision.reference:
         words.append("reference")
+    if any(gain.cell == row.cell and not gain.shown for gain in decision.gains):
+        words.append("not shown to beat the bare base")
     if row.verdict is not None:
         words.append(RULE_WORDS[row.verdict])
     if row.ineligible is not None:
@@ -85,6 +87,8 @@ def decision_json(decision: Decision) -> str:
         "margin": decision.margin,
         "reference": _plain(decision.reference),
         "reference_is_declared": decision.reference_is_declared,
+        "none_beats_base": decision.none_beats_base,
+        "gains": [_plain(gain) for gain in decision.gains],
         "recommended": _plain(decision.recommended),
         "trial": decision.trial,
         "test": _plain(decision.test),
@@ -103,6 +107,7 @@ def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool |
     return {
         **{f"recommended_{f.name}": getattr(chosen, f.name, "") or None for f in fields(Cell)},
         "settled": decision.settled,
+        "none_beats_base": decision.none_beats_base,
         "open": len(decision.open),
         "difference": test.difference.value if test else None,
         "difference_low": test.difference.low if test else None,

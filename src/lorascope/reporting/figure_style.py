@@ -27,6 +27,7 @@ LINES = ("-", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 SPREAD = 0.3
 """Share of the step between two ranks over which curves stand apart, so that intervals are seen."""
 BASE_LINE = (0, (5, 4))
+CHANCE_LINE = (0, (1, 3))
 NEUTRAL = "#666666"
 """Of legend entries that hold for every mode."""
 INK = "#1b1b1b"

@@ -10,9 +10,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
-from lorascope.reporting.curves import Curve, bases, curves
+from lorascope.reporting.curves import Curve, bases, curves, scale
 from lorascope.reporting.figure_style import (
     BASE_LINE,
+    CHANCE_LINE,
     NEUTRAL,
     PAPER,
     Look,
@@ -42,6 +43,9 @@ def draw_by_rank(findings: Findings) -> Figure:
     for quant, score in bases(findings).items():
         axes.axhline(score, color=look.colors[quant], linestyle=BASE_LINE, linewidth=1)
     axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
+    if findings.chance is not None:
+        chance = scale(findings.measure) * findings.chance
+        axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
     if any(curve.unscored_ranks for curve in drawn):
         axes.plot([], [], "x", color=NEUTRAL, label="no score")
     ranks = {score.cell.rank for score in findings.cells if not score.cell.is_base}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from lorascope.comparing.results import CellScore, Estimate, Measure
 from lorascope.comparing.ruling import Candidate, Decision, Findings
 from lorascope.reporting import units
+from lorascope.reporting.bare_base import gain_fact, needless_answer
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.document import Answer, Code, Fact, Line
 from lorascope.reporting.frontier_table import COST_WORDS, cost_text
@@ -22,6 +23,8 @@ SHOWN_OPEN = 3
 def answer(findings: Findings) -> Answer:
     """What to ship, in numbers."""
     decision, names = findings.decision, CellNames.of(findings)
+    if decision.recommended is None and decision.reference is not None and decision.gains:
+        return needless_answer(findings, names)
     if decision.recommended is None:
         return Answer(
             "No configuration can be recommended",
@@ -60,6 +63,8 @@ def _state(decision: Decision) -> str:
         left.append(f"{len(decision.unknown)} not judged")
     if decision.margin_hides_training:
         left.append("the margin is as large as what training gained")
+    if decision.gain_is_unknown:
+        left.append("the bare base has no score")
     if not decision.reference_is_declared:
         left.append("not the declared reference")
     return ", ".join(left) or "settled"
@@ -91,6 +96,9 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
     if estimate is not None:
         yield from _score_facts(estimate, decision, texts)
     yield from _shipped_fact(chosen, decision, texts)
+    for gain in decision.gains:
+        if gain.cell == decision.recommended:
+            yield gain_fact(gain, findings, names, "Gained by training")
     yield from _cost_fact(findings, chosen, names)
 
 

@@ -126,9 +126,7 @@ def cells_section(findings: Findings) -> Section:
         "Configurations",
         (
             text(f"Intervals{over} and the seeds that have a score."),
-            TableBlock(
-                "cells", "Scores and costs", cell_table(findings.cells, findings.measure)
-            ),
+            TableBlock("cells", "Scores and costs", cell_table(findings)),
         ),
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def _table(rows: list[AccuracyRow]) -> str:
     """The accuracy table without what does not fit."""
     keys = [
         "quant", "targets", "rank", "alpha", "rslora", "dora", "variant", "seed", "accuracy",
-        "standard_error", "interval", "completion_loss_nats", "validation_accuracy",
+        "standard_error", "interval", "chance", "completion_loss_nats", "validation_accuracy",
         "validation_loss_nats", "status",
     ]  # fmt: skip
     table = accuracy_table(rows).only([row for row in rows if row.quant is not None])

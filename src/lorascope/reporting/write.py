@@ -90,7 +90,7 @@ def _finding_tables(findings: Findings) -> dict[str, str]:
     rows = frontier_rows(findings.frontiers)
     return {
         "comparisons.csv": comparison_table(findings.comparisons, measure, names).csv(),
-        "cells.csv": cell_table(findings.cells, measure).csv(),
+        "cells.csv": cell_table(findings).csv(),
         "frontier.csv": frontier_table(rows, measure).csv(),
         "decision.json": decision_json(findings.decision),
     }

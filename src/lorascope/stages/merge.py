@@ -15,7 +15,7 @@ from lorascope.records import MergeRecord, Status, Study, TrialRecord
 from lorascope.stages.declared import declare_trial
 from lorascope.stages.intact import require_adapter, require_data, require_stored
 from lorascope.stages.study import collect
-from lorascope.store import replaced_folder, sha256_of_files, write_record
+from lorascope.store import replaced_folder, sha256_of_files, write_atomically, write_record
 
 if TYPE_CHECKING:
     from lorascope.devices import Device
@@ -23,14 +23,27 @@ if TYPE_CHECKING:
     from lorascope.merging import MergeCheck
 
 
-def run(configs: list[Config], layout: Layout) -> MergeRecord:
+NOTHING_SHIPPED = "nothing_shipped.txt"
+"""In place of a merged model: why there is none."""
+
+
+def run(configs: list[Config], layout: Layout) -> MergeRecord | None:
     """Merge the trial that `ship` names, and verify the result.
+
+    None where `ship` is auto and the rule lets nothing ship: the folder then holds the reason
+    alone, so that no older model stays there and the report, which comes after, says the same.
 
     Raises:
         ConfigError: `ship` names no trial of the declared grid.
         VerificationError: the merged model is further off than conf/merge allows.
     """
-    trial, chosen_by, score = choose(configs[0].ship, collect(configs, layout))
+    try:
+        trial, chosen_by, score = choose(configs[0].ship, collect(configs, layout))
+    except NothingShips as found:
+        with replaced_folder(layout.merged(configs[0].model.name)) as folder:
+            write_atomically(folder / NOTHING_SHIPPED, f"{found}\n".encode())
+        print(found)
+        return None
     config = next(c for c in configs if declare_trial(c, layout).identity == trial.identity)
     with replaced_folder(layout.merged(config.model.name)) as folder:
         record = _merge_into(folder, config, layout, trial, chosen_by, score)
@@ -41,17 +54,33 @@ def run(configs: list[Config], layout: Layout) -> MergeRecord:
     return record
 
 
+class NothingShips(Exception):
+    """The rule's answer is that no trial should be shipped."""
+
+
 def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     """The trial to ship, how it was chosen, and its validation score.
 
     `auto` takes what the declared rule recommends (conf/decide): the cheapest configuration that is
-    no worse than the reference by more than the margin, on validation items.
+    no worse than the reference by more than the margin, on validation items, and shown to beat the
+    bare base.
+
+    Raises:
+        NothingShips: `auto`, and the rule lets no trial ship.
+        ConfigError: `ship` names no single finished trial.
+        RecordError: `auto`, and nothing is trained and scored.
     """
     finished = {t.trial: t for t in study.trials if t.status is Status.completed}
     if ship != "auto":
         trial = _named(ship, finished, study)
         return trial, "named in ship", _validation_score(trial, study)
     decision = compare(study).decision
+    if decision.trial is None and decision.reference is not None:
+        raise NothingShips(
+            "ship: auto ships nothing: no adapter that the rule lets pass is shown to beat the "
+            "bare base on validation items. `lorascope report` says by how much each gained; name "
+            "a trial in ship to merge it all the same."
+        )
     if decision.trial is None:
         raise RecordError(
             "ship='auto': no configuration has all of its declared seeds trained and scored. Run "

@@ -1,0 +1,81 @@
+"""Whether adapters learnt anything: each held against the bare base, on validation items.
+
+The question is about the adapters in hand, whose seeds are what they are: the test is over items
+alone. What another training would gain is left to the comparisons over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lorascope.comparing.cells import CellData, base_cell, join_scored
+from lorascope.comparing.estimates import compare_with_base
+from lorascope.comparing.pairs import SIGNIFICANT
+from lorascope.comparing.reference import goodness
+from lorascope.comparing.results import Cell, CellScore, Measure
+from lorascope.comparing.ruling import Gain
+from lorascope.maths.families import holm
+from lorascope.records import Study
+
+
+def gains(
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Mapping[Cell, CellScore],
+    measure: Measure,
+) -> tuple[Gain, ...]:
+    """Every scored adapter against the best bare base that takes no more bytes than its own.
+
+    A smaller base that does as well makes an adapter as needless as its own base does. Corrected
+    for the number of adapters (Holm): among many that learnt nothing, one would seem to have. An
+    adapter that has no such base with a score is left out.
+    """
+    found = [
+        gain
+        for data in cells.values()
+        if not data.cell.is_base and data.scored
+        if (gain := _gain(data, study, cells, scores, measure))
+    ]
+    corrected = holm([gain.p_holm for gain in found])
+    sign = 1 if measure is Measure.accuracy else -1
+    return tuple(
+        replace(gain, p_holm=p, shown=p < SIGNIFICANT and sign * gain.difference.value > 0)
+        for gain, p in zip(found, corrected, strict=True)
+        if p is not None
+    )
+
+
+def _gain(
+    data: CellData,
+    study: Study,
+    cells: Mapping[Cell, CellData],
+    scores: Mapping[Cell, CellScore],
+    measure: Measure,
+) -> Gain | None:
+    """With an uncorrected p, and nothing shown yet."""
+    base = _base_of(data.cell, study, scores, measure)
+    if base is None:
+        return None
+    joined = join_scored([*data.scored, *cells[base].scored], study, "validation")
+    tested = compare_with_base(joined, measure) if joined else None
+    if tested is None:
+        return None
+    return Gain(data.cell, base, tested[0], p_holm=tested[1], shown=False)
+
+
+def _base_of(
+    cell: Cell, study: Study, scores: Mapping[Cell, CellScore], measure: Measure
+) -> Cell | None:
+    """The bare base that validates best among those of its mode's bytes or fewer."""
+    stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
+    limit = stored.get(cell.quant)
+    usable = [
+        base_cell(quant)
+        for quant, size in stored.items()
+        if limit is not None and size <= limit and scores[base_cell(quant)].validation
+    ]
+    own = base_cell(cell.quant)
+    # Among equals its own.
+    order = {base: (goodness(scores[base], measure), base == own) for base in usable}
+    return max(usable, key=lambda base: order[base], default=None)
