@@ -140,7 +140,12 @@ def test_a_merge_that_is_too_far_off_fails_and_leaves_the_former_one(
     project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
 ) -> None:
     config = compose(
-        "quant=int8", "lora.rank=8", "train.steps=30", "seed=21", "merge.max_logit_difference=1e-9"
+        "quant=int8",
+        "lora.rank=8",
+        "train.steps=30",
+        "seed=21",
+        "merge.max_logit_difference=1e-9",
+        "ship=int8-r0008",
     )
     evaluate.run(config, project)
     former = project.merged("small")

@@ -51,7 +51,7 @@ def test_a_study_runs_does_nothing_twice_and_trains_only_an_added_rank(tmp_path:
     # Six steps are not shown to beat the bare base: the run ends well and ships nothing.
     merged = root / "models/small/merged"
     assert [path.name for path in merged.iterdir()] == ["nothing_shipped.txt"]
-    assert "No adapter is shown to beat the bare base" in first
+    assert "No adapter is shown to beat the bare base" in (layout.reports / "report.md").read_text()
     assert "up to date" in run(layout, "dvc", "repro")
     report = (layout.reports / "report.md").read_bytes()
     run(layout, "lorascope", "report")
