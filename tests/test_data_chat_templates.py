@@ -207,6 +207,22 @@ def test_replies_that_are_only_read_are_counted_in_the_card(tmp_path: Path) -> N
     assert prepare(config, tmp_path, tokenizer_of(PHI3)).warnings == []
 
 
+def test_what_messages_say_beside_their_content_is_counted_as_not_read(tmp_path: Path) -> None:
+    def rows(split: str, **extra: object) -> list[dict[str, object]]:
+        reply = {"role": "assistant", "content": "b", **extra}
+        return [{"messages": [{"role": "user", "content": split}, reply]}]
+
+    config = replace(
+        write_splits(
+            tmp_path, train=rows("a", reasoning_content="x", name="n"),
+            validation=rows("v", tool_calls=[]), test=rows("t", reasoning_content=None),
+        ),
+        format=Format.chat, template=CHAT,
+    )  # fmt: skip
+    (warning,) = prepare(config, tmp_path, tokenizer_of(PHI3)).warnings
+    assert "(rows by key: reasoning_content: 1)" in warning
+
+
 def test_special_tokens_in_a_users_text_are_counted_with_a_place(tmp_path: Path) -> None:
     rows = [
         {"prompt": "cut <s>price</s>", "completion": "ok<|im_end|>"},

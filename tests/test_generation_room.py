@@ -57,6 +57,13 @@ def test_a_prompt_that_leaves_no_room_is_refused() -> None:
         require_room([row("abcdef", "g")], letter_tokenizer(), 4, 8)
 
 
+def test_a_long_prompt_among_long_answers_is_dropped_rather_than_the_answers() -> None:
+    rows = [row("abcdef", "g"), *([row("a", "bcde")] * 9)]
+    told = r"1 of 10 prompts .*Use data\.max_tokens=4, which drops"
+    with pytest.raises(ConfigError, match=told):
+        require_room(rows, letter_tokenizer(), 4, 8)
+
+
 def test_preparing_data_that_cannot_be_answered_leaves_the_former_rows(
     project: Layout, compose: Callable[..., Config]
 ) -> None:

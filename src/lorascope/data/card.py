@@ -97,6 +97,8 @@ class Remarks:
     """Special token -> rows whose own text holds it."""
     first_special: str = ""
     """Place of the first such row."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Key of messages that is not read -> rows that have it."""
     scored: int = 0
     """Rows of validation and test that are scored by their answers."""
     unreadable: list[str] = field(default_factory=list)
@@ -104,6 +106,7 @@ class Remarks:
 
     def note(self, conversation: Conversation, row: PreparedRow, template: Template) -> None:
         """Look at one row."""
+        self.unread.update(conversation.unread)
         if conversation.rendered is not None:
             # Its text stands in a template, special tokens and all.
             return
@@ -148,12 +151,23 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
             "question was left out."
         )
     if remarks.special_tokens:
-        counts = ", ".join(f"{t}: {rows}" for t, rows in remarks.special_tokens.most_common())
         warnings.append(
-            f"The text of some rows holds special tokens of the tokenizer (rows by token: {counts};"
-            f" one is {remarks.first_special}), which the model reads as starts, ends and roles, "
-            "not as text. Reword them where they are meant as text."
+            "The text of some rows holds special tokens of the tokenizer (rows by token: "
+            f"{_by_count(remarks.special_tokens)}; one is {remarks.first_special}), which the "
+            "model reads as starts, ends and roles, not as text. Reword them where they are meant "
+            "as text."
         )
+    if remarks.unread:
+        warnings.append(
+            f"Messages bring what is not read (rows by key: {_by_count(remarks.unread)}). Write it "
+            "into the content if the model is to learn it."
+        )
+    return [*warnings, *_of_replies(remarks, template)]
+
+
+def _of_replies(remarks: Remarks, template: Template) -> list[str]:
+    """What a person should know of the replies that are trained and scored."""
+    warnings = []
     if remarks.read_replies:
         warnings.append(
             f"{remarks.read_replies} replies before a conversation's last one are read, not "
@@ -174,6 +188,10 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
             "the replies with their thinking part."
         )
     return warnings
+
+
+def _by_count(counts: Counter[str]) -> str:
+    return ", ".join(f"{key}: {rows}" for key, rows in counts.most_common())
 
 
 def content_sha256(splits: Mapping[str, SplitCard], config: DataConfig) -> str:

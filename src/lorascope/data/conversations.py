@@ -40,6 +40,8 @@ class Conversation:
     """Key in the config that named its file or hub split: train, validation or test."""
     cut_question: bool = field(default=False, compare=False)
     """A closing question without a reply was left out."""
+    unread: tuple[str, ...] = field(default=(), compare=False)
+    """Keys of messages that say something which no format here reads, such as tool_calls."""
 
     @property
     def completion(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lorascope.data.conversations import Conversation, Role, Turn, shortened, text_column
 from lorascope.data.files import RawRow
@@ -17,6 +18,8 @@ ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
 }
+UNREAD = ("reasoning", "reasoning_content", "thinking", "tool_calls")
+"""What messages of others may say beside their content."""
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"
 
 
@@ -54,7 +57,8 @@ def from_chat(row: RawRow) -> Conversation:
                 "remove this turn.",
             )
         turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
-    return _checked(turns, row.place)
+    unread = sorted(key for key in UNREAD if any(message.get(key) for message in messages))
+    return replace(_checked(turns, row.place), unread=tuple(unread))
 
 
 def from_turns(row: RawRow) -> Conversation:

@@ -32,12 +32,14 @@ def require_room(
     """
     prompts = [_length(row.prompt, tokenizer) for row in rows]
     completions = [_length(row.completion, tokenizer) for row in rows]
-    if max(prompts) + max_new_tokens > context_tokens:
+    room = context_tokens - max(prompts)
+    if max_new_tokens > room:
         raise ConfigError(
             "evaluate.max_new_tokens", max_new_tokens,
-            f"the longest prompt has {max(prompts)} tokens, and the model's context is "
-            f"{context_tokens}",
-            f"Use {context_tokens - max(prompts)} or less, or lower data.max_tokens.",
+            f"{sum(length + max_new_tokens > context_tokens for length in prompts)} of {len(rows)} "
+            f"prompts in validation and test leave less of the context of {context_tokens} tokens "
+            f"(the longest prompt has {max(prompts)} tokens)",
+            _shorter(completions, room, context_tokens - max_new_tokens),
         )  # fmt: skip
     cut = sum(length > max_new_tokens for length in completions)
     told = (
@@ -47,9 +49,17 @@ def require_room(
     if cut > TOLERATED_SHARE * len(rows):
         raise ConfigError(
             "evaluate.max_new_tokens", max_new_tokens, told,
-            _remedy(completions, context_tokens - max(prompts)),
+            _remedy(completions, room),
         )  # fmt: skip
     return f"evaluate.max_new_tokens={max_new_tokens}: {told}" if cut else None
+
+
+def _shorter(completions: Sequence[int], room: int, longest_sample: int) -> str:
+    """A setting under which every prompt leaves room."""
+    dropping = f"data.max_tokens={longest_sample}, which drops longer samples"
+    if sum(length > room for length in completions) <= TOLERATED_SHARE * len(completions):
+        return f"Use {room} or less, or {dropping}."
+    return f"Use {dropping}; less than the answers need would be no help."
 
 
 def _remedy(completions: Sequence[int], room: int) -> str:
