@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
 from dataclasses import replace
@@ -13,6 +15,7 @@ from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
 from lorascope.reporting.html_page import html_page
 from lorascope.reporting.page import document
+from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, example_study, make_study
 
 LARGEST_PAGE_BYTES = 600_000
@@ -145,3 +148,17 @@ def test_page_prefers_no_scheme_and_prints(text: str) -> None:
         assert part in text
     assert "sticky" not in text
     assert "gradient" not in text
+
+
+def test_names_and_reasons_do_not_act_as_markdown_or_html() -> None:
+    reason = "<img src=x onerror=alert(1)> | [press](http://x.example) `rm`"
+    study = make_study([Trial("nf4", 4), Trial("nf4", 8, status=Status.failed, reason=reason)])
+    files = {n: data.decode() for n, data in report_files(study, compare(study)).items()}
+    for name in ("report.html", "report.md"):
+        assert "<img" not in files[name], name
+        assert "[press](" not in files[name] or name == "report.html"
+    table = [line for line in files["report.md"].splitlines() if re.match(r"\|.*onerror", line)]
+    assert table
+    assert "\\|" in table[0]
+    rows = csv.DictReader(io.StringIO(files["accuracy.csv"]))
+    assert reason in [row["reason"] for row in rows]

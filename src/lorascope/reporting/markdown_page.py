@@ -21,6 +21,7 @@ from lorascope.reporting.document import (
     Strong,
     TableBlock,
 )
+from lorascope.reporting.table import escaped
 
 
 def markdown_page(document: Document) -> str:
@@ -40,7 +41,7 @@ def _answer(answer: Answer) -> str:
         (fact.label, (Strong(fact.value), f" ({fact.note})" if fact.note else ""))
         for fact in answer.facts
     ]
-    lines = ["## Recommendation\n", f"**{answer.headline}**: {answer.state}.\n"]
+    lines = ["## Recommendation\n", f"**{escaped(answer.headline)}**: {answer.state}.\n"]
     if facts:
         lines.append(_list(f"{label}: {_line(line)}" for label, line in facts))
     lines.append(_list(map(_line, answer.notes)))
@@ -77,9 +78,10 @@ def _line(line: Line) -> str:
 
 def _inline(part: Inline) -> str:
     if isinstance(part, Code):
-        return f"`{part.text}`"
+        fence = "``" if "`" in part.text else "`"
+        return f"{fence}{part.text}{fence}"
     if isinstance(part, Strong):
-        return f"**{part.text}**"
+        return f"**{escaped(part.text)}**"
     if isinstance(part, Link):
         return part.text if part.href.startswith("#") else f"[{part.text}]({part.href})"
-    return part
+    return escaped(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,7 +102,7 @@ class Table(Generic[Row]):
     def markdown(self) -> str:
         """A Markdown table whose source is aligned too."""
         columns, cells = self._text()
-        cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in cells]
+        cells = [[escaped(_one_line(cell)).replace("|", "\\|") for cell in row] for row in cells]
         widths = _widths(cells)
         rule = [
             "-" * (width - 1) + ":" if column.right else "-" * width
@@ -157,6 +158,11 @@ def _page_cell(column: Column, row: Any) -> PageCell:
     href = column.href(row) if column.href is not None and cell is not None else None
     plain = shown.replace(".", "", 1).isdigit()
     return PageCell(shown, f"{order:.6g}" if number and not plain else None, href)
+
+
+def escaped(text: str) -> str:
+    """For Markdown: what opens HTML or a link's address in a name or a reason stays text."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(")
 
 
 def _one_line(text: str) -> str:
