@@ -88,6 +88,8 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
         )
     trial = finished[decision.trial]
     rule = f"auto: cheapest in {decision.rule.cost.value} that is no worse than the reference"
+    # One seed is no choice; with more, the best one's score is above the mean of the configuration.
+    rule += ", for this seed" if decision.one_seed else ", its best seed on validation items"
     return trial, rule, _validation_score(trial, study)
 
 
