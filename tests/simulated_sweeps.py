@@ -103,7 +103,7 @@ class Sweep:
         if self.accuracy:
             # Half of an answer is the item's difficulty, which all share.
             level = np.clip(0.3 + shift, 0.0, 1.0)
-            hardness = np.argsort(np.argsort(common)) / self.items
+            hardness = (np.argsort(np.argsort(common)) + 0.5) / self.items
             right = np.where(own < 0.8, hardness, rng.random(self.items)) < level
             return [
                 ItemResult(f"{split}{n}", "p", "t", bool(one), 1.0, 1)
