@@ -57,7 +57,7 @@ def test_a_study_runs_does_nothing_twice_and_trains_only_an_added_rank(tmp_path:
     run(layout, "lorascope", "report")
     assert (layout.reports / "report.md").read_bytes() == report
     asked = layout.params.read_text().replace('"2,4"', '"2,4,6"')
-    layout.params.write_text(asked.replace("ship: auto", "ship: nf4-r0006"))
+    layout.params.write_text(asked.replace("ship: auto", "ship: nf4-r0006-a0008-s0-"))
     again = run(layout, "dvc", "repro")
     trained = re.findall(r"^(\S+): validation loss", again, re.MULTILINE)
     assert [name.partition("-s0")[0] for name in trained] == [
