@@ -269,9 +269,12 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
 def test_layers_with_layer_norm_are_traced_with_checkpoints_in_16_bits(
     compose: Callable[..., Config], name: str, quant: str
 ) -> None:
-    if (name, quant) == ("gpt2", "nf4"):
-        return
     config = compose(f"quant={quant}")
+    if quant == "nf4" and name in ("gpt2", "falcon-7b"):
+        # Conv1D, and a subclass of Linear that bitsandbytes passes over.
+        with pytest.raises(ModelError, match=r"Conv1D|quantizes no layer of FalconForCausalLM"):
+            plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
+        return
     plain = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
     config.train.gradient_checkpointing = True
     saved = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))

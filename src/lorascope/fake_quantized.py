@@ -32,10 +32,14 @@ def put_quantized_layers(model: PreTrainedModel, quant: QuantConfig, compute: to
         )
     head = model.get_output_embeddings()
     # transformers leaves subclasses of Linear as they are.
-    linear = [(n, m) for n, m in model.named_modules() if type(m) is nn.Linear]
+    linear = [(n, m) for n, m in model.named_modules() if type(m) is nn.Linear and m is not head]
+    if not linear:
+        raise ModelError(
+            f"quant={quant.name}: bitsandbytes quantizes no layer of {type(model).__name__}, so "
+            "the mode would weigh as much as 16 bits. Use quant=fp16, bf16 or fp32."
+        )
     for name, module in linear:
-        if module is not head:
-            model.set_submodule(name, _quantized_layer(module, quant, compute))
+        model.set_submodule(name, _quantized_layer(module, quant, compute))
     model.is_loaded_in_8bit = storage is Storage.int8
     model.is_loaded_in_4bit = storage in FOUR_BIT
 
