@@ -155,3 +155,9 @@ def test_modes_differ_in_what_is_stored_alone() -> None:
     assert mode_settings(QuantConfig("a", int8_outlier_threshold=3)) == mode_settings(
         QuantConfig("b")
     )
+
+
+def test_settings_read_as_conf_has_them(compose: Callable[..., Config]) -> None:
+    """A message that shows them must not show Python's own form of a choice."""
+    values = data_settings(compose().data)
+    assert "<" not in repr(values)

@@ -91,8 +91,11 @@ def test_answer_from_several_seeds_shows_new_seeds_chosen_seeds_and_what_ships_a
         facts["Test accuracy of a new seed"].note
     )
     assert "whose luck is in it" in facts["Test accuracy of the chosen seeds"].note
-    assert facts["The adapter that ships"].value == "94.0 %"
-    assert "seed 1, the best of 2 on validation items" in facts["The adapter that ships"].note
+    assert facts["The adapter that `ship: auto` takes"].value == "94.0 %"
+    assert (
+        "seed 1, the best of 2 on validation items"
+        in facts["The adapter that `ship: auto` takes"].note
+    )
 
 
 def test_undecided_answer_says_what_would_settle_it() -> None:

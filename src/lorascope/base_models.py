@@ -30,7 +30,8 @@ from lorascope.pretraining import (
 from lorascope.records import LinearShape, UnadaptedWeights
 from lorascope.transformers_config import in_short
 
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", "*.py")
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
+"""What a base is copied or fetched by; `*.model` are sentencepiece's, tokenizer or spiece."""
 UNLIMITED_CONTEXT_TOKENS = 2048
 """For models whose positions have no end, such as BLOOM's: lm-eval reads no more of them."""
 Progress = Callable[[int, int, float], None]

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from posixpath import normpath
 
@@ -57,7 +58,9 @@ def data_settings(data: DataConfig) -> dict[str, object]:
     if data.kind is not DataKind.hub:
         for key in OF_THE_HUB:
             del values[key]
-    return _keyed("data", values)
+    # As the record and conf/ have them: a message shows what stands there.
+    plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
+    return _keyed("data", plain)
 
 
 def mode_settings(quant: QuantConfig) -> dict[str, object]:

@@ -127,7 +127,7 @@ def _seed_spread(comparisons: Sequence[Comparison]) -> Iterator[str]:
     if small:
         yield (
             f"{len(small)} of {len(known)} differences between adapters are smaller than "
-            "their own spread from seed to seed."
+            "the spread from seed to seed that they are reckoned with."
         )
 
 

@@ -101,11 +101,15 @@ def decision_json(decision: Decision) -> str:
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
 
+def _known(value: float | int | str | bool | None) -> float | int | str | bool | None:
+    return None if value == "" else value
+
+
 def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool | None]:
     """What `dvc metrics diff` should show of a decision."""
     chosen, test = decision.recommended, decision.test
     return {
-        **{f"recommended_{f.name}": getattr(chosen, f.name, "") or None for f in fields(Cell)},
+        **{f"recommended_{f.name}": _known(getattr(chosen, f.name, None)) for f in fields(Cell)},
         "settled": decision.settled,
         "none_beats_base": decision.none_beats_base,
         "open": len(decision.open),

@@ -94,7 +94,7 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
             f"95 % interval {texts.difference_interval(difference)}, on test items",
         )
     if estimate is not None:
-        yield from _score_facts(estimate, decision, texts)
+        yield from _score_facts(estimate, decision, names, texts)
     yield from _shipped_fact(chosen, decision, texts)
     for gain in decision.gains:
         if gain.cell == decision.recommended:
@@ -102,7 +102,9 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
     yield from _cost_fact(findings, chosen, names)
 
 
-def _score_facts(own: Estimate, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
+def _score_facts(
+    own: Estimate, decision: Decision, names: CellNames, texts: MeasureText
+) -> Iterator[Fact]:
     """The score with seeds that did not choose, where there are some, before that with all."""
     fresh, items = decision.fresh, items_text(own)
     value = f"{texts.score(own.value)} {texts.unit}"
@@ -115,9 +117,16 @@ def _score_facts(own: Estimate, decision: Decision, texts: MeasureText) -> Itera
         f"Test {texts.name} of a new seed",
         f"{texts.score(fresh.estimate.value)} {texts.unit}",
         f"95 % interval {texts.interval(fresh.estimate)}; {items_text(fresh.estimate)}: each seed "
-        "scores what the rule chose without it",
+        f"scores what the rule chose without it{_chosen_otherwise(decision, names)}",
     )
     yield Fact(f"Test {texts.name} of the chosen seeds", value, f"{interval}; {CARRIES_LUCK}")
+
+
+def _chosen_otherwise(decision: Decision, names: CellNames) -> str:
+    """Which other configurations the rule chose without some seed."""
+    chosen = decision.fresh.chosen if decision.fresh else ()
+    others = dict.fromkeys(cell for cell in chosen if cell != decision.recommended)
+    return f" ({', '.join(map(names.name, others))}, not what ships, among them)" if others else ""
 
 
 CARRIES_LUCK = "chosen with these seeds, whose luck is in it"
@@ -130,7 +139,7 @@ def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> 
     if trial is None or trial.test is None or len(scored) < 2:
         return
     yield Fact(
-        "The adapter that ships",
+        "The adapter that `ship: auto` takes",
         f"{texts.score(trial.test)} {texts.unit}",
         f"on test items; seed {trial.seed}, the best of {len(scored)} on validation items",
     )
@@ -182,7 +191,10 @@ def _basis(decision: Decision) -> Iterator[Line]:
     """What the rule found on validation items."""
     texts = MeasureText(decision.measure)
     if decision.recommended == decision.reference:
-        yield ("No cheaper configuration passed, so the reference itself is recommended.",)
+        yield (
+            "No cheaper configuration passed and is shown to beat the bare base, so the reference "
+            "itself is recommended.",
+        )
         return
     for row in decision.candidates:
         if row.cell == decision.recommended and row.difference and row.p_margin_holm is not None:
