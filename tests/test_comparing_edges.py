@@ -16,7 +16,7 @@ from lorascope.comparing.joining import JoinedItems
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
-from lorascope.maths.seed_pool import pool_seeds
+from lorascope.maths.seed_pool import SeedPool, pool_seeds
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, make_study
@@ -416,3 +416,19 @@ def test_power_does_not_promise_more_than_all_answers_that_differ() -> None:
     assert findings.power is not None
     assert "5 %" not in findings.power.before
     assert all(reach.found <= 0.3 for reach in findings.power.before.values())
+
+
+def test_a_declared_spread_counts_where_every_answer_is_equal() -> None:
+    """No number of items shows that seeds are equal: 4 points, one seed, both at 100 %."""
+    right = np.ones((2, 2000))
+    joined = JoinedItems(right, np.ones((2, 2000)), np.ones(2000), None)
+    alike = compare_joined(joined, Measure.accuracy, 0.05)
+    assert alike is not None
+    declared = SeedPool(raw=2 * 0.04**2, flicker=0.0, degrees=float("inf"))
+    spread = with_seed_pool(alike, declared, Measure.accuracy, 0.05)
+    # The spread alone gives 1.96 sqrt(2) 4 points; 2,000 equal items add little.
+    assert spread.difference.high == pytest.approx(1.96 * 2**0.5 * 0.04, rel=0.02)
+    assert spread.p_margin > 0.05
+    assert alike.p_margin < 0.05
+    no_spread = SeedPool(raw=0.0, flicker=0.0, degrees=float("inf"))
+    assert with_seed_pool(alike, no_spread, Measure.accuracy, 0.05) == alike

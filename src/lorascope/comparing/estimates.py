@@ -131,8 +131,11 @@ def with_seed_pool(test: Tested, pool: SeedPool | None, measure: Measure, margin
     Without either, one seed and no pool, it stays as it is.
     """
     crossed = with_seed_noise(test.two_way, pool)
-    # Where every answer has one difference, the floor of `flips` says all that can be said.
-    if crossed == test.two_way or test.two_way.components.items_alone == 0:
+    parts, noise = test.two_way.components, crossed.noise
+    # One seed says nothing of others, though every answer has one difference with it.
+    is_told = parts.seeds == 1 and noise is not None and noise.raw > 0
+    # Where they all have, the floor of `flips` says all that items can say.
+    if crossed == test.two_way or (parts.items_alone == 0 and not is_told):
         return test
     tested = flip_difference(crossed, test.flips) if test.flips else crossed
     difference = replace(
