@@ -35,6 +35,7 @@ from lorascope.stages.grid_commands import run_grid_command
 from lorascope.stages.pack_child import Task, train_in_child
 from lorascope.stages.plan_table import UNPADDED
 from lorascope.store import read_record, write_record
+from lorascope.transformers_config import context_tokens, text_config
 from tests.conftest import REPOSITORY
 from tests.study_factory import data_card, example_study
 
@@ -91,6 +92,25 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     (unpadded,) = plan.run([config], bare_project)
     assert UNPADDED not in capsys.readouterr().out
     assert unpadded.tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("values", "tokens"),
+    [
+        ({"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4}, 2048),
+        (
+            {"model_type": "mpt", "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 512},
+            512,
+        ),
+        ({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}, 128),
+    ],
+    ids=lambda value: str(value["model_type"]) if isinstance(value, dict) else "",
+)
+def test_a_plan_takes_no_longer_samples_than_the_base_will(
+    values: dict[str, object], tokens: int
+) -> None:
+    """Prepared data are held to the same limit, whatever the architecture calls it."""
+    assert context_tokens(text_config(values)) == tokens
 
 
 def test_a_sweep_is_planned_with_one_line_a_trial(

@@ -28,12 +28,10 @@ from lorascope.pretraining import (
     pretrain_tiny,
 )
 from lorascope.records import LinearShape, UnadaptedWeights
-from lorascope.transformers_config import in_short
+from lorascope.transformers_config import context_tokens, in_short
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
 """What a base is copied or fetched by; `*.model` are sentencepiece's, tokenizer or spiece."""
-UNLIMITED_CONTEXT_TOKENS = 2048
-"""For models whose positions have no end, such as BLOOM's: lm-eval reads no more of them."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -157,15 +155,6 @@ def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedCon
             "not know can only be used with code of its own (model.trust_remote_code)."
         ) from error
     return model, config
-
-
-def context_tokens(text_config: PretrainedConfig) -> int:
-    """The most tokens that a model reads; where it has no limit, what lm-eval would give it."""
-    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
-        limit = getattr(text_config, name, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return UNLIMITED_CONTEXT_TOKENS
 
 
 def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:

@@ -10,6 +10,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from lorascope.errors import ModelError
 
+UNLIMITED_CONTEXT_TOKENS = 2048
+"""For models whose positions have no end, such as BLOOM's: lm-eval reads no more of them."""
+
 
 def text_config(config: Mapping[str, object]) -> PretrainedConfig:
     """The transformers configuration of a config.json.
@@ -66,3 +69,12 @@ def stored_dtype(config: Mapping[str, object]) -> torch.dtype:
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
     dtype = getattr(torch, str(name).removeprefix("torch."), torch.float32)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def context_tokens(config: PretrainedConfig) -> int:
+    """The most tokens that a model reads; where it has no limit, what lm-eval would give it."""
+    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
+        limit = getattr(config.get_text_config(), name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return UNLIMITED_CONTEXT_TOKENS

@@ -5,7 +5,8 @@ items, however fresh: among equal ranks whose seeds spread by 8 points, the best
 seeds scores some 5 points more than the next seed will. So the rule is applied again without each
 seed in turn, and what it then chooses is scored with the seed that was left out (leave-one-out, of
 the choice and not only of the score). The mean over seeds is what a choice with one seed fewer
-scores with a new seed; a choice with all seeds is rather better than that.
+scores with a new seed. With few seeds it may choose another configuration than all of them do,
+which the page then names.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from lorascope.records import DataCard, MemoryPlan
 from lorascope.stages.plan_capacity import capacities
 from lorascope.stages.plan_table import Planned, conditions, details, reserve, table
 from lorascope.store import read_record
+from lorascope.transformers_config import context_tokens, text_config
 
 
 def run(configs: list[Config], layout: Layout) -> list[MemoryPlan]:
@@ -99,6 +100,5 @@ def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) ->
         card = read_record(folder, DataCard)
         if not differing(data_settings(config.data), card.settings):
             return sample_lengths(card)
-    context = model_config.get("max_position_embeddings") or model_config.get("n_positions")
-    longest = min(config.data.max_tokens, context if isinstance(context, int) else 2**31)
-    return SampleLengths(longest, equal=False)
+    context = context_tokens(text_config(model_config))
+    return SampleLengths(min(config.data.max_tokens, context), equal=False)
