@@ -170,3 +170,19 @@ def test_a_real_model_is_described_and_copied_whole(tmp_path: Path) -> None:
     description = describe(tmp_path)
     assert description.parameters == 656_000
     assert description.tied_head
+
+
+@pytest.mark.parametrize(
+    "name", ["spiece.model", "mine.tiktoken", "tekken.json", "additional_chat_templates/tool.jinja"]
+)
+def test_every_file_of_a_tokenizer_comes_with_the_base(
+    good: Path, tmp_path: Path, name: str
+) -> None:
+    """What a merged model's folder gets is what the base was prepared with."""
+    source, folder = tmp_path / "here", tmp_path / "base"
+    shutil.copytree(good, source)
+    folder.mkdir()
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_text("{}")
+    fetch_base(LOCAL, folder, tmp_path)
+    assert (folder / name).read_text() == "{}"

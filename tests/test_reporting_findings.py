@@ -75,7 +75,12 @@ def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
     content = json.loads(decision_json(findings.decision))
     assert (content["settled"], content["seeds"]) == (False, 1)
     assert content["holds_for"] == "this seed; unknown for others"
-    assert decision_metrics(findings.decision)["settled"] is False
+    metrics = decision_metrics(findings.decision)
+    assert metrics["settled"] is False
+    assert metrics["recommended_dora"] is False
+    assert metrics["recommended_variant"] is None
+    failed = make_study([Trial("nf4", status=Status.killed, reason="SIGKILL")], None)
+    assert json.loads(decision_json(compare(failed).decision))["holds_for"] is None
 
 
 def test_answer_from_several_seeds_shows_new_seeds_chosen_seeds_and_what_ships_apart() -> None:

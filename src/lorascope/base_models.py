@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +27,11 @@ from lorascope.pretraining import (
     pretrain_tiny,
 )
 from lorascope.records import LinearShape, UnadaptedWeights
+from lorascope.tokenizer_files import TOKENIZER_PATTERNS, copy_files
 from lorascope.transformers_config import context_tokens, in_short
 
-MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
-"""What a base is copied or fetched by; `*.model` are sentencepiece's, tokenizer or spiece."""
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
+"""What a base is copied or fetched by."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -50,9 +50,7 @@ def fetch_base(
         return {name: float(value) for name, value in asdict(result).items()}
     source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
     require_sound_base(source, model)
-    for pattern in MODEL_FILES:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
+    copy_files(source, folder, MODEL_FILES)
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorascope.data.tokenization import restore_unknown_token
 
-PATTERNS = (
+TOKENIZER_PATTERNS = (
     "tokenizer*",
     "tokenization*.py",
     "special_tokens_map.json",
@@ -35,11 +35,15 @@ TokenIds = int | list[int] | None
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy every file of a tokenizer."""
-    for pattern in PATTERNS:
-        for path in source.glob(pattern):
-            target = folder / path.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
+    copy_files(source, folder, TOKENIZER_PATTERNS)
+
+
+def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
+    """Copy what matches one of `patterns` to the same place in `folder`."""
+    for path in {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def keep_unknown_token(folder: Path, trust_remote_code: bool = False) -> bool:

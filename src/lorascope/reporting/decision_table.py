@@ -81,7 +81,7 @@ def decision_json(decision: Decision) -> str:
     content = {
         "settled": decision.settled,
         "seeds": decision.seeds,
-        "holds_for": "this seed; unknown for others" if decision.one_seed else "seeds like these",
+        "holds_for": _holds_for(decision),
         "rule": asdict(decision.rule),
         "measure": decision.measure,
         "margin": decision.margin,
@@ -99,6 +99,12 @@ def decision_json(decision: Decision) -> str:
         "candidates": [_plain(row) for row in decision.candidates],
     }
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _holds_for(decision: Decision) -> str | None:
+    if decision.recommended is None:
+        return None
+    return "this seed; unknown for others" if decision.one_seed else "seeds like these"
 
 
 def _known(value: float | int | str | bool | None) -> float | int | str | bool | None:
