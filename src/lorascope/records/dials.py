@@ -1,0 +1,69 @@
+"""The settings of an adapter method that readers see: in names, tables, axes and tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+DialValue = bool | int | float | str
+"""Numbers are ordered sizes; a truth value is a switch."""
+Dials = Mapping[str, DialValue]
+"""Name of a dial -> its value, in the method's order."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """One setting of a method, such as LoRA's rank."""
+
+    name: str
+    """Field of the method's configuration, key in records, header in CSV."""
+    noun: str
+    """In sentences and table headers: rank, alpha, rsLoRA."""
+    letter: str = ""
+    """In folder names and inside figures: r0064, r 64. Empty where neither shows it."""
+    is_axis: bool = False
+    """Scores are drawn against it, on a logarithmic scale: the size of the adapter."""
+    times_learning_rate: bool = False
+    """Weights move by this times the learning rate, so that the product is what compares."""
+
+    @property
+    def header(self) -> str:
+        """Of a table's column."""
+        return self.noun if any(letter.isupper() for letter in self.noun) else self.noun.title()
+
+    def words(self, value: DialValue) -> str:
+        """rank 64; a switch is named where it is on, as DoRA, and empty where it is off."""
+        if isinstance(value, bool):
+            return self.noun if value else ""
+        return f"{self.noun} {dial_text(value)}"
+
+    def code(self, value: DialValue) -> str:
+        """In folder names: r0064, a0.5."""
+        whole = not isinstance(value, str) and float(value).is_integer()
+        return f"{self.letter}{int(value):04d}" if whole else f"{self.letter}{dial_text(value)}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """What readers see of an adapter method."""
+
+    name: str
+    """As conf/ and records spell it: lora."""
+    label: str
+    """As papers spell it: LoRA."""
+    dials: tuple[Dial, ...] = ()
+    """In the order of names and columns."""
+    scale: Callable[[Dials], float] | None = None
+    """What the adapter's output is multiplied by; None for a method without such a factor."""
+
+    @classmethod
+    def of_record(cls, name: str, dials: Iterable[str]) -> Method:
+        """A method that only its records tell of: names stand for words, and nothing is an axis."""
+        return cls(name, name, tuple(Dial(dial, dial.replace("_", " ")) for dial in dials))
+
+
+def dial_text(value: DialValue) -> str:
+    """A value alone: 64, 0.5, yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
