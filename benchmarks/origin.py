@@ -6,8 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lorascope.layout import Layout
-from lorascope.provenance import git_state
+from lorascope.files.layout import Layout
+from lorascope.files.provenance import git_state
 
 REPOSITORY = Path(__file__).parents[1]
 CPU_DESCRIPTION = Path("/proc/cpuinfo")

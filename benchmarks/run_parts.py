@@ -12,8 +12,8 @@ from benchmarks.measure import TOOLS, Command, seconds_in_sequence
 from benchmarks.workload import BARE_SCRIPT, MODE, Workload, environment
 
 OUR_IMPORTS = (
-    "import os; os.environ['TORCHDYNAMO_DISABLE'] = '1'; import lorascope.stages.preloaded; "
-    "os._exit(0)"
+    "import os; os.environ['TORCHDYNAMO_DISABLE'] = '1';"
+    "import lorascope.execution.local.preloaded; os._exit(0)"
 )
 """As the fork server does it, which is killed in the end."""
 BARE_IMPORTS = "import bare_script"

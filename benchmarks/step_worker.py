@@ -18,15 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.step_workers import WARM_UP_STEPS
-from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
-from lorascope.devices import choose_device, use_threads
-from lorascope.freed_memory import keep_freed_memory
-from lorascope.layout import Layout
-from lorascope.pack_progress import StepReport, ValidationReport
-from lorascope.stages.grid import expand
-from lorascope.training import train_pack
-from lorascope.trial_plan import PackPlan, TrialPlan
+from lorascope.files.layout import Layout
+from lorascope.machine.devices import choose_device, use_threads
+from lorascope.machine.freed_memory import keep_freed_memory
+from lorascope.meters.batches import BatchMemory
+from lorascope.study.grid import expand
+from lorascope.training.progress import StepReport, ValidationReport
+from lorascope.training.run import train_pack
+from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 
 class _Timed(Exception):

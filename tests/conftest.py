@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
-from lorascope.layout import Layout
-from lorascope.stages.grid import expand
+from lorascope.files.layout import Layout
+from lorascope.study.grid import expand
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"

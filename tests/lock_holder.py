@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from tests.conftest import REPOSITORY
 
 HOLDER = """\
 import sys, time
 from pathlib import Path
-from lorascope.layout import Layout
-from lorascope.store import replaced_folder
-from lorascope.trial_locks import locked_folder
+from lorascope.files.layout import Layout
+from lorascope.files.store import replaced_folder
+from lorascope.files.locks import locked_folder
 target = Path(sys.argv[2])
 with locked_folder(target, Layout(Path(sys.argv[1]))), replaced_folder(target) as scratch:
     (scratch / "half").write_bytes(bytes(1000))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorascope.adapter_check import Unsaved
-from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
-from lorascope.devices import Device
-from lorascope.layout import Layout
-from lorascope.pack_progress import Progress, untold
+from lorascope.files.layout import Layout
+from lorascope.machine.devices import Device
+from lorascope.meters.batches import BatchMemory
 from lorascope.records import TrainingResult
-from lorascope.training import train_pack
-from lorascope.training_steps import Diverged
-from lorascope.trial_plan import PackPlan, TrialPlan
+from lorascope.training.adapter_check import Unsaved
+from lorascope.training.log import Diverged
+from lorascope.training.progress import Progress, untold
+from lorascope.training.run import train_pack
+from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 CPU = Device("cpu", "cpu")
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorascope.config import Config
-from lorascope.item_results import summarize, write_items
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
+from lorascope.files.store import sha256_of_file, write_record
 from lorascope.records import EvaluationRecord, ItemResult, TrialRecord
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity
-from lorascope.stages.grid import declared_overrides, expand
-from lorascope.store import sha256_of_file, write_record
+from lorascope.scoring.items import summarize, write_items
+from lorascope.study.declared import base_name, declare_trial, evaluation_identity
+from lorascope.study.grid import declared_overrides, expand
 from tests.conftest import REPOSITORY
 from tests.study_factory import (
     Trial,

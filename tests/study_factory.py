@@ -11,11 +11,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from lorascope.adaptable_layers import adaptable_layers
+from lorascope.adapters.targets import select
 from lorascope.config import LoraConfig, Targets
-from lorascope.maths.architectures import model_shape
-from lorascope.maths.parameters import lora_parameters, matrix_parameters
-from lorascope.maths.quantization import linear_bytes, weight_bytes
+from lorascope.counting.adaptable_layers import adaptable_layers
+from lorascope.counting.architectures import model_shape
+from lorascope.counting.parameters import lora_parameters, matrix_parameters
+from lorascope.quantizers.bits import linear_bytes, weight_bytes
 from lorascope.records import (
     BaseRecord,
     DataCard,
@@ -36,7 +37,6 @@ from lorascope.records import (
     TrialKey,
     TrialRecord,
 )
-from lorascope.targets import select
 
 VOCABULARY = 512
 TINY = model_shape(

@@ -9,14 +9,13 @@ from dataclasses import replace
 import peft
 import pytest
 
-from lorascope.adaptable_layers import adaptable_layers
+from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.targets import peft_targets, select
+from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import LoraConfig, Targets
-from lorascope.errors import ConfigError
-from lorascope.known_configs import known_config, known_config_names
-from lorascope.linear_layers import linear_shapes
-from lorascope.maths.architectures import ARCHITECTURES, ModelShape, model_shape
-from lorascope.maths.parameters import lora_parameters
-from lorascope.maths.peft_methods import (
+from lorascope.counting.adaptable_layers import adaptable_layers
+from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
+from lorascope.counting.methods import (
     bitfit_parameters,
     full_fine_tuning_parameters,
     houlsby_adapter_parameters,
@@ -26,7 +25,8 @@ from lorascope.maths.peft_methods import (
     prompt_tuning_parameters,
     target_parameters_lora,
 )
-from lorascope.targets import peft_targets, select
+from lorascope.counting.parameters import lora_parameters
+from lorascope.errors import ConfigError
 from tests.architecture_cases import (
     CASES,
     ENCODERS,
@@ -265,9 +265,9 @@ def test_matrices_of_a_mixture_hold_every_expert() -> None:
 
 def test_counting_loads_no_torch() -> None:
     code = (
-        "import sys; from lorascope.known_configs import known_config;"
-        "from lorascope.maths import printed_tables;"
-        "from lorascope.maths.architectures import model_shape;"
+        "import sys; from lorascope.bases.known_configs import known_config;"
+        "from lorascope.counting import printed_tables;"
+        "from lorascope.counting.architectures import model_shape;"
         "model_shape(known_config('llama-2-7b'));"
         "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )

@@ -16,11 +16,11 @@ from lorascope.comparing.results import Measure
 from lorascope.config import DecideConfig
 from lorascope.data.card import SampleCount, summarise_split
 from lorascope.data.rows import PreparedRow, Segment, write_rows
-from lorascope.layout import Layout
-from lorascope.maths.families import holm
+from lorascope.files.layout import Layout
 from lorascope.records import Study
 from lorascope.reporting.write import report_files
 from lorascope.stages import merge
+from lorascope.statistics.families import holm
 from tests.conftest import compose_one
 from tests.simulated_scores import Floats, World
 from tests.study_factory import Trial, make_study

@@ -20,12 +20,12 @@ from transformers import (
     PretrainedConfig,
 )
 
-from lorascope.base_folder import check_folder
-from lorascope.base_models import describe, fetch_base
+from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.targets import peft_targets, select
+from lorascope.bases.fetch import describe, fetch_base
+from lorascope.bases.folder import check_folder
 from lorascope.config import LoraConfig, ModelConfig, ModelKind, Targets
 from lorascope.errors import ConfigError, ModelError
-from lorascope.linear_layers import linear_shapes
-from lorascope.targets import peft_targets, select
 from tests.conftest import SHARED, save_small_model
 
 LOCAL = ModelConfig(name="mine", kind=ModelKind.local, path="here")

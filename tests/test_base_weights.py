@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from lorascope.base_models import expected_shapes, fetch_base, require_sound_base
+from lorascope.bases.fetch import expected_shapes, fetch_base, require_sound_base
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from tests.conftest import SHARED, save_small_model

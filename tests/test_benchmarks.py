@@ -63,8 +63,8 @@ from benchmarks.workload import (
 )
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
-from lorascope.item_results import read_items
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
+from lorascope.scoring.items import read_items
 from lorascope.stages import evaluate, train_lora
 
 ROW = Row("sweep: one after the other", "bare / ours", AT_LEAST, 5.0, "x")
@@ -293,7 +293,7 @@ def test_scores_of_other_items_are_not_compared() -> None:
 
 
 def test_the_workload_s_rows_have_the_length_that_the_page_states() -> None:
-    from lorascope.pretraining import build_tiny_tokenizer
+    from lorascope.bases.tiny.pretraining import build_tiny_tokenizer
 
     tokenizer = build_tiny_tokenizer()
     texts = [f"{row['prompt']} {row['completion']}" for row in told_lives()]

@@ -9,14 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lorascope.data.biographies import (
-    ATTRIBUTES,
-    Biographies,
-    Row,
-    make_biographies,
-    vocabulary,
-)
-from lorascope.pretraining import (
+from lorascope.bases.tiny.pretraining import (
     PretrainSettings,
     build_tiny_model,
     build_tiny_tokenizer,
@@ -24,6 +17,13 @@ from lorascope.pretraining import (
     encode_rows,
     learning_rate_factor,
     pretrain_tiny,
+)
+from lorascope.data.biographies import (
+    ATTRIBUTES,
+    Biographies,
+    Row,
+    make_biographies,
+    vocabulary,
 )
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
-from lorascope.layout import RECORD, Layout
-from lorascope.progress import StepProgress
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import FolderLocked, locked_folder
+from lorascope.files.store import DIGEST
+from lorascope.machine.progress import StepProgress
 from lorascope.stages import evaluate, prune, report, train_lora
-from lorascope.stages.grid import declared_overrides, expand
-from lorascope.stages.study import collect
-from lorascope.store import DIGEST
-from lorascope.trial_locks import FolderLocked, locked_folder
+from lorascope.study.collect import collect
+from lorascope.study.grid import declared_overrides, expand
 from tests.packs import plan_for, train_alone
 from tests.test_isolation import run as run_isolated
 from tests.test_isolation import sleep
@@ -62,7 +62,7 @@ def test_time_limits_do_not_ask_the_clock(recorded: Layout, backwards: None) -> 
 def test_the_time_left_is_never_negative(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backwards: None
 ) -> None:
-    monkeypatch.setattr("lorascope.progress.LINE_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("lorascope.machine.progress.LINE_INTERVAL_SECONDS", 0.0)
     show = StepProgress("title")
     for step in range(1, 5):
         show(step, 4, 1.0)

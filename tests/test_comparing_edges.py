@@ -16,9 +16,9 @@ from lorascope.comparing.joining import JoinedItems
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
-from lorascope.maths.seed_pool import SeedPool, pool_seeds
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files
+from lorascope.statistics.seed_pool import SeedPool, pool_seeds
 from tests.study_factory import Trial, make_study
 
 

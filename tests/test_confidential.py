@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.confidential import HIDDEN, public_address, without_secrets
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.isolation import Outcome
-from lorascope.layout import RECORD, Layout
-from lorascope.provenance import capture
+from lorascope.execution.local.process import Outcome
+from lorascope.execution.local.slots import Lane
+from lorascope.execution.outcome import concluded
+from lorascope.files.confidential import HIDDEN, public_address, without_secrets
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.provenance import capture
+from lorascope.files.store import read_record, write_record
 from lorascope.records import BaseRecord, Status, TrialRecord
 from lorascope.stages import train_lora, ui
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.lanes import Lane
-from lorascope.stages.pack_outcome import concluded
-from lorascope.store import read_record, write_record
+from lorascope.study.declared import declare_trial
 from lorascope.tracking import TrackingError, publish, try_publish
 from lorascope.tracking.content import trial_run
 from tests.study_factory import base_record, example_study

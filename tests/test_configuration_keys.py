@@ -14,8 +14,8 @@ import pytest
 from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Cell, Pairing
 from lorascope.records import Study, TrialKey
-from lorascope.reporting.curves import CurveKey, curves
-from lorascope.reporting.figure_style import choose_look
+from lorascope.reporting.figures.curves import CurveKey, curves
+from lorascope.reporting.figures.style import choose_look
 from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, digest, make_study, trial_name
 

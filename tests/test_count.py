@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from lorascope.bases.config_json import model_config_dict
+from lorascope.bases.known_configs import known_config
+from lorascope.bases.tiny.pretraining import PretrainSettings, build_tiny_model
 from lorascope.cli import main
 from lorascope.config import Config, ModelConfig, ModelKind
+from lorascope.counting.architectures import model_shape
 from lorascope.errors import ConfigError, ModelError
-from lorascope.known_configs import known_config
-from lorascope.layout import Layout
-from lorascope.maths.architectures import model_shape
-from lorascope.model_config import model_config_dict
-from lorascope.pretraining import PretrainSettings, build_tiny_model
-from lorascope.reporting.parameter_counts import METHODS, method_table
-from lorascope.reporting.parameter_printed_tables import printed_tables
+from lorascope.files.layout import Layout
+from lorascope.reporting.tables.counts import METHODS, method_table
+from lorascope.reporting.tables.printed import printed_tables
 from lorascope.stages import count as count_stage
 from tests.conftest import REPOSITORY
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorascope.adapters.lora.attach import load_adapter
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, ModelError, RecordError
-from lorascope.identity import canonical_sha256
-from lorascope.layout import RECORD, Layout
-from lorascope.lora import load_adapter
-from lorascope.pack_progress import StepReport, ValidationReport
-from lorascope.quantization import load_base
+from lorascope.files.identity import canonical_sha256
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import read_record, write_record
+from lorascope.quantizers.loading import load_base
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import (
     evaluate,
@@ -33,11 +33,11 @@ from lorascope.stages import (
     report,
     train_lora,
 )
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.preparation import unprepared
-from lorascope.stages.study import collect
-from lorascope.store import read_record, write_record
-from lorascope.training import train_pack
+from lorascope.study.collect import collect
+from lorascope.study.declared import declare_trial
+from lorascope.study.preparation import unprepared
+from lorascope.training.progress import StepReport, ValidationReport
+from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
 from tests.packs import CPU, plan_for, train_alone
 

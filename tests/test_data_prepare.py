@@ -162,7 +162,7 @@ def test_slow_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_biographies_are_fully_known_to_their_tokenizer(tmp_path: Path) -> None:
-    from lorascope.pretraining import build_tiny_tokenizer
+    from lorascope.bases.tiny.pretraining import build_tiny_tokenizer
 
     config = DataConfig(
         name="biographies", kind=DataKind.biographies, scoring=Scoring.answer, max_tokens=64

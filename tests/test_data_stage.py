@@ -10,15 +10,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind, TemplateKind
-from lorascope.config_rules import validate
+from lorascope.config.rules import validate
 from lorascope.data.prepare import check_rendering, check_source
 from lorascope.data.scoring import check_settings
 from lorascope.errors import ConfigError, DataError, RecordError
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record, sha256_of_files, write_record
 from lorascope.records import BaseRecord, DataCard
 from lorascope.stages import check
 from lorascope.stages import prepare_data as stage
-from lorascope.store import read_record, sha256_of_files, write_record
 from tests.data_samples import PROVENANCE, letter_tokenizer, small
 
 CONF = Path(__file__).parents[1] / "conf" / "data"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lorascope.config import Config, DataConfig, Format, Scoring, TemplateKind
-from lorascope.config_rules import validate
+from lorascope.config.rules import validate
 from lorascope.data.prepare import check_source
 from lorascope.data.rows import read_rows
 from lorascope.data.unfit_rows import RowError

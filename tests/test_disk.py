@@ -16,9 +16,10 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
-from lorascope.disk_faults import disk_fault
 from lorascope.errors import LorascopeError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.disk_faults import disk_fault
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import finish_replacements, read_record, replaced_folder
 from lorascope.records import TrialRecord
 from lorascope.reporting.write import write_reports
 from lorascope.stages import (
@@ -30,9 +31,8 @@ from lorascope.stages import (
     report,
     train_lora,
 )
-from lorascope.stages.grid import declared_overrides, expand
-from lorascope.stages.study import collect
-from lorascope.store import finish_replacements, read_record, replaced_folder
+from lorascope.study.collect import collect
+from lorascope.study.grid import declared_overrides, expand
 from tests.conftest import BASE_OVERRIDES, compose_one
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"

@@ -11,24 +11,24 @@ import torch
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
-from lorascope.completion_loss import completion_loss, completion_samples
+from lorascope.adapters.lora.attach import attach, load_adapter
 from lorascope.config import Config
-from lorascope.config_rules import validate
+from lorascope.config.rules import validate
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.early_stopping import best_of, has_stopped, misses
 from lorascope.errors import ConfigError
-from lorascope.layout import Layout
-from lorascope.lora import attach, load_adapter
-from lorascope.pack_progress import StepReport, Stopped, ValidationReport
-from lorascope.packed_batches import Padding
-from lorascope.quantization import load_base
+from lorascope.execution.progress import sentence
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
+from lorascope.objectives.completion import completion_loss, completion_samples
+from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult, TrialRecord, ValidationPoint
 from lorascope.stages import train_lora
-from lorascope.stages.sweep_progress import sentence
-from lorascope.store import read_record
-from lorascope.training import train_pack
-from lorascope.training_steps import Diverged
+from lorascope.training.batches import Padding
+from lorascope.training.early_stopping import best_of, has_stopped, misses
+from lorascope.training.log import Diverged
+from lorascope.training.progress import StepReport, Stopped, ValidationReport
+from lorascope.training.run import train_pack
 from tests.packs import CPU, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]

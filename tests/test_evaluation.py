@@ -17,16 +17,21 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lorascope.completion_loss import completion_loss, evaluation_mode
 from lorascope.config import Scoring
 from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError
-from lorascope.evaluation import protocol, run_lm_eval_tasks, score_rows
-from lorascope.evaluation_tasks import right_choice
-from lorascope.item_results import read_items, summarize, write_items
-from lorascope.lm_eval_model import encode_pairs, generation_prompts, splits_collide, wrap_model
+from lorascope.objectives.completion import completion_loss, evaluation_mode
+from lorascope.scoring.items import read_items, summarize, write_items
+from lorascope.scoring.lm_eval_model import (
+    encode_pairs,
+    generation_prompts,
+    splits_collide,
+    wrap_model,
+)
+from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
+from lorascope.scoring.tasks import right_choice
 
 EOS = "<eos>"
 CONTEXT_TOKENS = 32

@@ -11,7 +11,7 @@ from lorascope.data.generation_room import require_room, unreadable_answers
 from lorascope.data.rows import PreparedRow, Segment, read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.stages import prepare_data
 from tests.data_samples import letter_tokenizer, word_tokenizer
 

@@ -28,10 +28,10 @@ from benchmarks.gpu_check.records import (
     StepRow,
 )
 from benchmarks.gpu_check.run import growing_checks, write_check
+from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import Config, Precision, QuantConfig, Storage
-from lorascope.footprint import measure_footprint
-from lorascope.quantization import load_base, quantize_base, unquantized_dtype
-from lorascope.transformers_config import stored_dtype
+from lorascope.quantizers.footprint import measure_footprint
+from lorascope.quantizers.loading import load_base, quantize_base, unquantized_dtype
 from tests.conftest import REPOSITORY
 from tests.packs import CPU
 

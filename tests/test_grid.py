@@ -13,10 +13,10 @@ import pytest
 
 from lorascope.cli import main
 from lorascope.config import Config
-from lorascope.disk_faults import is_full_disk
 from lorascope.errors import LorascopeError
-from lorascope.layout import Layout
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
+from lorascope.files.disk_faults import is_full_disk
+from lorascope.files.layout import Layout
+from lorascope.study.grid import declared_overrides, expand, with_overrides
 from tests.conftest import REPOSITORY, save_small_model
 
 # Its revision is left to the user, who can read it off the hub.

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.isolation import Outcome, run_isolated
+from lorascope.execution.local.process import Outcome, run_isolated
 
 PRELOAD = "lorascope.errors"
 

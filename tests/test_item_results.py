@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from lorascope.errors import DataError, RecordError
-from lorascope.item_results import read_items, summarize, write_items
 from lorascope.records import ItemResult
+from lorascope.scoring.items import read_items, summarize, write_items
 
 
 def make_items(correct: list[bool | None]) -> list[ItemResult]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.layout import Layout
-from lorascope.store import scratch_target
+from lorascope.files.layout import Layout
+from lorascope.files.store import scratch_target
 from tests.conftest import BASE_OVERRIDES
 
 KILLS = int(os.environ.get("LORASCOPE_KILLS", "3"))

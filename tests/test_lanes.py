@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from lorascope.config import Config, RuntimeConfig
-from lorascope.layout import Layout
+from lorascope.execution.local.slots import Lane, in_lanes, lane_count, lane_of
+from lorascope.files.layout import Layout
+from lorascope.files.locks import locked_folder
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.stages.lanes import Lane, in_lanes, lane_count, lane_of
-from lorascope.trial_locks import locked_folder
 
 Compose = Callable[..., Config]
 WAIT_SECONDS = 20

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorascope.layer_stack import AddAdapters, LayerStack
+from lorascope.adapters.lora.product import AddAdapters, LayerStack
 
 TRIALS, SAMPLES, TOKENS, WIDE, HIGH = 5, 2, 7, 12, 9
 

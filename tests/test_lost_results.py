@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from lorascope.errors import LorascopeError, RecordError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import DIGEST, read_record, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.stages import evaluate, merge, publish, quantize_base, report, train_lora
-from lorascope.stages.declared import declare_trial, evaluation_identity
-from lorascope.stages.grid import expand
 from lorascope.stages.status import sweep_status
-from lorascope.store import DIGEST, read_record, write_record
+from lorascope.study.declared import declare_trial, evaluation_identity
+from lorascope.study.grid import expand
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
 
 ADAPTER = "experiments/train/nf4/nf4-*/adapter/adapter_model.safetensors"

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from lorascope.bases.config_json import config_label
 from lorascope.config import (
     Config,
     DataConfig,
@@ -19,16 +20,15 @@ from lorascope.config import (
     TemplateKind,
 )
 from lorascope.errors import RecordError
-from lorascope.layout import RECORD, Layout
-from lorascope.made_with import base_settings, data_settings, mode_settings, require_made_with
-from lorascope.model_config import config_label
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.made_with import base_settings, data_settings, mode_settings, require_made_with
+from lorascope.files.store import read_record, write_record
 from lorascope.records import DataCard, FootprintRecord
 from lorascope.stages import evaluate, merge, prepare_data, quantize_base, report, train_lora
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.preparation import unprepared
 from lorascope.stages.prepare_base import _source
-from lorascope.stages.study import collect
-from lorascope.store import read_record, write_record
+from lorascope.study.collect import collect
+from lorascope.study.declared import declare_trial
+from lorascope.study.preparation import unprepared
 from tests.conftest import BASE_OVERRIDES, compose_one
 
 REVISION = "0" * 40

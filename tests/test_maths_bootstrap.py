@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import bootstrap, norm
 from scipy.stats import t as student
 
-from lorascope.maths.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.maths.clusters import Floats, group_sums, resampled_counts
-from lorascope.maths.two_way import two_way
+from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
+from lorascope.statistics.clusters import Floats, group_sums, resampled_counts
+from lorascope.statistics.two_way import two_way
 
 CLUSTERS = np.repeat(np.arange(20), 6)
 

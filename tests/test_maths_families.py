@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from lorascope.maths.families import holm, holm_steps
+from lorascope.statistics.families import holm, holm_steps
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.maths.frontier import frontier_probabilities, pareto_frontier
+from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
 
 
 def test_dearer_and_worse_is_dominated() -> None:

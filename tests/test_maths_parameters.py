@@ -5,18 +5,18 @@ from __future__ import annotations
 import peft
 import pytest
 
-from lorascope.adaptable_layers import adaptable_layers
+from lorascope.adapters.targets import select
+from lorascope.bases.known_configs import known_config
 from lorascope.config import LoraConfig, Targets
-from lorascope.known_configs import known_config
-from lorascope.maths.architectures import ModelShape, WeightMatrix, model_shape
-from lorascope.maths.parameters import (
+from lorascope.counting.adaptable_layers import adaptable_layers
+from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.counting.parameters import (
     adamw_bytes,
     adapter_bytes,
     lora_parameters,
     square_matrix_rule,
 )
-from lorascope.maths.printed_tables import CLASSROOM, LORA_PAPER, ClassroomCell, PaperRow
-from lorascope.targets import select
+from lorascope.counting.printed_tables import CLASSROOM, LORA_PAPER, ClassroomCell, PaperRow
 from tests.architecture_cases import peft_count
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lorascope.maths.paired import PairedCounts, mcnemar_p
-from lorascope.maths.power import (
+from lorascope.statistics.paired import PairedCounts, mcnemar_p
+from lorascope.statistics.power import (
     detectable_paired_difference,
     detectable_unpaired_difference,
     detectable_with_error,
@@ -18,7 +18,7 @@ from lorascope.maths.power import (
     projected_half_width,
     seeds_needed,
 )
-from lorascope.maths.two_way import Components, two_way
+from lorascope.statistics.two_way import Components, two_way
 
 
 @pytest.mark.parametrize(("discordant", "points"), [(0.10, 1.7), (0.20, 2.4)])

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.known_configs import known_config
-from lorascope.maths.architectures import ModelShape, WeightMatrix, model_shape
-from lorascope.maths.parameters import matrix_parameters
-from lorascope.maths.quantization import (
+from lorascope.bases.known_configs import known_config
+from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.counting.parameters import matrix_parameters
+from lorascope.quantizers.bits import (
     affine_uint8,
     asymptotic_bits,
     constant_bytes,

@@ -7,9 +7,9 @@ import math
 import pytest
 from scipy.stats import t as student
 
-from lorascope.maths.seed_noise import SeedNoise
-from lorascope.maths.seed_pool import pool_seeds
-from lorascope.maths.two_way import Components
+from lorascope.statistics.seed_noise import SeedNoise
+from lorascope.statistics.seed_pool import pool_seeds
+from lorascope.statistics.two_way import Components
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 20])

@@ -7,19 +7,13 @@ from dataclasses import replace
 import pytest
 
 from lorascope.config import Config, LoraConfig, QuantConfig, Storage
-from lorascope.full_depth import evaluation_bytes, segments_like, training_trace
-from lorascope.maths.memory import Excerpts, excerpts, extrapolated, layer_period
-from lorascope.memory_capacity import capacity_of, largest_micro_batch, largest_rank
-from lorascope.memory_plan import (
-    Prediction,
-    needed_bytes,
-    peak_of,
-    plan_memory,
-    predict_ranks,
-)
-from lorascope.memory_trace import trace_evaluation, trace_training
-from lorascope.micro_batch import Batch
-from lorascope.plan_subject import PlanSubject, SampleLengths, subject_of
+from lorascope.meters.micro_batch import Batch
+from lorascope.planning.arithmetic import Excerpts, excerpts, extrapolated, layer_period
+from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
+from lorascope.planning.depth import evaluation_bytes, segments_like, training_trace
+from lorascope.planning.plan import Prediction, needed_bytes, peak_of, plan_memory, predict_ranks
+from lorascope.planning.subject import PlanSubject, SampleLengths, subject_of
+from lorascope.planning.trace import trace_evaluation, trace_training
 
 EIGHT_LAYERS: dict[str, object] = {
     "model_type": "llama",

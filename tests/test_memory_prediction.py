@@ -18,22 +18,22 @@ from transformers import (
     Qwen2Config,
 )
 
-from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config, LoraConfig, QuantConfig, Storage, TrainConfig
-from lorascope.full_depth import training_trace
-from lorascope.layout import Layout
-from lorascope.maths.parameters import padded_rank
-from lorascope.memory_plan import peak_of, plan_memory
-from lorascope.memory_trace import TraceSettings
-from lorascope.micro_batch import Batch
-from lorascope.packed_optimizer import adamw, clip, rows_of
-from lorascope.packing import PackedModel, pack_adapters
-from lorascope.plan_subject import PlanSubject, settings_of, spec_of
-from lorascope.quantization import load_base, quantize_base
+from lorascope.counting.parameters import padded_rank
+from lorascope.files.layout import Layout
+from lorascope.meters.batches import BatchMemory
+from lorascope.meters.micro_batch import Batch
+from lorascope.meters.tracker import TensorTracker, persistent_tensors
+from lorascope.planning.depth import training_trace
+from lorascope.planning.plan import peak_of, plan_memory
+from lorascope.planning.subject import PlanSubject, settings_of, spec_of
+from lorascope.planning.trace import TraceSettings
+from lorascope.quantizers.loading import load_base, quantize_base
 from lorascope.records import MemoryPlan, TrainingResult
-from lorascope.tensor_tracker import TensorTracker, persistent_tensors
-from lorascope.training import train_pack
-from lorascope.trial_plan import PackPlan
+from lorascope.training.optimizer import adamw, clip, rows_of
+from lorascope.training.pack import PackedModel, pack_adapters
+from lorascope.training.run import train_pack
+from lorascope.training.trial_plan import PackPlan
 from tests.conftest import SHARED
 from tests.packs import CPU, pack_plan, plan_for
 
@@ -237,7 +237,7 @@ def test_prediction_holds_for_a_real_model(
 def test_merging_needs_what_is_predicted(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, mode: str
 ) -> None:
-    from lorascope.merging import merge
+    from lorascope.scoring.merging import merge
 
     config = compose(f"quant={mode}", "lora.rank=8")
     plan = plan_for(project, config, tmp_path / "a")

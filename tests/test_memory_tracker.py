@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from lorascope.batch_memory import BatchMemory
 from lorascope.config import Config
-from lorascope.devices import Device
-from lorascope.layout import Layout
-from lorascope.quantization import load_base
-from lorascope.tensor_tracker import TensorTracker, persistent_tensors
+from lorascope.files.layout import Layout
+from lorascope.machine.devices import Device
+from lorascope.meters.batches import BatchMemory
+from lorascope.meters.tracker import TensorTracker, persistent_tensors
+from lorascope.quantizers.loading import load_base
 from tests.packs import CPU, plan_for, train_alone
 
 NOT_TRACKING = Device("cuda", "where the allocator measures")
@@ -73,7 +73,7 @@ def test_storages_count_in_blocks_of_the_allocator() -> None:
 def test_persistent_tensors_are_the_exact_bytes_of_a_base(
     project: Layout, compose: Callable[..., Config], mode: str
 ) -> None:
-    from lorascope.footprint import measure_footprint
+    from lorascope.quantizers.footprint import measure_footprint
 
     config = compose(f"quant={mode}")
     base = load_base(project.quantized("small", mode), config.quant, CPU)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from lorascope.adapters.lora.attach import attach, load_adapter, save_adapter
+from lorascope.bases.tokenizer_files import stop_token_ids
 from lorascope.config import LoraConfig, MergeConfig, QuantConfig, Storage, Targets
-from lorascope.devices import Device
-from lorascope.lora import attach, load_adapter, save_adapter
-from lorascope.merged_folder import MergedFiles, tensor_names, write_merged
-from lorascope.merging import MergeCheck, check_merge, close_enough, dequantized, merge
-from lorascope.quantization import load_base, quantize_base
-from lorascope.tokenizer_files import stop_token_ids
+from lorascope.machine.devices import Device
+from lorascope.quantizers.loading import load_base, quantize_base
+from lorascope.scoring.merged_folder import MergedFiles, tensor_names, write_merged
+from lorascope.scoring.merging import MergeCheck, check_merge, close_enough, dequantized, merge
 from tests.data_samples import word_tokenizer
 from tests.test_evaluation import make_row
 

@@ -12,20 +12,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lorascope.adapters.lora.attach import load_adapter
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
-from lorascope.devices import Device
 from lorascope.errors import ConfigError, RecordError, VerificationError
-from lorascope.layout import Layout
-from lorascope.lora import load_adapter
-from lorascope.merging import check_merge, merge
-from lorascope.quantization import load_base
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
+from lorascope.machine.devices import Device
+from lorascope.quantizers.loading import load_base
 from lorascope.records import MergeRecord, Status, TrialRecord
+from lorascope.scoring.merging import check_merge, merge
 from lorascope.stages import evaluate, train_lora
 from lorascope.stages import merge as merge_stage
-from lorascope.stages.study import collect
-from lorascope.store import read_record
+from lorascope.study.collect import collect
 from tests.conftest import MODES
 from tests.study_factory import Trial, make_study
 

@@ -14,21 +14,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
 
-from lorascope.adapter_check import Unsaved
-from lorascope.adapter_stack import AdapterShapes, stacks_of
+from lorascope.adapters.lora.attach import attach
+from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
 from lorascope.config import Config, LoraConfig, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.layout import Layout
-from lorascope.lora import attach
-from lorascope.packed_batches import PackedOrder, PackedSamples, Padding
-from lorascope.packed_linear import PackedLinear, PackShape, Unpackable, dora_norms, has_outliers
-from lorascope.packed_optimizer import LossScales, adamw, clip, rows_of
-from lorascope.packing import pack_adapters, refuse_unpackable
-from lorascope.quantization import load_base
+from lorascope.files.layout import Layout
+from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult
-from lorascope.training import train_pack
-from lorascope.training_steps import Diverged
+from lorascope.training.adapter_check import Unsaved
+from lorascope.training.batches import PackedOrder, PackedSamples, Padding
+from lorascope.training.linear import PackedLinear, PackShape, Unpackable, dora_norms, has_outliers
+from lorascope.training.log import Diverged
+from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
+from lorascope.training.pack import pack_adapters, refuse_unpackable
+from lorascope.training.run import train_pack
 from tests.conftest import MODES
 from tests.packs import CPU, pack_plan, plan_for, train_alone
 

@@ -7,11 +7,11 @@ import re
 import pytest
 import yaml
 
-from lorascope.config_rules_names import is_name
+from lorascope.config.name_rules import is_name
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.layout import Layout
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
-from lorascope.stages.params import FILE_KEYS, PARAMETER_KEYS
+from lorascope.files.layout import Layout
+from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.params import FILE_KEYS, PARAMETER_KEYS
 from tests.conftest import PARAMS, REPOSITORY
 
 TAG = "!!python/object/apply:os.mkdir ['tagged']"

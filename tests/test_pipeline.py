@@ -14,7 +14,7 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.stages import prepare_base, prepare_data, quantize_base, train_lora
 from tests.conftest import MODES, REPOSITORY, SHARED, compose_one, make_project, save_small_model
 
@@ -109,10 +109,10 @@ def _e2e_config(layout: Layout, mode: str) -> Config:
 
 
 def _bare_loss(layout: Layout, config: Config) -> float:
-    from lorascope.completion_loss import completion_loss
     from lorascope.data.tokenization import load_tokenizer
-    from lorascope.devices import Device
-    from lorascope.quantization import load_base
+    from lorascope.machine.devices import Device
+    from lorascope.objectives.completion import completion_loss
+    from lorascope.quantizers.loading import load_base
 
     folder = layout.quantized(config.model.name, config.quant.name)
     rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")

@@ -11,31 +11,31 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.bases.config_json import model_config_dict
+from lorascope.bases.known_configs import known_config
+from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, ModelConfig, ModelKind
-from lorascope.config_rules import validate
-from lorascope.devices import Device
+from lorascope.config.rules import validate
 from lorascope.errors import ConfigError, LorascopeError, ModelError
-from lorascope.known_configs import known_config
-from lorascope.layout import Layout
-from lorascope.maths.memory import GPU_SIZES_GB, largest_within, usable_bytes
-from lorascope.memory_limit import memory_limit
-from lorascope.memory_plan import needed_bytes, plan_memory, plan_pack, predict_ranks
-from lorascope.memory_refusal import generous_need
-from lorascope.model_config import model_config_dict
-from lorascope.plan_subject import SampleLengths, sample_lengths, subject_of
+from lorascope.execution.child import Task, train_in_child
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record, write_record
+from lorascope.machine.devices import Device
+from lorascope.planning.arithmetic import GPU_SIZES_GB, largest_within, usable_bytes
+from lorascope.planning.fits import generous_need
+from lorascope.planning.limit import memory_limit
+from lorascope.planning.plan import needed_bytes, plan_memory, plan_pack, predict_ranks
+from lorascope.planning.subject import SampleLengths, sample_lengths, subject_of
+from lorascope.planning.table import UNPADDED
 from lorascope.records import MemoryPlan, Status, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.memory_prediction_table import (
+from lorascope.reporting.tables.predicted_memory import (
     memory_prediction_rows,
     memory_prediction_table,
     worst_memory_error,
 )
 from lorascope.stages import plan, train_lora
-from lorascope.stages.grid_commands import run_grid_command
-from lorascope.stages.pack_child import Task, train_in_child
-from lorascope.stages.plan_table import UNPADDED
-from lorascope.store import read_record, write_record
-from lorascope.transformers_config import context_tokens, text_config
+from lorascope.study.grid_commands import run_grid_command
 from tests.conftest import REPOSITORY
 from tests.study_factory import data_card, example_study
 

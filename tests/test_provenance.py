@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.layout import Layout
-from lorascope.provenance import BUILT_ON, capture
+from lorascope.files.layout import Layout
+from lorascope.files.provenance import BUILT_ON, capture
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -152,8 +152,8 @@ def test_versions_are_those_installed_and_of_packages_that_we_declare(tmp_path: 
 
 def test_capture_imports_no_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from lorascope.layout import Layout;"
-        "from lorascope.provenance import capture; capture(Layout(Path('.')), 'cpu', 1);"
+        "import sys; from pathlib import Path; from lorascope.files.layout import Layout;"
+        "from lorascope.files.provenance import capture; capture(Layout(Path('.')), 'cpu', 1);"
         "sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

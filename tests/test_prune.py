@@ -13,13 +13,13 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import locked_folder
+from lorascope.files.store import read_record, write_record
 from lorascope.records import FootprintRecord, Status, TrialRecord
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.grid import declared_overrides, expand
 from lorascope.stages.prune import run_with_flags
-from lorascope.store import read_record, write_record
-from lorascope.trial_locks import locked_folder
+from lorascope.study.declared import declare_trial
+from lorascope.study.grid import declared_overrides, expand
 from tests.conftest import PARAMS
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial

@@ -10,22 +10,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from lorascope.adapters.lora.attach import attach
 from lorascope.config import Config, DeviceKind, Precision, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.devices import Device, choose_device, compute_precision
 from lorascope.errors import DeviceError, ModelError
-from lorascope.footprint import (
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record, sha256_of_files
+from lorascope.machine.devices import Device, choose_device, compute_precision
+from lorascope.quantizers.footprint import (
     dequantized_weight,
     layer_errors,
     measure_footprint,
     require_values_in_range,
 )
-from lorascope.layout import Layout
-from lorascope.lora import attach
-from lorascope.quantization import arithmetic, load_base, quantize_base, unquantized_dtype
+from lorascope.quantizers.loading import arithmetic, load_base, quantize_base, unquantized_dtype
 from lorascope.records import FootprintRecord
-from lorascope.store import read_record, sha256_of_files
 from tests.conftest import MODES, save_small_model
 
 CPU = Device("cpu", "cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from tests.conftest import REPOSITORY
 from tests.recorded_project import make_recorded
 

@@ -16,15 +16,15 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
-from lorascope.reporting.accuracy_table import accuracy_rows
-from lorascope.reporting.curves import curves
-from lorascope.reporting.figure_style import style
-from lorascope.reporting.figures import draw_by_rank
-from lorascope.reporting.frontier_figure import draw_by_memory
-from lorascope.reporting.markdown_page import markdown_page
+from lorascope.reporting.figures.by_memory import draw_by_memory
+from lorascope.reporting.figures.by_rank import draw_by_rank
+from lorascope.reporting.figures.curves import curves
+from lorascope.reporting.figures.style import style
 from lorascope.reporting.metrics import losses_csv, metrics_json
-from lorascope.reporting.page import document
-from lorascope.reporting.summary import terminal_summary
+from lorascope.reporting.pages.markdown import markdown_page
+from lorascope.reporting.pages.page import document
+from lorascope.reporting.pages.summary import terminal_summary
+from lorascope.reporting.tables.accuracy import accuracy_rows
 from lorascope.reporting.write import report_files, write_reports
 from tests.study_factory import Trial, data_card, example_study, make_study, provenance, trial_name
 

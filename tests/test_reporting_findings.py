@@ -15,13 +15,13 @@ from lorascope.comparing.results import Measure, Verdict
 from lorascope.comparing.ruling import Findings, Projection
 from lorascope.records import Status, Study
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.cell_table import cell_table
-from lorascope.reporting.comparison_table import comparison_table
-from lorascope.reporting.decision_table import candidate_table, decision_json, decision_metrics
-from lorascope.reporting.document import Answer
-from lorascope.reporting.frontier_table import frontier_rows, frontier_summary, frontier_table
 from lorascope.reporting.measure_text import MeasureText, p_value, share
-from lorascope.reporting.recommendation import answer, what_settles
+from lorascope.reporting.pages.document import Answer
+from lorascope.reporting.pages.recommendation import answer, what_settles
+from lorascope.reporting.tables.cells import cell_table
+from lorascope.reporting.tables.comparisons import comparison_table
+from lorascope.reporting.tables.decision import candidate_table, decision_json, decision_metrics
+from lorascope.reporting.tables.frontier import frontier_rows, frontier_summary, frontier_table
 from tests.study_factory import Trial, example_study, make_study
 
 

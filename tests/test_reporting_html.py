@@ -13,8 +13,8 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
-from lorascope.reporting.html_page import html_page
-from lorascope.reporting.page import document
+from lorascope.reporting.pages.html import html_page
+from lorascope.reporting.pages.page import document
 from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, example_study, make_study
 

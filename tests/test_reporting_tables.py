@@ -13,16 +13,16 @@ from lorascope.comparing.findings import compare
 from lorascope.config import Targets
 from lorascope.records import PhaseMemory, Status
 from lorascope.reporting import units
-from lorascope.reporting.accuracy_table import (
+from lorascope.reporting.tables.accuracy import (
     accuracy_rows,
     accuracy_table,
     by_validation_score,
     modes,
 )
-from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
-from lorascope.reporting.parameter_table import parameter_rows
-from lorascope.reporting.table import Column, Table
-from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
+from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
+from lorascope.reporting.tables.parameters import parameter_rows
+from lorascope.reporting.tables.table import Column, Table
+from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
 from lorascope.stages.merge import choose
 from tests.study_factory import TINY, Trial, example_study, make_study, trial_name
 

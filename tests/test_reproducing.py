@@ -15,16 +15,16 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, get_scheduler
 
-from lorascope.completion_loss import pad_samples
+from lorascope.adapters.lora.attach import attach, load_adapter
 from lorascope.config import Config, Scoring
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_rows
-from lorascope.devices import Device
-from lorascope.evaluation import protocol, score_rows
-from lorascope.layout import Layout
-from lorascope.lora import attach, load_adapter
-from lorascope.quantization import FLAG, load_base
+from lorascope.files.layout import Layout
+from lorascope.machine.devices import Device
+from lorascope.objectives.completion import pad_samples
+from lorascope.quantizers.loading import FLAG, load_base
 from lorascope.records import ItemResult, TrialRecord
+from lorascope.scoring.score import protocol, score_rows
 from lorascope.stages import train_lora
 from tests.conftest import COLORS, REPOSITORY
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.checkpoint_files import sign_checkpoint
 from lorascope.config import Config
-from lorascope.layout import Layout
-from lorascope.stages.saved_packs import TRIALS, checkpoint_folder, saved_packs
+from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
+from lorascope.files.layout import Layout
 from lorascope.stages.train_lora import Trial, _trial, _unfinished
+from lorascope.training.checkpoint_files import sign_checkpoint
 
 
 def save(layout: Layout, identities: Sequence[str], step: int) -> Path:
@@ -72,7 +72,7 @@ def test_a_pack_whose_checkpoint_is_damaged_or_going_is_passed_over(
     def gone(folder: Path) -> Path:
         raise FileNotFoundError(folder)
 
-    monkeypatch.setattr("lorascope.stages.saved_packs.last_checkpoint", gone)
+    monkeypatch.setattr("lorascope.execution.saved.last_checkpoint", gone)
     assert saved_packs(layout, "ab") == []
 
 

@@ -20,9 +20,9 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Cell, Measure
 from lorascope.comparing.seed_spread import kind_of, seed_spreads
 from lorascope.config import DecideConfig
-from lorascope.maths.families import choice_factor, holm, holm_hopeful
-from lorascope.maths.seed_pool import with_seed_noise
-from lorascope.maths.two_way import Components, TwoWayEstimate
+from lorascope.statistics.families import choice_factor, holm, holm_hopeful
+from lorascope.statistics.seed_pool import with_seed_noise
+from lorascope.statistics.two_way import Components, TwoWayEstimate
 from tests.simulated_scores import Floats
 from tests.simulated_sweeps import Sweep
 

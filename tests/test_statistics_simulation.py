@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lorascope.comparing.estimates import LEAST_RESAMPLED
-from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
-from lorascope.maths.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.maths.paired import paired_counts, paired_difference
-from lorascope.maths.two_way import TwoWayEstimate, two_way
+from lorascope.statistics.accuracy import accuracy_difference, accuracy_interval
+from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
+from lorascope.statistics.paired import paired_counts, paired_difference
+from lorascope.statistics.two_way import TwoWayEstimate, two_way
 from tests.simulated_scores import CLUSTERS, ITEMS, Floats, World, inside, pareto_clusters
 
 BAND = (0.94, 0.965)

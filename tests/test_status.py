@@ -17,14 +17,14 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import locked_folders
+from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
 from lorascope.stages.status import ModeStatus, SweepStatus, run_with_flags, sweep_status
 from lorascope.stages.status_text import best_of, next_step, status_text
-from lorascope.store import read_record, write_record
-from lorascope.trial_locks import locked_folders
+from lorascope.study.declared import declare_trial
+from lorascope.study.grid import declared_overrides, expand, with_overrides
 from tests.conftest import REPOSITORY
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial

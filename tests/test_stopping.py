@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.layout import Layout
+from lorascope.execution.stop import stop_request
+from lorascope.files.layout import Layout
 from lorascope.records import LossPoint, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.stages.grid import expand
-from lorascope.stop_request import stop_request
+from lorascope.study.grid import expand
 from tests.conftest import BASE_OVERRIDES
 
 SWEEP = (

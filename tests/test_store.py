@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
-from lorascope.identity import canonical_sha256, code_sha256, imported_modules, trial_name
-from lorascope.records import DataCard, TrialKey, TrialRecord
-from lorascope.store import (
+from lorascope.files.identity import canonical_sha256, code_sha256, imported_modules, trial_name
+from lorascope.files.store import (
     finish_replacements,
     read_record,
     remove_folder,
@@ -28,6 +27,7 @@ from lorascope.store import (
     write_atomically,
     write_record,
 )
+from lorascope.records import DataCard, TrialKey, TrialRecord
 from tests.study_factory import example_study
 
 
@@ -91,14 +91,18 @@ def test_the_canonical_hash_ignores_the_order_of_keys(value: dict[str, object]) 
 
 
 def test_the_code_hash_covers_what_training_imports_but_not_what_it_never_touches() -> None:
-    modules = imported_modules("lorascope.training")
-    assert {"lorascope.lora", "lorascope.quantization", "lorascope.data.tokenization"} <= modules
+    modules = imported_modules("lorascope.training.run")
+    assert {
+        "lorascope.adapters.lora.attach",
+        "lorascope.quantizers.loading",
+        "lorascope.data.tokenization",
+    } <= modules
     assert not any("stages" in m or "tracking" in m or "reporting" in m for m in modules)
-    assert code_sha256("lorascope.training") != code_sha256("lorascope.evaluation")
+    assert code_sha256("lorascope.training.run") != code_sha256("lorascope.scoring.score")
 
 
 def test_comments_and_docstrings_do_not_change_the_code_hash(tmp_path: Path) -> None:
-    from lorascope.identity import _code_without_words
+    from lorascope.files.identity import _code_without_words
 
     (tmp_path / "a.py").write_text('"""One."""\nx = 1  # a remark\ndef f():\n    """Two."""\n')
     (tmp_path / "b.py").write_text("x = 1\n\n\ndef f():\n    '''Other words.'''\n")

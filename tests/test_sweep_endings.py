@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from lorascope.config import Config
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import read_record
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.store import read_record
 from tests.conftest import BASE_OVERRIDES
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"

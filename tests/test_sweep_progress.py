@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from lorascope.pack_progress import StepReport, Stopped, ValidationReport
-from lorascope.records import Status, TrialRecord
-from lorascope.stages.sweep_clock import PackClock, SweepClock
-from lorascope.stages.sweep_progress import (
+from lorascope.execution.clock import PackClock, SweepClock
+from lorascope.execution.progress import (
     PackAtHand,
     SweepProgress,
     SweepState,
     duration,
     sweep_lines,
 )
+from lorascope.records import Status, TrialRecord
+from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from tests.study_factory import Trial, trial_record
 from tests.test_layers import HEAVY
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lorascope.maths.accuracy import accuracy_difference
-from lorascope.maths.families import holm
-from lorascope.maths.flips import FlipDifference, flip_difference, independent_flips
-from lorascope.maths.paired import mcnemar_p, paired_counts
-from lorascope.maths.seed_pool import pool_seeds, with_seed_noise
-from lorascope.maths.two_way import two_way
+from lorascope.statistics.accuracy import accuracy_difference
+from lorascope.statistics.families import holm
+from lorascope.statistics.flips import FlipDifference, flip_difference, independent_flips
+from lorascope.statistics.paired import mcnemar_p, paired_counts
+from lorascope.statistics.seed_pool import pool_seeds, with_seed_noise
+from lorascope.statistics.two_way import two_way
 from tests.simulated_scores import Floats, World, inside
 
 MODES, RANKS = 4, 4

@@ -17,11 +17,11 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.layout import Layout
+from lorascope.execution.packs import packs_of, work_at_rank
+from lorascope.files.layout import Layout
 from lorascope.records import Status
 from lorascope.stages import train_lora
-from lorascope.stages.grid import compose_jobs, expand
-from lorascope.stages.packs import packs_of, work_at_rank
+from lorascope.study.grid import compose_jobs, expand
 from tests.conftest import BASE_OVERRIDES
 
 Compose = Callable[..., Config]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.token_distributions import GROUPS, _grouped, token_distributions
+from lorascope.scoring.distributions import GROUPS, _grouped, token_distributions
 from tests.test_evaluation import build_model, build_tokenizer, make_row
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.item_results import summarize, write_items
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import read_record, sha256_of_file, write_record
 from lorascope.records import (
     EvaluationRecord,
     ItemResult,
@@ -32,8 +32,8 @@ from lorascope.records import (
     TrialKey,
     TrialRecord,
 )
+from lorascope.scoring.items import summarize, write_items
 from lorascope.stages import publish as publish_stage
-from lorascope.store import read_record, sha256_of_file, write_record
 from lorascope.tracking import (
     TrackingError,
     connection,

@@ -23,13 +23,13 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError
-from lorascope.layout import Layout
-from lorascope.pack_progress import StepReport, Stopped, ValidationReport
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
 from lorascope.records import Status, TrialRecord
 from lorascope.stages import train_lora
-from lorascope.stages.declared import declare_trial
-from lorascope.store import read_record
-from lorascope.training_steps import Diverged
+from lorascope.study.declared import declare_trial
+from lorascope.training.log import Diverged
+from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from tests.conftest import BASE_OVERRIDES
 from tests.packs import CPU, plan_for, train_alone
 

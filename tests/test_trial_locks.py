@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
+from lorascope.files.locks import FolderLocked, locked_folder, locked_folders
 from lorascope.stages import train_lora
-from lorascope.trial_locks import FolderLocked, locked_folder, locked_folders
 from tests.lock_holder import another_holder
 
 TRIAL = "nf4-r0008-a0.5-s0-0123456789"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.stages import ui
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"

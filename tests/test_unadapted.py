@@ -9,18 +9,18 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lorascope.adapters.layers import all_linear_shapes, linear_shapes, unadapted_weights
+from lorascope.adapters.lora.attach import attach
+from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.comparing.findings import compare
 from lorascope.config import LoraConfig, Targets
+from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.errors import ConfigError, DataError, ModelError
-from lorascope.layout import Layout
-from lorascope.linear_layers import all_linear_shapes, linear_shapes, unadapted_weights
-from lorascope.lora import attach
-from lorascope.maths.parameters import lora_parameters, matrix_parameters
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
 from lorascope.records import BaseRecord, FootprintRecord, Status, UnadaptedWeights
-from lorascope.reporting.recommendation import answer
+from lorascope.reporting.pages.recommendation import answer
 from lorascope.stages import check, evaluate, prepare_base, prepare_data, quantize_base, train_lora
-from lorascope.store import read_record
-from lorascope.targets import select, unadapted_sentences
 from tests.conftest import compose_one, save_small_model
 from tests.study_factory import example_study
 

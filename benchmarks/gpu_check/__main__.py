@@ -16,10 +16,10 @@ from benchmarks.gpu_check.page import told
 from benchmarks.gpu_check.records import MODES, SHAPES, Effort
 from benchmarks.gpu_check.run import growing_checks, write_check
 from benchmarks.origin import REPOSITORY
+from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import DeviceKind
-from lorascope.devices import choose_device
-from lorascope.known_configs import known_config, known_config_names
-from lorascope.library_noise import quiet_libraries
+from lorascope.machine.devices import choose_device
+from lorascope.machine.quiet import quiet_libraries
 
 
 def arguments() -> argparse.Namespace:

@@ -26,10 +26,10 @@ from benchmarks.gpu_check.records import (
     StepRow,
 )
 from benchmarks.gpu_check.step_clock import OutOfTime, StepClock, synchronize
+from lorascope.bases.transformers_config import in_short
 from lorascope.config import QuantConfig
-from lorascope.devices import Device
-from lorascope.footprint import measure_footprint
-from lorascope.transformers_config import in_short
+from lorascope.machine.devices import Device
+from lorascope.quantizers.footprint import measure_footprint
 
 Row = TypeVar("Row", BaseRow, StepRow, LayerRow)
 

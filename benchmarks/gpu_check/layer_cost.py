@@ -13,8 +13,8 @@ from torch import nn
 
 from benchmarks.gpu_check.records import Effort, LayerRow, LoadedBase
 from benchmarks.gpu_check.step_clock import synchronize
-from lorascope.devices import TORCH_DTYPES, Device, compute_precision
-from lorascope.quantization import is_quantized
+from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
+from lorascope.quantizers.loading import is_quantized
 
 ROUNDS = 5
 

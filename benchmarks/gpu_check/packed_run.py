@@ -13,22 +13,22 @@ from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
 from benchmarks.gpu_check.step_clock import StepClock
-from lorascope.adapter_stack import AdapterShapes, stacks_of
-from lorascope.batch_memory import BatchMemory
+from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
+from lorascope.adapters.targets import select
 from lorascope.config import TrainConfig
-from lorascope.full_depth import training_trace
-from lorascope.linear_layers import linear_shapes
-from lorascope.memory_plan import peak_of
-from lorascope.micro_batch import Batch
-from lorascope.packed_batches import PackedSamples, Padding
-from lorascope.packed_trainer import PackedTrainer
-from lorascope.packing import PackedModel
-from lorascope.plan_subject import PlanSubject, settings_of, spec_of
-from lorascope.targets import select
-from lorascope.tensor_tracker import unwrapped
-from lorascope.training import training_arguments
-from lorascope.training_steps import PackLog
-from lorascope.trial_plan import PackPlan, TrialPlan
+from lorascope.meters.batches import BatchMemory
+from lorascope.meters.micro_batch import Batch
+from lorascope.meters.tracker import unwrapped
+from lorascope.planning.depth import training_trace
+from lorascope.planning.plan import peak_of
+from lorascope.planning.subject import PlanSubject, settings_of, spec_of
+from lorascope.training.batches import PackedSamples, Padding
+from lorascope.training.log import PackLog
+from lorascope.training.loop import PackedTrainer
+from lorascope.training.pack import PackedModel
+from lorascope.training.run import training_arguments
+from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 
 class NothingLearned(Exception):

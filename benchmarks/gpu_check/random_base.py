@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.quantization_config import QuantizationMethod
 
 from benchmarks.gpu_check.records import LoadedBase
+from lorascope.bases.transformers_config import stored_dtype, text_config
 from lorascope.config import QuantConfig
-from lorascope.devices import TORCH_DTYPES, Device, compute_precision
-from lorascope.fake_quantized import put_quantized_layers
-from lorascope.quantization import is_quantized, share_lookup_tables, unquantized_dtype
-from lorascope.transformers_config import stored_dtype, text_config
+from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
+from lorascope.quantizers.bitsandbytes.fake_layers import put_quantized_layers
+from lorascope.quantizers.loading import is_quantized, share_lookup_tables, unquantized_dtype
 
 SEED = 0
 

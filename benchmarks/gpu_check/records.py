@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from lorascope.config import LoraConfig, QuantConfig, Storage
-from lorascope.devices import Device
+from lorascope.machine.devices import Device
 
 SHAPES = ("gemma-2b", "llama-2-7b")
 """Configurations that come with lorascope, the smaller first: the time that it leaves is the

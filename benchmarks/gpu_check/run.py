@@ -18,8 +18,8 @@ from benchmarks.gpu_check.page import as_markdown
 from benchmarks.gpu_check.records import LORA, BaseRow, Effort, GpuCheck, LayerRow, StepRow
 from benchmarks.origin import commit, versions
 from lorascope.config import QuantConfig
-from lorascope.devices import Device
-from lorascope.store import write_atomically
+from lorascope.files.store import write_atomically
+from lorascope.machine.devices import Device
 
 OnRow = Callable[[BaseRow | StepRow | LayerRow], None]
 

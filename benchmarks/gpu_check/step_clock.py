@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.gpu_check.records import Effort, StepRow
-from lorascope.devices import Device
+from lorascope.machine.devices import Device
 
 
 class OutOfTime(Exception):

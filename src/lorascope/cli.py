@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorascope.errors import LorascopeError
-from lorascope.layout import Layout, find_layout
-from lorascope.stages.flags import refuse_arguments, refuse_foreign_flags, take_apart
+from lorascope.files.layout import Layout, find_layout
+from lorascope.study.flags import refuse_arguments, refuse_foreign_flags, take_apart
 
 USAGE = """\
 lorascope: which LoRA rank, alpha and quantization mode to ship.
@@ -86,14 +86,14 @@ def main() -> None:
 
 
 def _tell(error: LorascopeError) -> None:
-    from lorascope.confidential import without_secrets
+    from lorascope.files.confidential import without_secrets
 
     print(f"lorascope: error: {without_secrets(str(error))}", file=sys.stderr, flush=True)
 
 
 def _exit_on_disk_fault(error: Exception) -> None:
     """Say so and exit; any other error is left to its stack."""
-    from lorascope.disk_faults import disk_fault
+    from lorascope.files.disk_faults import disk_fault
 
     fault = disk_fault(error)
     if fault is None:
@@ -115,7 +115,7 @@ def _dispatch(command: str, rest: list[str]) -> int:
         _function(command, "run_with_flags")(rest, find_layout(Path.cwd()))
         return 0
     if command in GRID_STAGES:
-        from lorascope.stages.grid_commands import run_grid_command
+        from lorascope.study.grid_commands import run_grid_command
 
         run_grid_command(command, rest, find_layout(Path.cwd()))
         return 0
@@ -135,9 +135,9 @@ def _run_hydra_stage(command: str, rest: list[str], layout: Layout) -> None:
     import hydra
     from omegaconf import DictConfig
 
-    from lorascope.stages.composing import object_of, register_schema, told_plainly
-    from lorascope.stages.grid import compose_jobs, expand
-    from lorascope.stages.overrides import read_overrides, refuse_sweep
+    from lorascope.study.composing import object_of, register_schema, told_plainly
+    from lorascope.study.grid import compose_jobs, expand
+    from lorascope.study.overrides import read_overrides, refuse_sweep
 
     register_schema()
     given = take_apart(rest)
@@ -181,8 +181,8 @@ def _training_imported(command: str, rest: Sequence[str]) -> Iterator[None]:
         yield
         return
     from lorascope.config import DeviceKind
-    from lorascope.isolation import end_fork_server, start_imports
-    from lorascope.stages.lanes import PRELOADED, may_use_cuda
+    from lorascope.execution.local.process import end_fork_server, start_imports
+    from lorascope.execution.local.slots import PRELOADED, may_use_cuda
 
     own_settings = any(argument.lstrip("+~").startswith("hydra") for argument in rest)
     try:

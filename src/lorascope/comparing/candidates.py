@@ -21,8 +21,8 @@ from lorascope.comparing.reference import Reference, best_by_mode, far_behind, m
 from lorascope.comparing.results import Cell, CellScore, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate
 from lorascope.config import Cost
-from lorascope.maths.families import choice_factor, counted, holm_hopeful, holm_steps
 from lorascope.records import Study
+from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
 
 
 def judged_candidates(

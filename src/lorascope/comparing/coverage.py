@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lorascope.adapters.targets import unadapted_sentences
 from lorascope.records import FootprintRecord, Study
-from lorascope.targets import unadapted_sentences
 
 PARTIAL_SHARE = 0.9
 """Of the weights in matrices: a mode that quantizes less is named as one that does."""

@@ -13,18 +13,18 @@ import numpy as np
 
 from lorascope.comparing.joining import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
-from lorascope.maths.accuracy import accuracy_difference, accuracy_interval
-from lorascope.maths.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.maths.flips import (
+from lorascope.statistics.accuracy import accuracy_difference, accuracy_interval
+from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
+from lorascope.statistics.flips import (
     FlipDifference,
     IndependentFlips,
     flip_difference,
     independent_flips,
 )
-from lorascope.maths.paired import PairedDifference
-from lorascope.maths.power import detectable_with_error, powered_reach
-from lorascope.maths.seed_pool import SeedPool, with_seed_noise
-from lorascope.maths.two_way import Components, TwoWayEstimate, two_way
+from lorascope.statistics.paired import PairedDifference
+from lorascope.statistics.power import detectable_with_error, powered_reach
+from lorascope.statistics.seed_pool import SeedPool, with_seed_noise
+from lorascope.statistics.two_way import Components, TwoWayEstimate, two_way
 
 LEAST_RESAMPLED = 7
 """Degrees of freedom of items below which resampling them says little: 8 groups of one size."""

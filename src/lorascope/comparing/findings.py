@@ -16,13 +16,13 @@ from lorascope.comparing.reference import best_by_mode, far_behind, margin_of, n
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
-from lorascope.maths.power import (
+from lorascope.records import Study
+from lorascope.statistics.power import (
     detectable_paired_difference,
     detectable_unpaired_difference,
     powered_paired_difference,
     powered_unpaired_difference,
 )
-from lorascope.records import Study
 
 ASSUMED_DISCORDANT_SHARES = (0.05, 0.10, 0.20, 0.30)
 

@@ -12,8 +12,8 @@ from lorascope.comparing.costs import value_of
 from lorascope.comparing.joining import item_key
 from lorascope.comparing.results import Cell, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
-from lorascope.maths.frontier import frontier_probabilities, pareto_frontier
 from lorascope.records import Study
+from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
 
 COSTS = (Cost.serving_bytes, Cost.training_peak_bytes, Cost.train_seconds, Cost.money, Cost.energy)
 

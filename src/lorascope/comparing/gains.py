@@ -15,8 +15,8 @@ from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness
 from lorascope.comparing.results import Cell, CellScore, Measure
 from lorascope.comparing.ruling import Gain
-from lorascope.maths.families import holm
 from lorascope.records import Study
+from lorascope.statistics.families import holm
 
 
 def gains(

@@ -12,8 +12,8 @@ from lorascope.comparing.estimates import Tested, compare_joined, seed_component
 from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import Cell, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
-from lorascope.maths.families import choice_factor, holm, holm_hopeful
 from lorascope.records import Study
+from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
 SIGNIFICANT = 0.05
 ROUNDING = 1e-12

@@ -7,7 +7,7 @@ import math
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Projection
-from lorascope.maths.power import (
+from lorascope.statistics.power import (
     BOUNDARY_NOISE,
     items_needed,
     projected_half_width,

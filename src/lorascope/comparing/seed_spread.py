@@ -9,8 +9,8 @@ from enum import StrEnum
 from lorascope.comparing.estimates import Tested, with_seed_pool
 from lorascope.comparing.results import Cell, Measure
 from lorascope.config import DecideConfig
-from lorascope.maths.seed_pool import Ends, SeedPool, pool_seeds
-from lorascope.maths.two_way import Components
+from lorascope.statistics.seed_pool import Ends, SeedPool, pool_seeds
+from lorascope.statistics.two_way import Components
 
 MEASURED_DEGREES = 4.0
 """Degrees of freedom from which on a spread that the study measured goes before a declared one."""

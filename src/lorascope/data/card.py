@@ -18,9 +18,9 @@ from lorascope.data.rows import PreparedRow
 from lorascope.data.templates import Template
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.data.unfit_rows import RowError
-from lorascope.layout import SPLITS
+from lorascope.files.layout import SPLITS
+from lorascope.files.store import sha256_of_file
 from lorascope.records import SplitCard
-from lorascope.store import sha256_of_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from lorascope.data.biographies import (
 )
 from lorascope.data.files import RawRow, read_file
 from lorascope.errors import DataError
-from lorascope.layout import SPLITS
+from lorascope.files.layout import SPLITS
 
 
 def read_source(config: DataConfig, root: Path) -> dict[str, list[RawRow]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lorascope.config import DataConfig
 from lorascope.data.conversations import Conversation
 from lorascope.errors import DataError
-from lorascope.layout import SPLITS
+from lorascope.files.layout import SPLITS
 
 PRECEDENCE = ("test", "validation", "train")
 """Who keeps a question that stands in several named splits."""

@@ -12,8 +12,8 @@ from dataclasses import fields
 from lorascope.comparing.cells import variants
 from lorascope.comparing.ruling import Decision
 from lorascope.records import MergeRecord, Study, TrialKey
-from lorascope.reporting.accuracy_table import AccuracyRow, by_validation_score, modes
-from lorascope.reporting.decision_table import decision_metrics
+from lorascope.reporting.tables.accuracy import AccuracyRow, by_validation_score, modes
+from lorascope.reporting.tables.decision import decision_metrics
 
 Metrics = dict[str, float | int | str | bool | None]
 

@@ -5,31 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.comparing.ruling import Findings
+from lorascope.files.store import write_all_atomically
 from lorascope.records import Study
-from lorascope.reporting.accuracy_table import accuracy_rows, accuracy_table
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.cell_table import cell_table
-from lorascope.reporting.comparison_table import comparison_table
-from lorascope.reporting.decision_table import decision_json
-from lorascope.reporting.document import Document, FigureBlock
-from lorascope.reporting.frontier_table import frontier_rows, frontier_table
-from lorascope.reporting.html_page import html_page
-from lorascope.reporting.loss_figure import loss_by_step
-from lorascope.reporting.markdown_page import markdown_page
-from lorascope.reporting.memory_prediction_table import (
+from lorascope.reporting.figures.losses import loss_by_step
+from lorascope.reporting.metrics import losses_csv, metrics_json
+from lorascope.reporting.pages.document import Document, FigureBlock
+from lorascope.reporting.pages.html import html_page
+from lorascope.reporting.pages.markdown import markdown_page
+from lorascope.reporting.pages.page import document
+from lorascope.reporting.pages.score_sections import BY_STEP
+from lorascope.reporting.pages.summary import REPORT
+from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
+from lorascope.reporting.tables.cells import cell_table
+from lorascope.reporting.tables.comparisons import comparison_table
+from lorascope.reporting.tables.decision import decision_json
+from lorascope.reporting.tables.frontier import frontier_rows, frontier_table
+from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
+from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
+from lorascope.reporting.tables.predicted_memory import (
     memory_prediction_rows,
     memory_prediction_table,
     prediction_sentence,
 )
-from lorascope.reporting.metrics import losses_csv, metrics_json
-from lorascope.reporting.mode_memory_table import mode_memory_rows, mode_memory_table
-from lorascope.reporting.page import document
-from lorascope.reporting.parameter_printed_tables import printed_tables
-from lorascope.reporting.parameter_table import parameter_rows, parameter_table
-from lorascope.reporting.score_sections import BY_STEP
-from lorascope.reporting.summary import REPORT
-from lorascope.reporting.trial_memory_table import trial_memory_rows, trial_memory_table
-from lorascope.store import write_all_atomically
+from lorascope.reporting.tables.printed import printed_tables
+from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
 
 
 def write_reports(study: Study, findings: Findings, folder: Path) -> list[Path]:

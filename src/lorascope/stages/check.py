@@ -6,12 +6,12 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.config import Config, DataKind, ModelKind
-from lorascope.config_rules import require_one_population
+from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.layout import SPLITS, Layout
-from lorascope.store import write_atomically
-from lorascope.targets import select, unadapted_sentences
+from lorascope.files.layout import SPLITS, Layout
+from lorascope.files.store import write_atomically
 
 if TYPE_CHECKING:
     from lorascope.data.prepare import Source
@@ -29,9 +29,9 @@ def run(configs: list[Config], layout: Layout) -> None:
             fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
             trial, or the disk is nearly full.
     """
-    from lorascope.base_models import expected_shapes
+    from lorascope.bases.fetch import expected_shapes
     from lorascope.data.prepare import check_source
-    from lorascope.devices import choose_device, compute_precision, require_attention
+    from lorascope.machine.devices import choose_device, compute_precision, require_attention
 
     _require_space(layout)
     for config in configs:
@@ -63,10 +63,10 @@ def run(configs: list[Config], layout: Layout) -> None:
 
 def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
     """With the tokenizer that prepare-data will use; a hub's is at hand after prepare-base."""
-    from lorascope.base_models import local_folder
+    from lorascope.bases.fetch import local_folder
+    from lorascope.bases.tiny.pretraining import build_tiny_tokenizer
     from lorascope.data.prepare import check_rendering
     from lorascope.data.tokenization import load_tokenizer
-    from lorascope.pretraining import build_tiny_tokenizer
 
     model, base = config.model, layout.base(config.model.name)
     if model.kind is ModelKind.tiny:
@@ -80,8 +80,8 @@ def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
 
 def _require_quantizable(configs: list[Config], layout: Layout) -> None:
     """Each mode once."""
-    from lorascope.base_models import local_folder
-    from lorascope.quantization import require_quantizable
+    from lorascope.bases.fetch import local_folder
+    from lorascope.quantizers.loading import require_quantizable
 
     for quant in {config.quant.name: config.quant for config in configs}.values():
         require_quantizable(local_folder(configs[0].model, layout.root), quant)
@@ -124,7 +124,7 @@ def _warn_of_unwatched(config: Config, layout: Layout) -> None:
 
 def _require_possible_ship(configs: list[Config]) -> None:
     """`ship` must begin like a declared trial; its hash is known only after preparation."""
-    from lorascope.identity import trial_key, trial_name
+    from lorascope.files.identity import trial_key, trial_name
 
     ship = configs[0].ship
     names = [trial_name(trial_key(config), "") for config in configs]

@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from lorascope.adaptable_layers import adaptable_layers
+from lorascope.adapters.targets import select
+from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.config import Config, LoraConfig
-from lorascope.config_rule import MAX_RANK
+from lorascope.config.rule import MAX_RANK
+from lorascope.counting.adaptable_layers import adaptable_layers
+from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.layout import Layout
-from lorascope.maths.architectures import (
-    ModelShape,
-    WeightMatrix,
-    language_config,
-    model_shape,
-)
-from lorascope.model_config import config_label, model_config_dict
-from lorascope.reporting.parameter_counts import METHODS, method_table, rank_table
-from lorascope.reporting.parameter_table import RANKS
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
-from lorascope.targets import select
+from lorascope.files.layout import Layout
+from lorascope.reporting.tables.counts import METHODS, method_table, rank_table
+from lorascope.reporting.tables.parameters import RANKS
+from lorascope.study.grid import declared_overrides, expand, with_overrides
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,10 +12,18 @@ from typing import Any
 
 from lorascope.config import Config, Scoring
 from lorascope.errors import RecordError
-from lorascope.heavy_imports import import_uncollected
-from lorascope.layout import DISTRIBUTIONS, RECORD, Layout
-from lorascope.progress import StepProgress
-from lorascope.provenance import capture
+from lorascope.files.layout import DISTRIBUTIONS, RECORD, Layout
+from lorascope.files.locks import locked_folder
+from lorascope.files.provenance import capture
+from lorascope.files.store import (
+    read_record,
+    replaced_folder,
+    sha256_of_file,
+    write_atomically,
+    write_record,
+)
+from lorascope.machine.imports import import_uncollected
+from lorascope.machine.progress import StepProgress
 from lorascope.records import (
     DataCard,
     EvaluationRecord,
@@ -24,17 +32,9 @@ from lorascope.records import (
     Status,
     TrialRecord,
 )
-from lorascope.stages.declared import base_name, declare_trial, evaluation_identity, read_trial
-from lorascope.stages.intact import require_adapter, require_data, require_stored
-from lorascope.stages.intact_scores import require_scores
-from lorascope.store import (
-    read_record,
-    replaced_folder,
-    sha256_of_file,
-    write_atomically,
-    write_record,
-)
-from lorascope.trial_locks import locked_folder
+from lorascope.study.declared import base_name, declare_trial, evaluation_identity, read_trial
+from lorascope.study.intact import require_adapter, require_data, require_stored
+from lorascope.study.intact_scores import require_scores
 
 SCORED_SPLITS = ("validation", "test")
 
@@ -130,11 +130,11 @@ def _score(
     started = time.perf_counter()
     require_data(config, layout)
     _load(config, layout)
-    from lorascope.evaluation import protocol
+    from lorascope.scoring.score import protocol
 
     model = LoadedBase.model
     if subject.adapter and subject.trial:
-        from lorascope.lora import load_adapter
+        from lorascope.adapters.lora.attach import load_adapter
 
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
@@ -176,12 +176,15 @@ def _load(config: Config, layout: Layout) -> None:
     LoadedBase.key = None
     require_stored(config, layout)
     import_uncollected(
-        "lorascope.lora", "lorascope.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
+        "lorascope.adapters.lora.attach",
+        "lorascope.scoring.score",
+        "lm_eval.evaluator",
+        "lm_eval.models.huggingface",
     )
     from lorascope.data.tokenization import load_tokenizer
-    from lorascope.devices import choose_device, use_threads
-    from lorascope.freed_memory import keep_freed_memory
-    from lorascope.quantization import load_base
+    from lorascope.machine.devices import choose_device, use_threads
+    from lorascope.machine.freed_memory import keep_freed_memory
+    from lorascope.quantizers.loading import load_base
 
     device = choose_device(config.runtime.device)
     keep_freed_memory()
@@ -196,7 +199,7 @@ def _score_split(
     config: Config, layout: Layout, model: Any, subject: Subject, split: str, folder: Path
 ) -> SplitScore:
     from lorascope.data.rows import read_rows
-    from lorascope.evaluation import score_rows, summarize, write_items
+    from lorascope.scoring.score import score_rows, summarize, write_items
 
     data = layout.data(config.model.name, config.data.name)
     card = read_record(data, DataCard)
@@ -220,7 +223,7 @@ def _keep_distributions(config: Config, layout: Layout, model: Any, folder: Path
     import numpy as np
 
     from lorascope.data.rows import read_rows
-    from lorascope.token_distributions import token_distributions
+    from lorascope.scoring.distributions import token_distributions
 
     rows = read_rows(layout.data(config.model.name, config.data.name) / "test.jsonl")
     expected = token_distributions(model, LoadedBase.tokenizer, rows, config.evaluate.batch_size)
@@ -234,7 +237,7 @@ def _keep_distributions(config: Config, layout: Layout, model: Any, folder: Path
 def _run_further_tasks(config: Config, model: Any) -> dict[str, float]:
     if not config.evaluate.lm_eval_tasks:
         return {}
-    from lorascope.evaluation import run_lm_eval_tasks
+    from lorascope.scoring.score import run_lm_eval_tasks
 
     evaluate = config.evaluate
     return run_lm_eval_tasks(

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.base_folder import runs_own_code
+from lorascope.bases.folder import runs_own_code
 from lorascope.comparing.findings import compare
 from lorascope.config import Config, MergeConfig, Storage
 from lorascope.errors import ConfigError, RecordError, VerificationError
-from lorascope.layout import Layout
-from lorascope.provenance import capture
+from lorascope.files.layout import Layout
+from lorascope.files.provenance import capture
+from lorascope.files.store import replaced_folder, sha256_of_files, write_atomically, write_record
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
-from lorascope.stages.declared import declare_trial
-from lorascope.stages.intact import require_adapter, require_data, require_stored
-from lorascope.stages.study import collect
-from lorascope.store import replaced_folder, sha256_of_files, write_atomically, write_record
+from lorascope.study.collect import collect
+from lorascope.study.declared import declare_trial
+from lorascope.study.intact import require_adapter, require_data, require_stored
 
 if TYPE_CHECKING:
-    from lorascope.devices import Device
-    from lorascope.merged_folder import MergedFiles
-    from lorascope.merging import MergeCheck
+    from lorascope.machine.devices import Device
+    from lorascope.scoring.merged_folder import MergedFiles
+    from lorascope.scoring.merging import MergeCheck
 
 
 NOTHING_SHIPPED = "nothing_shipped.txt"
@@ -122,8 +122,8 @@ def _merge_into(
     chosen_by: str,
     score: float | None,
 ) -> MergeRecord:
-    from lorascope.devices import choose_device, use_threads
-    from lorascope.merging import close_enough
+    from lorascope.machine.devices import choose_device, use_threads
+    from lorascope.scoring.merging import close_enough
 
     device = choose_device(config.runtime.device)
     threads = use_threads(config.runtime.threads)
@@ -156,13 +156,13 @@ def _merge_and_check(
 ) -> tuple[MergeCheck, MergeCheck | None, MergedFiles, bool]:
     """Write the merged model to `folder`: its check, for INT8 a second one without the rounding of
     activations, its files, and whether its head was untied."""
+    from lorascope.adapters.lora.attach import load_adapter
     from lorascope.data.rows import read_rows
     from lorascope.data.tokenization import load_tokenizer
-    from lorascope.devices import TORCH_DTYPES
-    from lorascope.lora import load_adapter
-    from lorascope.merged_folder import write_merged
-    from lorascope.merging import check_merge, dequantized, merge
-    from lorascope.quantization import load_base
+    from lorascope.machine.devices import TORCH_DTYPES
+    from lorascope.quantizers.loading import load_base
+    from lorascope.scoring.merged_folder import write_merged
+    from lorascope.scoring.merging import check_merge, dequantized, merge
 
     stored = layout.quantized(config.model.name, config.quant.name)
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter"

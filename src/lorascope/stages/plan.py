@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
+from lorascope.bases.config_json import config_label, model_config_dict
+from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, DeviceKind
 from lorascope.errors import LorascopeError
-from lorascope.layout import RECORD, Layout
-from lorascope.library_noise import quiet_libraries
-from lorascope.made_with import data_settings, differing
-from lorascope.memory_plan import Prediction, predict_ranks, unpadded_train_bytes
-from lorascope.model_config import config_label, model_config_dict
-from lorascope.plan_subject import PlanSubject, SampleLengths, sample_lengths, subject_of
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.made_with import data_settings, differing
+from lorascope.files.store import read_record
+from lorascope.machine.quiet import quiet_libraries
+from lorascope.planning.capacity_table import capacities
+from lorascope.planning.plan import Prediction, predict_ranks, unpadded_train_bytes
+from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
+from lorascope.planning.table import Planned, conditions, details, reserve, table
 from lorascope.records import DataCard, MemoryPlan
-from lorascope.stages.plan_capacity import capacities
-from lorascope.stages.plan_table import Planned, conditions, details, reserve, table
-from lorascope.store import read_record
-from lorascope.transformers_config import context_tokens, text_config
 
 
 def run(configs: list[Config], layout: Layout) -> list[MemoryPlan]:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import sys
 import time
 
+from lorascope.adapters.targets import unadapted_sentences
+from lorascope.bases.tokenizer_files import keep_unknown_token
 from lorascope.config import Config, ModelKind
-from lorascope.heavy_imports import import_uncollected
-from lorascope.layout import Layout
-from lorascope.made_with import KNOWN_CONFIG, base_settings
-from lorascope.progress import StepProgress
-from lorascope.provenance import capture
+from lorascope.files.layout import Layout
+from lorascope.files.made_with import KNOWN_CONFIG, base_settings
+from lorascope.files.provenance import capture
+from lorascope.files.store import replaced_folder, sha256_of_files, write_record
+from lorascope.machine.imports import import_uncollected
+from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord
-from lorascope.store import replaced_folder, sha256_of_files, write_record
-from lorascope.targets import unadapted_sentences
-from lorascope.tokenizer_files import keep_unknown_token
 
 
 def run(config: Config, layout: Layout) -> BaseRecord:
     """Fetch or make the base that config.model names."""
-    import_uncollected("lorascope.base_models", "lorascope.pretraining")
-    from lorascope.base_folder import base_label
-    from lorascope.base_models import describe, fetch_base
-    from lorascope.devices import cpu_name, use_threads
-    from lorascope.freed_memory import keep_freed_memory
+    import_uncollected("lorascope.bases.fetch", "lorascope.bases.tiny.pretraining")
+    from lorascope.bases.fetch import describe, fetch_base
+    from lorascope.bases.folder import base_label
+    from lorascope.machine.devices import cpu_name, use_threads
+    from lorascope.machine.freed_memory import keep_freed_memory
 
     model = config.model
     threads = use_threads(config.runtime.threads)

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config import Config, Scoring
-from lorascope.config_rules import require_one_population
+from lorascope.config.rules import require_one_population
 from lorascope.data.generation_room import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, require_known_tokens
-from lorascope.layout import SPLITS, Layout
-from lorascope.made_with import data_settings
-from lorascope.progress import StepProgress
-from lorascope.provenance import capture
+from lorascope.files.layout import SPLITS, Layout
+from lorascope.files.made_with import data_settings
+from lorascope.files.provenance import capture
+from lorascope.files.store import replaced_folder, write_record
+from lorascope.machine.progress import StepProgress
 from lorascope.records import DataCard
-from lorascope.stages.intact import read_base, require_base
-from lorascope.store import replaced_folder, write_record
+from lorascope.study.intact import read_base, require_base
 
 
 def run(config: Config, layout: Layout) -> DataCard:

@@ -11,22 +11,15 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
+from lorascope.files.locks import FolderLocked, locked_folder, locked_folders
+from lorascope.files.store import remove_folder
 from lorascope.reporting import units
-from lorascope.reporting.table import Column, Table
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
-from lorascope.stages.grid_commands import refuse_flags
-from lorascope.stages.leftovers import (
-    Found,
-    Kind,
-    Leftover,
-    find_leftovers,
-    is_in_use,
-    needed,
-)
-from lorascope.stages.preparation import unprepared
-from lorascope.store import remove_folder
-from lorascope.trial_locks import FolderLocked, locked_folder, locked_folders
+from lorascope.reporting.tables.table import Column, Table
+from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.grid_commands import refuse_flags
+from lorascope.study.leftovers import Found, Kind, Leftover, find_leftovers, is_in_use, needed
+from lorascope.study.preparation import unprepared
 
 YES = "--yes"
 

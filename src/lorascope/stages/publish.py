@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from lorascope.errors import RecordError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import read_record
 from lorascope.records import EvaluationRecord, TrialRecord
-from lorascope.stages.intact_scores import scored_items
-from lorascope.store import read_record
+from lorascope.study.intact_scores import scored_items
 from lorascope.tracking import Publication, publish
 
 R = TypeVar("R")

@@ -7,25 +7,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorascope.base_folder import runs_own_code
+from lorascope.bases.folder import runs_own_code
+from lorascope.bases.tokenizer_files import copy_tokenizer
 from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config, QuantConfig
-from lorascope.heavy_imports import import_uncollected
-from lorascope.layout import Layout
-from lorascope.made_with import mode_settings
-from lorascope.provenance import capture
+from lorascope.files.layout import Layout
+from lorascope.files.made_with import mode_settings
+from lorascope.files.provenance import capture
+from lorascope.files.store import replaced_folder, sha256_of_files, write_record
+from lorascope.machine.imports import import_uncollected
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
-from lorascope.stages.intact import read_base, require_base
-from lorascope.store import replaced_folder, sha256_of_files, write_record
-from lorascope.tokenizer_files import copy_tokenizer
+from lorascope.study.intact import read_base, require_base
 
 
 def run(config: Config, layout: Layout) -> FootprintRecord:
     """Store the base of config.model in the mode config.quant."""
-    import_uncollected("lorascope.quantization", "lorascope.footprint")
-    from lorascope.devices import choose_device, use_threads
-    from lorascope.footprint import measure_footprint
-    from lorascope.quantization import quantize_base
+    import_uncollected("lorascope.quantizers.loading", "lorascope.quantizers.footprint")
+    from lorascope.machine.devices import choose_device, use_threads
+    from lorascope.quantizers.footprint import measure_footprint
+    from lorascope.quantizers.loading import quantize_base
 
     require_base(config, layout)
     base = read_base(config, layout)
@@ -72,8 +72,8 @@ def _compare(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from lorascope.footprint import layer_errors, require_values_in_range
-    from lorascope.quantization import base_dtype, share_lookup_tables, unquantized_dtype
+    from lorascope.quantizers.footprint import layer_errors, require_values_in_range
+    from lorascope.quantizers.loading import base_dtype, share_lookup_tables, unquantized_dtype
 
     own_code = runs_own_code(source)
     exact = AutoModelForCausalLM.from_pretrained(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.reporting.write import write_reports
-from lorascope.stages.study import collect
+from lorascope.study.collect import collect
 
 
 def run(configs: list[Config], layout: Layout) -> None:

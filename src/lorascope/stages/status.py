@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
-from lorascope.layout import RECORD, Layout
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import locked_folders
 from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.stages.declared import DeclaredTrial, base_name, declare_trial, read_trial
-from lorascope.stages.grid import declared_overrides, expand, with_overrides
-from lorascope.stages.grid_commands import refuse_flags
-from lorascope.stages.preparation import Unprepared, unprepared
-from lorascope.stages.study import current_scores, one_question
-from lorascope.trial_locks import locked_folders
+from lorascope.study.collect import current_scores, one_question
+from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
+from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.grid_commands import refuse_flags
+from lorascope.study.preparation import Unprepared, unprepared
 
 T = TypeVar("T")
 

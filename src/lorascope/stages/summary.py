@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
-from lorascope.layout import Layout
-from lorascope.reporting.summary import terminal_summary
-from lorascope.stages.study import collect
+from lorascope.files.layout import Layout
+from lorascope.reporting.pages.summary import terminal_summary
+from lorascope.study.collect import collect
 
 
 def run(configs: list[Config], layout: Layout) -> None:

@@ -14,20 +14,20 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
-from lorascope.isolation import await_imports, start_imports
-from lorascope.layout import RECORD, Layout
+from lorascope.execution.local.process import await_imports, start_imports
+from lorascope.execution.local.slots import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
+from lorascope.execution.pack_run import PackEnd, PackPlace, train_and_keep
+from lorascope.execution.packs import packs_of, work_at_rank
+from lorascope.execution.progress import SweepProgress
+from lorascope.execution.saved import saved_packs
+from lorascope.execution.stop import StopRequest, stop_request
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import FolderLocked, locked_folder
+from lorascope.files.store import finish_replacements, read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
-from lorascope.stages.declared import DeclaredTrial, declare_trial, read_trial
-from lorascope.stages.intact import require_adapter, require_data, require_stored
-from lorascope.stages.lanes import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
-from lorascope.stages.pack_run import PackEnd, PackPlace, train_and_keep
-from lorascope.stages.packs import packs_of, work_at_rank
-from lorascope.stages.saved_packs import saved_packs
-from lorascope.stages.sweep_progress import SweepProgress
-from lorascope.stop_request import StopRequest, stop_request
-from lorascope.store import finish_replacements, read_record, write_record
+from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.tracking.connection import prepare_in_background
-from lorascope.trial_locks import FolderLocked, locked_folder
 
 
 @dataclass(frozen=True)

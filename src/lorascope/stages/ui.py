@@ -10,7 +10,7 @@ import subprocess
 from contextlib import suppress
 
 from lorascope.errors import ConfigError
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.tracking import ui_command
 
 HOST = "127.0.0.1"

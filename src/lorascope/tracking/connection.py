@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lorascope.confidential import credentials_of, hidden_in, public_address, without_secrets
 from lorascope.errors import LorascopeError
-from lorascope.layout import Layout
+from lorascope.files.confidential import credentials_of, hidden_in, public_address, without_secrets
+from lorascope.files.layout import Layout
 
 LOCK_SECONDS = 120
 """Longest wait for other publishers; each holds the lock for a second or two."""

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from pydantic_core import to_json
 
-from lorascope.confidential import without_secrets
-from lorascope.identity import SHORT_HASH_LENGTH, canonical_sha256
+from lorascope.files.confidential import without_secrets
+from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import Provenance, Status, TrialKey, TrialRecord
 from lorascope.tracking.points import Point, left_out_points, metric_name, trial_points
 

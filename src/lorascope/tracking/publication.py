@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorascope.layout import Layout
+from lorascope.files.layout import Layout
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.tracking.connection import (
     TrackingError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lorascope.layout import RECORD
+from lorascope.files.layout import RECORD
 from lorascope.tracking.content import (
     ATTEMPT_TAG,
     COMPLETE_TAG,

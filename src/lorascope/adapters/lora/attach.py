@@ -1,0 +1,82 @@
+"""The adapter on a base: made from our configuration, saved so that equal ones are equal files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from lorascope.adapters.layers import all_linear_shapes, linear_shapes
+from lorascope.adapters.targets import peft_targets, select
+from lorascope.config import LoraConfig
+from lorascope.errors import ModelError
+from lorascope.files.layout import ADAPTER_FILES
+
+
+def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
+    """Put a new adapter on a frozen base.
+
+    The seed is set right here: the Trainer seeds later, when the adapter's random matrices stand.
+
+    Raises:
+        ConfigError: the targets match no layer.
+    """
+    chosen = select(linear_shapes(model), lora)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=_whole_if_possible(lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=peft_targets(all_linear_shapes(model), chosen),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    return peft.get_peft_model(model, config)
+
+
+def _whole_if_possible(alpha: float) -> float | int:
+    """PEFT's own files hold whole alphas as integers."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
+def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Write an ordinary PEFT adapter: config and weights, nothing that names this machine.
+
+    PEFT writes the base's path into config and model card, and target sets in an order that changes
+    from process to process; all of it would make equal adapters differ.
+    """
+    # Only linear layers are adapted: there are no embeddings to save, or to look up on the hub.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = base_name
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on a base, for evaluation.
+
+    Raises:
+        ModelError: there are no weights in safetensors; PEFT would take pickled ones then.
+    """
+    if not (folder / ADAPTER_FILES[1]).is_file():
+        raise ModelError(
+            f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "
+            "code: delete the trial's folder and train it again."
+        )
+    return PeftModel.from_pretrained(base, folder).eval()
+
+
+def parameter_counts(model: PeftModel) -> tuple[int, int]:
+    """(trainable, total with the adapter), packed 4-bit weights counted by what they stand for."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return int(trainable), int(total)

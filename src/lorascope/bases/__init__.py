@@ -1,0 +1,1 @@
+"""The frozen model: where it comes from, whether its folder is whole, its configuration."""

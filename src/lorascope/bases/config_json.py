@@ -1,0 +1,101 @@
+"""A model's Hugging Face config.json as a plain dict: no torch, no transformers, no network.
+
+Shapes, parameter counts and memory follow from it, so that a model can be judged before it is here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lorascope.bases.known_configs import known_config, known_config_names
+from lorascope.bases.tiny.shape import tiny_config
+from lorascope.config import ModelConfig, ModelKind
+from lorascope.errors import ConfigError, ModelError
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.made_with import KNOWN_CONFIG, base_settings, differing
+from lorascope.files.store import read_record
+from lorascope.records import BaseRecord
+
+CONFIG_FILE = "config.json"
+
+
+def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
+    """The config.json of `model`: of its prepared base, else of where it comes from.
+
+    The order is: prepared base, local folder, `known_config`, the tiny model's own settings, the
+    hub cache on this machine.
+
+    Raises:
+        ConfigError: none of them has it.
+        ModelError: a file is not a JSON object.
+    """
+    for _, place in _files(model, layout):
+        return _read(place)
+    if model.known_config is not None:
+        return known_config(model.known_config)
+    if model.kind is ModelKind.tiny:
+        return {"model_type": "llama", **tiny_config()}
+    if model.kind is ModelKind.hub:
+        return _from_hub_cache(model)
+    raise ConfigError(
+        "model.path",
+        model.path,
+        f"there is no {CONFIG_FILE} in this folder",
+        "Correct the path, or name a public configuration: model.known_config=...",
+    )
+
+
+def config_label(model: ModelConfig, layout: Layout) -> str:
+    """What to call the configuration that `model_config_dict` gives."""
+    for label, _ in _files(model, layout):
+        return label
+    return model.known_config or model.name
+
+
+def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
+    """The config.json files of `model` that are here, the one to take first, with their labels."""
+    places = []
+    if _is_prepared(model, layout.base(model.name)):
+        places.append((model.name, layout.base(model.name) / CONFIG_FILE))
+    if model.kind is ModelKind.local and model.path:
+        places.append((model.path, layout.root / model.path / CONFIG_FILE))
+    return [(label, place) for label, place in places if place.is_file()]
+
+
+def _is_prepared(model: ModelConfig, base: Path) -> bool:
+    """Whether the base in this folder is the one that is asked for, and not what the same name
+    stood for with other settings. A folder without a record is taken as it is."""
+    if not (base / RECORD).is_file():
+        return True
+    made = read_record(base, BaseRecord).settings
+    asked = {**base_settings(model), KNOWN_CONFIG: model.known_config}
+    return not differing(asked, made)
+
+
+def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(model.repository), CONFIG_FILE, revision=model.revision)
+    if isinstance(cached, str):
+        return _read(Path(cached))
+    raise ConfigError(
+        "model.repository",
+        model.repository,
+        f"its {CONFIG_FILE} is not on this machine, and is not fetched for a look",
+        f"Fetch that one file: `hf download {model.repository} {CONFIG_FILE} --revision "
+        f"{model.revision}`; or set model.known_config to one of: "
+        f"{', '.join(known_config_names())}.",
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: cannot be read as JSON: {error}. Copy or download it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: not a JSON object. Copy or download it again.")
+    return values

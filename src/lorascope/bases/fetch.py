@@ -1,0 +1,188 @@
+"""Where bases come from: pre-trained here, fetched by pinned revision, or a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from lorascope.adapters.layers import linear_shapes, unadapted_weights
+from lorascope.bases.folder import base_label, check_folder, runs_own_code
+from lorascope.bases.tiny.pretraining import PretrainSettings, build_tiny_model, pretrain_tiny
+from lorascope.bases.tokenizer_files import TOKENIZER_PATTERNS, copy_files
+from lorascope.bases.transformers_config import context_tokens, in_short
+from lorascope.bases.weights import require_fitting_weights, require_sound_values
+from lorascope.config import ModelConfig, ModelKind
+from lorascope.errors import ModelError
+from lorascope.machine.quiet import quiet_libraries
+from lorascope.records import LinearShape, UnadaptedWeights
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
+"""What a base is copied or fetched by."""
+Progress = Callable[[int, int, float], None]
+
+
+def fetch_base(
+    model: ModelConfig, folder: Path, root: Path, progress: Progress | None = None
+) -> dict[str, float] | None:
+    """Put the base's files into `folder`; what pre-training reached, where it was done here.
+
+    Raises:
+        ModelError: the source lacks something, or cannot be reached.
+    """
+    quiet_libraries()
+    if model.kind is ModelKind.tiny:
+        settings = PretrainSettings(steps=model.pretrain_steps, seed=model.pretrain_seed)
+        result = pretrain_tiny(settings, folder, progress)
+        return {name: float(value) for name, value in asdict(result).items()}
+    source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
+    require_sound_base(source, model)
+    copy_files(source, folder, MODEL_FILES)
+    return None
+
+
+def local_folder(model: ModelConfig, root: Path) -> Path:
+    """The folder that a local model's path names, seen from the project."""
+    return (root / str(model.path)).resolve()
+
+
+def _download(model: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                str(model.repository), revision=model.revision, allow_patterns=list(MODEL_FILES)
+            )
+        )
+    except Exception as error:
+        raise ModelError(
+            f"model.repository={model.repository!r}: cannot be fetched "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). With a network, warm the "
+            f"cache once: `hf download {model.repository} --revision {model.revision}` (after "
+            "`hf auth login` where it is gated); then it works offline, with HF_HUB_OFFLINE=1."
+        ) from error
+
+
+@dataclass(frozen=True)
+class BaseDescription:
+    """What a base is, as its config says."""
+
+    architecture: str
+    parameters: int
+    """Tied parameters count once."""
+    vocabulary: int
+    """Rows of the embedding."""
+    context_tokens: int
+    tied_head: bool
+    linear_shapes: list[LinearShape]
+    unadapted: list[UnadaptedWeights]
+
+
+def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
+    """Judge the files of a base, its tensors and, unless told otherwise, every value of them.
+
+    Raises:
+        ModelError: what is lacking, does not fit config.json or is not finite.
+    """
+    check_folder(folder, model)
+    label = base_label(model)
+    empty, config = meta_model(folder, label)
+    require_fitting_weights(folder, label, empty, config)
+    if values:
+        require_sound_values(folder, label, empty)
+
+
+def describe(folder: Path, label: str | None = None) -> BaseDescription:
+    """Describe a base from its config alone: no weights are read.
+
+    Args:
+        label: what errors call it; the folder's name unless given.
+
+    Raises:
+        ModelError: transformers makes no model of its config, or the tokenizer cannot be loaded or
+            ends its texts with a token that the model does not have.
+    """
+    label = label or folder.name
+    model, config = meta_model(folder, label)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    _require_end_of_text(folder, label, vocabulary)
+    text_config = config.get_text_config()
+    return BaseDescription(
+        architecture=type(model).__name__,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocabulary=vocabulary,
+        context_tokens=context_tokens(text_config),
+        tied_head=bool(getattr(text_config, "tie_word_embeddings", False)),
+        linear_shapes=linear_shapes(model),
+        unadapted=unadapted_weights(model),
+    )
+
+
+def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedConfig]:
+    """The model that config.json describes, without weights, and the config.
+
+    Raises:
+        ModelError: transformers makes none of it.
+    """
+    own_code = runs_own_code(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=own_code)
+        # Tied parameters are one tensor, which parameters() gives once.
+        model.tie_weights()
+    except Exception as error:
+        # Architectures fail in many ways on values that they do not expect.
+        raise ModelError(
+            f"{label}: transformers makes no model of its config.json ({in_short(error)}). Take "
+            "the model's own config.json; an architecture that this release of transformers does "
+            "not know can only be used with code of its own (model.trust_remote_code)."
+        ) from error
+    return model, config
+
+
+def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_own_code(folder))
+    except Exception as error:
+        raise ModelError(
+            f"{label}: its tokenizer cannot be loaded ({in_short(error)}). Save it there again "
+            "with tokenizer.save_pretrained."
+        ) from error
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            f"{label}: the tokenizer has no end-of-text token, so no answer could end. "
+            "Set eos_token in tokenizer_config.json."
+        )
+    if end >= vocabulary:
+        raise ModelError(
+            f"{label}: the tokenizer's end-of-text token {tokenizer.eos_token!r} has the id {end}, "
+            f"but the model knows {vocabulary} tokens. Set eos_token in tokenizer_config.json to "
+            "one that it knows, or resize the embeddings and train them."
+        )
+
+
+def expected_shapes(
+    model: ModelConfig, root: Path
+) -> tuple[list[LinearShape], list[UnadaptedWeights]] | None:
+    """The linear layers that a base will have, and what no adapter reaches; None where only the
+    hub knows. A local folder is judged by the way, but for its values."""
+    if model.kind is ModelKind.local:
+        require_sound_base(local_folder(model, root), model, values=False)
+        described = describe(local_folder(model, root), base_label(model))
+        return described.linear_shapes, described.unadapted
+    if model.kind is ModelKind.tiny:
+        with torch.device("meta"):
+            return linear_shapes(build_tiny_model(PretrainSettings())), []
+    return None

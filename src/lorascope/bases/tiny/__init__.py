@@ -1,0 +1,1 @@
+"""The embedded tiny base, pre-trained here."""

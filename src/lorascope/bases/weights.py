@@ -1,0 +1,190 @@
+"""Whether a base's tensors are those that its config.json describes: names, shapes and values.
+
+transformers fills what is missing with random values and only logs it, so that every later number
+would be one of another model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from lorascope.bases.folder import weight_files
+from lorascope.bases.transformers_config import in_short
+from lorascope.errors import ModelError
+from lorascope.machine.quiet import quiet_libraries
+
+SHOWN_NAMES = 3
+REMEDY = (
+    "Take config.json and weights from one and the same save_pretrained, or download them again."
+)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a safetensors header says of a tensor."""
+
+    file: Path
+    shape: tuple[int, ...]
+    is_floating: bool
+
+
+def require_fitting_weights(
+    folder: Path, label: str, model: PreTrainedModel, config: PretrainedConfig
+) -> None:
+    """Compare the files' headers with the model, through transformers' own conversion of names and
+    shapes; no value is read.
+
+    Args:
+        label: what to call the base in errors.
+        model: as `config` makes it, on the meta device.
+        config: the whole of config.json.
+
+    Raises:
+        ModelError: tensors are missing, unexpected, of another shape or no floating-point numbers.
+    """
+    quiet_libraries()
+    stored = stored_tensors(folder)
+    packed = [name for name, tensor in stored.items() if not tensor.is_floating]
+    try:
+        info = _loading_info(type(model), config, stored)
+    except Exception as error:
+        raise ModelError(
+            f"{label}: its tensors cannot be brought into the form that {type(model).__name__} "
+            f"has ({in_short(error)}), so some are missing or of another shape. {REMEDY}"
+        ) from error
+    unexpected = [] if _reads_a_part(model, config) else sorted(info["unexpected_keys"])
+    refuse_misfit(label, type(model).__name__, sorted(info["missing_keys"]), unexpected)
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        name, found, needed = mismatched[0]
+        raise ModelError(
+            f"{label}: {len(mismatched)} tensors have another shape than config.json says, first "
+            f"{name}: {list(found)} in the file, {list(needed)} in {type(model).__name__}. {REMEDY}"
+        )
+    if packed:
+        raise ModelError(
+            f"{label}: {_some(packed)} hold whole numbers, as quantized weights do. Save the base "
+            "with floating-point weights."
+        )
+
+
+def refuse_misfit(
+    label: str, architecture: str, missing: Sequence[str], unexpected: Sequence[str]
+) -> None:
+    """Raise ModelError where a model lacks tensors or was given some that it has no place for."""
+    if not missing and not unexpected:
+        return
+    found = []
+    if missing:
+        found.append(f"{len(missing)} tensors are missing ({_some(missing)})")
+    if unexpected:
+        found.append(f"{len(unexpected)} have no place in it ({_some(unexpected)})")
+    raise ModelError(
+        f"{label}: the weights are not those of config.json's {architecture}: "
+        f"{' and '.join(found)}. They would be filled with random values, or left out. Likely the "
+        f"files are incomplete, or saved under a prefix or for another architecture. {REMEDY}"
+    )
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Name -> what the headers say, of all files that transformers would load."""
+    tensors = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no dict)
+                part = weights.get_slice(name)
+                floating = str(part.get_dtype()).startswith(("F", "BF"))
+                tensors[name] = StoredTensor(path, tuple(part.get_shape()), floating)
+    return tensors
+
+
+def _loading_info(
+    model_class: Any, config: PretrainedConfig, stored: Mapping[str, StoredTensor]
+) -> dict[str, Any]:
+    """What transformers reports of loading tensors of these names and shapes, on meta."""
+    empty = {
+        name: torch.empty(tensor.shape, dtype=torch.float32, device="meta")
+        for name, tensor in stored.items()
+    }
+    _, info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=empty,
+        device_map={"": "meta"},
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return dict(info)
+
+
+def _reads_a_part(model: PreTrainedModel, config: PretrainedConfig) -> bool:
+    """Whether the class is a text model that passes over the rest of a model that also sees."""
+    return type(model.config) is not type(config)
+
+
+def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> None:
+    """Read the tensors one by one: all values are finite, and a tied pair is stored as equal.
+
+    Raises:
+        ModelError: the tensor, and how many of its values are infinite or not numbers.
+    """
+    ignored = "|".join(f"({p})" for p in _ignored_patterns(model)) or r"(?!)"
+    for name, tensor in _values(folder):
+        if re.search(ignored, name) or not tensor.is_floating_point():
+            continue
+        # 8-bit floats know no isfinite.
+        wrong = int((~torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor)).sum())
+        if wrong:
+            raise ModelError(
+                f"{label}: {name} holds {wrong:,} of {tensor.numel():,} values that are infinite "
+                "or not numbers (NaN), so that nothing could be computed with it. Likely the model "
+                "diverged, or was converted to a type that is too narrow. Save it again in bf16 or "
+                "fp32 from a sound copy."
+            )
+    _require_equal_ties(folder, label, model)
+
+
+def _ignored_patterns(model: PreTrainedModel) -> list[str]:
+    """Of names that old files hold and the model does not load, such as attention masks."""
+    return [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+
+
+def _values(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no dict)
+                yield name, weights.get_tensor(name)
+
+
+def _require_equal_ties(folder: Path, label: str, model: PreTrainedModel) -> None:
+    """A file may hold both of a tied pair; where they differ, transformers unties them."""
+    stored = stored_tensors(folder)
+    for target, source in getattr(model, "all_tied_weights_keys", {}).items():
+        if target in stored and source in stored:
+            pair = [_value(stored[name].file, name) for name in (target, source)]
+            if not torch.equal(*pair):
+                raise ModelError(
+                    f"{label}: config.json ties {target} to {source}, but the file holds both with "
+                    "different values. Set tie_word_embeddings to false in config.json, or leave "
+                    f"{target} out of the file."
+                )
+
+
+def _value(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as weights:
+        value: Tensor = weights.get_tensor(name)
+    return value
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""Parameters from the shapes of matrices: adapters, other methods, architectures. No torch."""

@@ -1,0 +1,209 @@
+"""The shapes of a model from its config.json alone, for every architecture that has a table here.
+
+Tests hold each against the model that transformers builds on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lorascope.counting.architectures.biased_decoders import BIASED_DECODERS
+from lorascope.counting.architectures.decoders import DECODERS
+from lorascope.counting.architectures.encoders import ENCODERS
+from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
+from lorascope.errors import ConfigError
+
+ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
+"""model_type -> its table."""
+
+TEXT_TYPES = {"gemma3": "gemma3_text"}
+"""model_type of a nested `text_config` that does not say its own."""
+
+NEEDED_WHERE_USED = {
+    "intermediate": "intermediate_size",
+    "twice_intermediate": "intermediate_size",
+    "context": "max_position_embeddings",
+}
+"""Size -> the setting that it comes from."""
+
+
+@dataclass(frozen=True)
+class WeightMatrix:
+    """A weight that can get an adapter."""
+
+    name: str
+    """Dotted, as transformers names the module; experts and routers by their parameter."""
+    in_features: int
+    out_features: int
+    kind: Literal["linear", "conv1d", "experts", "router"] = "linear"
+    """conv1d holds its weight as [in, out]; experts is a 3-D tensor [experts, out, in]."""
+    experts: int = 1
+    """Matrices in the tensor."""
+    fused: int = 1
+    """2 where gate and up lie side by side in it: PEFT's "all-linear" doubles the rank there."""
+
+    @property
+    def parameters(self) -> int:
+        return self.experts * self.in_features * self.out_features
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What counting needs to know of a model."""
+
+    model_type: str
+    layers: int
+    hidden: int
+    matrices: tuple[WeightMatrix, ...]
+    """Linear layers without the output head, in module order: what `target_modules` can name."""
+    expert_matrices: tuple[WeightMatrix, ...]
+    """Experts and routers: what only PEFT's `target_parameters` can name."""
+    total_parameters: int
+    """Every parameter once: embeddings, head unless tied, matrices, norms, biases."""
+    bias_parameters: int
+    """Biases of linear layers, norms and head: what BitFit trains."""
+    prefix_features: int
+    """Features of a prefix key in one layer."""
+    ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
+    """PEFT's defaults, see `Architecture.ia3`."""
+
+
+def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
+    """The part of a config.json that describes the language model: `text_config` where it has one,
+    as Gemma 3 from 4B on has beside its vision tower."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return config
+    kind = config.get("model_type")
+    return {"model_type": TEXT_TYPES.get(str(kind), kind), **text}
+
+
+def model_shape(config: Mapping[str, object]) -> ModelShape:
+    """The shapes of the model, with its language-model head, that a config.json describes.
+
+    Of a model that sees and reads, those of its language model: what else it has is not counted.
+
+    Raises:
+        ConfigError: no table for its model_type, or a setting that a table needs is missing.
+    """
+    config = language_config(config)
+    model_type = str(config.get("model_type"))
+    architecture = ARCHITECTURES.get(model_type)
+    if architecture is None:
+        raise ConfigError(
+            "config.json: model_type",
+            config.get("model_type"),
+            "parameters of this architecture cannot be counted from its configuration",
+            f"Known are: {', '.join(sorted(ARCHITECTURES))}.",
+        )
+    settings = Settings(config, architecture.defaults, architecture.narrowing)
+    _refuse(architecture, settings)
+    sizes, layers = _sizes(architecture, settings), settings.size("num_hidden_layers")
+    rows = _named_rows(architecture, layers, sizes)
+    biases = sum(_bias(row, sizes) for row in rows if row.bias)
+    weights = sum(_product(row.shape, sizes) for row in rows)
+    matrices = [_matrix(row, sizes) for row in rows if row.kind != "plain"]
+    return ModelShape(
+        model_type=model_type,
+        layers=layers,
+        hidden=sizes["hidden"],
+        matrices=tuple(m for m in matrices if m.kind in ("linear", "conv1d")),
+        expert_matrices=tuple(m for m in matrices if m.kind in ("experts", "router")),
+        total_parameters=weights + biases,
+        bias_parameters=biases,
+        prefix_features=sizes[architecture.prefix],
+        ia3_targets=architecture.ia3,
+    )
+
+
+def _refuse(architecture: Architecture, settings: Settings) -> None:
+    for key in architecture.refuses:
+        if settings.whole(key, 0):
+            raise ConfigError(
+                f"config.json: {key}",
+                True,
+                "adds matrices that are not counted from a configuration",
+                "Set it to false.",
+            )
+
+
+def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
+    """Named sizes: the usual ones, then the architecture's own."""
+    hidden, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
+    given = settings.find("head_dim") is not None
+    head = settings.size("head_dim") if given else _head_features(hidden, heads)
+    query, key_value = heads * head, settings.size("num_key_value_heads", heads) * head
+    # 0 where it is absent: some architectures derive it, or do without.
+    intermediate = settings.whole("intermediate_size", 0)
+    usual = {
+        "hidden": hidden,
+        "head": head,
+        "query": query,
+        "key_value": key_value,
+        "fused": query + 2 * key_value,
+        "intermediate": intermediate,
+        "twice_intermediate": 2 * intermediate,
+        "vocabulary": settings.size("vocab_size"),
+        "context": settings.whole("max_position_embeddings", 0),
+        "token_types": settings.whole("type_vocab_size", 0),
+        "experts": settings.whole("num_local_experts", 0),
+        "attention_bias": settings.whole("attention_bias", 0),
+        "mlp_bias": settings.whole("mlp_bias", 0),
+        "untied": int(not settings.whole("tie_word_embeddings", 0)),
+    }
+    sizes = {**usual, **architecture.sizes(settings, usual)}
+    used = {size for row in _rows(architecture) for size in row.shape}
+    for name, key in NEEDED_WHERE_USED.items():
+        if name in used and not sizes[name]:
+            settings.size(key)
+    return sizes
+
+
+def _head_features(hidden: int, heads: int) -> int:
+    if hidden % heads:
+        raise ConfigError(
+            "config.json: num_attention_heads",
+            heads,
+            f"hidden_size={hidden} is no multiple of it",
+            "Take the model's own config.json.",
+        )
+    return hidden // heads
+
+
+def _rows(architecture: Architecture) -> tuple[Row, ...]:
+    return (*architecture.before, *architecture.each, *architecture.after)
+
+
+def _named_rows(architecture: Architecture, layers: int, sizes: Sizes) -> list[Row]:
+    """Every row that this model has, under its full name."""
+    each = [
+        replace(row, name=f"{architecture.layer.format(layer)}.{row.name}")
+        for layer in range(layers)
+        for row in architecture.each
+    ]
+    rows = [*architecture.before, *each, *architecture.after]
+    return [replace(row, bias=_size(row.bias, sizes)) for row in rows if _size(row.when, sizes)]
+
+
+def _size(size: Size, sizes: Sizes) -> int:
+    return sizes[size] if isinstance(size, str) else size
+
+
+def _product(shape: tuple[Size, ...], sizes: Sizes) -> int:
+    product = 1
+    for size in shape:
+        product *= _size(size, sizes)
+    return product
+
+
+def _bias(row: Row, sizes: Sizes) -> int:
+    return _size(row.shape[-1], sizes)
+
+
+def _matrix(row: Row, sizes: Sizes) -> WeightMatrix:
+    *experts, inputs, outputs = (_size(size, sizes) for size in row.shape)
+    assert row.kind != "plain"
+    count = experts[0] if experts else 1
+    return WeightMatrix(row.name, inputs, outputs, row.kind, count, row.fused)

@@ -1,0 +1,1 @@
+"""This computer as a place to run packs: slots and processes."""

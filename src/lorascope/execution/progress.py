@@ -1,0 +1,245 @@
+"""How far a sweep is, in two lines: rewritten in a terminal, appended now and then elsewhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lorascope.execution.clock import PackClock, SweepClock
+from lorascope.machine.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
+from lorascope.records import Status, TrainingResult, TrialRecord
+from lorascope.training.progress import StepReport, ValidationReport
+
+DEFAULT_COLUMNS = 80
+
+
+@dataclass
+class PackAtHand:
+    """A pack that is being trained."""
+
+    trials: int
+    clock: PackClock
+    phase: StepReport | ValidationReport | None = None
+    """None before its first step is done."""
+
+
+@dataclass
+class SweepState:
+    """What there is to be told."""
+
+    trials: int
+    """In all, those included that were there before."""
+    ended: Counter[Status] = field(default_factory=Counter)
+    best: TrialRecord | None = None
+    """That with the smallest validation loss."""
+    at_hand: list[PackAtHand] = field(default_factory=list)
+    tokens_per_second: float | None = None
+    """Of all its trials."""
+    seconds_left: float | None = None
+    """Of the sweep."""
+
+    def add(self, records: Sequence[TrialRecord]) -> None:
+        """Trials that have ended."""
+        for record in records:
+            self.ended[record.status] += 1
+            if self.best is None or _loss(record) < _loss(self.best):
+                self.best = record if record.result else self.best
+
+
+def _loss(record: TrialRecord) -> float:
+    return record.result.validation_loss_nats if record.result else math.inf
+
+
+def sweep_lines(state: SweepState) -> tuple[str, str]:
+    """The whole sweep, and the packs at hand."""
+    counts = [f"{state.ended[Status.completed]}/{state.trials} trials done"]
+    counts += [
+        f"{state.ended[status]} {status.replace('_', ' ')}"
+        for status in Status
+        if status is not Status.completed and state.ended[status]
+    ]
+    if state.at_hand:
+        counts.append(f"{sum(pack.trials for pack in state.at_hand)} running")
+    if state.best is not None and state.best.result is not None:
+        # The hash would not fit; the trial's own line has it.
+        name = state.best.trial.rpartition("-")[0]
+        counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")
+    now = _phases(state) if state.at_hand else []
+    if state.seconds_left:
+        now.append(f"about {duration(state.seconds_left)} left")
+    return ", ".join(counts), ", ".join(now)
+
+
+def _phases(state: SweepState) -> list[str]:
+    """Of each pack; of all, losses and speed."""
+    phases = [pack.phase for pack in state.at_hand]
+    words = [" + ".join(dict.fromkeys(_words(phase) for phase in phases))]
+    steps = [phase for phase in phases if isinstance(phase, StepReport)]
+    # A trial that diverged leaves the others as they are.
+    losses_nats = [loss for s in steps for loss in s.losses_nats if math.isfinite(loss)]
+    if losses_nats:
+        words.append(f"loss {sum(losses_nats) / len(losses_nats):.3f}")
+    if steps and state.tokens_per_second is not None:
+        words.append(f"{state.tokens_per_second:,.0f} tokens/s")
+    return words
+
+
+def _words(phase: StepReport | ValidationReport | None) -> str:
+    if phase is None:
+        return "loading"
+    if isinstance(phase, StepReport):
+        return f"training, step {phase.step}/{phase.steps}"
+    more = phase.validated < phase.trials
+    return f"validating {phase.validated + 1}/{phase.trials}" if more else "finishing"
+
+
+def sentence(record: TrialRecord) -> str:
+    """How a trial ended."""
+    if record.result is None:
+        return f"{record.trial}: {record.status}, {record.reason}"
+    result = record.result
+    count = result.trials_at_once
+    together = f" ({count} at once)" if count > 1 else ""
+    return (
+        f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "
+        f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
+        f"{_kept(result)}"
+    )
+
+
+def _kept(result: TrainingResult) -> str:
+    """Where a trial stopped early, and which step is saved if that is not the last."""
+    stopped, saved = result.stopped_at_step, result.saved_step
+    words = [] if stopped is None else [f"stopped at step {stopped}"]
+    words += [] if saved in (None, result.steps) else [f"best of step {saved}"]
+    return "".join(f", {word}" for word in words)
+
+
+def duration(seconds: float) -> str:
+    """50 s, 12 min, 3 h 20 min: no more digits than a guess deserves."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class SweepProgress:
+    """Tells of one sweep as it goes; packs may call it from threads of their own. It says nothing
+    before there is something to wait for."""
+
+    def __init__(self, trials: int, lanes: int = 1) -> None:
+        self.state = SweepState(trials)
+        self._clock = SweepClock(trials, lanes)
+        # A signal's handler may come while the same thread holds it.
+        self._lock = threading.RLock()
+        self._terminal = sys.stderr.isatty()
+        self._interval = TERMINAL_INTERVAL_SECONDS if self._terminal else LINE_INTERVAL_SECONDS
+        self._shown = -math.inf
+        self._lines_on_screen = 0
+
+    def add_known(self, records: Sequence[TrialRecord]) -> None:
+        """Trials that are there already."""
+        with self._lock:
+            self.state.add(records)
+            self._clock.leave_out(len(records))
+
+    def add_found(self, records: Sequence[TrialRecord]) -> None:
+        """Trials that another process has trained since this sweep began."""
+        if not records:
+            return
+        with self._lock:
+            self.add_known(records)
+            self.clear()
+            for record in records:
+                print(f"trained by another process: {sentence(record)}", flush=True)
+            print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+
+    def start(self) -> None:
+        """Libraries are loaded, which takes seconds."""
+        with self._lock:
+            self._show(at_once=self._terminal)
+
+    def start_pack(self, trials: int) -> PackAtHand:
+        """A child begins to load what `trials` trials need."""
+        with self._lock:
+            pack = PackAtHand(trials, self._clock.start_pack(trials, time.monotonic()))
+            self.state.at_hand.append(pack)
+            self._show(at_once=self._terminal)
+        return pack
+
+    def report(self, pack: PackAtHand, phase: StepReport | ValidationReport) -> None:
+        """The pack is so far."""
+        with self._lock:
+            changed = type(phase) is not type(pack.phase)
+            pack.phase = phase
+            pack.clock.report(phase, time.monotonic())
+            self._show(at_once=changed and self._terminal)
+
+    def end_pack(self, pack: PackAtHand, records: Sequence[TrialRecord], lost: int = 0) -> None:
+        """Trials have ended with these records, and `lost` ones without; others of the pack are
+        tried again."""
+        with self._lock:
+            self._clock.end_pack(pack.clock, len(records) + lost, time.monotonic())
+            # By identity: packs may look alike.
+            self.state.at_hand = [other for other in self.state.at_hand if other is not pack]
+            self.state.add(records)
+            self.state.ended[Status.failed] += lost
+            self.clear()
+            for record in records:
+                print(sentence(record), flush=True)
+            if records:
+                print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for other words."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        if self._lines_on_screen:
+            up = f"\x1b[{self._lines_on_screen - 1}A" if self._lines_on_screen > 1 else ""
+            print(f"\r{up}\x1b[J", end="", file=sys.stderr, flush=True)
+        self._lines_on_screen = 0
+
+    def __enter__(self) -> SweepProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def leave(self) -> None:
+        """What is on the screen stays there: others write below it."""
+        self._lines_on_screen = 0
+
+    def _show(self, at_once: bool) -> None:
+        now = time.monotonic()
+        if not at_once and now - self._shown < self._interval:
+            return
+        lines = self._lines(now)
+        if self._terminal:
+            self._clear()
+            width = _columns() - 1
+            print("\n".join(line[:width] for line in lines), end="", file=sys.stderr, flush=True)
+            self._lines_on_screen = len(lines)
+        else:
+            print("; ".join(lines), file=sys.stderr, flush=True)
+
+    def _lines(self, now: float) -> list[str]:
+        self._shown = now
+        self.state.tokens_per_second = self._clock.tokens_per_second
+        self.state.seconds_left = self._clock.seconds_left(now)
+        return [line for line in sweep_lines(self.state) if line]
+
+
+def _columns() -> int:
+    try:
+        # A terminal that does not know its size says 0.
+        return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_COLUMNS
+    except OSError:
+        return DEFAULT_COLUMNS

@@ -1,0 +1,130 @@
+"""What a result was made with: versions, device, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from lorascope.files.layout import Layout
+from lorascope.files.store import sha256_of_file
+from lorascope.records import Provenance
+
+BUILT_ON = (
+    "lorascope",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "dvc",
+    "hydra-core",
+    "lm-eval",
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "peft",
+    "safetensors",
+    "torch",
+    "transformers",
+)
+"""Distributions whose version can change a result or how it was run."""
+
+REWRITTEN_BY_STAGES = ("dvc.lock", "reports")
+"""Tracked files that a reproduction itself rewrites: they must not make its own results dirty."""
+
+SOURCES = (":(glob)conf/**/*.yaml", ":(glob)src/**/*.py", "params.yaml", "dvc.yaml")
+"""What decides a result wherever Git does not look, be it untracked or ignored."""
+MODULES = ":(glob)**/*.py"
+"""Beside src/ too: what lies in the working folder is imported before what is installed."""
+
+GIT_SECONDS = 30
+KEPT_OF_GIT = (
+    "GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+    "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_",
+)  # fmt: skip
+"""Beginnings of variables that say how Git works. All others, which a hook or `git rebase --exec`
+sets, say on which repository, index or paths: of another project."""
+
+
+def capture(layout: Layout, device_name: str, threads: int) -> Provenance:
+    """What a result made now is made with. Unknown facts are None, never guessed.
+
+    Versions are read from package metadata, so that nothing heavy is imported for them.
+    """
+    lock = layout.root / "dvc.lock"
+    commit, dirty = git_state(layout)
+    return Provenance(
+        git_commit=commit,
+        git_dirty=dirty,
+        dvc_lock_sha256=sha256_of_file(lock) if lock.is_file() else None,
+        versions=_versions(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device_name,
+        threads=threads,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Distribution -> version; what is not installed is left out."""
+    found = {}
+    for name in BUILT_ON:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(layout: Layout) -> tuple[str | None, bool | None]:
+    """(commit that holds the project, whether what decides results differs from it or is not in
+    it). The commit is None where the project lies untracked in another repository."""
+    commit = _git(layout, "rev-parse", "--verify", "HEAD") if _tracked(layout) else None
+    return commit, _git_dirty(layout)
+
+
+def _git_dirty(layout: Layout) -> bool | None:
+    """Files that stages rewrite count for nothing. None without Git."""
+    excluded = [f":(exclude){path}" for path in REWRITTEN_BY_STAGES]
+    changes = _git(
+        layout, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded
+    )  # fmt: skip
+    if changes is None:
+        return None
+    others = _git(layout, "ls-files", "--others", "--", *SOURCES)
+    modules = _git(layout, "ls-files", "--others", "--exclude-standard", "--", MODULES)
+    return bool(changes or others or modules or not _tracked(layout) or _hidden(layout))
+
+
+def _tracked(layout: Layout) -> bool:
+    """Whether Git knows any file of the project."""
+    return bool(_git(layout, "ls-files", "--", "."))
+
+
+def _hidden(layout: Layout) -> bool:
+    """Whether Git was told to look away from a file (assume-unchanged, skip-worktree): it may
+    differ, and `git status` would not say so."""
+    marked = (line.split(" ", 1) for line in (_git(layout, "ls-files", "-v") or "").splitlines())
+    return any(
+        (tag == "S" or tag.islower()) and (layout.root / name).exists() for tag, name in marked
+    )
+
+
+def _git(layout: Layout, *arguments: str) -> str | None:
+    """What git prints, or None where there is no git, no repository or no commit."""
+    # Without optional locks, parallel stages that ask for a status do not fight over the index.
+    ours = {
+        k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(KEPT_OF_GIT)
+    }
+    environment = {**ours, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(layout.root), *arguments], capture_output=True, text=True,
+            errors="replace", check=True, timeout=GIT_SECONDS, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

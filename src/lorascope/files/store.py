@@ -1,0 +1,299 @@
+"""Reading and writing records and folders so that nothing is ever seen half-written."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorascope.errors import RecordError
+from lorascope.files.confidential import with_public_addresses
+from lorascope.files.layout import RECORD
+
+T = TypeVar("T")
+
+COMPLETE = ".complete"
+FORMER = ".former"
+SCRATCH_LETTERS = 8
+"""That `_scratch` appends to a name."""
+
+FILES = "files_bytes"
+"""Key of a record on disk: the files that lay beside it when it was written, and their sizes."""
+DIGEST = "record_sha256"
+"""Key of a record on disk: digest of all its other values, however they are laid out."""
+STAGES = {
+    "BaseRecord": "prepare-base",
+    "DataCard": "prepare-data",
+    "FootprintRecord": "quantize-base",
+    "TrialRecord": "train-lora",
+    "EvaluationRecord": "evaluate",
+    "MergeRecord": "merge",
+}
+"""Record type -> the stage that makes it."""
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""Building an adapter takes longer than using it."""
+
+
+def write_record(folder: Path, record: Any) -> None:
+    """Write `record` to folder/record.json, atomically, as readable JSON with a stable order, with
+    its own digest and the sizes of the files that lie in `folder` by then, for `read_record`."""
+    adapter = _adapter(type(record))
+    text = adapter.dump_json(record)
+    # JSON has no NaN and no infinity: such a value would be lost, and the record unreadable.
+    adapter.validate_json(text)
+    content = with_public_addresses(json.loads(text))
+    content[FILES] = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != RECORD and not path.name.startswith(".")
+    }
+    content[DIGEST] = _values_sha256(content)
+    shown = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / RECORD, shown.encode())
+
+
+def read_record(folder: Path, record_type: type[T]) -> T:
+    """Read a record back. It is held against its digest, and its files against their sizes, always:
+    that costs little. Their bytes are looked at where they are used, by `require_content`.
+
+    Raises:
+        RecordError: the record is missing, damaged, edited, of another kind, or without its files.
+    """
+    path = folder / RECORD
+    stage = f"`lorascope {STAGES.get(record_type.__name__, 'status')}`"
+    again = f"Delete {folder} and run {stage} again."
+    try:
+        text = path.read_bytes()
+        record: T = _adapter(record_type).validate_json(text)
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."
+        ) from error
+    except ValidationError as error:
+        raise RecordError(
+            f"{path}: not a readable {record_type.__name__}: {error.errors()[0]['msg']}. {again}"
+        ) from error
+    _require_unedited(path, json.loads(text), again)
+    return record
+
+
+def _require_unedited(path: Path, content: dict[str, Any], again: str) -> None:
+    """Hold a record against its own digest, and the files beside it against their sizes; a record
+    from before there were digests says nothing about either."""
+    told = content.pop(DIGEST, None)
+    if told is not None and told != _values_sha256(content):
+        raise RecordError(
+            f"{path}: edited since it was written: its values are not those that were measured. "
+            f"Put the old file back, or: {again}"
+        )
+    for name, size_bytes in content.get(FILES, {}).items():
+        file = path.parent / name
+        try:
+            found_bytes = file.stat().st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RecordError(f"{file}: missing, though its record names it. {again}") from error
+        if found_bytes != size_bytes:
+            raise RecordError(
+                f"{file}: damaged or exchanged: {found_bytes} bytes, and its record names "
+                f"{size_bytes}. {again}"
+            )
+
+
+def _values_sha256(content: dict[str, Any]) -> str:
+    """Digest of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` as a whole: readers see the old bytes or the new, and links stay untouched."""
+    write_all_atomically({path: content})
+
+
+def write_all_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Replace all files or, where one cannot be written, none: each is written in full beside its
+    place before the first is moved there, which takes no room."""
+    scratches: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratches[path] = _scratch(path)
+            _write_new(scratches[path], content)
+        for path, scratch in scratches.items():
+            os.replace(scratch, path)
+    except BaseException:
+        for scratch in scratches.values():
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """The file gets the permissions that the user's umask leaves."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _scratch(target: Path) -> Path:
+    """A name of its own beside `target`. Modules that make temporary files make them for the user
+    alone, and the umask cannot be asked for without setting it, for all threads."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(SCRATCH_LETTERS // 2)}")
+
+
+def apply_umask(folder: Path) -> None:
+    """Give the files in `folder` the permissions that its own, which the umask decided, imply: some
+    libraries write through temporary files, which are for the user alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when the block ends well, and vanishes when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch(target)
+    scratch.mkdir()
+    former = scratch.with_name(f"{scratch.name}.former")
+    try:
+        yield scratch
+        apply_umask(scratch)
+        if target.exists():
+            os.replace(target, former)
+        os.replace(scratch, target)
+    except BaseException:
+        if former.exists():
+            os.replace(former, target)
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+@contextmanager
+def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Scratch folders that become `targets`, which lie side by side, all of them or none: what a
+    kill interrupts after the block ended well, `finish_replacements` completes."""
+    parent = targets[0].parent
+    parent.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch(targets[0])
+    scratch.mkdir()
+    try:
+        folders = [scratch / target.name for target in targets]
+        for folder in folders:
+            folder.mkdir()
+        yield folders
+        apply_umask(scratch)
+        write_atomically(scratch / COMPLETE, b"")
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    _move_all(scratch)
+
+
+def finish_replacements(parent: Path) -> None:
+    """Put in place what complete scratch folders in `parent` hold after a kill.
+
+    Several processes and threads may call it at once.
+    """
+    for marker in sorted(parent.glob(f".*/{COMPLETE}")):
+        _move_all(marker.parent)
+
+
+def _move_all(scratch: Path) -> None:
+    with _only_mover(scratch.parent):
+        if not (scratch / COMPLETE).exists():
+            # Whoever came first has moved all of it.
+            return
+        for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
+            target, former = scratch.parent / folder.name, folder.with_name(folder.name + FORMER)
+            if folder.suffix == FORMER:
+                continue
+            if target.exists():
+                shutil.rmtree(former, ignore_errors=True)
+                os.replace(target, former)
+            os.replace(folder, target)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _only_mover(parent: Path) -> Iterator[None]:
+    """One process, or thread, at a time: the system drops the lock with its holder."""
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def scratch_target(folder: Path) -> Path | None:
+    """The folder that `replaced_folder` or `remove_folder` made the scratch folder `folder` for;
+    None for a folder with another kind of name."""
+    stem, _, ending = folder.name.removesuffix(".former").removeprefix(".").rpartition(".")
+    if not folder.name.startswith(".") or not stem or len(ending) != SCRATCH_LETTERS:
+        return None
+    return folder.with_name(stem)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete `folder`: whoever looks sees all of it or nothing, also when this is interrupted."""
+    scratch = _scratch(folder)
+    os.replace(folder, scratch)
+    shutil.rmtree(scratch)
+
+
+def require_content(
+    path: Path, sha256: str, remedy: str, patterns: tuple[str, ...] = ("*",)
+) -> None:
+    """Raise unless the file or folder `path` holds what a record names: loading what is cut off or
+    exchanged would fail without a reason, or give numbers of something else.
+
+    Args:
+        patterns: which files of a folder count.
+
+    Raises:
+        RecordError: it is missing, cut off or another one.
+    """
+    found: str | None
+    if path.is_dir():
+        found = sha256_of_files(path, patterns)
+    else:
+        found = sha256_of_file(path) if path.is_file() else None
+    if found != sha256:
+        raise RecordError(
+            f"{path}: {'missing' if found is None else 'damaged or exchanged'}, not what its "
+            f"record was made from. {remedy}"
+        )
+
+
+def sha256_of_files(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
+    """Digest over names and bytes of the files in `folder` that match, but for records and hidden
+    files, which file managers and network drives leave anywhere."""
+    digest = hashlib.sha256()
+    names = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(names):
+        if path.name == RECORD or path.name.startswith("."):
+            continue
+        digest.update(path.name.encode() + b"\0")
+        digest.update(sha256_of_file(path).encode())
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Digest of one file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,1 +1,0 @@
-"""Arithmetic on plain numbers: parameter counts, bytes, bits, intervals. numpy at most, no I/O."""

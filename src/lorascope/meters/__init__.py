@@ -1,0 +1,1 @@
+"""What a run needed: bytes and seconds, phase by phase."""

@@ -1,0 +1,166 @@
+"""Measures the memory of a training's batches: only of those that could set a new peak, on a CPU.
+
+On CUDA the allocator itself measures, and only the largest batch is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorascope.machine.devices import Device
+from lorascope.meters.micro_batch import Batch
+from lorascope.meters.tracker import TensorTracker, persistent_tensors, unwrapped
+from lorascope.records import PhaseMemory
+
+TRACKED_STEPS = 2
+"""Optimizer steps: the first makes the optimizer's state, the second finds it."""
+TRACKED_EVALUATIONS = 2
+"""Batches of the validation loss, which come longest first; the second meets the first's logits."""
+
+
+class BatchMemory:
+    """Peaks of all live tensors by phase, and the batches that made them.
+
+    Args:
+        tracking: measure at all; steps that are measured take several times as long.
+    """
+
+    def __init__(self, device: Device, tracking: bool = True) -> None:
+        self._tracking = tracking and device.kind == "cpu"
+        self.train_peak_bytes: int | None = None
+        self.evaluate_peak_bytes: int | None = None
+        self.largest: Batch | None = None
+        """The micro-batch with the highest peak; on CUDA the one with the most tokens."""
+        self.evaluation: list[Batch] = []
+        self._seen: list[Batch] = []
+        self._steps = 0
+
+    @contextmanager
+    def micro_batch(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        inputs: Mapping[str, torch.Tensor],
+        trials: int,
+    ) -> Iterator[None]:
+        """Measure one forward and backward pass, unless one measured before was no smaller.
+
+        Args:
+            inputs: of all trials, each with the same number of samples.
+        """
+        # Empty before the first step.
+        batch = _batch_of(inputs, trials, bool(unwrapped(optimizer).state))
+        if any(_covers(other, batch) for other in self._seen):
+            yield
+            return
+        self._seen.append(batch)
+        if not self._tracking:
+            self._note_size(batch)
+            yield
+            return
+        tracker = TensorTracker()
+        tracker.add(persistent_tensors(model, optimizer))
+        tracker.add(inputs.values())
+        with tracker:
+            yield
+        if tracker.peak_bytes > (self.train_peak_bytes or 0):
+            self.largest = batch
+        self._note_peak(tracker)
+
+    def _note_peak(self, tracker: TensorTracker) -> None:
+        self.train_peak_bytes = max(self.train_peak_bytes or 0, tracker.peak_bytes)
+
+    def _note_size(self, batch: Batch) -> None:
+        known = self.largest
+        if known is None or _size(batch) > _size(known):
+            self.largest = batch
+
+    def watch_steps(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the first optimizer steps too, where adapters outweigh their batches."""
+        if not self._tracking:
+            return
+        entered = ExitStack()
+
+        def before(*_: Any) -> None:
+            if self._steps < TRACKED_STEPS:
+                tracker = TensorTracker()
+                tracker.add(persistent_tensors(model, optimizer))
+                entered.callback(self._note_peak, tracker)
+                entered.enter_context(tracker)
+
+        def after(*_: Any) -> None:
+            entered.close()
+            self._steps += 1
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(after)
+
+    @contextmanager
+    def validation(
+        self, model: nn.Module, waiting: Iterable[torch.Tensor], in_training: bool = False
+    ) -> Iterator[None]:
+        """Measure the first batches of a validation loss.
+
+        Args:
+            waiting: what is there beside the model.
+            in_training: between two steps, so that the peak is the training's.
+        """
+        tracker = TensorTracker()
+        batches: list[Batch] = []
+
+        def before(module: nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
+            tracker.paused = len(batches) >= TRACKED_EVALUATIONS
+            if not tracker.paused:
+                batches.append(_batch_of(kwargs, trials=1, optimizer_state=True))
+
+        handle = model.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            if self._tracking:
+                tracker.add(persistent_tensors(model))
+                tracker.add(waiting)
+                with tracker:
+                    yield
+                if in_training:
+                    self._note_peak(tracker)
+                else:
+                    known = self.evaluate_peak_bytes or 0
+                    self.evaluate_peak_bytes = max(known, tracker.peak_bytes)
+            else:
+                yield
+            self.evaluation = batches
+        finally:
+            handle.remove()
+
+    def with_peaks(self, phases: Mapping[str, PhaseMemory]) -> dict[str, PhaseMemory]:
+        """`phases` with what was tracked in them."""
+        tracked = {"train": self.train_peak_bytes, "evaluate": self.evaluate_peak_bytes}
+        return {
+            name: replace(phase, tracked_peak_bytes=tracked.get(name))
+            for name, phase in phases.items()
+        }
+
+
+def _batch_of(inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: bool) -> Batch:
+    rows, tokens = inputs["input_ids"].shape
+    padded = not bool(inputs["attention_mask"].all())
+    return Batch(rows // trials, tokens, padded, optimizer_state)
+
+
+def _size(batch: Batch) -> tuple[bool, int]:
+    return batch.optimizer_state, batch.samples * batch.tokens
+
+
+def _covers(known: Batch, other: Batch) -> bool:
+    """Whether a batch like `known` needs at least as much as one like `other`."""
+    return (
+        known.samples >= other.samples
+        and known.tokens >= other.tokens
+        and known.padded >= other.padded
+        and known.optimizer_state >= other.optimizer_state
+    )

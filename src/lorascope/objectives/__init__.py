@@ -1,0 +1,1 @@
+"""What is optimized: the loss that training, validation and scoring share."""

@@ -1,0 +1,160 @@
+"""Bytes of training, where a formula is exact; the rest is traced (`memory_trace`).
+
+With the batch, the adapter and all but the number of layers given, a peak inside one segment of a
+training step is affine in the number of layers, since equal layers keep equal tensors. The same
+holds for the number of samples and, up to the switch of operations inside a segment, for the rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.counting.parameters import Matrix, lora_parameters
+
+GIGABYTE = 10**9
+GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)
+"""What GPUs are sold as: RTX 3070, 3060, 4060 Ti, 4090, A100, L40S, H100, H20 and H200."""
+CUDA_BLOCK_BYTES = 512
+"""torch's CUDA allocator hands out multiples of it (`kMinBlockSize`)."""
+CUBLAS_WORKSPACE_BYTES = 2 * (4 * 2048 + 8 * 16) * 1024
+"""cuBLAS's default workspace :4096:2:16:8 for the forward and the backward thread; on Hopper
+32 MiB each."""
+CUDA_CONTEXT_BYTES = 600 * 10**6
+"""What a process takes of a GPU beside tensors: its context, and the code of torch's, cuBLAS's and
+bitsandbytes' kernels once they are loaded. An allowance: from 0.3 to 0.6 GB are usual."""
+UNUSABLE_SHARE = 0.05
+"""Of a GPU's memory, for fragments between the allocator's blocks, and for what other processes
+and the screen take. An allowance too."""
+
+Affine = tuple[float, float]
+"""(value at 0, slope)"""
+
+
+def usable_bytes(total_bytes: float, device: str) -> int:
+    """What of a device's memory tensors can have; a CPU's needs no allowance here."""
+    if device != "cuda":
+        return int(total_bytes)
+    return max(0, int((1 - UNUSABLE_SHARE) * total_bytes - CUDA_CONTEXT_BYTES))
+
+
+def affine_through(first: tuple[int, int], second: tuple[int, int]) -> Affine:
+    """The line through two points (x, y) with different x."""
+    (x1, y1), (x2, y2) = first, second
+    slope = (y2 - y1) / (x2 - x1)
+    return y1 - slope * x1, slope
+
+
+def extrapolated(
+    at_first: Mapping[str, int], at_second: Mapping[str, int], first: int, second: int, target: int
+) -> dict[str, int]:
+    """Every value that both points have, continued as a line to `target`."""
+    values = {}
+    for name in at_first.keys() & at_second.keys():
+        start, slope = affine_through((first, at_first[name]), (second, at_second[name]))
+        values[name] = round(start + slope * target)
+    return values
+
+
+def layer_period(layer_types: Sequence[str], layers: int) -> int:
+    """The smallest period of the layers' kinds; 1 where all are alike or nothing is said."""
+    if not layer_types:
+        return 1
+    for period in range(1, layers):
+        if all(layer_types[i] == layer_types[i - period] for i in range(period, layers)):
+            return period
+    return layers
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """Two shallow models to continue to the whole one from: layers by their number, and the number
+    of layers after which their kinds come again."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    period: int
+
+
+def excerpts(kinds: Sequence[str], layers: int, alike: bool) -> Excerpts | None:
+    """The first and the last layers of a model, and one period more of them.
+
+    None where the model itself is hardly deeper.
+
+    Args:
+        kinds: of each layer; empty where nothing is said.
+        alike: layers of all kinds keep equal tensors, so that one of each kind will do.
+    """
+    last = layers - 1
+    if alike or not kinds:
+        firsts = {kind: layer for layer, kind in reversed(list(enumerate(kinds)))} or {"": 0}
+        first = (*sorted(firsts.values()), last)
+        found = Excerpts(first, (*first, last), period=1)
+    else:
+        period = layer_period(kinds, layers)
+        depth = 2 * period + (layers - 2 * period) % period
+        found = Excerpts(tuple(range(depth)), tuple(range(depth + period)), period)
+    return found if len(found.second) < layers else None
+
+
+def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
+    """The largest whole x with every line at or under `limit`; None where no line ever rises."""
+    bounds = []
+    for start, slope in segments.values():
+        if slope > 0:
+            bounds.append((limit - start) / slope)
+        elif start > limit:
+            return 0
+    return max(0, int(min(bounds) + 1e-9)) if bounds else None
+
+
+@dataclass(frozen=True)
+class MergeSizes:
+    """What decides the memory of a merge; parameters are counted, the rest is bytes."""
+
+    base_bytes: int
+    parameters: int
+    copied_parameters: int
+    """Those that the base does not hold in float32 already."""
+    adapted_parameters: int
+    largest_parameters: int
+    """Of the largest matrix."""
+    adapter_bytes: int
+
+
+def merge_bytes(sizes: MergeSizes, on_cpu: bool) -> int:
+    """Peak of `merging.merge`: a float32 model of all parameters is built beside the base.
+
+    It is made from float32 copies of what the base holds otherwise. A CPU keeps these together with
+    the model, and afterwards the base's own tensors in place of the model's; a GPU hands the copies
+    over to the CPU and takes the finished model back. Loading the adapter has it twice for a
+    moment; merging leaves a new copy of every adapted weight, one difference at a time.
+    """
+    copies, whole = 4 * sizes.copied_parameters, 4 * sizes.parameters
+    largest, adapter = 4 * sizes.largest_parameters, sizes.adapter_bytes
+    kept = copies if on_cpu else whole
+    building = copies + largest + (whole if on_cpu else 0)
+    merging = max(kept, 4 * sizes.adapted_parameters) + adapter + largest
+    return sizes.base_bytes + max(building, kept + 2 * adapter, merging)
+
+
+def generous_bytes(
+    matrices: Iterable[Matrix],
+    parameters: int,
+    rank: int,
+    tokens: int,
+    vocabulary: int,
+    attention_scores: int,
+) -> int:
+    """More than any training of a model needs: everything in float32, and several copies of it.
+
+    Args:
+        matrices: all linear layers; each is taken to be adapted.
+        tokens: in one batch.
+        attention_scores: layers x heads x samples x tokens x tokens.
+    """
+    listed = list(matrices)
+    largest = max((m.in_features * m.out_features for m in listed), default=0)
+    weights = 4 * parameters + 4 * 6 * lora_parameters(listed, rank) + 4 * 4 * largest
+    features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in listed)
+    return weights + 4 * (tokens * (features + 8 * vocabulary) + 4 * attention_scores)

@@ -1,0 +1,154 @@
+"""Peaks of whole models, continued from traces of a few of their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
+
+from lorascope.bases.transformers_config import in_short, text_config
+from lorascope.counting.parameters import FLOAT32_BYTES
+from lorascope.errors import LorascopeError, ModelError
+from lorascope.planning.arithmetic import (
+    Excerpts,
+    affine_through,
+    excerpts,
+    extrapolated,
+    layer_period,
+)
+from lorascope.planning.subject import PlanSubject
+from lorascope.planning.trace import (
+    SIXTEEN_BITS,
+    Trace,
+    evaluation_start_bytes,
+    trace_evaluation,
+    trace_training,
+)
+
+MASKED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers with equal tensors, which differ in what their attention may see. Where nothing
+is padded some need no mask for that, and then save less."""
+
+
+def training_trace(subject: PlanSubject) -> Trace:
+    """The step of the whole model: two shallow traces continued, or the model traced as it is.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    spec, settings, batch = subject.spec, subject.settings, subject.train
+    layers, kinds = _layers(subject)
+    traced = _excerpts(subject, masks_differ=not batch.padded)
+    with _readable_errors(subject):
+        if traced is None:
+            return trace_training(spec, settings, batch, None, layer_period(kinds, layers))
+        first, second = (
+            trace_training(spec, settings, batch, kept, traced.period)
+            for kept in (traced.first, traced.second)
+        )
+    depths = len(traced.first), len(traced.second)
+    return Trace(
+        extrapolated(first.segments, second.segments, *depths, layers),
+        extrapolated(first.parts, second.parts, *depths, layers),
+        _layer_bytes(first, second, depths[1] - depths[0]),
+    )
+
+
+def _layer_bytes(first: Trace, second: Trace, layers: int) -> dict[str, float]:
+    values = {name: second.segments[name] - first.segments[name] for name in first.segments}
+    for part in ("activations", "adapter"):
+        values[part] = second.parts[part] - first.parts[part]
+    return {name: value / layers for name, value in values.items()}
+
+
+def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str, int]:
+    """The step's segments, from one shallow trace: what a layer adds is `known` with another number
+    of samples, and only what it saves of them changes with that.
+
+    Args:
+        samples: of the `known` step.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    traced = _excerpts(subject, masks_differ=not subject.train.padded)
+    slopes = known.layer_bytes
+    if traced is None or not slopes:
+        return training_trace(subject).segments
+    with _readable_errors(subject):
+        spec, settings, batch = subject.spec, subject.settings, subject.train
+        first = trace_training(spec, settings, batch, traced.first, traced.period)
+    # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
+    # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
+    decomposed = any(lora.dora for lora in spec.pack)
+    copied = decomposed and spec.compute in SIXTEEN_BITS and not settings.checkpointing
+    width = spec.compute.itemsize if copied else 0
+    copies = slopes["adapter"] * width / FLOAT32_BYTES
+    grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)
+    added = _layers(subject)[0] - len(traced.first)
+    return {
+        name: peak + round(added * (slopes[name] + (grown if _saved(name, slopes) else 0)))
+        for name, peak in first.segments.items()
+        if name in slopes
+    }
+
+
+def _saved(segment: str, slopes: dict[str, float]) -> bool:
+    """Whether a segment peaks while all layers' activations are there. On the way back they give
+    way to gradients: the peak between first and last layer lies at either end."""
+    if segment == "middle_backward":
+        start, end = (abs(slopes[segment] - slopes[name]) for name in ("last_backward", "clip"))
+        return start <= end
+    return segment in ("forward", "head", "head_backward", "last_backward")
+
+
+def evaluation_bytes(subject: PlanSubject) -> int:
+    """The peak of the whole model's evaluation. Of a layer nothing outlives its forward pass there,
+    so that one shallow trace is enough, with what other layers hold all the time.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    spec, settings, batches = subject.spec, subject.settings, subject.evaluation
+    traced = _excerpts(subject, masks_differ=False)
+    with _readable_errors(subject):
+        if traced is None:
+            return trace_evaluation(spec, settings, batches, None)
+        peak = trace_evaluation(spec, settings, batches, traced.first)
+        first, second = (
+            (len(kept), evaluation_start_bytes(spec, settings, kept))
+            for kept in (traced.first, traced.second)
+        )
+    _, slope = affine_through(first, second)
+    return peak + round(slope * (_layers(subject)[0] - len(traced.first)))
+
+
+def _layers(subject: PlanSubject) -> tuple[int, list[str]]:
+    """How many there are, and the kind of each, if anything is said of it."""
+    config = text_config(subject.spec.config).get_text_config()
+    return int(config.num_hidden_layers), list(getattr(config, "layer_types", None) or [])
+
+
+def _excerpts(subject: PlanSubject, masks_differ: bool) -> Excerpts | None:
+    layers, kinds = _layers(subject)
+    alike = len(set(kinds)) <= 1 or (not masks_differ and set(kinds) <= MASKED_KINDS)
+    return excerpts(kinds, layers, alike)
+
+
+@contextmanager
+def _readable_errors(subject: PlanSubject) -> Iterator[None]:
+    try:
+        yield
+    except LorascopeError:
+        raise
+    except Exception as error:
+        needs_data = isinstance(error, (DataDependentOutputException, DynamicOutputShapeException))
+        raise ModelError(
+            f"config.json: model_type={subject.spec.config.get('model_type')!r} cannot be traced"
+            f"{' without data' if needs_data else ''} ({in_short(error)}): its memory can only "
+            "be measured."
+        ) from error

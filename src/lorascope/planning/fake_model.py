@@ -1,0 +1,169 @@
+"""A model with its adapter on fake tensors: shapes and types as in training, no weights, no device.
+
+PEFT cannot inject under FakeTensorMode (it moves modules), so layers are put in place on the meta
+device and their tensors exchanged for fake ones afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.lora.attach import attach
+from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
+from lorascope.adapters.targets import select
+from lorascope.bases.transformers_config import (
+    in_short,
+    stored_dtype,
+    text_config,
+    unusable_config,
+    with_layers,
+)
+from lorascope.config import LoraConfig, QuantConfig
+from lorascope.errors import LorascopeError, ModelError
+from lorascope.planning.fake_mode import dequantizing
+from lorascope.quantizers.bitsandbytes.fake_layers import (
+    DEVICE,
+    code_tables,
+    eight_bit_weight,
+    four_bit_weight,
+    put_quantized_layers,
+)
+from lorascope.quantizers.loading import FOUR_BIT, unquantized_dtype
+from lorascope.training.pack import PackedModel
+
+
+@dataclass(frozen=True)
+class FakeModelSpec:
+    """What decides the shapes and types of a model in training."""
+
+    config: Mapping[str, object]
+    """As in its config.json."""
+    quant: QuantConfig
+    lora: LoraConfig
+    compute: torch.dtype
+    attention: str = "auto"
+    beside: tuple[LoraConfig, ...] = ()
+    """Further adapters that are trained at once with `lora`."""
+
+    @property
+    def pack(self) -> list[LoraConfig]:
+        """All adapters, by rank."""
+        return sorted((self.lora, *self.beside), key=lambda lora: lora.rank)
+
+
+def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
+    """The model, with those of its layers that are `kept`, and PEFT's adapter of the highest rank;
+    call it under FakeTensorMode.
+
+    Raises:
+        ModelError: the architecture is unknown, or cannot be built or adapted.
+        ConfigError: the adapter's targets match no layer.
+    """
+    with unset_fake_temporarily(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        # Seeding the adapter must not reseed the process.
+        model = _with_adapter(_meta_base(spec, kept), replace(spec, lora=spec.pack[-1]))
+    make_fake(model, spec)
+    return model
+
+
+def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedModel:
+    """The model with all its adapters as in training; call it under FakeTensorMode.
+
+    Raises:
+        ModelError: the architecture is unknown, or cannot be built.
+        ConfigError: the adapter's targets match no layer.
+    """
+    with unset_fake_temporarily(), torch.device("meta"):
+        base = _meta_base(spec, kept)
+    make_fake(base, spec)
+    chosen = select(linear_shapes(base), spec.lora)
+    layers = {shape.name: (shape.in_features, shape.out_features) for shape in chosen}
+    stacks = stacks_of(spec.pack, AdapterShapes(layers, spec.lora.dora), DEVICE)
+    return PackedModel(base, stacks, seeds=[0] * len(spec.pack))
+
+
+def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedModel:
+    whole = text_config(spec.config)
+    config = whole if kept is None else with_layers(whole, kept)
+    model = causal_model(config, spec)
+    put_quantized_layers(model, spec.quant, spec.compute)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _with_adapter(model: PreTrainedModel, spec: FakeModelSpec) -> PeftModel:
+    try:
+        with dequantizing():
+            return attach(model, spec.lora, seed=0)
+    except LorascopeError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"config.json: model_type={model.config.model_type!r}: PEFT cannot put an adapter on "
+            f"this model ({in_short(error)}), so it can be neither traced nor trained here."
+        ) from error
+
+
+def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedModel:
+    """The bare model; on the meta device where that is torch's default."""
+    # FlashAttention saves what SDPA's own flash kernel saves.
+    names = {"auto": None, "flash_attention_2": "sdpa"}
+    attention = names.get(spec.attention, spec.attention)
+    try:
+        return AutoModelForCausalLM.from_config(
+            config, dtype=spec.compute, attn_implementation=attention
+        )
+    except Exception as error:
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ModelError(
+                f"config.json: model_type={config.model_type!r} has no causal language model in "
+                "transformers, so it can be neither traced nor trained here."
+            ) from error
+        raise unusable_config(config.model_type, error) from error
+
+
+def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
+    """Fake tensors for meta ones, tied parameters staying one; call it under FakeTensorMode."""
+    fakes: dict[int, nn.Parameter] = {}
+    tables = code_tables() if spec.quant.storage in FOUR_BIT else {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=DEVICE)
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in fakes:
+                fakes[id(parameter)] = _fake_parameter(module, name, parameter, spec, tables)
+            module._parameters[name] = fakes[id(parameter)]
+
+
+def _fake_parameter(
+    module: nn.Module,
+    name: str,
+    parameter: nn.Parameter,
+    spec: FakeModelSpec,
+    tables: dict[str, Tensor],
+) -> nn.Parameter:
+    if name == "weight" and isinstance(module, Linear4bit):
+        stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
+        return four_bit_weight(module, spec.quant, stored, tables)
+    if name == "weight" and isinstance(module, Linear8bitLt):
+        return eight_bit_weight(module)
+    dtype = parameter.dtype if parameter.requires_grad else spec.compute
+    data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
+    return nn.Parameter(data, requires_grad=parameter.requires_grad)

@@ -1,0 +1,65 @@
+"""Whether a trial can fit: by a generous formula first, by a trace only where that leaves doubt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from lorascope.adapters.layers import linear_shapes
+from lorascope.bases.transformers_config import text_config
+from lorascope.counting.parameters import padded_rank
+from lorascope.planning.arithmetic import GIGABYTE, generous_bytes
+from lorascope.planning.fake_model import causal_model
+from lorascope.planning.limit import MemoryLimit
+from lorascope.planning.plan import PHASES, needed_bytes, plan_memory
+from lorascope.planning.subject import PlanSubject
+from lorascope.records import MemoryPlan
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a trial is not started."""
+
+    reason: str
+    plan: MemoryPlan
+
+
+def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
+    """None where the trial fits.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    if generous_need(subject) <= limit.bytes:
+        return None
+    plan = plan_memory(subject)
+    needed = needed_bytes(plan)
+    if needed <= limit.bytes:
+        return None
+    phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
+    return Refusal(
+        f"needs {needed / GIGABYTE:.3g} GB to {phase}, and there are {limit.bytes / GIGABYTE:.3g} "
+        f"GB ({limit.source}); `lorascope plan` says which batch, rank and mode would fit",
+        plan,
+    )
+
+
+def generous_need(subject: PlanSubject) -> int:
+    """More bytes than the trial or pack can need, from shapes alone."""
+    spec = subject.spec
+    config = text_config(spec.config)
+    with torch.device("meta"):
+        model = causal_model(config, spec)
+    text = config.get_text_config()
+    step = replace(subject.train, samples=len(spec.pack) * subject.train.samples)
+    batches = (step, *subject.evaluation)
+    scores = max(batch.samples * batch.tokens**2 for batch in batches)
+    return generous_bytes(
+        linear_shapes(model),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        rank=sum(padded_rank(lora.rank) for lora in spec.pack),
+        tokens=max(batch.samples * batch.tokens for batch in batches),
+        vocabulary=int(text.vocab_size),
+        attention_scores=int(text.num_hidden_layers * text.num_attention_heads) * scores,
+    )

@@ -1,0 +1,47 @@
+"""Marks in a tracked training step: the layers' end, and the backward pass on its way in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lorascope.meters.tracker import TensorTracker
+from lorascope.training.pack import PackedModel
+
+
+class LayerMarks:
+    """Marks the last layer's end, and the backward pass's way into the last and first group of
+    `period` layers."""
+
+    def __init__(self, model: PackedModel, tracker: TensorTracker, period: int) -> None:
+        self.in_forward = True
+        self.layers_end_bytes = 0
+        self._tracker = tracker
+        layers = _decoder_layers(model)
+        last = len(layers) - 1
+        names = {last - period: "middle_backward", last: "last_backward"}
+        if last >= period:
+            names[period - 1] = "first_backward"
+        for index, layer in enumerate(layers):
+            layer.register_forward_hook(self._hook(names.get(index), index == last))
+
+    def _hook(self, segment: str | None, is_last: bool) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            # A checkpointed layer runs again in the backward pass.
+            if not self.in_forward:
+                return
+            hidden = output[0] if isinstance(output, tuple) else output
+            if segment is not None and hidden.requires_grad:
+                hidden.register_hook(lambda gradient: self._tracker.mark(segment))
+            if is_last:
+                self.layers_end_bytes = self._tracker.live_bytes
+                self._tracker.mark("head")
+
+        return hook
+
+
+def _decoder_layers(model: PackedModel) -> nn.ModuleList:
+    count = model.config.get_text_config().num_hidden_layers
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return lists[0]

@@ -1,0 +1,212 @@
+"""What `plan` prints of every trial: what is common to all, and a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
+from lorascope.planning.arithmetic import (
+    CUDA_CONTEXT_BYTES,
+    GIGABYTE,
+    GPU_SIZES_GB,
+    UNUSABLE_SHARE,
+    usable_bytes,
+)
+from lorascope.planning.plan import PHASES, Prediction, needed_bytes
+from lorascope.planning.subject import PlanSubject
+from lorascope.records import MemoryPlan
+from lorascope.reporting import units
+from lorascope.reporting.tables.table import Column, Table
+
+PARTS = (
+    ("base_bytes", "base, constants included"),
+    ("constant_bytes", "  quantization constants"),
+    ("adapter_bytes", "adapter"),
+    ("gradient_bytes", "gradients"),
+    ("optimizer_bytes", "optimizer state"),
+    ("activation_bytes", "activations saved"),
+    ("logits_bytes", "logits, where they peak"),
+    ("dequantization_bytes", "largest dequantized weight"),
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of the grid: what it needs, or why that is not known."""
+
+    config: Config
+    label: str
+    """Of the model's configuration."""
+    subject: PlanSubject | None
+    prediction: Prediction | None
+    error: LorascopeError | None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that tells trials apart where it varies, and is said once where it does not."""
+
+    key: str
+    header: str
+    value: Callable[[Planned], Any]
+    words: str = ""
+    """Of a value that all trials share; empty where that is not worth saying."""
+    right: bool = True
+    always: bool = False
+    """Whether it has a column in any case."""
+
+
+def _targets(planned: Planned) -> str:
+    lora = planned.config.lora
+    return "+".join(sorted(lora.modules)) or lora.targets.value
+
+
+def _of_subject(get: Callable[[PlanSubject], Any]) -> Callable[[Planned], Any]:
+    return lambda planned: None if planned.subject is None else get(planned.subject)
+
+
+AXES = (
+    Axis("model", "Model", lambda p: p.label, "{}", right=False),
+    Axis("data", "Data", lambda p: p.config.data.name, right=False),
+    Axis("quant", "Mode", lambda p: p.config.quant.name, right=False, always=True),
+    Axis("rank", "Rank", lambda p: p.config.lora.rank, always=True),
+    Axis("alpha", "Alpha", lambda p: units.number(p.config.lora.alpha), always=True),
+    Axis("seed", "Seed", lambda p: p.config.seed, always=True),
+    Axis("device", "Device", _of_subject(lambda s: s.settings.device), "on {}", right=False),
+    Axis(
+        "compute",
+        "Computes in",
+        _of_subject(lambda s: str(s.spec.compute).removeprefix("torch.")),
+        "computing in {}",
+        right=False,
+    ),
+    Axis("targets", "Targets", _targets, "LoRA on {}", right=False),
+    Axis("rslora", "rsLoRA", lambda p: units.yes_no(p.config.lora.rslora), right=False),
+    Axis("dora", "DoRA", lambda p: units.yes_no(p.config.lora.dora), "DoRA {}", right=False),
+    Axis("dropout", "Dropout", lambda p: units.number(p.config.lora.dropout)),
+    Axis("train", "Training", lambda p: p.config.train.name, right=False),
+    Axis("batch", "Batch", lambda p: p.config.train.batch_size),
+    Axis(
+        "micro_batch",
+        "Micro-batch",
+        _of_subject(lambda s: f"{s.train.samples} x {s.train.tokens}"),
+        "micro-batch {} tokens",
+    ),
+    Axis(
+        "evaluation",
+        "Evaluation",
+        _of_subject(lambda s: f"{s.evaluation[0].samples} x {s.evaluation[0].tokens}"),
+        "evaluation {}",
+    ),
+    Axis(
+        "checkpointing",
+        "Checkpointing",
+        _of_subject(lambda s: units.yes_no(s.settings.checkpointing)),
+        "gradient checkpointing {}",
+        right=False,
+    ),
+    Axis("attention", "Attention", lambda p: p.config.model.attention, right=False),
+    Axis("limit", "Limit, GB", lambda p: p.config.runtime.memory_limit_gb),
+)
+
+
+def conditions(planned: Sequence[Planned]) -> str:
+    """What holds for every trial."""
+    said = []
+    for axis in AXES:
+        values = {axis.value(one) for one in planned} - {None}
+        if axis.words and len(values) == 1:
+            said.append(axis.words.format(*values))
+    return ", ".join(said)
+
+
+def table(planned: Sequence[Planned]) -> Table[Planned]:
+    """One line a trial, with a column for every setting that varies."""
+    varying = [a for a in AXES if a.always or len({a.value(one) for one in planned}) > 1]
+    return Table(
+        (
+            *(Column(a.key, a.header, right=a.right, get=a.value) for a in varying),
+            _bytes_column("base_bytes", "Base", lambda plan: plan.base_bytes),
+            _bytes_column("states_bytes", "States", _states_bytes),
+            _bytes_column("activation_bytes", "Activations", lambda plan: plan.activation_bytes),
+            _bytes_column("logits_bytes", "Logits", lambda plan: plan.logits_bytes),
+            *(
+                _bytes_column(f"{phase}_bytes", f"{phase.capitalize()} peak", _peak_bytes(phase))
+                for phase in (*PHASES, "merge")
+            ),
+            Column("fits", "Fits", right=False, get=_fits),
+            Column("error", "Not planned", right=False, get=lambda one: one.error),
+        ),
+        planned,
+    )
+
+
+def _bytes_column(key: str, header: str, get: Callable[[MemoryPlan], int]) -> Column:
+    def cell(planned: Planned) -> int | None:
+        return None if planned.prediction is None else get(planned.prediction.plan)
+
+    return Column(key, header, units.size, get=cell)
+
+
+def _states_bytes(plan: MemoryPlan) -> int:
+    """Adapter, gradients and optimizer state."""
+    return plan.adapter_bytes + plan.gradient_bytes + plan.optimizer_bytes
+
+
+def _peak_bytes(phase: str) -> Callable[[MemoryPlan], int]:
+    return lambda plan: plan.peak_bytes[phase]
+
+
+def _fits(planned: Planned) -> str | None:
+    """The smallest of GPU_SIZES_GB, or of runtime.memory_limit_gb whether it does; and what
+    decides it, where that is not the training."""
+    if planned.prediction is None:
+        return None
+    plan, limit_gb = planned.prediction.plan, planned.config.runtime.memory_limit_gb
+    if limit_gb is not None:
+        fits = needed_bytes(plan) <= limit_gb * GIGABYTE
+        return f"{'' if fits else 'not '}{limit_gb:g} GB{deciding(plan)}"
+    sizes = [size for size in GPU_SIZES_GB if needed_bytes(plan) <= usable(size, plan)]
+    return f"{f'{sizes[0]} GB' if sizes else 'none listed'}{deciding(plan)}"
+
+
+def deciding(plan: MemoryPlan) -> str:
+    """The phase that needs most, where that is not the training."""
+    phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
+    return "" if phase == "train" else f" ({phase})"
+
+
+def usable(size_gb: float, plan: MemoryPlan) -> float:
+    """Bytes that tensors can have of a device of this size."""
+    return usable_bytes(size_gb * GIGABYTE, plan.device)
+
+
+UNPADDED = "train peak, if no batch is padded"
+
+
+def details(plan: MemoryPlan, unpadded_train_bytes: int | None) -> str:
+    """A plan part by part, and the training peak without padding where that is another case."""
+    rows = [(words, getattr(plan, key)) for key, words in PARTS]
+    if unpadded_train_bytes is not None:
+        rows.append((UNPADDED, unpadded_train_bytes))
+    width = max(len(words) for words, _ in rows)
+    return "\n".join(f"{words:<{width}}  {units.size(size):>8}" for words, size in rows) + "\n"
+
+
+def reserve(planned: Sequence[Planned]) -> str:
+    """What is left free on a GPU, where sizes of GPUs were judged."""
+    judged = any(
+        one.subject is not None
+        and one.subject.settings.device == "cuda"
+        and one.config.runtime.memory_limit_gb is None
+        for one in planned
+    )
+    if not judged:
+        return ""
+    return (
+        f"\nOf each GPU {CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%} are left for "
+        "the CUDA context and fragmentation.\n"
+    )

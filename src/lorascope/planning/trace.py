@@ -1,0 +1,221 @@
+"""One training step, or an evaluation, on fake tensors: its peaks in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torch.nn import functional
+
+from lorascope.config import TrainConfig
+from lorascope.counting.parameters import lora_parameters
+from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.meters.micro_batch import Batch
+from lorascope.meters.tracker import persistent_tensors
+from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
+from lorascope.planning.cuda_autocast import CudaAutocast
+from lorascope.planning.fake_mode import FakeTracker, attention_masks, fake_tensors
+from lorascope.planning.fake_model import FakeModelSpec, fake_adapted, fake_pack
+from lorascope.planning.layer_marks import LayerMarks
+from lorascope.planning.parts import persistent_parts
+from lorascope.quantizers.bitsandbytes.fake_layers import DEVICE
+from lorascope.quantizers.bitsandbytes.kernels import CPU_KERNELS, CUDA_KERNELS
+from lorascope.training.optimizer import adamw, clip, rows_of
+from lorascope.training.pack import PackedModel
+
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+HEAD_SEGMENTS = ("head", "head_backward")
+"""Of a step: from the last layer's end to the loss, and back."""
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """How a model is trained, as far as memory goes."""
+
+    device: str
+    """cpu or cuda."""
+    checkpointing: bool
+    max_gradient_norm: float = 1.0
+    validates: bool = False
+    """Between two steps, too."""
+    keeps_best: bool = False
+    """A copy of each adapter."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Of one step at one depth, in bytes."""
+
+    segments: dict[str, int]
+    """Peaks of live tensors, what persists included."""
+    parts: dict[str, int]
+    """base, constants, adapter, gradients, optimizer, activations, what each of HEAD_SEGMENTS adds
+    to them, and counts of parameters."""
+    layer_bytes: dict[str, float] = field(default_factory=dict)
+    """What a layer more adds to each segment, and to the parts "activations" and "adapter"; empty
+    where that is not known."""
+
+
+def trace_training(
+    spec: FakeModelSpec,
+    settings: TraceSettings,
+    batch: Batch,
+    kept: Sequence[int] | None,
+    period: int = 1,
+) -> Trace:
+    """Forward, backward, clipping and AdamW, as transformers' Trainer does them.
+
+    Args:
+        kept: layers that the traced model has, by their number; None is all.
+    """
+    with fake_tensors(), attention_masks(batch.padded):
+        model, optimizer, tracker = _in_training(spec, settings, batch, kept)
+        model.train()
+        if settings.checkpointing:
+            model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
+        inputs = _inputs(batch, len(spec.pack))
+        tracker.add(inputs.values())
+        before_bytes = tracker.live_bytes
+        marks = LayerMarks(model, tracker, period)
+        with tracker:
+            tracker.mark("forward")
+            with _autocast(spec, settings):
+                losses = model(**inputs, divisors=torch.ones(len(spec.pack)))
+            loss = losses.sum()
+            del losses
+            tracker.mark("head_backward")
+            marks.in_forward = False
+            loss.backward()
+            del loss
+            tracker.mark("clip")
+            clip(rows_of(optimizer), [settings.max_gradient_norm] * len(spec.pack))
+            tracker.mark("optimizer")
+            optimizer.step()
+        parts = persistent_parts(model, optimizer)
+        parts["activations"] = marks.layers_end_bytes - before_bytes
+        for name in HEAD_SEGMENTS:
+            parts[name] = tracker.segments[name] - marks.layers_end_bytes
+        return Trace(tracker.segments, parts)
+
+
+def trace_evaluation(
+    spec: FakeModelSpec,
+    settings: TraceSettings,
+    batches: Sequence[Batch],
+    kept: Sequence[int] | None,
+) -> int:
+    """`completion_loss` over `batches`, the longest first, as training ends with it.
+
+    Logits and losses of one batch live until those of the next are there.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(fake_tensors())
+        model, present = _evaluated(spec, kept)
+        tracker = _tracker(settings.device)
+        tracker.add(present)
+        stack.enter_context(tracker)
+        stack.enter_context(torch.no_grad())
+        if len(batches) > 1 and batches[0] == batches[1]:
+            # The first of two equal ones needs no more than the second, and leaves it these.
+            head = model.get_output_embeddings().weight
+            labels = _inputs(batches[0])["labels"]
+            logits = torch.empty((*labels.shape, len(head)), dtype=spec.compute, device=DEVICE)
+            losses = torch.empty_like(labels[:, 1:].flatten(), dtype=torch.float32)
+            batches = batches[1:]
+        for batch in batches:
+            with attention_masks(batch.padded):
+                inputs = _inputs(batch)
+                labels = inputs.pop("labels")
+                logits = model(**inputs).logits
+            losses = functional.cross_entropy(
+                logits[:, :-1].float().flatten(0, 1),
+                labels[:, 1:].flatten(),
+                ignore_index=IGNORED_LABEL,
+                reduction="none",
+            )
+            losses.sum(dtype=torch.float64)
+        return tracker.peak_bytes
+
+
+def evaluation_start_bytes(
+    spec: FakeModelSpec, settings: TraceSettings, kept: Sequence[int] | None
+) -> int:
+    """What is there before the first batch of an evaluation comes."""
+    with fake_tensors():
+        tracker = _tracker(settings.device)
+        tracker.add(_evaluated(spec, kept)[1])
+        return tracker.peak_bytes
+
+
+def _in_training(
+    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
+) -> tuple[PackedModel, torch.optim.Optimizer, FakeTracker]:
+    """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
+    among fake tensors."""
+    model = fake_pack(spec, kept)
+    if settings.keeps_best:
+        model.keep_best()
+    trains = [TrainConfig()] * len(spec.pack)
+    optimizer = adamw(model.stacks, trains)
+    if batch.optimizer_state:
+        for row in rows_of(optimizer):
+            optimizer.state[row] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.empty_like(row, requires_grad=False),
+                "exp_avg_sq": torch.empty_like(row, requires_grad=False),
+            }
+    tracker = _tracker(settings.device)
+    tracker.add(persistent_tensors(model, optimizer))
+    return model, optimizer, tracker
+
+
+def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftModel, list[Tensor]]:
+    """The model with one adapter, and all tensors that are there, those of adapters that wait too;
+    call it among fake tensors."""
+    model = fake_adapted(spec, kept).eval()
+    model.config.use_cache = False
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    waiting = [lora_parameters(adapted, lora.rank, lora.dora) for lora in spec.pack[:-1]]
+    kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
+    return model, [*persistent_tensors(model), *kept_apart]
+
+
+def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]:
+    """Layers run again as they ran first: torch brings its own autocast back for that, not ours."""
+    cuda = settings.device == "cuda" and spec.compute in SIXTEEN_BITS
+    again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), CudaAutocast())}
+    return {"use_reentrant": False, **(again if cuda else {})}
+
+
+@contextmanager
+def _autocast(spec: FakeModelSpec, settings: TraceSettings) -> Iterator[None]:
+    """What accelerate wraps the forward pass in where it computes in 16 bits."""
+    with ExitStack() as stack:
+        if spec.compute in SIXTEEN_BITS:
+            if settings.device == "cuda":
+                stack.enter_context(CudaAutocast())
+            stack.enter_context(torch.autocast(DEVICE, dtype=spec.compute))
+        yield
+
+
+def _inputs(batch: Batch, trials: int = 1) -> dict[str, Tensor]:
+    """Ids, labels and mask, each [trials x samples, tokens]."""
+    shape = (trials * batch.samples, batch.tokens)
+    names = ("input_ids", "attention_mask", "labels")
+    return {name: torch.zeros(shape, dtype=torch.long, device=DEVICE) for name in names}
+
+
+def block_bytes(device: str) -> int:
+    """An allocator hands out multiples of it."""
+    return CUDA_BLOCK_BYTES if device == "cuda" else 1
+
+
+def _tracker(device: str) -> FakeTracker:
+    kernels = CUDA_KERNELS if device == "cuda" else CPU_KERNELS
+    return FakeTracker(block_bytes(device), kernels, fake=True)

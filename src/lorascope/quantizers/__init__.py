@@ -1,0 +1,1 @@
+"""How the base is stored: its modes, their bytes and bits."""

@@ -1,0 +1,1 @@
+"""bitsandbytes: its layers without data, and what its kernels allocate."""

@@ -1,0 +1,97 @@
+"""Accuracy against rank, as SVG whose bytes depend on the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lorascope.comparing.results import Measure
+from lorascope.comparing.ruling import Findings
+from lorascope.reporting.figures.curves import Curve, bases, curves, scale
+from lorascope.reporting.figures.style import (
+    BASE_LINE,
+    CHANCE_LINE,
+    NEUTRAL,
+    PAPER,
+    Look,
+    blank_figure,
+    choose_look,
+    style,
+    svg,
+)
+
+
+def accuracy_by_rank(findings: Findings) -> bytes:
+    """SVG: test accuracy (or loss) against rank, with 95 % intervals and each mode's bare base."""
+    with style():
+        return svg(draw_by_rank(findings))
+
+
+def draw_by_rank(findings: Findings) -> Figure:
+    """The figure behind `accuracy_by_rank`."""
+    figure = blank_figure()
+    axes = figure.add_subplot()
+    axes.set_ylabel(score_label(findings.measure))
+    drawn = curves(findings)
+    look = choose_look(drawn, findings)
+    for curve in drawn:
+        _draw_curve(axes, curve, [p.rank * 2 ** look.shifts[curve.key] for p in curve.points], look)
+        _mark_unscored(axes, curve, look)
+    for quant, score in bases(findings).items():
+        axes.axhline(score, color=look.colors[quant], linestyle=BASE_LINE, linewidth=1)
+    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
+    if findings.chance is not None:
+        chance = scale(findings.measure) * findings.chance
+        axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
+    if any(curve.unscored_ranks for curve in drawn):
+        axes.plot([], [], "x", color=NEUTRAL, label="no score")
+    ranks = {score.cell.rank for score in findings.cells if not score.cell.is_base}
+    rank_axis(axes, sorted(ranks) or [1])
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def score_label(measure: Measure) -> str:
+    """Of an axis of scores."""
+    if measure is Measure.accuracy:
+        return "Test accuracy, %"
+    return "Test loss, nats a completion token"
+
+
+def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
+    """Powers of two, a tick at every rank of the study."""
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(ranks[0] / 2**0.5, ranks[-1] * 2**0.5)
+    axes.xaxis.set_major_locator(FixedLocator(ranks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
+    axes.set_xlabel("LoRA rank")
+
+
+def _draw_curve(axes: Axes, curve: Curve, x: Sequence[float], look: Look) -> None:
+    """The line over means, a bar for each interval, a tick for each of several seeds."""
+    if not curve.points:
+        return
+    color = look.colors[curve.key.quant]
+    axes.plot(
+        x, [p.mean for p in curve.points], look.markers[curve.key.quant], color=color,
+        linestyle=look.lines[curve.key], linewidth=1.4, markersize=5,
+        mfc=PAPER if look.hollow[curve.key] else color,
+        label=look.labels[curve.key], zorder=3,
+    )  # fmt: skip
+    for position, point in zip(x, curve.points, strict=True):
+        axes.plot([position] * 2, [point.low, point.high], color=color, linewidth=1.2, zorder=2)
+        if len(point.seeds) > 1:
+            axes.plot([position] * len(point.seeds), point.seeds, "_", color=color, markersize=7)
+
+
+def _mark_unscored(axes: Axes, curve: Curve, look: Look) -> None:
+    """A cross on the axis at every rank that was tried and has no score."""
+    for rank in curve.unscored_ranks:
+        axes.plot(
+            rank * 2 ** look.shifts[curve.key], 0.02, "x", color=look.colors[curve.key.quant],
+            markersize=7, transform=axes.get_xaxis_transform(),
+        )  # fmt: skip

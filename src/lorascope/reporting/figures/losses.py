@@ -1,0 +1,94 @@
+"""Training loss by step: a panel a mode, a line a trial, stronger the higher its rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lorascope.comparing.cells import cell_of, variants
+from lorascope.comparing.ruling import Findings
+from lorascope.records import Study, TrialRecord
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.style import blank_figure, mode_colors, style, svg
+from lorascope.reporting.tables.accuracy import trial_order
+
+FAINTEST = 0.35
+"""Opacity of the lowest rank."""
+PANEL_COLUMNS = 2
+PANEL_INCHES = 2.3
+LEGEND_ROOM = 0.4
+
+
+def loss_by_step(study: Study, findings: Findings) -> bytes:
+    """SVG of every trial that logged a loss."""
+    with style():
+        return svg(draw_losses(study, findings))
+
+
+def draw_losses(study: Study, findings: Findings) -> Figure:
+    """The figure behind `loss_by_step`."""
+    by_mode = {
+        quant: sorted(
+            (t for t in study.trials if t.key.quant == quant and t.result), key=trial_order
+        )
+        for quant in mode_colors(findings)
+    }
+    modes = [quant for quant, trials in by_mode.items() if trials]
+    rows = max(1, -(-len(modes) // PANEL_COLUMNS))
+    figure = blank_figure(PANEL_INCHES * rows + LEGEND_ROOM)
+    columns = min(PANEL_COLUMNS, max(1, len(modes)))
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    ranks = sorted({t.key.rank for trials in by_mode.values() for t in trials})
+    for axes, quant in zip(panels, modes, strict=False):
+        _draw_mode(axes, by_mode[quant], ranks, mode_colors(findings)[quant])
+        _name_lines(axes, by_mode[quant], _line_names(study, findings))
+        axes.margins(x=0.02)
+        axes.set_title(quant)
+    for axes in panels[len(modes) :]:
+        axes.set_axis_off()
+    figure.supxlabel("Step", fontsize=10)
+    figure.supylabel("Training loss, nats", fontsize=10)
+    return figure
+
+
+def _draw_mode(axes: Axes, trials: Sequence[TrialRecord], ranks: Sequence[int], color: str) -> None:
+    """One line a trial."""
+    for trial in trials:
+        points = trial.result.losses if trial.result else []
+        if not points:
+            continue
+        strength = _strength(trial.key.rank, ranks)
+        steps, losses = [p.step for p in points], [p.loss_nats for p in points]
+        axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
+
+
+def _line_names(study: Study, findings: Findings) -> dict[str, str]:
+    """Trial -> its configuration: all seeds of one have one name."""
+    names, variant = CellNames.of(findings), variants(study)
+    return {t.trial: names.short(cell_of(t.key, variant[t.trial])) for t in study.trials}
+
+
+def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, str]) -> None:
+    """r 64 at the right end of its line, pushed apart where lines end together."""
+    ends: dict[str, tuple[int, float]] = {}
+    for trial in trials:
+        if trial.result and trial.result.losses:
+            last = trial.result.losses[-1]
+            ends.setdefault(names[trial.trial], (last.step, last.loss_nats))
+    low, high = axes.get_ylim()
+    gap, former = 0.09 * (high - low), -float("inf")
+    for name, (step, loss) in sorted(ends.items(), key=lambda end: end[1][1]):
+        former = max(loss, former + gap)
+        axes.annotate(
+            name, (step, former), fontsize=8, xytext=(5, -3), textcoords="offset points",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _strength(rank: int, ranks: Sequence[int]) -> float:
+    """Opacity by the rank's place among all."""
+    if len(ranks) < 2:
+        return 1.0
+    return round(FAINTEST + (1 - FAINTEST) * ranks.index(rank) / (len(ranks) - 1), 3)

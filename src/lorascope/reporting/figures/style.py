@@ -1,0 +1,158 @@
+"""How the figures look: colours, markers, lines, labels, and the one way to an SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lorascope.comparing.ruling import Findings
+from lorascope.reporting import units
+from lorascope.reporting.figures.curves import Curve, CurveKey
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A")
+"""Okabe and Ito's colours, told apart under all common colour blindness; yellow is too pale, and
+black would vanish on a dark page."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+"""One an adapter kind. Plain dashes belong to the bare base."""
+SPREAD = 0.3
+"""Share of the step between two ranks over which curves stand apart, so that intervals are seen."""
+BASE_LINE = (0, (5, 4))
+CHANCE_LINE = (0, (1, 3))
+NEUTRAL = "#666666"
+"""Of legend entries that hold for every mode."""
+INK = "#1b1b1b"
+"""Of text and ticks."""
+GRID = "#e4e4e4"
+AXIS = "#9a9a9a"
+PAPER = "#ffffff"
+
+STYLE: Any = {
+    "svg.hashsalt": "lorascope",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": AXIS,
+    "ytick.color": AXIS,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What each mode and each curve is drawn with."""
+
+    colors: dict[str, str]
+    markers: dict[str, str]
+    lines: dict[CurveKey, Any]
+    hollow: dict[CurveKey, bool]
+    """Whether its marks are empty: the fifth to eighth adapter kind."""
+    labels: dict[CurveKey, str]
+    shifts: dict[CurveKey, float]
+    """Powers of two by which a curve stands beside its ranks."""
+
+
+def mode_colors(findings: Findings) -> dict[str, str]:
+    """Mode -> its colour, the same in every figure."""
+    return {quant: PALETTE[i % len(PALETTE)] for i, quant in enumerate(_modes(findings))}
+
+
+def mode_markers(findings: Findings) -> dict[str, str]:
+    """Mode -> its marker: colour alone must not carry anything."""
+    return {quant: MARKERS[i % len(MARKERS)] for i, quant in enumerate(_modes(findings))}
+
+
+def _modes(findings: Findings) -> list[str]:
+    return list(dict.fromkeys(score.cell.quant for score in findings.cells))
+
+
+def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
+    """Colour and marker say the mode, line and fill the adapter kind."""
+    kinds = _kinds(drawn)
+    ranks = sorted({point.rank for curve in drawn for point in curve.points})
+    step = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)
+    spread = SPREAD * min(step, 2.0)
+    return Look(
+        mode_colors(findings),
+        mode_markers(findings),
+        {c.key: LINES[kinds.index(_kind(c.key)) % len(LINES)] for c in drawn},
+        {c.key: bool(kinds.index(_kind(c.key)) // len(LINES) % 2) for c in drawn},
+        curve_labels(drawn),
+        {c.key: spread * ((i + 0.5) / len(drawn) - 0.5) for i, c in enumerate(drawn)},
+    )
+
+
+def _kind(key: CurveKey) -> tuple[str, ...]:
+    """What sets adapter kinds apart, with the words for it."""
+    return (
+        key.targets,
+        f"alpha {units.number(key.alpha)}",
+        "rsLoRA" if key.rslora else "",
+        "DoRA" if key.dora else "",
+        key.variant,
+    )
+
+
+def curve_labels(drawn: Sequence[Curve]) -> dict[CurveKey, str]:
+    """The mode of each curve, and of its adapter kind what varies in this study."""
+    kinds = _kinds(drawn)
+    places = [i for i, words in enumerate(zip(*kinds, strict=True)) if len(set(words)) > 1]
+    return {
+        curve.key: ", ".join(
+            [curve.key.quant, *(word for i in places if (word := _kind(curve.key)[i]))]
+        )
+        for curve in drawn
+    }
+
+
+def _kinds(drawn: Sequence[Curve]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(_kind(curve.key) for curve in drawn))
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings alone, whatever the machine's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def blank_figure(height: float = 4.4) -> Figure:
+    """An empty figure of the reports' width, without a window."""
+    figure = Figure(figsize=(8, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG without date or version; text stays text."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()

@@ -1,0 +1,136 @@
+"""What a page consists of, whatever it is written as: Markdown and HTML render the same blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lorascope.reporting.tables.table import Table
+
+
+@dataclass(frozen=True)
+class Code:
+    """A name as a machine spells it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Strong:
+    """What must not be missed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a file beside the page, or to a section of it (#anchor)."""
+
+    text: str
+    href: str
+
+
+Inline = str | Code | Strong | Link
+Line = tuple[Inline, ...]
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """One or more sentences."""
+
+    line: Line
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A short list."""
+
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Terms, each with what is to be said of it."""
+
+    facts: tuple[tuple[str, Line], ...]
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table under its caption."""
+
+    key: str
+    """Unique on the page."""
+    caption: str
+    table: Table[Any]
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure, with words for those who do not see it."""
+
+    key: str
+    file: str
+    """Beside the page."""
+    svg: bytes
+    title: str
+    description: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class ByMedium:
+    """Blocks of which each kind of page takes its own."""
+
+    markdown: str
+    html: tuple[Block, ...]
+
+
+Block = Paragraph | Bullets | Facts | TableBlock | FigureBlock | ByMedium
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of the answer."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader takes away who reads nothing else."""
+
+    headline: str
+    state: str
+    """One word or two: settled, undecided, no score."""
+    is_settled: bool
+    facts: tuple[Fact, ...]
+    notes: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole page."""
+
+    title: str
+    question: Line
+    declared: Facts
+    """What was asked for: the axes of the study."""
+    answer: Answer
+    sections: tuple[Section, ...]
+
+
+def text(words: str) -> Paragraph:
+    """A paragraph of plain words."""
+    return Paragraph((words,))

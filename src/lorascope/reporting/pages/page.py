@@ -1,0 +1,143 @@
+"""The page for the review: the question, the answer, what it rests on, what speaks against it.
+
+Every sentence is made from the records' numbers; none is a verdict that they do not carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorascope.comparing.cells import variants
+from lorascope.comparing.ruling import Findings
+from lorascope.records import Status, Study, TrialKey
+from lorascope.reporting import units
+from lorascope.reporting.pages.document import Bullets, Document, Facts, Line, Section
+from lorascope.reporting.pages.provenance_section import provenance_section
+from lorascope.reporting.pages.recommendation import answer
+from lorascope.reporting.pages.record_sections import (
+    failures_section,
+    memory_section,
+    merge_section,
+    parameters_section,
+    trials_block,
+)
+from lorascope.reporting.pages.score_sections import (
+    cells_section,
+    loss_section,
+    memory_frontier_section,
+    pairs_section,
+    power_section,
+    rank_section,
+    threats_section,
+)
+from lorascope.reporting.tables.accuracy import MISSING, AccuracyRow, accuracy_rows, modes
+
+
+def document(study: Study, findings: Findings) -> Document:
+    """The whole page, whatever it is written as."""
+    rows = accuracy_rows(study)
+    cells = cells_section(findings)
+    return Document(
+        title=f"LoRA study: {study.base.model} on {study.data.name}",
+        question=(
+            f"Which rank, alpha and quantization mode to ship for {study.base.model} "
+            f"({units.count(study.base.parameters)} parameters) on {study.data.name}?",
+        ),
+        declared=_declared(study, rows),
+        answer=answer(findings),
+        sections=(
+            rank_section(findings),
+            memory_frontier_section(findings),
+            parameters_section(study),
+            memory_section(study),
+            pairs_section(findings),
+            Section(cells.anchor, cells.title, (*cells.blocks, trials_block(study, rows))),
+            power_section(findings),
+            loss_section(study, findings),
+            failures_section(study, rows),
+            merge_section(study.merge, findings.decision.trial),
+            threats_section(findings),
+            Section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
+            provenance_section(study),
+        ),
+    )
+
+
+HOW_TO_READ: tuple[Line, ...] = (
+    ("A blank cell is unknown or was not measured; it is never zero.",),
+    (
+        "The rule and every ranking look at the validation split. The test split is scored once "
+        "for every row and chooses nothing.",
+    ),
+    (
+        "A 95 % interval covers which items were drawn, and the training seed where there are "
+        "several. It does not cover the choice of this dataset. Where there "
+        "are several seeds, a comparison whose own spread between them is smaller than that of all "
+        "comparisons of its kind takes theirs. Intervals are not corrected for their number; p "
+        "values and verdicts are.",
+    ),
+    (
+        "Verdicts: better and worse are significant at 5 % after Holm's correction; no worse "
+        "means that a loss as large as the margin is ruled out; undecided is all else, and no "
+        "evidence of equality.",
+    ),
+    (
+        "Gained and lost are items that only the first, or only the second, of a pair gets right. "
+        "KL is the mean divergence a token from the second's next-token distribution, over the "
+        "first 1,024 completion tokens of the test split; with more than 512 tokens in the "
+        "vocabulary it is a lower bound.",
+    ),
+    (
+        "Loss is the mean over completion tokens, in nats; lower is better. 1 GB is 10^9 bytes; "
+        "stored sizes are exact bytes of tensors. Serving memory is the stored base of a mode and "
+        "the adapter beside it; a merged model has the size that it was merged in.",
+    ),
+    (
+        "Seconds, and money and energy made of them, are of trainings on a machine that may have "
+        "had other work: a share on their frontier leaves that out.",
+    ),
+    (
+        "Peak is the allocator's on CUDA, growth that of the process on a CPU: compare each with "
+        "its own kind only.",
+    ),
+    (
+        "Bits measured has the constants and code tables in it; bits from shapes is the same "
+        "computed without a tensor; bits, large layers is what remains where layers are large.",
+    ),
+    (
+        "Weight error is sqrt(mean((w - q)^2) / mean(w^2)) against the full-precision base, over "
+        "layers.",
+    ),
+)
+
+
+def _declared(study: Study, rows: Sequence[AccuracyRow]) -> Facts:
+    keys = [trial.key for trial in study.trials] + list(study.missing.values())
+    counts = [f"{_count(rows, status)} {status}" for status in _statuses(rows)]
+    alphas = sorted({key.alpha for key in keys})
+    settings = sorted({name for name in variants(study).values() if name})
+    facts = {
+        "Modes": units.listed(modes(study)),
+        "Adapters": units.listed(map(_adapter, keys)),
+        "Targets": units.listed(sorted({key.targets for key in keys})),
+        "Ranks": units.listed(sorted({key.rank for key in keys})),
+        "Alphas": units.listed(map(units.number, alphas)),
+        **({"Settings": units.listed(settings, "; ")} if settings else {}),
+        "Seeds": units.listed(sorted({key.seed for key in keys})),
+        "Trials": units.listed(counts),
+    }
+    return Facts(tuple((term, (words,)) for term, words in facts.items()))
+
+
+def _adapter(key: TrialKey) -> str:
+    plain = "rsLoRA" if key.rslora else "LoRA"
+    return f"{plain} with DoRA" if key.dora else plain
+
+
+def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
+    known = [status.value for status in Status] + [MISSING]
+    return [status for status in known if _count(rows, status)]
+
+
+def _count(rows: Sequence[AccuracyRow], status: str) -> int:
+    return sum(1 for row in rows if row.status == status and not row.is_base)

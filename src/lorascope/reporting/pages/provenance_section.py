@@ -1,0 +1,130 @@
+"""What the results were made with, and where records disagree about it."""
+
+from __future__ import annotations
+
+from lorascope.records import DataCard, Provenance, Study
+from lorascope.reporting import units
+from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Section, Strong
+
+
+def provenance_section(study: Study) -> Section:
+    """Distinct values of all records are listed, so that a mixture shows."""
+    provenances = _provenances(study)
+    data, base = study.data, study.base
+    seeds = [trial.key.seed for trial in study.trials] + [k.seed for k in study.missing.values()]
+    facts: list[tuple[str, Line]] = [
+        ("Commit", (units.listed(map(_commit, provenances)),)),
+        ("dvc.lock", (_locks(provenances),)),
+        ("Device", (units.listed(map(_device, provenances)),)),
+        ("Python", (units.listed(p.python for p in provenances),)),
+        ("Platform", (units.listed(p.platform for p in provenances),)),
+        ("Versions", (_versions(provenances),)),
+        (
+            "Base",
+            (
+                f"{base.model}, {base.architecture}, {base.source}, sha256 ",
+                Code(units.short_hash(base.content_sha256)),
+                _pretraining(base.pretraining),
+            ),
+        ),
+        ("Data", (f"{data.name}, {data.source}, sha256 ",
+                  Code(units.short_hash(data.content_sha256)))),
+        ("Rows", (_rows(study),)),
+        ("Template", (f"{data.template}{_told_date(data)}, sha256 ",
+                      Code(units.short_hash(data.template_sha256)))),
+        ("Tokenizer", ("sha256 ", Code(units.short_hash(data.tokenizer_sha256)))),
+        ("Scoring", (f"{data.scoring}, batch size "
+                     f"{units.listed(sorted({e.batch_size for e in study.evaluations}))}",)),
+        ("Seeds", (units.listed(sorted(seeds)),)),
+    ]  # fmt: skip
+    blocks: list[Block] = [Facts(tuple(facts))]
+    remarks: list[Line] = [(f"Data warning: {warning}",) for warning in data.warnings]
+    remarks += _disagreements(study)
+    if remarks:
+        blocks.append(Bullets(tuple(remarks)))
+    return Section("provenance", "Provenance", tuple(blocks))
+
+
+def _told_date(data: DataCard) -> str:
+    """What a chat template was told when it asked for today."""
+    return f" on {data.template_date}" if data.template_date else ""
+
+
+def _device(provenance: Provenance) -> str:
+    plural = "" if provenance.threads == 1 else "s"
+    return f"{provenance.device} ({provenance.threads} thread{plural})"
+
+
+def _provenances(study: Study) -> list[Provenance]:
+    return [
+        study.data.provenance,
+        study.base.provenance,
+        *(record.provenance for record in study.footprints),
+        *(record.provenance for record in study.trials),
+        *(record.provenance for record in study.evaluations),
+        *([study.merge.provenance] if study.merge else []),
+    ]
+
+
+def _commit(provenance: Provenance) -> str:
+    if provenance.git_commit is None:
+        return "unknown"
+    changes = {True: " with uncommitted changes", False: "", None: ", changes unknown"}
+    return f"{units.short_hash(provenance.git_commit)}{changes[provenance.git_dirty]}"
+
+
+def _locks(provenances: list[Provenance]) -> str:
+    """The lock file as the last record saw it: every stage that ends rewrites it."""
+    known = [p for p in provenances if p.dvc_lock_sha256 is not None]
+    if not known:
+        return "unknown"
+    last = max(known, key=lambda p: (p.created_utc, p.dvc_lock_sha256))
+    states = len({p.dvc_lock_sha256 for p in known})
+    among = "" if states == 1 else f", the last of {states} states that the records saw"
+    return f"sha256 {units.short_hash(last.dvc_lock_sha256 or '')}{among}"
+
+
+def _versions(provenances: list[Provenance]) -> str:
+    names = sorted({name for provenance in provenances for name in provenance.versions})
+    return ", ".join(
+        f"{name} {units.listed((p.versions.get(name) for p in provenances), ' and ')}"
+        for name in names
+    )
+
+
+def _pretraining(measured: dict[str, float] | None) -> str:
+    if not measured:
+        return ""
+    return "; " + ", ".join(f"{name} {units.number(value)}" for name, value in measured.items())
+
+
+def _rows(study: Study) -> str:
+    """Rows by split, and what was dropped."""
+    data = study.data
+    kept = ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
+    lost = [f"{units.count(rows)} {why}" for why, rows in sorted(data.dropped_rows.items()) if rows]
+    return kept + (f"; dropped: {', '.join(lost)}" if lost else "")
+
+
+def _disagreements(study: Study) -> list[Line]:
+    """One line for each thing that must be the same in all trials and scores, and is not."""
+    everything = [trial.provenance for trial in study.trials]
+    everything += [record.provenance for record in study.evaluations]
+    # A child that was killed could not say where it ran.
+    provenances = [provenance for provenance in everything if provenance.threads]
+    names = sorted({name for provenance in provenances for name in provenance.versions})
+    mixed = [name for name in names if len({p.versions.get(name) for p in provenances}) > 1]
+    differing = {
+        f"versions of {', '.join(mixed)}": bool(mixed),
+        "device": len({p.device for p in provenances}) > 1,
+        "training code": len({str(trial.settings.get("code")) for trial in study.trials}) > 1,
+        "evaluation batch size": len({record.batch_size for record in study.evaluations}) > 1,
+    }
+    return [
+        (
+            Strong(f"Not the same in all records: {what}."),
+            " Differences between rows may come from it.",
+        )
+        for what, differs in differing.items()
+        if differs
+    ]

@@ -1,0 +1,282 @@
+"""The answer on top of the page, the terminal and the metrics: what to ship and how sure it is.
+
+Every sentence is chosen by a typed verdict and filled with its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.comparing.results import CellScore, Estimate, Measure
+from lorascope.comparing.ruling import Candidate, Decision, Findings
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.measure_text import MeasureText, p_value
+from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
+from lorascope.reporting.pages.document import Answer, Code, Fact, Line
+from lorascope.reporting.tables.frontier import COST_WORDS, cost_text
+
+SHOWN_OPEN = 3
+"""Open candidates that are spelled out; the table has them all."""
+
+
+def answer(findings: Findings) -> Answer:
+    """What to ship, in numbers."""
+    decision, names = findings.decision, CellNames.of(findings)
+    if decision.recommended is None and decision.reference is not None and decision.gains:
+        return needless_answer(findings, names)
+    if decision.recommended is None:
+        return Answer(
+            "No configuration can be recommended",
+            "no score", False, (), (*_coverage(findings), *_why_nothing(decision, names)),
+        )  # fmt: skip
+    return Answer(
+        f"Ship {names.full(decision.recommended)}{_holds_for(decision)}",
+        "; ".join([_state(decision), *_in_part(findings)]),
+        decision.settled,
+        tuple(_facts(findings, names)),
+        (*_coverage(findings), *_notes(findings, names)),
+    )
+
+
+def _in_part(findings: Findings) -> Iterator[str]:
+    """What stands in the headline where modes or adapters pass over part of the model."""
+    if findings.coverage:
+        yield "part of the model is neither quantized nor adapted as named"
+
+
+def _coverage(findings: Findings) -> Iterator[Line]:
+    return ((sentence,) for sentence in findings.coverage)
+
+
+def _holds_for(decision: Decision) -> str:
+    """One seed is one set of adapters, and no configuration."""
+    return ": for this seed; unknown for others" if decision.one_seed else ""
+
+
+def _state(decision: Decision) -> str:
+    """Settled, or what is left."""
+    left = ["one seed"] if decision.one_seed else []
+    if decision.open:
+        left.append(f"{len(decision.open)} cheaper undecided")
+    if decision.unknown:
+        left.append(f"{len(decision.unknown)} not judged")
+    if decision.margin_hides_training:
+        left.append("the margin is as large as what training gained")
+    if decision.gain_is_unknown:
+        left.append("the bare base has no score")
+    if not decision.reference_is_declared:
+        left.append("not the declared reference")
+    return ", ".join(left) or "settled"
+
+
+def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
+    if decision.reference is None:
+        yield (
+            "No adapter has all of its declared seeds trained and scored on two or more "
+            "independent groups of items.",
+        )
+    for row in decision.candidates:
+        if row.ineligible is not None:
+            yield (f"{names.name(row.cell)}: {row.ineligible}.",)
+
+
+def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
+    decision, texts = findings.decision, MeasureText(findings.measure)
+    assert decision.recommended is not None
+    chosen = findings.score(decision.recommended)
+    estimate = chosen.test(findings.measure)
+    if decision.test is not None and decision.reference is not None:
+        difference = decision.test.difference
+        yield Fact(
+            f"Against {names.name(decision.reference)}",
+            f"{texts.difference(difference.value)} {texts.step}",
+            f"95 % interval {texts.difference_interval(difference)}, on test items",
+        )
+    if estimate is not None:
+        yield from _score_facts(estimate, decision, names, texts)
+    yield from _shipped_fact(chosen, decision, texts)
+    for gain in decision.gains:
+        if gain.cell == decision.recommended:
+            yield gain_fact(gain, findings, names, "Gained by training")
+    yield from _cost_fact(findings, chosen, names)
+
+
+def _score_facts(
+    own: Estimate, decision: Decision, names: CellNames, texts: MeasureText
+) -> Iterator[Fact]:
+    """The score with seeds that did not choose, where there are some, before that with all."""
+    fresh, items = decision.fresh, items_text(own)
+    value = f"{texts.score(own.value)} {texts.unit}"
+    interval = f"95 % interval {texts.interval(own)}"
+    if fresh is None:
+        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else CARRIES_LUCK
+        yield Fact(f"Test {texts.name}", value, f"{interval}; {items}, {why}")
+        return
+    yield Fact(
+        f"Test {texts.name} of a new seed",
+        f"{texts.score(fresh.estimate.value)} {texts.unit}",
+        f"95 % interval {texts.interval(fresh.estimate)}; {items_text(fresh.estimate)}: each seed "
+        f"scores what the rule chose without it{_chosen_otherwise(decision, names)}",
+    )
+    yield Fact(f"Test {texts.name} of the chosen seeds", value, f"{interval}; {CARRIES_LUCK}")
+
+
+def _chosen_otherwise(decision: Decision, names: CellNames) -> str:
+    """Which other configurations the rule chose without some seed."""
+    chosen = decision.fresh.chosen if decision.fresh else ()
+    others = dict.fromkeys(cell for cell in chosen if cell != decision.recommended)
+    return f" ({', '.join(map(names.name, others))}, not what ships, among them)" if others else ""
+
+
+CARRIES_LUCK = "chosen with these seeds, whose luck is in it"
+
+
+def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
+    """The adapter that `ship: auto` takes, which is better than the mean of its seeds."""
+    trial = next((t for t in chosen.trials if t.trial == decision.trial), None)
+    scored = [t for t in chosen.trials if t.test is not None]
+    if trial is None or trial.test is None or len(scored) < 2:
+        return
+    yield Fact(
+        "The adapter that `ship: auto` takes",
+        f"{texts.score(trial.test)} {texts.unit}",
+        f"on test items; seed {trial.seed}, the best of {len(scored)} on validation items",
+    )
+
+
+def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Iterator[Fact]:
+    """The cost that the rule counts, beside the reference's."""
+    decision, cost = findings.decision, findings.decision.rule.cost.value
+    costs = {row.cell: row.cost for row in decision.candidates}
+    own, other = costs.get(chosen.cell), costs.get(decision.reference or chosen.cell)
+    if own is None:
+        return
+    note = "the reference itself"
+    if decision.reference is not None and decision.reference != chosen.cell:
+        name = names.name(decision.reference)
+        note = f"{name}: {'unknown' if other is None else cost_text(cost, other)}"
+    yield Fact(COST_WORDS[cost].capitalize(), cost_text(cost, own), note)
+
+
+def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
+    decision = findings.decision
+    if decision.settled:
+        yield ("No cheaper configuration is left undecided.",)
+    for row in decision.unknown:
+        yield (f"Not judged: {names.name(row.cell)}: {row.ineligible or 'its cost is unknown'}.",)
+    # Those that more items may let ship come first.
+    shown = sorted(decision.open, key=lambda row: row.beyond_margin)[:SHOWN_OPEN]
+    yield from (_open(row, decision, names) for row in shown)
+    yield from _projection(decision, names)
+    yield _rule(decision, names)
+    yield from _basis(decision)
+    yield from _on_test(findings)
+    if decision.trial is not None:
+        yield ("Trial: ", Code(decision.trial), ".")
+
+
+def _rule(decision: Decision, names: CellNames) -> Line:
+    texts = MeasureText(decision.measure)
+    stands_in = "" if decision.reference_is_declared else " (in place of the declared one)"
+    reference = names.name(decision.reference) if decision.reference else "none"
+    return (
+        f"Rule: least {COST_WORDS[decision.rule.cost.value]} whose validation {texts.name} is "
+        f"shown to be worse by less than {texts.width(decision.margin)} {texts.step} than the "
+        f"reference, {reference}{stands_in}; test items choose nothing.",
+    )
+
+
+def _basis(decision: Decision) -> Iterator[Line]:
+    """What the rule found on validation items."""
+    texts = MeasureText(decision.measure)
+    if decision.recommended == decision.reference:
+        yield (
+            "No cheaper configuration passed and is shown to beat the bare base, so the reference "
+            "itself is recommended.",
+        )
+        return
+    for row in decision.candidates:
+        if row.cell == decision.recommended and row.difference and row.p_margin_holm is not None:
+            yield (
+                f"On {units.count(row.difference.items)} validation items it differs from the "
+                f"reference by {texts.difference(row.difference.value)} {texts.step}, 95 % "
+                f"interval {texts.difference_interval(row.difference)}; p for worse by the margin "
+                f"{p_value(row.p_margin_holm)} (Holm).",
+            )
+
+
+def _on_test(findings: Findings) -> Iterator[Line]:
+    """What the test items say of the same pair, among all comparisons of the study."""
+    test, margin = findings.decision.test, findings.decision.margin
+    if test is None:
+        return
+    texts = MeasureText(findings.measure)
+    harm = -test.difference.low if findings.measure is Measure.accuracy else test.difference.high
+    reach = "stays inside" if harm < margin else "reaches beyond"
+    yield (
+        f"On test items the interval of the difference {reach} the margin of "
+        f"{texts.width(margin)} {texts.step}. As one of {len(findings.comparisons)} comparisons, "
+        f"corrected by Holm, the pair is {test.verdict.value}: p is {p_value(test.p_holm)} for any "
+        f"difference and {p_value(test.p_margin_holm)} for worse by the margin.",
+    )
+
+
+def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
+    """One open candidate, and what would settle it."""
+    texts = MeasureText(decision.measure)
+    shown = ""
+    if row.difference is not None:
+        shown = (
+            f": {texts.difference(row.difference.value)} {texts.step} on validation, 95 % "
+            f"interval {texts.difference_interval(row.difference)}"
+        )
+    return (f"Open: {names.name(row.cell)}{shown}. {what_settles(row)}",)
+
+
+def what_settles(row: Candidate) -> str:
+    """Items or seeds that would decide an open candidate, if its difference stays."""
+    ways = []
+    if row.items_needed is not None:
+        ways.append(f"{units.count(row.items_needed)} validation items in all")
+    if row.seeds_needed is not None:
+        ways.append(f"{units.count(row.seeds_needed)} seeds in all")
+    if not ways and row.near_margin:
+        return "The difference lies too near the margin to say how many items would settle it."
+    if not ways:
+        return "Items alone would not settle it: seeds differ too much for their number."
+    outcome = ", as worse by more than the margin" if row.beyond_margin else ""
+    return f"If the difference stays, {' or '.join(ways)} would settle it{outcome}."
+
+
+def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:
+    """What more seeds would buy: for the recommended cell, or the cheapest open one."""
+    plan, texts = decision.projection, MeasureText(decision.measure)
+    subjects = [decision.recommended, *(row.cell for row in decision.open)]
+    subject = next((cell for cell in subjects if cell not in (None, decision.reference)), None)
+    if plan is None or subject is None:
+        return
+    if plan.seed_spread_known:
+        then = f"± {texts.width(plan.highest)} {texts.step}"
+        why = ""
+    else:
+        then = (
+            f"between ± {texts.width(plan.lowest)} and ± {texts.width(plan.highest)} {texts.step}"
+        )
+        why = ", as one seed does not show how much seeds vary"
+    yield (
+        f"{NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))} more "
+        f"{'seed' if plan.more_seeds == 1 else 'seeds'} would take the "
+        f"interval of {names.name(subject)} against the reference on validation items from "
+        f"± {texts.width(plan.half_width)} to {then}{why}.",
+    )
+
+
+NUMBER_WORDS = {1: "One", 2: "Two", 3: "Three", 4: "Four", 5: "Five"}
+
+
+def items_text(estimate: Estimate) -> str:
+    """What an estimate is taken over: 400 items in 80 clusters, 3 seeds."""
+    clusters = "" if estimate.clusters is None else f" in {units.count(estimate.clusters)} clusters"
+    seeds = "1 seed" if estimate.seeds == 1 else f"{estimate.seeds} seeds"
+    return f"{units.count(estimate.items)} items{clusters}, {seeds}"

@@ -1,0 +1,1 @@
+"""One table a file: rows and columns, for people and as CSV."""

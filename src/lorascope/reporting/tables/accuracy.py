@@ -1,0 +1,252 @@
+"""One row for every mode's bare base and every declared trial, the failed and missing ones too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lorascope.comparing.cells import variants
+from lorascope.comparing.estimates import cell_estimate
+from lorascope.comparing.joining import join
+from lorascope.comparing.results import Estimate, Measure
+from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
+from lorascope.reporting import units
+from lorascope.reporting.tables.table import Column, Table
+
+BASE = "base"
+"""Status of the row of a mode's bare base."""
+MISSING = "missing"
+"""Status of a declared trial or base that has no record."""
+NOT_EVALUATED = "no evaluation record"
+NO_RECORD = "no record"
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Scores of one trial or base. Shares lie in 0 to 1; None is unknown."""
+
+    quant: str | None
+    targets: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    rslora: bool | None = None
+    dora: bool | None = None
+    variant: str | None = None
+    """Other settings in which trials of the study differ."""
+    seed: int | None = None
+    items: int | None = None
+    """Of the test split."""
+    accuracy: float | None = None
+    """Share of test items that are right."""
+    standard_error: float | None = None
+    """Of sampling the test items, or their clusters."""
+    interval_low: float | None = None
+    """Lower end of the 95 % interval for that."""
+    interval_high: float | None = None
+    chance: float | None = None
+    """What guessing gets right, where items are choices."""
+    completion_loss_nats: float | None = None
+    """Mean a completion token on the test split."""
+    validation_accuracy: float | None = None
+    validation_loss_nats: float | None = None
+    trainable_parameters: int | None = None
+    stored_bytes: int | None = None
+    """Of the base in this mode, without adapters."""
+    status: str = Status.completed.value
+    reason: str | None = None
+    trial: str = BASE
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        if self.interval_low is None or self.interval_high is None:
+            return None
+        return self.interval_low, self.interval_high
+
+    @property
+    def is_base(self) -> bool:
+        return self.trial == BASE
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a finite test score."""
+        return self.completion_loss_nats is not None and math.isfinite(self.completion_loss_nats)
+
+
+def modes(study: Study) -> list[str]:
+    """Every quantization mode that some record names, in the order of the footprints."""
+    named = [footprint.quant for footprint in study.footprints]
+    named += [trial.key.quant for trial in study.trials]
+    named += [evaluation.quant for evaluation in study.evaluations]
+    return list(dict.fromkeys(named))
+
+
+def accuracy_rows(study: Study) -> list[AccuracyRow]:
+    """Mode by mode: the base, trials by targets, rank, alpha and seed, and the missing ones."""
+    evaluations = {record.trial_identity: record for record in study.evaluations}
+    stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
+    variant = variants(study)
+    rows: list[AccuracyRow] = []
+    for quant in modes(study):
+        trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
+        mode = [_base_row(study, quant)]
+        mode += [_trial_row(trial, evaluations.get(trial.identity), study) for trial in trials]
+        mode += [
+            _missing_row(name, key) for name, key in study.missing.items() if key.quant == quant
+        ]
+        rows += [
+            replace(row, stored_bytes=stored.get(quant), variant=variant.get(row.trial) or None)
+            for row in mode
+        ]
+    return rows
+
+
+def _missing_row(name: str, key: TrialKey) -> AccuracyRow:
+    return AccuracyRow(
+        key.quant,
+        targets=key.targets,
+        rank=key.rank,
+        alpha=key.alpha,
+        rslora=key.rslora,
+        dora=key.dora,
+        seed=key.seed,
+        status=MISSING,
+        reason=NO_RECORD,
+        trial=name,
+    )
+
+
+def trial_order(trial: TrialRecord) -> tuple[object, ...]:
+    """Sorts the trials of one mode."""
+    key = trial.key
+    return key.targets, key.rslora, key.dora, key.rank, key.alpha, key.seed, trial.trial
+
+
+def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
+    """Trials with a finite validation score, best first; the test split never decides.
+
+    The score is accuracy where rows can be right or wrong, else completion loss. Ties go to fewer
+    trainable parameters, then to the smaller stored base.
+    """
+
+    def order(row: AccuracyRow) -> tuple[float, float, float, str]:
+        score = _loss(row) if row.validation_accuracy is None else -row.validation_accuracy
+        return score, _or_last(row.trainable_parameters), _or_last(row.stored_bytes), row.trial
+
+    return sorted((r for r in rows if not r.is_base and math.isfinite(_loss(r))), key=order)
+
+
+def _loss(row: AccuracyRow) -> float:
+    return _or_last(row.validation_loss_nats)
+
+
+def _or_last(value: float | None) -> float:
+    """For sorting: the unknown comes last."""
+    return math.inf if value is None else value
+
+
+def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
+    """Of what `accuracy_rows` gives. Adapter settings that do not vary are left to the CSV."""
+    return Table(
+        (
+            Column("quant", "Mode", right=False),
+            Column("targets", "Targets", right=False, in_text=_varied(rows, "targets")),
+            Column("rank", "Rank"),
+            Column("alpha", "Alpha", units.number),
+            *setting_columns(rows),
+            Column("seed", "Seed"),
+            Column("items", "Items", units.count),
+            Column("accuracy", "Accuracy %", units.percent),
+            Column("standard_error", "± SE", units.percent),
+            Column("interval", "95 % interval", units.percent_range, in_csv=False),
+            Column("interval_low", "Low %", in_text=False),
+            Column("interval_high", "High %", in_text=False),
+            Column("chance", "Chance %", units.percent),
+            Column("completion_loss_nats", "Loss nats", units.nats),
+            Column("validation_accuracy", "Validation %", units.percent),
+            Column("validation_loss_nats", "Validation nats", units.nats),
+            Column("trainable_parameters", "Trainable", units.count, in_text=False),
+            Column("stored_bytes", "Stored base", units.size, in_text=False),
+            Column("status", "Status", right=False),
+            Column("reason", "Reason", right=False),
+            Column("trial", "Trial", right=False),
+        ),
+        rows,
+    )
+
+
+def setting_columns(rows: Sequence[Any]) -> tuple[Column, ...]:
+    """What sets an adapter apart beside targets, rank and alpha; text has what varies in `rows`."""
+    return (
+        Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
+        Column("dora", "DoRA", units.yes_no, right=False, in_text=_varied(rows, "dora")),
+        Column("variant", "Settings", right=False, in_text=_varied(rows, "variant")),
+    )
+
+
+def _varied(rows: Sequence[Any], field: str) -> bool:
+    """Whether trials differ in `field`: a column that says the same in every row says nothing."""
+    return len({getattr(row, field) for row in rows} - {None}) > 1
+
+
+def _base_row(study: Study, quant: str) -> AccuracyRow:
+    for record in study.evaluations:
+        if record.quant == quant and record.trial_identity is None:
+            return _with_scores(AccuracyRow(quant, status=BASE), record, study)
+    return AccuracyRow(quant, status=MISSING, reason=NOT_EVALUATED)
+
+
+def _trial_row(
+    trial: TrialRecord, evaluation: EvaluationRecord | None, study: Study
+) -> AccuracyRow:
+    key = trial.key
+    row = AccuracyRow(
+        quant=key.quant,
+        targets=key.targets,
+        rank=key.rank,
+        alpha=key.alpha,
+        rslora=key.rslora,
+        dora=key.dora,
+        seed=key.seed,
+        trainable_parameters=trial.result.trainable_parameters if trial.result else None,
+        status=trial.status.value,
+        reason=trial.reason,
+        trial=trial.trial,
+    )
+    if evaluation is not None:
+        return _with_scores(row, evaluation, study)
+    return replace(row, reason=trial.reason or NOT_EVALUATED)
+
+
+def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:
+    test, validation = record.splits.get("test"), record.splits.get("validation")
+    if validation is not None:
+        row = replace(
+            row,
+            validation_accuracy=validation.accuracy,
+            validation_loss_nats=validation.completion_loss_nats,
+        )
+    if test is None:
+        return row
+    estimate = _estimate(record, study)
+    return replace(
+        row,
+        items=test.items,
+        accuracy=test.accuracy,
+        chance=None if test.accuracy is None else study.data.splits["test"].chance_accuracy,
+        standard_error=estimate.standard_error if estimate else None,
+        interval_low=estimate.low if estimate else None,
+        interval_high=estimate.high if estimate else None,
+        completion_loss_nats=test.completion_loss_nats,
+    )
+
+
+def _estimate(record: EvaluationRecord, study: Study) -> Estimate | None:
+    """The same as in the tables of configurations, for one seed."""
+    items = study.items.get(record.identity, {}).get("test")
+    joined = join([items]) if items else None
+    if joined is None or joined.correct is None:
+        return None
+    return cell_estimate(joined, Measure.accuracy)

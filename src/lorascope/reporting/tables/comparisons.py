@@ -1,0 +1,92 @@
+"""Every pair that the study compares: the difference, how sure it is, and what else differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.measure_text import MeasureText, p_value
+from lorascope.reporting.tables.cell_columns import machine_columns
+from lorascope.reporting.tables.table import Column, Table, Wrap
+
+WORDS = {
+    Verdict.better: "better",
+    Verdict.worse: "worse",
+    Verdict.worse_within: "worse, within margin",
+    Verdict.no_worse: "no worse",
+    Verdict.undecided: "undecided",
+}
+"""Verdicts as short as a column wants them."""
+
+
+def comparison_table(
+    comparisons: Sequence[Comparison], measure: Measure, names: CellNames
+) -> Table[Comparison]:
+    """One row a pair. CSV has shares and nats, text points and nats."""
+    texts = MeasureText(measure)
+    several = any(row.difference.seeds > 1 for row in comparisons)
+    estimates = _estimate_columns(texts, several)
+    return Table(
+        (
+            Column("pairing", "Compared by", right=False, in_text=False),
+            Column("subject", "Subject", names.name, right=False, in_csv=False),
+            Column("reference", "Against", names.name, right=False, in_csv=False),
+            *machine_columns("subject"),
+            *machine_columns("reference"),
+            Column("measure", "Measure", in_text=False),
+            *estimates,
+            Column("p_value", "p", p_value, in_text=False),
+            Column("p_holm", "Holm p", p_value),
+            Column("p_margin_holm", "Holm p, margin", p_value),
+            Column("verdict", "Verdict", lambda verdict: WORDS[verdict], right=False),
+            Column("subject_only_right", "Gained", units.count),
+            Column("reference_only_right", "Lost", units.count),
+            Column("judged", "of", units.count),
+            Column("divergence_nats", "KL nats", units.nats),
+            Column("seed_spread", "Seed spread", right=False, in_csv=False, get=_seed_spread),
+            Column("smaller_than_seed_spread", "Inside the seed spread", in_text=False),
+            Column("detectable", f"Detectable {texts.step}", texts.width),
+            Column("detectable_corrected", "Detectable, corrected", in_text=False),
+            Column("confounds", "Also differs", right=False, wrap=Wrap.prose, get=_confounds),
+        ),
+        comparisons,
+    )
+
+
+def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
+    """The rows that are compared for one reason."""
+    return table.only([row for row in table.rows if row.pairing is pairing])
+
+
+def _estimate_columns(texts: MeasureText, several: bool) -> tuple[Column, ...]:
+    def of(field: str) -> Any:
+        return lambda row: getattr(row.difference, field)
+
+    return (
+        Column("difference", f"Difference {texts.step}", texts.difference, get=of("value")),
+        Column(
+            "interval", "95 % interval", lambda ends: " to ".join(map(texts.difference, ends)),
+            in_csv=False, get=lambda row: (row.difference.low, row.difference.high),
+        ),
+        Column("low", "Low", in_text=False, get=of("low")),
+        Column("high", "High", in_text=False, get=of("high")),
+        Column("standard_error", "SE", in_text=False, get=of("standard_error")),
+        Column("items", "Items", in_text=False, get=of("items")),
+        Column("clusters", "Clusters", in_text=False, get=of("clusters")),
+        Column("seeds", "Seeds", in_text=several, get=of("seeds")),
+        Column("seed_deviation", "Seed SD", in_text=False, get=of("seed_deviation")),
+    )  # fmt: skip
+
+
+def _seed_spread(row: Comparison) -> str | None:
+    """Whether the difference stands out of what seeds do; None, unknown, with one seed."""
+    if row.smaller_than_seed_spread is None:
+        return None
+    return "inside" if row.smaller_than_seed_spread else "outside"
+
+
+def _confounds(row: Comparison) -> str | None:
+    return "; ".join(row.confounds) or None

@@ -1,0 +1,138 @@
+"""The candidates under the declared rule, and the decision for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, fields
+from typing import Any
+
+from lorascope.comparing.results import Cell, Verdict
+from lorascope.comparing.ruling import Candidate, Decision
+from lorascope.reporting import units
+from lorascope.reporting.measure_text import MeasureText, p_value
+from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.tables.frontier import COST_WORDS, cost_text
+from lorascope.reporting.tables.table import Column, Table, Wrap
+
+RULE_WORDS = {
+    Verdict.no_worse: "within the margin",
+    Verdict.worse: "worse by more than the margin",
+    Verdict.undecided: "undecided",
+}
+"""What the rule makes of a candidate: other questions than those of the pair tables."""
+
+
+def candidate_table(decision: Decision) -> Table[Candidate]:
+    """Cheapest first, as the rule judges them on validation items."""
+    texts, cost = MeasureText(decision.measure), decision.rule.cost.value
+
+    def interval(row: Candidate) -> tuple[float, float] | None:
+        return None if row.difference is None else (row.difference.low, row.difference.high)
+
+    def outcome(row: Candidate) -> str:
+        return _outcome(decision, row)
+
+    return Table(
+        (
+            *cell_columns(row.cell for row in decision.candidates),
+            Column("cost", COST_WORDS[cost].capitalize(), lambda value: cost_text(cost, value)),
+            Column("difference", f"Difference {texts.step}", texts.difference,
+                   get=lambda row: row.difference.value if row.difference else None),
+            Column("interval", "95 % interval", lambda ends: " to ".join(
+                map(texts.difference, ends)), get=interval),
+            Column("p_margin_holm", "Holm p, margin", p_value),
+            Column("outcome", "Under the rule", right=False, wrap=Wrap.prose, get=outcome),
+            Column("items_needed", "Items to settle", units.count),
+            Column("seeds_needed", "Seeds to settle", units.count),
+        ),
+        decision.candidates,
+    )  # fmt: skip
+
+
+def _outcome(decision: Decision, row: Candidate) -> str:
+    """A few words on what the rule makes of a candidate."""
+    words = []
+    if row.cell == decision.recommended:
+        words.append("recommended")
+    if row.cell == decision.reference:
+        words.append("reference")
+    if any(gain.cell == row.cell and not gain.shown for gain in decision.gains):
+        words.append("not shown to beat the bare base")
+    if row.verdict is not None:
+        words.append(RULE_WORDS[row.verdict])
+    if row.ineligible is not None:
+        words.append(row.ineligible)
+    return ", ".join(words) or _not_judged(decision, row)
+
+
+def _not_judged(decision: Decision, row: Candidate) -> str:
+    costs = {candidate.cell: candidate.cost for candidate in decision.candidates}
+    limit = costs[decision.reference] if decision.reference else None
+    if row.cost is None:
+        return "cost unknown"
+    if limit is None:
+        return "the reference's cost is unknown"
+    return "no cheaper"
+
+
+def decision_json(decision: Decision) -> str:
+    """The rule, its answer and every candidate, with numbers as they are."""
+    content = {
+        "settled": decision.settled,
+        "seeds": decision.seeds,
+        "holds_for": _holds_for(decision),
+        "rule": asdict(decision.rule),
+        "measure": decision.measure,
+        "margin": decision.margin,
+        "reference": _plain(decision.reference),
+        "reference_is_declared": decision.reference_is_declared,
+        "none_beats_base": decision.none_beats_base,
+        "gains": [_plain(gain) for gain in decision.gains],
+        "recommended": _plain(decision.recommended),
+        "trial": decision.trial,
+        "test": _plain(decision.test),
+        "fresh": _plain(decision.fresh),
+        "projection": _plain(decision.projection),
+        "open": [_plain(row.cell) for row in decision.open],
+        "unknown": [_plain(row.cell) for row in decision.unknown],
+        "candidates": [_plain(row) for row in decision.candidates],
+    }
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _holds_for(decision: Decision) -> str | None:
+    if decision.recommended is None:
+        return None
+    return "this seed; unknown for others" if decision.one_seed else "seeds like these"
+
+
+def _known(value: float | int | str | bool | None) -> float | int | str | bool | None:
+    return None if value == "" else value
+
+
+def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool | None]:
+    """What `dvc metrics diff` should show of a decision."""
+    chosen, test = decision.recommended, decision.test
+    return {
+        **{f"recommended_{f.name}": _known(getattr(chosen, f.name, None)) for f in fields(Cell)},
+        "settled": decision.settled,
+        "none_beats_base": decision.none_beats_base,
+        "open": len(decision.open),
+        "difference": test.difference.value if test else None,
+        "difference_low": test.difference.low if test else None,
+        "difference_high": test.difference.high if test else None,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None else asdict(value)
+
+
+def _finite(value: Any) -> Any:
+    """The same without numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,119 @@
+"""What is worth its cost: the points of every frontier, and how sure their place on it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.comparing.results import Cell, FrontierPoint, Measure
+from lorascope.reporting import units
+from lorascope.reporting.measure_text import MeasureText, share
+from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.tables.table import Column, Table
+
+COST_WORDS = {
+    "serving_bytes": "serving memory",
+    "training_peak_bytes": "training peak",
+    "adapter_bytes": "adapter size",
+    "train_seconds": "training time",
+    "money": "money",
+    "energy": "energy",
+}
+"""Costs in a sentence."""
+
+
+def cost_text(name: str, value: float) -> str:
+    """A cost with its unit, where it has one."""
+    if name.endswith("_bytes"):
+        return units.size(value)
+    if name.endswith("_seconds"):
+        return f"{units.seconds(value)} s"
+    return f"{value:.4g} Wh" if name.startswith("energy") else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class FrontierRow:
+    """A configuration and its place for one cost."""
+
+    cost_name: str
+    cell: Cell
+    cost: float
+    score: float
+    on_frontier: bool
+    probability: float
+    complete: bool
+
+
+def frontier_rows(frontiers: Mapping[str, Sequence[FrontierPoint]]) -> list[FrontierRow]:
+    """Cost by cost, cheapest first."""
+    return [
+        FrontierRow(name, p.cell, p.cost, p.score, p.on_frontier, p.probability, p.complete)
+        for name, points in frontiers.items()
+        for p in points
+    ]
+
+
+def frontier_table(rows: Sequence[FrontierRow], measure: Measure) -> Table[FrontierRow]:
+    """For machines: a row a configuration and cost."""
+    return Table(
+        (
+            Column("cost_name", "Cost"),
+            *cell_columns(row.cell for row in rows),
+            Column("cost", "Amount"),
+            Column("score", MeasureText(measure).name),
+            Column("on_frontier", "On the frontier"),
+            Column("probability", "Probability"),
+            Column("complete", "All seeds"),
+        ),
+        rows,
+    )
+
+
+@dataclass(frozen=True)
+class FrontierSummary:
+    """A configuration and its places for all costs."""
+
+    cell: Cell
+    score: float
+    places: Mapping[str, FrontierRow]
+
+
+def frontier_summary(rows: Sequence[FrontierRow], measure: Measure) -> Table[FrontierSummary]:
+    """For people: a row a configuration, two columns a cost."""
+    texts, costs = MeasureText(measure), list(dict.fromkeys(row.cost_name for row in rows))
+    places: dict[Cell, dict[str, FrontierRow]] = {}
+    for row in rows:
+        places.setdefault(row.cell, {})[row.cost_name] = row
+    summaries = [
+        FrontierSummary(cell, next(iter(found.values())).score, found)
+        for cell, found in places.items()
+    ]
+    return Table(
+        (
+            *cell_columns(places),
+            Column("score", f"{texts.name.capitalize()} {texts.unit}", texts.score),
+            *(column for name in costs for column in _cost_columns(name)),
+        ),
+        summaries,
+    )
+
+
+def _cost_columns(name: str) -> tuple[Column, Column]:
+    def amount(row: FrontierSummary) -> float | None:
+        return row.places[name].cost if name in row.places else None
+
+    def place(row: FrontierSummary) -> tuple[float, bool, bool] | None:
+        found = row.places.get(name)
+        if found is None:
+            return None
+        return found.probability, found.on_frontier, found.complete
+
+    def show(place: tuple[float, bool, bool]) -> str:
+        seeds = "" if place[2] else ", seeds missing"
+        return f"{units.yes_no(place[1])}, {share(place[0])} %{seeds}"
+
+    words = COST_WORDS.get(name, name).capitalize()
+    return (
+        Column(f"{name}_amount", words, lambda value: cost_text(name, value), get=amount),
+        Column(f"{name}_place", "On its frontier", show, get=place),
+    )

@@ -1,0 +1,91 @@
+"""Scored items: their file, and what a split's items sum up to. No torch: reports read this too."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorascope.errors import DataError, RecordError
+from lorascope.files.store import write_atomically
+from lorascope.records import ItemResult, SplitScore
+
+_ITEM = TypeAdapter(ItemResult)
+
+
+def summarize(items: Sequence[ItemResult]) -> SplitScore:
+    """Scores of one split.
+
+    Accuracy is the plain share of right items. Its standard error is lm-eval's own (`mean_stderr`):
+    the sample deviation of the zeros and ones (n - 1 below) over sqrt(n), which for proportions is
+    sqrt(p (1 - p) / (n - 1)); None for a single item. It is unpaired: comparing two trials on the
+    same items wants the paired test over `ItemResult.correct` instead.
+
+    The loss is summed over all tokens and divided once, so that long completions weigh more and
+    the value does not depend on batches.
+
+    Raises:
+        DataError: there are no items, no tokens, or only some of them can be right or wrong.
+    """
+    tokens = sum(item.tokens for item in items)
+    if not tokens:
+        raise DataError(
+            f"{len(items)} items with {tokens} completion tokens: nothing to average. Check that "
+            "the split has rows and that their completions are not empty."
+        )
+    judged = [item.correct for item in items if item.correct is not None]
+    if judged and len(judged) != len(items):
+        raise DataError(
+            f"{len(items) - len(judged)} of {len(items)} items are neither right nor wrong: an "
+            "accuracy over the others would be of another split. Score the split again."
+        )
+    accuracy = sum(judged) / len(judged) if judged else None
+    by_length = [item.correct_norm for item in items if item.correct_norm is not None]
+    encodings = [item.stock_encoding for item in items if item.stock_encoding is not None]
+    return SplitScore(
+        items=len(items),
+        accuracy=accuracy,
+        accuracy_standard_error=_standard_error(accuracy, len(judged)),
+        completion_loss_nats=math.fsum(item.loss_nats for item in items) / tokens,
+        accuracy_norm=sum(by_length) / len(items) if len(by_length) == len(items) else None,
+        items_unlike_stock=encodings.count(False) if len(encodings) == len(items) else None,
+    )
+
+
+def _standard_error(share: float | None, count: int) -> float | None:
+    if share is None or count < 2:
+        return None
+    return math.sqrt(share * (1 - share) / (count - 1))
+
+
+def write_items(path: Path, items: Sequence[ItemResult]) -> None:
+    """Write one JSON object a line, keys sorted: equal items give equal bytes.
+
+    Floats are written as Python's repr, the shortest text that reads back as the same float.
+    """
+    lines = [json.dumps(asdict(item), sort_keys=True) + "\n" for item in items]
+    write_atomically(path, "".join(lines).encode("ascii"))
+
+
+def read_items(path: Path) -> list[ItemResult]:
+    """Read what `write_items` wrote.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: no scored items here. Run `lorascope evaluate` first.")
+    items = []
+    for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
+        try:
+            items.append(_ITEM.validate_python(json.loads(line)))
+        except (ValueError, ValidationError) as error:
+            raise RecordError(
+                f"{path}, line {number}: not a scored item. Delete {path.parent} and run "
+                "`lorascope evaluate` again."
+            ) from error
+    return items

@@ -1,0 +1,231 @@
+"""The model as lm-eval sees it: in memory, quiet, greedy, and put back as it was."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from lorascope.bases.tokenizer_files import stop_token_ids
+from lorascope.config import Scoring
+from lorascope.data.rows import PreparedRow
+
+OnProgress = Callable[[int, int], None]
+"""Called with (requests answered, requests in all): a row has one for its loss, one for each
+choice, one for its generation."""
+
+Encoded = tuple[list[int], list[int]]
+"""Token ids of a context and of what follows it."""
+
+
+def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:
+    """The model as lm-eval sees it. Its batch size counts only when set here.
+
+    With `literal_special_tokens` (prepared rows) nothing is added to a text's tokens, and they are
+    split as in training (see `encode_pairs`).
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    _pad_inside_vocabulary(model, tokenizer)
+
+    class RowLM(HFLM):  # type: ignore[misc]
+        def _encode_pair(self, context: str, continuation: str) -> Encoded:
+            return encode_pairs(self.tokenizer, [(context, continuation)])[0]
+
+    return (RowLM if literal_special_tokens else HFLM)(
+        pretrained=model,
+        backend="causal",
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+        add_bos_token=False if literal_special_tokens else None,
+        # A 16-bit log-softmax would cost three digits of every log-likelihood.
+        softmax_dtype="float32",
+    )
+
+
+def _pad_inside_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Prompts are padded with a token, masked: one without an embedding would be an IndexError."""
+    pad = tokenizer.pad_token_id
+    if pad is not None and pad >= model.get_input_embeddings().weight.shape[0]:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+@contextmanager
+def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
+    """Plain greedy generation that ends each row at its own end-of-text.
+
+    A model may carry penalties or sampling. One that lacks the tokenizer's end token would go on
+    until the whole batch is done: a row's score would depend on its neighbours.
+    """
+    from transformers import GenerationConfig
+
+    owners = _generating(model)
+    before = [module.generation_config for module in owners]
+    pad_token = tokenizer.pad_token
+    ends = stopping_at(model, tokenizer)
+    for module in owners:
+        module.generation_config = GenerationConfig(eos_token_id=ends)
+    try:
+        yield
+    finally:
+        tokenizer.pad_token = pad_token  # lm-eval picks one where there is none
+        for module, config in zip(owners, before, strict=True):
+            module.generation_config = config
+
+
+def stopping_at(model: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end a generation: the trained one, and the model's own."""
+    configs = [module.generation_config for module in _generating(model)]
+    own = [config.eos_token_id for config in configs if config is not None]
+    return stop_token_ids(tokenizer.eos_token_id, *own)
+
+
+def _generating(model: Any) -> list[Any]:
+    return [module for module in model.modules() if "generation_config" in vars(module)]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without lm-eval's bars and its warnings about models passed as objects."""
+    from lm_eval.api import model, task
+    from lm_eval.models import huggingface
+    from tqdm import tqdm
+
+    class NoBar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    modules, logger = (model, task, huggingface), logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    for module in modules:
+        module.tqdm = NoBar
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for module in modules:
+            module.tqdm = tqdm
+
+
+@dataclass
+class Progress:
+    """Stands in for lm-eval's response cache, which is told of every answered request."""
+
+    total: int
+    report: OnProgress | None
+    done: int = 0
+
+    def add_partial(self, method: str, request: Any, response: Any) -> None:
+        self.done += 1
+        if self.report is not None:
+            self.report(self.done, self.total)
+
+
+def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+    """Contexts and continuations as `tokenize_row` has them: the whole text is encoded at once, and
+    a token belongs to the continuation if it starts there.
+
+    Stock lm-eval 0.4.13 encodes the context alone, and takes what joint encoding has behind as many
+    tokens. The two agree unless the tokenizer joins the context's last character with what follows
+    (":" and a newline in Llama 3, "red ball" in TinyStories-656K): lm-eval then leaves a blank out
+    or miscounts, and would score a text that was never trained.
+
+    An empty context becomes the beginning-of-text token, or end-of-text where there is none.
+    """
+    texts = [context + continuation for context, continuation in pairs]
+    wholes = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )  # fmt: skip
+    start = tokenizer.bos_token_id
+    start = tokenizer.eos_token_id if start is None else start
+    encoded = []
+    for (context, _), ids, offsets in zip(
+        pairs, wholes["input_ids"], wholes["offset_mapping"], strict=True
+    ):
+        if context:
+            length = sum(begin < len(context) for begin, _ in offsets)
+        else:
+            ids, length = (ids if ids[:1] == [start] else [start, *ids]), 1
+        encoded.append((ids[:length], ids[length:]))
+    return encoded
+
+
+def request_pairs(rows: Sequence[PreparedRow], scoring: Scoring) -> list[tuple[str, str]]:
+    """Context and continuation of each log-likelihood request: completions, then all choices."""
+    pairs = [(row.prompt, row.completion) for row in rows]
+    if scoring is Scoring.choices:
+        pairs += [(row.prompt, choice) for row in rows for choice in row.choices or []]
+    return pairs
+
+
+def encoded_as_stock(
+    stock: Any, rows: Sequence[PreparedRow], encoded: Sequence[Encoded], scoring: Scoring
+) -> list[bool]:
+    """Of each row whether stock lm-eval makes `encoded`, the tokens in use, of all its requests.
+
+    Args:
+        stock: lm-eval's own model over the same tokenizer.
+        encoded: what `encode_pairs` makes of `request_pairs`.
+    """
+    pairs = request_pairs(rows, scoring)
+    same = [_stock_pair(stock, *pair) == own for pair, own in zip(pairs, encoded, strict=True)]
+    choices = iter(same[len(rows) :])
+    equal = [
+        all([own, *islice(choices, len(row.choices or []) if scoring is Scoring.choices else 0)])
+        for row, own in zip(rows, same, strict=False)
+    ]
+    if scoring is not Scoring.answer:
+        return equal
+    prompts = generation_prompts(stock.tokenizer, rows)
+    ours = encode(stock.tokenizer, prompts)
+    return [
+        own and stock.tok_encode(row.prompt) == ids
+        for own, row, ids in zip(equal, rows, ours, strict=True)
+    ]
+
+
+def _stock_pair(stock: Any, context: str, continuation: str) -> Encoded:
+    """What lm-eval's `loglikelihood` encodes."""
+    if context:
+        pair: Encoded = stock._encode_pair(context, continuation)
+        return pair
+    ids = stock.tok_encode(continuation, add_special_tokens=False)
+    start = stock.prefix_token_id
+    return (ids[:1], ids[1:]) if ids[:1] == [start] else ([start], ids)
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, nothing added."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]:
+    """What each row's answer is generated from: its prompt, and the completion's leading blanks
+    where training had them in one token with the prompt's last character."""
+    blanks = [row.completion[: -len(row.completion.lstrip()) or None] for row in rows]
+    spaced = [row.prompt + blank for row, blank in zip(rows, blanks, strict=True)]
+    trained = encode_pairs(tokenizer, [(row.prompt, row.completion) for row in rows])
+    alone, behind = encode(tokenizer, [row.prompt for row in rows]), encode(tokenizer, spaced)
+    return [
+        text if ids != context and spaced_ids == context else row.prompt
+        for row, text, ids, spaced_ids, (context, _) in zip(
+            rows, spaced, alone, behind, trained, strict=True
+        )
+    ]
+
+
+def splits_collide(encoded: Sequence[Encoded]) -> bool:
+    """Whether the same tokens are asked for with different splits into context and continuation.
+
+    lm-eval 0.4.13 shares one forward pass among requests that differ in the last token only, but
+    reads a shorter continuation's scores from the wrong positions.
+    """
+    shared = {(tuple(context + target[:-1]), len(target)) for context, target in encoded}
+    return max(Counter(tokens for tokens, _ in shared).values()) > 1

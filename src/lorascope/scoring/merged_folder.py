@@ -1,0 +1,117 @@
+"""The merged model's files: the base's own, but for the weights and where generation stops.
+
+What transformers 5 writes for a model is its own dialect: a config.json without `rope_theta`, from
+which older programs take another base frequency without a word, and a generation_config.json made
+from the config, without sampling settings and with one stop token. So both files are the base's,
+with as few values changed as the merged model needs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from lorascope.bases.folder import WEIGHTS
+from lorascope.bases.tokenizer_files import TokenIds, as_token_ids, copy_tokenizer, stop_token_ids
+
+Values = dict[str, Any]
+CONFIG, GENERATION = "config.json", "generation_config.json"
+DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+@dataclass(frozen=True)
+class MergedFiles:
+    """What others find in a merged model's folder."""
+
+    stop_token_ids: list[int]
+    """Where generation stops, as generation_config.json says."""
+    foreign_names: list[str]
+    """Tensor names that the base's files do not have, an untied head's apart."""
+
+
+def write_merged(
+    merged: PreTrainedModel, untied: bool, base: Path, end_of_text_id: int, folder: Path
+) -> MergedFiles:
+    """Write the merged model to `folder`: weights under the base's tensor names, and its files.
+
+    Args:
+        untied: whether the head has a weight of its own that the base shares with its embedding.
+        base: the full-precision base, as prepared.
+        end_of_text_id: of the tokenizer, which every trained completion ends with.
+    """
+    merged.save_pretrained(folder)
+    changed = _fitting(_read(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
+    own_stops = changed.get("eos_token_id")
+    if own_stops is not None:
+        changed["eos_token_id"] = _config_stops(own_stops, end_of_text_id)
+    _write(folder / CONFIG, changed)
+    # A base without the file generates by its config.json, and so does what transformers wrote.
+    has_own = (base / GENERATION).is_file()
+    generation = _read((base if has_own else folder) / GENERATION)
+    generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
+    _write(folder / GENERATION, generation)
+    copy_tokenizer(base, folder)
+    for code in base.glob("*.py"):
+        shutil.copyfile(code, folder / code.name)
+    return MergedFiles(
+        stop_token_ids=as_token_ids(generation["eos_token_id"]),
+        foreign_names=_foreign_names(merged.base_model_prefix, untied, base, folder),
+    )
+
+
+def _fitting(config: Values, dtype: str, untied: bool) -> Values:
+    """The base's config.json for the merged weights; a composite model's text part likewise."""
+    changed = dict(config)
+    if isinstance(config.get("text_config"), dict):
+        changed["text_config"] = _fitting(config["text_config"], dtype, untied)
+    changed |= {key: dtype for key in DTYPE_KEYS if key in config} or {"torch_dtype": dtype}
+    if untied:
+        changed["tie_word_embeddings"] = False
+    return changed
+
+
+def _config_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
+    """config.json's stop tokens. Some programs take no list there, so one stays one: the trained
+    token, as the makers of chat models have it."""
+    if end_of_text_id in as_token_ids(own):
+        return own
+    return stop_token_ids(end_of_text_id, own) if isinstance(own, list) else end_of_text_id
+
+
+def _generation_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
+    """The base's stop tokens as they stand there, and the trained one before them if it lacks."""
+    stops = stop_token_ids(end_of_text_id, own)
+    return stops[0] if len(stops) == 1 and not isinstance(own, list) else stops
+
+
+def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[str]:
+    """Other programs find tensors by name: those that only transformers 5 has would be lost."""
+    known = tensor_names(base)
+    # The first GPT-2 files lack the prefix, and every program takes either.
+    known |= {f"{prefix}.{name}" for name in known}
+    strange = sorted(tensor_names(folder) - known)
+    return [] if len(strange) <= int(untied) else strange
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """The names in a folder's safetensors files."""
+    names: set[str] = set()
+    for path in folder.glob(WEIGHTS):
+        with safe_open(path, framework="pt") as weights:
+            names.update(weights.keys())
+    return names
+
+
+def _read(path: Path) -> Values:
+    values: Values = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _write(path: Path, values: Values) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,5 +1,0 @@
-"""What children that train need, imported once: their fork server imports this module."""
-
-from lorascope.heavy_imports import import_uncollected
-
-import_uncollected("lorascope.training")

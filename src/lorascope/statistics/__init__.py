@@ -1,0 +1,1 @@
+"""Intervals, tests and power of scores: arithmetic on plain numbers, numpy and scipy at most."""

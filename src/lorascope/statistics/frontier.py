@@ -1,0 +1,70 @@
+"""Which configurations no other beats in cost and score at once (Pareto's frontier)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorascope.statistics.clusters import Floats, group_sums, resampled_counts
+
+CHUNK = 4_000_000
+"""Comparisons of two points held in memory at once."""
+
+
+def pareto_frontier(costs: ArrayLike, scores: ArrayLike) -> NDArray[np.intp]:
+    """Indices of the points that no other dominates, in the order given.
+
+    `costs` [points] or [points, kinds], less is better; `scores` [points], more is better. One
+    point dominates another if it is nowhere worse and somewhere better, so that of two identical
+    points both stay.
+    """
+    cost, score = _checked(costs, scores)
+    return np.flatnonzero(_undominated(cost, score[None, :])[0])
+
+
+def frontier_probabilities(
+    costs: ArrayLike,
+    item_scores: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Floats:
+    """Share of bootstrap resamples in which each point lies on the frontier: [points].
+
+    `item_scores` [points, items], more is better, averaged over seeds beforehand, every point on
+    the same items. Items, or whole clusters, are resampled for all points jointly; costs are taken
+    as exact. Seed spread is not included. The same `seed` gives the same shares.
+    """
+    each = group_sums(item_scores, clusters)
+    cost, _ = _checked(costs, each.sum(axis=1))
+    rows = max(1, CHUNK // max(each.shape[1], len(each) ** 2))
+    on_it = np.zeros(len(each))
+    for start in range(0, resamples, rows):
+        counts = resampled_counts(each.shape[1], min(rows, resamples - start), (seed, start))
+        # The shared denominator orders nothing. Rounding makes sums equal that differ only by
+        # the order in which thirds were added.
+        on_it += _undominated(cost, np.round(counts @ each.T, 9)).sum(axis=0)
+    shares: Floats = on_it / resamples
+    return shares
+
+
+def _undominated(costs: Floats, scores: Floats) -> NDArray[np.bool_]:
+    """`costs` [points, kinds], `scores` [resamples, points] -> on the frontier, as `scores`."""
+    # [other, point]: the other costs no more; it costs less in some kind.
+    no_dearer = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
+    cheaper = no_dearer & (costs[:, None, :] < costs[None, :, :]).any(axis=2)
+    other, point = scores[:, :, None], scores[:, None, :]
+    dominated = ((other > point) & no_dearer) | ((other >= point) & cheaper)
+    beaten: NDArray[np.bool_] = np.asarray(dominated.any(axis=1))
+    return ~beaten
+
+
+def _checked(costs: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    cost, score = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    cost = cost[:, None] if cost.ndim == 1 else cost
+    if score.ndim != 1 or cost.shape[:1] != score.shape:
+        raise ValueError(f"costs {cost.shape} and scores {score.shape}: one of each per point")
+    if not (np.isfinite(cost).all() and np.isfinite(score).all()):
+        raise ValueError("costs and scores must be finite: leave unknown points out")
+    return cost, score

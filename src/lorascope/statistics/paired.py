@@ -1,0 +1,157 @@
+"""Two configurations on the same right-or-wrong items, one seed, items independent.
+
+All differences are share right of a minus share right of b. Everything but the exact test comes
+from one statistic, Tango's score for the difference of two paired shares (Statistics in Medicine
+17, 1998, 891-908), with n items, b of which only a gets right and c only b:
+
+    z(delta) = (b - c - n delta) / sqrt(n (2 q + delta (1 - delta)))
+
+where q is the most likely share of "only b" if the true difference were delta: the larger root of
+2n q^2 + (-b - c + (2n - b + c) delta) q - c delta (1 - delta) = 0. At delta = 0 it is McNemar's
+(b - c) / sqrt(b + c), at minus a margin it is the test of non-inferiority, and the interval is
+every delta with |z| <= 1.96.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+
+from lorascope.statistics.intervals import Z_95
+
+EXACT_BELOW = 25
+"""With fewer discordant items McNemar's test is the exact binomial one."""
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """How many items both, only one or neither of the two got right."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+
+    def __post_init__(self) -> None:
+        if min(self.both, self.only_a, self.only_b, self.neither) < 0 or self.items < 1:
+            raise ValueError(f"{self}: counts must be 0 or more, and 1 item or more in all")
+
+    @property
+    def items(self) -> int:
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def discordant(self) -> int:
+        """Items that exactly one of the two got right: all that the tests rest on."""
+        return self.only_a + self.only_b
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The share right of a minus that of b, with what the items can say about it."""
+
+    counts: PairedCounts
+    estimate: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    p_value: float
+    """McNemar's, two-sided: chance of a difference this large if the truth were none."""
+
+    def p_not_below(self, limit: float) -> float:
+        """One-sided p against "true difference <= limit": small shows a is above `limit`.
+
+        Non-inferiority of a by a margin is p_not_below(-margin).
+        """
+        return float(norm.sf(score(self.counts, limit)))
+
+    def p_not_above(self, limit: float) -> float:
+        """One-sided p against "true difference >= limit": small shows a is below `limit`."""
+        return float(norm.cdf(score(self.counts, limit)))
+
+
+def paired_counts(right_a: ArrayLike, right_b: ArrayLike) -> PairedCounts:
+    """Counts from two boolean vectors [items] over the same items in the same order."""
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"right_a {a.shape} and right_b {b.shape} must be two vectors [items]")
+    return PairedCounts(
+        both=int((a & b).sum()),
+        only_a=int((a & ~b).sum()),
+        only_b=int((~a & b).sum()),
+        neither=int((~a & ~b).sum()),
+    )
+
+
+def paired_difference(counts: PairedCounts) -> PairedDifference:
+    """Difference, 95 % score interval and McNemar's p.
+
+    The interval leaves zero out exactly when p_value < 0.05: where the exact test of few
+    discordant items keeps zero and the score does not, the interval is stretched to zero.
+    """
+    p_value = mcnemar_p(counts)
+    low, high = score_interval(counts)
+    if p_value >= 0.05:
+        low, high = min(low, 0.0), max(high, 0.0)
+    estimate = (counts.only_a - counts.only_b) / counts.items
+    return PairedDifference(counts, estimate, low, high, p_value)
+
+
+def mcnemar_p(counts: PairedCounts) -> float:
+    """McNemar's two-sided p (1947): exact binomial below 25 discordant items, else the score test.
+
+    The score test is chi2 = (b - c)^2 / (b + c), 1 degree of freedom, no continuity correction.
+    Without any discordant item nothing speaks against equality: 1.
+    """
+    if counts.discordant == 0:
+        return 1.0
+    if counts.discordant < EXACT_BELOW:
+        return float(binomtest(counts.only_a, counts.discordant).pvalue)
+    return float(2 * norm.sf(abs(score(counts, 0.0))))
+
+
+def score(counts: PairedCounts, difference: float) -> float:
+    """Tango's z(difference), the formula above: positive when the data lie above `difference`."""
+    n, b, c = counts.items, counts.only_a, counts.only_b
+    variance = restricted_variance(n, b, c, difference)
+    distance = (b - c) / n - difference
+    if variance <= 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
+
+
+def restricted_variance(items: float, only_a: float, only_b: float, difference: float) -> float:
+    """Variance of (only_a - only_b) / items if the true difference were `difference`.
+
+    Tango's (2 q + delta (1 - delta)) / n, the formula above. Counts may be fractions: those of as
+    many independent items as dependent ones are worth.
+    """
+    if not -1 < difference < 1:
+        raise ValueError(f"difference={difference}: a share between -1 and 1")
+    linear = -only_a - only_b + (2 * items - only_a + only_b) * difference
+    constant = -only_b * difference * (1 - difference)
+    root = math.sqrt(max(0.0, linear**2 - 8 * items * constant))
+    # The same root written without subtracting two close numbers.
+    lost = (root - linear) / (4 * items) if linear <= 0 else -2 * constant / (root + linear)
+    return max(0.0, (2 * lost + difference * (1 - difference)) / items)
+
+
+def score_interval(counts: PairedCounts, z: float = Z_95) -> tuple[float, float]:
+    """Every difference with |score| <= z: Tango's interval, 95 % by default, inside [-1, 1]."""
+    estimate = (counts.only_a - counts.only_b) / counts.items
+    edge = 1 - 1e-12
+
+    def end(side: int) -> float:
+        if side * estimate >= edge or side * score(counts, side * edge) > -z:
+            return float(side)
+        middle = min(max(estimate, -edge), edge)
+        return float(
+            brentq(lambda delta: score(counts, delta) + side * z, middle, side * edge, xtol=1e-12)
+        )
+
+    return end(-1), end(1)

@@ -1,0 +1,89 @@
+"""The t distribution of an estimate whose variance has a part that few seeds have shown.
+
+The variance is V_items + max(0, s^2 d / chi2_d - f) / S: the sampling of items, and the spread
+between S seeds, of which the sample variance s^2 is known with d degrees of freedom and holds
+the flicker f of the items, counted in V_items already. Given s^2 the true spread is as s^2 d /
+chi2_d (Fisher's fiducial, Weerahandi's generalized p value, 1993), so that the tail beyond a gap is
+the mean of Student's tail over chi2_d. It is exact in the limits: with no item part it is t with d
+degrees, with no seed part t with those of the items. Satterthwaite's degrees, which take a spread
+that came out small by luck for well known, are far too many where d is 1 or 2 and level / tests
+small: two seeds of equal mean do not show that seeds are equal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammaincinv, stdtr
+
+from lorascope.statistics.clusters import Floats
+
+NODES = 48
+CROWDED = 4
+"""Nodes lie at powers of this many, crowded where chi2 is near 0 and the spread may be large."""
+FARTHEST = 1e6
+"""Typical standard errors, beyond which no quantile is looked for."""
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """The spread of one seed's mean, as a sample shows it."""
+
+    raw: float
+    """Variance of one seed's mean, the items' flicker in it."""
+    flicker: float
+    """What of that comes of items that come out differently from seed to seed."""
+    degrees: float
+    """Of freedom, of `raw`; infinite where the spread is declared, not measured."""
+    seeds: int
+    """That the estimate is a mean over."""
+
+    def tail(self, gap: float, item_variance: float, item_degrees: float) -> float:
+        """Chance of an estimate `gap` or more above the truth."""
+        variances, weights = self._variances(item_variance)
+        known = variances > 0
+        with np.errstate(divide="ignore"):
+            distances = np.where(known, -gap / np.sqrt(np.where(known, variances, 1.0)), 0.0)
+        tails = stdtr(item_degrees, distances)
+        sure = 0.5 if gap == 0 else float(gap < 0)
+        return float(weights @ np.where(known, tails, sure))
+
+    def reach(self, item_variance: float, item_degrees: float, beyond: float = 0.025) -> float:
+        """The gap whose `tail` is `beyond`; 0 where nothing varies."""
+        scale = math.sqrt(item_variance + self.raw / self.seeds)
+        if scale == 0:
+            return 0.0
+
+        def excess(gap: float) -> float:
+            return self.tail(gap * scale, item_variance, item_degrees) - beyond
+
+        farthest = 4.0
+        while excess(farthest) > 0 and farthest < FARTHEST:
+            farthest *= 4
+        if excess(farthest) > 0:
+            return farthest * scale
+        return scale * float(brentq(excess, 0.0, farthest, xtol=1e-6))
+
+    def _variances(self, item_variance: float) -> tuple[Floats, Floats]:
+        if math.isinf(self.degrees):
+            spread = np.array([self.raw])
+            weights = np.ones(1)
+        else:
+            inflation, weights = _inflations(round(self.degrees, 3))
+            spread = self.raw * inflation
+        return item_variance + np.maximum(0.0, spread - self.flicker) / self.seeds, weights
+
+
+@lru_cache(maxsize=256)
+def _inflations(degrees: float) -> tuple[Floats, Floats]:
+    """Values of degrees / chi2 [nodes] and their weights, which sum to 1."""
+    places, weights = np.polynomial.legendre.leggauss(NODES)
+    places, weights = (places + 1) / 2, weights / 2
+    chance = places**CROWDED
+    weights = weights * CROWDED * places ** (CROWDED - 1)
+    chi_squared = 2 * gammaincinv(degrees / 2, chance)
+    return degrees / np.maximum(chi_squared, 1e-300), weights / weights.sum()

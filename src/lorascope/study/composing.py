@@ -1,0 +1,159 @@
+"""Hydra composes conf/; what it finds wrong is said in words that name key, file and remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from lorascope.config import Config
+from lorascope.config.name_rules import NAMED_GROUPS, is_name
+from lorascope.errors import ConfigError, LorascopeError
+from lorascope.files.layout import Layout
+from lorascope.study.overrides import closest, known_keys
+from lorascope.study.params import yaml_fault
+
+NO_DEFAULT = "No match in the defaults list"
+TAKES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def register_schema() -> None:
+    """Tell Hydra the schema that conf/config.yaml names in its defaults."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+@contextmanager
+def composing(layout: Layout) -> Iterator[None]:
+    """Within it, `composed` finds conf/; what Hydra raises becomes ours."""
+    register_schema()
+    GlobalHydra.instance().clear()
+    try:
+        with (
+            told_plainly(layout),
+            initialize_config_dir(config_dir=str(layout.conf), version_base="1.3"),
+        ):
+            yield
+    except (ValueError, OSError, RecursionError) as error:
+        # Of a file that is YAML, and yet nothing that Hydra can compose.
+        told = str(error).splitlines()[0]
+        raise LorascopeError(
+            f"{_unreadable(layout)}: {told}. A file of conf/ holds `key: value` lines; one that "
+            "worked is a good start."
+        ) from error
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of one choice of files, whose names are those of their files."""
+    found = compose("config", list(overrides), return_hydra_config=True)
+    chosen = dict(found.hydra.runtime.choices)
+    with open_dict(found):
+        del found["hydra"]
+    for group in NAMED_GROUPS:
+        _require_file_name(found, group, chosen.get(group))
+    return found
+
+
+def _require_file_name(found: DictConfig, group: str, file: str | None) -> None:
+    """DVC knows the file, stages the name: two of either would share folders, or miss them."""
+    name = found[group].name
+    if name == file:
+        return
+    other = f", or call the file {name}.yaml and choose {group}={name}" if is_name(name) else ""
+    raise ConfigError(
+        f"{group}.name", name, f"must be {file!r}, as conf/{group}/{file}.yaml is called: folders "
+        "and dvc.yaml go by it", f"Set `name: {file}` there{other}.",
+    )  # fmt: skip
+
+
+@contextmanager
+def told_plainly(layout: Layout) -> Iterator[None]:
+    """Errors of Hydra, OmegaConf and YAML become ours; all others are left as they are."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        raise LorascopeError(f"{_file_of(error, layout)}{yaml_fault(error)}. Repair it.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = str(error).splitlines()[0]
+        raise LorascopeError(f"{_unreadable(layout)}: {told}. Save it as UTF-8 text.") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise LorascopeError(_readable(error)) from error
+
+
+def _file_of(error: yaml.MarkedYAMLError, layout: Layout) -> str:
+    mark = error.problem_mark or error.context_mark
+    path = Path(mark.name) if mark else layout.conf
+    inside = path.is_relative_to(layout.root)
+    return str(path.relative_to(layout.root)) if inside else _unreadable(layout)
+
+
+def _unreadable(layout: Layout) -> str:
+    """The file of conf/ that is no mapping, where the error itself does not say which."""
+    for path in sorted(layout.conf.rglob("*.yaml")):
+        try:
+            usable = isinstance(OmegaConf.load(path), DictConfig)
+        except (yaml.YAMLError, ValueError, OSError, RecursionError):
+            usable = False
+        if not usable:
+            return str(path.relative_to(layout.root))
+    return "conf/"
+
+
+def _readable(error: Exception) -> str:
+    """File, key and cause in a line, and what the key takes. Hydra's own advice, to append a key
+    that it does not know, would not help."""
+    text = f"{error}\n{error.__cause__ or ''}".partition("Config search path:")[0]
+    if NO_DEFAULT in text:
+        return f"conf/config.yaml: {text.splitlines()[0]} `git diff conf` shows what changed."
+    place = re.match(r"In '([^']+)': ", text)
+    where = f"conf/{place[1]}.yaml: " if place and place[1] != "config" else "conf/: "
+    lines = [" ".join(line.split()) for line in text[place.end() if place else 0 :].splitlines()]
+    told = [one for one in lines if one and not one.endswith("while composing config:")]
+    key = re.search(r"full_key: (\S+)", text)
+    if key is None:
+        return f"{where}{' '.join(told)}"
+    cause = told[1 if told[0].startswith("Error merging override") else 0].rstrip(".")
+    cause = "is empty" if cause.endswith("is not Optional") else cause
+    return f"{where if place else ''}{key[1]}: {cause}.{_remedy(key[1], cause)}"
+
+
+def _remedy(key: str, cause: str) -> str:
+    known, group = known_keys(), key.partition(".")[0]
+    if "issing mandatory value" in cause:
+        return f" Set it in the file of conf/{group} that is chosen."
+    if cause.startswith("Key '"):
+        own = [name for name in known if name.partition(".")[0] == group]
+        there = own or dict.fromkeys(name.partition(".")[0] for name in known)
+        return f"{closest(key, list(known))} There are: {', '.join(there)}."
+    listed = key.partition("[")[0]
+    return f" It takes {_takes(known[listed])}." if listed in known else ""
+
+
+def _takes(kind: Any) -> str:
+    if isinstance(kind, UnionType):
+        given = " or ".join(_takes(one) for one in get_args(kind) if one is not NoneType)
+        return f"{given}, or null"
+    if isinstance(kind, type) and hasattr(kind, "__members__"):
+        return f"one of {', '.join(kind.__members__)}"
+    return TAKES.get(kind, "a list such as [a,b]")
+
+
+def object_of(found: DictConfig) -> Config:
+    """As the schema has it.
+
+    Raises:
+        MissingMandatoryValue: a file sets no `name`.
+    """
+    config = OmegaConf.to_object(found)
+    assert isinstance(config, Config)
+    return config

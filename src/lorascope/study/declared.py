@@ -1,0 +1,97 @@
+"""What a declared trial and its scores are called before they are there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lorascope.adapters.targets import select
+from lorascope.config import Config
+from lorascope.errors import RecordError
+from lorascope.files.identity import (
+    canonical_sha256,
+    code_sha256,
+    trial_key,
+    trial_name,
+    trial_settings,
+)
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
+from lorascope.records import TrialKey, TrialRecord
+from lorascope.study.intact import read_base, read_data, read_mode
+
+BASE_NAME = "base"
+SCORING_CODE = (
+    "scoring.score",
+    "scoring.distributions",
+    "quantizers.loading",
+    "adapters.lora.attach",
+)
+"""What decides a score: how items are scored, and how base and adapter are loaded."""
+
+
+@dataclass(frozen=True)
+class DeclaredTrial:
+    """A trial as it will be known, trained or not."""
+
+    name: str
+    identity: str
+    key: TrialKey
+    settings: dict[str, object]
+    """All that entered the identity."""
+
+
+def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
+    """Name the trial that `config` describes.
+
+    Raises:
+        LorascopeError: the base or the data is not prepared, or made with other settings, or the
+            targets match nothing.
+    """
+    select(read_base(config, layout).linear_shapes, config.lora)
+    stored, data = read_mode(config, layout), read_data(config, layout)
+    settings = trial_settings(config, stored.content_sha256, data.content_sha256)
+    identity = canonical_sha256(settings)
+    key = trial_key(config)
+    return DeclaredTrial(trial_name(key, identity), identity, key, settings)
+
+
+def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:
+    """The record of a declared trial in `folder`.
+
+    Raises:
+        RecordError: it is missing, damaged or edited, lacks its files, or is another trial's.
+    """
+    trial = read_record(folder, TrialRecord)
+    if trial.identity != declared.identity:
+        raise RecordError(
+            f"{folder}: holds {trial.trial}, made with other settings, base, data or code. Delete "
+            f"{folder} and run `lorascope train-lora` with the same settings again."
+        )
+    return trial
+
+
+def base_name(config: Config, layout: Layout) -> str:
+    """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
+    return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
+
+
+def _inputs(config: Config, layout: Layout) -> list[str]:
+    stored, data = read_mode(config, layout), read_data(config, layout)
+    # How the stored base computes is part of what is scored.
+    computing = [config.quant.compute.value, config.model.attention]
+    return [stored.content_sha256, data.content_sha256, *computing]
+
+
+def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
+    """Everything that decides the scores."""
+    return canonical_sha256(
+        {
+            "inputs": _inputs(config, layout),
+            "trial": trial.identity if trial else None,
+            # Trained again elsewhere, the same trial has other weights, if only by rounding.
+            "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
+            "evaluate": asdict(config.evaluate),
+            "code": [code_sha256(f"lorascope.{module}") for module in SCORING_CODE],
+        }
+    )

@@ -1,0 +1,128 @@
+"""The declared grid: params.yaml and overrides as a product of axes of validated points."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from itertools import islice, product
+from math import prod
+from typing import Any
+
+from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
+from omegaconf import DictConfig, OmegaConf
+
+from lorascope.config import Config
+from lorascope.config.rules import validate
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import Layout
+from lorascope.study.composing import composed, composing, object_of
+from lorascope.study.overrides import is_group, is_hydra, read_overrides
+from lorascope.study.params import PARAMETER_KEYS, declared_overrides
+
+__all__ = ["PARAMETER_KEYS", "compose_jobs", "declared_overrides", "expand", "with_overrides"]
+
+BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
+MOST_POINTS = 100_000
+"""Of a grid: beyond it `range(1,1000000)` is a slip of the hand."""
+
+
+def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
+    """`declared` with `overrides` in place of what they name.
+
+    A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
+    stay.
+    """
+    recipes = [text for text in overrides if text.startswith("recipe=")]
+    if recipes and recipes[-1] != "recipe=null":
+        declared = [text for text in declared if text.partition("=")[0] in BESIDE_A_RECIPE]
+    chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
+    return list(chosen.values())
+
+
+def expand(layout: Layout, overrides: list[str]) -> list[Config]:
+    """Every point of the grid that sweep overrides span, composed and validated.
+
+    Groups are composed by Hydra; a swept value (a rank, a seed) is then set in the composed
+    configuration, with the same type checks, which is a hundred times faster.
+
+    Raises:
+        LorascopeError: an override cannot be read, a key or group is unknown, a value is unusable.
+    """
+    parsed = read_overrides(overrides, layout)
+    _require_countable(parsed)
+    values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
+    groups = [axis for axis in parsed if axis not in values]
+    with composing(layout):
+        choices = [composed(point) for point in product(*(_texts(axis) for axis in groups))]
+        points = [_with_values(one, values) for one in choices]
+    return [config for point in points for config in point]
+
+
+def compose_jobs(layout: Layout, jobs: Sequence[Sequence[str]]) -> list[Config]:
+    """The configuration of each job of a multirun, given by its overrides.
+
+    Raises:
+        LorascopeError: as `expand`.
+    """
+    made: dict[tuple[str, ...], DictConfig] = {}
+    configs = []
+    with composing(layout):
+        for job in jobs:
+            parsed = read_overrides(job, layout)
+            values = [one for one in parsed if _is_value(one, layout)]
+            groups = tuple(str(one.input_line) for one in parsed if one not in values)
+            if groups not in made:
+                made[groups] = composed(groups)
+            configs.append(_with_value(made[groups], {v.key_or_group: v.value() for v in values}))
+    return configs
+
+
+def _require_countable(axes: Iterable[Override]) -> None:
+    swept = [axis for axis in axes if axis.is_sweep_override()]
+    points = prod(_values_up_to(axis, MOST_POINTS + 1) for axis in swept)
+    if points > MOST_POINTS:
+        told = " ".join(str(axis.input_line) for axis in swept)
+        raise LorascopeError(
+            f"{told}: more than {MOST_POINTS:,} trials. Leave values out, or widen range()'s step."
+        )
+
+
+def _values_up_to(axis: Override, most: int) -> int:
+    value = axis.value()
+    # shuffle(range(...)) would be written out.
+    values = value.range() if isinstance(value, RangeSweep) else axis.sweep_iterator()
+    return sum(1 for _ in islice(values, most))
+
+
+def _is_value(override: Override, layout: Layout) -> bool:
+    """Whether an override sets a value, rather than choosing a group's file."""
+    return not is_group(override, layout) and not is_hydra(override)
+
+
+def _texts(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
+    keys = [axis.key_or_group for axis in axes]
+    points = product(*([_plain(one) for one in axis.sweep_iterator()] for axis in axes))
+    return [_with_value(composed, dict(zip(keys, point, strict=True))) for point in points]
+
+
+def _with_value(composed: DictConfig, values: dict[str, Any]) -> Config:
+    point = copy.deepcopy(composed)
+    for key, value in values.items():
+        OmegaConf.update(point, key, value)
+    config = object_of(point)
+    validate(config)
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """Without Hydra's marks of what was quoted."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.text if isinstance(value, QuotedString) else value

@@ -1,0 +1,118 @@
+"""Whether the files that a stage reads are still those that their records describe.
+
+A cut-off file may load, and another base behind the same name does: what comes out of either would
+stand in the tables as this base's, this data's or this trial's. `read_record` itself holds records
+against their own digest, and files against their sizes; here are their bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from lorascope.config import Config
+from lorascope.errors import RecordError
+from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
+from lorascope.files.made_with import base_settings, data_settings, mode_settings, require_made_with
+from lorascope.files.store import read_record, require_content
+from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
+
+T = TypeVar("T")
+
+
+def read_base(config: Config, layout: Layout) -> BaseRecord:
+    """The record of the full-precision base that `config` asks for.
+
+    Raises:
+        RecordError: it is missing, damaged, or made with other settings than are asked for.
+    """
+    folder = layout.base(config.model.name)
+    base = _record(folder, BaseRecord, _base_again(config))
+    asked = base_settings(config.model)
+    require_made_with(asked, base.settings, folder, _base_again(config))
+    return base
+
+
+def read_mode(config: Config, layout: Layout) -> FootprintRecord:
+    """The record of the base in the mode that `config` asks for.
+
+    Raises:
+        RecordError: as `read_base`; or it is that of another base, once behind the same name.
+    """
+    name, quant = config.model.name, config.quant.name
+    base, folder = read_base(config, layout), layout.quantized(name, quant)
+    stored = _record(folder, FootprintRecord, _mode_again(config))
+    if stored.base_sha256 != base.content_sha256:
+        raise RecordError(
+            f"{folder}: made from another base than {layout.base(name)} now holds. "
+            f"Run `{_mode_again(config)}` again."
+        )
+    require_made_with(mode_settings(config.quant), _made_with(stored), folder, _mode_again(config))
+    return stored
+
+
+def _made_with(stored: FootprintRecord) -> dict[str, object]:
+    """As far as it is known of records that kept no settings."""
+    told: dict[str, object] = {"quant.storage": stored.storage}
+    if stored.double_quantization is not None:
+        told |= {"quant.double_quantization": stored.double_quantization}
+    return stored.settings or told
+
+
+def read_data(config: Config, layout: Layout) -> DataCard:
+    """The card of the prepared rows that `config` asks for.
+
+    Raises:
+        RecordError: as `read_base`.
+    """
+    folder = layout.data(config.model.name, config.data.name)
+    card = _record(folder, DataCard, _data_again(config))
+    asked = data_settings(config.data)
+    require_made_with(asked, card.settings, folder, _data_again(config))
+    return card
+
+
+def _record(folder: Path, record_type: type[T], command: str) -> T:
+    if not (folder / RECORD).is_file():
+        raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
+    return read_record(folder, record_type)
+
+
+def require_base(config: Config, layout: Layout) -> None:
+    """Raise RecordError unless the full-precision base is as it was prepared."""
+    made = read_base(config, layout).content_sha256
+    require_content(layout.base(config.model.name), made, f"Run `{_base_again(config)}` again.")
+
+
+def require_stored(config: Config, layout: Layout) -> None:
+    """Raise RecordError unless the base in its mode is as it was stored."""
+    folder = layout.quantized(config.model.name, config.quant.name)
+    made = read_mode(config, layout).content_sha256
+    require_content(folder, made, f"Run `{_mode_again(config)}` again.")
+
+
+def require_data(config: Config, layout: Layout) -> None:
+    """Raise RecordError unless the prepared rows are as they were written."""
+    folder = layout.data(config.model.name, config.data.name)
+    for split, card in read_data(config, layout).splits.items():
+        again = f"Run `{_data_again(config)}` again."
+        require_content(folder / f"{split}.jsonl", card.sha256, again)
+
+
+def _base_again(config: Config) -> str:
+    return f"lorascope prepare-base model={config.model.name}"
+
+
+def _mode_again(config: Config) -> str:
+    return f"lorascope quantize-base model={config.model.name} quant={config.quant.name}"
+
+
+def _data_again(config: Config) -> str:
+    return f"lorascope prepare-data model={config.model.name} data={config.data.name}"
+
+
+def require_adapter(trial: TrialRecord, folder: Path) -> None:
+    """Raise RecordError unless `folder`, the trial's, holds the adapter that was trained."""
+    made = trial.result.adapter_sha256 if trial.result else ""
+    again = f"Delete {folder} and run `lorascope train-lora` with the same settings again."
+    require_content(folder / "adapter", made, again, ADAPTER_FILES)

@@ -1,0 +1,69 @@
+"""Whether scores are what was scored, and those of their items."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from pathlib import Path
+
+from lorascope.errors import RecordError
+from lorascope.files.layout import DISTRIBUTIONS
+from lorascope.files.store import require_content
+from lorascope.records import EvaluationRecord, ItemResult, SplitScore
+from lorascope.scoring.items import read_items, summarize
+
+
+def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, list[ItemResult]]:
+    """The scored items of each split, from `folder`, the evaluation's.
+
+    Raises:
+        RecordError: a file is missing or not what the record says, or the record's scores are not
+            those of its items.
+    """
+    for split, digest in record.items_sha256.items():
+        require_content(folder / f"{split}.jsonl", digest, _score_again(folder))
+    items = {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
+    for split, told in record.splits.items():
+        if split not in items:
+            raise RecordError(f"{folder}: {split} is scored without items. {_score_again(folder)}")
+        for name, value, counted in _contradictions(told, summarize(items[split])):
+            raise RecordError(
+                f"{folder}: {split} {name}={value} in its record, and its items give {counted}. "
+                + _score_again(folder)
+            )
+    return items
+
+
+def require_scores(record: EvaluationRecord, folder: Path) -> None:
+    """Raise RecordError unless `folder` holds what was scored, and the record is a sum of it."""
+    scored_items(record, folder)
+    distributions_of(record, folder)
+
+
+def distributions_of(record: EvaluationRecord, folder: Path) -> Path | None:
+    """The checked file of next-token distributions; None where the evaluation has none.
+
+    Raises:
+        RecordError: it is missing or not what the record says.
+    """
+    if record.distributions_sha256 is None:
+        return None
+    path = folder / DISTRIBUTIONS
+    require_content(path, record.distributions_sha256, _score_again(folder))
+    return path
+
+
+def _contradictions(told: SplitScore, counted: SplitScore) -> list[tuple[str, object, object]]:
+    """(field, value in the record, value by its items) where they are not the same number; the last
+    digits are those of another summation."""
+    pairs = [(f.name, getattr(told, f.name), getattr(counted, f.name)) for f in fields(told)]
+    return [
+        (name, ours, theirs)
+        for name, ours, theirs in pairs
+        if (ours is None) != (theirs is None)
+        or (ours is not None and not math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-12))
+    ]
+
+
+def _score_again(folder: Path) -> str:
+    return f"Delete {folder} and run `lorascope evaluate` with the same settings again."

@@ -1,0 +1,211 @@
+"""What a command line says, key by key: held against schema and conf/ before Hydra composes.
+
+Hydra answers a misspelt key with the advice to append it, takes `recipe=typo` for no recipe, merges
+the files of `quant=[fp16,nf4]` into one, and follows `quant=../quant/nf4` out of the group.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString
+from hydra.errors import HydraException
+
+from lorascope.config import Config
+from lorascope.config.name_rules import FOLDERS_OF_STAGES, is_name
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import Layout
+
+NO_FILE = ("recipe",)
+"""Groups of which no file need be chosen: recipe=null."""
+
+
+def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
+    """`texts` as Hydra reads them, globs written out.
+
+    Raises:
+        LorascopeError: one cannot be read, names no key or file that there is, or is a list where
+            one value belongs.
+    """
+    return [_read(text, layout) for text in texts]
+
+
+def refuse_sweep(command: str, read: Sequence[Override], can_sweep: bool) -> None:
+    """Raise where several values are given to a command that runs one configuration."""
+    for override in read:
+        if override.is_sweep_override():
+            remedy = "Add -m to sweep" if can_sweep else "Run it once for each"
+            raise LorascopeError(
+                f"{override.input_line}: several values, and {command} runs one configuration. "
+                f"{remedy}; a text that holds a comma goes into quotes, twice: "
+                f"'{override.key_or_group}=\"a,b\"'."
+            )
+
+
+def is_hydra(override: Override) -> bool:
+    """Whether it concerns how jobs are launched, which Hydra judges itself."""
+    return override.key_or_group.startswith(("hydra.", "hydra/"))
+
+
+def is_group(override: Override, layout: Layout) -> bool:
+    """Whether it chooses a file, rather than setting a value."""
+    return override.key_or_group in groups(layout)
+
+
+def groups(layout: Layout) -> list[str]:
+    """The folders of conf/."""
+    return sorted(path.name for path in layout.conf.iterdir() if path.is_dir())
+
+
+def choices(group: str, layout: Layout) -> list[str]:
+    """What can be chosen of a group."""
+    return sorted(p.stem for p in (layout.conf / group).glob("*.yaml") if is_name(p.stem))
+
+
+def known_keys() -> dict[str, Any]:
+    """Every key of the schema with its type."""
+    return _keys_of(Config, "")
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """A sentence that names what may have been meant; empty where nothing is near."""
+    last_parts = {key.rpartition(".")[2]: key for key in known}
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    if not near:
+        ends = get_close_matches(word.rpartition(".")[2], list(last_parts), n=1, cutoff=0.6)
+        near = [last_parts[end] for end in ends]
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _keys_of(schema: Any, before: str) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            keys |= _keys_of(kind, f"{before}{field.name}.")
+        else:
+            keys[f"{before}{field.name}"] = kind
+    return keys
+
+
+def _read(text: str, layout: Layout) -> Override:
+    override = _parsed(text)
+    if is_hydra(override):
+        return override
+    key = override.key_or_group
+    _require_plain(override, text, layout)
+    if is_group(override, layout):
+        return _chosen(override, text, layout)
+    if key not in known_keys():
+        known = [*known_keys(), *groups(layout)]
+        raise LorascopeError(
+            f"{text}: there is no key {key}.{closest(key, known)} "
+            "`lorascope train-lora --help` shows all keys."
+        )
+    group, _, last = key.rpartition(".")
+    if last == "name":
+        raise LorascopeError(
+            f"{text}: the name is that of the file. Copy conf/{group}/<file>.yaml to a file of "
+            f"the new name, set `name` in it, and choose {group}=<new name>."
+        )
+    if isinstance(override.value(), Glob):
+        raise LorascopeError(
+            f"{text}: glob() chooses among the files of a group, and {key} is a value. "
+            f"Write its values: {key}=a,b."
+        )
+    if override.is_interval_sweep():
+        raise LorascopeError(
+            f"{text}: an interval has no end of values. Write {key}=a,b or {key}=range(a,b)."
+        )
+    return override
+
+
+def _parsed(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise LorascopeError(
+            f"{text}: not a readable override: {str(error).splitlines()[0]}. {_corrected(text)}"
+        ) from error
+
+
+def _corrected(text: str) -> str:
+    """The same with its value in quotes, where that can be read."""
+    key, equals, value = text.partition("=")
+    if equals and known_keys().get(key) in (str, str | None):
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        corrected = f'{key}="{quoted}"'
+        try:
+            OverridesParser.create().parse_override(corrected)
+        except HydraException:
+            pass
+        else:
+            return f"Put the value into quotes, twice, for the shell too: {shlex.quote(corrected)}"
+    return "Write key=value, or key=value,value with -m."
+
+
+def _require_plain(override: Override, text: str, layout: Layout) -> None:
+    """No appending, forcing, deleting or moving: every key is there already, with a value."""
+    key = override.key_or_group
+    if override.type is OverrideType.CHANGE and override.package is None and key:
+        return
+    known = [*known_keys(), *groups(layout)]
+    if key not in known:
+        raise LorascopeError(
+            f"{text}: there is no key {key!r}, and none can be added or removed."
+            f"{closest(key, known)} `lorascope train-lora --help` shows all keys."
+        )
+    raise LorascopeError(
+        f"{text}: every key is there already, so that it is set and neither added, removed nor "
+        f"moved. Write {key}=value."
+    )
+
+
+def _chosen(override: Override, text: str, layout: Layout) -> Override:
+    group, there = override.key_or_group, choices(override.key_or_group, layout)
+    value = override.value()
+    if isinstance(value, Glob):
+        names: list[object] = list(value.filter(there))
+        if not names:
+            raise LorascopeError(
+                f"{text}: matches no file of conf/{group}. It has: {', '.join(there)}."
+            )
+        return _parsed(f"{group}={','.join(str(name) for name in names)}")
+    if override.is_interval_sweep():
+        names = [value]
+    else:
+        names = list(override.sweep_iterator()) if override.is_sweep_override() else [value]
+    for name in names:
+        _require_choice(group, name, text, there)
+    return override
+
+
+def _require_choice(group: str, name: object, text: str, there: list[str]) -> None:
+    word = name.text if isinstance(name, QuotedString) else name
+    if word is None and group in NO_FILE:
+        return
+    if not isinstance(word, str) or not is_name(word):
+        raise LorascopeError(
+            f"{text}: {_no_name(group, word)} Write {group}=, then one of "
+            f"{', '.join(there)}; several with commas, without brackets."
+        )
+    if word not in there:
+        raise LorascopeError(
+            f"{text}: there is no conf/{group}/{word}.yaml."
+            f"{closest(word.removesuffix('.yaml'), there)} conf/{group} "
+            f"has: {', '.join(there) or 'no file'}."
+        )
+
+
+def _no_name(group: str, word: object) -> str:
+    if isinstance(word, (bool, int, float)):
+        return f"{word!r} is a number to Hydra, so begin the name of a file with a letter."
+    if str(word).lower() in FOLDERS_OF_STAGES:
+        return f"stages make a folder called {word} themselves, so call the file otherwise."
+    return f"{word!r} is not the name of a file of conf/{group}."

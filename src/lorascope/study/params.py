@@ -1,0 +1,126 @@
+"""params.yaml: read as DVC reads it, and held to what dvc.yaml can put into paths and commands.
+
+DVC follows YAML 1.2, where `010` is ten and `1e1` a number; PyYAML follows 1.1, where they are
+eight and a text. What is judged here must be what `dvc repro` runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lorascope.config.name_rules import is_name
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import Layout
+
+PARAMETER_KEYS = {
+    "model": "model",
+    "data": "data",
+    "quant": "quant",
+    "lora.targets": "lora",
+    "lora.rank": "lora.rank",
+    "lora.alpha": "lora.alpha",
+    "train": "train",
+    "seed": "seed",
+    "evaluate": "evaluate",
+    "merge": "merge",
+    "decide": "decide",
+    "ship": "ship",
+}
+"""Keys of params.yaml -> keys of the configuration."""
+FILE_KEYS = ("model", "data", "lora.targets", "train", "evaluate", "merge", "decide")
+"""Keys whose value dvc.yaml puts into a path, as the name of one file of conf/."""
+
+
+def declared_overrides(layout: Layout) -> list[str]:
+    """params.yaml as Hydra sweep overrides, e.g. ['model=tiny', 'quant=fp16,nf4', ...].
+
+    Raises:
+        LorascopeError: it cannot be read, a key is unknown or missing, or a value is of a form
+            that DVC cannot run.
+    """
+    params = _flat(_read(layout))
+    unknown = sorted(set(params) - set(PARAMETER_KEYS))
+    if unknown:
+        raise LorascopeError(
+            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(PARAMETER_KEYS)}."
+        )
+    missing = sorted(set(PARAMETER_KEYS) - set(params))
+    if missing:
+        raise LorascopeError(f"params.yaml: {', '.join(missing)} is missing. Add it back.")
+    return [f"{PARAMETER_KEYS[key]}={_sweep(key, value)}" for key, value in params.items()]
+
+
+def _read(layout: Layout) -> dict[object, object]:
+    try:
+        found = YAML(typ="safe").load(layout.params.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise LorascopeError(f"params.yaml: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except YAMLError as error:
+        raise LorascopeError(f"params.yaml: not readable YAML{yaml_fault(error)}.") from error
+    if not isinstance(found, dict):
+        raise LorascopeError(
+            f"params.yaml: holds {'nothing' if found is None else type(found).__name__}, where "
+            "`key: value` lines belong, such as `model: tiny`. `git diff params.yaml` shows what "
+            "changed."
+        )
+    return found
+
+
+def yaml_fault(error: Exception) -> str:
+    """Where a YAML file is broken and how, to follow the file's name."""
+    mark: Any = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    told = getattr(error, "problem", None) or str(error).splitlines()[0]
+    context = getattr(error, "context", None)
+    return f"{where}: {f'{context}, ' if context else ''}{told}"
+
+
+def _flat(params: dict[object, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": kept for inner, kept in value.items()})
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+def _sweep(key: str, value: object) -> str:
+    """The value as an override has it."""
+    if key == "quant":
+        names = value if isinstance(value, list) else []
+        if not names:
+            raise _unusable(key, value, "dvc.yaml makes a stage of each mode", "quant: [fp16, nf4]")
+        return ",".join(_file_name(key, name) for name in names)
+    if key in FILE_KEYS:
+        return _file_name(key, value)
+    if value is None or isinstance(value, (list, dict)):
+        raise _unusable(
+            key, value, "DVC puts it into a command, and takes no list and nothing empty there",
+            f'{key.rpartition(".")[2]}: "1,4" for several values, quotes included',
+        )  # fmt: skip
+    text = ("false", "true")[value] if isinstance(value, bool) else str(value)
+    if "'" in text or "\n" in text or "${" in text:
+        raise _unusable(
+            key, value, "DVC puts it into a command, between single quotes",
+            "it without quotes, line breaks and ${...} in it",
+        )  # fmt: skip
+    return text
+
+
+def _file_name(key: str, value: object) -> str:
+    name = str(value)
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and is_name(name):
+        return name
+    raise _unusable(
+        key, value, "dvc.yaml puts it into a path, so that it is the name of one file of "
+        f"conf/{PARAMETER_KEYS[key]}, without its ending",
+        f"one name; `lorascope train-lora -m {PARAMETER_KEYS[key]}=a,b` sweeps beside DVC",
+    )  # fmt: skip
+
+
+def _unusable(key: str, value: object, problem: str, remedy: str) -> LorascopeError:
+    return LorascopeError(f"params.yaml: {key}={value!r}: {problem}. Write {remedy}.")

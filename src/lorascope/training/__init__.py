@@ -1,0 +1,1 @@
+"""Trials that are trained at once around one frozen base: a pack."""

@@ -1,0 +1,84 @@
+"""AdamW over a pack: one vector and one parameter group a trial, so that nothing is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lorascope.adapters.lora.stack import AdapterStack
+from lorascope.config import TrainConfig
+
+FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
+"""As torch.amp.GradScaler starts, and when it doubles."""
+CLIP_EPSILON = 1e-6
+"""torch.nn.utils.clip_grad_norm_'s."""
+
+
+def adamw(stacks: Sequence[AdapterStack], trains: Sequence[TrainConfig]) -> torch.optim.AdamW:
+    """Groups in the pack's order, each with its trial's learning rate and weight decay. Fused, as
+    the Trainer's default is: one pass over the memory, and no copies."""
+    rows = [row for stack in stacks for row in stack.rows]
+    groups = [
+        {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}
+        for row, train in zip(rows, trains, strict=True)
+    ]
+    # The polynomial schedule reads the default, which all trials share there.
+    return torch.optim.AdamW(groups, lr=trains[0].learning_rate, fused=True)
+
+
+def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Each trial's parameters as one vector, in the pack's order."""
+    return [group["params"][0] for group in optimizer.param_groups]
+
+
+def moment_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
+    """Of AdamW's two moments a parameter and a counter, for each trial, padding apart."""
+    own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
+    sizes = []
+    for row, parameters in zip(rows_of(optimizer), own, strict=True):
+        state = [v for v in optimizer.state[row].values() if isinstance(v, Tensor)]
+        moments = sum(value.nbytes for value in state if value.numel() == row.numel())
+        counters = sum(value.nbytes for value in state if value.numel() != row.numel())
+        sizes.append(moments * parameters // row.numel() + counters)
+    return sizes
+
+
+def clip(rows: Sequence[nn.Parameter], limits: Sequence[float]) -> Tensor:
+    """Scale each trial's gradient down to its own limit (0: none), as clip_grad_norm_ does but in
+    fewer calls; the norms before [trials], NaN where there is no gradient."""
+    none = torch.full((), torch.nan, device=rows[0].device)
+    norms = []
+    for row, limit in zip(rows, limits, strict=True):
+        norms.append(none if row.grad is None else torch.linalg.vector_norm(row.grad))
+        if row.grad is not None and limit:
+            row.grad.mul_((limit / (norms[-1] + CLIP_EPSILON)).clamp(max=1.0))
+    return torch.stack(norms)
+
+
+class LossScales:
+    """torch.amp.GradScaler's rule for each trial by itself: with one scale for all, a trial whose
+    gradients overflow would skip the step of all."""
+
+    def __init__(self, trials: int, device: torch.device | str) -> None:
+        self.scales = torch.full((trials,), FIRST_SCALE, device=device)
+        self.good_steps = torch.zeros(trials, device=device)
+
+    def unscale(self, rows: Sequence[nn.Parameter]) -> None:
+        """Divide the gradients by their scales; a trial whose gradient is not finite gets none,
+        so that the optimizer passes it over, and half the scale."""
+        gradients = [row.grad for row in rows if row.grad is not None]
+        for gradient, scale in zip(gradients, self.scales.unbind(), strict=True):
+            gradient.div_(scale)
+        # A norm takes no copy of the gradient.
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        finite = torch.stack(norms).isfinite()
+        for row, is_finite in zip(rows, finite.tolist(), strict=True):
+            if not is_finite:
+                row.grad = None
+        self.good_steps = torch.where(finite, self.good_steps + 1, 0)
+        grows = self.good_steps >= GROWTH_STEPS
+        self.scales = torch.where(finite, self.scales, self.scales / 2)
+        self.scales = torch.where(grows, self.scales * 2, self.scales)
+        self.good_steps = torch.where(grows, 0, self.good_steps)
