@@ -21,9 +21,9 @@ from lorascope.machine.progress import StepProgress
 from lorascope.stages import evaluate, prune, report, train_lora
 from lorascope.study.collect import collect
 from lorascope.study.grid import declared_overrides, expand
+from tests.execution.test_isolation import run as run_isolated
+from tests.execution.test_isolation import sleep
 from tests.packs import plan_for, train_alone
-from tests.test_isolation import run as run_isolated
-from tests.test_isolation import sleep
 
 YEAR_SECONDS = 365 * 24 * 3600.0
 

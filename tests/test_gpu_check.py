@@ -56,7 +56,7 @@ QUICK = Effort(
     layer_calls=1,
 )  # fmt: skip
 PLAN_TOLERANCE_PERCENT = 0.1
-"""As in tests/test_memory_prediction.py."""
+"""As in tests/planning/test_prediction.py."""
 ROW = StepRow("tiny-llama", "nf4", PACKED, 1, 4)
 
 
