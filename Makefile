@@ -49,8 +49,9 @@ pull-trials:
 	chmod -R u+w $(TRIALS)
 
 # Two processes of one thread each: threads of two processes on few cores wait for each other.
+# Files come in the order of tests/conftest.py, the longest first.
 test: lint types
-	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	ruff check .
