@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from lorascope.config.name_rules import is_name
+from lorascope.config.bounds import is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.grid import declared_overrides, expand, with_overrides

@@ -1,30 +1,51 @@
-"""What a configuration must satisfy beyond its types, judged before anything expensive starts."""
+"""What a configuration must satisfy: the bounds of its fields, and rules across fields."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import date
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import reduce
 
-from lorascope.config import Config, Cost, DataKind, ModelKind, Precision
-from lorascope.config.name_rules import NAME_RULES, SEED_RULES
-from lorascope.config.rule import ABOVE_ZERO, INFINITE, MAX_RANK, ONE_OR_MORE, Rule, is_encodable
-from lorascope.config.training_rules import ADAPTER_RULES, TRAIN_RULES
+from lorascope.config import Config, Cost, DataKind, ModelKind, Storage, Targets
+from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
+from lorascope.config.schema import STATE_POWER, STATE_PRICE
 from lorascope.errors import ConfigError
 
-ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
-COMMIT_LENGTH = 40
-MAX_THREADS = 4096
-ZERO_OR_MORE = "must be 0 or more"
+NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
+COPY_HASH = "Copy the commit hash from its page on the hub."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on several fields, which an error reports under the field `key`."""
+
+    key: str
+    holds: Callable[[Config], bool]
+    problem: str
+    remedy: str
 
 
 def validate(config: Config) -> None:
     """Raise ConfigError for the first value that no run could use."""
     _require_characters(config)
+    for key, value, bound in _bounds(config):
+        if value is not None and not bound.holds(value):
+            raise ConfigError(key, value, bound.problem, bound.remedy)
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
             raise ConfigError(rule.key, value, rule.problem, rule.remedy)
+
+
+def _bounds(group: object, prefix: str = "") -> Iterator[tuple[str, object, Bound]]:
+    """(key, value, bound) of each field that has a bound."""
+    assert is_dataclass(group)
+    for setting in fields(group):
+        value = getattr(group, setting.name)
+        if is_dataclass(value):
+            yield from _bounds(value, f"{setting.name}.")
+        elif BOUND in setting.metadata:
+            yield prefix + setting.name, value, setting.metadata[BOUND]
 
 
 def _require_characters(config: Config) -> None:
@@ -40,16 +61,9 @@ def _require_characters(config: Config) -> None:
                     )  # fmt: skip
 
 
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
 def require_one_population(config: Config) -> None:
-    """The tiny base and the biographies must be drawn from one seed: the rows' new people must be
-    strangers to it."""
+    """The tiny base and the biographies must be drawn from one seed: the base must not know the new
+    people of the rows."""
     tiny = config.model.kind is ModelKind.tiny
     met = tiny and config.data.kind is DataKind.biographies
     if met and config.data.seed != config.model.pretrain_seed:
@@ -60,30 +74,7 @@ def require_one_population(config: Config) -> None:
         )  # fmt: skip
 
 
-def _is_commit(revision: str | None) -> bool:
-    digits = set("0123456789abcdef")
-    return revision is not None and len(revision) == COMMIT_LENGTH and set(revision) <= digits
-
-
-def _is_finite_above_zero(value: float | None) -> bool:
-    """Or empty."""
-    return value is None or 0 < value < INFINITE
-
-
-NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
-COPY_HASH = "Copy the commit hash from its page on the hub."
-A_SHARE = "a split's share must lie between 0 and 0.5"
-
-
-def _rows_rule(split: str) -> Rule:
-    def holds(config: Config) -> bool:
-        rows: int | None = getattr(config.data, f"max_{split}_rows")
-        return rows is None or rows >= 1
-
-    return Rule(f"data.max_{split}_rows", holds, ONE_OR_MORE, "Set it to null to keep all rows.")
-
-
-MODEL_RULES = [
+RULES = [
     Rule(
         "model.repository",
         lambda c: c.model.kind is not ModelKind.hub or bool(c.model.repository),
@@ -92,7 +83,7 @@ MODEL_RULES = [
     ),
     Rule(
         "model.revision",
-        lambda c: c.model.kind is not ModelKind.hub or _is_commit(c.model.revision),
+        lambda c: c.model.kind is not ModelKind.hub or is_commit(c.model.revision),
         NOT_PINNED,
         COPY_HASH,
     ),
@@ -109,14 +100,6 @@ MODEL_RULES = [
         "Set it to 1 or more.",
     ),
     Rule(
-        "model.attention",
-        lambda c: c.model.attention in ATTENTIONS,
-        "no such attention",
-        f"Choose one of {', '.join(ATTENTIONS)}.",
-    ),
-]
-DATA_RULES = [
-    Rule(
         "data.repository",
         lambda c: c.data.kind is not DataKind.hub or bool(c.data.repository),
         "kind=hub needs a hub id",
@@ -124,7 +107,7 @@ DATA_RULES = [
     ),
     Rule(
         "data.revision",
-        lambda c: c.data.kind is not DataKind.hub or _is_commit(c.data.revision),
+        lambda c: c.data.kind is not DataKind.hub or is_commit(c.data.revision),
         NOT_PINNED,
         COPY_HASH,
     ),
@@ -135,158 +118,47 @@ DATA_RULES = [
         "Set train: to a file (kind=local) or a split's name (kind=hub).",
     ),
     Rule(
-        "data.validation_fraction",
-        lambda c: 0 < c.data.validation_fraction < 0.5,
-        A_SHARE,
-        "0.1 is a good start.",
+        "quant.double_quantization",
+        lambda c: not c.quant.double_quantization or c.quant.storage in (Storage.nf4, Storage.fp4),
+        "only 4-bit storage has it",
+        "Use storage nf4 or fp4, or turn it off.",
     ),
     Rule(
-        "data.test_fraction",
-        lambda c: 0 < c.data.test_fraction < 0.5,
-        A_SHARE,
-        "0.1 is a good start.",
+        "lora.modules",
+        lambda c: (c.lora.targets is Targets.modules) == bool(c.lora.modules),
+        "a list of modules goes with targets=modules, and only with it",
+        "Use lora=modules lora.modules=[q_proj,v_proj], or drop the list.",
     ),
     Rule(
-        "data.max_tokens",
-        lambda c: c.data.max_tokens >= 8,
-        "too short for a prompt and an answer",
-        "Set it to the model's context or less.",
+        "train.steps",
+        lambda c: (c.train.epochs is None) != (c.train.steps is None),
+        "exactly one of train.steps and train.epochs says how long to train",
+        "Set one, and the other to null.",
     ),
     Rule(
-        "data.max_dropped_fraction",
-        lambda c: 0 <= c.data.max_dropped_fraction < 1,
-        "must lie in [0, 1): it is a share of the rows",
-        "0.05 is the default; 0 stops at the first row that is unfit.",
-    ),
-    Rule("data.date", lambda c: _is_day(c.data.date), "is no day", "Write it as 2024-07-26."),
-    *(_rows_rule(split) for split in ("train", "validation", "test")),
-]
-RESULT_RULES = [
-    Rule("evaluate.batch_size", lambda c: c.evaluate.batch_size >= 1, ONE_OR_MORE, "Try 64."),
-    Rule(
-        "evaluate.max_new_tokens", lambda c: c.evaluate.max_new_tokens >= 1, ONE_OR_MORE, "Try 16."
+        "train.micro_batch_size",
+        lambda c: (
+            c.train.micro_batch_size >= 1 and c.train.batch_size % c.train.micro_batch_size == 0
+        ),
+        "must be 1 or more and divide batch_size",
+        "Make train.batch_size a multiple of it.",
     ),
     Rule(
-        "merge.precision",
-        lambda c: c.merge.precision is not Precision.auto,
-        "a merged model needs a definite type",
-        "Use float32, bfloat16 or float16.",
-    ),
-    Rule("merge.verify_items", lambda c: c.merge.verify_items >= 1, ONE_OR_MORE, "Try 64."),
-    Rule(
-        "merge.min_agreement",
-        lambda c: 0 < c.merge.min_agreement <= 1,
-        "must lie in (0, 1]",
-        "0.98 is the default.",
-    ),
-    Rule(
-        "merge.int8_min_agreement",
-        lambda c: 0 < c.merge.int8_min_agreement <= 1,
-        "must lie in (0, 1]",
-        "0.9 is the default.",
-    ),
-    Rule(
-        "merge.max_loss_gap_nats",
-        lambda c: c.merge.max_loss_gap_nats >= 0,
-        ZERO_OR_MORE,
-        "0.02 is the default.",
-    ),
-    Rule(
-        "merge.max_logit_difference",
-        lambda c: c.merge.max_logit_difference >= 0,
-        ZERO_OR_MORE,
-        "1.0 is the default.",
-    ),
-]
-DECIDE_RULES = [
-    Rule(
-        "decide.margin_accuracy",
-        lambda c: 0 < c.decide.margin_accuracy < 1,
-        "must lie between 0 and 1: it is a share, not points",
-        "0.05 lets a cheaper configuration lose up to 5 points.",
-    ),
-    Rule(
-        "decide.margin_loss_nats",
-        lambda c: 0 < c.decide.margin_loss_nats < INFINITE,
-        ABOVE_ZERO,
-        "Try 0.05.",
-    ),
-    Rule(
-        "decide.seed_spread_points",
-        lambda c: c.decide.seed_spread_points is None or 0 < c.decide.seed_spread_points < 50,
-        "must lie between 0 and 50: points of accuracy, a standard deviation",
-        "2 says that two seeds of one configuration often differ by 3 points; empty is unknown.",
-    ),
-    Rule(
-        "decide.seed_spread_nats",
-        lambda c: c.decide.seed_spread_nats is None or 0 < c.decide.seed_spread_nats < INFINITE,
-        "must be greater than 0 and finite",
-        "0.01 says that two seeds of one configuration often differ by 0.014; empty is unknown.",
-    ),
-    Rule(
-        "decide.reference_rank",
-        lambda c: c.decide.reference_rank is None or 1 <= c.decide.reference_rank <= MAX_RANK,
-        f"must lie between 1 and {MAX_RANK}",
-        "Leave it empty for the rank that validates best.",
+        "train.patience",
+        lambda c: c.train.patience == 0 or c.train.validate_every_steps > 0,
+        "patience counts validations, and there are none while a trial is trained",
+        "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
     ),
     Rule(
         "decide.price_per_hour",
         lambda c: c.decide.cost is not Cost.money or c.decide.price_per_hour is not None,
         "decide.cost=money needs a price",
-        "State what an hour of your machine costs.",
-    ),
-    Rule(
-        "decide.price_per_hour",
-        lambda c: _is_finite_above_zero(c.decide.price_per_hour),
-        ABOVE_ZERO,
-        "State what an hour of your machine costs.",
+        STATE_PRICE,
     ),
     Rule(
         "decide.power_watts",
         lambda c: c.decide.cost is not Cost.energy or c.decide.power_watts is not None,
         "decide.cost=energy needs a power",
-        "State how many watts your machine draws while training.",
-    ),
-    Rule(
-        "decide.power_watts",
-        lambda c: _is_finite_above_zero(c.decide.power_watts),
-        ABOVE_ZERO,
-        "State how many watts your machine draws while training.",
+        STATE_POWER,
     ),
 ]
-RUNTIME_RULES = [
-    Rule(
-        "runtime.pack_trials",
-        lambda c: c.runtime.pack_trials >= 1,
-        ONE_OR_MORE,
-        "1 trains each trial alone.",
-    ),
-    Rule(
-        "runtime.threads",
-        lambda c: 0 <= c.runtime.threads <= MAX_THREADS,
-        f"must lie between 0 and {MAX_THREADS}",
-        "0 leaves torch's choice.",
-    ),
-    Rule(
-        "runtime.packs_at_once",
-        lambda c: c.runtime.packs_at_once >= 0,
-        ZERO_OR_MORE,
-        "0 is one for each thread of a CPU.",
-    ),
-    Rule(
-        "runtime.trial_timeout_seconds",
-        lambda c: _is_finite_above_zero(c.runtime.trial_timeout_seconds),
-        ABOVE_ZERO,
-        "Leave it empty for no limit.",
-    ),
-    Rule(
-        "runtime.memory_limit_gb",
-        lambda c: _is_finite_above_zero(c.runtime.memory_limit_gb),
-        ABOVE_ZERO,
-        "Leave it empty for what the device has.",
-    ),
-]
-RULES = [
-    *NAME_RULES, *SEED_RULES, *MODEL_RULES, *DATA_RULES, *ADAPTER_RULES, *TRAIN_RULES,
-    *RESULT_RULES, *DECIDE_RULES, *RUNTIME_RULES,
-]  # fmt: skip

@@ -1,13 +1,30 @@
-"""The schema of conf/: one dataclass per group. Unknown keys and wrong types fail at composition.
+"""The schema of conf/: one dataclass a group. Unknown keys and wrong types fail at composition.
 
-Values that type checks cannot judge (a rank of 0, a negative learning rate) are judged by
-`config.rules.validate`, which every command calls before anything expensive starts.
+A value that its type does not judge (a rank of 0, a negative learning rate) has a bound at its
+field. `config.rules.validate` judges bounds and rules before anything expensive starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lorascope.config.bounds import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    DAY,
+    FINITE,
+    MAX_RANK,
+    ONE_OR_MORE,
+    SEED,
+    SPLIT_SHARE,
+    UP_TO_ONE,
+    ZERO_OR_MORE,
+    Bound,
+    between,
+    bounded,
+    named,
+    one_of,
+)
 from lorascope.config.choices import (
     Cost,
     DataKind,
@@ -21,12 +38,23 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial",
+    "constant", "constant_with_warmup", "inverse_sqrt",
+)  # fmt: skip
+"""transformers' schedulers that need no further settings."""
+MAX_THREADS = 4096
+KEEP_ALL = "Set it to null to keep all rows."
+STATE_PRICE = "State what an hour of your machine costs."
+STATE_POWER = "State how many watts your machine draws while training."
+
 
 @dataclass
 class ModelConfig:
     """A base model."""
 
-    name: str = "???"
+    name: str = named("model")
     kind: ModelKind = ModelKind.local
     repository: str | None = None
     """Hub id, for kind=hub."""
@@ -35,14 +63,13 @@ class ModelConfig:
     path: str | None = None
     """Folder, for kind=local, relative to the project."""
     trust_remote_code: bool = False
-    attention: str = "auto"
-    """auto, sdpa, eager or flash_attention_2."""
+    attention: str = bounded("auto", one_of("attention", ATTENTIONS))
     known_config: str | None = None
     """Name of a public config.json that comes with lorascope: `count` and `plan` then need no
     download."""
     pretrain_steps: int = 0
     """For kind=tiny."""
-    pretrain_seed: int = 0
+    pretrain_seed: int = bounded(0, SEED)
     """For kind=tiny."""
 
 
@@ -50,15 +77,15 @@ class ModelConfig:
 class DataConfig:
     """A dataset: its source, layout, rendering, splits and what counts as right."""
 
-    name: str = "???"
+    name: str = named("data")
     kind: DataKind = DataKind.local
     format: Format = Format.prompt_completion
     template: TemplateKind = TemplateKind.plain
     system: str | None = None
     """System message given to every conversation that has none."""
-    date: str = "2024-07-26"
-    """Today, for chat templates that write the date into each prompt (YYYY-MM-DD): a fixed one, so
-    that the same rows come out on every day."""
+    date: str = bounded("2024-07-26", DAY)
+    """Date (YYYY-MM-DD) for chat templates that write today's into each prompt: it is fixed, so that
+    the same rows come out on every day."""
     repository: str | None = None
     revision: str | None = None
     subset: str | None = None
@@ -67,16 +94,24 @@ class DataConfig:
     validation: str | None = None
     """As train; where empty, taken from train by stable hash."""
     test: str | None = None
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.1
-    max_tokens: int = 1024
+    validation_fraction: float = bounded(0.1, SPLIT_SHARE, "0.1 is a good start.")
+    test_fraction: float = bounded(0.1, SPLIT_SHARE, "0.1 is a good start.")
+    max_tokens: int = bounded(
+        1024,
+        Bound(lambda tokens: tokens >= 8, "too short for a prompt and an answer"),
+        "Set it to the model's context or less.",
+    )
     """Longer samples are dropped and counted, never cut inside an answer."""
-    max_dropped_fraction: float = 0.05
+    max_dropped_fraction: float = bounded(
+        0.05,
+        Bound(BELOW_ONE.holds, f"{BELOW_ONE.problem}: it is a share of the rows"),
+        "0.05 is the default; 0 stops at the first row that is unfit.",
+    )
     """Share of a source's rows that may be unfit to train on (empty, malformed): these are left out
     and listed. More are an error, and 0 allows none."""
-    max_train_rows: int | None = None
-    max_validation_rows: int | None = None
-    max_test_rows: int | None = None
+    max_train_rows: int | None = bounded(None, ONE_OR_MORE, KEEP_ALL)
+    max_validation_rows: int | None = bounded(None, ONE_OR_MORE, KEEP_ALL)
+    max_test_rows: int | None = bounded(None, ONE_OR_MORE, KEEP_ALL)
     scoring: Scoring = Scoring.loss
     answer_pattern: str | None = None
     """For scoring=answer: a regular expression with one group that finds the answer in a text."""
@@ -85,18 +120,20 @@ class DataConfig:
     cluster: str | None = None
     """Column whose equal values mark rows that are not independent (one person, one document):
     intervals then treat them as one draw."""
-    seed: int = 0
+    seed: int = bounded(0, SEED)
 
 
 @dataclass
 class QuantConfig:
     """How the base is stored and computed."""
 
-    name: str = "???"
+    name: str = named("quant")
     storage: Storage = Storage.float16
     double_quantization: bool = False
     compute: Precision = Precision.auto
-    int8_outlier_threshold: float = 6.0
+    int8_outlier_threshold: float = bounded(
+        6.0, FINITE, "6.0 is the default, 0 keeps no outliers apart."
+    )
 
 
 @dataclass
@@ -106,9 +143,11 @@ class LoraConfig:
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """For targets=modules: names as in the model, e.g. [q_proj, down_proj]."""
-    rank: int = 16
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: int = bounded(
+        16, between(1, MAX_RANK, "a rank must be a whole number from {} to {}"), "Try 8 or 16."
+    )
+    alpha: float = bounded(16.0, ABOVE_ZERO, "Start with 16, or with the rank.")
+    dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
     rslora: bool = False
     """Scale by alpha/sqrt(rank) instead of alpha/rank."""
     dora: bool = False
@@ -118,27 +157,29 @@ class LoraConfig:
 class TrainConfig:
     """How an adapter is trained."""
 
-    name: str = "???"
-    epochs: float | None = None
+    name: str = named("train")
+    epochs: float | None = bounded(None, ABOVE_ZERO, "1 is a good start.")
     """Passes over the training split; exactly one of epochs and steps is set."""
-    steps: int | None = None
-    batch_size: int = 16
+    steps: int | None = bounded(
+        None, ONE_OR_MORE, "Set a whole number, or use train.epochs."
+    )
+    batch_size: int = bounded(16, ONE_OR_MORE, "16 is usual.")
     """Samples in one optimizer step."""
     micro_batch_size: int = 16
     """Samples in one forward pass; divides batch_size."""
-    learning_rate: float = 2e-4
-    schedule: str = "linear"
-    """A transformers scheduler name: linear, cosine, constant, constant_with_warmup, ..."""
-    warmup_fraction: float = 0.0
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 1.0
+    learning_rate: float = bounded(2e-4, ABOVE_ZERO, "2e-4 is a good start for LoRA.")
+    schedule: str = bounded("linear", one_of("schedule", SCHEDULES))
+    warmup_fraction: float = bounded(0.0, BELOW_ONE, "Try 0.03.")
+    weight_decay: float = bounded(0.0, FINITE, "0 is usual.")
+    max_gradient_norm: float = bounded(1.0, ABOVE_ZERO, "1.0 is usual.")
     gradient_checkpointing: bool = False
-    log_every_steps: int = 10
-    checkpoint_every_steps: int = 0
-    """A trial that was killed resumes from the last; 0 keeps none. Ctrl-C leaves one anyway."""
-    validate_every_steps: int = 0
+    log_every_steps: int = bounded(10, ONE_OR_MORE, "Try 10.")
+    checkpoint_every_steps: int = bounded(0, ZERO_OR_MORE, "0 keeps no checkpoints.")
+    """Steps between two checkpoints: a trial that was killed resumes from the last one. Ctrl-C leaves
+    a checkpoint at 0 too."""
+    validate_every_steps: int = bounded(0, ZERO_OR_MORE, "0 validates at the end only.")
     """Steps between two validations on the whole validation split; 0 validates at the end only."""
-    patience: int = 0
+    patience: int = bounded(0, ZERO_OR_MORE, "0 never stops early.")
     """Validations in a row without a lower loss after which a trial stops; what is saved is then
     its best validated step. 0 never stops, and saves the last step."""
 
@@ -147,9 +188,9 @@ class TrainConfig:
 class EvaluateConfig:
     """How trials are scored."""
 
-    batch_size: int = 64
+    batch_size: int = bounded(64, ONE_OR_MORE, "Try 64.")
     """One fixed size for all that is compared: log-likelihoods move with padding."""
-    max_new_tokens: int = 16
+    max_new_tokens: int = bounded(16, ONE_OR_MORE, "Try 16.")
     lm_eval_tasks: list[str] = field(default_factory=list)
     """Further lm-eval tasks by name; they need a network or a warm cache."""
 
@@ -158,14 +199,18 @@ class EvaluateConfig:
 class MergeConfig:
     """How the shipped adapter is merged, and how far the result may be off."""
 
-    precision: Precision = Precision.float32
-    verify_items: int = 64
-    min_agreement: float = 0.98
+    precision: Precision = bounded(
+        Precision.float32,
+        Bound(lambda kind: kind is not Precision.auto, "a merged model needs a definite type"),
+        "Use float32, bfloat16 or float16.",
+    )
+    verify_items: int = bounded(64, ONE_OR_MORE, "Try 64.")
+    min_agreement: float = bounded(0.98, UP_TO_ONE, "0.98 is the default.")
     """Share of next-token predictions on completions that must be equal."""
-    max_loss_gap_nats: float = 0.02
+    max_loss_gap_nats: float = bounded(0.02, ZERO_OR_MORE, "0.02 is the default.")
     """Largest allowed difference of mean completion loss."""
-    max_logit_difference: float = 1.0
-    int8_min_agreement: float = 0.9
+    max_logit_difference: float = bounded(1.0, ZERO_OR_MORE, "1.0 is the default.")
+    int8_min_agreement: float = bounded(0.9, UP_TO_ONE, "0.9 is the default.")
     """The same share against INT8 inference, which rounds activations and a merged model does not;
     the limits above then hold against the adapter on the weights that INT8 stands for."""
 
@@ -174,25 +219,42 @@ class MergeConfig:
 class DecideConfig:
     """What is good enough to ship, and what counts as cheap."""
 
-    name: str = "???"
+    name: str = named("decide")
     reference_quant: str = "fp16"
     """The mode that others are held against; where the study lacks it, its first mode."""
-    reference_rank: int | None = None
+    reference_rank: int | None = bounded(
+        None, between(1, MAX_RANK), "Leave it empty for the rank that validates best."
+    )
     """None takes the rank that validates best in the reference mode."""
-    margin_accuracy: float = 0.05
+    margin_accuracy: float = bounded(
+        0.05,
+        Bound(lambda v: 0 < v < 1, "must lie between 0 and 1: it is a share, not points"),
+        "0.05 lets a cheaper configuration lose up to 5 points.",
+    )
     """Largest loss of accuracy against the reference that is acceptable, as a share."""
-    margin_loss_nats: float = 0.05
+    margin_loss_nats: float = bounded(0.05, ABOVE_ZERO, "Try 0.05.")
     """The same for data that are scored by loss alone: nats a completion token."""
-    seed_spread_points: float | None = None
+    seed_spread_points: float | None = bounded(
+        None,
+        Bound(
+            lambda points: 0 < points < 50,
+            "must lie between 0 and 50: points of accuracy, a standard deviation",
+        ),
+        "2 says that two seeds of one configuration often differ by 3 points; empty is unknown.",
+    )
     """How much one configuration's accuracy varies from seed to seed, as a standard deviation in
     points, where you know it from other studies: it stands in where this study has too few seeds to
     show it. None: with one seed the spread is unknown and in no interval."""
-    seed_spread_nats: float | None = None
+    seed_spread_nats: float | None = bounded(
+        None,
+        ABOVE_ZERO,
+        "0.01 says that two seeds of one configuration often differ by 0.014; empty is unknown.",
+    )
     """The same for data that are scored by loss alone."""
     cost: Cost = Cost.serving_bytes
-    price_per_hour: float | None = None
+    price_per_hour: float | None = bounded(None, ABOVE_ZERO, STATE_PRICE)
     """For cost=money, in any currency; shown as it is."""
-    power_watts: float | None = None
+    power_watts: float | None = bounded(None, ABOVE_ZERO, STATE_POWER)
     """For cost=energy: what the machine draws while training."""
 
 
@@ -201,17 +263,19 @@ class RuntimeConfig:
     """Where and how to run: never part of a trial's identity."""
 
     device: DeviceKind = DeviceKind.auto
-    threads: int = 0
+    threads: int = bounded(0, between(0, MAX_THREADS), "0 leaves torch's choice.")
     """CPU threads; 0 leaves torch's choice."""
-    trial_timeout_seconds: float | None = None
-    """Of a trial alone; a pack may take as many times as long as it has trials."""
-    pack_trials: int = 32
+    trial_timeout_seconds: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
+    """Limit for one trial; a pack may take as many times as long as it has trials."""
+    pack_trials: int = bounded(32, ONE_OR_MORE, "1 trains each trial alone.")
     """The most trials that are trained at once; 1 trains each alone. What memory cannot hold is
     split."""
-    packs_at_once: int = 0
+    packs_at_once: int = bounded(0, ZERO_OR_MORE, "0 is one for each thread of a CPU.")
     """The most packs that are trained side by side; 0 is one for each thread of a CPU, and one on
     CUDA, where it is always one."""
-    memory_limit_gb: float | None = None
+    memory_limit_gb: float | None = bounded(
+        None, ABOVE_ZERO, "Leave it empty for what the device has."
+    )
     """Trials predicted to need more are refused, as a record; None takes what the device has."""
     tracking: bool = True
 
@@ -229,5 +293,5 @@ class Config:
     merge: MergeConfig = field(default_factory=MergeConfig)
     decide: DecideConfig = field(default_factory=DecideConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    seed: int = 0
+    seed: int = bounded(0, SEED)
     ship: str = "auto"

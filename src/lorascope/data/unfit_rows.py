@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from lorascope.config import DataConfig
-from lorascope.config.rule import is_encodable
+from lorascope.config.bounds import is_encodable
 from lorascope.errors import DataError
 
 SHOWN_ROWS = 10

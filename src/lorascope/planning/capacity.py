@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lorascope.config.rule import MAX_RANK
+from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import Affine, affine_through, largest_within
 from lorascope.planning.depth import segments_like, training_trace

@@ -8,7 +8,7 @@ from typing import NoReturn
 from lorascope.adapters.targets import select
 from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.config import Config, LoraConfig
-from lorascope.config.rule import MAX_RANK
+from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
 from lorascope.errors import ConfigError, LorascopeError

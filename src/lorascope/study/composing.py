@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lorascope.config import Config
-from lorascope.config.name_rules import NAMED_GROUPS, is_name
+from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.overrides import closest, known_keys

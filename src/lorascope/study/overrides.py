@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Glob, Override, OverrideType, Quote
 from hydra.errors import HydraException
 
 from lorascope.config import Config
-from lorascope.config.name_rules import FOLDERS_OF_STAGES, is_name
+from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lorascope.config.name_rules import is_name
+from lorascope.config.bounds import is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 
