@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import reduce
 
-from lorascope.config import Config, Cost, DataKind, ModelKind, Storage, Targets
+from lorascope.config import Config, Cost, DataKind, ModelKind, Precision, Storage, Targets
 from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
 from lorascope.config.schema import STATE_POWER, STATE_PRICE
 from lorascope.errors import ConfigError
@@ -148,6 +148,12 @@ RULES = [
         lambda c: c.train.patience == 0 or c.train.validate_every_steps > 0,
         "patience counts validations, and there are none while a trial is trained",
         "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
+    ),
+    Rule(
+        "merge.precision",
+        lambda c: c.merge.precision is not Precision.auto,
+        "a merged model needs a definite type",
+        "Use float32, bfloat16 or float16.",
     ),
     Rule(
         "decide.price_per_hour",

@@ -84,8 +84,8 @@ class DataConfig:
     system: str | None = None
     """System message given to every conversation that has none."""
     date: str = bounded("2024-07-26", DAY)
-    """Date (YYYY-MM-DD) for chat templates that write today's into each prompt: it is fixed, so that
-    the same rows come out on every day."""
+    """Date (YYYY-MM-DD) for chat templates that write today's into each prompt: fixed, so that the
+    same rows come out on every day."""
     repository: str | None = None
     revision: str | None = None
     subset: str | None = None
@@ -160,9 +160,7 @@ class TrainConfig:
     name: str = named("train")
     epochs: float | None = bounded(None, ABOVE_ZERO, "1 is a good start.")
     """Passes over the training split; exactly one of epochs and steps is set."""
-    steps: int | None = bounded(
-        None, ONE_OR_MORE, "Set a whole number, or use train.epochs."
-    )
+    steps: int | None = bounded(None, ONE_OR_MORE, "Set a whole number, or use train.epochs.")
     batch_size: int = bounded(16, ONE_OR_MORE, "16 is usual.")
     """Samples in one optimizer step."""
     micro_batch_size: int = 16
@@ -175,8 +173,8 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     log_every_steps: int = bounded(10, ONE_OR_MORE, "Try 10.")
     checkpoint_every_steps: int = bounded(0, ZERO_OR_MORE, "0 keeps no checkpoints.")
-    """Steps between two checkpoints: a trial that was killed resumes from the last one. Ctrl-C leaves
-    a checkpoint at 0 too."""
+    """Steps between two checkpoints: a trial that was killed resumes from the last one. Ctrl-C
+    leaves a checkpoint at 0 too."""
     validate_every_steps: int = bounded(0, ZERO_OR_MORE, "0 validates at the end only.")
     """Steps between two validations on the whole validation split; 0 validates at the end only."""
     patience: int = bounded(0, ZERO_OR_MORE, "0 never stops early.")
@@ -199,11 +197,7 @@ class EvaluateConfig:
 class MergeConfig:
     """How the shipped adapter is merged, and how far the result may be off."""
 
-    precision: Precision = bounded(
-        Precision.float32,
-        Bound(lambda kind: kind is not Precision.auto, "a merged model needs a definite type"),
-        "Use float32, bfloat16 or float16.",
-    )
+    precision: Precision = Precision.float32
     verify_items: int = bounded(64, ONE_OR_MORE, "Try 64.")
     min_agreement: float = bounded(0.98, UP_TO_ONE, "0.98 is the default.")
     """Share of next-token predictions on completions that must be equal."""
