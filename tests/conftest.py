@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.cli import COMMANDS, run_named
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.study.grid import expand
+from lorascope.study.request import grid_points
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -153,6 +155,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
+def run_command(layout: Layout, name: str, *arguments: str) -> int:
+    """A command that looks at the grid, as the command line runs it."""
+    row = COMMANDS[name]
+    one_study = row.points == "study"
+    points, flags, overrides = grid_points(name, arguments, row.flags, one_study, layout)
+    return run_named(name, points, layout, flags, overrides)
+
+
 def compose_one(layout: Layout, *overrides: str) -> Config:
     """One configuration of the small project."""
     keys = {override.partition("=")[0] for override in overrides}
@@ -163,14 +173,15 @@ def compose_one(layout: Layout, *overrides: str) -> Config:
 @pytest.fixture(scope="session")
 def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A copy of the prepared project with one trial: trained, scored, merged and reported."""
-    from lorascope.stages import evaluate, merge, report, train_lora
+    from lorascope.execution import sweep
+    from lorascope.stages import evaluate, merge, report
 
     layout = Layout(tmp_path_factory.mktemp("trained") / "a project")
     shutil.copytree(project.root, layout.root)
     shutil.rmtree(layout.root / "experiments", ignore_errors=True)
     config = compose_one(layout, *TRIAL)
     evaluate.LoadedBase.key = None
-    train_lora.run(config, layout)
+    sweep.run(config, layout)
     evaluate.run(config, layout)
     merge.run([config], layout)
     report.run([config], layout)

@@ -63,9 +63,10 @@ from benchmarks.workload import (
 )
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
+from lorascope.execution import sweep as sweeps
 from lorascope.files.layout import Layout
 from lorascope.scoring.items import read_items
-from lorascope.stages import evaluate, train_lora
+from lorascope.stages import evaluate
 
 ROW = Row("sweep: one after the other", "bare / ours", AT_LEAST, 5.0, "x")
 
@@ -359,7 +360,7 @@ def test_the_bare_script_trains_the_same_adapter(
 
 def trained(project: Layout, config: Config) -> dict[str, Tensor]:
     """The adapter that lorascope makes of `config`."""
-    record = train_lora.run(config, project)
+    record = sweeps.run(config, project)
     folder = project.trials(config.quant.name) / record.trial
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
@@ -380,7 +381,7 @@ def test_bare_lm_eval_gives_the_same_scores(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, mode: str
 ) -> None:
     config = compose(f"quant={mode}", "seed=7", "train.steps=20")
-    trial = train_lora.run(config, project).trial
+    trial = sweeps.run(config, project).trial
     evaluate.run(config, project)
     rows = project.data("small", "toy") / "test.jsonl"
     words = (

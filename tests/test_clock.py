@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
+from lorascope.execution import sweep
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import FolderLocked, locked_folder
 from lorascope.files.store import DIGEST
 from lorascope.machine.progress import StepProgress
-from lorascope.stages import evaluate, prune, report, train_lora
+from lorascope.stages import evaluate, report
 from lorascope.study.collect import collect
 from lorascope.study.grid import declared_overrides, expand
+from tests.conftest import run_command
 from tests.execution.test_isolation import run as run_isolated
 from tests.execution.test_isolation import sleep
 from tests.packs import plan_for, train_alone
@@ -76,13 +78,13 @@ def test_times_of_files_decide_nothing(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str], years: int
 ) -> None:
     config = compose("quant=fp16", "seed=77")
-    first = train_lora.run(config, project), evaluate.run(config, project)
+    first = sweep.run(config, project), evaluate.run(config, project)
     then = time.time() + years * YEAR_SECONDS
     for top in ("experiments", "models", "data", ".lorascope"):
         for path in (project.root / top).rglob("*"):
             os.utime(path, (then, then))
     capsys.readouterr()
-    assert (train_lora.run(config, project), evaluate.run(config, project)) == first
+    assert (sweep.run(config, project), evaluate.run(config, project)) == first
     told = capsys.readouterr().out
     assert "completed already" in told
     assert told.count("scored already") == 2
@@ -98,10 +100,10 @@ def test_scratch_of_a_live_process_stays_however_old_it_looks(
     then = time.time() + years * YEAR_SECONDS
     os.utime(scratch, (then, then))
     with locked_folder(target, recorded):
-        prune.run_with_flags(["--yes"], recorded)
+        run_command(recorded, "prune", "--yes")
         assert scratch.is_dir()
         assert "In use now, stays" in capsys.readouterr().out
-    prune.run_with_flags(["--yes"], recorded)
+    run_command(recorded, "prune", "--yes")
     assert not scratch.exists()
 
 

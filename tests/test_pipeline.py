@@ -14,8 +14,9 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
+from lorascope.execution import sweep as sweeps
 from lorascope.files.layout import Layout
-from lorascope.stages import prepare_base, prepare_data, quantize_base, train_lora
+from lorascope.stages import prepare_base, prepare_data, quantize_base
 from tests.conftest import MODES, REPOSITORY, SHARED, compose_one, make_project, save_small_model
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,7 @@ def test_a_real_model_learns_real_sentences(
     layout = _e2e_project(tmp_path_factory)
     config = _e2e_config(layout, mode)
     quantize_base.run(config, layout)
-    record = train_lora.run(config, layout)
+    record = sweeps.run(config, layout)
     assert record.result is not None
     assert record.result.validation_loss_nats < _bare_loss(layout, config) - 1.5
 

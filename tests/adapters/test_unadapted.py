@@ -16,11 +16,12 @@ from lorascope.comparing.findings import compare
 from lorascope.config import LoraConfig, Targets
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.errors import ConfigError, DataError, ModelError
+from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.records import BaseRecord, FootprintRecord, Status, UnadaptedWeights
 from lorascope.reporting.pages.recommendation import answer
-from lorascope.stages import check, evaluate, prepare_base, prepare_data, quantize_base, train_lora
+from lorascope.stages import check, evaluate, prepare_base, prepare_data, quantize_base
 from tests.conftest import compose_one, save_small_model
 from tests.study_factory import example_study
 
@@ -195,7 +196,7 @@ def test_a_token_without_embedding_is_refused_where_a_row_uses_it_alone(
         return
     prepare_data.run(config, layout)
     quantize_base.run(config, layout)
-    assert train_lora.run(config, layout).status is Status.completed
+    assert sweep.run(config, layout).status is Status.completed
     scored = evaluate.run(config, layout)
     assert scored is not None
     assert scored.splits["test"].accuracy is not None

@@ -76,7 +76,7 @@ def test_count_takes_ranks_methods_and_overrides(
 @pytest.mark.parametrize(("arguments", "named"), [
     (["--ranks", "0,8"], "--ranks='0,8': 0 is no rank from 1 to 512"),
     (["--ranks", "eight"], "eight is no rank"),
-    (["--ranks"], "expected one argument"),
+    (["--ranks"], "--ranks lacks its value"),
     (["--rank", "8"], "unknown flag --rank"),
     (["--methods", "ia3,magic"], "--methods='magic': no such method. There are: full, bitfit"),
     (["--target-parameters", "experts"], "This model has: none"),
@@ -116,7 +116,7 @@ def test_count_says_that_a_vision_tower_is_left_out(
     write_config(project.root / "models/gemma", {"model_type": "gemma3", "text_config": text})
     config = compose()
     config.model = ModelConfig(name="seeing", path="models/gemma")
-    count_stage.run([config], project)
+    count_stage.command([config], project, {}, [])
     shown = capsys.readouterr().out
     assert shown.startswith("models/gemma: its language model alone; the vision tower is left out")
     assert "gemma3_text, 34 layers, 3,880,263,168 parameters" in shown

@@ -9,8 +9,8 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
+from lorascope.execution.sweep import Trial, _trial, _unfinished
 from lorascope.files.layout import Layout
-from lorascope.stages.train_lora import Trial, _trial, _unfinished
 from lorascope.training.checkpoint_files import sign_checkpoint
 
 

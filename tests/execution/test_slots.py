@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from lorascope.config import Config, RuntimeConfig
+from lorascope.execution import sweep as sweeps
 from lorascope.execution.local.slots import Lane, in_lanes, lane_count, lane_of
 from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folder
 from lorascope.records import Status, TrialRecord
-from lorascope.stages import train_lora
 
 Compose = Callable[..., Config]
 WAIT_SECONDS = 20
@@ -120,17 +120,17 @@ def test_side_by_side_equals_one_by_one_to_the_bit(
     own = [("lora.rank=1", "seed=920"), ("lora.rank=16", "seed=920"), ("lora.rank=4", "seed=921")]
     sweep = [*own, ("lora.rank=2", "seed=921"), ("quant=int8", "seed=920")]
     alone = [compose(*given, "runtime.threads=1") for given in sweep]
-    expected = train_lora.run_sweep(alone, project)
+    expected = sweeps.run_sweep(alone, project)
     for record in expected:
         (project.trials(record.key.quant) / record.trial).rename(tmp_path / record.trial)
-    found = train_lora.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
+    found = sweeps.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
     assert digests(found) == digests(expected)
     assert {record.provenance.threads for record in found} == {1}
     assert [r.result.trials_at_once for r in found if r.result] == [2, 2, 2, 2, 1]
     # Packs of the whole sweep, whatever is missing: two of one pack, and the INT8 trial.
     for record in (found[0], found[3], found[4]):
         (project.trials(record.key.quant) / record.trial).rename(tmp_path / f"2 {record.trial}")
-    again = train_lora.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
+    again = sweeps.run_sweep([compose(*g, "runtime.threads=2") for g in sweep], project)
     assert digests(again) == digests(expected)
 
 
@@ -138,7 +138,7 @@ def test_whoever_waits_for_another_sweep_stops_at_the_first_press(
     project: Layout, compose: Compose
 ) -> None:
     sweep = [compose("seed=923", "runtime.threads=2", f"lora.rank={rank}") for rank in (1, 2, 3, 4)]
-    folders = [train_lora._trial(config, project).folder for config in sweep]
+    folders = [sweeps._trial(config, project).folder for config in sweep]
     pressed: list[float] = []
 
     def press() -> None:
@@ -151,7 +151,7 @@ def test_whoever_waits_for_another_sweep_stops_at_the_first_press(
         # By then the libraries are loaded.
         threading.Timer(WAIT_SECONDS, press).start()
         with pytest.raises(KeyboardInterrupt):
-            train_lora.run_sweep(sweep, project)
+            sweeps.run_sweep(sweep, project)
     assert time.monotonic() - pressed[0] < 5
     assert not any(folder.exists() for folder in folders)
 
@@ -167,8 +167,8 @@ def test_what_has_no_room_beside_others_is_trained_by_itself(
         asked.append(count)
         return lane_of(runtime, count)
 
-    monkeypatch.setattr(train_lora, "lane_of", lane)
-    records = train_lora.run_sweep(sweep, project)
+    monkeypatch.setattr(sweeps, "lane_of", lane)
+    records = sweeps.run_sweep(sweep, project)
     assert {record.status for record in records} == {Status.completed}
     assert asked == [2, 1]
     # Each of both packs in half of the memory with one thread; then all that there is.

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.execution import sweep
 from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
 from lorascope.records import LossPoint, TrialRecord
-from lorascope.stages import train_lora
 from lorascope.study.grid import expand
 from tests.conftest import BASE_OVERRIDES
 
@@ -129,7 +129,7 @@ def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_
 ) -> None:
     configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
     folder = project.trials("nf4")
-    undisturbed = results(train_lora.run_sweep(configs, project))
+    undisturbed = results(sweep.run_sweep(configs, project))
     assert len(undisturbed) == 4
     for name in undisturbed:
         (folder / name).rename(project.root / name)
@@ -142,7 +142,7 @@ def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_
     assert "Traceback" not in terminal.seen
     assert [(folder / name).exists() for name in undisturbed].count(True) == kept
     assert not scratch(folder)
-    resumed = train_lora.run_sweep(configs, project)
+    resumed = sweep.run_sweep(configs, project)
     assert results(resumed) == undisturbed
     steps = [r.result.resumed_at_step for r in resumed if r.result]
     assert [step > 0 for step in steps].count(True) == saved
@@ -209,7 +209,7 @@ def test_what_was_saved_goes_on_in_a_sweep_that_declares_more(project: Layout) -
     own = ["seed=918", "runtime.threads=1"]
     configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
     folder = project.trials("nf4")
-    undisturbed = results(train_lora.run_sweep(configs, project))
+    undisturbed = results(sweep.run_sweep(configs, project))
     for name in undisturbed:
         (folder / name).rename(project.root / name)
     with sweep_in_terminal(project, *own) as terminal:
@@ -218,7 +218,7 @@ def test_what_was_saved_goes_on_in_a_sweep_that_declares_more(project: Layout) -
         assert terminal.end() == 130, terminal.seen
     # By rank, 1 and 2 would be a pack, and 4 and 8.
     wider = ["lora.rank=1,2,4,8" if one == "lora.rank=1,4" else one for one in SWEEP]
-    records = train_lora.run_sweep(expand(project, [*BASE_OVERRIDES, *wider, *own]), project)
+    records = sweep.run_sweep(expand(project, [*BASE_OVERRIDES, *wider, *own]), project)
     resumed = {r.trial for r in records if r.result and r.result.resumed_at_step > 0}
     assert resumed == set(undisturbed)
     assert {name: told for name, told in results(records).items() if name in resumed} == undisturbed

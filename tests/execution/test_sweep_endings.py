@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from lorascope.config import Config
+from lorascope.execution import sweep as sweeps
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
 from lorascope.records import Status, TrialRecord
-from lorascope.stages import train_lora
 from tests.conftest import BASE_OVERRIDES
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"
@@ -54,7 +54,7 @@ def test_trials_that_diverge_or_do_not_fit_are_told_and_no_failure(project: Layo
 @pytest.mark.slow
 def test_a_trial_that_takes_too_long_is_told_and_no_failure(project: Layout) -> None:
     limit = "runtime.trial_timeout_seconds=8"
-    done = sweep(project, "quant=fp16", "train.steps=1000000", "seed=301", limit)
+    done = sweep(project, "quant=fp16", "lora.rank=16", "train.steps=1000000", "seed=301", limit)
     assert done.returncode == 0, done.stderr
     assert "timeout, no result within runtime.trial_timeout_seconds=8" in done.stdout
 
@@ -62,7 +62,9 @@ def test_a_trial_that_takes_too_long_is_told_and_no_failure(project: Layout) -> 
 @pytest.mark.slow
 def test_a_crash_is_a_record_with_its_last_lines_and_exit_code_2(project: Layout) -> None:
     # Known to no one, and judged by `check` alone, which did not run.
-    done = sweep(project, "quant=fp16,nf4", "model.attention=flash_attention_2", "seed=302")
+    done = sweep(
+        project, "quant=fp16,nf4", "lora.rank=16", "model.attention=flash_attention_2", "seed=302"
+    )
     crashed = records(project, 302)
     assert [record.status for record in crashed] == [Status.failed] * 2, done.stderr
     assert done.returncode == 2
@@ -95,7 +97,7 @@ def test_a_pack_that_gets_no_more_memory_is_trained_in_halves(
 
     limiter = threading.Thread(target=limit_first_child)
     limiter.start()
-    trained = train_lora.run_sweep(configs, project)
+    trained = sweeps.run_sweep(configs, project)
     limiter.join()
     assert limited
     results = [record.result for record in trained]

@@ -182,7 +182,7 @@ def test_whoever_waits_for_a_pack_loads_no_library_that_trains() -> None:
     """A report is unpickled where its class is imported from."""
     reports = pickle.dumps([step(1), ValidationReport(0, 1), Stopped(1, 2)])
     code = (
-        "import pickle, sys, lorascope.stages.train_lora; "
+        "import pickle, sys, lorascope.execution.sweep; "
         f"pickle.loads({reports!r}); print({HEAVY} & sys.modules.keys())"
     )
     answer = subprocess.run(

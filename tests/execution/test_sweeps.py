@@ -17,11 +17,10 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
+from lorascope.execution import sweep as sweeps
 from lorascope.execution.packs import packs_of, work_at_rank
 from lorascope.files.layout import Layout
 from lorascope.records import Status
-from lorascope.stages import train_lora
-from lorascope.study.grid import compose_jobs, expand
 from tests.conftest import BASE_OVERRIDES
 
 Compose = Callable[..., Config]
@@ -73,16 +72,6 @@ def test_a_schedule_that_ends_at_a_rate_keeps_rates_apart(compose: Compose) -> N
     assert len(packs_of(configs, lambda config: config)) == 2
 
 
-def test_jobs_of_a_multirun_are_the_points_of_its_grid(project: Layout) -> None:
-    sweep = ["quant=nf4,int8", "lora.rank=1,2", "seed=3"]
-    jobs = [
-        [*BASE_OVERRIDES, f"quant={quant}", f"lora.rank={rank}", "seed=3"]
-        for quant in ("nf4", "int8")
-        for rank in (1, 2)
-    ]
-    assert compose_jobs(project, jobs) == expand(project, [*BASE_OVERRIDES, *sweep])
-
-
 @pytest.mark.slow
 def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Compose) -> None:
     configs = [compose("quant=fp16", "train.steps=400", f"seed={seed}") for seed in (70, 71, 72)]
@@ -105,7 +94,7 @@ def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Co
 
     killer = threading.Thread(target=kill_first_child)
     killer.start()
-    records = train_lora.run_sweep(configs, project)
+    records = sweeps.run_sweep(configs, project)
     killer.join()
     assert killed
     assert [record.status for record in records] == [Status.completed] * 3
@@ -117,7 +106,7 @@ def test_a_timeout_ends_a_pack_and_keeps_its_checkpoints(project: Layout, compos
     shared = ("quant=fp16", "train.steps=100000", "train.checkpoint_every_steps=5")
     limit = "runtime.trial_timeout_seconds=8"
     configs = [compose(*shared, limit, f"seed={seed}") for seed in (80, 81)]
-    records = train_lora.run_sweep(configs, project)
+    records = sweeps.run_sweep(configs, project)
     assert [record.status for record in records] == [Status.timeout] * 2
     assert "for each of 2 trials" in str(records[0].reason)
     assert list((project.checkpoints / records[0].identity).glob("*/checkpoint-*"))
@@ -128,7 +117,7 @@ def test_trials_that_do_not_fit_are_refused_one_by_one_and_others_trained(
 ) -> None:
     tight = "runtime.memory_limit_gb=0.003"
     configs = [compose("quant=nf4", f"lora.rank={rank}", "seed=90", tight) for rank in (1, 512)]
-    small, large = train_lora.run_sweep(configs, project)
+    small, large = sweeps.run_sweep(configs, project)
     assert small.status is Status.completed
     assert large.status is Status.refused
     assert large.plan is not None
@@ -140,7 +129,7 @@ def test_bad_input_of_one_pack_leaves_the_others_to_be_trained(
     bad = compose("quant=int8", "lora.dora=true", "seed=95", "runtime.device=cpu")
     good = compose("quant=nf4", "seed=95")
     with pytest.raises(LorascopeError, match="DoRA cannot be trained"):
-        train_lora.run_sweep([bad, good], project)
+        sweeps.run_sweep([bad, good], project)
     found: list[Path] = list(project.trials("nf4").glob("*-s95-*"))
     assert len(found) == 1
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
+from lorascope.execution import sweep
 from lorascope.execution.local.process import Outcome
 from lorascope.execution.local.slots import Lane
 from lorascope.execution.outcome import concluded
@@ -20,7 +21,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, write_record
 from lorascope.records import BaseRecord, Status, TrialRecord
-from lorascope.stages import train_lora, ui
+from lorascope.stages import ui
 from lorascope.study.declared import declare_trial
 from lorascope.tracking import TrackingError, publish, try_publish
 from lorascope.tracking.content import trial_run
@@ -110,7 +111,7 @@ def test_the_trials_record_holds_no_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:p@ss1word@127.0.0.1:9/")
     config = compose("quant=fp16", "lora.rank=1", "seed=77", "runtime.tracking=true")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     assert record.tracking.startswith("http://127.0.0.1:9/: ")
     assert "ss1word" not in (project.trials("fp16") / record.trial / RECORD).read_text()
 

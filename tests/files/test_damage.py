@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from lorascope.adapters.lora.attach import load_adapter
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, ModelError, RecordError
+from lorascope.execution import sweep
 from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record, write_record
@@ -31,7 +32,6 @@ from lorascope.stages import (
     prepare_data,
     quantize_base,
     report,
-    train_lora,
 )
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
@@ -62,14 +62,14 @@ def score_again(config: Config, layout: Layout) -> object:
 
 
 def train_other(config: Config, layout: Layout) -> object:
-    return train_lora.run(compose_one(layout, *OTHER), layout)
+    return sweep.run(compose_one(layout, *OTHER), layout)
 
 
 STAGES: dict[str, Callable[[Config, Layout], object]] = {
     "prepare-base": prepare_base.run,
     "prepare-data": prepare_data.run,
     "quantize-base": quantize_base.run,
-    "train-lora": train_lora.run,
+    "train-lora": sweep.run,
     "train-lora of another": train_other,
     "evaluate": evaluate.run,
     "evaluate again": score_again,
@@ -230,7 +230,7 @@ def test_a_sweep_tells_of_a_damaged_checkpoint_and_ends_well(
     for name in ("checkpoint-4", "checkpoint-of mine"):
         (folder / name).mkdir(parents=True)
         (folder / name / "pack.json").write_text("{")
-    record = train_lora.run(config, study)
+    record = sweep.run(config, study)
     assert (record.status, record.result and record.result.resumed_at_step) == ("completed", 0)
     told = capsys.readouterr().err
     assert f"{folder / 'checkpoint-4'} is damaged and passed over" in told
@@ -262,22 +262,22 @@ def test_trials_of_a_former_base_behind_the_same_name_are_not_todays(study: Layo
     assert former.name not in {evaluation.name for evaluation in found.evaluations}
     shutil.rmtree(study.root / "models")
     (study.root / "former").rename(study.root / "models")
-    assert train_lora.run(config, study).trial == former.name
+    assert sweep.run(config, study).trial == former.name
     assert [trial.trial for trial in collect([config], study).trials] == [former.name]
 
 
 def test_weights_exchanged_beneath_their_record_are_refused(study: Layout) -> None:
     config = compose_one(study, "quant=fp16", "lora.rank=4")
-    train_lora.run(config, study)
+    sweep.run(config, study)
     another_base(study.quantized("small", "fp16"))
-    for run in (evaluate.run, lambda c, _: train_lora.run(replace(c, seed=8), study)):
+    for run in (evaluate.run, lambda c, _: sweep.run(replace(c, seed=8), study)):
         with pytest.raises(RecordError, match=r"fp16: damaged or exchanged.*quantize-base"):
             run(config, study)
 
 
 def test_an_adapter_of_another_trial_is_refused(study: Layout) -> None:
     config, other = compose_one(study, *TRIAL), compose_one(study, *OTHER)
-    train_lora.run(other, study)
+    sweep.run(other, study)
     ours, theirs = (
         study.trials("nf4") / declare_trial(c, study).name / "adapter" for c in (config, other)
     )
@@ -370,12 +370,12 @@ def test_stages_that_replace_outputs_leave_the_caches_hard_links_alone(
         os.link(path, linked)
     (trial,) = study.trials("nf4").iterdir()
     write_record(trial, replace(read_record(trial, TrialRecord), status=Status.killed))
-    train_lora.run(config, study)
+    sweep.run(config, study)
     score_again(config, study)
     prepare_base.run(config, study)
     prepare_data.run(config, study)
     quantize_base.run(config, study)
-    train_lora.run(config, study)
+    sweep.run(config, study)
     evaluate.run(config, study)
     merge.run([config], study)
     report.run([config], study)

@@ -17,6 +17,7 @@ import pytest
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
+from lorascope.execution import sweep as sweeps
 from lorascope.files.disk_faults import disk_fault
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import finish_replacements, read_record, replaced_folder
@@ -29,7 +30,6 @@ from lorascope.stages import (
     prepare_data,
     quantize_base,
     report,
-    train_lora,
 )
 from lorascope.study.collect import collect
 from lorascope.study.grid import declared_overrides, expand
@@ -100,7 +100,7 @@ def stages(config: Config, layout: Layout) -> dict[str, Callable[[], object]]:
         "prepare-base": lambda: prepare_base.run(config, layout),
         "prepare-data": lambda: prepare_data.run(config, layout),
         "quantize-base": lambda: quantize_base.run(config, layout),
-        "train-lora": lambda: train_lora.run(config, layout),
+        "train-lora": lambda: sweeps.run(config, layout),
         "evaluate": lambda: evaluate.run(config, layout),
         "merge": lambda: merge.run([config], layout),
         "report": lambda: report.run([config], layout),
@@ -160,7 +160,7 @@ def test_a_pack_on_a_full_disk_keeps_the_trials_that_fit(
     ranks = (64, 1, 2, 16)
     configs = [compose_one(disk, "quant=fp16", f"lora.rank={rank}", "seed=3") for rank in ranks]
     with full(disk, left_bytes):
-        told = fault_of(lambda: train_lora.run_sweep(configs, disk))
+        told = fault_of(lambda: sweeps.run_sweep(configs, disk))
     assert "no space left on the disk" in told
     assert "fp16-r0064" in told
     assert not hidden(disk)
@@ -169,7 +169,7 @@ def test_a_pack_on_a_full_disk_keeps_the_trials_that_fit(
     assert len(list(disk.trials("fp16").iterdir())) == len(fitting)
     assert not list(disk.checkpoints.glob("*/*"))
     written = {path: path.stat().st_mtime_ns for path in trial_records(disk)}
-    train_lora.run_sweep(configs, disk)
+    sweeps.run_sweep(configs, disk)
     assert len(trial_records(disk)) == 4
     assert written.items() <= {p: p.stat().st_mtime_ns for p in trial_records(disk)}.items()
 
@@ -203,10 +203,10 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(disk: Layout) -> 
     )
     # One of them takes 1.6 MB: an adapter and two moments.
     with full(disk, left_bytes=2_500_000):
-        assert "no space left on the disk" in fault_of(lambda: train_lora.run(config, disk))
+        assert "no space left on the disk" in fault_of(lambda: sweeps.run(config, disk))
     (kept,) = disk.checkpoints.glob("*/*/checkpoint-*")
     assert kept.name == "checkpoint-2"
-    record = train_lora.run(config, disk)
+    record = sweeps.run(config, disk)
     assert record.result is not None
     assert record.result.resumed_at_step == 2
 
@@ -215,11 +215,11 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(disk: Layout) -> 
 def test_on_a_read_only_disk_writers_say_so_and_readers_work(disk: Layout) -> None:
     config = compose_one(disk, "quant=nf4")
     runs = stages(config, disk)
-    train_lora.run(config, disk)
+    sweeps.run(config, disk)
     evaluate.run(config, disk)
     del runs["evaluate"]
     other = compose_one(disk, "quant=nf4", "seed=9")
-    runs["train-lora"] = lambda: train_lora.run(other, disk)
+    runs["train-lora"] = lambda: sweeps.run(other, disk)
     with read_only(disk):
         for name, run in runs.items():
             if name != "prepare-base":
@@ -228,7 +228,7 @@ def test_on_a_read_only_disk_writers_say_so_and_readers_work(disk: Layout) -> No
                     f"{name}: {told}"
                 )
                 assert str(disk.root) in told
-        done = command(disk, "train-lora", *BASE_OVERRIDES, "quant=nf4", "seed=9")
+        done = command(disk, "train-lora", *BASE_OVERRIDES, "quant=nf4", "lora.rank=16")
         assert done.returncode == 2
         assert "Read-only file system" in done.stderr
         assert "Traceback" not in done.stderr
@@ -240,7 +240,7 @@ def test_on_a_read_only_disk_writers_say_so_and_readers_work(disk: Layout) -> No
 
 def test_a_file_where_a_folder_belongs_is_named(disk: Layout) -> None:
     (disk.root / "experiments").write_text("in the way")
-    done = command(disk, "train-lora", *BASE_OVERRIDES, "quant=nf4")
+    done = command(disk, "train-lora", *BASE_OVERRIDES, "quant=nf4", "lora.rank=16")
     assert done.returncode == 2
     assert str(disk.root / "experiments") in done.stderr
     assert "move it away" in done.stderr

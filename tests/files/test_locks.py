@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lorascope.config import Config
+from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.locks import FolderLocked, locked_folder, locked_folders
-from lorascope.stages import train_lora
 from tests.lock_holder import another_holder
 
 TRIAL = "nf4-r0008-a0.5-s0-0123456789"
@@ -102,7 +102,7 @@ def test_a_second_sweep_says_what_it_waits_for_and_ends_with_all_trials_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     config = compose("quant=fp16", "lora.rank=1", "seed=79")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     folder = project.trials("fp16") / record.trial
     aside = folder.rename(tmp_path / "aside")
     capsys.readouterr()
@@ -117,7 +117,7 @@ def test_a_second_sweep_says_what_it_waits_for_and_ends_with_all_trials_done(
 
         other = threading.Thread(target=finish)
         other.start()
-        assert train_lora.run(config, project) == record
+        assert sweep.run(config, project) == record
         other.join()
     lines = heard.getvalue().splitlines()
     place = folder.relative_to(project.root)

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from lorascope.errors import LorascopeError, RecordError
+from lorascope.execution import sweep
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import DIGEST, read_record, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
-from lorascope.stages import evaluate, merge, publish, quantize_base, report, train_lora
-from lorascope.stages.status import sweep_status
+from lorascope.stages import evaluate, merge, publish, quantize_base, report
 from lorascope.study.declared import declare_trial, evaluation_identity
 from lorascope.study.grid import expand
+from lorascope.study.status import sweep_status
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
 
 ADAPTER = "experiments/train/nf4/nf4-*/adapter/adapter_model.safetensors"
@@ -49,7 +50,7 @@ def refuse_publish(layout: Layout) -> None:
 READERS: dict[str, Callable[[Layout], object]] = {
     "status": refuse_status,
     "quantize-base": lambda layout: quantize_base.run(compose_one(layout, *TRIAL), layout),
-    "train-lora": lambda layout: train_lora.run(compose_one(layout, *TRIAL), layout),
+    "train-lora": lambda layout: sweep.run(compose_one(layout, *TRIAL), layout),
     "evaluate": lambda layout: evaluate.run(compose_one(layout, *TRIAL), layout),
     "merge": lambda layout: merge.run([compose_one(layout, *TRIAL)], layout),
     "report": lambda layout: report.run([compose_one(layout, *TRIAL)], layout),
@@ -170,7 +171,7 @@ def test_a_trial_in_the_place_of_another_is_refused(study: Layout) -> None:
     (folder,) = study.trials("nf4").iterdir()
     place = study.trials("nf4") / declare_trial(other, study).name
     shutil.copytree(folder, place)
-    for run in (train_lora.run, evaluate.run, lambda config, layout: report.run([config], layout)):
+    for run in (sweep.run, evaluate.run, lambda config, layout: report.run([config], layout)):
         with pytest.raises(RecordError, match=rf"{place.name}: holds {folder.name}.*again"):
             run(other, study)
 
@@ -190,10 +191,10 @@ def test_scores_of_an_adapter_that_was_trained_anew_are_out_of_date(study: Layou
 
 def test_damaged_trials_of_a_sweep_are_named_together(study: Layout) -> None:
     configs = [compose_one(study, *TRIAL, f"seed={seed}") for seed in (7, 8)]
-    train_lora.run_sweep(configs, study)
+    sweep.run_sweep(configs, study)
     lost = [study.trials("nf4") / declare_trial(one, study).name / "adapter" for one in configs]
     for adapter in lost:
         shutil.rmtree(adapter)
     with pytest.raises(RecordError) as caught:
-        train_lora.run_sweep(configs, study)
+        sweep.run_sweep(configs, study)
     assert all(f"{adapter}/adapter_config.json: missing" in str(caught.value) for adapter in lost)

@@ -20,11 +20,12 @@ from lorascope.config import (
     TemplateKind,
 )
 from lorascope.errors import RecordError
+from lorascope.execution import sweep
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import base_settings, data_settings, mode_settings, require_made_with
 from lorascope.files.store import read_record, write_record
 from lorascope.records import DataCard, FootprintRecord
-from lorascope.stages import evaluate, merge, prepare_data, quantize_base, report, train_lora
+from lorascope.stages import evaluate, merge, prepare_data, quantize_base, report
 from lorascope.stages.prepare_base import _source
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
@@ -33,7 +34,7 @@ from tests.conftest import BASE_OVERRIDES, compose_one
 
 REVISION = "0" * 40
 READERS: dict[str, Callable[[Config, Layout], object]] = {
-    "train-lora": train_lora.run,
+    "train-lora": sweep.run,
     "evaluate": evaluate.run,
     "merge": lambda config, layout: merge.run([config], layout),
     "report": lambda config, layout: report.run([config], layout),

@@ -17,6 +17,7 @@ from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, ModelConfig, ModelKind
 from lorascope.config.rules import validate
 from lorascope.errors import ConfigError, LorascopeError, ModelError
+from lorascope.execution import sweep
 from lorascope.execution.child import Task, train_in_child
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, write_record
@@ -34,9 +35,8 @@ from lorascope.reporting.tables.predicted_memory import (
     memory_prediction_table,
     worst_memory_error,
 )
-from lorascope.stages import plan, train_lora
-from lorascope.study.grid_commands import run_grid_command
-from tests.conftest import REPOSITORY
+from lorascope.stages import plan
+from tests.conftest import REPOSITORY, run_command
 from tests.study_factory import data_card, example_study
 
 CPU = Device("cpu", "cpu")
@@ -136,7 +136,7 @@ def test_a_trial_that_cannot_fit_is_a_record_and_is_tried_again_with_more(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     tight = compose("quant=nf4", "seed=91", "runtime.memory_limit_gb=0.0005")
-    record = train_lora.run(tight, project)
+    record = sweep.run(tight, project)
     assert record.status is Status.refused
     assert "runtime.memory_limit_gb=0.0005" in str(record.reason)
     assert record.plan is not None
@@ -144,14 +144,14 @@ def test_a_trial_that_cannot_fit_is_a_record_and_is_tried_again_with_more(
     folder = project.trials("nf4") / record.trial
     assert read_record(folder, TrialRecord) == record
     assert not (folder / "adapter").exists()
-    again = train_lora.run(compose("quant=nf4", "seed=91"), project)
+    again = sweep.run(compose("quant=nf4", "seed=91"), project)
     assert again.status is Status.completed
 
 
 def test_a_finished_trial_carries_its_prediction(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
-    record = train_lora.run(compose("quant=nf4", "seed=92"), project)
+    record = sweep.run(compose("quant=nf4", "seed=92"), project)
     assert record.plan is not None
     assert record.result is not None
     (row,) = memory_prediction_rows(replace(example_study(), trials=[record]))
@@ -383,7 +383,7 @@ def test_a_prediction_that_fails_decides_nothing(
     def fails(*_: object) -> None:
         raise ValueError("quant_state is None")
 
-    module = {"refusal": "memory_refusal", "predict_ranks": "memory_plan"}[place]
+    module = {"refusal": "planning.fits", "predict_ranks": "planning.plan"}[place]
     monkeypatch.setattr(f"lorascope.{module}.{place}", fails)
     config = compose("quant=nf4", "runtime.device=cpu")
     base, data = project.quantized("small", "nf4"), project.data("small", "toy")
@@ -398,7 +398,7 @@ def test_a_prediction_that_fails_decides_nothing(
 
 def test_a_flag_that_plan_lacks_names_the_override(project: Layout) -> None:
     with pytest.raises(LorascopeError, match=r"unknown flag --ranks.*lora\.rank=8"):
-        run_grid_command("plan", ["--ranks", "8"], project)
+        run_command(project, "plan", "--ranks", "8")
 
 
 @pytest.mark.slow

@@ -17,13 +17,14 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, RecordError, VerificationError
+from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.machine.devices import Device
 from lorascope.quantizers.loading import load_base
 from lorascope.records import MergeRecord, Status, TrialRecord
 from lorascope.scoring.merging import check_merge, merge
-from lorascope.stages import evaluate, train_lora
+from lorascope.stages import evaluate
 from lorascope.stages import merge as merge_stage
 from lorascope.study.collect import collect
 from tests.conftest import MODES
@@ -36,7 +37,7 @@ CPU = Device("cpu", "cpu")
 def trained(project: Layout, compose: Callable[..., Config]) -> dict[str, TrialRecord]:
     """One trial a mode that has really moved the base."""
     settings = ("lora.rank=8", "train.steps=30", "seed=21")
-    return {mode: train_lora.run(compose(f"quant={mode}", *settings), project) for mode in MODES}
+    return {mode: sweep.run(compose(f"quant={mode}", *settings), project) for mode in MODES}
 
 
 @pytest.mark.parametrize(("mode", "largest"), [("fp16", 1e-4), ("nf4", 1e-4), ("nf4_dq", 1e-4)])
@@ -107,7 +108,7 @@ def test_the_stage_merges_what_ship_names_and_its_model_loads_in_plain_transform
         for rank in (1, 8)
     ]
     for config in configs:
-        train_lora.run(config, project)
+        sweep.run(config, project)
         evaluate.run(config, project)
     record = merge_stage.run(configs, project)
     assert record is not None
@@ -176,7 +177,7 @@ def test_auto_never_ships_a_trial_that_did_not_finish(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     config = compose("quant=nf4", "lora.rank=8", "train.steps=30")
-    train_lora.run(config, project)
+    sweep.run(config, project)
     evaluate.run(config, project)
     study = collect([config], project)
     failed = replace(study, trials=[replace(study.trials[0], status=Status.diverged)])
@@ -188,7 +189,7 @@ def test_scores_are_made_once_and_again_when_the_way_changes(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("quant=fp16", "seed=31")
-    train_lora.run(config, project)
+    sweep.run(config, project)
     first = evaluate.run(config, project)
     capsys.readouterr()
     assert evaluate.run(config, project) == first
@@ -208,7 +209,7 @@ def test_evaluating_a_trial_leaves_the_shared_base_as_it_was(
     """Two trials scored in turn over one loaded base, against the first one scored alone again."""
     first, second = compose("quant=nf4", "seed=41"), compose("quant=nf4", "seed=42", "lora.rank=4")
     for config in (first, second):
-        train_lora.run(config, project)
+        sweep.run(config, project)
     together = [evaluate.run(config, project) for config in (first, second)]
     shutil.rmtree(project.evaluations("nf4"))
     again = evaluate.run(first, project)

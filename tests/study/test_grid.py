@@ -16,7 +16,9 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
+from lorascope.study.declared import declare_trial
 from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.request import grid_points, run_stage
 from tests.conftest import REPOSITORY, save_small_model
 
 # Its revision is left to the user, who can read it off the hub.
@@ -292,3 +294,25 @@ def test_repository_params_are_short_and_valid() -> None:
     layout = Layout(REPOSITORY)
     assert len(layout.params.read_text().splitlines()) <= 30
     assert expand(layout, declared_overrides(layout))
+
+
+def test_train_lora_takes_what_it_is_not_told_from_params_as_status_does(
+    project: Layout,
+) -> None:
+    """`train-lora -m lora.rank=1,2` trains the trials that `status lora.rank=1,2` counts."""
+    asked: list[list[Config]] = []
+    run_stage("train-lora", ["-m", "lora.rank=1,2"], True, project, asked.append)
+    declared, _, _ = grid_points("status", ["lora.rank=1,2"], {}, False, project)
+    names = [[declare_trial(c, project).name for c in configs] for configs in (*asked, declared)]
+    assert names[0] == names[1]
+    assert {config.lora.alpha for config in asked[0]} == {8}
+    assert {config.quant.name for config in asked[0]} == {"fp16", "nf4"}
+
+
+def test_a_single_trial_names_what_params_leaves_open(project: Layout) -> None:
+    asked: list[list[Config]] = []
+    run_stage("train-lora", ["lora.rank=1", "quant=nf4"], True, project, asked.append)
+    ((config,),) = asked
+    assert (config.model.name, config.lora.rank, config.lora.alpha) == ("small", 1, 8)
+    with pytest.raises(LorascopeError, match=r"lora\.rank=2,4 in params\.yaml.*or add -m"):
+        run_stage("train-lora", ["quant=nf4"], True, project, asked.append)

@@ -17,10 +17,9 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.store import read_record, write_record
 from lorascope.records import FootprintRecord, Status, TrialRecord
-from lorascope.stages.prune import run_with_flags
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import declared_overrides, expand
-from tests.conftest import PARAMS
+from tests.conftest import PARAMS, run_command
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial
 from tests.study.test_status import without_heavy_libraries
@@ -30,7 +29,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def prune(layout: Layout, capture: Capture, *arguments: str) -> str:
-    run_with_flags(list(arguments), layout)
+    run_command(layout, "prune", *arguments)
     return capture.readouterr().out
 
 
@@ -301,10 +300,10 @@ def test_a_study_that_names_no_trial_here_is_said_to_name_none(
 def test_a_really_trained_trial_is_kept_while_it_is_named(
     project: Layout, compose: Callable[..., Config], tmp_path: Path, capsys: Capture
 ) -> None:
-    from lorascope.stages import train_lora
+    from lorascope.execution import sweep
 
-    kept = train_lora.run(compose("quant=nf4", "lora.rank=2", "lora.alpha=8"), project)
-    other = train_lora.run(compose("quant=nf4", "lora.rank=5", "lora.alpha=8"), project)
+    kept = sweep.run(compose("quant=nf4", "lora.rank=2", "lora.alpha=8"), project)
+    other = sweep.run(compose("quant=nf4", "lora.rank=5", "lora.alpha=8"), project)
     copy = Layout(tmp_path / "copy")
     shutil.copytree(project.root, copy.root)
     assert copy.params.read_text() == PARAMS

@@ -21,11 +21,11 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folders
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.stages.status import ModeStatus, SweepStatus, run_with_flags, sweep_status
-from lorascope.stages.status_text import best_of, next_step, status_text
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import declared_overrides, expand, with_overrides
-from tests.conftest import REPOSITORY
+from lorascope.study.status import ModeStatus, SweepStatus, sweep_status
+from lorascope.study.status_text import best_of, next_step, status_text
+from tests.conftest import REPOSITORY, run_command
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial
 from tests.reporting.test_report_without_torch import ABSENT, REFUSE
@@ -196,7 +196,7 @@ def test_a_mode_that_is_not_stored_leaves_the_others_counted(recorded: Layout) -
 )
 def test_what_cannot_be_used_is_named(recorded: Layout, override: str, part: str) -> None:
     with pytest.raises(LorascopeError, match=part):
-        run_with_flags(override.split(), recorded)
+        run_command(recorded, "status", *override.split())
 
 
 def test_a_trial_in_training_is_shown_until_its_process_is_killed(recorded: Layout) -> None:
@@ -278,10 +278,11 @@ def test_status_loads_no_library_that_trains_or_tracks(recorded: Layout) -> None
 def test_a_real_training_and_its_scores_are_found(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
-    from lorascope.stages import evaluate, train_lora
+    from lorascope.execution import sweep
+    from lorascope.stages import evaluate
 
     config = compose("quant=int8", "lora.rank=3", "lora.alpha=8")
-    trial = train_lora.run(config, project)
+    trial = sweep.run(config, project)
     assert trial.result is not None
     asked = ("quant=int8", "lora.rank=3,5", "runtime.tracking=false")
     (mode,) = status(project, *asked).modes

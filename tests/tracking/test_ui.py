@@ -33,7 +33,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConfigError) as caught:
-            ui.run_with_settings([f"port={port}"], Layout(tmp_path))
+            ui.command([], Layout(tmp_path), {}, [f"port={port}"])
     told = str(caught.value)
     assert told.startswith(f"port={port}: another program listens there")
     assert "lorascope ui port=" in told
@@ -43,7 +43,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> 
 @pytest.mark.parametrize("given", ["port=0", "port=65536", "port=web", "port=", "prot=5001", "-x"])
 def test_what_is_no_port_is_refused(tmp_path: Path, given: str) -> None:
     with pytest.raises(ConfigError, match=r"port"):
-        ui.run_with_settings([given], Layout(tmp_path))
+        ui.command([], Layout(tmp_path), {}, [given])
 
 
 def answers(port: int) -> bool:

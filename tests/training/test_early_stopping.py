@@ -17,13 +17,13 @@ from lorascope.config.rules import validate
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError
+from lorascope.execution import sweep
 from lorascope.execution.progress import sentence
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.objectives.completion import completion_loss, completion_samples
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult, TrialRecord, ValidationPoint
-from lorascope.stages import train_lora
 from lorascope.training.batches import Padding
 from lorascope.training.early_stopping import best_of, has_stopped, misses
 from lorascope.training.log import Diverged
@@ -332,7 +332,7 @@ def test_training_ends_when_no_trial_is_left(
 def test_a_record_says_where_a_trial_stopped_and_what_is_saved(
     project: Layout, compose: Compose
 ) -> None:
-    record = train_lora.run(compose("quant=nf4", *EARLY, *TRIALS[0], "seed=1205"), project)
+    record = sweep.run(compose("quant=nf4", *EARLY, *TRIALS[0], "seed=1205"), project)
     result = record.result
     assert result is not None
     assert result.stopped_at_step == result.steps

@@ -19,13 +19,13 @@ from lorascope.adapters.lora.attach import attach, load_adapter
 from lorascope.config import Config, Scoring
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_rows
+from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device
 from lorascope.objectives.completion import pad_samples
 from lorascope.quantizers.loading import FLAG, load_base
 from lorascope.records import ItemResult, TrialRecord
 from lorascope.scoring.score import protocol, score_rows
-from lorascope.stages import train_lora
 from tests.conftest import COLORS, REPOSITORY
 
 CPU = Device("cpu", "cpu")
@@ -37,7 +37,7 @@ NEW_TOKENS = 3
 def trial(project: Layout, compose: Callable[..., Config]) -> tuple[Config, TrialRecord]:
     """Trained over the data more than twice, with a short last batch in each epoch."""
     config = compose("quant=fp16", "lora.rank=4", "train.steps=20", "seed=3")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     assert record.result is not None
     return config, record
 

@@ -23,10 +23,10 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError
+from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.records import Status, TrialRecord
-from lorascope.stages import train_lora
 from lorascope.study.declared import declare_trial
 from lorascope.training.log import Diverged
 from lorascope.training.progress import StepReport, Stopped, ValidationReport
@@ -139,11 +139,11 @@ def test_a_trial_is_trained_once_and_then_found(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("quant=nf4", "seed=11")
-    first = train_lora.run(config, project)
+    first = sweep.run(config, project)
     assert first.status is Status.completed
     folder = project.trials("nf4") / first.trial
     written = (folder / "record.json").stat().st_mtime_ns
-    again = train_lora.run(config, project)
+    again = sweep.run(config, project)
     assert again == first
     assert (folder / "record.json").stat().st_mtime_ns == written
     assert "completed already" in capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_a_trial_in_a_child_equals_the_same_training_here(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = compose("quant=int8", "seed=3")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     assert record.result is not None
     here = train_alone(plan_for(project, config, tmp_path / "a"), CPU)
     assert record.result.adapter_sha256 == here.adapter_sha256
@@ -166,7 +166,7 @@ def test_divergence_is_a_record_and_not_an_error(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     config = compose("quant=fp16", "train.learning_rate=1e30", "train.max_gradient_norm=1e30")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     assert record.status is Status.diverged
     assert record.reason
     assert record.result is None
@@ -180,7 +180,7 @@ def test_dora_on_an_int8_base_on_a_cpu_is_refused_by_name(
     """It fails in bitsandbytes, at the first backward pass and without a word of why."""
     config = compose("quant=int8", "lora.dora=true", "seed=77", "runtime.device=cpu")
     with pytest.raises(ConfigError, match=r"lora\.dora='true'.*INT8 base on a CPU"):
-        train_lora.run(config, project)
+        sweep.run(config, project)
     assert not list(project.trials("int8").glob("*s77*"))
 
 
@@ -188,10 +188,10 @@ def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     slow = ("quant=fp16", "seed=5", "train.steps=100000")
-    record = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=15"), project)
+    record = sweep.run(compose(*slow, "runtime.trial_timeout_seconds=15"), project)
     assert record.status is Status.timeout
     assert "trial_timeout_seconds=15" in str(record.reason)
-    again = train_lora.run(compose(*slow, "runtime.trial_timeout_seconds=1"), project)
+    again = sweep.run(compose(*slow, "runtime.trial_timeout_seconds=1"), project)
     assert "trial_timeout_seconds=1" in str(again.reason)
     assert not (project.trials("fp16") / again.trial / "adapter").exists()
 
@@ -272,7 +272,7 @@ def test_a_tracking_store_that_fails_costs_no_trial(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     config = compose("quant=fp16", "seed=61", "runtime.tracking=true")
-    record = train_lora.run(config, project)
+    record = sweep.run(config, project)
     assert record.status is Status.completed
     assert "127.0.0.1:9" in record.tracking
     assert read_record(project.trials("fp16") / record.trial, TrialRecord) == record
@@ -282,7 +282,8 @@ def test_a_tracking_store_that_fails_costs_no_trial(
 def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
     project: Layout, number: signal.Signals, code: int
 ) -> None:
-    long = ["quant=fp16", "train.steps=1000000", f"seed={code}", "train.log_every_steps=10"]
+    long = ["quant=fp16", "lora.rank=16", "train.steps=1000000", "train.log_every_steps=10"]
+    long.append(f"seed={code}")
     process = subprocess.Popen(
         [Path(sys.executable).parent / "lorascope", "train-lora", *BASE_OVERRIDES, *long],
         cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 NEEDED_FREE_BYTES = 512 * 1024**2
 VERDICT = b'{"valid": true}\n'
 """The same for every valid study, so that a changed study runs again only what it changes."""
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Judge the declared grid."""
+    run(list(configs), layout)
 
 
 def run(configs: list[Config], layout: Layout) -> None:

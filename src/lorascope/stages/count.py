@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
 from lorascope.adapters.targets import select
 from lorascope.bases.config_json import config_label, model_config_dict
@@ -11,50 +10,23 @@ from lorascope.config import Config, LoraConfig
 from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
-from lorascope.errors import ConfigError, LorascopeError
+from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.reporting.tables.counts import METHODS, method_table, rank_table
 from lorascope.reporting.tables.parameters import RANKS
-from lorascope.study.grid import declared_overrides, expand, with_overrides
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise LorascopeError(
-            f"count: {message}. Write --ranks 1,8,64 --methods full,ia3, beside Hydra overrides."
-        )
-
-
-def split_flags(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """count's own flags, and the Hydra overrides that stand between them."""
-    usage = "lorascope count [Hydra overrides] [--ranks 1,8,64] [--methods full,ia3] [...]"
-    parser = _Parser(prog="lorascope count", usage=usage, allow_abbrev=False)
-    parser.add_argument("--ranks", default="", help="instead of powers of two, e.g. 1,8,64")
-    parser.add_argument("--methods", default=",".join(METHODS), help="beside LoRA (%(default)s)")
-    parser.add_argument(
-        "--target-parameters", default="", help="experts and routers, by the end of their name"
-    )
-    flags, overrides = parser.parse_known_args(arguments)
-    unknown = [text for text in overrides if text.startswith("-")]
-    if unknown:
-        parser.error(f"unknown flag {unknown[0]}")
-    return flags, overrides
-
-
-def run_with_flags(arguments: list[str], layout: Layout) -> None:
-    """`run` over the grid of params.yaml, with what the command line says in place of its axes."""
-    flags, overrides = split_flags(arguments)
-    run(expand(layout, with_overrides(declared_overrides(layout), overrides)), layout, flags)
-
-
-def run(configs: list[Config], layout: Layout, flags: argparse.Namespace | None = None) -> None:
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
     """Print the tables of each model and kind of adapter that `configs` name.
 
     Raises:
         ConfigError: a flag's value, the model's configuration or its targets cannot be used.
     """
-    flags = flags if flags is not None else split_flags([])[0]
-    ranks = _ranks(flags.ranks) or sorted({*RANKS, *(config.lora.rank for config in configs)})
+    ranks = _ranks(flags.get("--ranks", "")) or sorted(
+        {*RANKS, *(config.lora.rank for config in configs)}
+    )
     shapes: dict[str, ModelShape] = {}
     tables = []
     shown: set[tuple[object, ...]] = set()
@@ -69,10 +41,10 @@ def run(configs: list[Config], layout: Layout, flags: argparse.Namespace | None 
             if language_config(values) is not values:
                 print(f"{name}: its language model alone; the vision tower is left out.\n")
             shapes[name] = model_shape(values)
-        parameters = _names(flags.target_parameters)
+        parameters = _names(flags.get("--target-parameters", ""))
         tables.append(_adapters(name, shapes[name], lora, ranks, parameters))
     for name, shape in shapes.items():
-        methods = method_table(shape, _names(flags.methods))
+        methods = method_table(shape, _names(flags.get("--methods", ",".join(METHODS))))
         tables.append(f"{name}, other methods\n\n{methods.plain()}")
     print("\n".join(tables), end="")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +60,13 @@ class LoadedBase:
     threads: int = 0
 
 
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Score the bare base of each mode and the trials of `configs`."""
+    run_sweep(configs, layout)
+
+
 def run(config: Config, layout: Layout, place: str = "") -> EvaluationRecord | None:
     """Score the bare base and the trial of `config`, where their scores are not there yet.
 
@@ -85,7 +92,9 @@ def run(config: Config, layout: Layout, place: str = "") -> EvaluationRecord | N
 
 def run_sweep(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecord | None]:
     """Score what is missing of `configs`, all over one loaded base in each mode."""
-    return [run(one, layout, f"{n}/{len(configs)} ") for n, one in enumerate(configs, start=1)]
+    count = len(configs)
+    places = [f"{number}/{count} " if count > 1 else "" for number in range(1, count + 1)]
+    return [run(config, layout, place) for config, place in zip(configs, places, strict=True)]
 
 
 def evaluate_one(config: Config, layout: Layout, subject: Subject) -> EvaluationRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 NOTHING_SHIPPED = "nothing_shipped.txt"
 """In place of a merged model: why there is none."""
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Merge the trial that `ship` names."""
+    run(list(configs), layout)
 
 
 def run(configs: list[Config], layout: Layout) -> MergeRecord | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from lorascope.bases.config_json import config_label, model_config_dict
@@ -18,6 +19,13 @@ from lorascope.planning.plan import Prediction, predict_ranks, unpadded_train_by
 from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
 from lorascope.planning.table import Planned, conditions, details, reserve, table
 from lorascope.records import DataCard, MemoryPlan
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Print what every trial of `configs` needs."""
+    run(list(configs), layout)
 
 
 def run(configs: list[Config], layout: Layout) -> list[MemoryPlan]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 from lorascope.adapters.targets import unadapted_sentences
 from lorascope.bases.tokenizer_files import keep_unknown_token
@@ -15,6 +16,13 @@ from lorascope.files.store import replaced_folder, sha256_of_files, write_record
 from lorascope.machine.imports import import_uncollected
 from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Fetch or make the base of the only configuration."""
+    run(configs[0], layout)
 
 
 def run(config: Config, layout: Layout) -> BaseRecord:

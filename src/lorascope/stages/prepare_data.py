@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ from lorascope.files.store import replaced_folder, write_record
 from lorascope.machine.progress import StepProgress
 from lorascope.records import DataCard
 from lorascope.study.intact import read_base, require_base
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Prepare the dataset of the only configuration."""
+    run(configs[0], layout)
 
 
 def run(config: Config, layout: Layout) -> DataCard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,15 +17,16 @@ from lorascope.files.store import remove_folder
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.grid import declared_overrides, expand, with_overrides
-from lorascope.study.grid_commands import refuse_flags
 from lorascope.study.leftovers import Found, Kind, Leftover, find_leftovers, is_in_use, needed
 from lorascope.study.preparation import unprepared
 
 YES = "--yes"
 
 
-def run_with_flags(arguments: list[str], layout: Layout) -> None:
-    """Show leftovers; delete them where --yes is among `arguments`.
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Show leftovers; delete them where --yes is among `flags`.
 
     What params.yaml names stays, and what it names with the overrides in place of its axes: no
     override makes more go.
@@ -33,9 +34,7 @@ def run_with_flags(arguments: list[str], layout: Layout) -> None:
     Raises:
         LorascopeError: what the grids name is not known, or something could not be deleted.
     """
-    refuse_flags("prune", arguments, known=(YES,))
-    overrides = [text for text in arguments if text != YES]
-    found = find_leftovers(layout, needed(_declared(overrides, layout), layout))
+    found = find_leftovers(layout, needed(_named(configs, overrides, layout), layout))
     # After the search: a writer that it saw at work holds its lock, or has ended since.
     running = locked_folders(layout)
     going = [one for one in found.leftovers if not is_in_use(one, running)]
@@ -43,29 +42,28 @@ def run_with_flags(arguments: list[str], layout: Layout) -> None:
     print(listing(found, going, in_use, layout.root), end="")
     if not going:
         return
-    if YES not in arguments:
+    if YES not in flags:
         again = shlex.join(["lorascope", "prune", *overrides, YES])
         print(f"Nothing was deleted. `{again}` deletes the {len(going)} listed.")
         return
     _delete_all(going, layout)
 
 
-def _declared(overrides: list[str], layout: Layout) -> list[Config]:
-    """The points of the grid of params.yaml, and of the one that the overrides make of it."""
+def _named(configs: Sequence[Config], overrides: Sequence[str], layout: Layout) -> list[Config]:
+    """The points of the grid of params.yaml, and `configs`, which the overrides make of it."""
     declared = declared_overrides(layout)
-    grids = [declared, with_overrides(declared, overrides)] if overrides else [declared]
-    points = []
-    for grid in grids:
-        configs = expand(layout, grid)
-        lacking = unprepared(configs, layout, grid)
+    grids = [(declared, expand(layout, declared) if overrides else list(configs))]
+    if overrides:
+        grids.append((with_overrides(declared, overrides), list(configs)))
+    for grid, points in grids:
+        lacking = unprepared(points, layout, grid)
         if lacking:
             commands = ", ".join(f"`{one.command}`" for one in lacking)
             raise LorascopeError(
                 "prune: what the grid names is not known, so nothing was deleted: "
                 f"{lacking[0].problem} Run {commands}; then prune again."
             )
-        points += configs
-    return points
+    return [config for _, points in grids for config in points]
 
 
 def listing(found: Found, going: list[Leftover], in_use: list[Leftover], root: Path) -> str:

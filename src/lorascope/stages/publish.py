@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
 from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.study.flags import refuse_arguments
 from lorascope.study.intact_scores import scored_items
 from lorascope.tracking import Publication, publish
 
 R = TypeVar("R")
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> int:
+    """Publish every record of the project; see `run`."""
+    refuse_arguments("publish", overrides)
+    return run(layout)
 
 
 def run(layout: Layout) -> int:

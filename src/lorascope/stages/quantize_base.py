@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from lorascope.files.store import replaced_folder, sha256_of_files, write_record
 from lorascope.machine.imports import import_uncollected
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.study.intact import read_base, require_base
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Store the base in the mode of the only configuration."""
+    run(configs[0], layout)
 
 
 def run(config: Config, layout: Layout) -> FootprintRecord:

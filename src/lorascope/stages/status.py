@@ -2,140 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from lorascope.config import Config
-from lorascope.errors import RecordError
-from lorascope.files.layout import RECORD, Layout
-from lorascope.files.locks import locked_folders
-from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.study.collect import current_scores, one_question
-from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
-from lorascope.study.grid import declared_overrides, expand, with_overrides
-from lorascope.study.grid_commands import refuse_flags
-from lorascope.study.preparation import Unprepared, unprepared
-
-T = TypeVar("T")
+from lorascope.files.layout import Layout
+from lorascope.study.grid import declared_overrides, with_overrides
+from lorascope.study.status import sweep_status
+from lorascope.study.status_text import status_text
 
 
-@dataclass
-class ModeStatus:
-    """The declared trials of one mode, sorted by what there is of them."""
-
-    quant: str
-    declared: int = 0
-    nameable: bool = False
-    """Whether base, data and mode are prepared, without which trials have no names."""
-    trials: list[TrialRecord] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    """Names of trials without a record."""
-    damaged: list[str] = field(default_factory=list)
-    """Which records cannot be read, and why."""
-    scores: dict[str, EvaluationRecord] = field(default_factory=dict)
-    """Trial -> its scores, where they are there and made as declared."""
-    base_scored: bool = False
-    training: list[str] = field(default_factory=list)
-    """Names of trials that some process trains now."""
-
-    @property
-    def completed(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials if trial.status is Status.completed]
-
-    @property
-    def failed(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials if trial.status is not Status.completed]
-
-
-@dataclass(frozen=True)
-class SweepStatus:
-    """The declared study."""
-
-    model: str
-    data: str
-    overrides: list[str]
-    """From which it was composed."""
-    given: list[str]
-    """Those of them that the command line gave beside params.yaml."""
-    unprepared: list[Unprepared]
-    modes: list[ModeStatus]
-    running: list[Path]
-    """Folders, of this study or another, that some process trains or scores into now."""
-
-
-def run_with_flags(arguments: list[str], layout: Layout) -> None:
-    """Print the status of the grid of params.yaml, with overrides in place of its axes."""
-    from lorascope.stages.status_text import status_text
-
-    refuse_flags("status", arguments)
-    overrides = with_overrides(declared_overrides(layout), arguments)
-    configs = expand(layout, overrides)
-    print(status_text(sweep_status(configs, layout, overrides, arguments)), end="")
-
-
-def sweep_status(
-    configs: list[Config], layout: Layout, overrides: list[str], given: list[str]
-) -> SweepStatus:
-    """What there is of the trials that `configs`, composed from `overrides`, declare.
-
-    Raises:
-        ConfigError: the grid spans several models or datasets, or targets match nothing.
-    """
-    first = one_question(configs)
-    running = locked_folders(layout)
-    modes: dict[str, list[Config]] = {}
-    for config in configs:
-        modes.setdefault(config.quant.name, []).append(config)
-    return SweepStatus(
-        first.model.name,
-        first.data.name,
-        overrides,
-        given,
-        unprepared(configs, layout, overrides),
-        [_mode_status(quant, ones, layout, running) for quant, ones in modes.items()],
-        sorted(folder.relative_to(layout.root) for folder in running),
-    )
-
-
-def _mode_status(
-    quant: str, configs: list[Config], layout: Layout, running: set[Path]
-) -> ModeStatus:
-    if unprepared(configs, layout, []):
-        return ModeStatus(quant, len(configs))
-    # Two points of a grid may be one trial, such as those of lora.rank=8,8.
-    points = [(declare_trial(config, layout), config) for config in configs]
-    declared = {trial.name: (trial, config) for trial, config in points}
-    mode = ModeStatus(quant, len(declared), nameable=True)
-    mode.training = [name for name in declared if layout.trials(quant) / name in running]
-    first = configs[0]
-    name = base_name(first, layout)
-    mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))
-    for trial, config in declared.values():
-        _add_trial(mode, trial, config, layout)
-    return mode
-
-
-def _add_trial(mode: ModeStatus, declared: DeclaredTrial, config: Config, layout: Layout) -> None:
-    name = declared.name
-    folder = layout.trials(mode.quant) / name
-    if not (folder / RECORD).is_file():
-        mode.missing.append(name)
-        return
-    trial = _read(lambda: read_trial(declared, folder), mode)
-    if trial is None:
-        return
-    mode.trials.append(trial)
-    if trial.status is Status.completed:
-        for scores in _read(lambda: current_scores(config, layout, name, trial), mode) or []:
-            mode.scores[name] = scores
-
-
-def _read(read: Callable[[], T], mode: ModeStatus) -> T | None:
-    """What `read` gives; a damaged record is named, and the others count all the same."""
-    try:
-        return read()
-    except RecordError as error:
-        mode.damaged.append(str(error))
-        return None
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Print the status of `configs`, the grid of params.yaml with `overrides` in place of its
+    axes."""
+    composed_from = with_overrides(declared_overrides(layout), overrides)
+    status = sweep_status(list(configs), layout, composed_from, list(overrides))
+    print(status_text(status), end="")

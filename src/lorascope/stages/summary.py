@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.reporting.pages.summary import terminal_summary
 from lorascope.study.collect import collect
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Print the summary of the declared grid."""
+    run(list(configs), layout)
 
 
 def run(configs: list[Config], layout: Layout) -> None:

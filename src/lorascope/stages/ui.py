@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.tracking import ui_command
@@ -20,14 +22,16 @@ END_SECONDS = 10
 """For the server to end by itself."""
 
 
-def run_with_settings(arguments: list[str], layout: Layout) -> int:
-    """Serve the pages on the port that `arguments` name as port=5001.
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
+) -> int:
+    """Serve the pages on the port that `overrides` name as port=5001.
 
     Raises:
         ConfigError: the port is not one, or is taken.
     """
     port = DEFAULT_PORT
-    for argument in arguments:
+    for argument in overrides:
         key, equals, value = argument.partition("=")
         if key != "port" or not equals:
             raise ConfigError(

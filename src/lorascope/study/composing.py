@@ -40,7 +40,7 @@ def composing(layout: Layout) -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with (
-            told_plainly(layout),
+            plain_errors(layout),
             initialize_config_dir(config_dir=str(layout.conf), version_base="1.3"),
         ):
             yield
@@ -77,7 +77,7 @@ def _require_file_name(found: DictConfig, group: str, file: str | None) -> None:
 
 
 @contextmanager
-def told_plainly(layout: Layout) -> Iterator[None]:
+def plain_errors(layout: Layout) -> Iterator[None]:
     """Errors of Hydra, OmegaConf and YAML become ours; all others are left as they are."""
     try:
         yield

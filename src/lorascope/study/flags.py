@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.errors import LorascopeError
@@ -69,6 +69,45 @@ def refuse_foreign_flags(command: str, flags: Sequence[str]) -> None:
             raise LorascopeError(
                 f"{command}: unknown flag {flag}. It takes key=value, -m to sweep, and --help."
             )
+
+
+def split_flags(
+    command: str, arguments: Sequence[str], known: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """A command's own flags with their values, and the Hydra overrides between them.
+
+    Args:
+        known: each flag with an example of its value; empty for one that takes no value.
+
+    Raises:
+        LorascopeError: a flag is unknown, or lacks its value.
+    """
+    flags: dict[str, str] = {}
+    overrides: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        takes = known.get(flag)
+        if takes is None or (equals and not takes):
+            raise LorascopeError(f"{command}: unknown flag {word}. {_takes(known)}")
+        if takes and not equals:
+            if not left or left[0].startswith("-"):
+                raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
+            value = left.pop(0)
+        flags[flag] = value
+    return flags, overrides
+
+
+def _takes(known: Mapping[str, str]) -> str:
+    flags = "".join(f", {flag} {example}".rstrip() for flag, example in known.items())
+    return (
+        f"It takes Hydra overrides, such as lora.rank=8 for ranks and quant=nf4 for a mode{flags}; "
+        "`lorascope --help` shows more."
+    )
 
 
 def refuse_arguments(command: str, arguments: Sequence[str]) -> None:

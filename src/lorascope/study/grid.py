@@ -19,14 +19,14 @@ from lorascope.study.composing import composed, composing, object_of
 from lorascope.study.overrides import is_group, is_hydra, read_overrides
 from lorascope.study.params import PARAMETER_KEYS, declared_overrides
 
-__all__ = ["PARAMETER_KEYS", "compose_jobs", "declared_overrides", "expand", "with_overrides"]
+__all__ = ["PARAMETER_KEYS", "declared_overrides", "expand", "with_overrides"]
 
 BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
 MOST_POINTS = 100_000
 """Of a grid: beyond it `range(1,1000000)` is a slip of the hand."""
 
 
-def with_overrides(declared: list[str], overrides: list[str]) -> list[str]:
+def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """`declared` with `overrides` in place of what they name.
 
     A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
@@ -56,25 +56,6 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
         choices = [composed(point) for point in product(*(_texts(axis) for axis in groups))]
         points = [_with_values(one, values) for one in choices]
     return [config for point in points for config in point]
-
-
-def compose_jobs(layout: Layout, jobs: Sequence[Sequence[str]]) -> list[Config]:
-    """The configuration of each job of a multirun, given by its overrides.
-
-    Raises:
-        LorascopeError: as `expand`.
-    """
-    made: dict[tuple[str, ...], DictConfig] = {}
-    configs = []
-    with composing(layout):
-        for job in jobs:
-            parsed = read_overrides(job, layout)
-            values = [one for one in parsed if _is_value(one, layout)]
-            groups = tuple(str(one.input_line) for one in parsed if one not in values)
-            if groups not in made:
-                made[groups] = composed(groups)
-            configs.append(_with_value(made[groups], {v.key_or_group: v.value() for v in values}))
-    return configs
 
 
 def _require_countable(axes: Iterable[Override]) -> None:

@@ -35,16 +35,30 @@ def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
     return [_read(text, layout) for text in texts]
 
 
-def refuse_sweep(command: str, read: Sequence[Override], can_sweep: bool) -> None:
-    """Raise where several values are given to a command that runs one configuration."""
-    for override in read:
-        if override.is_sweep_override():
+def refuse_sweep(
+    command: str, read: Sequence[Override], can_sweep: bool, given: Sequence[str]
+) -> None:
+    """Raise where one of `read` has several values and `command` runs one configuration.
+
+    Args:
+        given: the overrides of the command line; the others are those of params.yaml.
+    """
+    several = (override for override in read if override.is_sweep_override())
+    # What was typed is told first.
+    for override in sorted(several, key=lambda override: override.input_line not in given):
+        text = str(override.input_line)
+        if text in given:
             remedy = "Add -m to sweep" if can_sweep else "Run it once for each"
-            raise LorascopeError(
-                f"{override.input_line}: several values, and {command} runs one configuration. "
-                f"{remedy}; a text that holds a comma goes into quotes, twice: "
-                f"'{override.key_or_group}=\"a,b\"'."
+            remedy += (
+                "; a text that holds a comma goes into quotes, twice: "
+                f"'{override.key_or_group}=\"a,b\"'"
             )
+        else:
+            text = f"{text} in params.yaml"
+            remedy = f"Name one of them{', or add -m to sweep' if can_sweep else ''}"
+        raise LorascopeError(
+            f"{text}: several values, and {command} runs one configuration. {remedy}."
+        )
 
 
 def is_hydra(override: Override) -> bool:

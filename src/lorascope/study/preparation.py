@@ -66,11 +66,11 @@ def unprepared(configs: list[Config], layout: Layout, overrides: list[str]) -> l
 
 def stage_command(stage: str, overrides: list[str]) -> str:
     """The command line of `stage`, with those of `overrides` that it reads."""
-    read = [text for text in overrides if _group(text) in (*READS[stage], *ALWAYS_READ)]
+    read = [text for text in overrides if group_of(text) in (*READS[stage], *ALWAYS_READ)]
     sweep = ["-m"] if stage in SWEEPING else []
     return shlex.join(["lorascope", stage, *sweep, *read])
 
 
-def _group(override: str) -> str:
-    """lora of lora.rank=8 and of +lora.rank=8."""
+def group_of(override: str) -> str:
+    """The first part of an override's key: lora of lora.rank=8 and of +lora.rank=8."""
     return override.partition("=")[0].lstrip("+~").partition(".")[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lorascope.config import Config, DeviceKind, RuntimeConfig
+from lorascope.execution.local.process import end_fork_server, start_imports
 from lorascope.machine.free_memory import available_ram_bytes
 from lorascope.planning.arithmetic import GIGABYTE
 
@@ -38,6 +39,18 @@ class Lane:
     """0 leaves torch's choice."""
     memory_bytes: int | None
     """At most; None where the pack is the only one, and takes what there is."""
+
+
+@contextmanager
+def training_imports() -> Iterator[None]:
+    """Begin to import what the children that train need, where they are forked: with CUDA each
+    imports it itself. The fork server ends with the block."""
+    try:
+        if not may_use_cuda(DeviceKind.auto):
+            start_imports(PRELOADED)
+        yield
+    finally:
+        end_fork_server()
 
 
 def may_use_cuda(wanted: DeviceKind) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
-from lorascope.stages.status import ModeStatus, SweepStatus
 from lorascope.study.preparation import stage_command
+from lorascope.study.status import ModeStatus, SweepStatus
 
 MODES = (
     Column("quant", "Mode", right=False),

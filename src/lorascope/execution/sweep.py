@@ -1,0 +1,267 @@
+"""train-lora: what is missing of a sweep, trained in packs, each trial kept by its content."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError, RecordError
+from lorascope.execution.local.process import await_imports, start_imports
+from lorascope.execution.local.slots import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
+from lorascope.execution.pack_run import PackEnd, PackPlace, train_and_keep
+from lorascope.execution.packs import packs_of, work_at_rank
+from lorascope.execution.progress import SweepProgress
+from lorascope.execution.saved import saved_packs
+from lorascope.execution.stop import StopRequest, stop_request
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import FolderLocked, locked_folder
+from lorascope.files.store import finish_replacements, read_record, write_record
+from lorascope.records import LASTING, Status, TrialRecord
+from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.study.intact import require_adapter, require_data, require_stored
+from lorascope.tracking.connection import prepare_in_background
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One that a sweep declares."""
+
+    config: Config
+    declared: DeclaredTrial
+    folder: Path
+    work: float
+    """Of a training step, where the base alone takes 1."""
+
+
+def run(config: Config, layout: Layout) -> TrialRecord:
+    """Train the trial that `config` describes, unless it is there already."""
+    return run_sweep([config], layout)[0]
+
+
+def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
+    """Train what is missing of `configs`; their records in the same order.
+
+    A pack that fails does not end the sweep: the others are trained first.
+
+    Raises:
+        LorascopeError: a trial's settings or inputs are unusable, or trials failed.
+    """
+    trials = [_trial(config, layout) for config in configs]
+    for parent in {trial.folder.parent for trial in trials}:
+        finish_replacements(parent)
+    different = {t.declared.identity: t for t in trials}
+    known = _known(different)
+    _tell_known(list(known.values()))
+    missing = [trial for name, trial in different.items() if name not in known]
+    if missing:
+        _train_missing(list(different.values()), missing, list(known.values()), layout)
+    return [read_record(trial.folder, TrialRecord) for trial in trials]
+
+
+def _train_missing(
+    declared: Sequence[Trial], missing: Sequence[Trial], known: list[TrialRecord], layout: Layout
+) -> None:
+    runtime = missing[0].config.runtime
+    forked = not may_use_cuda(runtime.device)
+    # Both take seconds, in which the inputs are read; the command line has begun with the first.
+    if forked:
+        start_imports(PRELOADED)
+    if runtime.tracking:
+        prepare_in_background(layout)
+    _require_inputs(missing, layout)
+    lanes = lane_count([trial.config for trial in declared])
+    show = SweepProgress(len(declared), lanes)
+    show.add_known(known)
+    with stop_request(on_first=show.leave) as stop, show:
+        show.start()
+        if forked:
+            await_imports(PRELOADED)
+        end = _train_packs(_unfinished(declared, missing, lanes, layout), lanes, layout, show, stop)
+        names = set(end.postponed)
+        postponed = [trial for trial in missing if trial.declared.name in names]
+        if postponed:
+            # They have the machine for themselves.
+            packs = _unfinished(postponed, postponed, 1, layout)
+            end.add(_train_packs(packs, 1, layout, show, stop))
+        # What calls us, such as DVC, must not go on either.
+        stop.end_if_asked()
+    if end.errors:
+        raise end.errors[0] if len(end.errors) == 1 else _several(end.errors)
+
+
+def _unfinished(
+    declared: Sequence[Trial], missing: Sequence[Trial], lanes: int, layout: Layout
+) -> list[list[Trial]]:
+    """The packs to train. First what a stopped sweep saved: packs that this sweep makes too, so
+    that it ends as if undisturbed, then others. Then what is missing as a whole of the packs that
+    are declared, and the rest, packed anew. Of one base those that take longest are trained first,
+    so that the last ones end at about the same time."""
+    left = {trial.declared.identity: trial for trial in missing}
+    most = missing[0].config.runtime.pack_trials
+    whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, lanes)]
+    saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
+    packs = []
+    for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
+        if left.keys() >= set(identities):
+            packs.append([left.pop(identity) for identity in identities])
+    packs += _packs(list(left.values()), lanes)
+    return sorted(packs, key=lambda pack: sum(trial.work for trial in pack), reverse=True)
+
+
+def _packs(trials: Sequence[Trial], lanes: int) -> list[list[Trial]]:
+    return packs_of(trials, lambda trial: trial.config, lanes, lambda trial: trial.work)
+
+
+def _train_packs(
+    packs: Sequence[Sequence[Trial]],
+    lanes: int,
+    layout: Layout,
+    show: SweepProgress,
+    stop: StopRequest,
+) -> PackEnd:
+    """Train what is missing of `packs`, so many at the same time."""
+    if not packs:
+        return PackEnd()
+    lane = lane_of(packs[0][0].config.runtime, lanes)
+
+    def train(pack: Sequence[Trial], end_now: Connection) -> PackEnd:
+        place = PackPlace(layout, pack[0].folder.parent, lane, show, stop, end_now)
+        try:
+            return _train_locked(pack, place)
+        except FolderLocked:
+            # It is waited for until somebody stops this sweep.
+            stop.end_if_asked()
+            raise
+
+    end = PackEnd()
+    for own in in_lanes(packs, lanes, train):
+        end.add(own)
+    return end
+
+
+def _trial(config: Config, layout: Layout) -> Trial:
+    declared = declare_trial(config, layout)
+    width = _hidden_size(layout.quantized(config.model.name, config.quant.name))
+    work = work_at_rank(config.lora.rank, width) if width else 1.0
+    return Trial(config, declared, layout.trials(config.quant.name) / declared.name, work)
+
+
+def _hidden_size(base: Path) -> int | None:
+    """None where it has another name, as in a few architectures: all trials then count alike. A
+    damaged base is told where it is held against its record."""
+    try:
+        values = json.loads((base / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return values.get("hidden_size") if isinstance(values, dict) else None
+
+
+def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
+    """Hold each base and dataset against its record, once: a large base takes seconds to read."""
+    configs = [trial.config for trial in trials]
+    for config in {(one.model.name, one.quant.name): one for one in configs}.values():
+        require_stored(config, layout)
+    for config in {(one.model.name, one.data.name): one for one in configs}.values():
+        require_data(config, layout)
+
+
+def _known(trials: Mapping[str, Trial]) -> dict[str, TrialRecord]:
+    """The records of those that are there, by the same names.
+
+    Raises:
+        RecordError: of one or several what is there is not what was trained.
+    """
+    known, damaged = {}, []
+    for name, trial in trials.items():
+        try:
+            if record := _lasting_record(trial):
+                known[name] = record
+        except RecordError as error:
+            damaged.append(error)
+    if damaged:
+        lines = "\n".join(f"  {error}" for error in damaged)
+        raise damaged[0] if len(damaged) == 1 else RecordError(f"not as trained:\n{lines}")
+    return known
+
+
+def _lasting_record(trial: Trial) -> TrialRecord | None:
+    """Of a trial that is there as it was trained: to train it no more is to use it."""
+    if not (trial.folder / RECORD).is_file():
+        return None
+    record = read_trial(trial.declared, trial.folder)
+    if record.status is Status.completed:
+        require_adapter(record, trial.folder)
+    return record if record.status in LASTING else None
+
+
+def _tell_known(records: Sequence[TrialRecord]) -> None:
+    if len(records) > 1:
+        print(f"{len(records)} trials are there already", flush=True)
+    elif records:
+        print(f"{records[0].trial}: {records[0].status} already", flush=True)
+
+
+def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
+    """Train what another sweep has not finished meanwhile."""
+    with ExitStack() as locks:
+        # In one order everywhere: two sweeps never wait for each other.
+        for trial in sorted(pack, key=lambda trial: trial.folder):
+            locks.enter_context(_waited_for(trial, place))
+        # Whoever held a lock before may have been killed.
+        finish_replacements(place.folder)
+        known = [record for trial in pack if (record := _lasting_record(trial))]
+        place.show.add_found(known)
+        left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
+        if not left:
+            return PackEnd()
+        end = train_and_keep([(trial.config, trial.declared) for trial in left], place)
+        # The trials are safe before anyone talks to a tracking store.
+        for record in _tracked(end.records, left[0].config, place.layout):
+            write_record(place.folder / record.trial, record)
+        if end.unsaved:
+            # What is trained next would be lost too.
+            names = ", ".join(end.unsaved)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{place.folder}: {names}")
+        return end
+
+
+def _waited_for(trial: Trial, place: PackPlace) -> AbstractContextManager[None]:
+    """The lock on a trial's folder, however long another sweep holds it, unless somebody stops
+    this one."""
+
+    def stopped() -> bool:
+        return place.end_now.poll() or place.stop.connection.poll()
+
+    def tell(sentence: str) -> None:
+        place.show.clear()
+        print(sentence, file=sys.stderr, flush=True)
+
+    return locked_folder(trial.folder, place.layout, None, give_up=stopped, on_wait=tell)
+
+
+def _tracked(
+    records: Sequence[TrialRecord], config: Config, layout: Layout
+) -> Sequence[TrialRecord]:
+    """The records with what became of publishing them."""
+    if not config.runtime.tracking or not records:
+        return records
+    from lorascope.tracking import try_publish
+
+    attempt = try_publish([replace(r, tracking="published") for r in records], [], layout)
+    return [
+        replace(r, tracking=attempt.state, tracking_run=attempt.runs.get(r.identity))
+        for r in records
+    ]
+
+
+def _several(errors: Sequence[Exception]) -> LorascopeError:
+    lines = [f"  {str(error) or type(error).__name__}" for error in errors]
+    return LorascopeError("\n".join([f"{len(errors)} trials or packs failed:", *lines]))

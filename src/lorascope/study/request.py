@@ -1,0 +1,103 @@
+"""A command line as points of the grid: what it says, and what params.yaml says where it is silent.
+
+Hydra composes every point through its compose API (`study.grid`). Its own command line runs where
+something of Hydra's is asked for: to show a configuration, or another launcher for the jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import hydra
+from omegaconf import DictConfig
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import Layout
+from lorascope.study.composing import object_of, plain_errors, register_schema
+from lorascope.study.flags import refuse_foreign_flags, split_flags, take_apart
+from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
+from lorascope.study.preparation import READS, group_of
+
+ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
+"""First parts of keys that are no axes of a study."""
+
+Run = Callable[[list[Config]], object]
+
+
+def grid_points(
+    command: str,
+    arguments: Sequence[str],
+    flags: Mapping[str, str],
+    one_study: bool,
+    layout: Layout,
+) -> tuple[list[Config], dict[str, str], list[str]]:
+    """The points of the grid of params.yaml, with the overrides among `arguments` in place of its
+    axes; the command's own flags, and those overrides.
+
+    Args:
+        flags: that the command knows, see `split_flags`.
+        one_study: whether it can look at one model, one dataset and one rule only.
+    """
+    given, overrides = split_flags(command, arguments, flags)
+    if one_study:
+        _refuse_several(command, overrides, layout)
+    configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
+    return configs, given, overrides
+
+
+def _refuse_several(command: str, overrides: Sequence[str], layout: Layout) -> None:
+    for override in read_overrides(overrides, layout):
+        key = override.key_or_group
+        if override.is_sweep_override() and key.partition(".")[0] in ONE_OF:
+            raise LorascopeError(
+                f"{override.input_line}: {command} looks at one {key} at a time. Name one, and run "
+                "it again for each other."
+            )
+
+
+def run_stage(
+    command: str, arguments: Sequence[str], can_sweep: bool, layout: Layout, run: Run
+) -> None:
+    """`run` the points that a stage's command line asks for, judged before the first one starts.
+
+    What it does not say is what params.yaml says, of the keys that the stage reads.
+    """
+    given = take_apart(arguments)
+    refuse_foreign_flags(command, given.flags)
+    if given.sweeps and not can_sweep:
+        raise LorascopeError(f"{command} runs one configuration: leave out -m.")
+    asks_hydra = any(is_hydra(one) for one in read_overrides(given.overrides, layout))
+    declared = [text for text in declared_overrides(layout) if group_of(text) in READS[command]]
+    overrides = with_overrides(declared, given.overrides)
+    if not given.asks_only:
+        if not given.sweeps:
+            refuse_sweep(command, read_overrides(overrides, layout), can_sweep, given.overrides)
+        configs = expand(layout, overrides)
+        if not asks_hydra:
+            run(configs)
+            return
+    added = [text for text in overrides if text not in given.overrides]
+    if not given.sweeps:
+        read = zip(added, read_overrides(added, layout), strict=True)
+        added = [text for text, override in read if not override.is_sweep_override()]
+    _run_by_hydra(command, [*arguments, *added], layout, run)
+
+
+def _run_by_hydra(command: str, arguments: Sequence[str], layout: Layout, run: Run) -> None:
+    """Hydra shows what is asked for, or hands `run` one point a job."""
+
+    def job(composed: DictConfig) -> None:
+        run([object_of(composed)])
+
+    register_schema()
+    # Hydra makes it too, but shows a stack where it cannot.
+    layout.hydra.mkdir(parents=True, exist_ok=True)
+    sys.argv = [f"lorascope {command}", *arguments]
+    # Else Hydra prints stacks itself, of files that are no YAML too.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with plain_errors(layout):
+        hydra.main(version_base="1.3", config_path=str(layout.conf), config_name="config")(job)()
