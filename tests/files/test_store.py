@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
-from lorascope.files.identity import canonical_sha256, code_sha256, imported_modules, trial_name
+from lorascope.files.identity import canonical_sha256, trial_name
 from lorascope.files.store import (
     finish_replacements,
     read_record,
@@ -88,28 +88,6 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_canonical_hash_ignores_the_order_of_keys(value: dict[str, object]) -> None:
     backwards = dict(reversed(list(value.items())))
     assert canonical_sha256(value) == canonical_sha256(backwards)
-
-
-def test_the_code_hash_covers_what_training_imports_but_not_what_it_never_touches() -> None:
-    modules = imported_modules("lorascope.training.run")
-    assert {
-        "lorascope.adapters.lora.attach",
-        "lorascope.quantizers.loading",
-        "lorascope.data.tokenization",
-    } <= modules
-    assert not any("stages" in m or "tracking" in m or "reporting" in m for m in modules)
-    assert code_sha256("lorascope.training.run") != code_sha256("lorascope.scoring.score")
-
-
-def test_comments_and_docstrings_do_not_change_the_code_hash(tmp_path: Path) -> None:
-    from lorascope.files.identity import _code_without_words
-
-    (tmp_path / "a.py").write_text('"""One."""\nx = 1  # a remark\ndef f():\n    """Two."""\n')
-    (tmp_path / "b.py").write_text("x = 1\n\n\ndef f():\n    '''Other words.'''\n")
-    (tmp_path / "c.py").write_text("x = 2\n\n\ndef f():\n    '''Other words.'''\n")
-    a, b, c = (_code_without_words(tmp_path / f"{name}.py") for name in "abc")
-    assert a == b
-    assert a != c
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from lorascope.comparing.costs import cell_cost
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
 from lorascope.comparing.results import Cell, CellScore, Measure, SeedTrial
+from lorascope.files.identity import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
 NOT_SCORED = "not scored"
 NO_VARIANT = {
     "lora.targets", "lora.modules", "lora.rank", "lora.alpha", "lora.rslora", "lora.dora", "seed",
-    "code",
 }  # fmt: skip
-"""Settings that a trial's key names, and the code that made it."""
+"""Settings that a trial's key names."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def other_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Those of a trial's settings that its key does not name, as 'train.steps' -> 200."""
     flat: dict[str, object] = {}
     for group, values in settings.items():
+        if group in MADE_BY:
+            continue
         inner = values if isinstance(values, Mapping) else {"": values}
         flat.update({f"{group}.{name}".rstrip("."): value for name, value in inner.items()})
     return {name: value for name, value in flat.items() if name not in NO_VARIANT}

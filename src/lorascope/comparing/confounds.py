@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.comparing.cells import other_settings
 from lorascope.comparing.results import Pairing
+from lorascope.files.revisions import trained_by
 from lorascope.records import EvaluationRecord, TrialRecord
 
 CONTENT = ("base", "data")
@@ -56,8 +57,9 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
             yield f"{name} {values[0]} against {values[1]}"
     if subject.settings.get("data") != reference.settings.get("data"):
         yield "other data"
-    if subject.settings.get("code") != reference.settings.get("code"):
-        yield "other training code"
+    code = trained_by(subject), trained_by(reference)
+    if code[0] != code[1]:
+        yield f"trained by other code ({code[0]} / {code[1]})"
 
 
 def _setting(trial: TrialRecord, group: str, name: str) -> object:

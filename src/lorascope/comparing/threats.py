@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
+from lorascope.files.revisions import trained_by
 from lorascope.records import Status, Study
 
 MANY_FLIPS = 0.1
@@ -33,6 +34,7 @@ def threats(
         *_unequal_seeds(comparisons),
         *_failures(study),
         *_machines(study),
+        *_vouched(study),
         *_peaks(scores),
         *_packs(study),
         *_data(study),
@@ -203,6 +205,17 @@ def _machines(study: Study) -> Iterator[str]:
         yield f"Trials ran with more than one version of {', '.join(mixed)}."
     if any(provenance.git_dirty for provenance in made):
         yield "Some trials ran from a working tree with uncommitted changes."
+
+
+def _vouched(study: Study) -> Iterator[str]:
+    """Trials of other code, of which somebody said that it gives the same values."""
+    vouched = [t for t in study.trials if t.taken_over and t.taken_over.assumed]
+    if vouched:
+        code = sorted({trained_by(trial) for trial in vouched})
+        yield (
+            f"{len(vouched)} of {len(study.trials)} trials were trained by {', '.join(code)}, and "
+            "taken over on somebody's word that the present code gives the same values."
+        )
 
 
 def _peaks(scores: Sequence[CellScore]) -> Iterator[str]:

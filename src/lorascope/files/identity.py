@@ -1,35 +1,28 @@
-"""What makes two trials the same: a hash over settings, inputs and the code that makes them."""
+"""What makes two trials the same: a hash over what differs from the defaults, inputs, and revisions
+of the numbers. Neither names nor the text of the code are in it."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Config
+from lorascope.config import Config, DataConfig, LoraConfig, ModelConfig, QuantConfig, TrainConfig
+from lorascope.files.revisions import TRAINING, raised, revisions
 from lorascope.records import TrialKey
 
-PACKAGE = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 SHORT_HASH_LENGTH = 10
-DECLARATIONS = {
-    "lorascope",
-    "lorascope.config",
-    "lorascope.config.choices",
-    "lorascope.config.bounds",
-    "lorascope.config.rules",
-    "lorascope.files.confidential",
-    "lorascope.files.disk_faults",
-    "lorascope.errors",
-    "lorascope.files.layout",
-    "lorascope.machine.quiet",
-    "lorascope.records",
-    "lorascope.files.store",
-    "lorascope.files.locks",
-}
-"""Modules that name and keep things but compute nothing: a new field there makes no new trial."""
+KEPT_OUT = ("name", "checkpoint_every_steps", "log_every_steps")
+"""Fields that decide what a thing is called and what is kept of it, not what is computed."""
+MADE_BY = ("code", "revisions")
+"""Settings that say which code trained a trial; `code` in records from before revisions."""
+DIGESTS = ("base", "data")
+"""Settings that are digests of content."""
 
 
 def canonical_sha256(value: object) -> str:
@@ -38,27 +31,88 @@ def canonical_sha256(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[str, object]:
-    """Everything that decides a trial's result. Where it runs is not part of it, nor are names:
-    the base, the data and the mode count by content."""
-    train, quant = asdict(config.train), asdict(config.quant)
-    for named in (train, quant):
-        del named["name"]
-    # Checkpoints and logging change what is kept, not what is computed.
-    del train["checkpoint_every_steps"], train["log_every_steps"]
-    lora = asdict(config.lora)
-    lora["modules"] = sorted(lora["modules"])
+def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[str, Any]:
+    """Everything that decides a trial's result, in full. Where it runs is not part of it, nor are
+    names: the base, the data and the mode count by content."""
     return {
         "base": base_sha256,
         "data": data_sha256,
         "attention": config.model.attention,
         "train_on_prompt": config.data.train_on_prompt,
-        "quant": quant,
-        "lora": lora,
-        "train": train,
+        "quant": _deciding(config.quant),
+        "lora": _deciding(config.lora),
+        "train": _deciding(config.train),
         "seed": config.seed,
-        "code": code_sha256("lorascope.training.run"),
+        "revisions": revisions(TRAINING),
     }
+
+
+def _deciding(group: DataclassInstance) -> dict[str, Any]:
+    """The fields of a group that decide values; lists of names in one order."""
+    values = {name: value for name, value in asdict(group).items() if name not in KEPT_OUT}
+    return {name: sorted(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "attention": ModelConfig().attention,
+    "train_on_prompt": DataConfig().train_on_prompt,
+    "quant": _deciding(QuantConfig()),
+    "lora": _deciding(LoraConfig()),
+    "train": _deciding(TrainConfig()),
+}
+"""What `trial_settings` gives where nothing is asked for. A new field with a default makes no new
+trial; a field whose default changes needs a new name."""
+
+
+def unlike_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a trial's settings differs from the defaults, and all that has none; of revisions,
+    those that were raised, so that a new room makes no new trial either."""
+    kept = {}
+    for name, value in settings.items():
+        default = DEFAULTS.get(name)
+        if name == "revisions":
+            value, default = raised(value), {}
+        elif isinstance(value, Mapping) and isinstance(default, Mapping):
+            value = {k: v for k, v in value.items() if k not in default or v != default[k]}
+            default = {}
+        if value != default:
+            kept[name] = value
+    return kept
+
+
+def trial_identity(settings: Mapping[str, Any]) -> str:
+    """The digest of what `unlike_defaults` keeps."""
+    return canonical_sha256(unlike_defaults(settings))
+
+
+def differing_settings(there: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:
+    """What a trial that is there was made with and a declared one is not, as 'train.steps=100, and
+    200 is declared'. What is not written down is as by default; which code trained it is left
+    out."""
+    theirs, ours = _with_defaults(there), _with_defaults(declared)
+    return [
+        f"other {key}"
+        if key in DIGESTS
+        else f"{key}={_shown(theirs.get(key))}, and {_shown(ours.get(key))} is declared"
+        for key in dict.fromkeys([*ours, *theirs])
+        if theirs.get(key) != ours.get(key)
+    ]
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """'train.steps' -> 100, of all settings."""
+    flat: dict[str, Any] = {}
+    for values in (DEFAULTS, settings):
+        for group, value in values.items():
+            if isinstance(value, Mapping):
+                flat |= {f"{group}.{name}": inner for name, inner in value.items()}
+            else:
+                flat[group] = value
+    return {k: v for k, v in flat.items() if k.partition(".")[0] not in MADE_BY}
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value)
 
 
 def trial_key(config: Config) -> TrialKey:
@@ -83,73 +137,3 @@ def trial_name(key: TrialKey, identity: str) -> str:
     alpha = f"{int(key.alpha):04d}" if float(key.alpha).is_integer() else f"{key.alpha:g}"
     short = identity[:SHORT_HASH_LENGTH]
     return f"{key.quant}-r{key.rank:04d}-a{alpha}-s{key.seed}-{short}"
-
-
-@cache
-def code_sha256(module: str) -> str:
-    """Digest of `module` and all of ours that it imports, comments and docstrings aside."""
-    digest = hashlib.sha256()
-    for name in sorted(computing_modules(module)):
-        digest.update(name.encode() + b"\0")
-        digest.update(_code_without_words(module_file(name)).encode() + b"\0")
-    return digest.hexdigest()
-
-
-def computing_modules(module: str) -> set[str]:
-    """What `imported_modules` gives without `DECLARATIONS` and what lies inside them."""
-    named = imported_modules(module) - DECLARATIONS
-    return {name for name in named if name.rpartition(".")[0] not in DECLARATIONS - {"lorascope"}}
-
-
-@cache
-def imported_modules(module: str) -> frozenset[str]:
-    """`module` and every lorascope module it imports, directly or not, also inside functions."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        waiting.extend(_imports_of(module_file(name)) - found)
-    return frozenset(found)
-
-
-def module_file(name: str) -> Path:
-    """The file of one of our modules."""
-    path = PACKAGE.joinpath(*name.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-@cache
-def _imports_of(path: Path) -> frozenset[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-    ours = {name for name in names if name.split(".")[0] == "lorascope"}
-    return frozenset(name for name in ours if module_file(name).is_file())
-
-
-@cache
-def _code_without_words(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
-            continue
-        # A bare string is a docstring, of a module, a class, a function or a field.
-        kept = [line for line in body if not _is_bare_string(line)]
-        node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
-def _is_bare_string(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

@@ -122,16 +122,30 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """What a trial was before it got its present identity."""
+
+    trial: str
+    """Its former folder name."""
+    identity: str
+    """Its former identity."""
+    trained_by: str
+    """The code that trained it."""
+    assumed: bool
+    """Whether somebody vouched that the present code gives the same values; else that was shown."""
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial of train-lora."""
 
     trial: str
     """Folder name: readable part plus short hash."""
     identity: str
-    """Full hash over settings, base, data, seed and code."""
+    """Full hash over base, data, seed, and what of settings and revisions differs from defaults."""
     key: TrialKey
     settings: dict[str, object]
-    """All that entered the identity."""
+    """All that decides the result, in full, and the revisions of the code."""
     status: Status
     reason: str | None
     last_lines: list[str]
@@ -147,3 +161,5 @@ class TrialRecord:
     """Predicted for all that were trained at once; None where the trial was alone."""
     tracking_run: str | None = None
     """The tracking store's id of this trial's run."""
+    taken_over: TakenOver | None = None
+    """None for a trial that was trained under its present identity."""

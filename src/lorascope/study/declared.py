@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lorascope.adapters.targets import select
-from lorascope.config import Config
+from lorascope.config import Config, EvaluateConfig
 from lorascope.errors import RecordError
 from lorascope.files.identity import (
     canonical_sha256,
-    code_sha256,
+    differing_settings,
+    trial_identity,
     trial_key,
     trial_name,
     trial_settings,
 )
 from lorascope.files.layout import Layout
+from lorascope.files.revisions import SCORING, raised, revisions
 from lorascope.files.store import read_record
 from lorascope.records import TrialKey, TrialRecord
 from lorascope.study.intact import read_base, read_data, read_mode
 
 BASE_NAME = "base"
-SCORING_CODE = (
-    "scoring.score",
-    "scoring.distributions",
-    "quantizers.loading",
-    "adapters.lora.attach",
-)
-"""What decides a score: how items are scored, and how base and adapter are loaded."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class DeclaredTrial:
     name: str
     identity: str
     key: TrialKey
-    settings: dict[str, object]
-    """All that entered the identity."""
+    settings: dict[str, Any]
+    """All that decides its result, in full; the identity is made of what differs from defaults."""
 
 
 def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
@@ -51,7 +47,7 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     select(read_base(config, layout).linear_shapes, config.lora)
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
-    identity = canonical_sha256(settings)
+    identity = trial_identity(settings)
     key = trial_key(config)
     return DeclaredTrial(trial_name(key, identity), identity, key, settings)
 
@@ -63,20 +59,24 @@ def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:
         RecordError: it is missing, damaged or edited, lacks its files, or is another trial's.
     """
     trial = read_record(folder, TrialRecord)
-    if trial.identity != declared.identity:
+    # Defaults that are another version's would pass for the same identity.
+    differences = differing_settings(trial.settings, declared.settings)
+    if trial.identity != declared.identity or differences:
+        found = f" ({', '.join(differences)})" if differences else ""
         raise RecordError(
-            f"{folder}: holds {trial.trial}, made with other settings, base, data or code. Delete "
-            f"{folder} and run `lorascope train-lora` with the same settings again."
+            f"{folder}: holds {trial.trial}, made with other settings, base, data or code{found}. "
+            f"Delete {folder} and run `lorascope train-lora` with the same settings again."
         )
     return trial
 
 
 def base_name(config: Config, layout: Layout) -> str:
     """Folder name of the bare base's scores: they depend on base and data, not on a trial."""
-    return f"{BASE_NAME}-{canonical_sha256(_inputs(config, layout))[:10]}"
+    return f"{BASE_NAME}-{canonical_sha256(scored_inputs(config, layout))[:10]}"
 
 
-def _inputs(config: Config, layout: Layout) -> list[str]:
+def scored_inputs(config: Config, layout: Layout) -> list[str]:
+    """What the scores of a bare base depend on beside how they are made."""
     stored, data = read_mode(config, layout), read_data(config, layout)
     # How the stored base computes is part of what is scored.
     computing = [config.quant.compute.value, config.model.attention]
@@ -84,14 +84,18 @@ def _inputs(config: Config, layout: Layout) -> list[str]:
 
 
 def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
-    """Everything that decides the scores."""
-    return canonical_sha256(
-        {
-            "inputs": _inputs(config, layout),
-            "trial": trial.identity if trial else None,
-            # Trained again elsewhere, the same trial has other weights, if only by rounding.
-            "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
-            "evaluate": asdict(config.evaluate),
-            "code": [code_sha256(f"lorascope.{module}") for module in SCORING_CODE],
-        }
-    )
+    """The digest of `score_settings`."""
+    return canonical_sha256(score_settings(config, layout, trial))
+
+
+def score_settings(config: Config, layout: Layout, trial: TrialRecord | None) -> dict[str, object]:
+    """Everything that decides the scores and differs from the defaults."""
+    asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
+    return {
+        "inputs": scored_inputs(config, layout),
+        "trial": trial.identity if trial else None,
+        # Trained again elsewhere, the same trial has other weights, if only by rounding.
+        "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
+        "evaluate": {name: value for name, value in asked.items() if value != default[name]},
+        "revisions": raised(revisions(SCORING)),
+    }

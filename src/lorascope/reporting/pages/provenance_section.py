@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from lorascope.files.revisions import trained_by
 from lorascope.records import DataCard, Provenance, Study
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Section, Strong
@@ -15,6 +18,7 @@ def provenance_section(study: Study) -> Section:
     facts: list[tuple[str, Line]] = [
         ("Commit", (units.listed(map(_commit, provenances)),)),
         ("dvc.lock", (_locks(provenances),)),
+        ("Trained by", (_training_code(study),)),
         ("Device", (units.listed(map(_device, provenances)),)),
         ("Python", (units.listed(p.python for p in provenances),)),
         ("Platform", (units.listed(p.platform for p in provenances),)),
@@ -73,6 +77,25 @@ def _commit(provenance: Provenance) -> str:
     return f"{units.short_hash(provenance.git_commit)}{changes[provenance.git_dirty]}"
 
 
+def _training_code(study: Study) -> str:
+    """Whose values the trials have, and how those that are older than it came to pass for it."""
+    counts = Counter(trained_by(trial) for trial in study.trials)
+    said = [f"{code} ({units.count(trials)} trials)" for code, trials in sorted(counts.items())]
+    former = Counter(
+        (t.taken_over.trained_by, t.taken_over.assumed) for t in study.trials if t.taken_over
+    )
+    said += [
+        f"{units.count(trials)} of them by {code}, "
+        + (
+            "on the word of whoever took them over"
+            if assumed
+            else "which is known to give the same"
+        )
+        for (code, assumed), trials in sorted(former.items())
+    ]
+    return "; ".join(said) or "nothing"
+
+
 def _locks(provenances: list[Provenance]) -> str:
     """The lock file as the last record saw it: every stage that ends rewrites it."""
     known = [p for p in provenances if p.dvc_lock_sha256 is not None]
@@ -117,7 +140,7 @@ def _disagreements(study: Study) -> list[Line]:
     differing = {
         f"versions of {', '.join(mixed)}": bool(mixed),
         "device": len({p.device for p in provenances}) > 1,
-        "training code": len({str(trial.settings.get("code")) for trial in study.trials}) > 1,
+        "training code": len({trained_by(trial) for trial in study.trials}) > 1,
         "evaluation batch size": len({record.batch_size for record in study.evaluations}) > 1,
     }
     return [
