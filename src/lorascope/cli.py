@@ -79,6 +79,11 @@ COMMANDS = {
     "status": Command(
         "how far the study is, what failed, what to run next; also while it runs", "grid"
     ),
+    "adopt": Command(
+        "trials of a former identity that pass for declared ones; with --yes they become those,\n"
+        "with --assume-equal also where only you know that their values are the same",
+        "study", flags={"--yes": "", "--assume-equal": ""},
+    ),
     "prune": Command(
         "trials, scores and leftovers that no declared grid names; deletes with --yes only",
         "grid", flags={"--yes": ""},

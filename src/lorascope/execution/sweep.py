@@ -25,6 +25,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import FolderLocked, locked_folder
 from lorascope.files.store import finish_replacements, read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
+from lorascope.study.adoption import take_over_known
 from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.tracking.connection import prepare_in_background
@@ -58,6 +59,7 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
     different = {t.declared.identity: t for t in trials}
+    take_over_known({trial.folder: trial.declared for trial in trials}, layout)
     known = _known(different)
     _tell_known(list(known.values()))
     missing = [trial for name, trial in different.items() if name not in known]

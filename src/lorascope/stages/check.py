@@ -13,6 +13,8 @@ from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
+from lorascope.study.adoption import declared_trials, foreseen, predecessors
+from lorascope.study.preparation import unprepared
 
 if TYPE_CHECKING:
     from lorascope.data.prepare import Source
@@ -64,6 +66,7 @@ def run(configs: list[Config], layout: Layout) -> None:
         _require_quantizable(configs, layout)
     _require_possible_ship(configs)
     _warn_of_unwatched(first, layout)
+    _tell_trained_otherwise(configs, layout)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
     print(f"valid: trials {len(configs)}, modes {modes}")
@@ -128,6 +131,14 @@ def _warn_of_unwatched(config: Config, layout: Layout) -> None:
                 "not notice when it changes. Move it there, or run `dvc repro -f` after a change.",
                 file=sys.stderr,
             )
+
+
+def _tell_trained_otherwise(configs: list[Config], layout: Layout) -> None:
+    """What the next training does about trials of another identity; before base and data are
+    prepared, nothing is known of it."""
+    if not unprepared(configs, layout, []):
+        for line in foreseen(predecessors(declared_trials(configs, layout))):
+            print(f"note: {line}", file=sys.stderr)
 
 
 def _require_possible_ship(configs: list[Config]) -> None:

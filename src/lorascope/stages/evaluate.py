@@ -33,6 +33,7 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.study.declared import base_name, declare_trial, evaluation_identity, read_trial
+from lorascope.study.former_scores import take_over_scores
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.study.intact_scores import require_scores
 
@@ -120,6 +121,9 @@ def _evaluate_locked(
             require_scores(known, folder)
             print(f"{subject.name}: scored already")
             return known
+    if taken := take_over_scores(config, layout, subject.name, subject.trial):
+        print(f"{subject.name}: scores taken over, with the values that the present code gives")
+        return taken
     with replaced_folder(folder) as scratch:
         try:
             record = _score(config, layout, subject, identity, scratch)

@@ -103,7 +103,11 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
 
 def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRecord:
     """The finished trial of that name; the hash at its end may be left out."""
-    matching = [trial for name, trial in finished.items() if name.startswith(ship)]
+    matching = [
+        trial
+        for name, trial in finished.items()
+        if name.startswith(ship) or (trial.taken_over and trial.taken_over.trial.startswith(ship))
+    ]
     if len(matching) == 1:
         return matching[0]
     failed = [t for t in study.trials if t.trial.startswith(ship) and t.trial not in finished]

@@ -16,6 +16,7 @@ from lorascope.files.identity import SHORT_HASH_LENGTH
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import COMPLETE, read_record, scratch_target
 from lorascope.records import LASTING, EvaluationRecord, TrialRecord
+from lorascope.study.adoption import declared_trials, predecessors
 from lorascope.study.declared import base_name, declare_trial
 
 
@@ -69,6 +70,12 @@ def needed(configs: Iterable[Config], layout: Layout) -> Needed:
     """
     folders: set[Path] = set()
     checkpoints: set[Path] = set()
+    configs = list(configs)
+    for one in predecessors(declared_trials(configs, layout)):
+        if not one.differences:
+            # `adopt` may take it over, and its scores with it.
+            quant = one.folder.parent.name
+            folders |= {one.folder, layout.evaluations(quant) / one.folder.name}
     for config in configs:
         trial, quant = declare_trial(config, layout), config.quant.name
         folder, scores = layout.trials(quant) / trial.name, layout.evaluations(quant)

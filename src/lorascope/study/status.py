@@ -12,6 +12,7 @@ from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folders
 from lorascope.records import EvaluationRecord, Status, TrialRecord
+from lorascope.study.adoption import Predecessor, predecessors
 from lorascope.study.collect import current_scores, one_question
 from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
 from lorascope.study.preparation import Unprepared, unprepared
@@ -37,6 +38,8 @@ class ModeStatus:
     base_scored: bool = False
     training: list[str] = field(default_factory=list)
     """Names of trials that some process trains now."""
+    former: list[Predecessor] = field(default_factory=list)
+    """What was trained in place of missing trials, under another identity."""
 
     @property
     def completed(self) -> list[TrialRecord]:
@@ -97,6 +100,7 @@ def _mode_status(
     declared = {trial.name: (trial, config) for trial, config in points}
     mode = ModeStatus(quant, len(declared), nameable=True)
     mode.training = [name for name in declared if layout.trials(quant) / name in running]
+    mode.former = predecessors({layout.trials(quant) / n: t for n, (t, _) in declared.items()})
     first = configs[0]
     name = base_name(first, layout)
     mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
+from lorascope.study.adoption import foreseen
 from lorascope.study.preparation import stage_command
 from lorascope.study.status import ModeStatus, SweepStatus
 
@@ -67,6 +68,7 @@ def status_text(status: SweepStatus) -> str:
         Table(BEST, best).plain() if best else "",
         _listed("Failed", failed),
         _listed("Damaged", [reason for mode in modes for reason in mode.damaged]),
+        _listed("Trained otherwise", foreseen([one for mode in modes for one in mode.former])),
         _listed("Not prepared", [missing.problem for missing in status.unprepared]),
         _listed("Running now", [str(folder) for folder in status.running]),
         _trained([trial for mode in modes for trial in mode.trials]),

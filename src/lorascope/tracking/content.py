@@ -24,6 +24,8 @@ SUPERSEDED_TAG = "lorascope.superseded_by"
 """On runs of earlier attempts: the run of the latest."""
 COMPLETE_TAG = "lorascope.complete"
 """Set last: a run without it was interrupted while it was being written, and is written again."""
+TRIAL_TAG = "lorascope.trial"
+NAME_TAG = "mlflow.runName"
 EVALUATION_TAG = "lorascope.evaluation"
 PARENT_TAG = "mlflow.parentRunId"
 """What makes a run a child, across processes too."""
@@ -50,6 +52,8 @@ class RunContent:
     data: tuple[str, str]
     """Name and digest of the dataset."""
     points: list[Point] = field(default_factory=list)
+    former: str | None = None
+    """The identity that the trial was published under before."""
     record: str | None = None
     """The record itself, as JSON."""
 
@@ -110,6 +114,7 @@ def trial_run(trial: TrialRecord, parent: str) -> RunContent:
         params=_trial_params(trial),
         data=_data(trial),
         points=trial_points(trial),
+        former=trial.taken_over.identity if trial.taken_over else None,
         record=without_secrets(to_json(trial, indent=2, inf_nan_mode="strings").decode()) + "\n",
     )
 
@@ -164,7 +169,7 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
         IDENTITY_TAG: trial.identity,
         ATTEMPT_TAG: _attempt(trial),
         SWEEP_TAG: sweep_identity(trial),
-        "lorascope.trial": trial.trial,
+        TRIAL_TAG: trial.trial,
         "status": trial.status.value,
         **SOURCE_TAGS,
         **_provenance_tags(trial.provenance),

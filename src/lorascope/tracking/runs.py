@@ -9,8 +9,11 @@ from lorascope.tracking.content import (
     ATTEMPT_TAG,
     COMPLETE_TAG,
     IDENTITY_TAG,
+    NAME_TAG,
     PARENT_TAG,
     SUPERSEDED_TAG,
+    SWEEP_TAG,
+    TRIAL_TAG,
     RunContent,
 )
 from lorascope.tracking.points import Point
@@ -30,6 +33,8 @@ MAX_DIGEST = 36
 def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tuple[str, bool]:
     """The run's id, and whether it had to be written: a run left half-written is completed, and
     those whose parent somebody deleted get the present one."""
+    if content.former is not None:
+        _rename(client, _find_runs(client, experiment, content.former), content)
     attempts = _find_runs(client, experiment, content.identity)
     _give_parent(client, attempts, content.tags.get(PARENT_TAG))
     same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
@@ -47,6 +52,14 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
             client.set_tag(other.info.run_id, SUPERSEDED_TAG, run_id)
     client.set_tag(run_id, COMPLETE_TAG, "true")
     return run_id, True
+
+
+def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
+    """Give runs of a trial's former identity what is called by its present one, that last."""
+    renamed = {tag: content.tags[tag] for tag in (TRIAL_TAG, SWEEP_TAG, IDENTITY_TAG)}
+    for run in runs:
+        for tag, value in {NAME_TAG: content.name, **renamed}.items():
+            client.set_tag(run.info.run_id, tag, value)
 
 
 def _give_parent(client: MlflowClient, runs: list[Run], parent: str | None) -> None:

@@ -1,0 +1,180 @@
+"""Trained trials that declared ones would repeat: which of them pass for those, and how they become
+them. A trial's folder is named by its identity; where that changes, its values may not have."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lorascope.config import Config
+from lorascope.errors import LorascopeError, RecordError
+from lorascope.files.identity import DIGESTS, differing_settings
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.locks import locked_folder
+from lorascope.files.revisions import (
+    FORMER_TRAINING_CODE,
+    RAISED,
+    TRAINING,
+    code_name,
+    known_revisions,
+    raised,
+    revisions,
+)
+from lorascope.files.store import read_record, write_record
+from lorascope.records import LASTING, Status, TakenOver, TrialRecord
+from lorascope.study.declared import DeclaredTrial, declare_trial
+from lorascope.study.intact import require_adapter
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The closest trained trial to a declared one that has no record: the same mode, rank, alpha
+    and seed, and another identity."""
+
+    declared: DeclaredTrial
+    folder: Path
+    record: TrialRecord
+    differences: tuple[str, ...]
+    """Settings and inputs in which it differs, the code apart."""
+    has_known_values: bool
+    """Whether the code that trained it is known to give the values of the present code."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is the declared trial, as far as anybody knows."""
+        return not self.differences and self.has_known_values
+
+    @property
+    def reason(self) -> str:
+        """Why it does not pass."""
+        if self.differences:
+            return ", ".join(self.differences)
+        known = known_revisions(self.record.settings)
+        if known is None:
+            return f"{code_name(self.record.settings)} trained them"
+        return "; ".join(
+            f"the {room} revision is {now}, and was {known.get(room, 1)}: "
+            + "; ".join(RAISED[room][known.get(room, 1) - 1 :])
+            for room, now in revisions(TRAINING).items()
+            if now != known.get(room, 1)
+        )
+
+
+def declared_trials(configs: Iterable[Config], layout: Layout) -> dict[Path, DeclaredTrial]:
+    """Folder -> trial.
+
+    Raises:
+        LorascopeError: base, data or a mode is not prepared, so that trials have no names.
+    """
+    named = ((layout.trials(c.quant.name), declare_trial(c, layout)) for c in configs)
+    return {parent / trial.name: trial for parent, trial in named}
+
+
+def predecessors(declared: Mapping[Path, DeclaredTrial]) -> list[Predecessor]:
+    """Those of the declared trials, by folder, that have no record."""
+    missing = {folder: t for folder, t in declared.items() if not (folder / RECORD).is_file()}
+    there = {
+        parent: sorted(set(parent.glob("*-*")) - declared.keys())
+        for parent in {folder.parent for folder in missing}
+    }
+    found = (_predecessor(trial, there[folder.parent]) for folder, trial in missing.items())
+    return [one for one in found if one]
+
+
+def _predecessor(declared: DeclaredTrial, folders: Sequence[Path]) -> Predecessor | None:
+    readable, _, _ = declared.name.rpartition("-")
+    akin = []
+    for folder in folders:
+        if folder.name.rpartition("-")[0] == readable and (folder / RECORD).is_file():
+            try:
+                record = read_record(folder, TrialRecord)
+            except RecordError:
+                continue
+            if record.status in LASTING:
+                akin.append(_compared(declared, folder, record))
+    return min(
+        akin,
+        key=lambda one: (len(one.differences), not one.has_known_values, one.folder.name),
+        default=None,
+    )
+
+
+def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Predecessor:
+    differences = differing_settings(record.settings, declared.settings)
+    known = known_revisions(record.settings) == raised(revisions(TRAINING))
+    return Predecessor(declared, folder, record, tuple(differences), known)
+
+
+def foreseen(found: Sequence[Predecessor]) -> list[str]:
+    """What becomes of predecessors in the next training, and why: a sentence for each reason."""
+    lines = []
+    passing = sum(one.passes for one in found)
+    if passing:
+        lines.append(
+            f"{passing} trials have another identity than they were trained under, and the values "
+            "that the present code gives: they are taken over (`lorascope adopt` shows them)."
+        )
+    vouchable = Counter(one.reason for one in found if not one.differences and not one.passes)
+    for reason, trials in vouchable.items():
+        lines.append(
+            f"{trials} trials would be trained again: {reason}. Known to give the present values "
+            f"is {_known_code()}. `lorascope adopt --assume-equal` takes them over on your word."
+        )
+    others = Counter((one.reason, _same_asked(one)) for one in found if one.differences)
+    for (reason, asked_alike), trials in others.items():
+        again = "again" if asked_alike else "beside those that are there"
+        lines.append(f"{trials} trials would be trained {again}: {reason}.")
+    return lines
+
+
+def _same_asked(found: Predecessor) -> bool:
+    """Whether nobody asked for the difference: the same settings, over other content."""
+    return set(found.differences) <= {f"other {name}" for name in DIGESTS}
+
+
+def _known_code() -> str:
+    return f"the code of lorascope at {' and '.join(FORMER_TRAINING_CODE.values())}"
+
+
+def take_over_known(declared: Mapping[Path, DeclaredTrial], layout: Layout) -> None:
+    """Say what becomes of predecessors, and take over those that pass. What cannot be taken over
+    stays as it is, and is trained again."""
+    found = predecessors(declared)
+    for line in foreseen(found):
+        print(line, file=sys.stderr, flush=True)
+    for one in found:
+        if one.passes:
+            try:
+                take_over(one, layout)
+            except LorascopeError as error:
+                print(f"{one.record.trial}: not taken over: {error}", file=sys.stderr, flush=True)
+
+
+def take_over(found: Predecessor, layout: Layout) -> TrialRecord:
+    """Give a predecessor the declared trial's identity: first its record, then its folder's name.
+    A kill between the two leaves a record that the next call goes on with.
+
+    Raises:
+        RecordError: its adapter is not what was trained.
+        FolderLocked: somebody trains the declared trial.
+    """
+    declared, target = found.declared, found.folder.with_name(found.declared.name)
+    with locked_folder(target, layout):
+        record = read_record(found.folder, TrialRecord)
+        if record.status is Status.completed:
+            require_adapter(record, found.folder)
+        if record.identity != declared.identity:
+            former = TakenOver(
+                record.trial, record.identity, code_name(record.settings), not found.passes
+            )
+            record = replace(
+                record, trial=declared.name, identity=declared.identity,
+                settings=declared.settings, taken_over=former,
+            )  # fmt: skip
+            write_record(found.folder, record)
+        os.rename(found.folder, target)
+    return record
