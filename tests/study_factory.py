@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 
 from lorascope.adapters.targets import select
 from lorascope.config import LoraConfig, Targets
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.quantizers.bits import linear_bytes, weight_bytes
@@ -199,7 +198,7 @@ def digest(text: str) -> str:
 
 def linear_shapes() -> list[LinearShape]:
     """Of the tiny Llama."""
-    return adaptable_layers(TINY)
+    return TINY.linear_shapes
 
 
 def data_card(scoring: str = "answer", chance: float | None = None) -> DataCard:

@@ -19,7 +19,7 @@ from benchmarks.origin import REPOSITORY
 from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import DeviceKind
 from lorascope.machine.devices import choose_device
-from lorascope.machine.quiet import quiet_libraries
+from lorascope.machine.libraries import quiet_libraries
 
 
 def arguments() -> argparse.Namespace:

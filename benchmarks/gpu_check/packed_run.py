@@ -17,8 +17,7 @@ from lorascope.adapters.layers import linear_shapes
 from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
 from lorascope.adapters.targets import select
 from lorascope.config import TrainConfig
-from lorascope.meters.batches import BatchMemory
-from lorascope.meters.micro_batch import Batch
+from lorascope.meters.batches import Batch, BatchMemory
 from lorascope.meters.tracker import unwrapped
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of

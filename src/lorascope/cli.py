@@ -195,7 +195,7 @@ def run_named(
     overrides: Sequence[str],
 ) -> int:
     """Run a command's function. Its module is imported by name, so that only its code loads."""
-    from lorascope.machine.imports import import_uncollected
+    from lorascope.machine.libraries import import_uncollected
 
     module = f"lorascope.stages.{name.replace('-', '_')}"
     import_uncollected(module)

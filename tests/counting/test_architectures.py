@@ -13,7 +13,6 @@ from lorascope.adapters.layers import linear_shapes
 from lorascope.adapters.targets import peft_targets, select
 from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import LoraConfig, Targets
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
 from lorascope.counting.methods import (
     bitfit_parameters,
@@ -62,9 +61,9 @@ def test_bitfit_equals_the_biases_of_the_model(case: str) -> None:
 
 
 @every_case
-def test_adaptable_layers_equal_those_of_the_model_in_name_shape_and_order(case: str) -> None:
+def test_linear_shapes_equal_those_of_the_model_in_name_shape_and_order(case: str) -> None:
     values = config_values(case)
-    assert adaptable_layers(model_shape(values)) == linear_shapes(meta_model(values))
+    assert model_shape(values).linear_shapes == linear_shapes(meta_model(values))
 
 
 @every_case
@@ -78,7 +77,7 @@ def test_a_config_that_transformers_wrote_gives_the_same_shape(case: str) -> Non
 @every_case
 def test_lora_equals_peft(case: str, targets: Targets, dora: bool) -> None:
     values = config_values(case)
-    layers = adaptable_layers(model_shape(values))
+    layers = model_shape(values).linear_shapes
     try:
         chosen = select(layers, LoraConfig(targets=targets))
     except ConfigError:
@@ -105,7 +104,7 @@ def test_lora_equals_pefts_own_all_linear(case: str, rank: int) -> None:
 def test_lora_on_listed_modules_equals_peft(modules: list[str]) -> None:
     values = config_values("llama")
     lora = LoraConfig(targets=Targets.modules, modules=modules)
-    chosen = select(adaptable_layers(model_shape(values)), lora)
+    chosen = select(model_shape(values).linear_shapes, lora)
     adapter = peft.LoraConfig(r=5, target_modules=modules)
     assert lora_parameters(chosen, 5) == peft_count(values, adapter)
 
@@ -192,7 +191,7 @@ def test_known_configurations_equal_transformers_at_their_real_size(name: str) -
     values = {**known_config(name), depth: 3}
     shape, model = model_shape(values), meta_model(values)
     assert shape.total_parameters == model.num_parameters()
-    assert adaptable_layers(shape) == linear_shapes(model)
+    assert shape.linear_shapes == linear_shapes(model)
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
@@ -232,7 +231,7 @@ def test_gemma_3_with_a_vision_tower_is_counted_as_its_language_model() -> None:
     values: dict[str, object] = {"model_type": "gemma3", "text_config": text}
     language = meta_model(Gemma3Config(text_config=text).text_config.to_dict())
     assert model_shape(values).total_parameters == language.num_parameters()
-    assert adaptable_layers(model_shape(values)) == linear_shapes(language)
+    assert model_shape(values).linear_shapes == linear_shapes(language)
 
 
 def test_experts_go_by_either_name() -> None:
@@ -294,16 +293,16 @@ def test_settings_that_an_architecture_does_not_have_are_ignored(case: str) -> N
     strays = {k: v for k, v in STRAYS.items() if k not in {*values, MISREAD.get(CASES[case][0])}}
     values |= strays
     shape, model = model_shape(values), meta_model(values)
-    assert adaptable_layers(shape) == linear_shapes(model)
+    assert shape.linear_shapes == linear_shapes(model)
     assert full_fine_tuning_parameters(shape) == sum(p.numel() for p in model.parameters())
-    names = [layer.name for layer in adaptable_layers(shape)]
+    names = [layer.name for layer in shape.linear_shapes]
     adapter = peft.LoraConfig(r=3, target_modules=names)
-    assert lora_parameters(adaptable_layers(shape), 3) == peft_count(values, adapter)
+    assert lora_parameters(shape.linear_shapes, 3) == peft_count(values, adapter)
 
 
 def test_gpt_neox_with_stray_key_value_heads_counts_as_peft_does() -> None:
     sizes = {"hidden_size": 60, "intermediate_size": 120, "num_hidden_layers": 2}
     values = {**config_values("gpt_neox"), **sizes, "num_attention_heads": 6}
-    plain = lora_parameters(adaptable_layers(model_shape(values)), 8)
-    layers = adaptable_layers(model_shape({**values, "num_key_value_heads": 2}))
+    plain = lora_parameters(model_shape(values).linear_shapes, 8)
+    layers = model_shape({**values, "num_key_value_heads": 2}).linear_shapes
     assert lora_parameters(layers, 8) == plain == 2 * 8 * (4 * 60 + 2 * 60 + 2 * 180)

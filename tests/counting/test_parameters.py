@@ -8,7 +8,6 @@ import pytest
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.config import LoraConfig, Targets
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.counting.parameters import (
     adamw_bytes,
@@ -22,7 +21,7 @@ from tests.counting.architecture_cases import peft_count
 
 def adapter(name: str, targets: Targets, rank: int, dora: bool = False) -> int:
     """Trainable parameters on a known configuration."""
-    layers = adaptable_layers(model_shape(known_config(name)))
+    layers = model_shape(known_config(name)).linear_shapes
     return lora_parameters(select(layers, LoraConfig(targets=targets)), rank, dora)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lorascope.config import Config, LoraConfig, QuantConfig, Storage
-from lorascope.meters.micro_batch import Batch
+from lorascope.meters.batches import Batch
 from lorascope.planning.arithmetic import Excerpts, excerpts, extrapolated, layer_period
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
 from lorascope.planning.depth import evaluation_bytes, segments_like, training_trace

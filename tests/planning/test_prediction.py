@@ -21,8 +21,7 @@ from transformers import (
 from lorascope.config import Config, LoraConfig, QuantConfig, Storage, TrainConfig
 from lorascope.counting.parameters import padded_rank
 from lorascope.files.layout import Layout
-from lorascope.meters.batches import BatchMemory
-from lorascope.meters.micro_batch import Batch
+from lorascope.meters.batches import Batch, BatchMemory
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of, plan_memory

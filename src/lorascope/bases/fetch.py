@@ -23,7 +23,7 @@ from lorascope.bases.transformers_config import context_tokens, in_short
 from lorascope.bases.weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
-from lorascope.machine.quiet import quiet_libraries
+from lorascope.machine.libraries import quiet_libraries
 from lorascope.records import LinearShape, UnadaptedWeights
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from lorascope.bases.folder import weight_files
 from lorascope.bases.transformers_config import in_short
 from lorascope.errors import ModelError
-from lorascope.machine.quiet import quiet_libraries
+from lorascope.machine.libraries import quiet_libraries
 
 SHOWN_NAMES = 3
 REMEDY = (

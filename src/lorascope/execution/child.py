@@ -86,7 +86,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     from lorascope.training.adapter_check import Unsaved
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
-    from lorascope.machine.freed_memory import keep_freed_memory
+    from lorascope.machine.ram import keep_freed_memory
     from lorascope.training.linear import Unpackable
     from lorascope.training.run import train_pack
     from lorascope.training.log import Diverged

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from lorascope.machine.devices import Device
-from lorascope.meters.micro_batch import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, unwrapped
 from lorascope.records import PhaseMemory
 
@@ -22,6 +21,24 @@ TRACKED_STEPS = 2
 """Optimizer steps: the first makes the optimizer's state, the second finds it."""
 TRACKED_EVALUATIONS = 2
 """Batches of the validation loss, which come longest first; the second meets the first's logits."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of one trial, and what is there already when it comes."""
+
+    samples: int
+    tokens: int
+    """Padded tokens a sample."""
+    padded: bool
+    """Whether some sample is shorter: attention then gets a mask."""
+    optimizer_state: bool = True
+    """Whether the optimizer has its state already; it has none in the first step."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(samples, padded tokens a sample)"""
+        return self.samples, self.tokens
 
 
 class BatchMemory:

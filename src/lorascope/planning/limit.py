@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lorascope.machine.devices import Device
-from lorascope.machine.free_memory import available_ram_bytes
+from lorascope.machine.ram import available_ram_bytes
 from lorascope.planning.arithmetic import CUDA_CONTEXT_BYTES, GIGABYTE, UNUSABLE_SHARE, usable_bytes
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lorascope.config import Config, LoraConfig, Precision, QuantConfig, Storage, TrainConfig
 from lorascope.machine.devices import TORCH_DTYPES
-from lorascope.meters.micro_batch import Batch
+from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.trace import TraceSettings
 from lorascope.records import DataCard

@@ -16,7 +16,7 @@ from torch.nn import functional
 from lorascope.config import TrainConfig
 from lorascope.counting.parameters import lora_parameters
 from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.meters.micro_batch import Batch
+from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.cuda_autocast import CudaAutocast

@@ -15,7 +15,7 @@ from lorascope.bases.weights import refuse_misfit
 from lorascope.config import Precision, QuantConfig, Storage
 from lorascope.errors import ModelError
 from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
-from lorascope.machine.quiet import quiet_libraries
+from lorascope.machine.libraries import quiet_libraries
 
 FLAG = "support_avx512bf16_for_cpu"
 FLOATING = (Storage.float32, Storage.bfloat16, Storage.float16)

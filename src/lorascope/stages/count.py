@@ -8,7 +8,6 @@ from lorascope.adapters.targets import select
 from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.config import Config, LoraConfig
 from lorascope.config.bounds import MAX_RANK
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
@@ -53,7 +52,7 @@ def _adapters(
     name: str, shape: ModelShape, lora: LoraConfig, ranks: list[int], parameters: list[str]
 ) -> str:
     bare = _target_parameters(shape, parameters, lora)
-    chosen = select(adaptable_layers(shape), lora)
+    chosen = select(shape.linear_shapes, lora)
     kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
     table = rank_table(shape, chosen, bare, ranks, lora.dora)
     return (

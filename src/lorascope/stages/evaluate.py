@@ -22,7 +22,7 @@ from lorascope.files.store import (
     write_atomically,
     write_record,
 )
-from lorascope.machine.imports import import_uncollected
+from lorascope.machine.libraries import import_uncollected
 from lorascope.machine.progress import StepProgress
 from lorascope.records import (
     DataCard,
@@ -196,7 +196,7 @@ def _load(config: Config, layout: Layout) -> None:
     )
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.machine.devices import choose_device, use_threads
-    from lorascope.machine.freed_memory import keep_freed_memory
+    from lorascope.machine.ram import keep_freed_memory
     from lorascope.quantizers.loading import load_base
 
     device = choose_device(config.runtime.device)

@@ -13,7 +13,7 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import data_settings, differing
 from lorascope.files.store import read_record
-from lorascope.machine.quiet import quiet_libraries
+from lorascope.machine.libraries import quiet_libraries
 from lorascope.planning.capacity_table import capacities
 from lorascope.planning.plan import Prediction, predict_ranks, unpadded_train_bytes
 from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of

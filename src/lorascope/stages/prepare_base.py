@@ -13,7 +13,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.made_with import KNOWN_CONFIG, base_settings
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, sha256_of_files, write_record
-from lorascope.machine.imports import import_uncollected
+from lorascope.machine.libraries import import_uncollected
 from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord
 
@@ -31,7 +31,7 @@ def run(config: Config, layout: Layout) -> BaseRecord:
     from lorascope.bases.fetch import describe, fetch_base
     from lorascope.bases.folder import base_label
     from lorascope.machine.devices import cpu_name, use_threads
-    from lorascope.machine.freed_memory import keep_freed_memory
+    from lorascope.machine.ram import keep_freed_memory
 
     model = config.model
     threads = use_threads(config.runtime.threads)

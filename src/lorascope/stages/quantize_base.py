@@ -16,7 +16,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.made_with import mode_settings
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, sha256_of_files, write_record
-from lorascope.machine.imports import import_uncollected
+from lorascope.machine.libraries import import_uncollected
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.study.intact import read_base, require_base
 

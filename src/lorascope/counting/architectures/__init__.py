@@ -14,6 +14,7 @@ from lorascope.counting.architectures.decoders import DECODERS
 from lorascope.counting.architectures.encoders import ENCODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
+from lorascope.records import LinearShape
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> its table."""
@@ -68,6 +69,15 @@ class ModelShape:
     """Features of a prefix key in one layer."""
     ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
     """PEFT's defaults, see `Architecture.ia3`."""
+
+    @property
+    def linear_shapes(self) -> list[LinearShape]:
+        """The layers that can get an adapter, as `adapters.layers.linear_shapes` finds them in the
+        model itself."""
+        return [
+            LinearShape(m.name, m.name.rpartition(".")[2], m.in_features, m.out_features)
+            for m in self.matrices
+        ]
 
 
 def language_config(config: Mapping[str, object]) -> Mapping[str, object]:

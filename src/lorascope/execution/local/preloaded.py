@@ -1,5 +1,5 @@
 """What children that train need, imported once: their fork server imports this module."""
 
-from lorascope.machine.imports import import_uncollected
+from lorascope.machine.libraries import import_uncollected
 
 import_uncollected("lorascope.training.run")

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from lorascope.config import Config, DeviceKind, RuntimeConfig
 from lorascope.execution.local.process import end_fork_server, start_imports
-from lorascope.machine.free_memory import available_ram_bytes
+from lorascope.machine.ram import available_ram_bytes
 from lorascope.planning.arithmetic import GIGABYTE
 
 PRELOADED = "lorascope.execution.local.preloaded"

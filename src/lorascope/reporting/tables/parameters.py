@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.config import LoraConfig, Targets
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import (
     adamw_bytes,
@@ -123,7 +122,7 @@ def _lora_config(trial: TrialRecord) -> LoraConfig:
 
 def _reference(name: str) -> _Model:
     shape = model_shape(known_config(REFERENCE_MODELS[name]))
-    return _Model(name, shape.total_parameters, adaptable_layers(shape))
+    return _Model(name, shape.total_parameters, shape.linear_shapes)
 
 
 def _rows(

@@ -11,7 +11,6 @@ from typing import Any
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.config import LoraConfig, Targets
-from lorascope.counting.adaptable_layers import adaptable_layers
 from lorascope.counting.architectures import ModelShape, model_shape
 from lorascope.counting.parameters import lora_parameters
 from lorascope.counting.printed_tables import CLASSROOM, LORA_PAPER, ClassroomCell, PaperRow
@@ -152,4 +151,4 @@ def _classroom_row(cell: ClassroomCell, shape: ModelShape) -> ClassroomTableRow:
 
 
 def _adapter(shape: ModelShape, lora: LoraConfig, rank: int) -> int:
-    return lora_parameters(select(adaptable_layers(shape), lora), rank)
+    return lora_parameters(select(shape.linear_shapes, lora), rank)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lorascope.machine.imports import import_uncollected
+from lorascope.machine.libraries import import_uncollected
 
 
 @pytest.fixture(autouse=True)

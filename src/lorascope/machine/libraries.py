@@ -1,20 +1,42 @@
-"""Keeps the libraries' progress bars and known-harmless notices out of our output."""
+"""Large libraries: imported without the garbage collector, and kept quiet."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import warnings
+from importlib import import_module
 
-from transformers.utils import logging as transformers_logging
+
+def import_uncollected(*modules: str) -> None:
+    """Import the modules that are not imported yet, with the garbage collector off.
+
+    The collector would look through all that they make, again and again, which takes a quarter of
+    the import. What exists afterwards is left out of all later collections, so call this before
+    anything large is made.
+    """
+    if all(name in sys.modules for name in modules):
+        return
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        for name in modules:
+            import_module(name)
+    finally:
+        gc.freeze()
+        if before:
+            gc.enable()
 
 
 def quiet_libraries() -> None:
     """Keep notices that nobody can act on out of our output, and progress bars out of files."""
+    from transformers.utils import logging as transformers_logging
+
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    # INT8 tells at every product that it casts its inputs, which is what LLM.int8 does.
+    # INT8 logs at every product that it casts its inputs, which is what LLM.int8 does.
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_not_cast_notice)
     # PEFT reads an attribute, and the Trainer a setting, that transformers 6 will rename.
     for name in ("is_gradient_checkpointing", "gradient_checkpointing"):
