@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lorascope.statistics.accuracy import accuracy_difference
+from lorascope.statistics.accuracy import (
+    FlipDifference,
+    accuracy_difference,
+    flip_difference,
+    independent_flips,
+)
 from lorascope.statistics.families import holm
-from lorascope.statistics.flips import FlipDifference, flip_difference, independent_flips
-from lorascope.statistics.paired import mcnemar_p, paired_counts
 from lorascope.statistics.seed_pool import pool_seeds, with_seed_noise
+from lorascope.statistics.shares import mcnemar_p, paired_counts
 from lorascope.statistics.two_way import two_way
 from tests.comparing.simulated_scores import Floats, World, inside
 

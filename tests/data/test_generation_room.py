@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from lorascope.config import Config
-from lorascope.data.generation_room import require_room, unreadable_answers
+from lorascope.data.answers import require_room, unreadable_answers
 from lorascope.data.rows import PreparedRow, Segment, read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from lorascope.config import Config, DataConfig, DataKind, ModelConfig, ModelKind, TemplateKind
 from lorascope.config.rules import validate
+from lorascope.data.answers import check_settings
 from lorascope.data.prepare import check_rendering, check_source
-from lorascope.data.scoring import check_settings
 from lorascope.errors import ConfigError, DataError, RecordError
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, sha256_of_files, write_record

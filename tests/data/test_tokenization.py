@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lorascope.bases.tokenizer_files import copy_tokenizer, keep_unknown_token
+from lorascope.bases.folder import copy_tokenizer, keep_unknown_token
 from lorascope.config import DataConfig, Format, TemplateKind
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation

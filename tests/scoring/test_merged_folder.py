@@ -13,11 +13,12 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lorascope.adapters.lora.attach import attach, load_adapter, save_adapter
-from lorascope.bases.tokenizer_files import stop_token_ids
+from lorascope.bases.weights import stored_tensors
 from lorascope.config import LoraConfig, MergeConfig, QuantConfig, Storage, Targets
+from lorascope.data.tokenization import stop_token_ids
 from lorascope.machine.devices import Device
 from lorascope.quantizers.loading import load_base, quantize_base
-from lorascope.scoring.merged_folder import MergedFiles, tensor_names, write_merged
+from lorascope.scoring.merged_folder import MergedFiles, write_merged
 from lorascope.scoring.merging import MergeCheck, check_merge, close_enough, dequantized, merge
 from tests.data.samples import word_tokenizer
 from tests.scoring.test_evaluation import make_row
@@ -123,7 +124,7 @@ def test_a_merged_folder_in_plain_transformers_is_the_adapter_on_its_base(
     check = check_merge(adapted, plain, tokenizer(), rows, batch_size=4)
     assert check.largest_logit_difference < 1e-4
     assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
-    assert tensor_names(tmp_path / "merged") == tensor_names(tmp_path / "base")
+    assert stored_tensors(tmp_path / "merged").keys() == stored_tensors(tmp_path / "base").keys()
     assert files == MergedFiles([END], [])
     before, after = (
         json.loads((tmp_path / part / "config.json").read_text()) for part in ("base", "merged")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from statsmodels.stats.proportion import proportion_confint
 
-from lorascope.statistics.intervals import Z_95, standard_error, wilson_interval
+from lorascope.statistics.shares import Z_95, standard_error, wilson_interval
 
 
 def test_z_is_the_normal_deviate_of_95_percent() -> None:

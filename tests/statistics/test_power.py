@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lorascope.statistics.paired import PairedCounts, mcnemar_p
 from lorascope.statistics.power import (
     detectable_paired_difference,
     detectable_unpaired_difference,
@@ -18,6 +17,7 @@ from lorascope.statistics.power import (
     projected_half_width,
     seeds_needed,
 )
+from lorascope.statistics.shares import PairedCounts, mcnemar_p
 from lorascope.statistics.two_way import Components, two_way
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lorascope.comparing.estimates import LEAST_RESAMPLED
 from lorascope.statistics.accuracy import accuracy_difference, accuracy_interval
 from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.statistics.paired import paired_counts, paired_difference
+from lorascope.statistics.shares import paired_counts, paired_difference
 from lorascope.statistics.two_way import TwoWayEstimate, two_way
 from tests.comparing.simulated_scores import CLUSTERS, ITEMS, Floats, World, inside, pareto_clusters
 

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
-from lorascope.statistics.accuracy import accuracy_difference, accuracy_interval
+from lorascope.statistics.accuracy import FlipDifference, accuracy_difference, accuracy_interval
 from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
-from lorascope.statistics.flips import FlipDifference
-from lorascope.statistics.intervals import wilson_interval
-from lorascope.statistics.paired import PairedDifference
+from lorascope.statistics.shares import PairedDifference, wilson_interval
 from lorascope.statistics.two_way import two_way
 
 CLUSTERS = np.repeat(np.arange(30), 4)

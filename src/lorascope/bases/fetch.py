@@ -16,9 +16,14 @@ from transformers import (
 )
 
 from lorascope.adapters.layers import linear_shapes, unadapted_weights
-from lorascope.bases.folder import base_label, check_folder, runs_own_code
+from lorascope.bases.folder import (
+    TOKENIZER_PATTERNS,
+    base_label,
+    check_folder,
+    copy_files,
+    runs_own_code,
+)
 from lorascope.bases.tiny.pretraining import PretrainSettings, build_tiny_model, pretrain_tiny
-from lorascope.bases.tokenizer_files import TOKENIZER_PATTERNS, copy_files
 from lorascope.bases.transformers_config import context_tokens, in_short
 from lorascope.bases.weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind

@@ -1,19 +1,41 @@
-"""Whether a folder holds a usable base: judged from its files, before anything is loaded."""
+"""The folder of a base: whether it is usable, judged from its files, and copies of its tokenizer.
+
+Saving a loaded tokenizer again may change it, so files are copied. The one exception is a
+tokenizer that transformers would load with a token lost: see `keep_unknown_token`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import ModelConfig, ModelKind
+from lorascope.data.tokenization import restore_unknown_token
 from lorascope.errors import ModelError
 
 WEIGHTS = "*.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """What transformers looks for, in this order."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+TOKENIZER_PATTERNS = (
+    "tokenizer*",
+    "tokenization*.py",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "tekken.json",
+    "*.tiktoken",
+    "*.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+PLAIN_CLASS = "PreTrainedTokenizerFast"
+"""The class whose tokenizer is what tokenizer.json says, in every version of transformers."""
 
 
 def check_folder(folder: Path, model: ModelConfig) -> None:
@@ -132,3 +154,39 @@ def _read_json(path: Path) -> dict[str, Any]:
             "it again."
         ) from error
     return values
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy every file of a tokenizer."""
+    copy_files(source, folder, TOKENIZER_PATTERNS)
+
+
+def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
+    """Copy what matches one of `patterns` to the same place in `folder`."""
+    for path in {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def keep_unknown_token(folder: Path, trust_remote_code: bool = False) -> bool:
+    """Mend the files of a tokenizer that transformers would load without its unknown token, so that
+    whoever loads them gets the ids that are trained and scored here; whether it had to be.
+
+    tokenizer.json becomes the tokenizer in use, and its class one that is not rebuilt.
+    """
+    from transformers import AutoTokenizer
+
+    config_path = folder / "tokenizer_config.json"
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    if not restore_unknown_token(tokenizer):
+        return False
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        # The former class has tokens of its own where the file names none.
+        config.setdefault(key, getattr(tokenizer, key))
+    config["tokenizer_class"] = PLAIN_CLASS
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    config_path.write_text(text, encoding="utf-8")
+    return True

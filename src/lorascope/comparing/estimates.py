@@ -13,17 +13,18 @@ import numpy as np
 
 from lorascope.comparing.joining import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
-from lorascope.statistics.accuracy import accuracy_difference, accuracy_interval
-from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.statistics.flips import (
+from lorascope.statistics.accuracy import (
     FlipDifference,
     IndependentFlips,
+    accuracy_difference,
+    accuracy_interval,
     flip_difference,
     independent_flips,
 )
-from lorascope.statistics.paired import PairedDifference
+from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
 from lorascope.statistics.power import detectable_with_error, powered_reach
 from lorascope.statistics.seed_pool import SeedPool, with_seed_noise
+from lorascope.statistics.shares import PairedDifference
 from lorascope.statistics.two_way import Components, TwoWayEstimate, two_way
 
 LEAST_RESAMPLED = 7

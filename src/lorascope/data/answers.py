@@ -1,8 +1,26 @@
-"""Finding the answer in a text: the same way in the data and in what a model writes."""
+"""Answers: what counts as right, the answer that each row gives, and whether a model can write it.
+
+An answer is found in a text the same way in the data and in what a model writes.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lorascope.config import DataConfig, Format, Scoring, TemplateKind
+from lorascope.data.conversations import Conversation
+from lorascope.data.rows import PreparedRow
+from lorascope.data.templates import Template
+from lorascope.data.unfit_rows import RowError
+from lorascope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOLERATED_SHARE = 0.05
+"""Share of completions that may be longer than evaluate.max_new_tokens."""
 
 
 def find_answer(pattern: str, text: str) -> str | None:
@@ -27,3 +45,176 @@ def is_right(generation: str, answer: str, pattern: str | None) -> bool:
 
 def _bare(text: str) -> str:
     return text.strip().replace(",", "").rstrip(".").strip()
+
+
+def check_settings(config: DataConfig) -> None:
+    """Raise ConfigError for data settings that cannot go together."""
+    _check_rendered(config)
+    _check_pattern(config)
+
+
+def _check_rendered(config: DataConfig) -> None:
+    if config.format is Format.rendered:
+        if config.template is not TemplateKind.plain:
+            raise ConfigError(
+                "data.template", config.template.value, "rows of format=rendered stand in a "
+                "template already", "Leave data.template at plain.",
+            )  # fmt: skip
+        if config.system:
+            raise ConfigError(
+                "data.system", config.system, "rows of format=rendered cannot be given a system "
+                "message", "Clear data.system.",
+            )  # fmt: skip
+
+
+def _check_pattern(config: DataConfig) -> None:
+    pattern = config.answer_pattern
+    if pattern is None:
+        return
+    if config.scoring is not Scoring.answer:
+        raise ConfigError(
+            "data.answer_pattern", pattern, f"data.scoring={config.scoring.value} does not read it",
+            "Set data.scoring=answer, or clear the pattern.",
+        )  # fmt: skip
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(
+            "data.answer_pattern", pattern, f"not a regular expression ({error})", "Repair it."
+        ) from error
+    if groups != 1:
+        raise ConfigError(
+            "data.answer_pattern", pattern, f"has {groups} groups, but needs exactly one",
+            "Put parentheses around the answer, and (?:...) around the rest.",
+        )  # fmt: skip
+
+
+def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
+    """What an answer is compared with, before rendering; None for scoring=loss.
+
+    Raises:
+        RowError: the row cannot be scored as the config asks.
+    """
+    if config.scoring is Scoring.choices:
+        if conversation.choices is None:
+            raise RowError(
+                conversation.place,
+                "no choices",
+                "no choices, which data.scoring=choices needs. Add choices and answer to the row, "
+                "or set data.scoring=loss.",
+            )
+        return conversation.answer
+    if config.scoring is Scoring.loss:
+        return None
+    if config.answer_pattern is None:
+        return (conversation.answer or conversation.completion).strip()
+    answer = find_answer(config.answer_pattern, conversation.completion)
+    if not answer:
+        raise RowError(
+            conversation.place,
+            "answer_pattern finds no answer",
+            f"data.answer_pattern={config.answer_pattern!r} finds no answer in "
+            f"{conversation.completion[-80:]!r}. Repair the row or the pattern.",
+        )
+    return answer
+
+
+def written_answer(conversation: Conversation, template: Template, config: DataConfig) -> str:
+    """What a generation must say to be right: taken from the reply as the template writes it, and
+    read as a generation is read. What a template adds to replies (an empty thinking part) thus
+    stands on both sides: a model that writes what it was trained on is right.
+
+    Raises:
+        RowError: nothing is left of the answer.
+    """
+    pattern = config.answer_pattern
+    said = conversation.answer if pattern is None else None
+    text = template.read_back(template.written(conversation, said or conversation.completion))
+    answer = text if pattern is None else find_answer(pattern, text)
+    if not answer:
+        raise RowError(
+            conversation.place,
+            "no answer in the rendered reply",
+            f"data.answer_pattern={pattern!r} finds no answer in the reply as the template writes "
+            f"it and as it is read, without special tokens: {text[-80:]!r}. Repair the row or the "
+            "pattern.",
+        )
+    return answer
+
+
+def require_room(
+    rows: Sequence[PreparedRow],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    context_tokens: int,
+) -> str | None:
+    """Judge evaluate.max_new_tokens against the rows' own completions, end-of-text included.
+
+    Returns:
+        A warning where a few completions are longer, None where all fit.
+
+    Raises:
+        ConfigError: more than 5 % of the completions are longer, so that right answers would count
+            as wrong; or a prompt leaves less than max_new_tokens of the context.
+    """
+    prompts = [_length(row.prompt, tokenizer) for row in rows]
+    completions = [_length(row.completion, tokenizer) for row in rows]
+    room = context_tokens - max(prompts)
+    if max_new_tokens > room:
+        raise ConfigError(
+            "evaluate.max_new_tokens", max_new_tokens,
+            f"{sum(length + max_new_tokens > context_tokens for length in prompts)} of {len(rows)} "
+            f"prompts in validation and test leave less of the context of {context_tokens} tokens "
+            f"(the longest prompt has {max(prompts)} tokens)",
+            _shorter(completions, room, context_tokens - max_new_tokens),
+        )  # fmt: skip
+    cut = sum(length > max_new_tokens for length in completions)
+    told = (
+        f"{cut} of {len(rows)} completions in validation and test are longer (the longest has "
+        f"{max(completions)} tokens), so their answers cannot be reached"
+    )
+    if cut > TOLERATED_SHARE * len(rows):
+        raise ConfigError(
+            "evaluate.max_new_tokens", max_new_tokens, told,
+            _remedy(completions, room),
+        )  # fmt: skip
+    return f"evaluate.max_new_tokens={max_new_tokens}: {told}" if cut else None
+
+
+def _shorter(completions: Sequence[int], room: int, longest_sample: int) -> str:
+    """A setting under which every prompt leaves room."""
+    dropping = f"data.max_tokens={longest_sample}, which drops longer samples"
+    if sum(length > room for length in completions) <= TOLERATED_SHARE * len(completions):
+        return f"Use {room} or less, or {dropping}."
+    return f"Use {dropping}; less than the answers need would be no help."
+
+
+def _remedy(completions: Sequence[int], room: int) -> str:
+    """The smallest setting that reaches all answers, or as many as the context lets it."""
+    where = "in its file in conf/evaluate, which params.yaml names"
+    if max(completions) <= room:
+        return f"Set it to {max(completions)}, {where}."
+    if sum(length > room for length in completions) <= TOLERATED_SHARE * len(completions):
+        return f"Set it to {room}, {where}: the longest prompt leaves no more of the context."
+    return (
+        f"The longest prompt leaves {room} tokens of the context: lower data.max_tokens, so that "
+        "such rows are dropped, or use a model with a longer context."
+    )
+
+
+def unreadable_answers(
+    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, pattern: str | None
+) -> list[PreparedRow]:
+    """Rows whose own trained completion, read back from its tokens as a generation is, would count
+    as wrong: no model could be right on them."""
+    encoded = tokenizer([row.completion for row in rows], add_special_tokens=False)
+    read = tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
+    return [
+        row
+        for row, text in zip(rows, read, strict=True)
+        if row.answer is not None and not is_right(text, row.answer, pattern)
+    ]
+
+
+def _length(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])

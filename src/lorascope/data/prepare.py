@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, Format, Scoring
+from lorascope.data.answers import answer_of, check_settings, unreadable_answers, written_answer
 from lorascope.data.card import (
     Remarks,
     SampleCount,
@@ -22,9 +23,7 @@ from lorascope.data.card import (
 from lorascope.data.conversations import Conversation, cluster_of, shortened
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
-from lorascope.data.generation_room import unreadable_answers
 from lorascope.data.rows import PreparedRow, write_rows
-from lorascope.data.scoring import answer_of, check_settings, written_answer
 from lorascope.data.sources import describe_source, read_source
 from lorascope.data.splits import Splits, split_conversations
 from lorascope.data.templates import Template, make_template

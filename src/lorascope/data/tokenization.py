@@ -1,4 +1,4 @@
-"""From a prepared row to token ids and labels, and how a tokenizer is loaded so that this works."""
+"""Tokens: a prepared row's ids and labels, and the tokenizer that makes them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
+TokenIds = int | list[int] | None
+"""As `eos_token_id` stands in config.json and generation_config.json."""
 ROWS_A_CALL = 1000
 """One call for all rows would hold the offsets of all their tokens."""
 
@@ -140,3 +142,21 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
     text = json.dumps([state, special], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_token_ids(value: TokenIds) -> list[int]:
+    """One, several or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def stop_token_ids(end_of_text_id: int, *own: TokenIds) -> list[int]:
+    """The model's own stop tokens in their order; before them the tokenizer's end-of-text token,
+    which trained completions end with, where it is not among them.
+
+    The two may differ: Qwen2.5's bases stop at <|endoftext|>, their templates at <|im_end|>.
+    Scoring and merging read this alike, so that a merged model stops where it was scored to.
+    """
+    stops = list(dict.fromkeys(token for value in own for token in as_token_ids(value)))
+    return stops if end_of_text_id in stops else [end_of_text_id, *stops]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from lorascope.bases.tokenizer_files import stop_token_ids
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
+from lorascope.data.tokenization import stop_token_ids
 
 OnProgress = Callable[[int, int], None]
 """Called with (requests answered, requests in all): a row has one for its loss, one for each

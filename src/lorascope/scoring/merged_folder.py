@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from lorascope.bases.folder import WEIGHTS
-from lorascope.bases.tokenizer_files import TokenIds, as_token_ids, copy_tokenizer, stop_token_ids
+from lorascope.bases.folder import copy_tokenizer
+from lorascope.bases.weights import stored_tensors
+from lorascope.data.tokenization import TokenIds, as_token_ids, stop_token_ids
 
 Values = dict[str, Any]
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -92,20 +92,11 @@ def _generation_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
 
 def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[str]:
     """Other programs find tensors by name: those that only transformers 5 has would be lost."""
-    known = tensor_names(base)
+    known = set(stored_tensors(base))
     # The first GPT-2 files lack the prefix, and every program takes either.
     known |= {f"{prefix}.{name}" for name in known}
-    strange = sorted(tensor_names(folder) - known)
+    strange = sorted(set(stored_tensors(folder)) - known)
     return [] if len(strange) <= int(untied) else strange
-
-
-def tensor_names(folder: Path) -> set[str]:
-    """The names in a folder's safetensors files."""
-    names: set[str] = set()
-    for path in folder.glob(WEIGHTS):
-        with safe_open(path, framework="pt") as weights:
-            names.update(weights.keys())
-    return names
 
 
 def _read(path: Path) -> Values:

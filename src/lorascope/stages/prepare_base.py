@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from lorascope.adapters.targets import unadapted_sentences
-from lorascope.bases.tokenizer_files import keep_unknown_token
+from lorascope.bases.folder import keep_unknown_token
 from lorascope.config import Config, ModelKind
 from lorascope.files.layout import Layout
 from lorascope.files.made_with import KNOWN_CONFIG, base_settings

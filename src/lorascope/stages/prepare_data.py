@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.config import Config, Scoring
 from lorascope.config.rules import require_one_population
-from lorascope.data.generation_room import require_room
+from lorascope.data.answers import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, require_known_tokens

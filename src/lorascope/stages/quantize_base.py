@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorascope.bases.folder import runs_own_code
-from lorascope.bases.tokenizer_files import copy_tokenizer
+from lorascope.bases.folder import copy_tokenizer, runs_own_code
 from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config, QuantConfig
 from lorascope.files.layout import Layout

@@ -11,7 +11,7 @@ import math
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from lorascope.statistics import intervals as statistics
+from lorascope.statistics.shares import standard_error
 from lorascope.statistics.two_way import Components, VarianceParts
 
 SEEDS_CONSIDERED = 100
@@ -52,7 +52,7 @@ def detectable_unpaired_difference(share: float, items: int, comparisons: int = 
 
     z sqrt(2) x standard error of a share.
     """
-    return _deviate(comparisons) * math.sqrt(2) * statistics.standard_error(share, items)
+    return _deviate(comparisons) * math.sqrt(2) * standard_error(share, items)
 
 
 def powered_unpaired_difference(
@@ -60,7 +60,7 @@ def powered_unpaired_difference(
 ) -> float:
     """Smallest true difference found with chance `power`: (z_alpha + z_power) sqrt(2) SE."""
     reach = _deviate(comparisons) + float(norm.ppf(power))
-    return reach * math.sqrt(2) * statistics.standard_error(share, items)
+    return reach * math.sqrt(2) * standard_error(share, items)
 
 
 def detectable_with_error(standard_error: float, degrees: float, comparisons: int = 1) -> float:

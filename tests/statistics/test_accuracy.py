@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from lorascope.statistics.accuracy import accuracy_difference
-from lorascope.statistics.flips import FlipDifference, independent_flips
-from lorascope.statistics.paired import PairedCounts, restricted_variance, score
+from lorascope.statistics.accuracy import FlipDifference, accuracy_difference, independent_flips
+from lorascope.statistics.shares import PairedCounts, restricted_variance, score
 
 MARGIN = 0.05
 

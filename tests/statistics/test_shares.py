@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 from statsmodels.stats.contingency_tables import mcnemar
 
-from lorascope.statistics.paired import (
+from lorascope.statistics.shares import (
     PairedCounts,
     mcnemar_p,
     paired_counts,

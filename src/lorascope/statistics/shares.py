@@ -1,8 +1,8 @@
-"""Two configurations on the same right-or-wrong items, one seed, items independent.
+"""Shares of right answers, one seed, items independent: of one configuration, and paired of two.
 
-All differences are share right of a minus share right of b. Everything but the exact test comes
-from one statistic, Tango's score for the difference of two paired shares (Statistics in Medicine
-17, 1998, 891-908), with n items, b of which only a gets right and c only b:
+All differences are share right of a minus share right of b, on the same items. Everything but the
+exact test comes from one statistic, Tango's score for the difference of two paired shares
+(Statistics in Medicine 17, 1998, 891-908), with n items, b of which only a gets right and c only b:
 
     z(delta) = (b - c - n delta) / sqrt(n (2 q + delta (1 - delta)))
 
@@ -22,10 +22,37 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from lorascope.statistics.intervals import Z_95
-
+Z_95 = 1.959964
+"""The normal deviate that leaves 2.5 % on either side."""
 EXACT_BELOW = 25
 """With fewer discordant items McNemar's test is the exact binomial one."""
+
+
+def standard_error(share: float, items: int) -> float:
+    """Standard error of a share over `items` independent items: sqrt(p (1 - p) / n)."""
+    _require_share(share, items)
+    return math.sqrt(share * (1 - share) / items)
+
+
+def wilson_interval(share: float, items: float, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval (1927) for a share over `items`; 95 % by default.
+
+    Unlike share +- z x standard error it stays inside [0, 1] and has a width at 0 and at 1.
+    It covers the sampling of items, not the seed of a training.
+    """
+    _require_share(share, items)
+    shrink = 1 + z * z / items
+    middle = (share + z * z / (2 * items)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
+    # The ends are exact at 0 and 1; rounding must not move them out of the range.
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _require_share(share: float, items: float) -> None:
+    if items < 1:
+        raise ValueError(f"items={items}: a share needs 1 item or more")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}: must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
