@@ -28,6 +28,7 @@ from lorascope.records import (
     Provenance,
     SplitScore,
     Status,
+    TakenOver,
     TrainingResult,
     TrialKey,
     TrialRecord,
@@ -237,6 +238,22 @@ def test_publishing_twice_changes_no_row(shared: Layout) -> None:
     assert (done.evaluations_added, done.evaluations_present) == (0, 2)
     known = {run.info.run_id: name for name, run in runs(shared, "m5")[1].items()}
     assert [known[done.runs[record.identity]] for record in trials] == [t.trial for t in trials]
+
+
+def test_a_trial_that_was_taken_over_keeps_its_run(shared: Layout) -> None:
+    former = trial("m13")
+    before = publish([former], [evaluation(former)], shared)
+    renamed = dataclasses.replace(
+        former, trial="nf4-r0004-a0016-s0-9876543210", identity="9876543210",
+        taken_over=TakenOver(former.trial, former.identity, "code 3fbf8ffcb3", assumed=False),
+    )  # fmt: skip
+    done = publish([renamed], [evaluation(renamed)], shared)
+    assert (done.trials_added, done.trials_present) == (0, 1)
+    (run,) = runs(shared, "m13")[1].values()
+    assert run.info.run_id == before.runs[former.identity] == done.runs[renamed.identity]
+    assert (run.info.run_name, run.data.tags["lorascope.identity"]) == (
+        renamed.trial, renamed.identity,
+    )  # fmt: skip
 
 
 def test_scores_that_come_later_are_added_to_the_trials_run(shared: Layout) -> None:
@@ -511,7 +528,7 @@ def test_a_database_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     unfinished = layout.private / "mlflow.db.new"
     code = (
-        "import sys, time; from pathlib import Path; from lorascope.layout import Layout\n"
+        "import sys, time; from pathlib import Path; from lorascope.files.layout import Layout\n"
         "from lorascope.tracking.connection import prepare_in_background\n"
         "prepare_in_background(Layout(Path(sys.argv[1])))\n"
         f"while not Path({str(unfinished)!r}).exists(): time.sleep(0.001)\n"
@@ -603,7 +620,7 @@ def test_importing_tracking_does_not_import_mlflow() -> None:
 @pytest.mark.slow
 def test_eight_processes_on_a_fresh_store_lose_nothing_and_print_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lorascope.layout import Layout;"
+        "import sys; from pathlib import Path; from lorascope.files.layout import Layout;"
         "from lorascope.tracking import publish; from test_tracking import trial;"
         "publish([trial('m', rank=int(sys.argv[2]))], [], Layout(Path(sys.argv[1])))"
     )
