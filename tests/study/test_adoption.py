@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.stages import adopt, evaluate, prune
 from lorascope.study.adoption import declared_trials, foreseen, predecessors, take_over
 from lorascope.study.collect import collect
-from lorascope.study.declared import base_name, scored_inputs
+from lorascope.study.declared import base_name, read_trial, scored_inputs
 from lorascope.study.grid import declared_overrides, expand
 
 CODE, COMMIT = next(iter(FORMER_TRAINING_CODE.items()))
@@ -104,7 +105,7 @@ def test_trials_and_scores_of_known_code_are_taken_over_instead_of_made_again(
     bytes_of = {name: (f / "adapter" / ADAPTER_FILES[0]).read_bytes() for name, f in former.items()}
     configs = grid(recorded)
     records = run_sweep(configs, recorded)
-    assert "4 trials have another identity" in capsys.readouterr().err
+    assert "To be taken over: 4 trials of another identity" in capsys.readouterr().err
     assert [record.trial for record in records] == list(former)
     for record in records:
         folder = recorded.trials(record.key.quant) / record.trial
@@ -127,9 +128,11 @@ def test_trials_of_unknown_code_are_taken_over_on_somebodys_word_alone(
 ) -> None:
     former = age(recorded, code="5" * 64)
     (told,) = lines(recorded)
-    assert told.startswith("4 trials would be trained again: code 5555555555 trained them.")
-    assert f"at {' and '.join(FORMER_TRAINING_CODE.values())}" in told
-    with pytest.raises(LorascopeError, match="adopt leaves:\n  4 trials would be trained again"):
+    assert told.startswith(
+        "To be trained again: 4 trials, as code 5555555555 trained what is there."
+    )
+    assert f"at {' and '.join(FORMER_TRAINING_CODE.values())}." in told
+    with pytest.raises(LorascopeError, match="adopt leaves:\n  To be trained again: 4 trials"):
         adopt_all(recorded, "--yes")
     adopt_all(recorded, "--assume-equal")
     assert "Nothing was changed" in capsys.readouterr().out
@@ -184,15 +187,26 @@ def test_it_is_said_before_training_why_trials_are_trained_again(
         patched.setitem(RAISED, "training", ("warm-up began a step late",))
         (told,) = lines(recorded)
         assert told.startswith(
-            "4 trials would be trained again: the training revision is 2, and was 1: warm-up began "
-            "a step late."
+            "To be trained again: 4 trials, as the training revision is 2, and was 1: warm-up "
+            "began a step late."
         )
     configs = expand(recorded, [*declared_overrides(recorded), "train.steps=7"])
     (told,) = foreseen(predecessors(declared_trials(configs, recorded)))
-    steps = next(iter(configs)).train.steps
-    assert steps == 7
-    assert told.startswith("4 trials would be trained beside those that are there: train.steps=")
-    assert told.endswith("and 7 is declared.")
+    assert told.startswith("To be trained beside those that are there: 4 trials (train.steps=")
+    assert told.endswith("and 7 is declared).")
+
+
+def test_a_default_that_was_another_one_does_not_pass_for_the_present_one(
+    recorded: Layout,
+) -> None:
+    """Both trials have one identity, as neither differs from the default of its time."""
+    (folder, declared), *_ = declared_trials(grid(recorded), recorded).items()
+    record = read_record(folder, TrialRecord)
+    train: Any = record.settings["train"]
+    former = {**record.settings, "train": {**train, "weight_decay": 0.1}}
+    write_record(folder, replace(record, settings=former))
+    with pytest.raises(RecordError, match=r"train.weight_decay=0.1, and 0.0 is declared"):
+        read_trial(declared, folder)
 
 
 def test_prune_leaves_what_can_be_taken_over(recorded: Layout) -> None:

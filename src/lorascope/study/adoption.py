@@ -55,7 +55,7 @@ class Predecessor:
             return ", ".join(self.differences)
         known = known_revisions(self.record.settings)
         if known is None:
-            return f"{code_name(self.record.settings)} trained them"
+            return f"{code_name(self.record.settings)} trained what is there"
         return "; ".join(
             f"the {room} revision is {now}, and was {known.get(room, 1)}: "
             + "; ".join(RAISED[room][known.get(room, 1) - 1 :])
@@ -110,25 +110,30 @@ def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Pre
 
 
 def foreseen(found: Sequence[Predecessor]) -> list[str]:
-    """What becomes of predecessors in the next training, and why: a sentence for each reason."""
+    """What the next training does about predecessors, and why: a sentence for each reason."""
     lines = []
-    passing = sum(one.passes for one in found)
+    passing = [one for one in found if one.passes]
     if passing:
         lines.append(
-            f"{passing} trials have another identity than they were trained under, and the values "
-            "that the present code gives: they are taken over (`lorascope adopt` shows them)."
+            f"To be taken over: {_trials(len(passing))} of another identity, with the values that "
+            "the present code gives (`lorascope adopt` shows them)."
         )
     vouchable = Counter(one.reason for one in found if not one.differences and not one.passes)
-    for reason, trials in vouchable.items():
+    for reason, count in vouchable.items():
         lines.append(
-            f"{trials} trials would be trained again: {reason}. Known to give the present values "
-            f"is {_known_code()}. `lorascope adopt --assume-equal` takes them over on your word."
+            f"To be trained again: {_trials(count)}, as {reason}. The present values are known to "
+            f"be those of {_known_code()}. `lorascope adopt --assume-equal` takes over others on "
+            "your word."
         )
     others = Counter((one.reason, _same_asked(one)) for one in found if one.differences)
-    for (reason, asked_alike), trials in others.items():
+    for (reason, asked_alike), count in others.items():
         again = "again" if asked_alike else "beside those that are there"
-        lines.append(f"{trials} trials would be trained {again}: {reason}.")
+        lines.append(f"To be trained {again}: {_trials(count)} ({reason}).")
     return lines
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def _same_asked(found: Predecessor) -> bool:
