@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what was given, what is needed, what to do."""
+"""Errors that a person can act on: they say what was given, what is needed and what to do."""
 
 from __future__ import annotations
 

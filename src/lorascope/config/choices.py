@@ -1,4 +1,4 @@
-"""The words that a setting of conf/ can take, where it takes one of a few."""
+"""Settings of conf/ that take one of a few words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ModelKind(StrEnum):
-    """Where a base model comes from."""
+    """The source of a base model."""
 
     tiny = "tiny"
     hub = "hub"
@@ -14,7 +14,7 @@ class ModelKind(StrEnum):
 
 
 class DataKind(StrEnum):
-    """Where rows come from."""
+    """The source of rows."""
 
     biographies = "biographies"
     hub = "hub"
@@ -22,7 +22,7 @@ class DataKind(StrEnum):
 
 
 class Format(StrEnum):
-    """How a source row is laid out."""
+    """The layout of a source row."""
 
     prompt_completion = "prompt_completion"
     alpaca = "alpaca"
@@ -34,7 +34,7 @@ class Format(StrEnum):
 
 
 class TemplateKind(StrEnum):
-    """How a conversation becomes text."""
+    """The way from a conversation to text."""
 
     plain = "plain"
     chat = "chat"
@@ -42,7 +42,7 @@ class TemplateKind(StrEnum):
 
 
 class Scoring(StrEnum):
-    """What counts as right on an item, beside the completion loss that is always measured."""
+    """The rule for a right item; the completion loss is always measured too."""
 
     choices = "choices"
     answer = "answer"
@@ -50,7 +50,7 @@ class Scoring(StrEnum):
 
 
 class Storage(StrEnum):
-    """How the base's linear weights are stored."""
+    """The storage of the base's linear weights."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -70,7 +70,7 @@ class Precision(StrEnum):
 
 
 class Targets(StrEnum):
-    """Which linear layers get an adapter."""
+    """The linear layers that get an adapter."""
 
     q_v = "q_v"
     attention = "attention"
@@ -79,7 +79,7 @@ class Targets(StrEnum):
 
 
 class Cost(StrEnum):
-    """What makes one configuration cheaper than another."""
+    """The quantity by which one configuration is cheaper than another."""
 
     serving_bytes = "serving_bytes"
     """Stored base of the mode and adapter: what a server keeps in memory."""
@@ -93,7 +93,7 @@ class Cost(StrEnum):
 
 
 class DeviceKind(StrEnum):
-    """Which device to use."""
+    """The device to run on."""
 
     auto = "auto"
     cpu = "cpu"

@@ -92,7 +92,7 @@ class DataConfig:
     train: str | None = None
     """Local file (json, jsonl, csv, parquet, txt) or, for kind=hub, the split's name."""
     validation: str | None = None
-    """As train; where empty, taken from train by stable hash."""
+    """File or split, as for train; where empty, a share of train, taken by stable hash."""
     test: str | None = None
     validation_fraction: float = bounded(0.1, SPLIT_SHARE, "0.1 is a good start.")
     test_fraction: float = bounded(0.1, SPLIT_SHARE, "0.1 is a good start.")
@@ -125,7 +125,7 @@ class DataConfig:
 
 @dataclass
 class QuantConfig:
-    """How the base is stored and computed."""
+    """The storage of the base, and the type that it computes in."""
 
     name: str = named("quant")
     storage: Storage = Storage.float16
@@ -155,7 +155,7 @@ class LoraConfig:
 
 @dataclass
 class TrainConfig:
-    """How an adapter is trained."""
+    """The training of an adapter."""
 
     name: str = named("train")
     epochs: float | None = bounded(None, ABOVE_ZERO, "1 is a good start.")
@@ -184,7 +184,7 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """How trials are scored."""
+    """The scoring of trials."""
 
     batch_size: int = bounded(64, ONE_OR_MORE, "Try 64.")
     """One fixed size for all that is compared: log-likelihoods move with padding."""
@@ -195,7 +195,7 @@ class EvaluateConfig:
 
 @dataclass
 class MergeConfig:
-    """How the shipped adapter is merged, and how far the result may be off."""
+    """The merge of the shipped adapter, and the largest differences allowed after it."""
 
     precision: Precision = Precision.float32
     verify_items: int = bounded(64, ONE_OR_MORE, "Try 64.")
@@ -205,13 +205,13 @@ class MergeConfig:
     """Largest allowed difference of mean completion loss."""
     max_logit_difference: float = bounded(1.0, ZERO_OR_MORE, "1.0 is the default.")
     int8_min_agreement: float = bounded(0.9, UP_TO_ONE, "0.9 is the default.")
-    """The same share against INT8 inference, which rounds activations and a merged model does not;
-    the limits above then hold against the adapter on the weights that INT8 stands for."""
+    """The same share against INT8 inference, which rounds activations, as no merged model does. The
+    limits above then hold against the adapter on the dequantized base."""
 
 
 @dataclass
 class DecideConfig:
-    """What is good enough to ship, and what counts as cheap."""
+    """The margins of what is good enough to ship, and the cost that it is judged by."""
 
     name: str = named("decide")
     reference_quant: str = "fp16"
@@ -227,7 +227,7 @@ class DecideConfig:
     )
     """Largest loss of accuracy against the reference that is acceptable, as a share."""
     margin_loss_nats: float = bounded(0.05, ABOVE_ZERO, "Try 0.05.")
-    """The same for data that are scored by loss alone: nats a completion token."""
+    """The same for data that are scored by loss only, in nats a completion token."""
     seed_spread_points: float | None = bounded(
         None,
         Bound(
@@ -236,25 +236,25 @@ class DecideConfig:
         ),
         "2 says that two seeds of one configuration often differ by 3 points; empty is unknown.",
     )
-    """How much one configuration's accuracy varies from seed to seed, as a standard deviation in
-    points, where you know it from other studies: it stands in where this study has too few seeds to
-    show it. None: with one seed the spread is unknown and in no interval."""
+    """Standard deviation of one configuration's accuracy from seed to seed, in points, where you
+    know it from other studies. It is used where this study has too few seeds to show the spread.
+    With None and one seed the spread is unknown, and no interval contains it."""
     seed_spread_nats: float | None = bounded(
         None,
         ABOVE_ZERO,
         "0.01 says that two seeds of one configuration often differ by 0.014; empty is unknown.",
     )
-    """The same for data that are scored by loss alone."""
+    """The same for data that are scored by loss only, in nats a completion token."""
     cost: Cost = Cost.serving_bytes
     price_per_hour: float | None = bounded(None, ABOVE_ZERO, STATE_PRICE)
-    """For cost=money, in any currency; shown as it is."""
+    """Price of an hour for cost=money, in any currency; shown as it is."""
     power_watts: float | None = bounded(None, ABOVE_ZERO, STATE_POWER)
-    """For cost=energy: what the machine draws while training."""
+    """Power of the machine while it trains, for cost=energy."""
 
 
 @dataclass
 class RuntimeConfig:
-    """Where and how to run: never part of a trial's identity."""
+    """Where and how to run: no part of a trial's identity."""
 
     device: DeviceKind = DeviceKind.auto
     threads: int = bounded(0, between(0, MAX_THREADS), "0 leaves torch's choice.")

@@ -1,4 +1,5 @@
-"""Which device and which types a run uses: chosen by capability, returned by name, recorded."""
+"""The device of a run and the type that it computes in: chosen by capability, and recorded by
+name."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Device:
     kind: str
     """cpu or cuda: what torch calls it."""
     name: str
-    """For people and records."""
+    """Name for people and records."""
 
 
 def choose_device(wanted: DeviceKind) -> Device:
@@ -46,7 +47,7 @@ def choose_device(wanted: DeviceKind) -> Device:
 
 
 def cpu_name() -> str:
-    """For people: the processor's own name where the system tells it."""
+    """The processor's name, where the system says it; else its architecture."""
     described = CPU_DESCRIPTION.read_text().splitlines() if CPU_DESCRIPTION.is_file() else []
     names = [line.partition(":")[2].strip() for line in described if line.startswith("model name")]
     return f"cpu: {names[0] if names else platform.processor() or platform.machine()}"

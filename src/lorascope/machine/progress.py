@@ -10,7 +10,8 @@ TERMINAL_INTERVAL_SECONDS = 0.5
 
 
 class StepProgress:
-    """Call it with (steps done, steps in all) and, where there is one, the loss in nats."""
+    """A progress line, called with (steps done, steps in all) and, where there is one, the loss in
+    nats."""
 
     def __init__(self, title: str, unit: str = "step") -> None:
         self._title = title

@@ -1,4 +1,4 @@
-"""Measures the memory of a training's batches: only of those that could set a new peak, on a CPU.
+"""Memory of a training's batches: measured on a CPU, for those that could set a new peak.
 
 On CUDA the allocator itself measures, and only the largest batch is noted.
 """
@@ -18,9 +18,10 @@ from lorascope.meters.tracker import TensorTracker, persistent_tensors, unwrappe
 from lorascope.records import PhaseMemory
 
 TRACKED_STEPS = 2
-"""Optimizer steps: the first makes the optimizer's state, the second finds it."""
+"""Optimizer steps that are measured: the first makes the optimizer's state, the second finds it."""
 TRACKED_EVALUATIONS = 2
-"""Batches of the validation loss, which come longest first; the second meets the first's logits."""
+"""Batches of the validation loss that are measured. They come longest first, and the second meets
+the first's logits."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class BatchMemory:
         """Measure one forward and backward pass, unless one measured before was no smaller.
 
         Args:
-            inputs: of all trials, each with the same number of samples.
+            inputs: tensors of all trials, each with the same number of samples.
         """
         # Empty before the first step.
         batch = _batch_of(inputs, trials, bool(unwrapped(optimizer).state))
@@ -99,7 +100,7 @@ class BatchMemory:
             self.largest = batch
 
     def watch_steps(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the first optimizer steps too, where adapters outweigh their batches."""
+        """Measure the first optimizer steps too: adapters may outweigh their batches."""
         if not self._tracking:
             return
         entered = ExitStack()
@@ -125,8 +126,8 @@ class BatchMemory:
         """Measure the first batches of a validation loss.
 
         Args:
-            waiting: what is there beside the model.
-            in_training: between two steps, so that the peak is the training's.
+            waiting: tensors that exist beside the model.
+            in_training: whether the validation runs between two steps: its peak is the training's.
         """
         tracker = TensorTracker()
         batches: list[Batch] = []
@@ -155,7 +156,7 @@ class BatchMemory:
             handle.remove()
 
     def with_peaks(self, phases: Mapping[str, PhaseMemory]) -> dict[str, PhaseMemory]:
-        """`phases` with what was tracked in them."""
+        """`phases` with the peaks that were tracked in them."""
         tracked = {"train": self.train_peak_bytes, "evaluate": self.evaluate_peak_bytes}
         return {
             name: replace(phase, tracked_peak_bytes=tracked.get(name))

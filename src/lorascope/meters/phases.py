@@ -1,4 +1,4 @@
-"""Memory of a phase as the device itself accounts for it."""
+"""Memory of a phase, as the device itself accounts for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PhaseMeter:
 
 
 def resident_peak_bytes() -> int:
-    """The process's peak resident size since the last reset."""
+    """The peak resident size of this process since the last reset."""
     if STATUS.exists():
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""The bytes of all live tensors, operation by operation: of a real run, or of one on fake tensors.
+"""Bytes of all live tensors, operation by operation, in a real run or in one on fake tensors.
 
 torch's own MemTracker (2.13) raises on frozen parameters.
 """
@@ -27,9 +27,9 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     for itself is not seen; what bitsandbytes' Python kernels allocate is, through `kernel_memory`.
 
     Args:
-        block_bytes: storages count in multiples of it, as an allocator hands them out.
-        kernels: what operations of bitsandbytes do inside, so that it counts.
-        fake: the run is on fake tensors, so that the kernels' results do.
+        block_bytes: size of an allocator's block; storages count in multiples of it.
+        kernels: bitsandbytes' operations written out, so that what they allocate counts.
+        fake: whether the run is on fake tensors, where the kernels' results stand for the real ones.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._add_storage(storage, blocks * self._block_bytes)
 
     def mark(self, segment: str) -> None:
-        """Attribute what follows to `segment`, too."""
+        """Count what follows towards the peak of `segment`, too."""
         self._segment = segment
         self._raise_peaks()
 
@@ -116,7 +116,8 @@ def _without_data(tensor: torch.Tensor) -> torch.Tensor:
 def persistent_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> Iterator[torch.Tensor]:
-    """What stays between two batches: weights, quantization constants, gradients, optimizer state.
+    """Tensors that stay between two batches: weights, quantization constants, gradients, optimizer
+    state.
 
     Storages can come more than once.
     """

@@ -25,15 +25,15 @@ class UnadaptedWeights:
     """Matrices of a model that no adapter reaches."""
 
     what: str
-    """In words, with the reason."""
+    """Description in words, with the reason."""
     names: list[str]
-    """Of each kind, layer numbers apart, e.g. model.layers.*.mlp.experts.down_proj."""
+    """One name a kind, with * for the layer's number, e.g. model.layers.*.mlp.experts.down_proj."""
     parameters: int
 
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """What prepare-base made."""
+    """A prepared base."""
 
     model: str
     source: str
@@ -47,17 +47,17 @@ class BaseRecord:
     """Digest of config, weights and tokenizer files: the base's identity."""
     seconds: float
     pretraining: dict[str, float] | None
-    """For a base pre-trained here: steps, loss_nats, recall."""
+    """Steps, loss_nats and recall of a base that was pre-trained here."""
     provenance: Provenance
     format: int = RECORD_FORMAT
     settings: dict[str, object] | None = None
-    """What of conf/model it was made with, see `made_with`; None in records that kept none."""
+    """Settings of conf/model that it was made with (`files.made_with`); None in older records."""
     unadapted: list[UnadaptedWeights] = field(default_factory=list)
-    """Matrices beside `linear_shapes`, embeddings and head apart."""
+    """Matrices that no adapter reaches, embeddings and head not among them."""
 
     @property
     def matrix_parameters(self) -> int:
-        """Weights that multiply: of linear layers and of what no adapter reaches."""
+        """Number of weights in linear layers and in matrices that no adapter reaches."""
         linear = sum(shape.in_features * shape.out_features for shape in self.linear_shapes)
         return linear + sum(weights.parameters for weights in self.unadapted)
 
@@ -74,7 +74,7 @@ class LayerError:
 
 @dataclass(frozen=True)
 class FootprintRecord:
-    """What quantize-base made: the stored base in one mode."""
+    """A base as stored in one mode."""
 
     model: str
     quant: str
@@ -93,15 +93,16 @@ class FootprintRecord:
     provenance: Provenance
     format: int = RECORD_FORMAT
     settings: dict[str, object] | None = None
-    """What of conf/quant it was made with, see `made_with`; None in records that kept none."""
+    """Settings of conf/quant that it was made with (`files.made_with`); None in older records."""
     double_quantization: bool | None = None
     """Whether the constants are quantized too: with `storage` it decides the expected bits."""
     matrix_parameters: int | None = None
-    """Weights in the base's matrices, embeddings and head apart, quantized or not."""
+    """Number of weights in the base's matrices, quantized or not; embeddings and head excluded."""
 
     @property
     def quantized_share(self) -> float | None:
-        """Of the weights in matrices; None for a mode that quantizes nothing, or where unknown."""
+        """Quantized share of the weights in matrices; None for a mode that quantizes nothing, or
+        where unknown."""
         if not self.quantized_parameters or not self.matrix_parameters:
             return None
         return self.quantized_parameters / self.matrix_parameters

@@ -1,4 +1,4 @@
-"""What prepare-data made."""
+"""The data card: a prepared dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SplitCard:
 
 @dataclass(frozen=True)
 class DataCard:
-    """What prepare-data made."""
+    """A prepared dataset."""
 
     name: str
     model: str
@@ -47,14 +47,15 @@ class DataCard:
     warnings: list[str]
     provenance: Provenance
     max_dropped_fraction: float | None = None
-    """The share of unfit rows that was allowed; None in records that knew no such rows."""
+    """The largest share of unfit rows that was allowed; None in older records."""
     unfit_rows: dict[str, list[str]] = field(default_factory=dict)
-    """Reason -> where the first hundred rows stand that could not be trained on; `dropped_rows`
+    """Reason -> places of the first hundred rows that could not be trained on; `dropped_rows`
     counts them all."""
     special_tokens_in_text: dict[str, int] = field(default_factory=dict)
-    """Special token -> rows whose own text holds it, and so is read as control."""
+    """Special token -> rows whose own text holds it, where the model reads it as control."""
     settings: dict[str, object] | None = None
-    """What of conf/data it was made with, see `made_with`; None in records that kept none."""
+    """Settings of conf/data that it was made with (`files.made_with`); None in older records."""
     template_date: str | None = None
-    """The day that a chat template was told which asks for today, YYYY-MM-DD."""
+    """Date (YYYY-MM-DD) given to a chat template that asks for today's; None where it asks for
+    none."""
     format: int = RECORD_FORMAT

@@ -18,9 +18,9 @@ class Dial:
     name: str
     """Field of the method's configuration, key in records, header in CSV."""
     noun: str
-    """In sentences and table headers: rank, alpha, rsLoRA."""
+    """Word for sentences and table headers: rank, alpha, rsLoRA."""
     letter: str = ""
-    """In folder names and inside figures: r0064, r 64. Empty where neither shows it."""
+    """Letter for folder names and figures: r0064, r 64. Empty where neither shows it."""
     is_axis: bool = False
     """Scores are drawn against it, on a logarithmic scale: the size of the adapter."""
     times_learning_rate: bool = False
@@ -28,7 +28,7 @@ class Dial:
 
     @property
     def header(self) -> str:
-        """Of a table's column."""
+        """Header of a table's column."""
         return self.noun if any(letter.isupper() for letter in self.noun) else self.noun.title()
 
     def words(self, value: DialValue) -> str:
@@ -38,27 +38,27 @@ class Dial:
         return f"{self.noun} {dial_text(value)}"
 
     def code(self, value: DialValue) -> str:
-        """In folder names: r0064, a0.5."""
+        """Letter and value for folder names: r0064, a0.5."""
         whole = not isinstance(value, str) and float(value).is_integer()
         return f"{self.letter}{int(value):04d}" if whole else f"{self.letter}{dial_text(value)}"
 
 
 @dataclass(frozen=True)
 class Method:
-    """What readers see of an adapter method."""
+    """The part of an adapter method that readers see."""
 
     name: str
-    """As conf/ and records spell it: lora."""
+    """Spelling of conf/ and records: lora."""
     label: str
-    """As papers spell it: LoRA."""
+    """Spelling of papers: LoRA."""
     dials: tuple[Dial, ...] = ()
-    """In the order of names and columns."""
+    """Dials in the order of names and columns."""
     scale: Callable[[Dials], float] | None = None
-    """What the adapter's output is multiplied by; None for a method without such a factor."""
+    """Factor on the adapter's output; None for a method without such a factor."""
 
     @classmethod
     def of_record(cls, name: str, dials: Iterable[str]) -> Method:
-        """A method that only its records tell of: names stand for words, and nothing is an axis."""
+        """A method known from its records only: names stand for words, and nothing is an axis."""
         return cls(name, name, tuple(Dial(dial, dial.replace("_", " ")) for dial in dials))
 
 

@@ -19,16 +19,17 @@ class ItemResult:
     target_sha256: str
     correct: bool | None
     loss_nats: float
-    """Summed over the completion's tokens."""
+    """Loss summed over the completion's tokens."""
     tokens: int
     cluster: str | None = None
-    """Hash of what this item shares with others (a person, a document); None where it is alone."""
+    """Hash of what this item shares with others (a person, a document); None where it shares
+    nothing."""
     correct_norm: bool | None = None
     """For choices: right by log-likelihood a character, lm-eval's `acc_norm`."""
     stock_encoding: bool | None = None
-    """Whether stock lm-eval makes the same tokens of this item. Where not, its scores differ: it
-    encodes the prompt alone, which splits a token that reaches into the completion. None in items
-    from before this was asked."""
+    """Whether stock lm-eval splits this item into the same tokens. If not, its scores differ: it
+    encodes the prompt by itself, which cuts a token that reaches into the completion. None in older
+    items."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,16 @@ class SplitScore:
     """Share right; None where rows cannot be right or wrong."""
     accuracy_standard_error: float | None
     completion_loss_nats: float
-    """Mean a token, over all completion tokens of the split."""
+    """Mean loss of all completion tokens of the split."""
     accuracy_norm: float | None = None
     """For choices: share right by log-likelihood a character, lm-eval's `acc_norm`."""
     items_unlike_stock: int | None = None
-    """Items of which stock lm-eval makes other tokens; None where that was not asked."""
+    """Number of items that stock lm-eval splits into other tokens; None in older records."""
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What evaluate made for one trial, or for the bare base (trial=None)."""
+    """Scores of one trial, or of the bare base (trial_identity=None)."""
 
     name: str
     """The trial's folder name, or 'base'."""
@@ -68,6 +69,6 @@ class EvaluationRecord:
     provenance: Provenance
     format: int = RECORD_FORMAT
     distributions_sha256: str | None = None
-    """Of the file with next-token distributions on the test split."""
+    """Digest of the file with next-token distributions on the test split."""
     protocol: dict[str, str] = field(default_factory=dict)
     """How items were scored, in words: what others must do to get the same numbers."""

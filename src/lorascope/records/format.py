@@ -1,3 +1,3 @@
-"""The version of what records look like on disk."""
+"""The version of the records' format on disk."""
 
 RECORD_FORMAT = 1

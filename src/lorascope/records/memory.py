@@ -10,7 +10,8 @@ class PhaseMemory:
     """Memory of one phase (load, train, evaluate) of a trial."""
 
     resident_growth_bytes: int | None
-    """CPU: growth of the process's resident peak over the phase's child process at its start."""
+    """CPU: the process's resident peak in the phase, less its resident size when measuring
+    began."""
     allocated_peak_bytes: int | None
     """CUDA: peak of allocated bytes since the phase began."""
     reserved_peak_bytes: int | None
@@ -24,7 +25,7 @@ class MemoryPlan:
     """What a trial needs, predicted from its configuration alone: no weights, no device."""
 
     device: str
-    """Kind of device that it is predicted for: cpu or cuda."""
+    """Kind of device that the memory is predicted for: cpu or cuda."""
     micro_batch_size: int
     tokens: int
     """Padded tokens a sample."""
@@ -42,6 +43,6 @@ class MemoryPlan:
     dequantization_bytes: int
     """Largest temporary copy of a quantized weight."""
     peak_bytes: dict[str, int]
-    """Keys load, train, evaluate, merge."""
+    """Peak by phase: load, train, evaluate, merge."""
     seconds: float
-    """That the prediction took."""
+    """Duration of the prediction."""

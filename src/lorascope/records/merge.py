@@ -1,4 +1,4 @@
-"""What merge made and how it was verified."""
+"""The merged model and its verification."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lorascope.records.provenance import Provenance
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """What merge made and how it was verified."""
+    """A merged model and its verification."""
 
     trial: str
     quant: str
@@ -30,9 +30,9 @@ class MergeRecord:
     provenance: Provenance
     format: int = RECORD_FORMAT
     stop_token_ids: list[int] = field(default_factory=list)
-    """Where generation stops: as the base does, and at the token that completions end with."""
+    """Tokens at which generation stops: the base's own, and the one that completions end with."""
     unrounded_logit_difference: float | None = None
-    """For INT8: largest against the adapter on the weights that the base stands for, without the
+    """For INT8: largest logit difference against the adapter on the dequantized base, without the
     rounding of activations that only INT8 inference has."""
     unrounded_agreement: float | None = None
     foreign_names: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""Provenance: code, versions and device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a result was made with."""
+    """Code, versions and device that a result was made with."""
 
     git_commit: str | None
     git_dirty: bool | None

@@ -26,7 +26,7 @@ class Study:
     missing: dict[str, TrialKey] = field(default_factory=dict)
     """Declared trials without a record, by name."""
     missing_settings: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Settings of those, by name."""
+    """Settings of the missing trials, by name."""
     items: dict[str, dict[str, list[ItemResult]]] = field(default_factory=dict)
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)

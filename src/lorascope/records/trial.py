@@ -42,12 +42,13 @@ class ValidationPoint:
 
     step: int
     loss_nats: float | None
-    """Mean a token on the whole split; None where it is not finite."""
+    """Mean loss of a completion token on the whole split; None where it is not finite."""
 
 
 @dataclass(frozen=True)
 class TrialKey:
-    """What a trial is, for people and joins. The identity hash covers more than this."""
+    """The settings that people know a trial by and that tables are joined on. Its identity covers
+    more."""
 
     model: str
     data: str
@@ -76,39 +77,40 @@ class TrainingResult:
     compute_dtype: str
     attention: str
     steps: int
-    """That this trial was trained for: fewer than asked for where it stopped early."""
+    """Optimizer steps of this trial: fewer than asked for where it stopped early."""
     resumed_at_step: int
-    """0 for a training in one piece; else seconds and tokens a second are those since that step."""
+    """Step at which training was resumed, from which seconds and tokens a second count; 0 where it
+    was not."""
     processed_tokens: int
-    """Tokens that went through the model in all steps, padding apart."""
+    """Tokens that went through the model in all steps, padding excluded."""
     tokens_per_second: float
     load_seconds: float
     train_seconds: float
-    """Of the steps, up to this trial's last; validations apart."""
+    """Duration of the steps up to this trial's last, validations excluded."""
     evaluate_seconds: float
-    """Of this trial's validations, those while it was trained included."""
+    """Duration of this trial's validations, those during training included."""
     train_loss_nats: float
     """Mean loss of the last logged interval."""
     validation_loss_nats: float
     """Mean completion loss a token on the validation split, of the weights that are saved."""
     losses: list[LossPoint]
     memory: dict[str, PhaseMemory]
-    """Keys load, train, evaluate."""
+    """Memory by phase: load, train, evaluate."""
     adapter_sha256: str
     largest_batch: tuple[int, int] | None = None
     """(samples, padded tokens a sample) of the largest micro-batch that was trained."""
     largest_evaluation_batch: tuple[int, int] | None = None
-    """The same of the validation loss."""
+    """(samples, padded tokens a sample) of the largest batch of the validation loss."""
     pack_ranks: list[int] = field(default_factory=list)
-    """Of all trials that were trained at once, this one included: `memory` is theirs together, and
-    so are load_seconds and train_seconds. Empty in a record from before packs."""
+    """Ranks of all trials that were trained at once, this one included. `memory`, load_seconds and
+    train_seconds are theirs together. Empty in a record from before packs."""
     validations: list[ValidationPoint] = field(default_factory=list)
-    """Those while the trial was trained; empty without train.validate_every_steps."""
+    """Validations during training; empty without train.validate_every_steps."""
     stopped_at_step: int | None = None
-    """Where train.patience ran out; None where it did not."""
+    """Step at which train.patience ran out; None where it did not."""
     saved_step: int | None = None
-    """Whose weights are saved: the best validated one with train.patience, else the last. None in
-    a record from before there was a choice."""
+    """Step whose weights are saved: the best validated one with train.patience, else the last. None
+    in a record from before there was a choice."""
     data_order: str | None = None
     """The order of train.jsonl's rows in the epoch `epoch`, from 0, as a Python expression; a step
     takes the next batch_size of them, the last step of an epoch what is left."""
@@ -117,7 +119,7 @@ class TrainingResult:
 
     @property
     def trials_at_once(self) -> int:
-        """How many were trained together, this one included."""
+        """Number of trials that were trained together, this one included."""
         return len(self.pack_ranks) or 1
 
 
@@ -155,11 +157,11 @@ class TrialRecord:
     provenance: Provenance
     format: int = RECORD_FORMAT
     plan: MemoryPlan | None = None
-    """Predicted for this trial alone, on the batches that were trained; for a refused trial, before
-    the run."""
+    """Memory predicted for this trial by itself, on the batches that were trained; for a refused
+    trial, before the run."""
     pack_plan: MemoryPlan | None = None
-    """Predicted for all that were trained at once; None where the trial was alone."""
+    """Memory predicted for all trials that were trained at once; None for a pack of one."""
     tracking_run: str | None = None
     """The tracking store's id of this trial's run."""
     taken_over: TakenOver | None = None
-    """None for a trial that was trained under its present identity."""
+    """The trial's former identity; None where it was trained under the present one."""

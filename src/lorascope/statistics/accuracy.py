@@ -35,11 +35,11 @@ from lorascope.statistics.shares import (
 from lorascope.statistics.two_way import TwoWayEstimate, two_way
 
 FEW = 50
-"""Changed answers from which on their own spread is well enough known: with 20 of 400 items lost,
-the true loss on the margin, t alone calls it smaller in 6 % instead of 2.5."""
+"""Number of changed answers from which on their own spread is known well enough: with 20 of 400
+items lost, the true loss on the margin, t alone calls it smaller in 6 % instead of 2.5."""
 EDGE = 1 - 1e-12
 NUDGE = 1e-9
-"""Of a share: what is smaller is rounding."""
+"""A difference of shares below this is rounding."""
 
 
 def accuracy_interval(right: ArrayLike, clusters: ArrayLike | None = None) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def accuracy_difference(
 
 @dataclass(frozen=True)
 class IndependentFlips:
-    """Changed answers, as those of independent items."""
+    """Changed answers of as many independent items as the dependent ones are worth."""
 
     items: float
     only_a: float
@@ -108,7 +108,7 @@ class FlipDifference:
 
 
 def independent_flips(difference: Floats, clusters: ArrayLike | None) -> IndependentFlips:
-    """`difference` [seeds, items] of -1, 0 and 1 as that of independent items, deff as above."""
+    """Changed answers in `difference` [seeds, items] of -1, 0 and 1, divided by deff above."""
     answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
     sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)

@@ -35,12 +35,12 @@ class BootstrapDifference:
     p_value: float
     """Two-sided, against no difference."""
     groups: int
-    """Clusters, or items where each stands alone."""
+    """Number of clusters, or of items where there are none."""
     narrowness: float
-    """What the bootstrap's standard error must be multiplied by: sqrt(n / (n - 1)) for n groups of
-    one size, more where few of them have much of the weight."""
+    """Factor on the bootstrap's standard error: sqrt(n / (n - 1)) for n groups of one size, more
+    where few of them have much of the weight."""
     degrees: float
-    """Of freedom, of that error."""
+    """Degrees of freedom of the standard error."""
     replicates: Floats = field(repr=False)
     """The estimate of each resample, sorted: [resamples]."""
 
@@ -56,8 +56,9 @@ class BootstrapDifference:
         return self._tail(int((self.replicates >= limit).sum()), limit)
 
     def _tail(self, beyond: int, limit: float) -> float:
-        """Where no replicate lies beyond, their number is a floor that many comparisons cannot
-        pass: then t with the replicates' standard error says how much smaller p is."""
+        """Chance of the tail beyond `limit`, which `beyond` replicates reach. The number of
+        replicates is a floor that many comparisons cannot pass: where none lies beyond, t with the
+        replicates' standard error says how much smaller p is."""
         share = (beyond + 1) / (self.replicates.size + 1)
         least = float(student.cdf(norm.ppf(share) / self.narrowness, self.degrees))
         if beyond or self.standard_error == 0:

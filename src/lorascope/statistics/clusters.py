@@ -43,16 +43,17 @@ class SmallSample:
     """How to read a variance off the squared residuals of groups."""
 
     factors: Floats
-    """[groups]: what each squared residual is multiplied by, so that their sum is unbiased."""
+    """Factor on each squared residual, so that their sum is unbiased: [groups]."""
     degrees: float
-    """Of freedom, of that sum: groups - 1 where all are alike, fewer the more they differ."""
+    """Degrees of freedom of that sum: groups - 1 where all are alike, fewer the more they
+    differ."""
 
 
 def small_sample(weights: Floats, variances: Floats) -> SmallSample:
     """CR2 and its degrees of freedom for estimate = sum of totals / sum of weights.
 
-    `weights` [groups] are items or tokens in each group, `variances` [groups] what its total varies
-    by, up to a common factor. With h = weight / sum of weights the residual of a group,
+    `weights` [groups] are items or tokens in each group, `variances` [groups] the variances of the
+    groups' totals, up to a common factor. With h = weight / sum of weights the residual of a group,
     u = total - estimate x weight, has the expected square e = v (1 - 2 h) + h^2 (sum of v), and
 
         variance of the estimate = sum of (v / e) u^2 / (sum of weights)^2.
@@ -78,7 +79,7 @@ def small_sample(weights: Floats, variances: Floats) -> SmallSample:
 
 
 def group_variances(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Floats:
-    """What the total of each group varies by, up to a factor: [groups].
+    """Variance of each group's total, up to a common factor: [groups].
 
     Half-way between two working models. Bell and McCaffrey's has independent units of weight: v is
     the group's weight. Imbens and Kolesar's has effects of groups: per unit of weight they have the
@@ -97,7 +98,7 @@ def group_variances(residuals: Floats, weights: Floats, clusters: ArrayLike | No
 def _with_shared_effects(
     residuals: Floats, weights: Floats, clusters: ArrayLike | None, totals: Floats
 ) -> Floats:
-    """The second model's v; `totals` [groups] are sums of `weights`."""
+    """Variances under the second model; `totals` [groups] are sums of `weights`."""
     alone = group_sums(weights**2, clusters)
     single = float((residuals**2).sum() / alone.sum())
     room = float((totals**2).sum() - alone.sum())

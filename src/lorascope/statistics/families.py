@@ -38,12 +38,12 @@ def holm_hopeful(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def counted(p_values: Sequence[float | None]) -> list[float | None]:
-    """Those that count in `holm_hopeful`."""
+    """The p values that count in `holm_hopeful`; None in place of the others."""
     return [None if p is None or p >= 1 else p for p in p_values]
 
 
 def choice_factor(choices: int) -> float:
-    """What p is multiplied by where the reference is the best of `choices` by the same luck.
+    """Factor on p where the reference is the best of `choices` by the same luck.
 
     Any of the pairs among them may come to be compared: choices (choices - 1) / 2 in place of
     choices - 1, Bonferroni for all.

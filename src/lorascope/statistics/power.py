@@ -15,7 +15,7 @@ from lorascope.statistics.shares import standard_error
 from lorascope.statistics.two_way import Components, VarianceParts
 
 SEEDS_CONSIDERED = 100
-"""More seeds than this are not a plan."""
+"""The most seeds that a plan may ask for."""
 BOUNDARY_NOISE = 0.5
 """An estimate within this many standard errors of a boundary may as well lie on it."""
 

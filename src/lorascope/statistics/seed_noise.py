@@ -24,9 +24,10 @@ from lorascope.statistics.clusters import Floats
 
 NODES = 48
 CROWDED = 4
-"""Nodes lie at powers of this many, crowded where chi2 is near 0 and the spread may be large."""
+"""Exponent of the nodes' places: it crowds them where chi2 is near 0 and the spread may be
+large."""
 FARTHEST = 1e6
-"""Typical standard errors, beyond which no quantile is looked for."""
+"""The largest quantile that is looked for, in typical standard errors."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class SeedNoise:
     raw: float
     """Variance of one seed's mean, the items' flicker in it."""
     flicker: float
-    """What of that comes of items that come out differently from seed to seed."""
+    """The part of `raw` that comes of items that come out differently from seed to seed."""
     degrees: float
-    """Of freedom, of `raw`; infinite where the spread is declared, not measured."""
+    """Degrees of freedom of `raw`; infinite where the spread is declared, not measured."""
     seeds: int
-    """That the estimate is a mean over."""
+    """Number of seeds that the estimate is a mean over."""
 
     def tail(self, gap: float, item_variance: float, item_degrees: float) -> float:
         """Chance of an estimate `gap` or more above the truth."""

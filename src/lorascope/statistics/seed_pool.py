@@ -33,10 +33,10 @@ from lorascope.statistics.two_way import Components, TwoWayEstimate
 Ends = frozenset[Hashable]
 """What the two sides of a comparison share with others; one member where a side has no luck."""
 SHARED_CORRELATION = 0.25
-"""Of the squared seed deviations of two differences from one reference: the differences themselves
-correlate by 1/2 where both sides spread alike, their squares by its square."""
+"""Correlation of the squared seed deviations of two differences from one reference: the differences
+themselves correlate by 1/2 where both sides spread alike, their squares by its square."""
 HALF = 0.25
-"""The same where half of a luck's variance is shared."""
+"""The same correlation where half of a luck's variance is shared."""
 OUTLIER_LEVEL = 0.01
 """Chance, over all comparisons, that a spread like the others' is taken for an outlier."""
 
@@ -48,13 +48,13 @@ class SeedPool:
     raw: float
     """Variance of one seed's mean."""
     flicker: float
-    """What of that comes of items that come out differently from seed to seed."""
+    """The part of `raw` that comes of items that come out differently from seed to seed."""
     degrees: float
-    """Of freedom, of `raw`."""
+    """Degrees of freedom of `raw`."""
 
     @property
     def variance(self) -> float:
-        """Of one seed's mean, the items' own flicker removed."""
+        """Variance of one seed's mean, the items' flicker removed."""
         return max(0.0, self.raw - self.flicker)
 
 
@@ -94,7 +94,7 @@ class _Spread:
 
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
-    """Of freedom, of the mean of correlated variances: Satterthwaite's."""
+    """Satterthwaite's degrees of freedom of the mean of correlated variances."""
     whole = _shared([one.ends for one in spreads])
     correlation = np.maximum(whole, HALF * _shared([one.partly for one in spreads]))
     inverse = 1 / np.sqrt([one.seeds - 1 for one in spreads])
@@ -156,7 +156,7 @@ def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEs
 
 
 def _noise(parts: Components, pool: SeedPool | None) -> SeedNoise | None:
-    """What is known of the spread between the seeds of one comparison; None: nothing."""
+    """The spread between the seeds of one comparison; None where nothing shows it."""
     own = None
     if parts.seed_raw is not None and parts.item_by_seed is not None:
         own = SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
@@ -172,7 +172,7 @@ def _noise(parts: Components, pool: SeedPool | None) -> SeedNoise | None:
 
 
 def _equivalent_degrees(items: float, noise: SeedNoise, item_degrees: float) -> float:
-    """Satterthwaite's, of the two parts."""
+    """Satterthwaite's degrees of freedom of items and seeds together."""
     if math.isinf(noise.degrees):
         return item_degrees
     seeds = noise.raw / noise.seeds

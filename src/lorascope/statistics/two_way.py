@@ -40,22 +40,22 @@ SEEDS_SHOW = 2.0
 
 @dataclass(frozen=True)
 class Components:
-    """What the variance of an estimate is made of, in the estimate's unit squared.
+    """The parts of an estimate's variance, in its unit squared.
 
     With S seeds the estimate's variance is item + (seed + item_by_seed) / S.
     """
 
     seeds: int
     groups: int
-    """Clusters, or items where each stands alone."""
+    """Number of clusters, or of items where there are none."""
     items_alone: float
     """Variance of the estimate as measured if seeds had no spread: item + item_by_seed / seeds."""
     item: float | None
-    """What no number of seeds removes. None with one seed: unknown."""
+    """Variance that no number of seeds removes; None (unknown) with one seed."""
     item_by_seed: float | None
-    """Of one seed's mean: items that come out differently from seed to seed."""
+    """Variance of one seed's mean from items that come out differently from seed to seed."""
     seed: float | None
-    """Of one seed's mean: a whole training better or worse, sampling of items removed; >= 0."""
+    """Variance of one seed's mean from whole trainings that are better or worse; 0 or more."""
     seed_raw: float | None
     """Variance of the seed means as they are: seed + item_by_seed, before any truncation."""
     item_degrees: float
@@ -90,7 +90,7 @@ class TwoWayEstimate:
     p_value: float
     components: Components
     noise: SeedNoise | None = None
-    """Where set, tails are those of a spread between seeds known from several comparisons."""
+    """Spread between seeds known from several comparisons; where set, tails come from it."""
 
     def p_not_below(self, limit: float) -> float:
         """One-sided p against "truth <= limit": small shows that the truth is above `limit`.
@@ -145,19 +145,19 @@ def two_way(
 
 @dataclass(frozen=True)
 class VarianceParts:
-    """What the variance of an estimate over items and seeds is added up from."""
+    """The terms of the variance of an estimate over items and seeds."""
 
     seeds: int
     of_items: float
-    """Of the estimate, if seeds had no spread."""
+    """Variance of the estimate if seeds had no spread."""
     of_seeds: float
-    """Of one seed's mean, as the means are; 0 with one seed."""
+    """Variance between the means of seeds, as measured; 0 with one seed."""
     of_both: float
-    """What of that comes of items that flicker from seed to seed."""
+    """The part of `of_seeds` that comes of items that flicker from seed to seed."""
     item_degrees: float
-    """Of freedom, of `of_items`."""
+    """Degrees of freedom of `of_items`."""
     both_degrees: float
-    """The same of `of_both`, with two seeds."""
+    """Degrees of freedom that `of_both` has with two seeds."""
 
     def variance(self) -> tuple[float, float]:
         """Variance of the estimate, and the degrees of freedom of its t."""
@@ -190,7 +190,8 @@ def _degrees_of(quantile: float, first: float, second: float) -> float:
 
 
 def _parts(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> VarianceParts:
-    """From `residuals` [seeds, items], value - estimate x weight, and `weights` [items]."""
+    """The variance's terms from `residuals` [seeds, items], value - estimate x weight, and
+    `weights` [items]."""
     seeds, whole = len(residuals), float(weights.sum())
     sizes = group_sums(weights, clusters)
     mean = residuals.mean(axis=0)
@@ -208,7 +209,7 @@ def _parts(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Va
 
 
 def _variance(totals: Floats, factors: Floats, weight: float) -> float:
-    """Of sum of `totals` [..., groups] / `weight`, summed over the leading axis."""
+    """Variance of the sum of `totals` [..., groups] / `weight`, summed over the leading axis."""
     return float((factors * totals**2).sum()) / weight**2
 
 
