@@ -21,7 +21,7 @@ CONFIG_FILE = "config.json"
 
 
 def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
-    """The config.json of `model`: of its prepared base, else of where it comes from.
+    """The config.json of `model`: its prepared base's, else its source's.
 
     The order is: prepared base, local folder, `known_config`, the tiny model's own settings, the
     hub cache on this machine.
@@ -47,7 +47,7 @@ def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
 
 
 def config_label(model: ModelConfig, layout: Layout) -> str:
-    """What to call the configuration that `model_config_dict` gives."""
+    """Name of the configuration that `model_config_dict` gives."""
     for label, _ in _files(model, layout):
         return label
     return model.known_config or model.name
@@ -64,8 +64,8 @@ def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
 
 
 def _is_prepared(model: ModelConfig, base: Path) -> bool:
-    """Whether the base in this folder is the one that is asked for, and not what the same name
-    stood for with other settings. A folder without a record is taken as it is."""
+    """Whether the base in this folder was made with the settings of `model`, not with others under
+    the same name. A folder without a record is taken as it is."""
     if not (base / RECORD).is_file():
         return True
     made = read_record(base, BaseRecord).settings

@@ -1,4 +1,4 @@
-"""Where bases come from: pre-trained here, fetched by pinned revision, or a local folder."""
+"""The sources of bases: pre-training here, the hub at a pinned revision, or a local folder."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from lorascope.machine.libraries import quiet_libraries
 from lorascope.records import LinearShape, UnadaptedWeights
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
-"""What a base is copied or fetched by."""
+"""Patterns of the files that are copied or fetched for a base."""
 Progress = Callable[[int, int, float], None]
 
 
 def fetch_base(
     model: ModelConfig, folder: Path, root: Path, progress: Progress | None = None
 ) -> dict[str, float] | None:
-    """Put the base's files into `folder`; what pre-training reached, where it was done here.
+    """Put the base's files into `folder`. Returns what pre-training reached, where it was done
+    here.
 
     Raises:
         ModelError: the source lacks something, or cannot be reached.
@@ -56,7 +57,7 @@ def fetch_base(
 
 
 def local_folder(model: ModelConfig, root: Path) -> Path:
-    """The folder that a local model's path names, seen from the project."""
+    """The folder that a local model's path names, relative to the project."""
     return (root / str(model.path)).resolve()
 
 
@@ -80,13 +81,13 @@ def _download(model: ModelConfig) -> Path:
 
 @dataclass(frozen=True)
 class BaseDescription:
-    """What a base is, as its config says."""
+    """A base as its config describes it."""
 
     architecture: str
     parameters: int
     """Tied parameters count once."""
     vocabulary: int
-    """Rows of the embedding."""
+    """Number of rows of the embedding."""
     context_tokens: int
     tied_head: bool
     linear_shapes: list[LinearShape]
@@ -94,10 +95,10 @@ class BaseDescription:
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
-    """Judge the files of a base, its tensors and, unless told otherwise, every value of them.
+    """Judge the files of a base, its tensors and, with `values`, every value in them.
 
     Raises:
-        ModelError: what is lacking, does not fit config.json or is not finite.
+        ModelError: something is lacking, does not fit config.json or is not finite.
     """
     check_folder(folder, model)
     label = base_label(model)
@@ -111,7 +112,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
     """Describe a base from its config alone: no weights are read.
 
     Args:
-        label: what errors call it; the folder's name unless given.
+        label: name of the base in errors; the folder's name unless given.
 
     Raises:
         ModelError: transformers makes no model of its config, or the tokenizer cannot be loaded or
@@ -181,8 +182,8 @@ def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
 def expected_shapes(
     model: ModelConfig, root: Path
 ) -> tuple[list[LinearShape], list[UnadaptedWeights]] | None:
-    """The linear layers that a base will have, and what no adapter reaches; None where only the
-    hub knows. A local folder is judged by the way, but for its values."""
+    """The linear layers that a base will have, and the weights that no adapter reaches; None where
+    only the hub knows. A local folder is judged too, except for its values."""
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))

@@ -18,7 +18,7 @@ from lorascope.errors import ModelError
 
 WEIGHTS = "*.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""What transformers looks for, in this order."""
+"""Names that transformers looks for, in this order."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 TOKENIZER_PATTERNS = (
     "tokenizer*",
@@ -35,7 +35,7 @@ TOKENIZER_PATTERNS = (
     "additional_chat_templates/*.jinja",
 )
 PLAIN_CLASS = "PreTrainedTokenizerFast"
-"""The class whose tokenizer is what tokenizer.json says, in every version of transformers."""
+"""The class that reads tokenizer.json as it stands, in every version of transformers."""
 
 
 def check_folder(folder: Path, model: ModelConfig) -> None:
@@ -70,14 +70,14 @@ def check_folder(folder: Path, model: ModelConfig) -> None:
 
 
 def base_label(model: ModelConfig) -> str:
-    """What errors call a base: the key that names it, or its repository."""
+    """Name of a base in errors: the key that names it, or its repository."""
     if model.kind is ModelKind.local:
         return f"model.path={model.path!r}"
     return model.repository or f"model={model.name}"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load, whatever else lies beside them."""
+    """The weight files that transformers would load, whatever else lies beside them."""
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     index = folder / INDEX
@@ -86,7 +86,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _refuse_quantized(folder: Path, key: str) -> None:
-    """Modes are made here from full precision; another program's 4 bits cannot be made 16 again."""
+    """Refuse weights that are quantized already: 16 bits cannot be made of another program's 4."""
     config = _read_json(folder / "config.json")
     for name in ("quantization_config", "compression_config"):
         settings = config.get(name)
@@ -141,7 +141,7 @@ def _refuse_damaged_weights(folder: Path, key: str) -> None:
 
 
 def runs_own_code(folder: Path) -> bool:
-    """Whether a base brings code of its own; none comes in that was not asked for."""
+    """Whether a base brings code of its own, which is fetched only where it was asked for."""
     return bool(_read_json(folder / "config.json").get("auto_map"))
 
 
@@ -162,7 +162,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 
 
 def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
-    """Copy what matches one of `patterns` to the same place in `folder`."""
+    """Copy the files that match one of `patterns` to the same place in `folder`."""
     for path in {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}:
         target = folder / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
@@ -171,7 +171,8 @@ def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
 
 def keep_unknown_token(folder: Path, trust_remote_code: bool = False) -> bool:
     """Mend the files of a tokenizer that transformers would load without its unknown token, so that
-    whoever loads them gets the ids that are trained and scored here; whether it had to be.
+    whoever loads them gets the ids that are trained and scored here. Returns whether it had to be
+    mended.
 
     tokenizer.json becomes the tokenizer in use, and its class one that is not rebuilt.
     """

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 from lorascope.errors import ModelError
 
 UNLIMITED_CONTEXT_TOKENS = 2048
-"""For models whose positions have no end, such as BLOOM's: lm-eval reads no more of them."""
+"""Context of models whose positions have no end, such as BLOOM's: lm-eval reads no more tokens."""
 
 
 def text_config(config: Mapping[str, object]) -> PretrainedConfig:
@@ -41,7 +41,7 @@ def text_config(config: Mapping[str, object]) -> PretrainedConfig:
 
 
 def unusable_config(model_type: object, error: Exception) -> ModelError:
-    """What to say of a config.json from which transformers makes no model."""
+    """The error for a config.json from which transformers makes no model."""
     return ModelError(
         f"config.json: model_type={model_type!r}: transformers makes no model of these values "
         f"({in_short(error)}). Take the model's own config.json."
@@ -49,13 +49,13 @@ def unusable_config(model_type: object, error: Exception) -> ModelError:
 
 
 def in_short(error: Exception) -> str:
-    """What went wrong, on one line and short."""
+    """An error's type and text, on one short line."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
 
 
 def with_layers(config: PretrainedConfig, kept: Sequence[int]) -> PretrainedConfig:
-    """The same with only those of its layers that are `kept`, by their number."""
+    """The same configuration with only the layers whose numbers are in `kept`."""
     shallow = copy.deepcopy(config)
     inner = shallow.get_text_config()
     inner.num_hidden_layers = len(kept)
@@ -72,7 +72,7 @@ def stored_dtype(config: Mapping[str, object]) -> torch.dtype:
 
 
 def context_tokens(config: PretrainedConfig) -> int:
-    """The most tokens that a model reads; where it has no limit, what lm-eval would give it."""
+    """The most tokens that a model reads; where it has no limit, lm-eval's."""
     for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
         limit = getattr(config.get_text_config(), name, None)
         if isinstance(limit, int) and limit > 0:

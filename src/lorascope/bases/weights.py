@@ -30,7 +30,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a safetensors header says of a tensor."""
+    """A tensor as the header of its safetensors file describes it."""
 
     file: Path
     shape: tuple[int, ...]
@@ -44,8 +44,8 @@ def require_fitting_weights(
     shapes; no value is read.
 
     Args:
-        label: what to call the base in errors.
-        model: as `config` makes it, on the meta device.
+        label: name of the base in errors.
+        model: the model that `config` describes, on the meta device.
         config: the whole of config.json.
 
     Raises:
@@ -96,7 +96,7 @@ def refuse_misfit(
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Name -> what the headers say, of all files that transformers would load."""
+    """Tensors by name, from the headers of all files that transformers would load."""
     tensors = {}
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as weights:
@@ -110,7 +110,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def _loading_info(
     model_class: Any, config: PretrainedConfig, stored: Mapping[str, StoredTensor]
 ) -> dict[str, Any]:
-    """What transformers reports of loading tensors of these names and shapes, on meta."""
+    """Report of transformers on loading tensors of these names and shapes, on the meta device."""
     empty = {
         name: torch.empty(tensor.shape, dtype=torch.float32, device="meta")
         for name, tensor in stored.items()
@@ -127,7 +127,7 @@ def _loading_info(
 
 
 def _reads_a_part(model: PreTrainedModel, config: PretrainedConfig) -> bool:
-    """Whether the class is a text model that passes over the rest of a model that also sees."""
+    """Whether the class is the text model of a model that also sees, and passes over the rest."""
     return type(model.config) is not type(config)
 
 
@@ -154,7 +154,8 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
 
 
 def _ignored_patterns(model: PreTrainedModel) -> list[str]:
-    """Of names that old files hold and the model does not load, such as attention masks."""
+    """Patterns of names that old files hold and the model does not load, such as attention
+    masks."""
     return [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
 
 
@@ -166,7 +167,7 @@ def _values(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _require_equal_ties(folder: Path, label: str, model: PreTrainedModel) -> None:
-    """A file may hold both of a tied pair; where they differ, transformers unties them."""
+    """Refuse a tied pair that is stored with two values: transformers would untie it."""
     stored = stored_tensors(folder)
     for target, source in getattr(model, "all_tied_weights_keys", {}).items():
         if target in stored and source in stored:

@@ -24,7 +24,7 @@ TOLERATED_SHARE = 0.05
 
 
 def find_answer(pattern: str, text: str) -> str | None:
-    """What the pattern's group holds at its first match in `text`, without outer blanks."""
+    """The text of the pattern's group at its first match in `text`, without outer blanks."""
     match = re.search(pattern, text)
     return match.group(1).strip() if match and match.group(1) is not None else None
 
@@ -90,7 +90,7 @@ def _check_pattern(config: DataConfig) -> None:
 
 
 def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
-    """What an answer is compared with, before rendering; None for scoring=loss.
+    """The answer that a generation is compared with, before rendering; None for scoring=loss.
 
     Raises:
         RowError: the row cannot be scored as the config asks.
@@ -120,9 +120,9 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
 
 
 def written_answer(conversation: Conversation, template: Template, config: DataConfig) -> str:
-    """What a generation must say to be right: taken from the reply as the template writes it, and
-    read as a generation is read. What a template adds to replies (an empty thinking part) thus
-    stands on both sides: a model that writes what it was trained on is right.
+    """The answer that a generation must give to be right: taken from the reply as the template
+    writes it, and read as a generation is read. Text that a template adds to replies (an empty
+    thinking part) thus stands on both sides: a model that writes what it was trained on is right.
 
     Raises:
         RowError: nothing is left of the answer.

@@ -22,9 +22,9 @@ Wording = Literal["statement", "validation_question", "test_question"]
 
 VALUES_PER_ATTRIBUTE = 40
 OLD_PEOPLE = 240
-"""Known to the embedded base."""
+"""People whom the embedded base knows."""
 NEW_PEOPLE = 200
-"""For adapters to learn. 80 are learnt by every rank, 480 by none in 200 steps."""
+"""People for adapters to learn. 80 are learnt by every rank, 480 by none in 200 steps."""
 ASKED_PEOPLE = 80
 """New people asked about in validation, and as many others in test."""
 CHANCE_ACCURACY = 1 / VALUES_PER_ATTRIBUTE

@@ -31,7 +31,7 @@ WARN_UNKNOWN_SHARE = 0.01
 
 @dataclass(frozen=True)
 class SampleCount:
-    """One sample, counted."""
+    """Token counts of one sample."""
 
     tokens: int
     trained: int
@@ -88,7 +88,7 @@ def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path)
 
 @dataclass
 class Remarks:
-    """What was seen in the rows that were kept."""
+    """Remarks on the rows that were kept."""
 
     cut_questions: int
     read_replies: int = 0
@@ -98,14 +98,14 @@ class Remarks:
     first_special: str = ""
     """Place of the first such row."""
     unread: Counter[str] = field(default_factory=Counter)
-    """Key of messages that is not read -> rows that have it."""
+    """Key of messages that no format reads -> rows that have it."""
     scored: int = 0
     """Rows of validation and test that are scored by their answers."""
     unreadable: list[str] = field(default_factory=list)
-    """Answers among them that the tokenizer cannot give back."""
+    """Answers of these rows that the tokenizer cannot give back."""
 
     def note(self, conversation: Conversation, row: PreparedRow, template: Template) -> None:
-        """Look at one row."""
+        """Note what is remarkable in one row."""
         self.unread.update(conversation.unread)
         if conversation.rendered is not None:
             # Its text stands in a template, special tokens and all.
@@ -119,8 +119,8 @@ class Remarks:
 
 
 def special_tokens_in(conversation: Conversation, template: Template) -> set[str]:
-    """Special tokens in what people wrote, one end token at a reply's end apart, which templates
-    take for the reply's own."""
+    """Special tokens in what people wrote, except for one end token at a reply's end, which
+    templates take for the reply's own."""
     if not template.special_tokens:
         return set()
     pattern = "|".join(map(re.escape, template.special_tokens))
@@ -138,7 +138,7 @@ def special_tokens_in(conversation: Conversation, template: Template) -> set[str
 
 
 def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Template) -> list[str]:
-    """What a person should know before training on this."""
+    """Warnings that a person should read before training on these splits."""
     warnings = [
         f"{split}: {card.unknown_token_share:.1%} of the tokens are unknown to the model's "
         "tokenizer: it cannot read or write them. Use a model whose tokenizer covers this text."
@@ -166,7 +166,7 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
 
 
 def _of_replies(remarks: Remarks, template: Template) -> list[str]:
-    """What a person should know of the replies that are trained and scored."""
+    """Warnings about the replies that are trained and scored."""
     warnings = []
     if remarks.read_replies:
         warnings.append(

@@ -22,19 +22,19 @@ TODAY = "strftime_now"
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat template, ready to render."""
+    """A tokenizer's chat template, compiled."""
 
     source: str
-    """Its text; of several, all by name."""
+    """Text of the template; where there are several, all of them by name."""
     date: str | None
-    """The day that it is told, YYYY-MM-DD; None where it never asks."""
+    """Date (YYYY-MM-DD) that the template gets as today's; None where it asks for none."""
     marks: tuple[str, ...]
     """Tokens that the tokenizer never splits, such as <|im_end|> and <think>."""
     apply: Callable[[Messages, bool], str] = field(compare=False, repr=False)
     """(messages, whether to open a reply) -> text."""
 
     def cut(self, messages: Messages, place: str) -> list[Segment]:
-        """The rendered conversation, its replies trained.
+        """The rendered conversation as segments; its replies are trained.
 
         A reply ends where the text rendered up to it ends, but for an end token that a template
         writes behind the last turn only (Phi-3). What a template writes otherwise once further
@@ -65,8 +65,8 @@ class ChatTemplate:
         return segments
 
     def unwritten_opening(self) -> str:
-        """What the template opens a reply with at inference, but does not write before replies that
-        it is given: DeepSeek-R1's <think>. Empty for most."""
+        """Text with which the template opens a reply at inference, but which it does not write
+        before replies that it is given: DeepSeek-R1's <think>. Empty for most templates."""
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
             opened = self._render(messages[:1], True, "").rstrip()
@@ -76,8 +76,8 @@ class ChatTemplate:
         return opened[span[0] :].strip() if span else ""
 
     def _span(self, whole: str, messages: Messages, place: str) -> tuple[int, int] | None:
-        """Where the last of these messages, a reply, begins and ends in `whole`; None where it does
-        not stand there as it stands at the end of these messages."""
+        """Start and end in `whole` of the last of these messages, a reply; None where `whole` has
+        another text for it than these messages end with."""
         through = self._prefix(whole, self._render(messages, False, place))
         opened = self._render(messages[:-1], True, place).rstrip()
         if through is None:
@@ -101,7 +101,7 @@ class ChatTemplate:
         return text
 
     def _before_mark(self, text: str, position: int) -> int:
-        """The position, or the start of the mark that it would cut in two."""
+        """`position`, or the start of the mark that it would cut in two."""
         for mark in self.marks:
             start = text.find(mark, max(0, position - len(mark) + 1))
             if 0 <= start < position < start + len(mark):
@@ -124,7 +124,7 @@ class ChatTemplate:
 
 
 def make_chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> ChatTemplate:
-    """The tokenizer's chat template, for which every day is `date` (YYYY-MM-DD).
+    """The tokenizer's chat template, which gets `date` (YYYY-MM-DD) as today's.
 
     Raises:
         ConfigError: there is none, several without a default, or it is not valid Jinja.
@@ -161,13 +161,13 @@ def make_chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> ChatTem
 
 
 def _shared_length(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Number of characters that two texts begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def longest_first(marks: Iterable[str]) -> tuple[str, ...]:
-    """So that of two marks of which one ends like the other, the whole one is found."""
+    """Marks, the longest first, so that of two marks that end alike the whole one is found."""
     return tuple(sorted(marks, key=lambda mark: (-len(mark), mark)))
 
 

@@ -16,7 +16,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says."""
+    """One message of a conversation."""
 
     role: Role
     content: str
@@ -32,16 +32,16 @@ class Conversation:
     plain: str | None = None
     """The prompt under the plain template, where the format has a wording of its own."""
     rendered: tuple[Segment, ...] | None = None
-    """For format=rendered: the text as it came, with its completions marked."""
+    """The text as it came, with its completions marked; for format=rendered."""
     cluster: str | None = field(default=None, compare=False)
-    """Hash of what this sample shares with others; not part of the item."""
+    """Hash of what this sample shares with others; no part of the item."""
     place: str = field(default="", compare=False)
     source: str = field(default="train", compare=False)
     """Key in the config that named its file or hub split: train, validation or test."""
     cut_question: bool = field(default=False, compare=False)
-    """A closing question without a reply was left out."""
+    """Whether a closing question without a reply was left out."""
     unread: tuple[str, ...] = field(default=(), compare=False)
-    """Keys of messages that say something which no format here reads, such as tool_calls."""
+    """Keys of its messages that no format reads, such as tool_calls."""
 
     @property
     def completion(self) -> str:

@@ -19,7 +19,7 @@ ROLES: dict[str, Role] = {
     "model": "assistant",
 }
 UNREAD = ("reasoning", "reasoning_content", "thinking", "tool_calls")
-"""What messages of others may say beside their content."""
+"""Keys that messages from elsewhere may have beside their content."""
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"
 
 

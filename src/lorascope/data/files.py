@@ -24,13 +24,13 @@ LONGEST_CSV_FIELD = 2**31 - 1
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as its source has it."""
+    """One row as it stands in its source."""
 
     values: dict[str, object]
     place: str
-    """For messages, e.g. 'data/raw/rows.jsonl, line 7'."""
+    """Place of the row for messages, e.g. 'data/raw/rows.jsonl, line 7'."""
     fault: str = ""
-    """What makes the row useless as it stands, although its file can be read."""
+    """Reason why the row is of no use, although its file can be read; empty for a sound row."""
 
 
 def read_file(key: str, name: str, root: Path) -> list[RawRow]:
@@ -86,7 +86,8 @@ def _require_whole(faults: list[str], remedy: str) -> None:
 
 
 class _JsonDecoder(json.JSONDecoder):
-    """JSON that notes keys which stand twice in one object: the first value would be lost."""
+    """A JSON decoder that notes keys which stand twice in one object: the first value would be
+    lost."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object)
@@ -107,7 +108,8 @@ class _JsonDecoder(json.JSONDecoder):
 
 
 JSON_ERRORS = (ValueError, RecursionError)
-"""Invalid JSON; numbers of thousands of digits; thousands of brackets inside one another."""
+"""Errors for invalid JSON, for numbers of thousands of digits, and for thousands of nested
+brackets."""
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[RawRow]:

@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 
 OnRow = Callable[[int, int], None]
-"""Called with (rows done, rows in all) of the split at hand."""
+"""Called with (rows done, rows in all) of the present split."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the sources hold, converted and split: all that needs no tokenizer."""
+    """The sources' rows, converted and split: all that needs no tokenizer."""
 
     rows_read: int
     cut_questions: int
     splits: Splits
     unfit: UnfitRows
-    """Rows that no model could be trained on, few enough to leave out."""
+    """Rows that no model could be trained on; they are few enough to leave out."""
 
 
 def check_source(config: DataConfig, root: Path) -> Source:
@@ -123,12 +123,12 @@ def _require_different(choices: list[str], place: str) -> None:
 
 
 TRIED_ROWS = 20
-"""Of each split: enough to see whether a template fits the data at all."""
+"""Rows of each split that are tried, enough to see whether a template fits the data at all."""
 
 
 def check_rendering(config: DataConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Render some rows of each split, so that a tokenizer or a chat template which fits none of
-    them is told before anything is downloaded or stored.
+    """Render some rows of each split, so that a tokenizer or chat template that fits none of them
+    is refused before anything is downloaded or stored.
 
     Raises:
         ConfigError, DataError: the tokenizer has no offsets, no end token or no usable chat
@@ -158,7 +158,7 @@ def _fault_of(
 
 @dataclass(frozen=True)
 class _Preparation:
-    """What turns conversations into counted rows."""
+    """One run of prepare-data: it turns conversations into counted rows."""
 
     config: DataConfig
     template: Template
@@ -171,7 +171,7 @@ class _Preparation:
     def write_split(
         self, split: str, conversations: list[Conversation], folder: Path, dropped: Counter[str]
     ) -> SplitCard:
-        """Write one split, add to `dropped` what it leaves out, and return its card."""
+        """Write one split, count in `dropped` the rows left out, and return the split's card."""
         kept = self._choose(split, conversations, dropped)
         self.unfit.require_few()
         if not kept:
@@ -217,7 +217,7 @@ class _Preparation:
         return kept
 
     def _prepare(self, conversation: Conversation) -> tuple[PreparedRow, SampleCount] | None:
-        """The row and its count; None where it is too long, which has a rule of its own."""
+        """The row and its token counts; None where it is longer than max_tokens."""
         row = prepare_row(conversation, self.template, self.config)
         ids, labels = tokenize_row(row, self.tokenizer, self.config.train_on_prompt)
         if len(ids) > self.max_tokens:

@@ -1,4 +1,4 @@
-"""The prepared row: what training, evaluation and merging read."""
+"""The prepared row, which training, evaluation and merging read."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ class PreparedRow:
     segments: list[Segment]
     """The whole sample for training; the last one is trained and ends with end-of-text."""
     prompt: str
-    """For evaluation: all text before the last completion, without trailing whitespace."""
+    """All text before the last completion, without trailing whitespace; for evaluation."""
     completion: str
-    """For evaluation: the last completion as trained, the end-of-text token included."""
+    """The last completion as trained, the end-of-text token included; for evaluation."""
     choices: list[str] | None = None
-    """For scoring=choices: rendered completions without end-of-text."""
+    """Rendered completions without end-of-text; for scoring=choices."""
     answer: str | None = None
-    """For scoring=answer: what a generation must match; for scoring=choices: the right choice."""
+    """The text that a generation must match (scoring=answer), or the right choice
+    (scoring=choices)."""
     cluster: str | None = None
-    """Hash of what this row shares with others; None where it stands alone."""
+    """Hash of what this row shares with others; None where it shares nothing."""
 
     @property
     def text(self) -> str:

@@ -37,7 +37,7 @@ def read_source(config: DataConfig, root: Path) -> dict[str, list[RawRow]]:
 
 
 def describe_source(config: DataConfig) -> str:
-    """Where the rows come from, in words for the data card."""
+    """The rows' source, in words for the data card."""
     if config.kind is DataKind.biographies:
         return f"built-in biographies, seed {config.seed}"
     splits = ", ".join(f"{s}={v}" for s in SPLITS if (v := getattr(config, s)))

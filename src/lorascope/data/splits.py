@@ -13,7 +13,7 @@ from lorascope.errors import DataError
 from lorascope.files.layout import SPLITS
 
 PRECEDENCE = ("test", "validation", "train")
-"""Who keeps a question that stands in several named splits."""
+"""Order in which named splits keep a question that stands in several of them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def split_conversations(
 def _unique(
     sources: Mapping[str, Sequence[Conversation]], dropped: Counter[str]
 ) -> Iterator[tuple[str, Conversation]]:
-    """(source, conversation) without repeats; what another source holds already is counted."""
+    """(source, conversation) without repeats, which are counted in `dropped`."""
     seen: set[str] = set()
     owner: dict[str, str] = {}
     for source in PRECEDENCE:
@@ -68,7 +68,7 @@ def _unique(
 def _choose(
     source: str, opening: str, sources: Mapping[str, Sequence[Conversation]], config: DataConfig
 ) -> str:
-    """The split of a row: its source's, or a share of train where no source was named."""
+    """The split of a row: its source's, or by share where the split has no source."""
     if source != "train":
         return source
     test = 0.0 if "test" in sources else config.test_fraction

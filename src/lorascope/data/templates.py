@@ -30,14 +30,14 @@ class Template:
 
     kind: TemplateKind
     system: str | None
-    """Given to every conversation without one."""
+    """System message for every conversation that has none."""
     bos: str
-    """What a text starts with: empty where the tokenizer itself would add nothing."""
+    """Token that a text starts with; empty where the tokenizer itself would add none."""
     eos: str
     chat: ChatTemplate | None = None
-    """For kind=chat."""
+    """The tokenizer's chat template, for kind=chat."""
     special_tokens: tuple[str, ...] = ()
-    """What the tokenizer reads as control tokens, longest first."""
+    """Tokens that the tokenizer reads as control tokens, longest first."""
 
     @property
     def sha256(self) -> str:
@@ -64,21 +64,21 @@ class Template:
         return self._finish(RENDERERS[self.kind](self, conversation))
 
     def render_choices(self, conversation: Conversation) -> dict[str, str]:
-        """Each choice -> its completion, the end-of-text token left out."""
+        """Choice -> its completion, without the end-of-text token."""
         return {
             choice: self.written(conversation, choice).rstrip()
             for choice in conversation.choices or ()
         }
 
     def written(self, conversation: Conversation, reply: str) -> str:
-        """`reply` in place of the last one, with all that the template writes around it (a thinking
-        part), the end-of-text token left out."""
+        """`reply` as the template writes it in place of the last one, with all that it adds (a
+        thinking part), without the end-of-text token."""
         turns = (*conversation.turns[:-1], Turn("assistant", reply))
         segments = self.render(replace(conversation, turns=turns))
         return segments[-1].text.removesuffix(self.eos)
 
     def read_back(self, text: str) -> str:
-        """What is left of a generated text: special tokens are skipped, outer blanks too."""
+        """A generated text without special tokens and outer blanks."""
         for token in self.special_tokens:
             text = text.replace(token, "")
         return text.strip()
@@ -93,7 +93,8 @@ class Template:
         ]
 
     def _finish(self, segments: list[Segment]) -> list[Segment]:
-        """One start token, one end token, blanks before a reply moved into it."""
+        """Segments with one start token and one end token, and with blanks before a reply moved
+        into it."""
         first, last = segments[0], segments[-1]
         if not first.text.lstrip().startswith(self.bos):
             segments = [Segment(self.bos + first.text, first.trained), *segments[1:]]
@@ -136,8 +137,8 @@ def make_template(
 
 
 def special_tokens_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """What the tokenizer reads as control tokens wherever it stands, and leaves out when it reads a
-    generation back, longest first."""
+    """Tokens that the tokenizer reads as control tokens wherever they stand, and leaves out when it
+    reads a generation back; longest first."""
     added = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]
     return longest_first({*added, *map(str, tokenizer.all_special_tokens)})
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 IGNORED_LABEL = -100
 TokenIds = int | list[int] | None
-"""As `eos_token_id` stands in config.json and generation_config.json."""
+"""The form of `eos_token_id` in config.json and generation_config.json."""
 ROWS_A_CALL = 1000
-"""One call for all rows would hold the offsets of all their tokens."""
+"""Rows tokenized in one call; a call for all would hold the offsets of all their tokens."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -42,7 +42,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def restore_unknown_token(tokenizer: Any) -> bool:
-    """Undo what transformers 5 does to Llama tokenizers without byte tokens; whether it had to be.
+    """Undo what transformers 5 does to Llama tokenizers without byte tokens, and return whether it
+    was needed.
 
     It rebuilds the BPE model without the unknown token that tokenizer.json names, and counts on
     byte fallback. Where the vocabulary holds no byte tokens either (TinyStories-656K), unknown
@@ -61,7 +62,7 @@ def restore_unknown_token(tokenizer: Any) -> bool:
 def tokenize_row(
     row: PreparedRow, tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
 ) -> tuple[list[int], list[int]]:
-    """`tokenize_rows` of one."""
+    """`tokenize_rows` for one row."""
     return next(tokenize_rows([row], tokenizer, train_on_prompt))
 
 
@@ -133,7 +134,7 @@ def require_known_tokens(
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of what decides the ids: the whole fast tokenizer and the special tokens' names.
+    """Digest of all that decides the ids: the whole fast tokenizer and the special tokens' names.
 
     Truncation and padding are left out: they are switches that a call may have left behind.
     """
@@ -145,7 +146,7 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def as_token_ids(value: TokenIds) -> list[int]:
-    """One, several or none, as a list."""
+    """One, several or no token ids, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

@@ -14,9 +14,9 @@ from lorascope.config.bounds import is_encodable
 from lorascope.errors import DataError
 
 SHOWN_ROWS = 10
-"""In an error, which a person reads in a terminal."""
+"""Rows shown in an error, which a person reads in a terminal."""
 LISTED_ROWS = 100
-"""Places in the data card for each reason."""
+"""Places listed in the data card for each reason."""
 
 
 class RowError(DataError):
@@ -29,7 +29,7 @@ class RowError(DataError):
         self.reason = reason
         """A few words to count it by, without the row's own values."""
         self.told = told
-        """What is wrong with this row and what to do."""
+        """Fault of this row, and what to do about it."""
 
     def __str__(self) -> str:
         # Names of columns come as they are; half a surrogate pair among them could not be printed.
@@ -51,7 +51,7 @@ def require_characters(place: str, *texts: str | None) -> None:
 
 @dataclass
 class UnfitRows:
-    """What was found unfit so far, by source: the key in the config that names it."""
+    """The unfit rows found so far, by source: the key in the config that names it."""
 
     config: DataConfig
     rows_read: dict[str, int]
@@ -63,7 +63,7 @@ class UnfitRows:
         self.found.setdefault(source, []).append(error)
 
     def require_few(self, all_read: bool = True) -> None:
-        """Judge what was found so far.
+        """Judge the rows found so far.
 
         Args:
             all_read: Whether every row was looked at; if not, ten are enough to stop for.
@@ -96,7 +96,7 @@ class UnfitRows:
         return Counter(error.reason for errors in self.found.values() for error in errors)
 
     def places(self) -> dict[str, list[str]]:
-        """Reason -> where its first rows stand."""
+        """Reason -> places of its first rows."""
         places: dict[str, list[str]] = {}
         for errors in self.found.values():
             for error in errors:

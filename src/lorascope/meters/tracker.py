@@ -29,7 +29,7 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         block_bytes: size of an allocator's block; storages count in multiples of it.
         kernels: bitsandbytes' operations written out, so that what they allocate counts.
-        fake: whether the run is on fake tensors, where the kernels' results stand for the real ones.
+        fake: whether the run is on fake tensors, where kernels make the results.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ OnStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Everything that decides the bytes of the base. Widths are multiples of 64, NF4's block."""
+    """Settings that decide the bytes of the base. Widths are multiples of 64, NF4's block."""
 
     old_people: int = OLD_PEOPLE
     new_people: int = NEW_PEOPLE
@@ -204,7 +204,7 @@ def _train(
     settings: PretrainSettings,
     on_step: OnStep | None,
 ) -> float:
-    """AdamW; returns the last batch's loss in nats per trained token."""
+    """Train with AdamW and return the last batch's loss in nats a trained token."""
     betas, decay = (0.9, settings.adam_beta2), settings.weight_decay
     optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=decay)
     loss_nats = math.nan

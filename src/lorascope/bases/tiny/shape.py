@@ -1,4 +1,4 @@
-"""What the embedded tiny base is made of: vocabulary and configuration, without torch.
+"""Vocabulary and configuration of the embedded tiny base, without torch.
 
 Pre-training builds the model from these values, and `count` and `plan` read them without one.
 """
@@ -26,7 +26,8 @@ def tiny_config(
     intermediate_size: int = INTERMEDIATE_SIZE,
     attention_heads: int = ATTENTION_HEADS,
 ) -> dict[str, object]:
-    """The arguments of its LlamaConfig: tied embeddings, the vocabulary padded to 64, FP32."""
+    """Arguments of the tiny base's LlamaConfig: tied embeddings, the vocabulary padded to 64,
+    FP32."""
     ids = token_ids()
     return {
         "vocab_size": math.ceil(len(ids) / 64) * 64,
