@@ -72,7 +72,7 @@ def stored_dtype(config: Mapping[str, object]) -> torch.dtype:
 
 
 def context_tokens(config: PretrainedConfig) -> int:
-    """The most tokens that a model reads; where it has no limit, lm-eval's."""
+    """The most tokens that a model reads; where it has no limit, lm-eval's limit."""
     for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
         limit = getattr(config.get_text_config(), name, None)
         if isinstance(limit, int) and limit > 0:

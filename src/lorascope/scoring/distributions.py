@@ -1,4 +1,4 @@
-"""What a model expects of each completion token: kept so that models can be compared later.
+"""Next-token distributions at the completions, kept so that models can be compared later.
 
 Equal accuracy can hide many changed answers; the KL divergence between two models' next-token
 distributions shows them. Distributions over a vocabulary of 256,000 are too large to keep, so
@@ -23,7 +23,7 @@ from lorascope.objectives.completion import evaluation_mode, last_completion, pa
 
 GROUPS = 512
 MAX_TOKENS = 1024
-"""Completion tokens kept of a split, from its first rows on: 2 MiB."""
+"""Most completion tokens that are kept of a split, from its first rows on: 2 MiB."""
 
 
 def token_distributions(

@@ -1,4 +1,4 @@
-"""Scored items: their file, and what a split's items sum up to. No torch: reports read this too."""
+"""Scored items: their file, and the scores of a split. No torch: reports read this too."""
 
 from __future__ import annotations
 

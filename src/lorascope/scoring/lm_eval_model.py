@@ -1,4 +1,4 @@
-"""The model as lm-eval sees it: in memory, quiet, greedy, and put back as it was."""
+"""A model in memory as lm-eval takes it: quiet, greedy, and put back as it was afterwards."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OnProgress = Callable[[int, int], None]
 choice, one for its generation."""
 
 Encoded = tuple[list[int], list[int]]
-"""Token ids of a context and of what follows it."""
+"""Token ids of a context and of its continuation."""
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:
-    """The model as lm-eval sees it. Its batch size counts only when set here.
+    """The model as lm-eval takes it. Its batch size counts only where it is set here.
 
     With `literal_special_tokens` (prepared rows) nothing is added to a text's tokens, and they are
     split as in training (see `encode_pairs`).
@@ -48,7 +48,8 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
 
 
 def _pad_inside_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Prompts are padded with a token, masked: one without an embedding would be an IndexError."""
+    """Give the tokenizer a padding token that has an embedding: padding is masked, but looked
+    up."""
     pad = tokenizer.pad_token_id
     if pad is not None and pad >= model.get_input_embeddings().weight.shape[0]:
         tokenizer.pad_token = tokenizer.eos_token
@@ -78,7 +79,7 @@ def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 def stopping_at(model: Any, tokenizer: Any) -> list[int]:
-    """Token ids that end a generation: the trained one, and the model's own."""
+    """Token ids that end a generation: the trained end-of-text, and the model's own."""
     configs = [module.generation_config for module in _generating(model)]
     own = [config.eos_token_id for config in configs if config is not None]
     return stop_token_ids(tokenizer.eos_token_id, *own)
@@ -90,7 +91,7 @@ def _generating(model: Any) -> list[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's bars and its warnings about models passed as objects."""
+    """Silence lm-eval's progress bars and its warnings about models passed as objects."""
     from lm_eval.api import model, task
     from lm_eval.models import huggingface
     from tqdm import tqdm
@@ -114,7 +115,8 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """Stands in for lm-eval's response cache, which is told of every answered request."""
+    """The progress of requests, in place of lm-eval's response cache, which gets every answered
+    one."""
 
     total: int
     report: OnProgress | None
@@ -127,8 +129,8 @@ class Progress:
 
 
 def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
-    """Contexts and continuations as `tokenize_row` has them: the whole text is encoded at once, and
-    a token belongs to the continuation if it starts there.
+    """Token ids of contexts and continuations, as `tokenize_row` has them: the whole text is
+    encoded at once, and a token belongs to the continuation if it starts there.
 
     Stock lm-eval 0.4.13 encodes the context alone, and takes what joint encoding has behind as many
     tokens. The two agree unless the tokenizer joins the context's last character with what follows
@@ -166,7 +168,8 @@ def request_pairs(rows: Sequence[PreparedRow], scoring: Scoring) -> list[tuple[s
 def encoded_as_stock(
     stock: Any, rows: Sequence[PreparedRow], encoded: Sequence[Encoded], scoring: Scoring
 ) -> list[bool]:
-    """Of each row whether stock lm-eval makes `encoded`, the tokens in use, of all its requests.
+    """Whether stock lm-eval would make the tokens in use, `encoded`, of all of a row's requests:
+    [rows].
 
     Args:
         stock: lm-eval's own model over the same tokenizer.
@@ -190,7 +193,7 @@ def encoded_as_stock(
 
 
 def _stock_pair(stock: Any, context: str, continuation: str) -> Encoded:
-    """What lm-eval's `loglikelihood` encodes."""
+    """Token ids that lm-eval's `loglikelihood` makes of a pair."""
     if context:
         pair: Encoded = stock._encode_pair(context, continuation)
         return pair
@@ -207,8 +210,8 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]:
-    """What each row's answer is generated from: its prompt, and the completion's leading blanks
-    where training had them in one token with the prompt's last character."""
+    """The text that each row's answer is generated from: its prompt, and the completion's leading
+    blanks where training had them in one token with the prompt's last character."""
     blanks = [row.completion[: -len(row.completion.lstrip()) or None] for row in rows]
     spaced = [row.prompt + blank for row, blank in zip(rows, blanks, strict=True)]
     trained = encode_pairs(tokenizer, [(row.prompt, row.completion) for row in rows])

@@ -1,9 +1,9 @@
-"""The merged model's files: the base's own, but for the weights and where generation stops.
+"""The merged model's files: the base's own, except for the weights and the stop tokens.
 
-What transformers 5 writes for a model is its own dialect: a config.json without `rope_theta`, from
-which older programs take another base frequency without a word, and a generation_config.json made
-from the config, without sampling settings and with one stop token. So both files are the base's,
-with as few values changed as the merged model needs.
+The files that transformers 5 writes for a model are its own dialect: a config.json without
+`rope_theta`, from which older programs take another base frequency without a word, and a
+generation_config.json made from the config, without sampling settings and with one stop token. So
+both files are the base's, with as few values changed as the merged model needs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 
 @dataclass(frozen=True)
 class MergedFiles:
-    """What others find in a merged model's folder."""
+    """Facts about the files of a merged model."""
 
     stop_token_ids: list[int]
-    """Where generation stops, as generation_config.json says."""
+    """Tokens at which generation stops, in generation_config.json."""
     foreign_names: list[str]
-    """Tensor names that the base's files do not have, an untied head's apart."""
+    """Tensor names that the base's files do not have, an untied head's excluded."""
 
 
 def write_merged(
@@ -43,7 +43,7 @@ def write_merged(
     Args:
         untied: whether the head has a weight of its own that the base shares with its embedding.
         base: the full-precision base, as prepared.
-        end_of_text_id: of the tokenizer, which every trained completion ends with.
+        end_of_text_id: the tokenizer's, with which every trained completion ends.
     """
     merged.save_pretrained(folder)
     changed = _fitting(_read(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
@@ -77,21 +77,23 @@ def _fitting(config: Values, dtype: str, untied: bool) -> Values:
 
 
 def _config_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
-    """config.json's stop tokens. Some programs take no list there, so one stays one: the trained
-    token, as the makers of chat models have it."""
+    """Stop tokens for config.json. Some programs take no list there, so a single token stays a
+    single one: the trained token, as the makers of chat models have it."""
     if end_of_text_id in as_token_ids(own):
         return own
     return stop_token_ids(end_of_text_id, own) if isinstance(own, list) else end_of_text_id
 
 
 def _generation_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
-    """The base's stop tokens as they stand there, and the trained one before them if it lacks."""
+    """Stop tokens for generation_config.json: the base's, and before them the trained one where it
+    is not among them."""
     stops = stop_token_ids(end_of_text_id, own)
     return stops[0] if len(stops) == 1 and not isinstance(own, list) else stops
 
 
 def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[str]:
-    """Other programs find tensors by name: those that only transformers 5 has would be lost."""
+    """Names of merged tensors that the base does not have: programs that find tensors by name would
+    lose them."""
     known = set(stored_tensors(base))
     # The first GPT-2 files lack the prefix, and every program takes either.
     known |= {f"{prefix}.{name}" for name in known}

@@ -1,4 +1,4 @@
-"""The shipped model: the adapter added to the dequantized base that it was trained on, and checked.
+"""The shipped model: the adapter added to the dequantized base that it was trained on; its check.
 
 Merging into the original 16-bit base is not what was trained; merging in place into 4 bits loses
 what was learnt (peft#2105, peft#2321, transformers#31293).
@@ -28,7 +28,7 @@ from lorascope.quantizers.loading import is_quantized
 
 @dataclass(frozen=True)
 class MergeCheck:
-    """Merged model against adapter on base, over the same rows."""
+    """Differences between the merged model and the adapter on its base, over the same rows."""
 
     items: int
     largest_logit_difference: float
@@ -43,10 +43,10 @@ class MergeCheck:
 
 
 def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, bool]:
-    """Merge `adapter` into what `base` stands for in float32.
+    """Merge `adapter` into the dequantized `base`, in float32.
 
     Args:
-        base: the base that the adapter was trained on, as stored.
+        base: the stored base that the adapter was trained on.
         dtype: the type of the result's parameters; buffers keep float32, as a router's bias decides
             by small differences.
 
@@ -128,8 +128,8 @@ def _name_conversions(model: Any) -> Any:
 
 
 def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:
-    """Give the head weights of its own where the adapter changes head or embedding and both are
-    one tensor: merging into the shared tensor would change the other one too."""
+    """Give the head its own weights where the adapter changes head or embedding and both are one
+    tensor: merging into the shared tensor would change the other one too."""
     if not model.config.get_text_config().tie_word_embeddings:
         return False
     names = _adapted_names(adapter)
@@ -181,7 +181,7 @@ def check_merge(
 
 
 def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeConfig) -> bool:
-    """Whether the merged model is close enough. What is not finite is not.
+    """Whether the merged model is close enough; one with differences that are not finite is not.
 
     INT8 inference rounds activations, which no merged model does: the merged weights are held to
     the limits without that rounding, and with it to what it does to next tokens and loss.
@@ -203,7 +203,7 @@ def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeC
 
 
 def _logits(model: Any, ids: list[int]) -> torch.Tensor:
-    """What follows each token but the last, [tokens - 1, vocabulary], float32 on the CPU."""
+    """Logits after each token but the last, [tokens - 1, vocabulary], float32 on the CPU."""
     with evaluation_mode(model):
         logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
     return logits[0, :-1].float().cpu()

@@ -1,4 +1,4 @@
-"""Scores models through lm-eval, on prepared rows and on its public tasks."""
+"""Scores of models through lm-eval, on prepared rows and on its public tasks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def score_rows(
 
 
 def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) -> dict[str, str]:
-    """How `score_rows` scores, in words for whoever repeats it; docs/reproducing.md says more."""
+    """The rules of `score_rows` in words, for whoever repeats it; docs/reproducing.md says more."""
     said = {
         "encoding": "prompt and completion together; a token belongs to where it starts; no "
         "special tokens are added, rows hold theirs as text",
@@ -125,7 +125,7 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
 def run_lm_eval_tasks(
     model: Any, tokenizer: Any, tasks: Sequence[str], batch_size: int
 ) -> dict[str, float]:
-    """Further lm-eval tasks, groups or YAML files: 'task/metric' -> value.
+    """Scores on further lm-eval tasks, groups or YAML files: 'task/metric' -> value.
 
     A metric from a named filter reads 'task/metric.filter'. Prompts get the tokenizer's own special
     tokens, few-shot examples lm-eval's own seeds, so that values compare with published ones.
@@ -192,7 +192,8 @@ def _encode_requests(
 
 
 def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:
-    """lm-eval would cut what is too long from the left, with no more than a warning."""
+    """Refuse rows that are too long: lm-eval would cut them from the left, with no more than a
+    warning."""
     longest = max(len(context) + len(target) - 1 for context, target in encoded)
     if longest > context_tokens:
         raise DataError(
@@ -209,7 +210,7 @@ def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:
 def _check_generation(
     tokenizer: Any, rows: Sequence[PreparedRow], context_tokens: int, max_new_tokens: int
 ) -> None:
-    """Every answer needs a prompt to start from and room for `max_new_tokens`."""
+    """Refuse rows without a prompt to generate from, or without room for `max_new_tokens`."""
     prompts = encode(tokenizer, generation_prompts(tokenizer, rows))
     for row, prompt in zip(rows, prompts, strict=True):
         if not prompt:
@@ -251,7 +252,8 @@ def _collect(
 
 
 def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int, choice: str) -> bool | None:
-    """As the metric `choice` has it where there are choices."""
+    """Whether the item is right, by the metric `choice` where there are choices; None without a
+    rule."""
     if CHOICES_TASK in logs:
         return bool(logs[CHOICES_TASK][index][choice])
     if ANSWER_TASK in logs and choice == "acc":

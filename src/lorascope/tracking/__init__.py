@@ -1,4 +1,4 @@
-"""Records mirrored into MLflow: the only importer of mlflow, and only inside functions.
+"""The mirror of the records in MLflow. Only this room imports mlflow, and only inside functions.
 
 The records are the truth. The mirror can be lost and refilled, so publishing is idempotent, and a
 store that cannot be reached is a reason in a record, never the end of a run.

@@ -1,4 +1,4 @@
-"""Where the tracking store is, and how it is opened without surprises."""
+"""The tracking store: its address, its lock, and its failures in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lorascope.files.confidential import credentials_of, hidden_in, public_addre
 from lorascope.files.layout import Layout
 
 LOCK_SECONDS = 120
-"""Longest wait for other publishers; each holds the lock for a second or two."""
+"""The longest wait for other publishers; each holds the lock for a second or two."""
 DATABASE_SECONDS = 5
 MAX_REASON = 300
 SQLITE = "sqlite:///"
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What mlflow reads when it is imported; whatever the user has set wins."""
+"""Variables that mlflow reads when it is imported; what the user has set wins."""
 
 
 class TrackingError(LorascopeError):
@@ -73,14 +73,14 @@ def ui_command(layout: Layout, port: int = 5000) -> list[str]:
 
 
 def configure_environment() -> None:
-    """Set what mlflow reads at its import."""
+    """Set the variables that mlflow reads when it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def prepare_in_background(layout: Layout) -> None:
     """Begin to import mlflow and to make the project's database, which takes seconds, while the
-    caller does or awaits other things. A failure is told where mlflow is used."""
+    caller does or awaits other things. A failure shows where mlflow is used."""
 
     def prepare() -> None:
         with suppress(Exception):
@@ -137,7 +137,7 @@ def check_database(uri: str) -> None:
 
 @contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """One publisher of a project at a time.
+    """Hold the lock that lets one publisher of a project work at a time.
 
     A fresh database must be migrated once only, two publishers that both find a trial missing
     would both add it, and SQLite serves one writer faster than many.
@@ -149,7 +149,7 @@ def locked(layout: Layout) -> Iterator[None]:
 
 @contextmanager
 def told_plainly(layout: Layout) -> Iterator[None]:
-    """Turn what a store can do to us into one line that a record may keep."""
+    """Turn a store's failures into a TrackingError of one line that a record may keep."""
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -171,7 +171,7 @@ def told_plainly(layout: Layout) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """What the system said at the bottom ('Connection refused'), else what mlflow says."""
+    """The first line of the system's own error ('Connection refused'), else of mlflow's."""
     root: BaseException = error
     while (below := root.__cause__ or root.__context__) is not None:
         root = below
@@ -180,8 +180,8 @@ def _first_line(error: Exception) -> str:
 
 
 def presentable(text: str, layout: Layout) -> str:
-    """Text for records, which go to Git: no folder of a machine, of addresses what is public, and
-    of the store's own no part of its credentials, however a message quotes it."""
+    """Text for records, which go to Git: without folders of this machine, with the public part of
+    addresses only, and without the store's credentials, however a message quotes them."""
     own = store_uri(layout)
     text = text.replace(own.rstrip("/"), public_address(own.rstrip("/")))
     text = text.replace(f"{layout.root.resolve()}/", "")

@@ -1,4 +1,4 @@
-"""What a record's run holds in MLflow: pure, nothing here knows mlflow.
+"""The content of a record's run in MLflow, as plain values: nothing here imports mlflow.
 
 Parameters are write-once text of at most 6,000 characters. Tags say what a run was made from.
 """
@@ -19,16 +19,17 @@ from lorascope.tracking.points import Point, left_out_points, metric_name, trial
 IDENTITY_TAG = "lorascope.identity"
 SWEEP_TAG = "lorascope.sweep"
 ATTEMPT_TAG = "lorascope.attempt"
-"""When the trial was run and what came out: it may have been run again since."""
+"""Tag with the time and result of an attempt: a trial may have been run again since."""
 SUPERSEDED_TAG = "lorascope.superseded_by"
-"""On runs of earlier attempts: the run of the latest."""
+"""Tag on runs of earlier attempts: the id of the latest one's run."""
 COMPLETE_TAG = "lorascope.complete"
-"""Set last: a run without it was interrupted while it was being written, and is written again."""
+"""Tag that is set last: a run without it was interrupted while it was written, and is written
+again."""
 TRIAL_TAG = "lorascope.trial"
 NAME_TAG = "mlflow.runName"
 EVALUATION_TAG = "lorascope.evaluation"
 PARENT_TAG = "mlflow.parentRunId"
-"""What makes a run a child, across processes too."""
+"""Tag that makes a run a child, across processes too."""
 
 SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
 
@@ -39,7 +40,7 @@ SWEPT = ("rank", "alpha")
 
 @dataclass(frozen=True)
 class RunContent:
-    """Everything that makes one run."""
+    """All content of one run."""
 
     identity: str
     attempt: str
@@ -64,7 +65,7 @@ def experiment_name(key: TrialKey) -> str:
 
 
 def sweep_settings(trial: TrialRecord) -> dict[str, object]:
-    """All that entered the trial's identity, less what varies inside a sweep."""
+    """A trial's settings without those that vary inside a sweep."""
     settings = {name: value for name, value in trial.settings.items() if name != "seed"}
     lora = settings.get("lora")
     if isinstance(lora, dict):
@@ -136,7 +137,7 @@ def _span(trial: TrialRecord) -> tuple[int, int]:
 
 
 def _attempt(trial: TrialRecord) -> str:
-    """Tells attempts at one trial apart: one that was killed may run again, and complete."""
+    """Name of one attempt at a trial: a trial that was killed may run again, and complete."""
     outcome = trial.status.value if trial.result is None else trial.result.adapter_sha256
     return f"{trial.provenance.created_utc} {outcome}"
 
@@ -146,7 +147,7 @@ def _data(trial: TrialRecord) -> tuple[str, str]:
 
 
 def _sweep_params(trial: TrialRecord) -> dict[str, str]:
-    """Parameters of the sweep's run: what its trials have in common."""
+    """Parameters of the sweep's run: the settings that its trials share."""
     key = trial.key
     named = {"model": key.model, "data": key.data, "quant": key.quant, "targets": key.targets}
     return _texts({**named, **_flat("settings", sweep_settings(trial))})

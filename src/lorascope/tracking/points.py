@@ -1,7 +1,7 @@
-"""The numbers of a record as MLflow takes them: finite, with valid names and units in them.
+"""Points: a record's numbers as MLflow takes them, finite and under valid names with units.
 
 Metric names allow letters, digits and `_ - . / space` only (lm-eval's "acc,none" does not fit). A
-value that is not finite would be stored as 1.8e308: it is left out here and told in a tag.
+value that is not finite would be stored as 1.8e308: it is left out here and named in a tag.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Publishing: what the store lacks is added, the rest stays as it is."""
+"""Publishing: records that the store lacks are added, and the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Publication:
-    """What one publishing did."""
+    """Result of one publishing."""
 
     where: str
     """The store's address, without credentials, relative to the project."""
@@ -56,7 +56,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of an attempt to publish."""
+    """Outcome of an attempt to publish."""
 
     state: str
     """'published', or in one line why not."""
@@ -67,10 +67,11 @@ class Attempt:
 def publish(
     trials: Sequence[TrialRecord], evaluations: Sequence[EvaluationRecord], layout: Layout
 ) -> Publication:
-    """Add to the store what it lacks: a parent run per sweep, a child run per trial, scores.
+    """Add what the store lacks: a parent run per sweep, a child run per trial, scores.
 
-    What is there already stays as it is; a trial that was run again gets another run. Scores are
-    compared: those missing are added, and those that a newer evaluation changed get a newer point.
+    Runs that are there already stay as they are; a trial that was run again gets another run.
+    Scores are compared: those missing are added, and those that a newer evaluation changed get a
+    newer point.
 
     Raises:
         TrackingError: the store cannot be reached or written.
@@ -128,7 +129,7 @@ _unreachable: dict[str, str] = {}
 
 
 class _Writer:
-    """The store's content as far as this publishing needs it."""
+    """A writer to the store, which keeps the ids that this publishing needs."""
 
     def __init__(self, client: MlflowClient, artifacts: str | None, own: bool) -> None:
         self.client = client
@@ -140,7 +141,7 @@ class _Writer:
         self.runs: dict[str, str] = {}
 
     def add_trial(self, trial: TrialRecord) -> bool:
-        """Whether the trial's run had to be added."""
+        """Add the trial's run where it is missing, and return whether it was."""
         experiment = self.experiment(experiment_name(trial.key))
         sweep = sweep_identity(trial)
         if sweep not in self.sweeps:
@@ -151,7 +152,7 @@ class _Writer:
         return is_new
 
     def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
-        """Whether scores had to be added; None where there is no run to add them to."""
+        """Add new scores to the trial's run. Returns whether there were any; None without a run."""
         if evaluation.key is None or evaluation.trial_identity is None:
             return None
         experiment = self.experiment(experiment_name(evaluation.key))
@@ -170,7 +171,7 @@ class _Writer:
         return bool(new)
 
     def _latest_ms(self, run_id: str, names: list[str]) -> int:
-        """When the latest point of those metrics was made; -1 without one."""
+        """Time of the latest point of those metrics, in milliseconds; -1 without one."""
         histories = (self.client.get_metric_history(run_id, name) for name in names)
         return max((point.timestamp for history in histories for point in history), default=-1)
 

@@ -1,4 +1,4 @@
-"""Runs written to MLflow: each whole, closed on every way out, and never twice."""
+"""Runs in MLflow: each is written whole, closed on every way out, and written once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
 
 
 def _give_parent(client: MlflowClient, runs: list[Run], parent: str | None) -> None:
-    """A child of a deleted run hangs in the air: the sweep's page shows none of its trials."""
+    """Give runs the present parent: the sweep's page would show no child of a deleted run."""
     for run in runs:
         if parent is not None and run.data.tags.get(PARENT_TAG) != parent:
             client.set_tag(run.info.run_id, PARENT_TAG, parent)

@@ -17,7 +17,7 @@ from lorascope.errors import ConfigError
 from lorascope.records import LinearShape
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
-"""model_type -> its table."""
+"""model_type -> table of the architecture."""
 
 TEXT_TYPES = {"gemma3": "gemma3_text"}
 """model_type of a nested `text_config` that does not say its own."""
@@ -35,7 +35,7 @@ class WeightMatrix:
     """A weight that can get an adapter."""
 
     name: str
-    """Dotted, as transformers names the module; experts and routers by their parameter."""
+    """Dotted name of the module in transformers; for experts and routers, of the parameter."""
     in_features: int
     out_features: int
     kind: Literal["linear", "conv1d", "experts", "router"] = "linear"
@@ -52,19 +52,19 @@ class WeightMatrix:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What counting needs to know of a model."""
+    """The shapes of a model, as counting needs them."""
 
     model_type: str
     layers: int
     hidden: int
     matrices: tuple[WeightMatrix, ...]
-    """Linear layers without the output head, in module order: what `target_modules` can name."""
+    """Linear layers without the output head, in module order, which `target_modules` can name."""
     expert_matrices: tuple[WeightMatrix, ...]
-    """Experts and routers: what only PEFT's `target_parameters` can name."""
+    """Experts and routers, which only PEFT's `target_parameters` can name."""
     total_parameters: int
     """Every parameter once: embeddings, head unless tied, matrices, norms, biases."""
     bias_parameters: int
-    """Biases of linear layers, norms and head: what BitFit trains."""
+    """Biases of linear layers, norms and head, which BitFit trains."""
     prefix_features: int
     """Features of a prefix key in one layer."""
     ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
@@ -93,7 +93,7 @@ def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
 def model_shape(config: Mapping[str, object]) -> ModelShape:
     """The shapes of the model, with its language-model head, that a config.json describes.
 
-    Of a model that sees and reads, those of its language model: what else it has is not counted.
+    For a model that sees and reads, these are the shapes of its language model only.
 
     Raises:
         ConfigError: no table for its model_type, or a setting that a table needs is missing.
@@ -140,7 +140,7 @@ def _refuse(architecture: Architecture, settings: Settings) -> None:
 
 
 def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
-    """Named sizes: the usual ones, then the architecture's own."""
+    """Sizes by name: the usual ones, and those of the architecture."""
     hidden, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     given = settings.find("head_dim") is not None
     head = settings.size("head_dim") if given else _head_features(hidden, heads)

@@ -31,12 +31,12 @@ def fused_layer(attention: str, bias: str | int, mlp_bias: str | int) -> tuple[R
 
 
 def gpt2_sizes(settings: Settings, usual: Sizes) -> Sizes:
-    """n_inner, or four times the hidden size."""
+    """MLP of n_inner features, or of four times the hidden size."""
     return {"intermediate": settings.whole("n_inner", 4 * usual["hidden"])}
 
 
 def bloom_sizes(settings: Settings, usual: Sizes) -> Sizes:
-    """The MLP is always four times as wide."""
+    """MLP of four times the hidden size, always."""
     return {"intermediate": 4 * usual["hidden"]}
 
 

@@ -17,7 +17,7 @@ from lorascope.counting.architectures.rows import (
 
 
 def deberta_sizes(settings: Settings, usual: Sizes) -> Sizes:
-    """Relative positions, and what of them has matrices of its own."""
+    """Sizes of relative positions, and which of them have their own matrices."""
     relative = settings.whole("relative_attention", 0)
     reach = settings.whole("max_relative_positions", -1)
     reach = reach if reach > 0 else usual["context"]

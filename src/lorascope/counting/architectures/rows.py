@@ -28,11 +28,11 @@ class Row:
     shape: tuple[Size, ...]
     """linear, conv1d, router: (in, out); experts: (experts, in, out); plain: any."""
     bias: Size = 0
-    """Whether there is one, of the last size in `shape`."""
+    """Whether the tensor has a bias, of the last size in `shape`."""
     when: Size = 1
     """Whether the model has this tensor."""
     fused: int = 1
-    """How many matrices of the paper's lie side by side in it, where PEFT asks."""
+    """Number of the paper's matrices that lie side by side in it, where PEFT asks."""
 
 
 def linear(name: str, inputs: Size, outputs: Size, bias: Size = 0, when: Size = 1) -> Row:
@@ -142,7 +142,7 @@ class Settings:
 
 
 def nothing_more(settings: Settings, sizes: Sizes) -> Sizes:
-    """For architectures whose sizes all have the usual names."""
+    """No further sizes: all have the usual names."""
     return {}
 
 
@@ -158,16 +158,16 @@ class Architecture:
     """Tensors of one layer, in module order."""
     after: tuple[Row, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """What transformers' config class takes where config.json is silent."""
+    """Values of transformers' config class for settings that config.json lacks."""
     sizes: Callable[[Settings, Sizes], Sizes] = nothing_more
-    """Sizes beyond the usual, from the settings and the usual ones."""
+    """Function from the settings and the usual sizes to further sizes."""
     ia3: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """PEFT's default targets of IA3, by the end of their name: those scaled at their output, and
     feed-forward ones, scaled at their input."""
     prefix: str = "key_value"
-    """Size of one layer's prefix key: PEFT takes the key heads where the config class names them,
-    else the hidden size."""
+    """Name of the size of one layer's prefix key: PEFT takes the key heads where the config class
+    names them, else the hidden size."""
     narrowing: tuple[str, ...] = ()
-    """Which of `NARROWING` its attention reads."""
+    """Settings of `NARROWING` that its attention reads."""
     refuses: tuple[str, ...] = ()
     """Settings that add tensors which no row names."""
