@@ -61,7 +61,6 @@ def timed_steps(root: Path, overrides: list[str], steps: int) -> dict[str, float
             # Tracked steps are few in a training, and many of those that are timed here.
             memory = BatchMemory(device, tracking=False)
             train_pack(_plan(layout, configs, Path(scratch)), device, clock, memory)
-    # The Trainer's parts refer to each other.
     gc.collect()
     return {"started": clock.started, "ended": clock.ended}
 

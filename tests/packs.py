@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device
 from lorascope.meters.batches import BatchMemory
+from lorascope.objectives.completion import pad_samples
 from lorascope.records import TrainingResult
-from lorascope.training.adapter_check import Unsaved
 from lorascope.training.log import Diverged
 from lorascope.training.progress import Progress, untold
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan, TrialPlan
+from lorascope.training.validation import Unsaved
 
 CPU = Device("cpu", "cpu")
 
@@ -40,6 +43,12 @@ def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Pat
             for config, adapter in zip(configs, adapters, strict=True)
         ],
     )
+
+
+def bare_collator(items: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """What a bare Trainer gives its model: samples padded on the right."""
+    ids, labels, mask = pad_samples(items)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def train_alone(

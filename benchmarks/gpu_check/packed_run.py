@@ -1,15 +1,13 @@
-"""Steps of lorascope's own training: a pack of trials, by `PackedTrainer`."""
+"""Steps of lorascope's own training: a pack of trials, by the loop that trains them."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
 from benchmarks.gpu_check.step_clock import StepClock
@@ -18,15 +16,16 @@ from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
 from lorascope.adapters.targets import select
 from lorascope.config import TrainConfig
 from lorascope.meters.batches import Batch, BatchMemory
-from lorascope.meters.tracker import unwrapped
+from lorascope.objectives.kinds import OBJECTIVES
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of
 from lorascope.planning.subject import PlanSubject, settings_of, spec_of
-from lorascope.training.batches import PackedSamples, Padding
+from lorascope.training.batches import PackData
 from lorascope.training.log import PackLog
-from lorascope.training.loop import PackedTrainer
+from lorascope.training.loop import train as run
+from lorascope.training.optimizer import schedule_of
 from lorascope.training.pack import PackedModel
-from lorascope.training.run import training_arguments
+from lorascope.training.run import step_parts
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 
@@ -52,17 +51,15 @@ def packed_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
         attention="auto", evaluate_batch_size=1,
         trials=[TrialPlan(LORA, train, seed, ANY_PATH) for seed in seeds],
     )  # fmt: skip
-    samples = random_samples(base, row.tokens_a_trial, clock.steps)
-    with random_pack(base, row.trials) as pack, tempfile.TemporaryDirectory() as scratch:
-        trainer = PackedTrainer(
-            memory, PackLog(row.trials, base.device.kind), [train] * row.trials, list(seeds),
-            model=pack, args=training_arguments(plan, base.device, Path(scratch)),
-            train_dataset=PackedSamples((ids, ids) for ids in samples), data_collator=Padding(0),
-            callbacks=[clock],
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        if not unwrapped(trainer.optimizer).state:
+    objective = OBJECTIVES[plan.objective]()
+    samples = [(ids, ids) for ids in random_samples(base, row.tokens_a_trial, clock.steps)]
+    data = PackData(samples, seeds, train, objective, pad_token_id=0)
+    with random_pack(base, row.trials) as pack:
+        parts = step_parts(plan, plan.trials, pack, objective, base.device, memory)
+        schedule = schedule_of(train, parts.optimizer, clock.steps)
+        log = PackLog(row.trials, base.device.kind, every=clock.steps)
+        run(parts, data, schedule, log.has_stopped, [log, clock], 0, clock.steps)
+        if not parts.optimizer.state:
             raise NothingLearned("no step had finite gradients, so that none was a whole one")
     measured = clock.measured(row)
     return replace(measured, peak_bytes=measured.peak_bytes or memory.train_peak_bytes)

@@ -1,4 +1,4 @@
-"""Times the steps of a transformers Trainer, whoever's it is."""
+"""Times the steps of a training: ours, or a bare Trainer's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from benchmarks.gpu_check.records import Effort, StepRow
 from lorascope.machine.devices import Device
+from lorascope.training.loop import StepEnd
 
 
 class OutOfTime(Exception):
@@ -26,7 +27,8 @@ def synchronize(device: Device) -> None:
 
 class StepClock(TrainerCallback):  # type: ignore[misc]
     """Reads the clock after each step, when the device has done it: a step's seconds are those from
-    the end of the one before, so that the Trainer's own work and its batches count.
+    the end of the one before, so that the loop's own work and its batches count. It is an observer
+    of our loop and a callback of the Trainer.
 
     Args:
         until: `time.monotonic()` after which no further step is begun.
@@ -40,12 +42,19 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        control.should_training_stop |= self._is_over()
+
+    def after_step(self, end: StepEnd) -> None:
+        """The same in our loop."""
+        end.stop = end.last or self._is_over()
+
+    def _is_over(self) -> bool:
+        """Note the end of a step; whether the time is over."""
         synchronize(self._device)
         self._ends.append(time.perf_counter())
         if self._device.kind == "cuda" and len(self._ends) == self._warm_up:
             torch.cuda.reset_peak_memory_stats()
-        if time.monotonic() > self._until:
-            control.should_training_stop = True
+        return time.monotonic() > self._until
 
     def measured(self, row: StepRow) -> StepRow:
         """`row` with what its steps took, and on CUDA the allocator's peak.

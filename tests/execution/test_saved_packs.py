@@ -11,7 +11,7 @@ from lorascope.config import Config
 from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
 from lorascope.execution.sweep import Trial, _trial, _unfinished
 from lorascope.files.layout import Layout
-from lorascope.training.checkpoint_files import sign_checkpoint
+from lorascope.training.checkpoint import sign_checkpoint
 
 
 def save(layout: Layout, identities: Sequence[str], step: int) -> Path:

@@ -23,6 +23,8 @@ from lorascope.counting.parameters import padded_rank
 from lorascope.files.layout import Layout
 from lorascope.meters.batches import Batch, BatchMemory
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
+from lorascope.objectives.completion import Completion
+from lorascope.objectives.kinds import TokenBatch
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of, plan_memory
 from lorascope.planning.subject import PlanSubject, settings_of, spec_of
@@ -170,19 +172,20 @@ GPT2 = GPT2Config(vocab_size=111, n_embd=64, n_layer=3, n_head=4, n_positions=64
 
 
 def tracked_step(model: PackedModel, batch: Batch) -> int:
-    """The second step of a plain training loop, without transformers' Trainer."""
+    """The second step of a plain training loop, without our own step."""
     model.train()
     optimizer = adamw(model.stacks, [TrainConfig()])
     ids = torch.randint(3, 100, (batch.samples, batch.tokens))
     labels, mask = ids.clone(), torch.ones_like(ids)
     if batch.padded:
         mask[0, -2:] = 0
+    inputs = TokenBatch(ids, mask, labels, torch.tensor([8]), [0], batch.padded)
     for _ in range(2):
         tracker = TensorTracker()
-        tracker.add([*persistent_tensors(model, optimizer), ids, labels, mask])
+        tracker.add([*persistent_tensors(model, optimizer), *inputs.tensors()])
         with tracker:
-            loss = model(ids, mask, labels, torch.tensor([8.0])).sum()
-            loss.backward()
+            loss = (Completion().losses(model, inputs) / inputs.weights).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
             del loss
             clip(rows_of(optimizer), [1.0])
             optimizer.step()

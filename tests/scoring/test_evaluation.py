@@ -22,7 +22,8 @@ from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError
-from lorascope.objectives.completion import completion_loss, evaluation_mode
+from lorascope.objectives.completion import completion_loss
+from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.scoring.items import read_items, summarize, write_items
 from lorascope.scoring.lm_eval_model import (
     encode_pairs,

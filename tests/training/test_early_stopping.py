@@ -21,15 +21,14 @@ from lorascope.execution import sweep
 from lorascope.execution.progress import sentence
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
-from lorascope.objectives.completion import completion_loss, completion_samples
+from lorascope.objectives.completion import Completion, completion_loss
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult, TrialRecord, ValidationPoint
-from lorascope.training.batches import Padding
-from lorascope.training.early_stopping import best_of, has_stopped, misses
 from lorascope.training.log import Diverged
 from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from lorascope.training.run import train_pack
-from tests.packs import CPU, pack_plan, plan_for, train_alone
+from lorascope.training.validation import best_of, has_stopped, misses
+from tests.packs import CPU, bare_collator, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]
 
@@ -115,12 +114,13 @@ def bare_early_stopping(
     tokenizer = load_tokenizer(plan.base)
     model = attach(load_base(plan.base, config.quant, CPU), config.lora, config.seed)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
-    validation = completion_samples(read_rows(plan.data / "validation.jsonl"), tokenizer)
+    validation = Completion().validation_samples(
+        read_rows(plan.data / "validation.jsonl"), tokenizer
+    )
     splits = [
         [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in split]
         for split in (rows, validation)
     ]
-    pad = Padding(0)
     arguments = TrainingArguments(
         str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
         per_device_train_batch_size=train.micro_batch_size, lr_scheduler_type=train.schedule,
@@ -136,7 +136,7 @@ def bare_early_stopping(
         args=arguments,
         train_dataset=splits[0],
         eval_dataset=splits[1],
-        data_collator=lambda items: pad([(item,) for item in items]),
+        data_collator=bare_collator,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=train.patience)],
     )
     trainer.train()

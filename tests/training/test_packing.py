@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
@@ -20,17 +21,19 @@ from lorascope.config import Config, LoraConfig, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
+from lorascope.objectives.completion import Completion
+from lorascope.objectives.evaluation import forward_of
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult
-from lorascope.training.adapter_check import Unsaved
-from lorascope.training.batches import PackedOrder, PackedSamples, Padding
+from lorascope.training.batches import PackData
 from lorascope.training.linear import PackedLinear, PackShape, Unpackable, dora_norms, has_outliers
 from lorascope.training.log import Diverged
 from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
 from lorascope.training.pack import pack_adapters, refuse_unpackable
 from lorascope.training.run import train_pack
+from lorascope.training.validation import Unsaved
 from tests.conftest import MODES
-from tests.packs import CPU, pack_plan, plan_for, train_alone
+from tests.packs import CPU, bare_collator, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]
 
@@ -106,7 +109,6 @@ def bare_losses(
     model = attach(load_base(plan.base, config.quant, CPU), config.lora, config.seed)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
     samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
-    pad = Padding(0)
     arguments = TrainingArguments(
         str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
         per_device_train_batch_size=train.micro_batch_size,
@@ -120,7 +122,7 @@ def bare_losses(
         model=model,
         args=arguments,
         train_dataset=samples,
-        data_collator=lambda items: pad([(item,) for item in items]),
+        data_collator=bare_collator,
     )
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
@@ -200,10 +202,10 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
     base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
     pack = pack_adapters(base, [config.lora], [0])
     optimizer = adamw(pack.stacks, [config.train])
-    ids = torch.randint(3, 50, (2, 5))
+    batch = Completion().collate([(row, row) for row in torch.randint(3, 50, (2, 5))], 1, 0)
     for _ in range(3):
         pack.zero_grad()
-        pack(ids, torch.ones_like(ids), ids, torch.tensor([8.0])).sum().backward()
+        Completion().losses(pack, batch).sum().backward()  # type: ignore[no-untyped-call]
         clip(rows_of(optimizer), [1.0])
         optimizer.step()
     for layer in pack.stacks[0].layers.values():
@@ -234,7 +236,7 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train_pack(interrupted, CPU, stop)
     names = sorted(path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file())
-    assert names == ["pack.json", "pack.safetensors", "sha256", "trainer_state.json"]
+    assert names == ["pack.json", "pack.safetensors", "sha256"]
     resumed = trained(train_pack(interrupted, CPU))
     for before, after in zip(whole, resumed, strict=True):
         assert after.resumed_at_step == 4
@@ -243,22 +245,50 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
         assert after.processed_tokens == before.processed_tokens
 
 
-def test_each_trial_reads_in_the_order_of_its_seed() -> None:
-    order = PackedOrder(10, [0, 7])
-    order.set_epoch(2)
-    first, second = zip(*order, strict=True)
-    for seed, places in ((0, first), (7, second)):
-        expected = torch.randperm(10, generator=torch.Generator().manual_seed(seed + 2))
-        assert list(places) == expected.tolist()
+def test_each_trial_reads_in_the_order_in_which_accelerate_shuffles_for_its_seed() -> None:
+    """Steps of 4 rows over 10, in micro-batches of 2: the last of an epoch has two rows left."""
+    samples = [([row], [row]) for row in range(10)]
+    train = TrainConfig(steps=None, epochs=2.5, batch_size=4, micro_batch_size=2)
+    data = PackData(samples, [0, 7], train, Completion(), pad_token_id=0)
+    assert (data.steps_an_epoch, data.steps) == (3, 8)
+    samplers = [SeedableRandomSampler(range(10), data_seed=seed) for seed in (0, 7)]
+    # Asked for in any order, as after a resume.
+    for epoch in (2, 0, 1):
+        steps = [data.micro_batches(epoch * 3 + step) for step in range(3)]
+        assert [len(step) for step in steps] == [2, 2, 1]
+        for trial, sampler in enumerate(samplers):
+            sampler.set_epoch(epoch)
+            batches = [batch.input_ids.view(2, -1)[trial] for step in steps for batch in step]
+            assert torch.cat(batches).tolist() == list(sampler)
 
 
 def test_a_batch_holds_trial_after_trial_and_is_padded_on_the_right() -> None:
-    samples = PackedSamples([([1, 2, 3], [-100, 2, 3]), ([4], [4]), ([5, 6], [5, 6])])
-    batch = Padding(9)([samples[(0, 1)], samples[(2, 1)]])
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [5, 6, 9], [4, 9, 9], [4, 9, 9]]
-    assert batch["labels"].tolist()[0] == [-100, 2, 3]
-    assert batch["labels"].tolist()[1] == [5, 6, -100]
-    assert batch["attention_mask"].sum(1).tolist() == [3, 2, 1, 1]
+    samples = [([1, 2, 3], [-100, 2, 3]), ([5, 6], [5, 6]), ([4], [4]), ([4], [4])]
+    batch = Completion().collate(samples, trials=2, pad_token_id=9)
+    assert batch.input_ids.tolist() == [[1, 2, 3], [5, 6, 9], [4, 9, 9], [4, 9, 9]]
+    assert batch.labels.tolist()[:2] == [[-100, 2, 3], [5, 6, -100]]
+    assert batch.attention_mask.sum(1).tolist() == [3, 2, 1, 1]
+    # A first token is predicted from nothing: one of two labels counts in the second sample.
+    assert batch.weights.tolist() == [3, 0]
+    assert (batch.tokens, batch.padded) == ([5, 2], True)
+    assert not Completion().collate(samples[2:], trials=2, pad_token_id=9).padded
+
+
+def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
+    project: Layout, compose: Compose
+) -> None:
+    """The shared reference of several trials, in every mode to the bit."""
+    for mode in MODES:
+        config = compose(f"quant={mode}")
+        base = load_base(project.quantized("small", mode), config.quant, CPU)
+        rows = torch.randint(3, 50, (4, 5))
+        batch = Completion().collate([(row, row) for row in rows], 2, 0)
+        bare = forward_of(base)(batch)
+        pack = pack_adapters(base, [config.lora] * 2, [0, 1])
+        for row in pack.rows():
+            row.data.normal_(std=0.1)
+        assert torch.equal(pack(batch, adapters=False), bare)
+        assert not torch.equal(pack(batch), bare)
 
 
 def test_stacks_share_padded_ranks_and_keep_the_order() -> None:

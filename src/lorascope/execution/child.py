@@ -83,7 +83,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
     import lorascope.execution.local.preloaded  # noqa: F401, I001
     import torch
 
-    from lorascope.training.adapter_check import Unsaved
+    from lorascope.training.validation import Unsaved
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
     from lorascope.machine.ram import keep_freed_memory

@@ -25,8 +25,8 @@ from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folders, write_record
 from lorascope.records import LASTING, Status, TrialRecord
-from lorascope.training.checkpoint_files import checkpoints as checkpoints_in
-from lorascope.training.checkpoint_files import is_whole
+from lorascope.training.checkpoint import checkpoints as checkpoints_in
+from lorascope.training.checkpoint import is_whole
 from lorascope.training.progress import StepReport, Stopped, ValidationReport
 
 

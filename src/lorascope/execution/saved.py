@@ -11,7 +11,7 @@ from pathlib import Path
 from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import Layout
 from lorascope.files.store import write_atomically
-from lorascope.training.checkpoint_files import checkpoints, last_checkpoint, step_of
+from lorascope.training.checkpoint import checkpoints, last_checkpoint, step_of
 
 TRIALS = "trials.json"
 """Identities of a pack's trials in their order, beside its checkpoints."""

@@ -6,7 +6,7 @@ On CUDA the allocator itself measures, and only the largest batch is noted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from lorascope.machine.devices import Device
-from lorascope.meters.tracker import TensorTracker, persistent_tensors, unwrapped
+from lorascope.meters.tracker import TensorTracker, persistent_tensors
+from lorascope.objectives.kinds import TokenBatch
 from lorascope.records import PhaseMemory
 
 TRACKED_STEPS = 2
 """Optimizer steps that are measured: the first makes the optimizer's state, the second finds it."""
 TRACKED_EVALUATIONS = 2
-"""Batches of the validation loss that are measured. They come longest first, and the second meets
-the first's logits."""
+"""Batches of the validation loss that are measured. They come longest first."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +61,40 @@ class BatchMemory:
 
     @contextmanager
     def micro_batch(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        inputs: Mapping[str, torch.Tensor],
-        trials: int,
+        self, pack: nn.Module, optimizer: torch.optim.Optimizer, batch: TokenBatch
     ) -> Iterator[None]:
-        """Measure one forward and backward pass, unless one measured before was no smaller.
-
-        Args:
-            inputs: tensors of all trials, each with the same number of samples.
-        """
-        # Empty before the first step.
-        batch = _batch_of(inputs, trials, bool(unwrapped(optimizer).state))
-        if any(_covers(other, batch) for other in self._seen):
+        """Measure one forward and backward pass, unless one measured before was no smaller."""
+        rows, tokens = batch.shape
+        # The state is empty before the first step.
+        shape = Batch(rows // len(batch.weights), tokens, batch.padded, bool(optimizer.state))
+        if any(_covers(other, shape) for other in self._seen):
             yield
             return
-        self._seen.append(batch)
+        self._seen.append(shape)
         if not self._tracking:
-            self._note_size(batch)
+            self._note_size(shape)
             yield
             return
         tracker = TensorTracker()
-        tracker.add(persistent_tensors(model, optimizer))
-        tracker.add(inputs.values())
+        tracker.add(persistent_tensors(pack, optimizer))
+        tracker.add(batch.tensors())
         with tracker:
             yield
         if tracker.peak_bytes > (self.train_peak_bytes or 0):
-            self.largest = batch
+            self.largest = shape
+        self._note_peak(tracker)
+
+    @contextmanager
+    def optimizer_step(self, pack: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Measure the first optimizer steps too, where adapters outweigh their batches."""
+        self._steps += 1
+        if not self._tracking or self._steps > TRACKED_STEPS:
+            yield
+            return
+        tracker = TensorTracker()
+        tracker.add(persistent_tensors(pack, optimizer))
+        with tracker:
+            yield
         self._note_peak(tracker)
 
     def _note_peak(self, tracker: TensorTracker) -> None:
@@ -98,26 +104,6 @@ class BatchMemory:
         known = self.largest
         if known is None or _size(batch) > _size(known):
             self.largest = batch
-
-    def watch_steps(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the first optimizer steps too: adapters may outweigh their batches."""
-        if not self._tracking:
-            return
-        entered = ExitStack()
-
-        def before(*_: Any) -> None:
-            if self._steps < TRACKED_STEPS:
-                tracker = TensorTracker()
-                tracker.add(persistent_tensors(model, optimizer))
-                entered.callback(self._note_peak, tracker)
-                entered.enter_context(tracker)
-
-        def after(*_: Any) -> None:
-            entered.close()
-            self._steps += 1
-
-        optimizer.register_step_pre_hook(before)
-        optimizer.register_step_post_hook(after)
 
     @contextmanager
     def validation(

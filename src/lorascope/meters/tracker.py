@@ -128,14 +128,8 @@ def persistent_tensors(
             yield parameter.grad
     yield from model.buffers()
     if optimizer is not None:
-        for state in unwrapped(optimizer).state.values():
+        for state in optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, torch.Tensor))
-
-
-def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
-    """torch's own optimizer inside the one that accelerate hands out."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
 
 
 def quantized_constants(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -1,12 +1,8 @@
-"""The loss of completions in plain torch, and the mode in which models are measured.
-
-Separate from `evaluation` because training children need it and lm-eval costs 2 s of imports.
-"""
+"""Completion: the cross-entropy of a row's completion, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,43 +12,72 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from lorascope.data.rows import PreparedRow, Segment
-from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row
-from lorascope.errors import DataError, ModelError
+from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row, tokenize_rows
+from lorascope.errors import DataError
+from lorascope.objectives.evaluation import summed_loss
+from lorascope.objectives.kinds import Forward, Sample, TokenBatch, Unit
 
-Sample = tuple[list[int], list[int]]
-"""Ids and labels."""
+
+class Completion:
+    """Negative log-likelihood of the trained tokens, end-of-text included, in nats a token."""
+
+    unit = Unit("loss", "nats a token", lower_is_better=True)
+
+    def samples(
+        self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
+    ) -> list[Sample]:
+        """Ids and labels of the rows, trained where their segments are."""
+        return list(tokenize_rows(rows, tokenizer, train_on_prompt))
+
+    def validation_samples(self, rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
+        """Ids and labels of the rows' last completions, the longest first.
+
+        Raises:
+            DataError: there are no rows.
+        """
+        if not rows:
+            raise DataError("No rows to measure a loss on. Check the split's row limits.")
+        return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
+
+    def collate(self, samples: Sequence[Sample], trials: int, pad_token_id: int) -> TokenBatch:
+        """A batch of samples that stand trial after trial; its weights are the labels' counts."""
+        ids, labels, mask = pad_samples(samples, pad_token_id)
+        return TokenBatch(
+            input_ids=ids,
+            attention_mask=mask,
+            labels=labels,
+            # No position precedes the first: its label is never predicted.
+            weights=(labels[:, 1:] != IGNORED_LABEL).view(trials, -1).sum(1),
+            tokens=mask.view(trials, -1).sum(1).tolist(),
+            padded=not bool(mask.all()),
+        )
+
+    def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
+        """Each trial's summed loss [trials] in FP32."""
+        losses = token_losses(forward(batch), batch.labels).view(len(batch.weights), -1)
+        # One sum a trial: a sum over an axis may round in another order for another number of them.
+        return torch.stack([own.sum() for own in losses.unbind()])
+
+    def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
+        """The summed loss of a batch of one trial, in FP64."""
+        losses = token_losses(forward(batch), batch.labels)
+        return losses[:, :-1].flatten().sum(dtype=torch.float64)
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluate without gradients and without traces: every module's training flag comes back.
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the label behind each position, in FP32; 0 where that is ignored.
 
-    Raises:
-        ModelError: a 4-bit layer on the CPU would repack its weight in its first forward pass.
+    logits [rows, tokens, vocabulary], labels [rows, tokens] -> [rows, tokens]. As transformers
+    shifts: a position predicts the label behind it, and the last position predicts nothing.
     """
-    _refuse_repacking(model)
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def _refuse_repacking(model: nn.Module) -> None:
-    """bitsandbytes repacks 4-bit weights in eval mode on CPUs with AVX512-BF16; gradients, merging
-    and saving are silently wrong afterwards."""
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        on_cpu = isinstance(weight, Tensor) and weight.device.type == "cpu"
-        if on_cpu and getattr(module, "support_avx512bf16_for_cpu", False):
-            raise ModelError(
-                f"{name}: evaluating this 4-bit layer on the CPU would repack its weight, and "
-                "training or merging afterwards would be silently wrong. Set "
-                "support_avx512bf16_for_cpu = False on every module right after loading."
-            )
+    shifted = functional.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        shifted.flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction="none",
+    )
+    return losses.view(labels.shape)
 
 
 def completion_loss(
@@ -63,54 +88,17 @@ def completion_loss(
     Agrees with `score_rows`, that is with lm-eval's log-likelihoods, but for rounding. Earlier
     trained segments of multi-turn rows are read, not counted. The first token of a row without
     prompt is predicted from the beginning-of-text token, or end-of-text where there is none.
-    The model's logits are [batch, tokens, vocabulary]; the softmax is taken in FP32.
 
     Raises:
         DataError: no rows.
         ModelError: a 4-bit layer would repack its weight.
     """
-    return loss_of_samples(model, completion_samples(rows, tokenizer), batch_size)
+    objective = Completion()
+    samples = objective.validation_samples(rows, tokenizer)
+    return summed_loss(objective, model, samples, batch_size)
 
 
-def completion_samples(rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
-    """Ids and labels of the rows' last completions, the longest first.
-
-    Raises:
-        DataError: no rows.
-    """
-    if not rows:
-        raise DataError("No rows to measure a loss on. Check the split's row limits.")
-    return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
-
-
-def loss_of_samples(
-    model: nn.Module, samples: Sequence[Sample], batch_size: int
-) -> tuple[float, int]:
-    """`completion_loss` of what `completion_samples` made: (summed nats, tokens).
-
-    Raises:
-        ModelError: a 4-bit layer would repack its weight.
-    """
-    device = next(model.parameters()).device
-    total, tokens = 0.0, 0
-    with evaluation_mode(model):
-        for start in range(0, len(samples), batch_size):
-            ids, labels, mask = (
-                part.to(device) for part in pad_samples(samples[start : start + batch_size])
-            )
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            losses = functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1),
-                labels[:, 1:].flatten(),
-                ignore_index=IGNORED_LABEL,
-                reduction="none",
-            )
-            total += float(losses.sum(dtype=torch.float64))
-            tokens += int((labels[:, 1:] != IGNORED_LABEL).sum())
-    return total, tokens
-
-
-def last_completion(row: PreparedRow, tokenizer: Any) -> Sample:
+def last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids and labels of one row, the last completion trained alone."""
     segments = [Segment(row.prompt, False), Segment(row.completion, True)]
     ids, labels = tokenize_row(replace(row, segments=[s for s in segments if s.text]), tokenizer)
@@ -122,9 +110,7 @@ def last_completion(row: PreparedRow, tokenizer: Any) -> Sample:
     return list(ids), list(labels)
 
 
-def pad_samples(
-    samples: Sequence[tuple[list[int] | Tensor, list[int] | Tensor]], pad_token_id: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
+def pad_samples(samples: Sequence[Sample], pad_token_id: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
     ids = [torch.as_tensor(own) for own, _ in samples]
     labels = [torch.as_tensor(own) for _, own in samples]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from torch.nn import functional
 
 from lorascope.config import TrainConfig
 from lorascope.counting.parameters import lora_parameters
-from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import persistent_tensors
+from lorascope.objectives.evaluation import forward_of
+from lorascope.objectives.kinds import OBJECTIVES, TokenBatch
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.cuda_autocast import CudaAutocast
 from lorascope.planning.fake_mode import FakeTracker, attention_masks, fake_tensors
@@ -26,7 +27,8 @@ from lorascope.planning.layer_marks import LayerMarks
 from lorascope.planning.parts import persistent_parts
 from lorascope.quantizers.bitsandbytes.fake_layers import DEVICE
 from lorascope.quantizers.bitsandbytes.kernels import CPU_KERNELS, CUDA_KERNELS
-from lorascope.training.optimizer import adamw, clip, rows_of
+from lorascope.training.loop import StepParts, train_step
+from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
@@ -46,6 +48,7 @@ class TraceSettings:
     """Between two steps, too."""
     keeps_best: bool = False
     """A copy of each adapter."""
+    objective: str = "completion"
 
 
 @dataclass(frozen=True)
@@ -69,39 +72,65 @@ def trace_training(
     kept: Sequence[int] | None,
     period: int = 1,
 ) -> Trace:
-    """Forward, backward, clipping and AdamW, as transformers' Trainer does them.
+    """The training's own step: forward, backward, clipping and AdamW.
 
     Args:
         kept: layers that the traced model has, by their number; None is all.
     """
-    with fake_tensors(), attention_masks(batch.padded):
+    # A step seeds torch's generator: not that of whoever plans.
+    with torch.random.fork_rng(devices=[]), fake_tensors(), attention_masks(batch.padded):
         model, optimizer, tracker = _in_training(spec, settings, batch, kept)
+        fake = _fake_batch(batch, len(spec.pack))
+        tracker.add(fake.tensors())
+        before_bytes = tracker.live_bytes
+        marks = LayerMarks(model, tracker, period)
         model.train()
         if settings.checkpointing:
             model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
-        inputs = _inputs(batch, len(spec.pack))
-        tracker.add(inputs.values())
-        before_bytes = tracker.live_bytes
-        marks = LayerMarks(model, tracker, period)
+        meter = _StepMarks(tracker, marks, partial(_autocast, spec, settings))
+        parts = StepParts(
+            pack=model,
+            objective=OBJECTIVES[settings.objective](),
+            optimizer=optimizer,
+            max_gradient_norms=[settings.max_gradient_norm] * len(spec.pack),
+            autocast=meter.autocast,
+            meter=meter,
+        )
         with tracker:
-            tracker.mark("forward")
-            with _autocast(spec, settings):
-                losses = model(**inputs, divisors=torch.ones(len(spec.pack)))
-            loss = losses.sum()
-            del losses
-            tracker.mark("head_backward")
-            marks.in_forward = False
-            loss.backward()
-            del loss
-            tracker.mark("clip")
-            clip(rows_of(optimizer), [settings.max_gradient_norm] * len(spec.pack))
-            tracker.mark("optimizer")
-            optimizer.step()
-        parts = persistent_parts(model, optimizer)
-        parts["activations"] = marks.layers_end_bytes - before_bytes
+            train_step(parts, [fake], step=0, stopped=[False] * len(spec.pack))
+        sizes = persistent_parts(model, optimizer)
+        sizes["activations"] = marks.layers_end_bytes - before_bytes
         for name in HEAD_SEGMENTS:
-            parts[name] = tracker.segments[name] - marks.layers_end_bytes
-        return Trace(tracker.segments, parts)
+            sizes[name] = tracker.segments[name] - marks.layers_end_bytes
+        return Trace(tracker.segments, sizes)
+
+
+@dataclass(frozen=True)
+class _StepMarks:
+    """The meter of a traced step: it marks where each part begins."""
+
+    tracker: FakeTracker
+    layers: LayerMarks
+    precision: Callable[[], AbstractContextManager[None]]
+
+    @contextmanager
+    def micro_batch(self, *_: object) -> Iterator[None]:
+        self.tracker.mark("forward")
+        yield
+        self.tracker.mark("clip")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Mixed precision of the forward pass, whose end is where the backward pass begins."""
+        with self.precision():
+            yield
+        self.tracker.mark("head_backward")
+        self.layers.in_forward = False
+
+    @contextmanager
+    def optimizer_step(self, *_: object) -> Iterator[None]:
+        self.tracker.mark("optimizer")
+        yield
 
 
 def trace_evaluation(
@@ -110,10 +139,7 @@ def trace_evaluation(
     batches: Sequence[Batch],
     kept: Sequence[int] | None,
 ) -> int:
-    """`completion_loss` over `batches`, the longest first, as training ends with it.
-
-    Logits and losses of one batch live until those of the next are there.
-    """
+    """The validation loss over `batches`, the longest first, as training ends with it."""
     with ExitStack() as stack:
         stack.enter_context(fake_tensors())
         model, present = _evaluated(spec, kept)
@@ -121,25 +147,11 @@ def trace_evaluation(
         tracker.add(present)
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
-        if len(batches) > 1 and batches[0] == batches[1]:
-            # The first of two equal ones needs no more than the second, and leaves it these.
-            head = model.get_output_embeddings().weight
-            labels = _inputs(batches[0])["labels"]
-            logits = torch.empty((*labels.shape, len(head)), dtype=spec.compute, device=DEVICE)
-            losses = torch.empty_like(labels[:, 1:].flatten(), dtype=torch.float32)
-            batches = batches[1:]
-        for batch in batches:
+        objective, forward = OBJECTIVES[settings.objective](), forward_of(model)
+        # Nothing of a batch outlives it, so that one of several equal ones is enough.
+        for batch in dict.fromkeys(batches):
             with attention_masks(batch.padded):
-                inputs = _inputs(batch)
-                labels = inputs.pop("labels")
-                logits = model(**inputs).logits
-            losses = functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1),
-                labels[:, 1:].flatten(),
-                ignore_index=IGNORED_LABEL,
-                reduction="none",
-            )
-            losses.sum(dtype=torch.float64)
+                objective.validation_loss(forward, _fake_batch(batch, trials=1))
         return tracker.peak_bytes
 
 
@@ -158,11 +170,10 @@ def _in_training(
 ) -> tuple[PackedModel, torch.optim.Optimizer, FakeTracker]:
     """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
     among fake tensors."""
-    model = fake_pack(spec, kept)
+    pack = fake_pack(spec, kept)
     if settings.keeps_best:
-        model.keep_best()
-    trains = [TrainConfig()] * len(spec.pack)
-    optimizer = adamw(model.stacks, trains)
+        pack.keep_best()
+    optimizer = adamw(pack.stacks, [TrainConfig()] * len(spec.pack))
     if batch.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {
@@ -171,8 +182,8 @@ def _in_training(
                 "exp_avg_sq": torch.empty_like(row, requires_grad=False),
             }
     tracker = _tracker(settings.device)
-    tracker.add(persistent_tensors(model, optimizer))
-    return model, optimizer, tracker
+    tracker.add(persistent_tensors(pack, optimizer))
+    return pack, optimizer, tracker
 
 
 def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftModel, list[Tensor]]:
@@ -204,11 +215,12 @@ def _autocast(spec: FakeModelSpec, settings: TraceSettings) -> Iterator[None]:
         yield
 
 
-def _inputs(batch: Batch, trials: int = 1) -> dict[str, Tensor]:
-    """Ids, labels and mask, each [trials x samples, tokens]."""
+def _fake_batch(batch: Batch, trials: int) -> TokenBatch:
+    """A micro-batch of all trials, without data."""
     shape = (trials * batch.samples, batch.tokens)
-    names = ("input_ids", "attention_mask", "labels")
-    return {name: torch.zeros(shape, dtype=torch.long, device=DEVICE) for name in names}
+    ids, mask, labels = (torch.zeros(shape, dtype=torch.long, device=DEVICE) for _ in range(3))
+    weights = torch.ones(trials, dtype=torch.long, device=DEVICE)
+    return TokenBatch(ids, mask, labels, weights, [0] * trials, batch.padded)
 
 
 def block_bytes(device: str) -> int:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.objectives.completion import evaluation_mode, last_completion, pad_samples
+from lorascope.objectives.completion import last_completion, pad_samples
+from lorascope.objectives.evaluation import evaluation_mode
 
 GROUPS = 512
 MAX_TOKENS = 1024

@@ -21,7 +21,8 @@ from lorascope.config import MergeConfig
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import ModelError
-from lorascope.objectives.completion import completion_loss, evaluation_mode, last_completion
+from lorascope.objectives.completion import completion_loss, last_completion
+from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.footprint import dequantized_weight
 from lorascope.quantizers.loading import is_quantized
 

@@ -12,7 +12,8 @@ import torch
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import ConfigError, DataError, ModelError
-from lorascope.objectives.completion import completion_loss, evaluation_mode
+from lorascope.objectives.completion import completion_loss
+from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic, precision_name
 from lorascope.records import ItemResult
 from lorascope.scoring.items import read_items, summarize, write_items

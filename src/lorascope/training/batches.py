@@ -1,67 +1,82 @@
-"""Batches of a pack: every trial reads the data in its own order, as it would alone."""
+"""Batches of a pack: every trial reads the data in the order of its own seed, as it would alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
-from accelerate.data_loader import SeedableRandomSampler
-from torch.utils.data import Dataset, Sampler
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lorascope.objectives.completion import pad_samples
-
-Sample = tuple[torch.Tensor, torch.Tensor]
-"""Input ids and labels [tokens]."""
+from lorascope.config import TrainConfig
+from lorascope.objectives.kinds import Objective, Sample, TokenBatch
 
 
-class PackedSamples(Dataset[tuple[Sample, ...]]):
-    """As long as the data, samples of (ids, labels); an item is one sample for each trial."""
-
-    def __init__(self, samples: Iterable[tuple[list[int], list[int]]]) -> None:
-        self._samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in samples]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, places: tuple[int, ...]) -> tuple[Sample, ...]:
-        """The samples at one place for each trial."""
-        return tuple(self._samples[place] for place in places)
+def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+    """The order of the rows in an epoch, counted from 0: that of accelerate's
+    SeedableRandomSampler."""
+    generator = torch.Generator().manual_seed(seed + epoch)
+    order: list[int] = torch.randperm(rows, generator=generator).tolist()
+    return order
 
 
 def order_expression(rows: int, seed: int) -> str:
-    """`PackedOrder` of one trial for whoever has torch alone: Python, with `epoch` from 0."""
+    """`epoch_order` of one trial for whoever has torch alone: Python, with `epoch` from 0."""
     return f"torch.randperm({rows}, generator=torch.Generator().manual_seed({seed} + epoch))"
 
 
-class PackedOrder(Sampler[tuple[int, ...]]):
-    """For each trial the order in which accelerate shuffles for its seed, step by step."""
+class PackData:
+    """Samples of a training, cut into steps and micro-batches.
 
-    def __init__(self, length: int, seeds: Sequence[int]) -> None:
-        self._length = length
-        places = range(length)
-        self._orders = [SeedableRandomSampler(places, data_seed=seed) for seed in seeds]
+    What a step reads depends on its number alone, so that a resumed training skips no batches. The
+    last step of an epoch is shorter where samples run out; no step reads from two epochs.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Each epoch has its own order."""
-        for order in self._orders:
-            order.set_epoch(epoch)
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        seeds: Sequence[int],
+        train: TrainConfig,
+        objective: Objective,
+        pad_token_id: int,
+    ) -> None:
+        # Tensors already, so that no batch converts them again.
+        self._samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in samples]
+        self._seeds, self._train = seeds, train
+        self._objective, self._pad_token_id = objective, pad_token_id
+        self._epoch, self._orders = -1, list[list[int]]()
 
-    def __len__(self) -> int:
-        return self._length
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps until each trial has read all samples once."""
+        return math.ceil(len(self._samples) / self._train.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        return zip(*self._orders, strict=True)
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        epochs = self._train.epochs
+        if self._train.steps is not None or epochs is None:
+            return int(self._train.steps or 0)
+        return math.ceil(epochs * self.steps_an_epoch)
+
+    def micro_batches(self, step: int) -> list[TokenBatch]:
+        """The batches of a step, counted from 0."""
+        epoch, within = divmod(step, self.steps_an_epoch)
+        if epoch != self._epoch:
+            rows = len(self._samples)
+            self._orders = [epoch_order(rows, seed, epoch) for seed in self._seeds]
+            self._epoch = epoch
+        start, size = within * self._train.batch_size, self._train.micro_batch_size
+        end = min(start + self._train.batch_size, len(self._samples))
+        return [self._collated(first, min(first + size, end)) for first in range(start, end, size)]
+
+    def _collated(self, start: int, end: int) -> TokenBatch:
+        samples = [self._samples[place] for own in self._orders for place in own[start:end]]
+        return self._objective.collate(samples, len(self._seeds), self._pad_token_id)
 
 
-@dataclass(frozen=True)
-class Padding:
-    """Makes a batch of items, trial by trial, padded on the right."""
-
-    pad_token_id: int
-
-    def __call__(self, items: list[tuple[Sample, ...]]) -> dict[str, torch.Tensor]:
-        """Items of one sample for each trial -> tensors of shape [trials x items, longest]."""
-        samples = [sample for own in zip(*items, strict=True) for sample in own]
-        ids, labels, mask = pad_samples(samples, self.pad_token_id)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+def pad_token_id(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """Any id that the model has will do: padded positions are masked and carry no label. A padding
+    token that was added to the tokenizer alone may lie outside its embedding."""
+    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
+    return end if pad is None or pad >= config.get_text_config().vocab_size else int(pad)

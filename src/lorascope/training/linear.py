@@ -32,6 +32,8 @@ class PackShape:
     """Of all samples: dropout draws for that many, whatever this batch's padding."""
     draw: tuple[int, int] = (0, 0)
     """Optimizer step and micro-batch."""
+    adapters: bool = True
+    """Whether layers add what the adapters say."""
 
     @property
     def trials(self) -> int:
@@ -68,6 +70,8 @@ class PackedLinear(nn.Module):
                 "so that no row tells its trial"
             )
         result = self._base(x)
+        if not self._shape.adapters:
+            return result
         if self._stacks[0].magnitude is not None:
             return self._decomposed(x, result).view(result.shape)
         if self._dropouts:

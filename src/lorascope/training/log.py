@@ -1,18 +1,16 @@
-"""What happens around each training step of a pack: losses are kept, progress told, time taken."""
+"""What is kept of a training: losses, tokens and times of each trial, and how far it is."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorascope.records import LossPoint, ValidationPoint
+from lorascope.training.loop import StepEnd
 from lorascope.training.progress import Progress, StepReport
 
 
@@ -25,75 +23,90 @@ class Effort:
     """What a trial was trained for, and what that took since the training began or went on."""
 
     step: int
-    """Its last."""
+    """The trial's last step."""
     first_step: int
-    """Where the training went on; 0 where it began."""
+    """The step from which the training went on; 0 where it began."""
     tokens: int
-    """That went through the model in all steps, padding apart."""
+    """Tokens that went through the model in all steps, padding excluded."""
     first_tokens: int
-    """Those before `first_step`."""
+    """Tokens before `first_step`."""
     train_seconds: float
-    """Of the pack's steps."""
+    """Seconds of the pack's steps, validations excluded."""
     validation_seconds: float
-    """Of the trial's own validations while it was trained."""
+    """Seconds of the trial's own validations while it was trained."""
 
 
 class PackLog:
-    """Each trial's losses and tokens, summed on the device and read now and then."""
+    """Each trial's losses and tokens. Losses are summed on the device. The host reads them, and
+    waits, when a point is due.
 
-    def __init__(self, trials: int, device: torch.device | str) -> None:
+    Args:
+        every: steps between two points; the last step has one whatever the interval.
+    """
+
+    def __init__(self, trials: int, device: torch.device | str, every: int) -> None:
         self.points: list[list[LossPoint]] = [[] for _ in range(trials)]
         self.diverged_at: list[int | None] = [None] * trials
         self.validations: list[list[ValidationPoint]] = [[] for _ in range(trials)]
         self.stopped: list[Effort | None] = [None] * trials
-        """Of the trials that stopped early."""
+        """What trials that stopped early were trained for."""
+        self.last_losses_nats: list[float] = []
+        """Each trial's loss at the last point; empty before the first."""
+        self._every = every
         self._sums = torch.zeros(trials, device=device)
-        self._tokens = torch.zeros(trials, dtype=torch.int64, device=device)
         self._norms = torch.zeros(trials, device=device)
         self._rates: list[float] = []
+        self._tokens = [0] * trials
         self._logged_step = 0
 
     @property
     def tokens(self) -> list[int]:
-        """That went through the model for each trial, padding apart."""
-        counts: list[int] = self._tokens.tolist()
-        ended = zip(counts, self.stopped, strict=True)
-        return [count if stopped is None else stopped.tokens for count, stopped in ended]
+        """Tokens that went through the model for each trial, padding excluded."""
+        pairs = zip(self._tokens, self.stopped, strict=True)
+        return [count if effort is None else effort.tokens for count, effort in pairs]
 
     @property
     def left(self) -> list[int]:
         """The trials that have neither diverged nor stopped early."""
-        ended = zip(self.diverged_at, self.stopped, strict=True)
-        return [index for index, own in enumerate(ended) if own == (None, None)]
+        pairs = zip(self.diverged_at, self.stopped, strict=True)
+        return [index for index, pair in enumerate(pairs) if pair == (None, None)]
 
-    def add_batch(self, losses: Tensor, mask: Tensor) -> None:
-        """Add a micro-batch's losses [trials]; mask [trials x samples, tokens]."""
-        self._sums += losses
-        self._tokens += mask.view(len(losses), -1).sum(1)
+    def has_stopped(self) -> list[bool]:
+        """Which trials have stopped early."""
+        return [effort is not None for effort in self.stopped]
 
-    def note_step(self, norms: Tensor, rates: Sequence[float]) -> None:
-        """The gradients' norms before clipping, and the learning rates, of the step at hand."""
-        self._norms, self._rates = norms, list(rates)
+    def after_step(self, end: StepEnd) -> None:
+        """Add up what the step says, and make a point where one is due."""
+        numbers = end.numbers
+        for losses in numbers.losses:
+            self._sums += losses
+        self._tokens = [a + b for a, b in zip(self._tokens, numbers.tokens, strict=True)]
+        self._norms, self._rates = numbers.gradient_norms, numbers.learning_rates
+        if end.last or end.step % self._every == 0:
+            self._close_interval(end.step)
 
-    def close_interval(self, step: int) -> list[float]:
-        """Make a point of the steps since the last one: the mean loss of each trial; one that has
-        stopped early keeps its last."""
-        steps = step - self._logged_step
-        losses = [total / steps for total in self._sums.tolist()]
+    def _close_interval(self, step: int) -> None:
+        """Make a point of the steps since the last one: the mean loss of each trial."""
+        losses = self._mean_losses(step)
         norms = self._norms.tolist()
         for index in self.left:
             self._add_point(index, step, losses[index], norms[index])
         self._sums.zero_()
         self._logged_step = step
-        return [
-            loss if stopped is None else points[-1].loss_nats
-            for loss, stopped, points in zip(losses, self.stopped, self.points, strict=True)
+        self.last_losses_nats = [
+            loss if effort is None else points[-1].loss_nats
+            for loss, effort, points in zip(losses, self.stopped, self.points, strict=True)
         ]
 
+    def _mean_losses(self, step: int) -> list[float]:
+        steps = step - self._logged_step
+        return [total / steps for total in self._sums.tolist()]
+
     def stop(self, index: int, effort: Effort) -> None:
-        """A trial is trained no more; its last point is of the steps since the one before."""
-        loss = self._sums[index].item() / (effort.step - self._logged_step)
-        self._add_point(index, effort.step, loss, self._norms[index].item())
+        """Train a trial no more. Its last point is of the steps since the one before."""
+        if effort.step > self._logged_step:
+            loss = self._mean_losses(effort.step)[index]
+            self._add_point(index, effort.step, loss, self._norms[index].item())
         if self.diverged_at[index] is None:
             self.stopped[index] = effort
 
@@ -124,69 +137,52 @@ class PackLog:
         self.stopped = [None if own is None else Effort(**own) for own in state["stopped"]]
         sums = [math.nan if value is None else value for value in state["sums"]]
         self._sums.copy_(torch.tensor(sums))
-        self._tokens.copy_(torch.tensor(state["tokens"]))
+        self._tokens = list(state["tokens"])
         self._logged_step = int(state["logged_step"])
 
 
-class TrainingWatch(TrainerCallback):  # type: ignore[misc]
-    """Times the steps, tells progress, and ends a training in which every trial diverged or stopped
-    early, or whose progress asks for it."""
+class TrainingWatch:
+    """Times the steps, reports them, and ends a training in which every trial diverged or stopped
+    early, or whose progress asks for it.
 
-    def __init__(self, log: PackLog, log_every_steps: int, progress: Progress) -> None:
-        self.first_step = 0
-        self.first_tokens = [0] * len(log.points)
+    Make one when the training starts, with the log of a checkpoint restored.
+    """
+
+    def __init__(self, log: PackLog, progress: Progress, first_step: int) -> None:
+        self.log = log
         self.validation_seconds = [0.0] * len(log.points)
-        """Of each trial, in which no step was trained."""
-        self.stopped = False
+        """Seconds of each trial's validations, in which no step was trained."""
+        self.asked_to_stop = False
         """Whether steps are left that somebody asked not to train now."""
-        self.log, self._every = log, log_every_steps
-        self._progress = progress
-        self._started = self._ended = 0.0
-        self._losses_nats: list[float] = []
-        self._tokens = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """After a resume the state says where the former run had got to."""
-        self.first_step = state.global_step
-        self.first_tokens = self.log.tokens
+        self._progress, self._first_step = progress, first_step
+        self._first_tokens = log.tokens
         self._started = time.perf_counter()
+        self._seconds: float | None = None
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """The last step is logged whatever the interval, and not kept as a checkpoint: resuming
-        there would train nothing. Nor is one after which no trial is left."""
-        step, last = state.global_step, state.global_step >= state.max_steps
-        if last or step % self._every == 0:
-            self._losses_nats = self.log.close_interval(step)
-            self._tokens = sum(self.log.tokens)
-        if not self.log.left:
-            control.should_training_stop = True
-        report = StepReport(step, state.max_steps, self._losses_nats, self._tokens)
-        if self._progress(report) and not last and not control.should_training_stop:
-            self.stopped = True
-            control.should_save = control.should_training_stop = True
-        if last or not self.log.left:
-            control.should_save = False
+    def after_step(self, end: StepEnd) -> None:
+        """Report the step. The last step, and one after which no trial is left, ends the training
+        by itself: stopping there would leave nothing to go on with."""
+        end.stop = end.last or not self.log.left
+        losses, tokens = self.log.last_losses_nats, sum(self.log.tokens)
+        asked = self._progress(StepReport(end.step, end.steps, losses, tokens))
+        if asked and not end.stop:
+            self.asked_to_stop = end.stop = end.save = True
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._ended = time.perf_counter()
+    def end(self) -> None:
+        """The training is over."""
+        self._seconds = time.perf_counter() - self._started
 
     def effort(self, index: int, step: int) -> Effort:
-        """Of a trial whose last step is `step`, unless it stopped before."""
+        """What a trial was trained for whose last step is `step`, unless it stopped before."""
         known = self.log.stopped[index]
         if known is not None:
             return known
-        elapsed = (self._ended or time.perf_counter()) - self._started
+        elapsed = time.perf_counter() - self._started if self._seconds is None else self._seconds
         return Effort(
             step=step,
-            first_step=self.first_step,
+            first_step=self._first_step,
             tokens=self.log.tokens[index],
-            first_tokens=self.first_tokens[index],
+            first_tokens=self._first_tokens[index],
             train_seconds=elapsed - sum(self.validation_seconds),
             validation_seconds=self.validation_seconds[index],
         )

@@ -1,120 +1,164 @@
-"""transformers' Trainer over a pack: its loop, data loading and schedule, with a trial axis."""
+"""The training step and the loop around it: the file to read first.
+
+    batches of a step -> train_step: forward, backward, clip, step -> observers
+
+Several trials are trained at once, as a pack (see `training.pack`): what is written [trials] has a
+number for each, and none of them depends on another trial's. A single trial is a pack of one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from transformers import Trainer
+from torch import Tensor
 
-from lorascope.config import TrainConfig
-from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.meters.batches import BatchMemory
-from lorascope.training.batches import PackedOrder
-from lorascope.training.checkpoint import load_checkpoint, save_checkpoint
-from lorascope.training.linear import step_seed
-from lorascope.training.log import PackLog
-from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
+from lorascope.objectives.kinds import Objective, TokenBatch
+from lorascope.training.batches import PackData
+from lorascope.training.optimizer import LossScales, clip, rows_of
 from lorascope.training.pack import PackedModel
 
 
-class PackedTrainer(Trainer):  # type: ignore[misc]
-    """Trains all trials of a pack step by step; each is clipped, scheduled and counted alone.
+class Meter(Protocol):
+    """Whoever measures what steps need: each part of a step runs inside one of these contexts."""
 
-    The random numbers of a step come from the trials' seeds and the step, so that a resumed pack
-    needs no generator's state.
+    def micro_batch(
+        self, pack: PackedModel, optimizer: torch.optim.Optimizer, batch: TokenBatch
+    ) -> AbstractContextManager[None]:
+        """Around the forward and backward pass of a micro-batch."""
+        ...
+
+    def optimizer_step(
+        self, pack: PackedModel, optimizer: torch.optim.Optimizer
+    ) -> AbstractContextManager[None]:
+        """Around the optimizer's step."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What each step of a pack works with."""
+
+    pack: PackedModel
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    max_gradient_norms: Sequence[float]
+    """The limit of each trial; 0 is none."""
+    autocast: Callable[[], AbstractContextManager[object]]
+    """Mixed precision of a forward pass."""
+    meter: Meter
+    scales: LossScales | None = None
+    """Loss scales of the trials, where gradients are computed in FP16."""
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What a step says of itself."""
+
+    losses: list[Tensor]
+    """[trials] of each micro-batch: shares of each trial's mean loss."""
+    gradient_norms: Tensor
+    """[trials], before clipping; NaN where the optimizer passes a trial over."""
+    tokens: list[int]
+    """Tokens that each trial has read, padding excluded."""
+    learning_rates: list[float]
+    """Each trial's rate in this step."""
+
+
+def train_step(
+    parts: StepParts, batches: Sequence[TokenBatch], step: int, stopped: Sequence[bool]
+) -> StepNumbers:
+    """One optimizer step of every trial that has not stopped.
+
+    A trial's loss is the sum over all `batches` divided by their weight, so that how a batch is cut
+    into micro-batches changes nothing but rounding. The trials' losses are added up for one
+    backward pass, in which each trial's gradient is that of its own loss.
+
+    The host waits for the device in two places only: where FP16's loss scales ask which gradients
+    are finite, and where a meter measures.
     """
+    pack, optimizer, scales = parts.pack, parts.optimizer, parts.scales
+    weights, losses = torch.stack([batch.weights for batch in batches]).sum(0), []
+    pack.zero_grad()
+    for number, batch in enumerate(batches):
+        pack.seed(step, number)
+        with parts.meter.micro_batch(pack, optimizer, batch):
+            with parts.autocast():
+                means = parts.objective.losses(pack, batch) / weights
+            scaled = means if scales is None else means * scales.scales
+            losses.append(means.detach())
+            del means
+            scaled.sum().backward()  # type: ignore[no-untyped-call]
+            del scaled
+    rows = rows_of(optimizer)
+    if scales is not None:
+        scales.unscale(rows)
+    for row, has_stopped in zip(rows, stopped, strict=True):
+        if has_stopped:
+            row.grad = None
+    norms = clip(rows, parts.max_gradient_norms)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    with parts.meter.optimizer_step(pack, optimizer):
+        optimizer.step()
+    tokens = [sum(counts) for counts in zip(*(batch.tokens for batch in batches), strict=True)]
+    return StepNumbers(losses, norms, tokens, rates)
 
-    def __init__(
-        self,
-        memory: BatchMemory,
-        log: PackLog,
-        trains: Sequence[TrainConfig],
-        seeds: Sequence[int],
-        **arguments: Any,
-    ) -> None:
-        super().__init__(**arguments)
-        # compute_loss divides by the labels of the whole accumulated batch.
-        self.loss_is_scaled_for_ga = True
-        self.scales: LossScales | None = None
-        if self.accelerator.scaler is not None:
-            # accelerate's own would tie the trials together.
-            self.accelerator.scaler = None
-            self.scales = LossScales(len(seeds), self.args.device)
-        self._memory, self._log = memory, log
-        self._trains, self._seeds = trains, seeds
-        self._micro_batch = (-1, 0)
+
+@dataclass
+class StepEnd:
+    """A step that is done, for observers; they may ask the loop to stop, and the pack be saved."""
+
+    step: int
+    """Steps that are done."""
+    steps: int
+    """Steps in all."""
+    numbers: StepNumbers
+    stop: bool = False
+    save: bool = False
 
     @property
-    def _pack(self) -> PackedModel:
-        pack: PackedModel = self.model
-        return pack
+    def last(self) -> bool:
+        """Whether no step is left."""
+        return self.step >= self.steps
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> PackedOrder:
-        return PackedOrder(len(self.train_dataset), self._seeds)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Each trial's labels [trials] in all micro-batches of a step; no position precedes the
-        first."""
-        trials = len(self._seeds)
-        counts = [
-            (batch["labels"][:, 1:] != IGNORED_LABEL).view(trials, -1).sum(1)
-            for batch in batch_samples
-        ]
-        return torch.stack(counts).sum(0).to(device)
+class Observer(Protocol):
+    """Whoever acts between two steps."""
 
-    def training_step(self, model: nn.Module, inputs: Any, *rest: Any, **named: Any) -> Any:
-        """One micro-batch of every trial."""
-        step, micro_batch = self.state.global_step, self._micro_batch
-        self._micro_batch = (step, micro_batch[1] + 1 if micro_batch[0] == step else 0)
-        self._pack.shape.draw = self._micro_batch
-        # A base with dropout of its own draws from the global generator.
-        torch.manual_seed(step_seed(self._seeds[0], *self._micro_batch))
-        with self._memory.micro_batch(model, self.optimizer, inputs, len(self._seeds)):
-            return super().training_step(model, inputs, *rest, **named)
+    def after_step(self, end: StepEnd) -> None:
+        """Called once a step, in the order in which `train` got its observers."""
+        ...
 
-    def compute_loss(
-        self, model: nn.Module, inputs: Any, return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:  # fmt: skip
-        """The sum of the trials' losses: each trial's gradient is that of its own mean."""
-        losses = model(**inputs, divisors=num_items_in_batch)
-        self._log.add_batch(losses.detach(), inputs["attention_mask"])
-        return losses.sum() if self.scales is None else (losses * self.scales.scales).sum()
 
-    def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
-        """AdamW with a group a trial."""
-        self.optimizer = adamw(self._pack.stacks, self._trains)
-        self._memory.watch_steps(self.model, self.optimizer)
-        return self.optimizer
+def train(
+    parts: StepParts,
+    data: PackData,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    stopped: Callable[[], Sequence[bool]],
+    observers: Sequence[Observer],
+    first_step: int,
+    steps: int,
+) -> int:
+    """Train from `first_step` on, which is 0 unless a checkpoint was loaded.
 
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        rows = rows_of(self.optimizer)
-        if self.scales is not None:
-            self.scales.unscale(rows)
-        for row, stopped in zip(rows, self._log.stopped, strict=True):
-            if stopped is not None:
-                # The optimizer passes it over; the others' batches stay what they are.
-                row.grad = None
-        norms = clip(rows, [train.max_gradient_norm for train in self._trains])
-        self._log.note_step(norms, [group["lr"] for group in self.optimizer.param_groups])
-        return norms.max()
+    Args:
+        stopped: says which trials have stopped early: no step changes them any more.
+        observers: called after each step in their order.
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        save_checkpoint(self, Path(self.args.output_dir), self._log)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Values come with the optimizer's, which exists later."""
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            load_checkpoint(self, Path(checkpoint), self._log)
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """Loss scales come with the values; a pickle of that name is not ours."""
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """There is none."""
+    Returns:
+        The step after which the training ended.
+    """
+    parts.pack.train()
+    for step in range(first_step, steps):
+        batches = [batch.to(parts.pack.device) for batch in data.micro_batches(step)]
+        numbers = train_step(parts, batches, step, stopped())
+        schedule.step()
+        end = StepEnd(step + 1, steps, numbers)
+        for observer in observers:
+            observer.after_step(end)
+        if end.stop:
+            return end.step
+    return steps

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import get_scheduler
 
 from lorascope.adapters.lora.stack import AdapterStack
 from lorascope.config import TrainConfig
@@ -26,6 +28,19 @@ def adamw(stacks: Sequence[AdapterStack], trains: Sequence[TrainConfig]) -> torc
     ]
     # The polynomial schedule reads the default, which all trials share there.
     return torch.optim.AdamW(groups, lr=trains[0].learning_rate, fused=True)
+
+
+def schedule_of(
+    train: TrainConfig, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rates' schedule over so many steps, the first of them warming up."""
+    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        train.schedule,
+        optimizer,
+        num_warmup_steps=math.ceil(steps * train.warmup_fraction),
+        num_training_steps=steps,
+    )
+    return schedule
 
 
 def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

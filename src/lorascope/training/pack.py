@@ -34,12 +34,12 @@ from lorascope.adapters.lora.stack import (
     stacks_of,
 )
 from lorascope.config import LoraConfig
-from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.training.linear import PackedLinear, PackShape, Unpackable
+from lorascope.objectives.kinds import TokenBatch
+from lorascope.training.linear import PackedLinear, PackShape, Unpackable, step_seed
 
 
 class PackedModel(nn.Module):
-    """A base whose adapted layers are `PackedLinear`; gives each trial's loss."""
+    """A base whose adapted layers are `PackedLinear`."""
 
     def __init__(self, base: PreTrainedModel, stacks: list[AdapterStack], seeds: list[int]) -> None:
         super().__init__()
@@ -56,47 +56,36 @@ class PackedModel(nn.Module):
         """The base's."""
         return self.base.config
 
-    def to(self, *_: Any, **__: Any) -> PackedModel:
-        """Everything is on its device already; moving would take quantized weights apart."""
-        return self
+    @property
+    def device(self) -> torch.device:
+        """Where base and adapters are."""
+        device: torch.device = self.base.device
+        return device
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Gradients keep their place: the optimizer's vectors and the layers share it."""
         for stack in self.stacks:
             stack.clear_gradients()
 
-    def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Run layers again in the backward pass instead of keeping what they save."""
-        base: Any = self.base
-        # Its name before transformers 5.20.
-        renamed = getattr(base, "activation_checkpointing_enable", None)
-        (renamed or base.gradient_checkpointing_enable)(**settings)
+    def seed(self, step: int, micro_batch: int) -> None:
+        """Let dropout draw what this trial's seed draws in this micro-batch, whatever came before:
+        a resumed pack needs no generator's state."""
+        self.shape.draw = (step, micro_batch)
+        # A base with dropout of its own draws from the global generator.
+        torch.manual_seed(step_seed(self.shape.seeds[0], step, micro_batch))
 
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """The same for transformers' older Trainer."""
-        self.activation_checkpointing_enable(**settings)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, divisors: Tensor
-    ) -> Tensor:
-        """Each trial's loss [trials] in nats: the sum over its labels [trials x samples, tokens]
-        divided by its `divisors` [trials], in FP32."""
-        trials = len(divisors)
-        self.shape.batch = tuple(input_ids.shape)
-        logits = self.base(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).logits
-        # As transformers shifts: the last position predicts nothing.
-        shifted = nn.functional.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
-        losses = nn.functional.cross_entropy(
-            logits.float().flatten(0, 1),
-            shifted.flatten(),
-            ignore_index=IGNORED_LABEL,
-            reduction="none",
-        )
-        # One sum a trial: a sum over an axis may round in another order for another number of them.
-        sums = [part.sum() for part in losses.view(trials, -1).unbind()]
-        return torch.stack(sums) / divisors
+    def forward(self, batch: TokenBatch, adapters: bool = True) -> Tensor:
+        """Logits [trials x samples, tokens, vocabulary]; without adapters those of the frozen base,
+        which is the same for all trials."""
+        self.shape.batch, self.shape.adapters = batch.shape, adapters
+        try:
+            logits: Tensor = self.base(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+        finally:
+            # Checkpointed layers run again in the backward pass, which is that of the adapters.
+            self.shape.adapters = True
+        return logits
 
     def keep_best(self) -> None:
         """Make room for the values of each trial's best step, from the start: what is measured of

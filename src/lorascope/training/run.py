@@ -1,43 +1,73 @@
-"""A pack of trials: adapters trained at once on one frozen base by transformers' Trainer."""
+"""A pack of trials: adapters trained at once on one frozen base, saved, measured and reported."""
 
 from __future__ import annotations
 
-import gc
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 
-from transformers import (
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainingArguments,
-)
-from transformers.trainer_callback import PrinterCallback
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope.data.rows import read_rows
-from lorascope.data.tokenization import load_tokenizer, tokenize_rows
-from lorascope.machine.devices import Device, compute_precision
+from lorascope.adapters.lora.stack import AdapterWeights
+from lorascope.config import Precision
+from lorascope.data.rows import PreparedRow, read_rows
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
-from lorascope.meters.tracker import unwrapped
-from lorascope.objectives.completion import completion_samples
+from lorascope.objectives.kinds import OBJECTIVES, Objective
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import arithmetic, load_base
-from lorascope.records import TrainingResult
-from lorascope.training.adapter_check import CheckedAdapter, Unsaved, check_adapter
-from lorascope.training.batches import PackedSamples, Padding, order_expression
-from lorascope.training.checkpoint_files import last_checkpoint
+from lorascope.records import PhaseMemory, TrainingResult
+from lorascope.training.batches import PackData, order_expression, pad_token_id
+from lorascope.training.checkpoint import PackCheckpoints
 from lorascope.training.log import Diverged, PackLog, TrainingWatch
-from lorascope.training.loop import PackedTrainer
-from lorascope.training.optimizer import moment_bytes
+from lorascope.training.loop import Meter, Observer, StepParts, train
+from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
 from lorascope.training.pack import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.training.progress import Progress, Stopped, ValidationReport, untold
-from lorascope.training.result import SharedFacts, TrainedPack, result_of
 from lorascope.training.trial_plan import PackPlan, TrialPlan
-from lorascope.training.validation import PackValidation
+from lorascope.training.validation import (
+    CheckedAdapter,
+    PackValidation,
+    Unsaved,
+    best_of,
+    check_adapter,
+)
+
+
+@dataclass(frozen=True)
+class TrainedPack:
+    """A pack after its last step."""
+
+    weights: list[AdapterWeights]
+    optimizer_bytes: list[int]
+    """Of each trial's moments, padding apart."""
+    steps: int
+    patience: int
+    """Validations; 0 where the last step's weights are those that count."""
+    log: PackLog
+    watch: TrainingWatch
+    data_orders: list[str]
+    """Of each trial, as an expression."""
+
+
+@dataclass(frozen=True)
+class SharedFacts:
+    """What all results of a pack say alike."""
+
+    model_bytes: int
+    compute_dtype: str
+    attention: str
+    arithmetic: str | None
+    load_seconds: float
+    pack_ranks: list[int]
+    memory: dict[str, PhaseMemory]
+    largest_batch: tuple[int, int] | None
+    largest_evaluation_batch: tuple[int, int] | None
 
 
 def train_pack(
@@ -87,11 +117,9 @@ def _train_by_rank(
         pack = pack_adapters(base, [t.lora for t in trials], [t.seed for t in trials])
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _run_trainer(plan, trials, pack, tokenizer, device, memory, progress)
+        trained = _train(plan, trials, pack, tokenizer, device, memory, progress)
         pack.unpack()
         del pack
-        # The Trainer's parts refer to each other, and to what validation needs no more.
-        gc.collect()
     with meter.phase("evaluate"):
         checked = _check_all(base, plan, trials, trained, tokenizer, memory, progress)
     shared = SharedFacts(
@@ -120,7 +148,8 @@ def _check_all(
     memory: BatchMemory,
     progress: Progress,
 ) -> list[CheckedAdapter | Diverged | Unsaved]:
-    samples = completion_samples(read_rows(plan.data / "validation.jsonl"), tokenizer)
+    objective = OBJECTIVES[plan.objective]()
+    samples = objective.validation_samples(_validation_rows(plan), tokenizer)
     checked: list[CheckedAdapter | Diverged | Unsaved] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
         progress(ValidationReport(index, len(trials)))
@@ -130,7 +159,7 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            own = check_adapter(base, plan, trial, weights, others, samples, memory)
+            own = check_adapter(base, plan, trial, weights, others, objective, samples, memory)
             checked.append(own)
         except (Diverged, Unsaved) as error:
             checked.append(error)
@@ -138,7 +167,7 @@ def _check_all(
     return checked
 
 
-def _run_trainer(
+def _train(
     plan: PackPlan,
     trials: Sequence[TrialPlan],
     pack: PackedModel,
@@ -147,84 +176,103 @@ def _run_trainer(
     memory: BatchMemory,
     progress: Progress,
 ) -> TrainedPack:
+    objective, seeds = OBJECTIVES[plan.objective](), [trial.seed for trial in trials]
     rows = read_rows(plan.data / "train.jsonl")
-    samples = list(tokenize_rows(rows, tokenizer, plan.train_on_prompt))
+    samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
+    data = PackData(samples, seeds, plan.train, objective, pad_token_id(tokenizer, pack.config))
     pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
-    log = PackLog(len(trials), device.kind)
-    watch = TrainingWatch(log, plan.train.log_every_steps, progress)
+    parts = step_parts(plan, trials, pack, objective, device, memory)
+    schedule = schedule_of(plan.train, parts.optimizer, data.steps)
+    log = PackLog(len(trials), device.kind, plan.train.log_every_steps)
+    every = plan.train.checkpoint_every_steps
+    checkpoints = PackCheckpoints(plan.checkpoints, every, parts, schedule, log)
+    first_step = checkpoints.resume()
+    watch = TrainingWatch(log, progress, first_step)
+    observers: list[Observer] = [log, watch, checkpoints]
     validation = None
     if plan.train.validate_every_steps:
+        held_out = objective.validation_samples(_validation_rows(plan), tokenizer)
         ordered = replace(plan, trials=trials)
-        validation = PackValidation(ordered, pack, tokenizer, memory, watch)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = PackedTrainer(
-            memory,
-            log,
-            [trial.train for trial in trials],
-            [trial.seed for trial in trials],
-            model=pack,
-            args=training_arguments(plan, device, plan.checkpoints or Path(scratch)),
-            train_dataset=PackedSamples(samples),
-            data_collator=Padding(_pad_token_id(tokenizer, pack.config)),
-            callbacks=[validation, watch] if validation else [watch],
-        )
-        # The Trainer would print every log line itself.
-        trainer.remove_callback(PrinterCallback)
-        last = last_checkpoint(plan.checkpoints)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if watch.stopped:
-        raise Stopped(trainer.state.global_step, trainer.state.max_steps)
+        validation = PackValidation(ordered, parts, held_out, watch, memory)
+        observers.insert(1, validation)
+    step = train(parts, data, schedule, log.has_stopped, observers, first_step, data.steps)
+    watch.end()
+    if watch.asked_to_stop:
+        raise Stopped(step, data.steps)
     if validation:
-        validation.put_best()
+        validation.restore_best()
     return TrainedPack(
         weights=[pack.read(index) for index in range(len(trials))],
-        optimizer_bytes=moment_bytes(pack.stacks, unwrapped(trainer.optimizer)),
-        steps=trainer.state.global_step,
+        optimizer_bytes=moment_bytes(pack.stacks, parts.optimizer),
+        steps=step,
         patience=plan.train.patience,
         log=log,
         watch=watch,
-        data_orders=[order_expression(len(samples), trial.seed) for trial in trials],
+        data_orders=[order_expression(len(samples), seed) for seed in seeds],
     )
 
 
-def training_arguments(plan: PackPlan, device: Device, folder: Path) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    train = plan.train
-    precision = compute_precision(plan.quant, device).value
-    steps_known = train.steps is not None
-    seed = plan.trials[0].seed
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=train.steps if steps_known else -1,
-        num_train_epochs=1.0 if steps_known else train.epochs,
-        per_device_train_batch_size=train.micro_batch_size,
-        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.schedule,
-        # A value below 1 is a share of all steps.
-        warmup_steps=train.warmup_fraction,
-        # Each trial's own limit is applied in the step that this switches on.
-        max_grad_norm=1.0,
-        gradient_checkpointing=train.gradient_checkpointing,
-        seed=seed,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=device.kind == "cpu",
-        logging_strategy="no",
-        save_strategy="steps" if plan.checkpoints and train.checkpoint_every_steps else "no",
-        save_steps=train.checkpoint_every_steps or 500,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=device.kind == "cuda",
+def step_parts(
+    plan: PackPlan,
+    trials: Sequence[TrialPlan],
+    pack: PackedModel,
+    objective: Objective,
+    device: Device,
+    meter: Meter,
+) -> StepParts:
+    """What the steps of a pack work with, as the plan says."""
+    if plan.train.patience:
+        pack.keep_best()
+    if plan.train.gradient_checkpointing:
+        pack.base.activation_checkpointing_enable()
+    precision = compute_precision(plan.quant, device)
+    trains = [trial.train for trial in trials]
+    return StepParts(
+        pack=pack,
+        objective=objective,
+        optimizer=adamw(pack.stacks, trains),
+        max_gradient_norms=[train.max_gradient_norm for train in trains],
+        autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
+        meter=meter,
+        scales=LossScales(len(trials), device.kind) if precision is Precision.float16 else None,
     )
-    # Several GPUs would each get a part of every trial's batch.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
 
 
-def _pad_token_id(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """Any id that the model has will do: padded positions are masked and carry no label. A padding
-    token that was added to the tokenizer alone may lie outside its embedding."""
-    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
-    return end if pad is None or pad >= config.get_text_config().vocab_size else int(pad)
+def autocast(kind: str, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Mixed precision on a kind of device; FP32 needs none."""
+    return nullcontext() if dtype is torch.float32 else torch.autocast(kind, dtype=dtype)
+
+
+def _validation_rows(plan: PackPlan) -> list[PreparedRow]:
+    return read_rows(plan.data / "validation.jsonl")
+
+
+def result_of(
+    shared: SharedFacts, trained: TrainedPack, index: int, checked: CheckedAdapter
+) -> TrainingResult:
+    """What is recorded of the trial at `index` of the pack."""
+    log = trained.log
+    effort = trained.watch.effort(index, trained.steps)
+    best = best_of(log.validations[index]) if trained.patience else None
+    return TrainingResult(
+        trainable_parameters=checked.trainable_parameters,
+        total_parameters=checked.total_parameters,
+        trainable_percent=100 * checked.trainable_parameters / checked.total_parameters,
+        adapter_bytes=checked.adapter_bytes,
+        optimizer_bytes=trained.optimizer_bytes[index],
+        steps=effort.step,
+        resumed_at_step=effort.first_step,
+        processed_tokens=effort.tokens,
+        tokens_per_second=(effort.tokens - effort.first_tokens) / effort.train_seconds,
+        train_seconds=effort.train_seconds,
+        evaluate_seconds=checked.seconds + effort.validation_seconds,
+        train_loss_nats=log.points[index][-1].loss_nats,
+        validation_loss_nats=checked.validation_loss_nats,
+        losses=log.points[index],
+        validations=log.validations[index],
+        stopped_at_step=None if log.stopped[index] is None else effort.step,
+        saved_step=best.step if best else effort.step,
+        adapter_sha256=checked.adapter_sha256,
+        data_order=trained.data_orders[index],
+        **vars(shared),
+    )

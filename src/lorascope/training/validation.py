@@ -1,99 +1,111 @@
-"""Validations of a pack's trials while they are trained: the best weights are kept, and a trial
-that gets no better stops.
+"""Validation of single adapters as plain PEFT has them: while a pack is trained, and at its end.
 
-Each trial is validated by itself, as plain PEFT has it, the base's own layers in place: its loss is
-to the bit the one that its record ends with, whatever its company. A trial that has stopped stays
-in the pack with its best weights, and no step changes them: its rows are still computed, since the
-others' batches, and so their bits, would depend on its end if they were not.
+Each trial is validated by itself, the base's own layers in place: its loss is to the bit the one
+that its record ends with, whatever its company. A trial that has stopped stays in the pack with its
+best weights, and no step changes them: its rows are still computed, since the others' batches, and
+so their bits, would depend on its end if they were not.
+
+When a trial stops early is decided as by transformers' EarlyStoppingCallback with
+load_best_model_at_end: a validation counts against a trial unless its loss is lower than all
+before; after `patience` of them in a row the trial stops; and with patience the weights of the best
+validation are kept, whether the trial stops or not. The last step is validated too.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import time
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
 
-from lorascope.data.rows import read_rows
+from lorascope.adapters.lora.attach import attach, parameter_counts, save_adapter
+from lorascope.adapters.lora.stack import AdapterWeights, put_weights
+from lorascope.files.disk_faults import is_full_disk
+from lorascope.files.layout import ADAPTER_FILES
+from lorascope.files.store import sha256_of_files
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import persistent_tensors
-from lorascope.objectives.completion import completion_samples, loss_of_samples
+from lorascope.objectives.evaluation import summed_loss
+from lorascope.objectives.kinds import Objective, Sample
 from lorascope.records import ValidationPoint
-from lorascope.training.adapter_check import adapted
-from lorascope.training.early_stopping import best_of, has_stopped
-from lorascope.training.log import TrainingWatch
-from lorascope.training.pack import PackedModel
-from lorascope.training.trial_plan import PackPlan
+from lorascope.training.log import Diverged, TrainingWatch
+from lorascope.training.loop import StepEnd, StepParts
+from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 
-class PackValidation(TrainerCallback):  # type: ignore[misc]
-    """Validates every so many steps and after the last. It goes before `TrainingWatch`, which ends
-    a training that no trial is left in.
+def best_of(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
+    """The first with the lowest loss; None where no loss is finite."""
+    finite = [(point.loss_nats, point) for point in points if point.loss_nats is not None]
+    return min(finite, key=lambda pair: pair[0])[1] if finite else None
+
+
+def misses(points: Sequence[ValidationPoint]) -> int:
+    """Validations since the best one."""
+    best = best_of(points)
+    return len(points) if best is None else len(points) - 1 - list(points).index(best)
+
+
+def has_stopped(points: Sequence[ValidationPoint], patience: int) -> bool:
+    """Whether patience has run out; 0 is patience without end."""
+    return 0 < patience <= misses(points)
+
+
+class PackValidation:
+    """Validates every so many steps and after the last one. As an observer it stands before
+    `TrainingWatch`, which ends a training that no trial is left in.
 
     Args:
         plan: its trials are in the pack's order.
+        samples: the validation split's.
     """
 
     def __init__(
-        self,
-        plan: PackPlan,
-        pack: PackedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        self, plan: PackPlan, parts: StepParts, samples: Sequence[Sample], watch: TrainingWatch,
         memory: BatchMemory,
-        watch: TrainingWatch,
-    ) -> None:
-        self._plan, self._pack = plan, pack
-        self._memory, self._watch = memory, watch
-        self._log = watch.log
-        rows = read_rows(plan.data / "validation.jsonl")
-        self._samples = completion_samples(rows, tokenizer)
+    ) -> None:  # fmt: skip
+        self._plan, self._parts, self._samples = plan, parts, samples
+        self._memory, self._watch, self._log = memory, watch, watch.log
         self._measured: set[int] = set()
-        if plan.train.patience:
-            pack.keep_best()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
-    ) -> None:
-        """One trial after the other, those that have ended apart."""
-        step, last = state.global_step, state.global_step >= state.max_steps
-        if not last and step % self._plan.train.validate_every_steps:
+    def after_step(self, end: StepEnd) -> None:
+        """Validate one trial after the other, those left out that have diverged or stopped."""
+        if not end.last and end.step % self._plan.train.validate_every_steps:
             return
-        if args.device.type == "cuda":
+        if self._parts.pack.device.type == "cuda":
             # What the device has still to do is the steps', not the validation's.
             torch.cuda.synchronize()
         for index in self._log.left:
             started = time.perf_counter()
-            loss_nats = self._loss_nats(index, named["optimizer"])
+            loss_nats = self._loss_nats(index)
             self._watch.validation_seconds[index] += time.perf_counter() - started
             known = loss_nats if math.isfinite(loss_nats) else None
-            self._judge(index, ValidationPoint(step, known))
+            self._judge(index, ValidationPoint(end.step, known))
 
-    def put_best(self) -> None:
-        """Let the trials that are left have their best weights, where those are kept."""
+    def restore_best(self) -> None:
+        """Give the trials that are left their best weights, where those are kept."""
         for index in self._log.left:
-            self._put_best(index)
+            self._restore_best(index)
 
-    def _loss_nats(self, index: int, optimizer: torch.optim.Optimizer) -> float:
-        """Mean a token, of one trial's weights as they are."""
-        trial = self._plan.trials[index]
-        waiting = list(persistent_tensors(self._pack, optimizer))
-        weights = self._pack.read(index)
-        with self._pack.unpacked() as base, adapted(base, trial, weights) as model:
+    def _loss_nats(self, index: int) -> float:
+        """Mean loss a token, of one trial's weights as they are."""
+        pack, trial = self._parts.pack, self._plan.trials[index]
+        waiting = list(persistent_tensors(pack, self._parts.optimizer))
+        weights = pack.read(index)
+        with pack.unpacked() as base, adapted(base, trial, weights) as model:
             first = index not in self._measured
             self._measured.add(index)
             measured = self._memory.validation(model, waiting, in_training=True)
             with measured if first else nullcontext():
-                loss_sum, tokens = loss_of_samples(
-                    model, self._samples, self._plan.evaluate_batch_size
+                loss_sum, tokens = summed_loss(
+                    self._parts.objective, model, self._samples, self._plan.evaluate_batch_size
                 )
         return loss_sum / tokens
 
@@ -101,12 +113,104 @@ class PackValidation(TrainerCallback):  # type: ignore[misc]
         points, patience = self._log.validations[index], self._plan.train.patience
         points.append(point)
         if patience and best_of(points) is point:
-            self._pack.best_rows()[index].copy_(self._pack.rows()[index].detach())
+            pack = self._parts.pack
+            pack.best_rows()[index].copy_(pack.rows()[index].detach())
         if has_stopped(points, patience):
-            self._put_best(index)
+            self._restore_best(index)
             self._log.stop(index, self._watch.effort(index, point.step))
 
-    def _put_best(self, index: int) -> None:
+    def _restore_best(self, index: int) -> None:
         """Weights that never had a finite loss stay: they are found to have diverged."""
         if self._plan.train.patience and best_of(self._log.validations[index]) is not None:
-            self._pack.rows()[index].data.copy_(self._pack.best_rows()[index])
+            pack = self._parts.pack
+            pack.rows()[index].data.copy_(pack.best_rows()[index])
+
+
+class Unsaved(Exception):
+    """An adapter that was trained, and that the disk has no room for."""
+
+
+@dataclass(frozen=True)
+class CheckedAdapter:
+    """What is known of an adapter once it stands on its base alone."""
+
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    adapter_sha256: str
+    validation_loss_nats: float
+    seconds: float
+
+
+def check_adapter(
+    base: PreTrainedModel,
+    plan: PackPlan,
+    trial: TrialPlan,
+    weights: AdapterWeights,
+    others: list[AdapterWeights],
+    objective: Objective,
+    samples: Sequence[Sample],
+    memory: BatchMemory,
+) -> CheckedAdapter:
+    """Save the adapter to `trial.adapter` and measure it; the base is bare again afterwards.
+
+    Args:
+        others: the pack's other adapters, which wait in memory.
+        samples: the validation split's.
+
+    Raises:
+        Diverged: a value or the validation loss is not finite.
+        Unsaved: the disk is full; what was written of the adapter is gone.
+    """
+    started = time.perf_counter()
+    with adapted(base, trial, weights) as model:
+        _refuse_infinite(model)
+        _save(model, trial.adapter, plan.base_name)
+        with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
+            loss_sum, tokens = summed_loss(objective, model, samples, plan.evaluate_batch_size)
+        if not math.isfinite(loss_sum):
+            raise Diverged("the validation loss is not finite")
+        trainable, total = parameter_counts(model)
+    return CheckedAdapter(
+        trainable_parameters=trainable,
+        total_parameters=total,
+        adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
+        adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
+        validation_loss_nats=loss_sum / tokens,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _save(model: PeftModel, folder: Path, base_name: str) -> None:
+    try:
+        save_adapter(model, folder, base_name)
+    except Exception as error:
+        # safetensors has an exception type of its own for what the disk refuses.
+        if not is_full_disk(error):
+            raise
+        # Another trial's, which is smaller, may fit.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Unsaved(str(error)) from error
+
+
+@contextmanager
+def adapted(
+    base: PreTrainedModel, trial: TrialPlan, weights: AdapterWeights
+) -> Iterator[PeftModel]:
+    """The base with a trial's adapter on it; it is bare again afterwards."""
+    model = attach(base, trial.lora, trial.seed)
+    try:
+        put_weights(model, weights)
+        yield model
+    finally:
+        model.unload()
+        if base.is_gradient_checkpointing:
+            # PEFT lets the embeddings' output require gradients, which a pack does without.
+            base.disable_input_require_grads()
+
+
+def _refuse_infinite(model: PeftModel) -> None:
+    parameters: list[tuple[str, nn.Parameter]] = list(model.named_parameters())
+    for name, parameter in parameters:
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise Diverged(f"{name} holds values that are not finite after training")

@@ -1,0 +1,78 @@
+"""A model that is measured, not trained: its mode, its forward pass, and its loss on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorascope.errors import ModelError
+from lorascope.objectives.kinds import Forward, Objective, Sample, TokenBatch
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients and without traces: every module's training flag comes back.
+
+    Raises:
+        ModelError: a 4-bit layer on the CPU would repack its weight in its first forward pass.
+    """
+    _refuse_repacking(model)
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _refuse_repacking(model: nn.Module) -> None:
+    """bitsandbytes repacks 4-bit weights in eval mode on CPUs with AVX512-BF16; gradients, merging
+    and saving are silently wrong afterwards."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        on_cpu = isinstance(weight, Tensor) and weight.device.type == "cpu"
+        if on_cpu and getattr(module, "support_avx512bf16_for_cpu", False):
+            raise ModelError(
+                f"{name}: evaluating this 4-bit layer on the CPU would repack its weight, and "
+                "training or merging afterwards would be silently wrong. Set "
+                "support_avx512bf16_for_cpu = False on every module right after loading."
+            )
+
+
+def forward_of(model: Any) -> Forward:
+    """The forward pass of a base, or of a base with PEFT's adapter on it."""
+
+    def forward(batch: TokenBatch, adapters: bool = True) -> Tensor:
+        with nullcontext() if adapters else model.disable_adapter():
+            logits: Tensor = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+        return logits
+
+    return forward
+
+
+def summed_loss(
+    objective: Objective, model: nn.Module, samples: Sequence[Sample], batch_size: int
+) -> tuple[float, int]:
+    """Loss of all samples, and what to divide it by for a mean: (sum, weight).
+
+    The host waits for the device after each batch.
+
+    Raises:
+        ModelError: a 4-bit layer would repack its weight.
+    """
+    device, forward = next(model.parameters()).device, forward_of(model)
+    total, weight = 0.0, 0
+    with evaluation_mode(model):
+        for start in range(0, len(samples), batch_size):
+            batch = objective.collate(samples[start : start + batch_size], 1, 0).to(device)
+            total += float(objective.validation_loss(forward, batch))
+            weight += int(batch.weights.sum())
+    return total, weight
