@@ -169,16 +169,16 @@ def require_room(
             _shorter(completions, room, context_tokens - max_new_tokens),
         )  # fmt: skip
     cut = sum(length > max_new_tokens for length in completions)
-    told = (
+    problem = (
         f"{cut} of {len(rows)} completions in validation and test are longer (the longest has "
         f"{max(completions)} tokens), so their answers cannot be reached"
     )
     if cut > TOLERATED_SHARE * len(rows):
         raise ConfigError(
-            "evaluate.max_new_tokens", max_new_tokens, told,
+            "evaluate.max_new_tokens", max_new_tokens, problem,
             _remedy(completions, room),
         )  # fmt: skip
-    return f"evaluate.max_new_tokens={max_new_tokens}: {told}" if cut else None
+    return f"evaluate.max_new_tokens={max_new_tokens}: {problem}" if cut else None
 
 
 def _shorter(completions: Sequence[int], room: int, longest_sample: int) -> str:

@@ -63,9 +63,9 @@ class Attribute:
 
     def wordings(self) -> tuple[tuple[Wording, str], ...]:
         """Every wording with its kind, statements first."""
-        told: list[tuple[Wording, str]] = [("statement", text) for text in self.statements]
+        statements: list[tuple[Wording, str]] = [("statement", text) for text in self.statements]
         validation: tuple[Wording, str] = ("validation_question", self.validation_question)
-        return (*told, validation, ("test_question", self.test_question))
+        return (*statements, validation, ("test_question", self.test_question))
 
 
 ATTRIBUTES = (

@@ -121,7 +121,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[RawRow]:
         try:
             yield decoder.row(decoder.decode(line.strip()), place)
         except JSON_ERRORS as error:
-            faults.append(f"{place}: not valid JSON ({_told(error)})")
+            faults.append(f"{place}: not valid JSON ({_fault(error)})")
     _require_whole(
         faults,
         "A .jsonl file holds one JSON object a line: repair or remove these lines, or copy the "
@@ -129,7 +129,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[RawRow]:
     )
 
 
-def _told(error: Exception) -> str:
+def _fault(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     return str(error)
@@ -142,7 +142,7 @@ def _read_json(path: Path, name: str) -> Iterator[RawRow]:
     except JSON_ERRORS as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(
-            f"{name}{line}: not valid JSON ({_told(error)}). Repair it, copy it again if it was "
+            f"{name}{line}: not valid JSON ({_fault(error)}). Repair it, copy it again if it was "
             "cut off, or call the file .jsonl if it holds one object a line."
         ) from error
 

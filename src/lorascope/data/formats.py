@@ -71,13 +71,13 @@ def _choices(row: RawRow, answer: object) -> tuple[str, ...] | None:
 
 
 def _none_of(answer: object, choices: list[str]) -> str:
-    told = f"answer={shortened(answer)} is none of choices={shortened(choices)}. "
+    problem = f"answer={shortened(answer)} is none of choices={shortened(choices)}. "
     if type(answer) is int and 0 <= answer < len(choices):
         return (
-            f"{told}It must be the text of the right choice, not its number: counted from 0, "
+            f"{problem}It must be the text of the right choice, not its number: counted from 0, "
             f"that is {choices[answer]!r}."
         )
-    return f"{told}Write it exactly as among the choices."
+    return f"{problem}Write it exactly as among the choices."
 
 
 def _question_answer(row: RawRow) -> Conversation:

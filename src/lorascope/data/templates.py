@@ -147,8 +147,8 @@ def starting_text(tokenizer: PreTrainedTokenizerBase) -> str:
     """The begin-of-text token if the tokenizer adds it by itself, else nothing."""
     bos_id = tokenizer.bos_token_id
     added = tokenizer("a")["input_ids"][:1] == [bos_id]
-    own = tokenizer("a", add_special_tokens=False)["input_ids"][:1] == [bos_id]
-    return str(tokenizer.bos_token) if bos_id is not None and added and not own else ""
+    unasked = tokenizer("a", add_special_tokens=False)["input_ids"][:1] == [bos_id]
+    return str(tokenizer.bos_token) if bos_id is not None and added and not unasked else ""
 
 
 def _require_replies(conversation: Conversation, eos: str) -> None:

@@ -152,12 +152,12 @@ def as_token_ids(value: TokenIds) -> list[int]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def stop_token_ids(end_of_text_id: int, *own: TokenIds) -> list[int]:
+def stop_token_ids(end_of_text_id: int, *model_stops: TokenIds) -> list[int]:
     """The model's own stop tokens in their order; before them the tokenizer's end-of-text token,
     which trained completions end with, where it is not among them.
 
     The two may differ: Qwen2.5's bases stop at <|endoftext|>, their templates at <|im_end|>.
     Scoring and merging read this alike, so that a merged model stops where it was scored to.
     """
-    stops = list(dict.fromkeys(token for value in own for token in as_token_ids(value)))
+    stops = list(dict.fromkeys(token for value in model_stops for token in as_token_ids(value)))
     return stops if end_of_text_id in stops else [end_of_text_id, *stops]

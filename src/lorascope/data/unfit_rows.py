@@ -22,18 +22,18 @@ LISTED_ROWS = 100
 class RowError(DataError):
     """One row that cannot be trained on."""
 
-    def __init__(self, place: str, reason: str, told: str) -> None:
-        super().__init__(place, reason, told)
+    def __init__(self, place: str, reason: str, message: str) -> None:
+        super().__init__(place, reason, message)
         self.place = place
         """File and line, or hub split and row."""
         self.reason = reason
         """A few words to count it by, without the row's own values."""
-        self.told = told
+        self.message = message
         """Fault of this row, and what to do about it."""
 
     def __str__(self) -> str:
         # Names of columns come as they are; half a surrogate pair among them could not be printed.
-        return f"{self.place}: {self.told}".encode(errors="backslashreplace").decode()
+        return f"{self.place}: {self.message}".encode(errors="backslashreplace").decode()
 
 
 def require_characters(place: str, *texts: str | None) -> None:

@@ -81,8 +81,8 @@ def greedy_generation(model: Any, tokenizer: Any) -> Iterator[None]:
 def stopping_at(model: Any, tokenizer: Any) -> list[int]:
     """Token ids that end a generation: the trained end-of-text, and the model's own."""
     configs = [module.generation_config for module in _generating(model)]
-    own = [config.eos_token_id for config in configs if config is not None]
-    return stop_token_ids(tokenizer.eos_token_id, *own)
+    model_stops = [config.eos_token_id for config in configs if config is not None]
+    return stop_token_ids(tokenizer.eos_token_id, *model_stops)
 
 
 def _generating(model: Any) -> list[Any]:
@@ -176,19 +176,19 @@ def encoded_as_stock(
         encoded: what `encode_pairs` makes of `request_pairs`.
     """
     pairs = request_pairs(rows, scoring)
-    same = [_stock_pair(stock, *pair) == own for pair, own in zip(pairs, encoded, strict=True)]
+    same = [_stock_pair(stock, *pair) == used for pair, used in zip(pairs, encoded, strict=True)]
     choices = iter(same[len(rows) :])
     equal = [
-        all([own, *islice(choices, len(row.choices or []) if scoring is Scoring.choices else 0)])
-        for row, own in zip(rows, same, strict=False)
+        all([used, *islice(choices, len(row.choices or []) if scoring is Scoring.choices else 0)])
+        for row, used in zip(rows, same, strict=False)
     ]
     if scoring is not Scoring.answer:
         return equal
     prompts = generation_prompts(stock.tokenizer, rows)
     ours = encode(stock.tokenizer, prompts)
     return [
-        own and stock.tok_encode(row.prompt) == ids
-        for own, row, ids in zip(equal, rows, ours, strict=True)
+        used and stock.tok_encode(row.prompt) == ids
+        for used, row, ids in zip(equal, rows, ours, strict=True)
     ]
 
 
@@ -215,11 +215,11 @@ def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]
     blanks = [row.completion[: -len(row.completion.lstrip()) or None] for row in rows]
     spaced = [row.prompt + blank for row, blank in zip(rows, blanks, strict=True)]
     trained = encode_pairs(tokenizer, [(row.prompt, row.completion) for row in rows])
-    alone, behind = encode(tokenizer, [row.prompt for row in rows]), encode(tokenizer, spaced)
+    bare, joined = encode(tokenizer, [row.prompt for row in rows]), encode(tokenizer, spaced)
     return [
-        text if ids != context and spaced_ids == context else row.prompt
-        for row, text, ids, spaced_ids, (context, _) in zip(
-            rows, spaced, alone, behind, trained, strict=True
+        text if prompt_ids != context and spaced_ids == context else row.prompt
+        for row, text, prompt_ids, spaced_ids, (context, _) in zip(
+            rows, spaced, bare, joined, trained, strict=True
         )
     ]
 

@@ -47,13 +47,13 @@ def write_merged(
     """
     merged.save_pretrained(folder)
     changed = _fitting(_read(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
-    own_stops = changed.get("eos_token_id")
-    if own_stops is not None:
-        changed["eos_token_id"] = _config_stops(own_stops, end_of_text_id)
+    base_stops = changed.get("eos_token_id")
+    if base_stops is not None:
+        changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
     _write(folder / CONFIG, changed)
     # A base without the file generates by its config.json, and so does what transformers wrote.
-    has_own = (base / GENERATION).is_file()
-    generation = _read((base if has_own else folder) / GENERATION)
+    base_has_it = (base / GENERATION).is_file()
+    generation = _read((base if base_has_it else folder) / GENERATION)
     generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
     _write(folder / GENERATION, generation)
     copy_tokenizer(base, folder)
@@ -76,19 +76,19 @@ def _fitting(config: Values, dtype: str, untied: bool) -> Values:
     return changed
 
 
-def _config_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
+def _config_stops(present: TokenIds, end_of_text_id: int) -> TokenIds:
     """Stop tokens for config.json. Some programs take no list there, so a single token stays a
     single one: the trained token, as the makers of chat models have it."""
-    if end_of_text_id in as_token_ids(own):
-        return own
-    return stop_token_ids(end_of_text_id, own) if isinstance(own, list) else end_of_text_id
+    if end_of_text_id in as_token_ids(present):
+        return present
+    return stop_token_ids(end_of_text_id, present) if isinstance(present, list) else end_of_text_id
 
 
-def _generation_stops(own: TokenIds, end_of_text_id: int) -> TokenIds:
+def _generation_stops(present: TokenIds, end_of_text_id: int) -> TokenIds:
     """Stop tokens for generation_config.json: the base's, and before them the trained one where it
     is not among them."""
-    stops = stop_token_ids(end_of_text_id, own)
-    return stops[0] if len(stops) == 1 and not isinstance(own, list) else stops
+    stops = stop_token_ids(end_of_text_id, present)
+    return stops[0] if len(stops) == 1 and not isinstance(present, list) else stops
 
 
 def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[str]:

@@ -120,11 +120,12 @@ def _name_conversions(model: Any) -> Any:
     quantizer = getattr(model, "hf_quantizer", None)
     if conversions is None or quantizer is None:
         return conversions
-    unpacking = {type(op) for own in quantizer.get_weight_conversions() for op in own.operations}
+    packed = quantizer.get_weight_conversions()
+    unpacking = {type(step) for conversion in packed for step in conversion.operations}
     return [
         conversion
         for conversion in conversions
-        if not unpacking & {type(op) for op in getattr(conversion, "operations", ())}
+        if not unpacking & {type(step) for step in getattr(conversion, "operations", ())}
     ]
 
 

@@ -52,14 +52,14 @@ def _loss_task(rows: Sequence[PreparedRow]) -> Any:
 def _choices_task(rows: Sequence[PreparedRow]) -> Any:
     choices = [list(row.choices or []) for row in rows]
     # As lm-eval's own tasks have it, the blank before a choice does not count in `acc_norm`.
-    blank = all(choice[:1] == " " and choice.strip() for own in choices for choice in own)
+    blank = all(choice[:1] == " " and choice.strip() for offered in choices for choice in offered)
     docs = [
         {
             "prompt": row.prompt,
-            "choices": [choice.removeprefix(" ") if blank else choice for choice in own],
+            "choices": [choice.removeprefix(" ") if blank else choice for choice in offered],
             "right": right_choice(row),
         }
-        for row, own in zip(rows, choices, strict=True)
+        for row, offered in zip(rows, choices, strict=True)
     ]
     return _task(
         CHOICES_TASK,

@@ -99,14 +99,14 @@ def _with_shared_effects(
     residuals: Floats, weights: Floats, clusters: ArrayLike | None, totals: Floats
 ) -> Floats:
     """Variances under the second model; `totals` [groups] are sums of `weights`."""
-    alone = group_sums(weights**2, clusters)
-    single = float((residuals**2).sum() / alone.sum())
-    room = float((totals**2).sum() - alone.sum())
+    squares = group_sums(weights**2, clusters)
+    single = float((residuals**2).sum() / squares.sum())
+    room = float((totals**2).sum() - squares.sum())
     if room <= 0 or single == 0:
-        return alone
-    excess = float((group_sums(residuals, clusters) ** 2).sum()) / single - float(alone.sum())
+        return squares
+    excess = float((group_sums(residuals, clusters) ** 2).sum()) / single - float(squares.sum())
     rho = min(1.0, max(0.0, excess / room))
-    variances: Floats = rho * totals**2 + (1 - rho) * alone
+    variances: Floats = rho * totals**2 + (1 - rho) * squares
     return variances
 
 

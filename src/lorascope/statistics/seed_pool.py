@@ -76,8 +76,8 @@ def pool_seeds(
     if not alike:
         return None
     return SeedPool(
-        raw=sum(one.raw for one in alike) / len(alike),
-        flicker=sum(one.flicker for one in alike) / len(alike),
+        raw=sum(spread.raw for spread in alike) / len(alike),
+        flicker=sum(spread.flicker for spread in alike) / len(alike),
         degrees=_degrees(alike),
     )
 
@@ -95,9 +95,9 @@ class _Spread:
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
     """Satterthwaite's degrees of freedom of the mean of correlated variances."""
-    whole = _shared([one.ends for one in spreads])
-    correlation = np.maximum(whole, HALF * _shared([one.partly for one in spreads]))
-    inverse = 1 / np.sqrt([one.seeds - 1 for one in spreads])
+    whole = _shared([spread.ends for spread in spreads])
+    correlation = np.maximum(whole, HALF * _shared([spread.partly for spread in spreads]))
+    inverse = 1 / np.sqrt([spread.seeds - 1 for spread in spreads])
     return float(len(spreads) ** 2 / (inverse @ correlation @ inverse))
 
 
@@ -115,18 +115,18 @@ def _shared(ends: Sequence[Ends]) -> Floats:
 
 def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
     """The spreads left after dropping, largest first, those that an F test tells from the rest."""
-    kept = sorted(spreads, key=lambda one: one.raw)
+    kept = sorted(spreads, key=lambda spread: spread.raw)
     while len(kept) > 2:
         rest, largest = kept[:-1], kept[-1]
-        usual = sum(one.raw for one in rest) / len(rest)
+        usual = sum(spread.raw for spread in rest) / len(rest)
         if usual == 0 or not _stands_out(largest, usual, _degrees(rest), OUTLIER_LEVEL / len(kept)):
             break
         kept = rest
     return kept
 
 
-def _stands_out(one: _Spread, usual: float, degrees: float, level: float) -> bool:
-    return bool(fdtrc(one.seeds - 1, degrees, one.raw / usual) < level)
+def _stands_out(spread: _Spread, usual: float, degrees: float, level: float) -> bool:
+    return bool(fdtrc(spread.seeds - 1, degrees, spread.raw / usual) < level)
 
 
 def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEstimate:
@@ -157,18 +157,18 @@ def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEs
 
 def _noise(parts: Components, pool: SeedPool | None) -> SeedNoise | None:
     """The spread between the seeds of one comparison; None where nothing shows it."""
-    own = None
+    measured = None
     if parts.seed_raw is not None and parts.item_by_seed is not None:
-        own = SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
+        measured = SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
     if pool is None:
-        return own
+        return measured
     pooled = SeedNoise(pool.raw, pool.flicker, pool.degrees, parts.seeds)
-    if own is None or own.raw <= pool.raw:
+    if measured is None or measured.raw <= pool.raw:
         return pooled
-    alike = _Spread(own.raw, own.flicker, parts.seeds, frozenset())
+    alike = _Spread(measured.raw, measured.flicker, parts.seeds, frozenset())
     if pool.raw == 0 or _stands_out(alike, pool.raw, pool.degrees, OUTLIER_LEVEL):
-        return own
-    return replace(own, degrees=max(pool.degrees, own.degrees))
+        return measured
+    return replace(measured, degrees=max(pool.degrees, measured.degrees))
 
 
 def _equivalent_degrees(items: float, noise: SeedNoise, item_degrees: float) -> float:

@@ -214,14 +214,14 @@ def _variance(totals: Floats, factors: Floats, weight: float) -> float:
 
 
 def _components(parts: VarianceParts, groups: int) -> Components:
-    seeds, alone = parts.seeds, parts.of_items
+    seeds, of_items = parts.seeds, parts.of_items
     if seeds == 1:
-        return Components(seeds, groups, alone, None, None, None, None, parts.item_degrees)
+        return Components(seeds, groups, of_items, None, None, None, None, parts.item_degrees)
     return Components(
         seeds,
         groups,
-        alone,
-        item=max(0.0, alone - parts.of_both / seeds),
+        of_items,
+        item=max(0.0, of_items - parts.of_both / seeds),
         item_by_seed=parts.of_both,
         seed=max(0.0, parts.of_seeds - parts.of_both),
         seed_raw=parts.of_seeds,

@@ -42,10 +42,10 @@ class TrackingError(LorascopeError):
 
 def store_uri(layout: Layout) -> str:
     """MLFLOW_TRACKING_URI where it is set, else the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or own_database(layout)
+    return os.environ.get("MLFLOW_TRACKING_URI") or project_database(layout)
 
 
-def own_database(layout: Layout) -> str:
+def project_database(layout: Layout) -> str:
     """The database in the project: absolute, so that it is the same from every folder."""
     return f"{SQLITE}{layout.root.resolve() / 'mlflow.db'}"
 
@@ -97,7 +97,7 @@ def prepare_in_background(layout: Layout) -> None:
 def make_database(layout: Layout) -> None:
     """Make the project's own database where it is used and not there, as a whole or not at all: a
     half-made one is of no use, and MLflow does not mend it. Call it while holding `locked`."""
-    uri = own_database(layout)
+    uri = project_database(layout)
     path = Path(uri.removeprefix(SQLITE))
     if store_uri(layout) != uri or path.exists():
         return
@@ -148,7 +148,7 @@ def locked(layout: Layout) -> Iterator[None]:
 
 
 @contextmanager
-def told_plainly(layout: Layout) -> Iterator[None]:
+def failures_as_tracking_errors(layout: Layout) -> Iterator[None]:
     """Turn a store's failures into a TrackingError of one line that a record may keep."""
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
@@ -175,16 +175,15 @@ def _first_line(error: Exception) -> str:
     root: BaseException = error
     while (below := root.__cause__ or root.__context__) is not None:
         root = below
-    told = root if isinstance(root, sqlite3.Error | OSError) else error
-    return (str(told).strip() or type(told).__name__).splitlines()[0]
+    source = root if isinstance(root, sqlite3.Error | OSError) else error
+    return (str(source).strip() or type(source).__name__).splitlines()[0]
 
 
 def presentable(text: str, layout: Layout) -> str:
     """Text for records, which go to Git: without folders of this machine, with the public part of
     addresses only, and without the store's credentials, however a message quotes them."""
-    own = store_uri(layout)
-    text = text.replace(own.rstrip("/"), public_address(own.rstrip("/")))
+    address = store_uri(layout)
+    text = text.replace(address.rstrip("/"), public_address(address.rstrip("/")))
     text = text.replace(f"{layout.root.resolve()}/", "")
-    return hidden_in(
-        without_secrets(text), set() if own == own_database(layout) else credentials_of(own)
-    )
+    secrets = set() if address == project_database(layout) else credentials_of(address)
+    return hidden_in(without_secrets(text), secrets)

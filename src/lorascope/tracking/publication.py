@@ -14,12 +14,12 @@ from lorascope.tracking.connection import (
     artifact_root,
     check_database,
     configure_environment,
+    failures_as_tracking_errors,
     locked,
     make_database,
-    own_database,
     presentable,
+    project_database,
     store_uri,
-    told_plainly,
 )
 from lorascope.tracking.content import (
     EVALUATION_TAG,
@@ -80,11 +80,13 @@ def publish(
     from mlflow import MlflowClient
 
     uri = store_uri(layout)
-    with told_plainly(layout), locked(layout):
+    with failures_as_tracking_errors(layout), locked(layout):
         make_database(layout)
         check_database(uri)
         client = MlflowClient(tracking_uri=uri)
-        writer = _Writer(client, artifact_root(layout, uri), own=uri == own_database(layout))
+        writer = _Writer(
+            client, artifact_root(layout, uri), is_local=uri == project_database(layout)
+        )
         added = [writer.add_trial(trial) for trial in trials]
         newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
         by_trial = {e.trial_identity: e for e in newest if e.trial_identity and e.key}
@@ -131,10 +133,10 @@ _unreachable: dict[str, str] = {}
 class _Writer:
     """A writer to the store, which keeps the ids that this publishing needs."""
 
-    def __init__(self, client: MlflowClient, artifacts: str | None, own: bool) -> None:
+    def __init__(self, client: MlflowClient, artifacts: str | None, is_local: bool) -> None:
         self.client = client
         self.artifacts = artifacts
-        self.own = own
+        self.is_local = is_local
         self.experiments: dict[str, str] = {}
         self.sweeps: dict[str, str] = {}
         self.sweeps_added = 0
@@ -177,7 +179,7 @@ class _Writer:
 
     def refuse_foreign(self, location: str) -> None:
         """Raise for a project's own database whose artifacts would go to another folder."""
-        if self.own and location != self.artifacts:
+        if self.is_local and location != self.artifacts:
             raise TrackingError(
                 f"mlflow.db keeps its artifacts in {location}: it was made before the project was "
                 "moved or copied. Delete mlflow.db and mlartifacts/, then run lorascope publish."
