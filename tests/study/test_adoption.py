@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorascope.comparing.findings import compare
+from lorascope.comparing.results import Pairing
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.sweep import run_sweep
@@ -141,6 +142,16 @@ def test_trials_of_unknown_code_are_taken_over_on_somebodys_word_alone(
     study = collect(grid(recorded), recorded)
     assert [trial.taken_over.assumed for trial in study.trials if trial.taken_over] == [True] * 4
     assert any("trained by code 5555555555" in threat for threat in compare(study).threats)
+    trained_here = [
+        replace(trial, taken_over=None) if trial.key.quant == "fp16" else trial
+        for trial in study.trials
+    ]
+    (between, *_) = (
+        comparison
+        for comparison in compare(replace(study, trials=trained_here)).comparisons
+        if comparison.pairing is Pairing.mode
+    )
+    assert "trained by other code (code 5555555555 / revision 1)" in between.confounds
 
 
 @pytest.mark.parametrize("renames", [0, 5])
