@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from lorascope.adapters.targets import select
 from lorascope.config import LoraConfig, Targets
@@ -19,6 +19,7 @@ from lorascope.quantizers.bits import linear_bytes, weight_bytes
 from lorascope.records import (
     BaseRecord,
     DataCard,
+    DialValue,
     EvaluationRecord,
     FootprintRecord,
     ItemResult,
@@ -79,6 +80,9 @@ class Trial:
     modules: tuple[str, ...] = ()
     dora: bool = False
     rslora: bool = False
+    method: str = field(default="lora", repr=False)
+    dials: tuple[tuple[str, DialValue], ...] | None = field(default=None, repr=False)
+    """Of another method than LoRA."""
     peak_bytes: int = 240_000_000
     """Growth of the process while training."""
 
@@ -274,17 +278,33 @@ def footprint(quant: str) -> FootprintRecord:
 
 def trial_name(trial: Trial) -> str:
     """Readable part and a short hash."""
+    if trial.dials is not None:
+        short = digest(repr((trial, trial.method, trial.dials)))[:10]
+        return f"{trial.quant}-{trial.method}-s{trial.seed}-{short}"
     short = digest(repr(trial))[:10]
     return f"{trial.quant}-r{trial.rank:04d}-a{trial.alpha:04.0f}-s{trial.seed}-{short}"
+
+
+def dials_of(trial: Trial) -> dict[str, DialValue]:
+    """What a record says of the method's settings."""
+    if trial.dials is not None:
+        return dict(trial.dials)
+    return lora_dials(trial.rank, trial.alpha, trial.rslora, trial.dora)
+
+
+def lora_dials(
+    rank: int, alpha: float = 16.0, rslora: bool = False, dora: bool = False
+) -> dict[str, DialValue]:
+    """As a record says them."""
+    return {"rank": rank, "alpha": alpha, "rslora": rslora, "dora": dora}
 
 
 def trial_key(trial: Trial) -> TrialKey:
     """As identity makes it."""
     targets = "+".join(sorted(trial.modules)) or trial.targets.value
     return TrialKey(
-        "tiny", "biographies", trial.quant, targets, trial.rank, trial.alpha, trial.rslora,
-        trial.dora, trial.seed,
-    )  # fmt: skip
+        "tiny", "biographies", trial.quant, trial.method, targets, dials_of(trial), trial.seed
+    )
 
 
 def trial_record(trial: Trial) -> TrialRecord:
@@ -425,7 +445,4 @@ def _evaluation_record(
 def _key_of(name: str) -> TrialKey:
     """The key behind a name such as nf4-r0008-a0016-s0-0123456789, for declared trials only."""
     quant, rank, alpha, seed, _ = name.split("-")
-    return TrialKey(
-        "tiny", "biographies", quant, "all_linear", int(rank[1:]), float(alpha[1:]), False, False,
-        int(seed[1:]),
-    )  # fmt: skip
+    return trial_key(Trial(quant, int(rank[1:]), float(alpha[1:]), int(seed[1:])))

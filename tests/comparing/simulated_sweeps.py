@@ -70,8 +70,9 @@ class Sweep:
             key = evaluation.key
             shift = 0.0
             if key is not None:
-                place = self.modes.index(key.quant), self.ranks.index(key.rank), key.seed
-                shift = self.gain + truth(key.quant, key.rank) + luck[place]
+                rank = int(key.dials["rank"])
+                place = self.modes.index(key.quant), self.ranks.index(rank), key.seed
+                shift = self.gain + truth(key.quant, rank) + luck[place]
             scored = {split: self._items(split, shift, common[split], rng) for split in common}
             items[evaluation.identity] = scored
             evaluations.append(_summed(evaluation, scored))

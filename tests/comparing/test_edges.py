@@ -23,7 +23,7 @@ from tests.study_factory import Trial, make_study
 
 
 def cell(findings: Findings, quant: str, rank: int = 8):  # type: ignore[no-untyped-def]
-    return next(s for s in findings.cells if (s.cell.quant, s.cell.rank) == (quant, rank))
+    return next(s for s in findings.cells if (s.cell.quant, s.cell.dial("rank")) == (quant, rank))
 
 
 def two_settings() -> Study:
@@ -39,7 +39,7 @@ def two_settings() -> Study:
 
 def test_two_learning_rates_are_two_configurations_and_never_two_seeds() -> None:
     findings = compare(two_settings())
-    adapters = [s for s in findings.cells if not s.cell.is_base]
+    adapters = [s for s in findings.cells if not s.cell.base]
     assert sorted(s.cell.variant for s in adapters) == [
         "learning_rate=0.0001", "learning_rate=0.0001", "learning_rate=0.001",
         "learning_rate=0.001",
@@ -60,7 +60,7 @@ def test_a_failed_declared_rank_is_replaced_within_its_mode_and_named() -> None:
     )
     decision = compare(replace(study, decide=DecideConfig(reference_rank=16))).decision
     assert decision.reference is not None
-    assert (decision.reference.quant, decision.reference.rank) == ("fp16", 8)
+    assert (decision.reference.quant, decision.reference.dial("rank")) == ("fp16", 8)
     assert not decision.reference_is_declared
     assert not decision.settled
     threats = compare(replace(study, decide=DecideConfig(reference_rank=16))).threats
@@ -187,7 +187,7 @@ def test_the_best_rank_has_all_its_seeds() -> None:
         Trial("fp16", 64, seed=1, accuracy=0.95),
     ]
     ranks = [c for c in compare(make_study(trials)).comparisons if c.pairing is Pairing.rank]
-    assert {c.reference.rank for c in ranks} == {8}
+    assert {c.reference.dial("rank") for c in ranks} == {8}
 
 
 def test_detectable_differences_know_how_few_seeds_there_are() -> None:
@@ -242,7 +242,7 @@ def test_one_collapsed_training_leaves_other_comparisons_decided() -> None:
     assert of_mode(wild, "int8").verdict is Verdict.no_worse
     far = next(
         c for c in wild.comparisons
-        if c.pairing is Pairing.mode and (c.subject.quant, c.subject.rank) == ("nf4", 64)
+        if c.pairing is Pairing.mode and (c.subject.quant, c.subject.dial("rank")) == ("nf4", 64)
     )  # fmt: skip
     assert far.difference.high - far.difference.low > 0.5
 
@@ -265,7 +265,7 @@ def test_trials_that_differ_in_any_setting_are_no_seeds_of_one_configuration() -
         replace(trial, settings={**trial.settings, "train_on_prompt": on})
         for trial, on in zip(study.trials, (True, False), strict=True)
     ]
-    adapters = [s for s in compare(replace(study, trials=trials)).cells if not s.cell.is_base]
+    adapters = [s for s in compare(replace(study, trials=trials)).cells if not s.cell.base]
     assert [s.cell.variant for s in adapters] == ["train_on_prompt=False", "train_on_prompt=True"]
     assert all(s.accuracy and s.accuracy.seeds == 1 for s in adapters)
 
@@ -347,7 +347,9 @@ def test_items_whose_prompts_differ_are_counted_and_keep_no_one_else_from_the_fr
     )
     named = of_mode(findings, "nf4").confounds
     assert "100 of 1000 test items in common, the others' prompts or targets differ" in named
-    points = {point.cell.quant for point in findings.frontiers["serving_bytes"] if point.cell.rank}
+    points = {
+        point.cell.quant for point in findings.frontiers["serving_bytes"] if point.cell.dial("rank")
+    }
     assert points == {"fp16", "int8"}
 
 

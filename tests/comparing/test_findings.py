@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lorascope.comparing.confounds import effective_scale
+from lorascope.adapters.methods import METHODS
+from lorascope.comparing.cells import base_cell
 from lorascope.comparing.findings import compare
-from lorascope.comparing.results import Cell, Measure, Pairing, Verdict
+from lorascope.comparing.results import Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import EvaluationRecord, ItemResult, SplitScore, Status, Study
-from tests.study_factory import Trial, example_study, make_study, trial_record
+from tests.study_factory import Trial, example_study, lora_dials, make_study
 
 
 def planted(
@@ -224,8 +225,10 @@ def test_money_and_energy_follow_from_the_stated_rates() -> None:
 
 
 def test_effective_scale_divides_by_the_rank_or_by_its_root() -> None:
-    assert effective_scale(trial_record(Trial("nf4", 16, alpha=32))) == 2
-    assert effective_scale(trial_record(Trial("nf4", 16, alpha=32, rslora=True))) == 8
+    scale = METHODS["lora"].scale
+    assert scale is not None
+    assert scale(lora_dials(16, 32)) == 2
+    assert scale(lora_dials(16, 32, rslora=True)) == 8
 
 
 def test_unequal_scale_versions_and_batch_sizes_are_named() -> None:
@@ -250,4 +253,4 @@ def test_frontier_points_are_scored_cells_with_probabilities() -> None:
     assert [point.cost for point in points] == sorted(point.cost for point in points)
     assert points[0].on_frontier
     assert all(0 <= point.probability <= 1 for point in points)
-    assert Cell("fp16", "", 0, 0.0, False, False) in [point.cell for point in points]
+    assert base_cell("fp16") in [point.cell for point in points]

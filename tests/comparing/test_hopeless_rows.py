@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorascope.comparing.findings import compare
-from lorascope.comparing.results import Cell, Pairing
+from lorascope.comparing.results import CellKey, Pairing
 from lorascope.comparing.ruling import Findings
 from lorascope.config import DecideConfig
 from lorascope.records import Study, TrialKey
@@ -31,7 +31,7 @@ def without(study: Study, drop: Callable[[TrialKey], bool]) -> Study:
     )
 
 
-def judged(findings: Findings) -> dict[Cell, tuple[object, ...]]:
+def judged(findings: Findings) -> dict[CellKey, tuple[object, ...]]:
     """What the rule says of each candidate."""
     return {
         c.cell: (c.verdict, c.difference, c.p_margin_holm) for c in findings.decision.candidates
@@ -44,11 +44,11 @@ def test_ranks_1_8_and_64_decide_int8_as_ranks_8_and_64_do() -> None:
     truth = {1: -0.3, 8: 0.0, 64: -0.03}
     (study,) = sweep.studies(1, lambda quant, rank: truth[rank] - 0.0015 * (quant == "int8"),
                              replace(RULE, reference_rank=8), 3)  # fmt: skip
-    findings = [compare(study), compare(without(study, lambda key: key.rank == 1))]
+    findings = [compare(study), compare(without(study, lambda key: key.dials["rank"] == 1))]
     for found in findings:
         shipped = found.decision.recommended
         assert shipped is not None
-        assert (shipped.quant, shipped.rank) == ("int8", 8)
+        assert (shipped.quant, shipped.dial("rank")) == ("int8", 8)
     all_rows, fewer = (judged(found) for found in findings)
     for cell, outcome in fewer.items():
         assert all_rows[cell][:2] == outcome[:2]
@@ -71,7 +71,7 @@ def test_deleting_what_is_far_worse_leaves_every_other_verdict(
     sweep = Sweep(seeds, by_rank=luck, own=luck / 4, items=30)
     (study,) = sweep.studies(1, lambda *cell: -HOPELESS * lost(*cell), RULE, draw)
     all_rows = compare(study)
-    fewer = compare(without(study, lambda key: lost(key.quant, key.rank)))
+    fewer = compare(without(study, lambda key: lost(key.quant, int(key.dials["rank"]))))
     for cell, outcome in judged(fewer).items():
         assert judged(all_rows)[cell] == outcome
     assert all_rows.decision.recommended == fewer.decision.recommended

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from lorascope.comparing.cells import base_cell
 from lorascope.comparing.findings import compare
-from lorascope.comparing.results import Cell, Measure
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.seed_spread import kind_of, seed_spreads
 from lorascope.config import DecideConfig
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
@@ -25,11 +26,12 @@ from lorascope.statistics.seed_pool import with_seed_noise
 from lorascope.statistics.two_way import Components, TwoWayEstimate
 from tests.comparing.simulated_scores import Floats
 from tests.comparing.simulated_sweeps import Sweep
+from tests.study_factory import lora_dials
 
 MODES, RANKS = ("fp16", "int8", "nf4"), (4, 8, 16)
-BASE = Cell("fp16", "", 0, 0.0, False, False)
+BASE = base_cell("fp16")
 MARGIN, GROUPS, LEVEL = 0.05, 200, 0.05
-Truth = Callable[[Cell], float]
+Truth = Callable[[CellKey], float]
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class Luck:
         return TwoWayEstimate(mean, math.sqrt(alone), GROUPS - 1.0, mean, mean, 1.0, parts)
 
 
-Pairs = list[tuple[Cell, Cell, TwoWayEstimate]]
+Pairs = list[tuple[CellKey, CellKey, TwoWayEstimate]]
 
 
-def cells() -> dict[Cell, tuple[int, int]]:
+def cells() -> dict[CellKey, tuple[int, int]]:
     return {
-        Cell(mode, "all", rank, 16.0, False, False): (m, r)
+        CellKey(mode, "lora", "all", tuple(lora_dials(rank).items())): (m, r)
         for (m, mode), (r, rank) in itertools.product(enumerate(MODES), enumerate(RANKS))
     }
 
@@ -121,13 +123,13 @@ def table(luck: Luck, validation: Floats, test: Floats, truth: Truth, rule: Deci
 def wrong_in_table(found: Pairs, truth: Truth) -> bool:
     """A difference is called where there is none, or in the wrong direction."""
     several = found[0][2].components.seeds > 1
-    by_rank = [a.quant == b.quant and not b.is_base for a, b, _ in found]
+    by_rank = [a.quant == b.quant and not b.base for a, b, _ in found]
     factors = [choice_factor(len(RANKS)) if chosen and several else 1.0 for chosen in by_rank]
     p_values = holm([min(1.0, f * e.p_value) for (_, _, e), f in zip(found, factors, strict=True)])
     return any(
         p is not None and p < LEVEL and one.estimate * (truth(a) - truth(b)) <= 0
         for (a, b, one), p in zip(found, p_values, strict=True)
-        if not b.is_base
+        if not b.base
     )
 
 
@@ -177,7 +179,7 @@ def rates(luck: Luck, sweeps: int, rule: DecideConfig) -> dict[str, float]:
         counts["table"] += wrong_in_table(found, equal)
         counts["worse"] += wrong_in_decision(luck, validation, equal, rule, wrong_pass=False)
         counts["passed"] += wrong_in_decision(luck, validation, on_margin, rule, wrong_pass=True)
-        modes = [one for a, b, one in found if not b.is_base and a.quant != b.quant]
+        modes = [one for a, b, one in found if not b.base and a.quant != b.quant]
         counts["covered"] += sum(one.low <= 0 <= one.high for one in modes)
         counts["pairs"] += len(modes)
     shares = {name: counts[name] / sweeps for name in ("table", "worse", "passed")}

@@ -44,7 +44,7 @@ def test_trials_that_diverge_or_do_not_fit_are_told_and_no_failure(project: Layo
         "runtime.memory_limit_gb=0.003",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    ended = {(r.key.rank, r.status) for r in records(project, 300)}
+    ended = {(r.key.dials["rank"], r.status) for r in records(project, 300)}
     assert ended == {(1, Status.completed), (1, Status.diverged), (512, Status.refused)}
     for record in records(project, 300):
         told = next(line for line in done.stdout.splitlines() if line.startswith(record.trial))

@@ -143,7 +143,7 @@ def test_a_sweep_on_a_full_disk_keeps_finished_trials_and_the_same_command_goes_
     assert "no space left on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     (finished,) = disk.trials("fp16").glob(f"*/{RECORD}")
-    assert read_record(finished.parent, TrialRecord).key.rank == 2
+    assert read_record(finished.parent, TrialRecord).key.dials["rank"] == 2
     assert not hidden(disk)
     written = finished.stat().st_mtime_ns
     again = command(disk, *sweep)
@@ -164,7 +164,7 @@ def test_a_pack_on_a_full_disk_keeps_the_trials_that_fit(
     assert "no space left on the disk" in told
     assert "fp16-r0064" in told
     assert not hidden(disk)
-    kept = {read_record(path.parent, TrialRecord).key.rank for path in trial_records(disk)}
+    kept = {read_record(path.parent, TrialRecord).key.dials["rank"] for path in trial_records(disk)}
     assert kept == fitting
     assert len(list(disk.trials("fp16").iterdir())) == len(fitting)
     assert not list(disk.checkpoints.glob("*/*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
-from lorascope.files.identity import canonical_sha256, trial_name
+from lorascope.files.identity import canonical_sha256
 from lorascope.files.store import (
     finish_replacements,
     read_record,
@@ -27,7 +29,7 @@ from lorascope.files.store import (
     write_atomically,
     write_record,
 )
-from lorascope.records import DataCard, TrialKey, TrialRecord
+from lorascope.records import DataCard, TrialRecord
 from tests.study_factory import example_study
 
 
@@ -35,6 +37,20 @@ def test_a_record_comes_back_equal(tmp_path: Path) -> None:
     for trial in example_study().trials:
         write_record(tmp_path / trial.trial, trial)
         assert read_record(tmp_path / trial.trial, TrialRecord) == trial
+
+
+def test_a_record_of_format_1_is_read_with_its_dials_under_their_method(tmp_path: Path) -> None:
+    trial = example_study().trials[0]
+    write_record(tmp_path, trial)
+    content = json.loads((tmp_path / "record.json").read_text())
+    dials = content["key"].pop("dials")
+    assert content["key"].pop("method") == "lora"
+    former = {**content, "key": {**content["key"], **dials}, "format": 1}
+    del former["record_sha256"]
+    text = json.dumps(former, sort_keys=True)
+    former["record_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "record.json").write_text(json.dumps(former))
+    assert read_record(tmp_path, TrialRecord) == replace(trial, format=1)
 
 
 def test_a_missing_or_damaged_record_is_named(tmp_path: Path) -> None:
@@ -88,14 +104,6 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_canonical_hash_ignores_the_order_of_keys(value: dict[str, object]) -> None:
     backwards = dict(reversed(list(value.items())))
     assert canonical_sha256(value) == canonical_sha256(backwards)
-
-
-@pytest.mark.parametrize(
-    ("alpha", "part"), [(16.0, "a0016"), (0.5, "a0.5"), (512.0, "a0512"), (1024.0, "a1024")]
-)
-def test_trial_names_are_readable_and_sort_by_rank(alpha: float, part: str) -> None:
-    key = TrialKey("m", "d", "nf4", "all_linear", 16, alpha, False, False, 3)
-    assert trial_name(key, "1f3c9a2b7d0000") == f"nf4-r0016-{part}-s3-1f3c9a2b7d"
 
 
 def test_a_scratch_folder_tells_what_it_was_made_for(tmp_path: Path) -> None:

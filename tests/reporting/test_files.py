@@ -148,7 +148,10 @@ def test_figures_fall_back_to_loss_where_nothing_can_be_right_or_wrong() -> None
 def test_curves_take_the_mean_over_seeds_and_one_curve_an_alpha() -> None:
     study = seeds_study()
     drawn = curves(compare(study))
-    assert [(curve.key.quant, curve.key.alpha) for curve in drawn] == [("nf4", 16.0), ("nf4", 32.0)]
+    assert [(curve.key.quant, curve.key.dial("alpha")) for curve in drawn] == [
+        ("nf4", 16.0),
+        ("nf4", 32.0),
+    ]
     point = drawn[0].points[0]
     assert point.mean == pytest.approx(81.1)
     assert point.seeds == pytest.approx((80.1, 81.1, 82.1))
@@ -238,7 +241,9 @@ def test_metrics_leave_out_what_is_not_finite() -> None:
 def test_losses_have_a_line_a_logged_point() -> None:
     study = make_study([Trial("nf4", 4), Trial("nf4", 8, status=Status.diverged, reason="nan")])
     lines = losses_csv(study).splitlines()
-    assert lines[0] == "trial,quant,targets,rank,alpha,rslora,dora,seed,variant,step,loss_nats"
+    assert (
+        lines[0] == "trial,quant,method,targets,rank,alpha,rslora,dora,seed,variant,step,loss_nats"
+    )
     result = study.trials[0].result
     assert result is not None
     assert len(lines) == 1 + len(result.losses)

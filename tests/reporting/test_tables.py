@@ -24,7 +24,7 @@ from lorascope.reporting.tables.parameters import parameter_rows
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
 from lorascope.stages.merge import choose
-from tests.study_factory import TINY, Trial, example_study, make_study, trial_name
+from tests.study_factory import TINY, Trial, example_study, lora_dials, make_study, trial_name
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def test_accuracy_rows_hold_every_base_trial_and_missing_trial() -> None:
     study = example_study()
     rows = accuracy_rows(study)
     assert len(rows) == 4 + len(study.trials) + len(study.missing)
-    assert [row.quant for row in rows if row.is_base] == ["fp16", "int8", "nf4", "nf4_dq"]
+    assert [row.cell.quant for row in rows if row.cell.base] == ["fp16", "int8", "nf4", "nf4_dq"]
     diverged = next(row for row in rows if row.status == "diverged")
     assert (diverged.accuracy, diverged.reason) == (None, "loss is nan at step 120")
     assert [row.trial for row in rows if row.status == "missing"] == list(study.missing)
-    assert rows[-1].quant == "nf4_dq"
-    assert rows[-1].rank == 128
+    assert rows[-1].cell.quant == "nf4_dq"
+    assert rows[-1].cell.dial("rank") == 128
 
 
 def test_accuracy_row_carries_the_records_numbers_and_wilsons_interval() -> None:
@@ -111,7 +111,8 @@ def test_accuracy_row_carries_the_records_numbers_and_wilsons_interval() -> None
     assert row.interval == pytest.approx((reference.low, reference.high), abs=1e-6)
     assert (row.items, row.accuracy, row.completion_loss_nats) == (400, 0.75, 0.4)
     assert row.standard_error == pytest.approx((0.75 * 0.25 / 399) ** 0.5)
-    assert (row.rank, row.alpha, row.seed, row.trial) == (8, 16.0, 0, trial_name(trial))
+    assert (dict(row.cell.dials), row.seed) == (lora_dials(8), 0)
+    assert row.trial == trial_name(trial)
 
 
 def test_accuracy_row_has_the_interval_of_its_configuration_over_clusters() -> None:
@@ -139,15 +140,15 @@ def test_best_is_chosen_on_validation_and_never_on_test() -> None:
     # Both are 0.90 on validation, and there the smaller adapter wins, whatever the test split says.
     low_rank, high_rank = Trial("nf4", 4, accuracy=0.898), Trial("nf4", 16, accuracy=0.902)
     study = make_study([high_rank, low_rank])
-    assert [row.rank for row in by_validation_score(accuracy_rows(study))] == [4, 16]
+    assert [row.cell.dial("rank") for row in by_validation_score(accuracy_rows(study))] == [4, 16]
     better = make_study([low_rank, replace(high_rank, accuracy=0.91)])
-    assert [row.rank for row in by_validation_score(accuracy_rows(better))] == [16, 4]
+    assert [row.cell.dial("rank") for row in by_validation_score(accuracy_rows(better))] == [16, 4]
 
 
 def test_best_among_equal_scores_and_ranks_is_on_the_smaller_base() -> None:
     study = make_study([Trial("fp16"), Trial("nf4"), Trial("nf4_dq")])
     ranked = by_validation_score(accuracy_rows(study))
-    assert [row.quant for row in ranked] == ["nf4_dq", "nf4", "fp16"]
+    assert [row.cell.quant for row in ranked] == ["nf4_dq", "nf4", "fp16"]
 
 
 def test_first_by_validation_score_is_the_reference_of_the_rule() -> None:
@@ -161,12 +162,12 @@ def test_best_by_loss_where_nothing_can_be_right_or_wrong() -> None:
         Trial("nf4", rank, accuracy=None, loss_nats=loss) for rank, loss in ((1, 2.0), (8, 1.5))
     ]
     ranked = by_validation_score(accuracy_rows(make_study(trials, None)))
-    assert [row.rank for row in ranked] == [8, 1]
+    assert [row.cell.dial("rank") for row in ranked] == [8, 1]
 
 
 def test_not_finite_validation_loss_is_never_best() -> None:
     study = make_study([Trial("nf4", 1, loss_nats=float("nan")), Trial("nf4", 2, accuracy=0.1)])
-    assert [row.rank for row in by_validation_score(accuracy_rows(study))] == [2]
+    assert [row.cell.dial("rank") for row in by_validation_score(accuracy_rows(study))] == [2]
 
 
 def test_accuracy_text_shows_adapter_settings_only_where_they_vary() -> None:
@@ -181,7 +182,7 @@ def test_accuracy_text_shows_adapter_settings_only_where_they_vary() -> None:
 
 def test_parameter_rows_of_known_models_and_of_the_study() -> None:
     study = make_study([Trial("nf4", 8), Trial("nf4", 24)])
-    rows = {(row.model, row.rank): row for row in parameter_rows(study)}
+    rows = {(row.model, row.cell.dial("rank")): row for row in parameter_rows(study)}
     assert rows["Llama-2-7B", 8].trainable_parameters == 19_988_480
     assert rows["Llama-2-7B", 512].adapter_bytes == 4 * 1_279_262_720
     assert rows["gemma-2b", 64].optimizer_bytes == 8 * 78_446_592
@@ -198,7 +199,9 @@ def test_parameter_rows_follow_targets_dora_and_listed_modules() -> None:
         Trial("nf4", 8, targets=Targets.q_v), Trial("nf4", 8, modules=("down_proj",), dora=True),
     ])  # fmt: skip
     rows = {
-        (r.targets, r.dora): r for r in parameter_rows(study) if (r.model, r.rank) == ("tiny", 8)
+        (r.cell.targets, r.cell.dial("dora")): r
+        for r in parameter_rows(study)
+        if (r.model, r.cell.dial("rank")) == ("tiny", 8)
     }
     assert rows["q_v", False].trainable_parameters == 3 * 2 * 8 * (128 + 128)
     assert rows["down_proj", True].trainable_parameters == 3 * (8 * (384 + 128) + 128)

@@ -169,7 +169,7 @@ def test_ship_that_names_no_trial_lists_what_there_is(
 def test_auto_ships_the_best_and_breaks_ties_towards_the_smaller() -> None:
     apart = make_study([Trial("nf4", 1, accuracy=0.7), Trial("nf4", 8, accuracy=0.9)])
     even = make_study([Trial("nf4", 1, accuracy=0.9), Trial("nf4", 8, accuracy=0.9)])
-    chosen = [merge_stage.choose("auto", study)[0].key.rank for study in (apart, even)]
+    chosen = [merge_stage.choose("auto", study)[0].key.dials["rank"] for study in (apart, even)]
     assert chosen == [8, 1]
 
 

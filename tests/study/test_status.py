@@ -108,7 +108,7 @@ def test_the_best_lead_on_validation_by_loss_and_by_accuracy(recorded: Layout) -
     trained = read_record(folder, TrialRecord)
     write_trial(recorded, config, Trial("nf4", 2, loss_nats=0.1))
     best = [one for mode in status(recorded).modes for one in best_of(mode)]
-    assert [(b.quant, b.measure, b.value, b.trial.key.rank) for b in best] == [
+    assert [(b.cell.quant, b.measure, b.value, b.trial.key.dials["rank"]) for b in best] == [
         # The losses of fp16 are equal, and of ten validation items 7, 8, 9 and 10 are right.
         ("fp16", "validation loss, nats", "0.3100", 2),
         ("fp16", "validation accuracy, %", "80.0", 8),
@@ -136,7 +136,7 @@ def test_scores_that_were_made_otherwise_do_not_count(recorded: Layout) -> None:
 def test_overrides_replace_axes(recorded: Layout) -> None:
     (mode,) = status(recorded, "quant=nf4", "lora.rank=range(7,10)").modes
     assert (mode.quant, mode.declared, len(mode.missing)) == ("nf4", 3, 2)
-    assert [trial.key.rank for trial in mode.completed] == [8]
+    assert [trial.key.dials["rank"] for trial in mode.completed] == [8]
 
 
 def test_two_points_that_are_one_trial_count_once(recorded: Layout) -> None:

@@ -44,6 +44,7 @@ from lorascope.tracking import (
     ui_command,
 )
 from lorascope.tracking.points import metric_name
+from tests.study_factory import lora_dials
 
 BUDGET_SECONDS = 30.0
 """Longest time that a store out of reach may cost a run."""
@@ -101,7 +102,7 @@ def trial(
     return TrialRecord(
         trial=f"nf4-r{rank:04d}-a0016-s{seed}-{identity[-10:]}",
         identity=identity,
-        key=TrialKey(model, "biographies", "nf4", "all_linear", rank, 16.0, False, False, seed),
+        key=TrialKey(model, "biographies", "nf4", "lora", "all_linear", lora_dials(rank), seed),
         settings=settings,
         status=status,
         reason="loss was nan at step 2" if failed else None,

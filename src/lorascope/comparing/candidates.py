@@ -18,7 +18,7 @@ from lorascope.comparing.pairs import (
 )
 from lorascope.comparing.prospects import is_near, items_to_settle, seeds_to_settle
 from lorascope.comparing.reference import Reference, best_by_mode, far_behind, margin_of
-from lorascope.comparing.results import Cell, CellScore, Measure, Pairing, Verdict
+from lorascope.comparing.results import CellKey, CellScore, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate
 from lorascope.config import Cost
 from lorascope.records import Study
@@ -27,8 +27,8 @@ from lorascope.statistics.families import choice_factor, counted, holm_hopeful, 
 
 def judged_candidates(
     study: Study,
-    cells: Mapping[Cell, CellData],
-    scores: Mapping[Cell, CellScore],
+    cells: Mapping[CellKey, CellData],
+    scores: Mapping[CellKey, CellScore],
     reference: Reference | None,
     measure: Measure,
 ) -> list[tuple[Candidate, Tested | None]]:
@@ -39,9 +39,7 @@ def judged_candidates(
     and items makes all others look worse.
     """
     candidates = [
-        _candidate(data, scores[data.cell], study)
-        for data in cells.values()
-        if not data.cell.is_base
+        _candidate(data, scores[data.cell], study) for data in cells.values() if not data.cell.base
     ]
     shared = _tested(candidates, study, cells, scores, reference, measure)
     choice = choice_factor(reference.choices if reference else 1)
@@ -61,8 +59,8 @@ def judged_candidates(
 def _tested(
     candidates: Sequence[Candidate],
     study: Study,
-    cells: Mapping[Cell, CellData],
-    scores: Mapping[Cell, CellScore],
+    cells: Mapping[CellKey, CellData],
+    scores: Mapping[CellKey, CellScore],
     reference: Reference | None,
     measure: Measure,
 ) -> list[tuple[Candidate, Tested | None]]:
@@ -109,7 +107,7 @@ def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
     )
 
 
-def _stored_bytes(cell: Cell, study: Study) -> float | None:
+def _stored_bytes(cell: CellKey, study: Study) -> float | None:
     """What serving an adapter costs at least, its base, where that is the cost; else unknown."""
     if study.decide.cost is not Cost.serving_bytes:
         return None

@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from lorascope.comparing.costs import cell_cost
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
-from lorascope.comparing.results import Cell, CellScore, Measure, SeedTrial
+from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial
 from lorascope.files.identity import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
 NOT_SCORED = "not scored"
-NO_VARIANT = {
-    "lora.targets", "lora.modules", "lora.rank", "lora.alpha", "lora.rslora", "lora.dora", "seed",
-}  # fmt: skip
-"""Settings that a trial's key names."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Scored:
 class CellData:
     """All records of one cell."""
 
-    cell: Cell
+    cell: CellKey
     scored: tuple[Scored, ...]
     """By seed."""
     declared: tuple[SeedTrial, ...]
@@ -46,34 +42,42 @@ class CellData:
         return len(self.scored) == max(1, len(self.declared))
 
 
-def cell_of(key: TrialKey, variant: str = "") -> Cell:
+def cell_of(key: TrialKey, variant: str = "") -> CellKey:
     """The cell that a trial belongs to."""
-    return Cell(key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora, variant)
+    return CellKey(key.quant, key.method, key.targets, tuple(key.dials.items()), variant)
 
 
 def variants(study: Study) -> dict[str, str]:
-    """Trial's name -> other settings in which trials of one mode differ, as 'steps=200'.
+    """Trial's name -> other settings in which trials of one mode and method differ, as 'steps=200'.
 
     Without them two trainings of one adapter would pass for two seeds of one configuration. What
     differs from mode to mode only is left to the confounds of their comparison. A missing trial
     has its declared settings.
     """
-    quants = {trial.trial: trial.key.quant for trial in study.trials}
-    quants |= {name: key.quant for name, key in study.missing.items()}
-    settings = {trial.trial: other_settings(trial.settings) for trial in study.trials}
-    settings |= {
-        name: other_settings(study.missing_settings.get(name, {})) for name in study.missing
-    }
+    keys = {trial.trial: trial.key for trial in study.trials} | study.missing
+    told = {trial.trial: trial.settings for trial in study.trials} | study.missing_settings
+    settings = {name: other_settings(key, told.get(name, {})) for name, key in keys.items()}
+    found: dict[str, str] = {}
+    for method in {key.method for key in keys.values()}:
+        ours = {name: settings[name] for name, key in keys.items() if key.method == method}
+        varied = _varied(ours, keys)
+        found |= {name: _variant(values, varied) for name, values in ours.items()}
+    return found
+
+
+def _varied(
+    settings: Mapping[str, Mapping[str, object]], keys: Mapping[str, TrialKey]
+) -> list[str]:
+    """Names of the settings in which trials of one mode differ."""
     known = dict.fromkeys(name for values in settings.values() for name in values)
     different = {
-        (name, quants[trial], str(values.get(name)))
+        (name, keys[trial].quant, str(values.get(name)))
         for trial, values in settings.items()
         for name in known
         if values
     }
     counts = Counter((name, quant) for name, quant, _ in different)
-    varied = [name for name in known if any(n == name and c > 1 for (n, _), c in counts.items())]
-    return {trial: _variant(values, varied) for trial, values in settings.items()}
+    return [name for name in known if any(n == name and c > 1 for (n, _), c in counts.items())]
 
 
 def _variant(settings: Mapping[str, object], varied: Sequence[str]) -> str:
@@ -82,20 +86,20 @@ def _variant(settings: Mapping[str, object], varied: Sequence[str]) -> str:
     return ", ".join(f"{name.rpartition('.')[2]}={settings.get(name)}" for name in varied)
 
 
-def other_settings(settings: Mapping[str, object]) -> dict[str, object]:
-    """Those of a trial's settings that its key does not name, as 'train.steps' -> 200."""
+def other_settings(key: TrialKey, settings: Mapping[str, object]) -> dict[str, object]:
+    """A trial's settings that its key does not name, as 'train.steps' -> 200, its code apart."""
     flat: dict[str, object] = {}
     for group, values in settings.items():
         if group in MADE_BY:
             continue
         inner = values if isinstance(values, Mapping) else {"": values}
         flat.update({f"{group}.{name}".rstrip("."): value for name, value in inner.items()})
-    return {name: value for name, value in flat.items() if name not in NO_VARIANT}
+    return {name: value for name, value in flat.items() if not key.names(name)}
 
 
-def base_cell(quant: str) -> Cell:
+def base_cell(quant: str) -> CellKey:
     """The bare base of a mode."""
-    return Cell(quant, "", 0, 0.0, False, False)
+    return CellKey(quant, base=True)
 
 
 def study_measure(study: Study) -> Measure:
@@ -105,10 +109,10 @@ def study_measure(study: Study) -> Measure:
     return Measure.accuracy if judged else Measure.loss_nats
 
 
-def gather(study: Study, measure: Measure) -> dict[Cell, CellData]:
-    """Every cell that a record or a declaration names: bases first, then by mode and rank."""
+def gather(study: Study, measure: Measure) -> dict[CellKey, CellData]:
+    """Every cell that a record or a declaration names: bases first, then by mode and dials."""
     evaluations = {e.trial_identity: e for e in study.evaluations if e.trial_identity}
-    trials: dict[Cell, list[tuple[SeedTrial, Scored | None]]] = {}
+    trials: dict[CellKey, list[tuple[SeedTrial, Scored | None]]] = {}
     variant = variants(study)
     for trial in study.trials:
         finished = trial.status is Status.completed
@@ -182,7 +186,7 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
         loss=cell_estimate(test, Measure.loss_nats) if test else None,
         validation=cell_estimate(validation, measure) if validation else None,
         cost=cell_cost(
-            None if data.cell.is_base else [s.trial for s in data.scored if s.trial],
+            None if data.cell.base else [s.trial for s in data.scored if s.trial],
             stored,
             study.decide,
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lorascope.adapters.methods import method_of
 from lorascope.comparing.cells import other_settings
 from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by
@@ -12,13 +13,6 @@ from lorascope.records import EvaluationRecord, TrialRecord
 
 CONTENT = ("base", "data")
 """Settings that are digests: a mode has its own stored base, other data are named in words."""
-
-
-def effective_scale(trial: TrialRecord) -> float:
-    """What B A is multiplied by: alpha / rank, under rsLoRA alpha / sqrt(rank)
-    (Kalajdzievski 2023, arXiv 2312.03732)."""
-    key = trial.key
-    return key.alpha / (math.sqrt(key.rank) if key.rslora else key.rank)
 
 
 def confounds_of(
@@ -39,21 +33,17 @@ def confounds_of(
 
 
 def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
-    scales = effective_scale(subject), effective_scale(reference)
-    if not math.isclose(*scales):
-        yield f"effective scale {scales[0]:.4g} against {scales[1]:.4g}"
-    rates = [_setting(trial, "train", "learning_rate") for trial in (subject, reference)]
-    if all(isinstance(rate, int | float) for rate in rates):
-        products = [
-            trial.key.alpha * float(rate)  # type: ignore[arg-type]
-            for trial, rate in zip((subject, reference), rates, strict=True)
-        ]
-        if not math.isclose(*products):
-            yield f"alpha x learning rate {products[0]:.4g} against {products[1]:.4g}"
-    known = [other_settings(trial.settings) for trial in (subject, reference)]
+    sizes = [dict(_step_sizes(trial)) for trial in (subject, reference)]
+    for name in sizes[0]:
+        if name in sizes[1] and not math.isclose(sizes[0][name], sizes[1][name]):
+            yield f"{name} {sizes[0][name]:.4g} against {sizes[1][name]:.4g}"
+    known = [other_settings(trial.key, trial.settings) for trial in (subject, reference)]
+    methods = {subject.key.method, reference.key.method}
+    # What names already say: a mode's settings, and those that only one of two methods has.
+    said = {"quant"} if len(methods) == 1 else {"quant", *methods}
     for name in dict.fromkeys([*known[0], *known[1]]):
         values = [settings.get(name) for settings in known]
-        if values[0] != values[1] and name not in CONTENT and not name.startswith("quant."):
+        if values[0] != values[1] and name not in CONTENT and name.split(".")[0] not in said:
             yield f"{name} {values[0]} against {values[1]}"
     if subject.settings.get("data") != reference.settings.get("data"):
         yield "other data"
@@ -62,9 +52,17 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
         yield f"trained by other code ({code[0]} / {code[1]})"
 
 
-def _setting(trial: TrialRecord, group: str, name: str) -> object:
-    settings = trial.settings.get(group)
-    return settings.get(name) if isinstance(settings, Mapping) else None
+def _step_sizes(trial: TrialRecord) -> Iterator[tuple[str, float]]:
+    """What a method's dials make of the adapter's contribution, and of a step of its weights."""
+    method = method_of(trial.key.method)
+    if method.scale is not None:
+        yield "effective scale", method.scale(trial.key.dials)
+    train = trial.settings.get("train")
+    rate = train.get("learning_rate") if isinstance(train, Mapping) else None
+    if isinstance(rate, int | float):
+        for dial in method.dials:
+            if dial.times_learning_rate and dial.name in trial.key.dials:
+                yield f"{dial.noun} x learning rate", float(trial.key.dials[dial.name]) * rate
 
 
 Made = TrialRecord | EvaluationRecord

@@ -15,7 +15,7 @@ from lorascope.comparing.estimates import Tested
 from lorascope.comparing.gains import gains
 from lorascope.comparing.prospects import project_seeds
 from lorascope.comparing.reference import goodness, margin_of, reference_of
-from lorascope.comparing.results import Cell, CellScore, Measure, Verdict
+from lorascope.comparing.results import CellKey, CellScore, Measure, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, Projection
 from lorascope.records import Status, Study
 
@@ -25,7 +25,7 @@ MORE_SEEDS = 3
 
 def decide(
     study: Study,
-    cells: Mapping[Cell, CellData],
+    cells: Mapping[CellKey, CellData],
     scores: Sequence[CellScore],
     measure: Measure,
 ) -> Decision:
@@ -67,7 +67,9 @@ def decide(
 
 
 def _seeds(
-    candidates: Sequence[Candidate], recommended: Candidate | None, scores: Mapping[Cell, CellScore]
+    candidates: Sequence[Candidate],
+    recommended: Candidate | None,
+    scores: Mapping[CellKey, CellScore],
 ) -> int:
     """The fewest seeds that the answer rests on; 0 without one."""
     if recommended is None:
@@ -83,7 +85,7 @@ def _seeds(
 
 
 def _gain(
-    scores: Mapping[Cell, CellScore], reference: Cell | None, measure: Measure
+    scores: Mapping[CellKey, CellScore], reference: CellKey | None, measure: Measure
 ) -> float | None:
     base = scores.get(base_cell(reference.quant)) if reference else None
     if reference is None or base is None or base.validation is None:
@@ -91,7 +93,7 @@ def _gain(
     return goodness(scores[reference], measure) - goodness(base, measure)
 
 
-def _ships(candidate: Candidate, reference: Cell | None) -> bool:
+def _ships(candidate: Candidate, reference: CellKey | None) -> bool:
     if candidate.ineligible:
         return False
     return candidate.cell == reference or candidate.verdict is Verdict.no_worse
@@ -102,7 +104,7 @@ def _is_open(candidate: Candidate) -> bool:
 
 
 def _is_unknown(
-    candidate: Candidate, recommended: Candidate, cells: Mapping[Cell, CellData]
+    candidate: Candidate, recommended: Candidate, cells: Mapping[CellKey, CellData]
 ) -> bool:
     """Not judged, and not known to cost more; a training that diverged is known not to ship."""
     if candidate.verdict is not None or candidate.cell == recommended.cell:
@@ -120,14 +122,14 @@ def _is_cheaper(candidate: Candidate, than: Candidate) -> bool:
 
 
 def _order(
-    candidate: Candidate, scores: Mapping[Cell, CellScore], measure: Measure
-) -> tuple[float, float, Cell]:
+    candidate: Candidate, scores: Mapping[CellKey, CellScore], measure: Measure
+) -> tuple[float, float, CellKey]:
     cost = math.inf if candidate.cost is None else candidate.cost
     return cost, -goodness(scores[candidate.cell], measure), candidate.cell
 
 
 def _best_trial(
-    scores: Mapping[Cell, CellScore], recommended: Candidate | None, measure: Measure
+    scores: Mapping[CellKey, CellScore], recommended: Candidate | None, measure: Measure
 ) -> str | None:
     """Of the recommended cell, the seed that validates best; ties go to the lowest seed."""
     if recommended is None:
@@ -139,7 +141,7 @@ def _best_trial(
 
 
 def _projection(
-    tested: Mapping[Cell, Tested | None],
+    tested: Mapping[CellKey, Tested | None],
     recommended: Candidate | None,
     open_ones: Sequence[Candidate],
 ) -> Projection | None:

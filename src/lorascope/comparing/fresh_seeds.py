@@ -17,7 +17,7 @@ from dataclasses import replace
 from lorascope.comparing.cells import CellData, join_scored, score_cell
 from lorascope.comparing.decision import decide
 from lorascope.comparing.estimates import cell_estimate
-from lorascope.comparing.results import Cell, Measure
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.ruling import FreshScore
 from lorascope.records import Study
 
@@ -26,7 +26,7 @@ LEAST_SEEDS = 2
 
 
 def fresh_score(
-    study: Study, cells: Mapping[Cell, CellData], measure: Measure
+    study: Study, cells: Mapping[CellKey, CellData], measure: Measure
 ) -> FreshScore | None:
     """On test items; None with one seed, or where a choice without some seed has no score."""
     seeds = sorted({trial.seed for data in cells.values() for trial in data.declared})
@@ -47,8 +47,8 @@ def fresh_score(
 
 
 def _chosen_without(
-    seed: int, study: Study, cells: Mapping[Cell, CellData], measure: Measure
-) -> Cell | None:
+    seed: int, study: Study, cells: Mapping[CellKey, CellData], measure: Measure
+) -> CellKey | None:
     """What the rule recommends from the other seeds."""
     left = {
         cell: replace(

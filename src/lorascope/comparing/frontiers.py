@@ -10,7 +10,7 @@ import numpy as np
 from lorascope.comparing.cells import CellData, Scored, join_scored
 from lorascope.comparing.costs import value_of
 from lorascope.comparing.joining import item_key
-from lorascope.comparing.results import Cell, CellScore, FrontierPoint, Measure
+from lorascope.comparing.results import CellKey, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
@@ -20,7 +20,7 @@ COSTS = (Cost.serving_bytes, Cost.training_peak_bytes, Cost.train_seconds, Cost.
 
 def frontiers(
     study: Study,
-    cells: Mapping[Cell, CellData],
+    cells: Mapping[CellKey, CellData],
     scores: Sequence[CellScore],
     measure: Measure,
 ) -> dict[str, tuple[FrontierPoint, ...]]:
@@ -41,7 +41,7 @@ def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float
 
 
 def _on_the_same_items(
-    study: Study, cells: Mapping[Cell, CellData], scores: Sequence[CellScore]
+    study: Study, cells: Mapping[CellKey, CellData], scores: Sequence[CellScore]
 ) -> list[CellScore]:
     """The cells that share most cells' items: one that was scored on others would leave a frontier
     of the few items that all have."""
@@ -58,7 +58,7 @@ def _on_the_same_items(
 
 def _points(
     study: Study,
-    cells: Mapping[Cell, CellData],
+    cells: Mapping[CellKey, CellData],
     scores: Sequence[CellScore],
     cost: Cost,
     measure: Measure,

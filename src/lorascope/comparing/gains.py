@@ -13,7 +13,7 @@ from lorascope.comparing.cells import CellData, base_cell, join_scored
 from lorascope.comparing.estimates import compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness
-from lorascope.comparing.results import Cell, CellScore, Measure
+from lorascope.comparing.results import CellKey, CellScore, Measure
 from lorascope.comparing.ruling import Gain
 from lorascope.records import Study
 from lorascope.statistics.families import holm
@@ -21,8 +21,8 @@ from lorascope.statistics.families import holm
 
 def gains(
     study: Study,
-    cells: Mapping[Cell, CellData],
-    scores: Mapping[Cell, CellScore],
+    cells: Mapping[CellKey, CellData],
+    scores: Mapping[CellKey, CellScore],
     measure: Measure,
 ) -> tuple[Gain, ...]:
     """Every scored adapter against the best bare base that takes no more bytes than its own.
@@ -34,7 +34,7 @@ def gains(
     found = [
         gain
         for data in cells.values()
-        if not data.cell.is_base and data.scored
+        if not data.cell.base and data.scored
         if (gain := _gain(data, study, cells, scores, measure))
     ]
     corrected = holm([gain.p_holm for gain in found])
@@ -49,8 +49,8 @@ def gains(
 def _gain(
     data: CellData,
     study: Study,
-    cells: Mapping[Cell, CellData],
-    scores: Mapping[Cell, CellScore],
+    cells: Mapping[CellKey, CellData],
+    scores: Mapping[CellKey, CellScore],
     measure: Measure,
 ) -> Gain | None:
     """With an uncorrected p, and nothing shown yet."""
@@ -65,8 +65,8 @@ def _gain(
 
 
 def _base_of(
-    cell: Cell, study: Study, scores: Mapping[Cell, CellScore], measure: Measure
-) -> Cell | None:
+    cell: CellKey, study: Study, scores: Mapping[CellKey, CellScore], measure: Measure
+) -> CellKey | None:
     """The bare base that validates best among those of its mode's bytes or fewer."""
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     limit = stored.get(cell.quant)

@@ -10,7 +10,7 @@ from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.divergence import mean_divergence_nats
 from lorascope.comparing.estimates import Tested, compare_joined, seed_components
 from lorascope.comparing.reference import margin_of
-from lorascope.comparing.results import Cell, Comparison, Measure, Pairing, Verdict
+from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
@@ -29,7 +29,7 @@ class Pair:
 
 
 def pairs(
-    cells: Mapping[Cell, CellData], reference_quant: str, best: Mapping[str, Cell]
+    cells: Mapping[CellKey, CellData], reference_quant: str, best: Mapping[str, CellKey]
 ) -> Iterator[Pair]:
     """Every pair that matters among scored cells.
 
@@ -37,7 +37,7 @@ def pairs(
     that validates `best`; each adapter against its mode's bare base.
     """
     for data in cells.values():
-        if data.cell.is_base or not data.scored:
+        if data.cell.base or not data.scored:
             continue
         found = [
             (Pairing.mode, replace(data.cell, quant=reference_quant)),
@@ -52,7 +52,7 @@ def pairs(
 def common_seeds(pair: Pair) -> tuple[list[Scored], list[Scored]]:
     """The scored seeds of both, seed by seed; a bare base, which has none, stands for each."""
     reference = {scored.seed: scored for scored in pair.reference.scored}
-    if pair.reference.cell.is_base:
+    if pair.reference.cell.base:
         return list(pair.subject.scored), [pair.reference.scored[0]] * len(pair.subject.scored)
     shared = [scored for scored in pair.subject.scored if scored.seed in reference]
     return shared, [reference[scored.seed] for scored in shared]
@@ -68,7 +68,7 @@ def tested_pair(
 
 
 def study_spreads(
-    found: Iterable[Pair], study: Study, split: str, far: Collection[Cell], measure: Measure
+    found: Iterable[Pair], study: Study, split: str, far: Collection[CellKey], measure: Measure
 ) -> SeedSpreads:
     """What the pairs with several seeds show of the spread between seeds, each pair once."""
     shown = []
@@ -86,7 +86,7 @@ def compare_all(
     found: Sequence[Pair],
     study: Study,
     measure: Measure,
-    far: Collection[Cell],
+    far: Collection[CellKey],
     choices: Callable[[Pair], int],
 ) -> tuple[Comparison, ...]:
     """Comparisons on test items, corrected for their number by Holm's method (1979).

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.results import Cell, CellScore, Measure
+from lorascope.comparing.results import CellKey, CellScore, Measure
 from lorascope.config import DecideConfig
 
 FAR_MARGINS = 2.0
@@ -18,7 +18,7 @@ vary says nothing of those that are."""
 class Reference:
     """The cell that the rule holds the others against."""
 
-    cell: Cell
+    cell: CellKey
     is_declared: bool
     """The rule names its mode, and its rank where it names one."""
     choices: int
@@ -34,20 +34,26 @@ def goodness(score: CellScore, measure: Measure) -> float:
     return value if measure is Measure.accuracy else -value
 
 
-def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cell]:
-    """The adapter of each mode that validates best; ties go to the smaller one.
+def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, CellKey]:
+    """The adapter of each mode that validates best; ties go to the one of fewer bytes.
 
     One with a seed missing is taken only where a mode has no other.
     """
     best: dict[str, CellScore] = {}
 
-    def order(score: CellScore) -> tuple[bool, float, int, Cell]:
-        return not score.complete, -goodness(score, measure), score.cell.rank, score.cell
+    def order(score: CellScore) -> tuple[bool, float, float, CellKey]:
+        return not score.complete, *_preference(score, measure)
 
     for score in sorted(scores, key=order):
-        if not score.cell.is_base and score.validation is not None:
+        if not score.cell.base and score.validation is not None:
             best.setdefault(score.cell.quant, score)
     return {quant: score.cell for quant, score in best.items()}
+
+
+def _preference(score: CellScore, measure: Measure) -> tuple[float, float, CellKey]:
+    """For sorting, best first: by validation score, then by the adapter's bytes."""
+    size = score.cost.adapter_bytes
+    return -goodness(score, measure), math.inf if size is None else size, score.cell
 
 
 def reference_of(
@@ -58,33 +64,33 @@ def reference_of(
     Where the declared rank has no complete cell, the mode's others stand in, and where the declared
     mode has none, the first mode that has; always at the rank that validates best.
     """
-    usable = [s for s in scores if not s.cell.is_base and s.complete and s.validation is not None]
+    usable = [s for s in scores if not s.cell.base and s.complete and s.validation is not None]
     of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
-    declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.rank)]
+    declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.dial("rank"))]
     stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
     chosen = declared or stand_in
     if not chosen:
         return None
-    best = min(chosen, key=lambda s: (-goodness(s, measure), s.cell.rank, s.cell))
+    best = min(chosen, key=lambda score: _preference(score, measure))
     near = near_best(chosen, best.cell, measure, margin_of(rule, measure))
     return Reference(best.cell, bool(declared), near)
 
 
-def near_best(scores: Iterable[CellScore], best: Cell, measure: Measure, margin: float) -> int:
+def near_best(scores: Iterable[CellScore], best: CellKey, measure: Measure, margin: float) -> int:
     """Adapters of the mode of `best` that luck might have put in its place, itself among them."""
-    of_mode = {s.cell: s for s in scores if s.cell.quant == best.quant and not s.cell.is_base}
+    of_mode = {s.cell: s for s in scores if s.cell.quant == best.quant and not s.cell.base}
     usable = [s for s in of_mode.values() if s.complete and s.validation is not None]
     return sum(not _is_far(s, of_mode[best], measure, margin) for s in usable)
 
 
 def far_behind(
-    scores: Sequence[CellScore], reference: Cell | None, measure: Measure, margin: float
-) -> frozenset[Cell]:
+    scores: Sequence[CellScore], reference: CellKey | None, measure: Measure, margin: float
+) -> frozenset[CellKey]:
     """Adapters worse than the reference by more than `FAR_MARGINS` margins on validation items."""
     held = next((score for score in scores if score.cell == reference), None)
     if held is None:
         return frozenset()
-    adapters = [score for score in scores if not score.cell.is_base and score.validation]
+    adapters = [score for score in scores if not score.cell.base and score.validation]
     return frozenset(s.cell for s in adapters if _is_far(s, held, measure, margin))
 
 

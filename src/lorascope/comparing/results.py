@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lorascope.adapters.methods import method_of
+from lorascope.records import Dial, DialValue
+
 
 class Measure(StrEnum):
     """What is compared: accuracy where items can be right or wrong, else the completion loss."""
@@ -42,23 +45,32 @@ class Pairing(StrEnum):
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
-    """A configuration whatever the seed; `rank` 0 is the bare base of a mode.
-
-    `variant` names other settings in which the study's trials differ, as 'learning_rate=0.001'.
-    """
+class CellKey:
+    """A configuration whatever the seed: an adapter on a mode's base, or that base bare."""
 
     quant: str
-    targets: str
-    rank: int
-    alpha: float
-    rslora: bool
-    dora: bool
+    """The quantization mode."""
+    method: str = ""
+    targets: str = ""
+    dials: tuple[tuple[str, DialValue], ...] = ()
+    """Name and value of the settings that the method shows, in its order."""
     variant: str = ""
+    """Other settings in which the study's trials differ, as 'learning_rate=0.001'."""
+    base: bool = False
+    """The mode's bare base: nothing is trained."""
 
-    @property
-    def is_base(self) -> bool:
-        return self.rank == 0
+    def dial(self, name: str) -> DialValue | None:
+        """The value of one dial; None where the method has no such dial."""
+        return dict(self.dials).get(name)
+
+    def shown(self) -> list[tuple[Dial, DialValue]]:
+        """Its dials as readers see them, each with its value."""
+        return [(method_of(self.method).dial(name), value) for name, value in self.dials]
+
+    def size(self) -> str:
+        """rank 64; the method where nothing sizes its adapters."""
+        sizes = [dial.words(value) for dial, value in self.shown() if dial.is_axis]
+        return ", ".join(sizes) or method_of(self.method).label
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ class CellCost:
 class CellScore:
     """A cell with its scores."""
 
-    cell: Cell
+    cell: CellKey
     trials: tuple[SeedTrial, ...]
     """By seed; empty for a bare base."""
     accuracy: Estimate | None
@@ -137,8 +149,8 @@ class Comparison:
     """Two cells on the same test items and the same seeds: subject minus reference."""
 
     pairing: Pairing
-    subject: Cell
-    reference: Cell
+    subject: CellKey
+    reference: CellKey
     measure: Measure
     difference: Estimate
     p_value: float
@@ -168,7 +180,7 @@ class Comparison:
 class FrontierPoint:
     """A cell in the plane of a cost and the study's measure."""
 
-    cell: Cell
+    cell: CellKey
     cost: float
     score: float
     on_frontier: bool

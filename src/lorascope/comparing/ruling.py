@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorascope.comparing.results import (
-    Cell,
+    CellKey,
     CellScore,
     Comparison,
     Estimate,
@@ -34,7 +34,7 @@ class Projection:
 class Candidate:
     """One cell under the declared rule, judged on validation items."""
 
-    cell: Cell
+    cell: CellKey
     cost: float | None
     least_cost: float | None
     """What it costs at least where the cost itself is unknown."""
@@ -60,7 +60,7 @@ class FreshScore:
     """What the rule's choice scores on test items with seeds that did not choose."""
 
     estimate: Estimate
-    chosen: tuple[Cell, ...]
+    chosen: tuple[CellKey, ...]
     """What the rule chose without the first seed, without the second, and so on."""
 
 
@@ -68,8 +68,8 @@ class FreshScore:
 class Gain:
     """What an adapter gained over a bare base, on validation items."""
 
-    cell: Cell
-    base: Cell
+    cell: CellKey
+    base: CellKey
     """The one that validates best among those whose mode takes no more bytes."""
     difference: Estimate
     """Adapter minus base, mean over its seeds; the interval is over items alone."""
@@ -86,7 +86,7 @@ class Decision:
     rule: DecideConfig
     measure: Measure
     margin: float
-    reference: Cell | None
+    reference: CellKey | None
     """None where nothing of the study is scored."""
     reference_gain: float | None
     """What the reference's training gained over its bare base on validation items, above zero where
@@ -97,7 +97,7 @@ class Decision:
     """False where the study lacks the rule's mode or rank, so that another one stands in."""
     candidates: tuple[Candidate, ...]
     """By cost, the reference among them; unknown costs last."""
-    recommended: Cell | None
+    recommended: CellKey | None
     trial: str | None
     """The recommended cell's trial that validates best."""
     open: tuple[Candidate, ...]
@@ -165,6 +165,6 @@ class Findings:
     coverage: tuple[str, ...] = ()
     """What modes do not quantize and adapters do not reach, as sentences."""
 
-    def score(self, cell: Cell) -> CellScore:
+    def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""
         return next(score for score in self.cells if score.cell == cell)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lorascope.comparing.estimates import Tested, with_seed_pool
-from lorascope.comparing.results import Cell, Measure
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.config import DecideConfig
 from lorascope.statistics.seed_pool import Ends, SeedPool, pool_seeds
 from lorascope.statistics.two_way import Components
@@ -45,7 +45,7 @@ class SeedSpreads:
         sides = 1 if kind is Kind.base else 2
         return SeedPool(raw=sides * self.declared**2, flicker=0.0, degrees=float("inf"))
 
-    def of(self, tested: Tested, subject: Cell, reference: Cell) -> Tested:
+    def of(self, tested: Tested, subject: CellKey, reference: CellKey) -> Tested:
         """`tested` with this spread in its interval and tests."""
         return with_seed_pool(
             tested, self.pool(kind_of(subject, reference)), self.measure, self.margin
@@ -53,8 +53,8 @@ class SeedSpreads:
 
 
 def seed_spreads(
-    shown: Iterable[tuple[Cell, Cell, Components]],
-    far: Collection[Cell],
+    shown: Iterable[tuple[CellKey, CellKey, Components]],
+    far: Collection[CellKey],
     rule: DecideConfig,
     measure: Measure,
     margin: float,
@@ -84,14 +84,14 @@ def declared_spread(rule: DecideConfig, measure: Measure) -> float | None:
     return None if rule.seed_spread_points is None else rule.seed_spread_points / 100
 
 
-def kind_of(subject: Cell, reference: Cell) -> Kind:
+def kind_of(subject: CellKey, reference: CellKey) -> Kind:
     """What differs between the two."""
-    if reference.is_base:
+    if reference.base:
         return Kind.base
     return Kind.mode if _shape(subject) == _shape(reference) else Kind.adapter
 
 
-def _ends(kind: Kind, subject: Cell, reference: Cell) -> Ends:
+def _ends(kind: Kind, subject: CellKey, reference: CellKey) -> Ends:
     """What carries the luck: a training where only the mode differs, else the adapter's shape, as
     its luck may be the same in all modes."""
     if kind is Kind.mode:
@@ -101,5 +101,5 @@ def _ends(kind: Kind, subject: Cell, reference: Cell) -> Ends:
     return frozenset((_shape(subject), _shape(reference)))
 
 
-def _shape(cell: Cell) -> Cell:
+def _shape(cell: CellKey) -> CellKey:
     return replace(cell, quant="")

@@ -8,7 +8,7 @@ from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
 from lorascope.files.revisions import trained_by
-from lorascope.records import Status, Study
+from lorascope.records import Status, Study, dial_text
 
 MANY_FLIPS = 0.1
 """Share of changed answers that is worth a word."""
@@ -85,14 +85,14 @@ def _items(scores: Sequence[CellScore], measure: Measure) -> Iterator[str]:
 
 
 def _grid_edge(study: Study, decision: Decision) -> Iterator[str]:
-    """The best rank may lie outside the grid."""
-    cell = decision.reference
-    finished = [trial for trial in study.trials if trial.status is Status.completed]
-    ranks = sorted({trial.key.rank for trial in finished})
-    if cell is None or len(ranks) < 2 or cell.rank not in (ranks[0], ranks[-1]):
-        return
-    edge = "largest" if cell.rank == ranks[-1] else "smallest"
-    yield f"The reference's rank, {cell.rank}, is the {edge} that was trained."
+    """The best rank, or what else sizes an adapter, may lie outside the grid."""
+    finished = [trial.key for trial in study.trials if trial.status is Status.completed]
+    for dial, value in decision.reference.shown() if decision.reference else ():
+        tried = sorted({float(key.dials[dial.name]) for key in finished if dial.name in key.dials})
+        if dial.is_axis and len(tried) > 1 and value in (tried[0], tried[-1]):
+            edge = "largest" if value == tried[-1] else "smallest"
+            size = f"{dial.noun}, {dial_text(value)}"
+            yield f"The reference's {size}, is the {edge} that was trained."
 
 
 def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _reference(decision: Decision) -> Iterator[str]:
     )
     yield (
         f"The declared reference ({declared}) has no complete configuration in this study; "
-        f"{cell.quant}, rank {cell.rank} stands in for it."
+        f"{cell.quant}, {cell.size()} stands in for it."
     )
 
 
@@ -176,7 +176,7 @@ def _chance(scores: Sequence[CellScore], chance: float | None) -> Iterator[str]:
     """Scores that guessing could give."""
     if chance is None:
         return
-    adapters = [s.accuracy for s in scores if s.accuracy and not s.cell.is_base]
+    adapters = [s.accuracy for s in scores if s.accuracy and not s.cell.base]
     near = [one for one in adapters if one.low <= chance]
     if near:
         yield (

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Config, DataConfig, LoraConfig, ModelConfig, QuantConfig, TrainConfig
 from lorascope.files.revisions import TRAINING, raised, revisions
-from lorascope.records import TrialKey
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -113,27 +112,3 @@ def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     return json.dumps(value)
-
-
-def trial_key(config: Config) -> TrialKey:
-    """What a trial is, for people."""
-    lora = config.lora
-    modules = "+".join(sorted(lora.modules))
-    return TrialKey(
-        model=config.model.name,
-        data=config.data.name,
-        quant=config.quant.name,
-        targets=modules or lora.targets.value,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        rslora=lora.rslora,
-        dora=lora.dora,
-        seed=config.seed,
-    )
-
-
-def trial_name(key: TrialKey, identity: str) -> str:
-    """Readable folder name plus short hash, e.g. nf4-r0016-a0032-s0-1f3c9a2b7d."""
-    alpha = f"{int(key.alpha):04d}" if float(key.alpha).is_integer() else f"{key.alpha:g}"
-    short = identity[:SHORT_HASH_LENGTH]
-    return f"{key.quant}-r{key.rank:04d}-a{alpha}-s{key.seed}-{short}"

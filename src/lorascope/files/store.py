@@ -31,6 +31,7 @@ FILES = "files_bytes"
 """Key of a record on disk: the files that lay beside it when it was written, and their sizes."""
 DIGEST = "record_sha256"
 """Key of a record on disk: digest of all its other values, however they are laid out."""
+DIALS_OF_FORMAT_1 = ("rank", "alpha", "rslora", "dora")
 STAGES = {
     "BaseRecord": "prepare-base",
     "DataCard": "prepare-data",
@@ -75,18 +76,30 @@ def read_record(folder: Path, record_type: type[T]) -> T:
     stage = f"`lorascope {STAGES.get(record_type.__name__, 'status')}`"
     again = f"Delete {folder} and run {stage} again."
     try:
-        text = path.read_bytes()
-        record: T = _adapter(record_type).validate_json(text)
+        content = json.loads(path.read_bytes())
+        record: T = _adapter(record_type).validate_json(json.dumps(in_format_2(content)))
     except FileNotFoundError as error:
         raise RecordError(
             f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."
         ) from error
-    except ValidationError as error:
+    except ValueError as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RecordError(
-            f"{path}: not a readable {record_type.__name__}: {error.errors()[0]['msg']}. {again}"
+            f"{path}: not a readable {record_type.__name__}: {why}. {again}"
         ) from error
-    _require_unedited(path, json.loads(text), again)
+    _require_unedited(path, content, again)
     return record
+
+
+def in_format_2(content: Any) -> Any:
+    """A record in the present format: format 1 knew one method, whose dials stood in the trial's
+    key beside the other fields."""
+    key = content.get("key") if isinstance(content, dict) else None
+    if not isinstance(key, dict) or "dials" in key:
+        return content
+    dials = {name: key[name] for name in DIALS_OF_FORMAT_1 if name in key}
+    others = {name: value for name, value in key.items() if name not in dials}
+    return {**content, "key": {**others, "method": "lora", "dials": dials}}
 
 
 def _require_unedited(path: Path, content: dict[str, Any], again: str) -> None:

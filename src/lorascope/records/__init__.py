@@ -11,6 +11,7 @@ from lorascope.records.base import (
     UnadaptedWeights,
 )
 from lorascope.records.data import DataCard, SplitCard
+from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
 from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.memory import MemoryPlan, PhaseMemory
@@ -33,6 +34,9 @@ __all__ = [
     "RECORD_FORMAT",
     "BaseRecord",
     "DataCard",
+    "Dial",
+    "DialValue",
+    "Dials",
     "EvaluationRecord",
     "FootprintRecord",
     "ItemResult",
@@ -41,6 +45,7 @@ __all__ = [
     "LossPoint",
     "MemoryPlan",
     "MergeRecord",
+    "Method",
     "PhaseMemory",
     "Provenance",
     "SplitCard",
@@ -53,4 +58,5 @@ __all__ = [
     "TrialRecord",
     "UnadaptedWeights",
     "ValidationPoint",
+    "dial_text",
 ]

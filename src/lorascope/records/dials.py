@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from lorascope.records.base import LinearShape
 
 DialValue = bool | int | float | str
 """Numbers are ordered sizes; a truth value is a switch."""
@@ -23,6 +25,8 @@ class Dial:
     """Letter for folder names and figures: r0064, r 64. Empty where neither shows it."""
     is_axis: bool = False
     """Scores are drawn against it, on a logarithmic scale: the size of the adapter."""
+    counts: bool = False
+    """Trainable parameters depend on it."""
     times_learning_rate: bool = False
     """Weights move by this times the learning rate, so that the product is what compares."""
 
@@ -55,11 +59,14 @@ class Method:
     """Dials in the order of names and columns."""
     scale: Callable[[Dials], float] | None = None
     """Factor on the adapter's output; None for a method without such a factor."""
+    count: Callable[[Dials, Sequence[LinearShape]], int] | None = None
+    """Trainable parameters of an adapter on these matrices; None for a method that only records
+    tell of."""
 
-    @classmethod
-    def of_record(cls, name: str, dials: Iterable[str]) -> Method:
-        """A method known from its records only: names stand for words, and nothing is an axis."""
-        return cls(name, name, tuple(Dial(dial, dial.replace("_", " ")) for dial in dials))
+    def dial(self, name: str) -> Dial:
+        """The dial `name`; one that only records tell of has its name for words."""
+        known = (dial for dial in self.dials if dial.name == name)
+        return next(known, Dial(name, name.replace("_", " "), counts=True))
 
 
 def dial_text(value: DialValue) -> str:

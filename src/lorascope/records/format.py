@@ -1,3 +1,4 @@
 """The version of the records' format on disk."""
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
+"""2 since the key of a trial names its method and dials."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lorascope.records.dials import DialValue
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.memory import MemoryPlan, PhaseMemory
 from lorascope.records.provenance import Provenance
@@ -53,12 +54,17 @@ class TrialKey:
     model: str
     data: str
     quant: str
+    method: str
+    """Name of the adapter method: lora."""
     targets: str
-    rank: int
-    alpha: float
-    rslora: bool
-    dora: bool
+    dials: dict[str, DialValue]
+    """The method's settings that readers see, in its order."""
     seed: int
+
+    def names(self, setting: str) -> bool:
+        """Whether this key already says `setting`, such as lora.rank."""
+        named = {f"{self.method}.{name}" for name in ("targets", "modules", *self.dials)}
+        return setting == "seed" or setting in named
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 
 from lorascope.comparing.cells import variants
 from lorascope.comparing.ruling import Decision
-from lorascope.records import MergeRecord, Study, TrialKey
+from lorascope.records import MergeRecord, Study
 from lorascope.reporting.tables.accuracy import AccuracyRow, by_validation_score, modes
 from lorascope.reporting.tables.decision import decision_metrics
 
@@ -23,7 +22,9 @@ def metrics_json(study: Study, rows: Sequence[AccuracyRow], decision: Decision) 
     best; the merge.
     """
     summary: dict[str, Metrics] = {"decision": decision_metrics(decision)}
-    summary |= {quant: _mode([row for row in rows if row.quant == quant]) for quant in modes(study)}
+    summary |= {
+        quant: _mode([row for row in rows if row.cell.quant == quant]) for quant in modes(study)
+    }
     if study.merge is not None:
         summary["merge"] = _merge(study.merge)
     known = {
@@ -37,30 +38,33 @@ def losses_csv(study: Study) -> str:
     """One line a logged point of every trial that has a result."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    # A study has one model and one dataset.
-    names = [f.name for f in fields(TrialKey) if f.name not in ("model", "data")]
     variant = variants(study)
-    writer.writerow(["trial", *names, "variant", "step", "loss_nats"])
+    dials = list(dict.fromkeys(name for trial in study.trials for name in trial.key.dials))
+    writer.writerow(
+        ["trial", "quant", "method", "targets", *dials, "seed", "variant", "step", "loss_nats"]
+    )
     for trial in sorted(study.trials, key=lambda trial: trial.trial):
-        known = [getattr(trial.key, name) for name in names]
+        key = trial.key
+        values = [key.dials.get(name) for name in dials]
+        named = (key.quant, key.method, key.targets, *values, key.seed, variant[trial.trial])
         for point in trial.result.losses if trial.result else []:
-            cells = (trial.trial, *known, variant[trial.trial], point.step)
-            writer.writerow([*cells, f"{point.loss_nats:.6g}"])
+            writer.writerow([trial.trial, *named, point.step, f"{point.loss_nats:.6g}"])
     return stream.getvalue()
 
 
 def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
-    base = next((row for row in rows if row.is_base), None)
+    base = next((row for row in rows if row.cell.base), None)
     best = next(iter(by_validation_score(rows)), None)
+    sizes = best.cell.shown() if best else []
     return {
         "base_accuracy": base.accuracy if base else None,
         "base_loss_nats": base.completion_loss_nats if base else None,
         "best_trial": best.trial if best else None,
-        "best_rank": best.rank if best else None,
+        **{f"best_{dial.name}": value for dial, value in sizes if dial.is_axis},
         "best_accuracy": best.accuracy if best else None,
         "best_loss_nats": best.completion_loss_nats if best else None,
-        "scored_trials": sum(1 for row in rows if row.scored and not row.is_base),
-        "unscored_trials": sum(1 for row in rows if not row.scored and not row.is_base),
+        "scored_trials": sum(1 for row in rows if row.scored and not row.cell.base),
+        "unscored_trials": sum(1 for row in rows if not row.scored and not row.cell.base),
     }
 
 

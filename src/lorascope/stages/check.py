@@ -143,7 +143,7 @@ def _tell_trained_otherwise(configs: list[Config], layout: Layout) -> None:
 
 def _require_possible_ship(configs: list[Config]) -> None:
     """`ship` must begin like a declared trial; its hash is known only after preparation."""
-    from lorascope.files.identity import trial_key, trial_name
+    from lorascope.study.declared import trial_key, trial_name
 
     ship = configs[0].ship
     names = [trial_name(trial_key(config), "") for config in configs]

@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorascope.adapters.methods import DEFAULT_METHOD, METHODS, method_of
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig
 from lorascope.errors import RecordError
 from lorascope.files.identity import (
+    SHORT_HASH_LENGTH,
     canonical_sha256,
     differing_settings,
     trial_identity,
-    trial_key,
-    trial_name,
     trial_settings,
 )
 from lorascope.files.layout import Layout
@@ -50,6 +50,30 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     identity = trial_identity(settings)
     key = trial_key(config)
     return DeclaredTrial(trial_name(key, identity), identity, key, settings)
+
+
+def trial_key(config: Config) -> TrialKey:
+    """What a trial is, for people."""
+    lora = config.lora
+    modules = "+".join(sorted(lora.modules))
+    return TrialKey(
+        model=config.model.name,
+        data=config.data.name,
+        quant=config.quant.name,
+        method=DEFAULT_METHOD,
+        targets=modules or lora.targets.value,
+        dials={dial.name: getattr(lora, dial.name) for dial in METHODS[DEFAULT_METHOD].dials},
+        seed=config.seed,
+    )
+
+
+def trial_name(key: TrialKey, identity: str) -> str:
+    """Readable folder name plus short hash, e.g. nf4-r0016-a0032-s0-1f3c9a2b7d."""
+    method = method_of(key.method)
+    dials = [(method.dial(name), value) for name, value in key.dials.items()]
+    codes = [dial.code(value) for dial, value in dials if dial.letter]
+    parts = [key.quant, *(codes or [key.method]), f"s{key.seed}", identity[:SHORT_HASH_LENGTH]]
+    return "-".join(parts)
 
 
 def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:

@@ -6,8 +6,11 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
+from lorascope.comparing.cells import cell_of
+from lorascope.comparing.results import CellKey
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
+from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.adoption import foreseen
 from lorascope.study.preparation import stage_command
@@ -30,10 +33,13 @@ MODES = (
 class Best:
     """The best trial of a mode by one measure."""
 
-    quant: str
     measure: str
     value: str
     trial: TrialRecord
+
+    @property
+    def cell(self) -> CellKey:
+        return cell_of(self.trial.key)
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,6 @@ class Step:
     """Whether `dvc repro` would run the same."""
 
 
-BEST = (
-    Column("quant", "Mode", right=False),
-    Column("measure", "Best so far by", right=False),
-    Column("value", "Value"),
-    Column("rank", "Rank", get=lambda best: best.trial.key.rank),
-    Column("alpha", "Alpha", units.number, get=lambda best: best.trial.key.alpha),
-    Column("seed", "Seed", get=lambda best: best.trial.key.seed),
-    Column("trial", "Trial", right=False, get=lambda best: best.trial.trial),
-)
-
-
 def status_text(status: SweepStatus) -> str:
     """Plain text; parts of which there is nothing to say are left out."""
     modes = status.modes
@@ -65,7 +60,7 @@ def status_text(status: SweepStatus) -> str:
     parts = [
         f"Model {status.model}, data {status.data}: {declared} trials declared.\n",
         Table(MODES, modes).plain(),
-        Table(BEST, best).plain() if best else "",
+        _best_table(best).plain() if best else "",
         _listed("Failed", failed),
         _listed("Damaged", [reason for mode in modes for reason in mode.damaged]),
         _listed("Trained otherwise", foreseen([one for mode in modes for one in mode.former])),
@@ -77,6 +72,22 @@ def status_text(status: SweepStatus) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _best_table(best: list[Best]) -> Table[Best]:
+    """A row a mode and measure."""
+    mode, *settings = cell_columns(row.cell for row in best)
+    return Table(
+        (
+            mode,
+            Column("measure", "Best so far by", right=False),
+            Column("value", "Value"),
+            *settings,
+            Column("seed", "Seed", get=lambda row: row.trial.key.seed),
+            Column("trial", "Trial", right=False, get=lambda row: row.trial.trial),
+        ),
+        best,
+    )
+
+
 def best_of(mode: ModeStatus) -> list[Best]:
     """The trials that lead on the validation split: by loss as trained, by accuracy as scored.
 
@@ -86,7 +97,7 @@ def best_of(mode: ModeStatus) -> list[Best]:
     losses = [(t.result.validation_loss_nats, t.trial, t) for t in mode.completed if t.result]
     if losses:
         loss, _, trial = min(losses, key=lambda one: one[:2])
-        found.append(Best(mode.quant, "validation loss, nats", units.nats(loss), trial))
+        found.append(Best("validation loss, nats", units.nats(loss), trial))
     accuracies = []
     for trial in mode.completed:
         score = (
@@ -99,7 +110,7 @@ def best_of(mode: ModeStatus) -> list[Best]:
     if accuracies:
         _, accuracy, trial = min(accuracies, key=lambda one: one[0])
         value = units.percent(accuracy)
-        found.append(Best(mode.quant, "validation accuracy, %", value, trial))
+        found.append(Best("validation accuracy, %", value, trial))
     return found
 
 

@@ -6,7 +6,7 @@ Parameters are write-once text of at most 6,000 characters. Tags say what a run 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic_core import to_json
@@ -34,8 +34,6 @@ PARENT_TAG = "mlflow.parentRunId"
 SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
 
 MAX_TEXT = 6000
-SWEPT = ("rank", "alpha")
-"""Adapter settings that vary inside one sweep; the seed does too."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,13 @@ def experiment_name(key: TrialKey) -> str:
 
 
 def sweep_settings(trial: TrialRecord) -> dict[str, object]:
-    """A trial's settings without those that vary inside a sweep."""
+    """A trial's settings without those that vary inside a sweep: the seed, and the adapter's dials
+    that are numbers."""
     settings = {name: value for name, value in trial.settings.items() if name != "seed"}
-    lora = settings.get("lora")
-    if isinstance(lora, dict):
-        settings["lora"] = {name: value for name, value in lora.items() if name not in SWEPT}
+    adapter = settings.get(trial.key.method)
+    if isinstance(adapter, dict):
+        swept = {name for name, v in trial.key.dials.items() if not isinstance(v, bool)}
+        settings[trial.key.method] = {k: v for k, v in adapter.items() if k not in swept}
     return settings
 
 
@@ -155,7 +155,8 @@ def _sweep_params(trial: TrialRecord) -> dict[str, str]:
 
 def _trial_params(trial: TrialRecord) -> dict[str, str]:
     """Parameters of a trial's run: its key, its whole settings, and how it was computed."""
-    named: dict[str, object] = {f.name: getattr(trial.key, f.name) for f in fields(trial.key)}
+    named: dict[str, object] = {**vars(trial.key), **trial.key.dials}
+    del named["dials"]
     named["device"] = trial.provenance.device
     named["threads"] = trial.provenance.threads
     if trial.result is not None:

@@ -1,8 +1,6 @@
-"""Accuracy against rank, as SVG whose bytes depend on the numbers alone."""
+"""Accuracy against rank, or what else sizes an adapter, as SVG that depends on numbers alone."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
-from lorascope.reporting.figures.curves import Curve, bases, curves, scale
+from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, curves, scale, size_axis
 from lorascope.reporting.figures.style import (
     BASE_LINE,
     CHANCE_LINE,
@@ -38,7 +36,7 @@ def draw_by_rank(findings: Findings) -> Figure:
     drawn = curves(findings)
     look = choose_look(drawn, findings)
     for curve in drawn:
-        _draw_curve(axes, curve, [p.rank * 2 ** look.shifts[curve.key] for p in curve.points], look)
+        _draw_curve(axes, curve, look)
         _mark_unscored(axes, curve, look)
     for quant, score in bases(findings).items():
         axes.axhline(score, color=look.colors[quant], linestyle=BASE_LINE, linewidth=1)
@@ -46,10 +44,9 @@ def draw_by_rank(findings: Findings) -> Figure:
     if findings.chance is not None:
         chance = scale(findings.measure) * findings.chance
         axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
-    if any(curve.unscored_ranks for curve in drawn):
+    if any(curve.unscored for curve in drawn):
         axes.plot([], [], "x", color=NEUTRAL, label="no score")
-    ranks = {score.cell.rank for score in findings.cells if not score.cell.is_base}
-    rank_axis(axes, sorted(ranks) or [1])
+    draw_axis(axes, size_axis(score.cell for score in findings.cells))
     figure.legend(loc="outside right upper")
     return figure
 
@@ -61,20 +58,22 @@ def score_label(measure: Measure) -> str:
     return "Test loss, nats a completion token"
 
 
-def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
-    """Powers of two, a tick at every rank of the study."""
+def draw_axis(axes: Axes, sizes: SizeAxis) -> None:
+    """Powers of two, a tick at every size of the study."""
+    places = list(sizes.ticks) or [1.0]
     axes.set_xscale("log", base=2)
-    axes.set_xlim(ranks[0] / 2**0.5, ranks[-1] * 2**0.5)
-    axes.xaxis.set_major_locator(FixedLocator(ranks))
+    axes.set_xlim(places[0] / 2**0.5, places[-1] * 2**0.5)
+    axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
-    axes.set_xlabel("LoRA rank")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: sizes.ticks.get(place, "")))
+    axes.set_xlabel(sizes.label)
 
 
-def _draw_curve(axes: Axes, curve: Curve, x: Sequence[float], look: Look) -> None:
+def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
     """The line over means, a bar for each interval, a tick for each of several seeds."""
     if not curve.points:
         return
+    x = [point.place * 2 ** look.shifts[curve.key] for point in curve.points]
     color = look.colors[curve.key.quant]
     axes.plot(
         x, [p.mean for p in curve.points], look.markers[curve.key.quant], color=color,
@@ -89,9 +88,9 @@ def _draw_curve(axes: Axes, curve: Curve, x: Sequence[float], look: Look) -> Non
 
 
 def _mark_unscored(axes: Axes, curve: Curve, look: Look) -> None:
-    """A cross on the axis at every rank that was tried and has no score."""
-    for rank in curve.unscored_ranks:
+    """A cross on the axis at every size that was tried and has no score."""
+    for place in curve.unscored:
         axes.plot(
-            rank * 2 ** look.shifts[curve.key], 0.02, "x", color=look.colors[curve.key.quant],
+            place * 2 ** look.shifts[curve.key], 0.02, "x", color=look.colors[curve.key.quant],
             markersize=7, transform=axes.get_xaxis_transform(),
         )  # fmt: skip

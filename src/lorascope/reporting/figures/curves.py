@@ -1,36 +1,30 @@
-"""What the figures draw: one curve a mode and adapter kind, one point a rank, means over seeds."""
+"""What the figures draw: one curve a mode and adapter kind, one point a size, means over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from lorascope.comparing.results import Cell, CellScore, Measure
+from lorascope.adapters.methods import method_of
+from lorascope.comparing.results import CellKey, CellScore, Measure
 from lorascope.comparing.ruling import Findings
+from lorascope.records import dial_text
 
 
-@dataclass(frozen=True)
-class CurveKey:
-    """What all points of a curve share."""
-
-    quant: str
-    targets: str
-    alpha: float
-    rslora: bool
-    dora: bool
-    variant: str
-
-    @classmethod
-    def of(cls, cell: Cell) -> CurveKey:
-        """All that makes `cell` but its rank."""
-        return cls(**{field.name: getattr(cell, field.name) for field in fields(cls)})
+def curve_key(cell: CellKey) -> CellKey:
+    """What all points of a curve share: all that makes `cell` but its size."""
+    shared = tuple((d.name, value) for d, value in cell.shown() if not d.is_axis)
+    return replace(cell, dials=shared)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One rank. Accuracy in per cent, or completion loss in nats."""
+    """One size. Accuracy in per cent, or completion loss in nats."""
 
-    rank: int
+    place: float
+    """On the axis of sizes."""
+    size: str
+    """rank 8; the method where nothing sizes its adapters."""
     mean: float
     """Over seeds."""
     low: float
@@ -42,11 +36,42 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The points of one key by rising rank, and the ranks at which nothing was scored."""
+    """The points of one key by rising size, and the places at which nothing was scored."""
 
-    key: CurveKey
+    key: CellKey
     points: tuple[Point, ...]
-    unscored_ranks: tuple[int, ...]
+    unscored: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SizeAxis:
+    """The axis of sizes: powers of two, then a place for each method without a size."""
+
+    label: str
+    """LoRA rank."""
+    noun: str
+    """rank."""
+    ticks: dict[float, str]
+    """Place -> what stands there."""
+
+    def place(self, cell: CellKey) -> float:
+        """Where `cell` is drawn."""
+        sizes = [float(value) for dial, value in cell.shown() if dial.is_axis]
+        words = cell.size()
+        return sizes[0] if sizes else next(x for x, tick in self.ticks.items() if tick == words)
+
+
+def size_axis(cells: Iterable[CellKey]) -> SizeAxis:
+    """For all adapters of a study."""
+    adapters = [cell for cell in cells if not cell.base]
+    sized = [(c, d, float(v)) for c in adapters for d, v in c.shown() if d.is_axis]
+    ticks = {place: dial_text(place) for place in sorted({value for _, _, value in sized})}
+    known = {cell for cell, _, _ in sized}
+    for words in dict.fromkeys(cell.size() for cell in adapters if cell not in known):
+        ticks[2 * max(ticks, default=0.5)] = words
+    nouns = dict.fromkeys(dial.noun for _, dial, _ in sized)
+    labels = dict.fromkeys(f"{method_of(c.method).label} {d.noun}" for c, d, _ in sized)
+    return SizeAxis(" or ".join(labels) or "Method", " or ".join(nouns) or "method", ticks)
 
 
 def scale(measure: Measure) -> float:
@@ -56,11 +81,12 @@ def scale(measure: Measure) -> float:
 
 def curves(findings: Findings) -> list[Curve]:
     """In the order of the cells."""
-    groups: dict[CurveKey, list[CellScore]] = {}
+    axis = size_axis(score.cell for score in findings.cells)
+    groups: dict[CellKey, list[CellScore]] = {}
     for score in findings.cells:
-        if not score.cell.is_base:
-            groups.setdefault(CurveKey.of(score.cell), []).append(score)
-    return [_curve(key, scores, findings.measure) for key, scores in groups.items()]
+        if not score.cell.base:
+            groups.setdefault(curve_key(score.cell), []).append(score)
+    return [_curve(key, scores, axis, findings.measure) for key, scores in groups.items()]
 
 
 def bases(findings: Findings) -> dict[str, float]:
@@ -69,22 +95,23 @@ def bases(findings: Findings) -> dict[str, float]:
     found = {
         score.cell.quant: score.test(findings.measure)
         for score in findings.cells
-        if score.cell.is_base
+        if score.cell.base
     }
     return {quant: factor * e.value for quant, e in found.items() if e is not None}
 
 
-def _curve(key: CurveKey, scores: Sequence[CellScore], measure: Measure) -> Curve:
-    by_rank = sorted(scores, key=lambda score: score.cell.rank)
-    points = {score.cell.rank: _point(score, measure) for score in by_rank}
+def _curve(key: CellKey, scores: Sequence[CellScore], axis: SizeAxis, measure: Measure) -> Curve:
+    by_size = sorted(scores, key=lambda score: axis.place(score.cell))
+    points = {axis.place(score.cell): _point(score, axis, measure) for score in by_size}
     known = tuple(point for point in points.values() if point is not None)
-    return Curve(key, known, tuple(rank for rank, point in points.items() if point is None))
+    return Curve(key, known, tuple(place for place, point in points.items() if point is None))
 
 
-def _point(score: CellScore, measure: Measure) -> Point | None:
+def _point(score: CellScore, axis: SizeAxis, measure: Measure) -> Point | None:
     estimate, factor = score.test(measure), scale(measure)
     if estimate is None:
         return None
     seeds = tuple(factor * trial.test for trial in score.trials if trial.test is not None)
     ends = factor * estimate.low, factor * estimate.high
-    return Point(score.cell.rank, factor * estimate.value, *ends, seeds)
+    place = axis.place(score.cell)
+    return Point(place, score.cell.size(), factor * estimate.value, *ends, seeds)

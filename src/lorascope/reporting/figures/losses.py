@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from lorascope.reporting.figures.style import blank_figure, mode_colors, style, 
 from lorascope.reporting.tables.accuracy import trial_order
 
 FAINTEST = 0.35
-"""Opacity of the lowest rank."""
+"""Opacity of the smallest adapters."""
 PANEL_COLUMNS = 2
 PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
@@ -40,9 +41,9 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
     figure = blank_figure(PANEL_INCHES * rows + LEGEND_ROOM)
     columns = min(PANEL_COLUMNS, max(1, len(modes)))
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    ranks = sorted({t.key.rank for trials in by_mode.values() for t in trials})
+    sizes = sorted({_size(t) for trials in by_mode.values() for t in trials})
     for axes, quant in zip(panels, modes, strict=False):
-        _draw_mode(axes, by_mode[quant], ranks, mode_colors(findings)[quant])
+        _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant])
         _name_lines(axes, by_mode[quant], _line_names(study, findings))
         axes.margins(x=0.02)
         axes.set_title(quant)
@@ -53,13 +54,15 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
     return figure
 
 
-def _draw_mode(axes: Axes, trials: Sequence[TrialRecord], ranks: Sequence[int], color: str) -> None:
+def _draw_mode(
+    axes: Axes, trials: Sequence[TrialRecord], sizes: Sequence[float], color: str
+) -> None:
     """One line a trial."""
     for trial in trials:
         points = trial.result.losses if trial.result else []
         if not points:
             continue
-        strength = _strength(trial.key.rank, ranks)
+        strength = _strength(_size(trial), sizes)
         steps, losses = [p.step for p in points], [p.loss_nats for p in points]
         axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
 
@@ -87,8 +90,14 @@ def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, s
         )  # fmt: skip
 
 
-def _strength(rank: int, ranks: Sequence[int]) -> float:
-    """Opacity by the rank's place among all."""
-    if len(ranks) < 2:
+def _size(trial: TrialRecord) -> float:
+    """Its rank, or what else sizes it; a method without a size comes last."""
+    sizes = [float(value) for dial, value in cell_of(trial.key).shown() if dial.is_axis]
+    return sizes[0] if sizes else math.inf
+
+
+def _strength(size: float, sizes: Sequence[float]) -> float:
+    """Opacity by the size's place among all."""
+    if len(sizes) < 2:
         return 1.0
-    return round(FAINTEST + (1 - FAINTEST) * ranks.index(rank) / (len(ranks) - 1), 3)
+    return round(FAINTEST + (1 - FAINTEST) * sizes.index(size) / (len(sizes) - 1), 3)

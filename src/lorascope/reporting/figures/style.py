@@ -14,9 +14,11 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lorascope.adapters.methods import method_of
+from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
-from lorascope.reporting import units
-from lorascope.reporting.figures.curves import Curve, CurveKey
+from lorascope.reporting.cell_names import CellNames, varied_fields
+from lorascope.reporting.figures.curves import Curve
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A")
 """Okabe and Ito's colours, told apart under all common colour blindness; yellow is too pale, and
@@ -25,7 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """One an adapter kind. Plain dashes belong to the bare base."""
 SPREAD = 0.3
-"""Share of the step between two ranks over which curves stand apart, so that intervals are seen."""
+"""Share of the step between two sizes over which curves stand apart, so that intervals are seen."""
 BASE_LINE = (0, (5, 4))
 CHANCE_LINE = (0, (1, 3))
 NEUTRAL = "#666666"
@@ -70,12 +72,12 @@ class Look:
 
     colors: dict[str, str]
     markers: dict[str, str]
-    lines: dict[CurveKey, Any]
-    hollow: dict[CurveKey, bool]
+    lines: dict[CellKey, Any]
+    hollow: dict[CellKey, bool]
     """Whether its marks are empty: the fifth to eighth adapter kind."""
-    labels: dict[CurveKey, str]
-    shifts: dict[CurveKey, float]
-    """Powers of two by which a curve stands beside its ranks."""
+    labels: dict[CellKey, str]
+    shifts: dict[CellKey, float]
+    """Powers of two by which a curve stands beside its sizes."""
 
 
 def mode_colors(findings: Findings) -> dict[str, str]:
@@ -95,8 +97,8 @@ def _modes(findings: Findings) -> list[str]:
 def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
     """Colour and marker say the mode, line and fill the adapter kind."""
     kinds = _kinds(drawn)
-    ranks = sorted({point.rank for curve in drawn for point in curve.points})
-    step = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)
+    places = sorted({point.place for curve in drawn for point in curve.points})
+    step = min((math.log2(b / a) for a, b in pairwise(places)), default=1.0)
     spread = SPREAD * min(step, 2.0)
     return Look(
         mode_colors(findings),
@@ -108,27 +110,16 @@ def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
     )
 
 
-def _kind(key: CurveKey) -> tuple[str, ...]:
-    """What sets adapter kinds apart, with the words for it."""
-    return (
-        key.targets,
-        f"alpha {units.number(key.alpha)}",
-        "rsLoRA" if key.rslora else "",
-        "DoRA" if key.dora else "",
-        key.variant,
-    )
+def _kind(key: CellKey) -> tuple[str, ...]:
+    """What sets the adapter kind of a curve apart, with the words for it."""
+    dials = tuple(dial.words(value) for dial, value in key.shown())
+    return key.targets, method_of(key.method).label, *dials, key.variant
 
 
-def curve_labels(drawn: Sequence[Curve]) -> dict[CurveKey, str]:
+def curve_labels(drawn: Sequence[Curve]) -> dict[CellKey, str]:
     """The mode of each curve, and of its adapter kind what varies in this study."""
-    kinds = _kinds(drawn)
-    places = [i for i, words in enumerate(zip(*kinds, strict=True)) if len(set(words)) > 1]
-    return {
-        curve.key: ", ".join(
-            [curve.key.quant, *(word for i in places if (word := _kind(curve.key)[i]))]
-        )
-        for curve in drawn
-    }
+    names = CellNames(varied_fields(curve.key for curve in drawn))
+    return {c.key: ", ".join([c.key.quant, *names.adapter(c.key)]) for c in drawn}
 
 
 def _kinds(drawn: Sequence[Curve]) -> list[tuple[str, ...]]:

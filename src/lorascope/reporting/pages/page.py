@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.cells import variants
+from lorascope.adapters.methods import method_of
+from lorascope.comparing.cells import cell_of, variants
 from lorascope.comparing.ruling import Findings
-from lorascope.records import Status, Study, TrialKey
+from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import Bullets, Document, Facts, Line, Section
 from lorascope.reporting.pages.provenance_section import provenance_section
@@ -37,13 +38,15 @@ def document(study: Study, findings: Findings) -> Document:
     """The whole page, whatever it is written as."""
     rows = accuracy_rows(study)
     cells = cells_section(findings)
+    keys = [trial.key for trial in study.trials] + list(study.missing.values())
+    labels = dict.fromkeys(method_of(key.method).label for key in keys)
     return Document(
-        title=f"LoRA study: {study.base.model} on {study.data.name}",
+        title=f"{' and '.join(labels)} study: {study.base.model} on {study.data.name}",
         question=(
-            f"Which rank, alpha and quantization mode to ship for {study.base.model} "
+            f"Which {_asked(keys)} and quantization mode to ship for {study.base.model} "
             f"({units.count(study.base.parameters)} parameters) on {study.data.name}?",
         ),
-        declared=_declared(study, rows),
+        declared=_declared(study, keys, rows),
         answer=answer(findings),
         sections=(
             rank_section(findings),
@@ -111,17 +114,30 @@ HOW_TO_READ: tuple[Line, ...] = (
 )
 
 
-def _declared(study: Study, rows: Sequence[AccuracyRow]) -> Facts:
-    keys = [trial.key for trial in study.trials] + list(study.missing.values())
+def _asked(keys: Sequence[TrialKey]) -> str:
+    """rank, alpha; with several methods, those too."""
+    methods = {key.method for key in keys}
+    numbers = (dial.noun for dial, _ in _numbers(keys))
+    return ", ".join(["method"] * (len(methods) != 1) + list(numbers)) or "targets"
+
+
+def _numbers(keys: Sequence[TrialKey]) -> list[tuple[Dial, list[DialValue]]]:
+    """Every dial of `keys` that is no switch, with its values."""
+    found: dict[Dial, list[DialValue]] = {}
+    for dial, value in (shown for key in keys for shown in cell_of(key).shown()):
+        if not isinstance(value, bool):
+            found.setdefault(dial, []).append(value)
+    return [(dial, sorted(set(values))) for dial, values in found.items()]
+
+
+def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow]) -> Facts:
     counts = [f"{_count(rows, status)} {status}" for status in _statuses(rows)]
-    alphas = sorted({key.alpha for key in keys})
     settings = sorted({name for name in variants(study).values() if name})
     facts = {
         "Modes": units.listed(modes(study)),
         "Adapters": units.listed(map(_adapter, keys)),
         "Targets": units.listed(sorted({key.targets for key in keys})),
-        "Ranks": units.listed(sorted({key.rank for key in keys})),
-        "Alphas": units.listed(map(units.number, alphas)),
+        **{f"{d.header}s": units.listed(map(dial_text, found)) for d, found in _numbers(keys)},
         **({"Settings": units.listed(settings, "; ")} if settings else {}),
         "Seeds": units.listed(sorted({key.seed for key in keys})),
         "Trials": units.listed(counts),
@@ -130,8 +146,9 @@ def _declared(study: Study, rows: Sequence[AccuracyRow]) -> Facts:
 
 
 def _adapter(key: TrialKey) -> str:
-    plain = "rsLoRA" if key.rslora else "LoRA"
-    return f"{plain} with DoRA" if key.dora else plain
+    """LoRA; LoRA with rsLoRA and DoRA."""
+    switches = [dial.noun for dial, value in cell_of(key).shown() if value is True]
+    return " with ".join([method_of(key.method).label, *filter(None, [" and ".join(switches)])])
 
 
 def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
@@ -140,4 +157,4 @@ def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
 
 
 def _count(rows: Sequence[AccuracyRow], status: str) -> int:
-    return sum(1 for row in rows if row.status == status and not row.is_base)
+    return sum(1 for row in rows if row.status == status and not row.cell.base)

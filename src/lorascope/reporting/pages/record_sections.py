@@ -22,8 +22,11 @@ from lorascope.reporting.pages.document import (
 )
 from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_table
 from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
-from lorascope.reporting.tables.parameter_summary import parameter_summary
-from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
+from lorascope.reporting.tables.parameters import (
+    parameter_rows,
+    parameter_summary,
+    parameter_table,
+)
 from lorascope.reporting.tables.predicted_memory import (
     memory_prediction_rows,
     memory_prediction_table,
@@ -98,7 +101,7 @@ def _folder(recorded: Mapping[str, object]) -> Any:
 
     def folder(row: AccuracyRow) -> str | None:
         known = row.trial in recorded
-        return f"../experiments/train/{row.quant}/{row.trial}/" if known else None
+        return f"../experiments/train/{row.cell.quant}/{row.trial}/" if known else None
 
     return folder
 
@@ -109,11 +112,8 @@ def failures_section(study: Study, rows: Sequence[AccuracyRow]) -> Section:
     if not lost:
         blocks: tuple[Block, ...] = (text("None: every declared trial has a score."),)
     else:
-        columns = (
-            "quant", "targets", "rank", "alpha", "rslora", "dora", "variant", "seed", "status",
-            "reason", "trial",
-        )  # fmt: skip
         table = accuracy_table(rows).only(lost)
+        columns = (*table.keys_to("seed"), "status", "reason", "trial")
         reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
         table = with_runs(study, table.select(*columns).with_columns(reason))
         blocks = (TableBlock("failures", "Without a score", table),)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.results import Cell, Measure, Pairing, Power, Reach
+from lorascope.comparing.results import CellKey, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_memory import accuracy_by_memory
 from lorascope.reporting.figures.by_rank import accuracy_by_rank
-from lorascope.reporting.figures.curves import curves
+from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.losses import loss_by_step
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.measure_text import MeasureText
@@ -41,25 +41,27 @@ def rank_section(findings: Findings) -> Section:
     """The figure of scores against rank, and the candidates under the rule."""
     texts = MeasureText(findings.measure)
     values, drawn = [], curves(findings)
-    labels = curve_labels(drawn)
+    labels, axis = curve_labels(drawn), size_axis(score.cell for score in findings.cells)
     for curve in drawn:
-        shown = [f"rank {p.rank} {_plotted(p.mean, findings.measure)}" for p in curve.points]
+        shown = [f"{p.size} {_plotted(p.mean, findings.measure)}" for p in curve.points]
         values.append(f"{labels[curve.key]}: {', '.join(shown) or 'no score'}")
     figure = FigureBlock(
         "by-rank",
         BY_RANK,
         accuracy_by_rank(findings),
-        f"Test {texts.name} against LoRA rank, by mode",
+        f"Test {texts.name} against {axis.label}, by mode",
         f"{texts.unit} with 95 % intervals. {'; '.join(values)}.",
         "Bars are 95 % intervals over test items and seeds. Where there are several seeds, lines "
-        "are means and small ticks the seeds. Curves stand slightly apart at one rank so that "
-        "bars can be seen.",
+        f"are means and small ticks the seeds. Curves stand slightly apart at one {axis.noun} so "
+        "that bars can be seen.",
     )
     blocks: list[Block] = [figure]
     if findings.decision.candidates:
         caption = "Candidates on validation items, cheapest first"
         blocks.append(TableBlock("candidates", caption, candidate_table(findings.decision)))
-    return Section("by-rank-section", f"{texts.name.capitalize()} against rank", tuple(blocks))
+    return Section(
+        "by-rank-section", f"{texts.name.capitalize()} against {axis.noun}", tuple(blocks)
+    )
 
 
 def memory_frontier_section(findings: Findings) -> Section:
@@ -206,5 +208,7 @@ def _plotted(value: float, measure: Measure) -> str:
 
 
 def _on_frontier(rows: Sequence[FrontierRow], names: CellNames) -> str:
-    found: list[Cell] = [row.cell for row in rows if row.on_frontier and row.cost_name == SERVING]
+    found: list[CellKey] = [
+        row.cell for row in rows if row.on_frontier and row.cost_name == SERVING
+    ]
     return units.listed(f"{names.name(cell)}" for cell in found)

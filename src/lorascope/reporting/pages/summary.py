@@ -39,12 +39,11 @@ def _word(part: Inline) -> str:
 
 def _table(rows: list[AccuracyRow]) -> str:
     """The accuracy table without what does not fit."""
+    table = accuracy_table(rows)
     keys = [
-        "quant", "targets", "rank", "alpha", "rslora", "dora", "variant", "seed", "accuracy",
-        "standard_error", "interval", "chance", "completion_loss_nats", "validation_accuracy",
-        "validation_loss_nats", "status",
+        *table.keys_to("seed"), "accuracy", "standard_error", "interval", "chance",
+        "completion_loss_nats", "validation_accuracy", "validation_loss_nats", "status",
     ]  # fmt: skip
-    table = accuracy_table(rows).only([row for row in rows if row.quant is not None])
     text = table.select(*keys).plain()
     for key in ("validation_loss_nats", "standard_error", "validation_accuracy", "interval"):
         if max(map(len, text.splitlines())) <= WIDTH:
@@ -56,7 +55,7 @@ def _table(rows: list[AccuracyRow]) -> str:
 
 def _unscored(row: AccuracyRow) -> str:
     """Why a row has no score."""
-    where = f"{row.quant} {row.trial}" if row.is_base else row.trial
+    where = f"{row.cell.quant} {row.trial}" if row.cell.base else row.trial
     line = f"{where}: {row.status}, {row.reason or 'no reason recorded'}"
     return textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n"
 

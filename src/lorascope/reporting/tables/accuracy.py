@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from lorascope.comparing.cells import variants
+from lorascope.comparing.cells import base_cell, cell_of, variants
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import join
-from lorascope.comparing.results import Estimate, Measure
-from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
+from lorascope.comparing.results import CellKey, Estimate, Measure
+from lorascope.records import EvaluationRecord, Status, Study, TrialRecord
 from lorascope.reporting import units
+from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
 BASE = "base"
@@ -27,14 +27,7 @@ NO_RECORD = "no record"
 class AccuracyRow:
     """Scores of one trial or base. Shares lie in 0 to 1; None is unknown."""
 
-    quant: str | None
-    targets: str | None = None
-    rank: int | None = None
-    alpha: float | None = None
-    rslora: bool | None = None
-    dora: bool | None = None
-    variant: str | None = None
-    """Other settings in which trials of the study differ."""
+    cell: CellKey
     seed: int | None = None
     items: int | None = None
     """Of the test split."""
@@ -66,10 +59,6 @@ class AccuracyRow:
         return self.interval_low, self.interval_high
 
     @property
-    def is_base(self) -> bool:
-        return self.trial == BASE
-
-    @property
     def scored(self) -> bool:
         """Whether there is a finite test score."""
         return self.completion_loss_nats is not None and math.isfinite(self.completion_loss_nats)
@@ -84,7 +73,7 @@ def modes(study: Study) -> list[str]:
 
 
 def accuracy_rows(study: Study) -> list[AccuracyRow]:
-    """Mode by mode: the base, trials by targets, rank, alpha and seed, and the missing ones."""
+    """Mode by mode: the base, trials by targets, dials and seed, and the missing ones."""
     evaluations = {record.trial_identity: record for record in study.evaluations}
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     variant = variants(study)
@@ -92,36 +81,29 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
     for quant in modes(study):
         trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
         mode = [_base_row(study, quant)]
-        mode += [_trial_row(trial, evaluations.get(trial.identity), study) for trial in trials]
         mode += [
-            _missing_row(name, key) for name, key in study.missing.items() if key.quant == quant
+            _trial_row(
+                trial, cell_of(trial.key, variant[trial.trial]),
+                evaluations.get(trial.identity), study,
+            )
+            for trial in trials
+        ]  # fmt: skip
+        mode += [
+            AccuracyRow(
+                cell_of(key, variant[name]), key.seed, status=MISSING, reason=NO_RECORD, trial=name
+            )
+            for name, key in study.missing.items()
+            if key.quant == quant
         ]
-        rows += [
-            replace(row, stored_bytes=stored.get(quant), variant=variant.get(row.trial) or None)
-            for row in mode
-        ]
+        rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
     return rows
 
 
-def _missing_row(name: str, key: TrialKey) -> AccuracyRow:
-    return AccuracyRow(
-        key.quant,
-        targets=key.targets,
-        rank=key.rank,
-        alpha=key.alpha,
-        rslora=key.rslora,
-        dora=key.dora,
-        seed=key.seed,
-        status=MISSING,
-        reason=NO_RECORD,
-        trial=name,
-    )
-
-
 def trial_order(trial: TrialRecord) -> tuple[object, ...]:
-    """Sorts the trials of one mode."""
+    """Sorts the trials of one mode: switches before numbers, so that curves stay together."""
     key = trial.key
-    return key.targets, key.rslora, key.dora, key.rank, key.alpha, key.seed, trial.trial
+    dials = sorted(key.dials.items(), key=lambda dial: not isinstance(dial[1], bool))
+    return key.method, key.targets, dials, key.seed, trial.trial
 
 
 def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
@@ -135,7 +117,7 @@ def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
         score = _loss(row) if row.validation_accuracy is None else -row.validation_accuracy
         return score, _or_last(row.trainable_parameters), _or_last(row.stored_bytes), row.trial
 
-    return sorted((r for r in rows if not r.is_base and math.isfinite(_loss(r))), key=order)
+    return sorted((r for r in rows if not r.cell.base and math.isfinite(_loss(r))), key=order)
 
 
 def _loss(row: AccuracyRow) -> float:
@@ -151,11 +133,7 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
     """Of what `accuracy_rows` gives. Adapter settings that do not vary are left to the CSV."""
     return Table(
         (
-            Column("quant", "Mode", right=False),
-            Column("targets", "Targets", right=False, in_text=_varied(rows, "targets")),
-            Column("rank", "Rank"),
-            Column("alpha", "Alpha", units.number),
-            *setting_columns(rows),
+            *cell_columns(row.cell for row in rows),
             Column("seed", "Seed"),
             Column("items", "Items", units.count),
             Column("accuracy", "Accuracy %", units.percent),
@@ -177,39 +155,19 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
     )
 
 
-def setting_columns(rows: Sequence[Any]) -> tuple[Column, ...]:
-    """What sets an adapter apart beside targets, rank and alpha; text has what varies in `rows`."""
-    return (
-        Column("rslora", "rsLoRA", units.yes_no, right=False, in_text=_varied(rows, "rslora")),
-        Column("dora", "DoRA", units.yes_no, right=False, in_text=_varied(rows, "dora")),
-        Column("variant", "Settings", right=False, in_text=_varied(rows, "variant")),
-    )
-
-
-def _varied(rows: Sequence[Any], field: str) -> bool:
-    """Whether trials differ in `field`: a column that says the same in every row says nothing."""
-    return len({getattr(row, field) for row in rows} - {None}) > 1
-
-
 def _base_row(study: Study, quant: str) -> AccuracyRow:
     for record in study.evaluations:
         if record.quant == quant and record.trial_identity is None:
-            return _with_scores(AccuracyRow(quant, status=BASE), record, study)
-    return AccuracyRow(quant, status=MISSING, reason=NOT_EVALUATED)
+            return _with_scores(AccuracyRow(base_cell(quant), status=BASE), record, study)
+    return AccuracyRow(base_cell(quant), status=MISSING, reason=NOT_EVALUATED)
 
 
 def _trial_row(
-    trial: TrialRecord, evaluation: EvaluationRecord | None, study: Study
+    trial: TrialRecord, cell: CellKey, evaluation: EvaluationRecord | None, study: Study
 ) -> AccuracyRow:
-    key = trial.key
     row = AccuracyRow(
-        quant=key.quant,
-        targets=key.targets,
-        rank=key.rank,
-        alpha=key.alpha,
-        rslora=key.rslora,
-        dora=key.dora,
-        seed=key.seed,
+        cell,
+        trial.key.seed,
         trainable_parameters=trial.result.trainable_parameters if trial.result else None,
         status=trial.status.value,
         reason=trial.reason,

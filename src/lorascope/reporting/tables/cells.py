@@ -82,7 +82,7 @@ def _cost_columns() -> tuple[Column, ...]:
 
 
 def _scored_seeds(row: CellScore) -> int | None:
-    if row.cell.is_base:
+    if row.cell.base:
         return None
     return sum(1 for trial in row.trials if trial.test is not None)
 
@@ -94,7 +94,7 @@ def _items(row: CellScore) -> int | None:
 
 def _state(row: CellScore) -> str:
     """'base', 'complete', or what came of the seeds that have no score."""
-    if row.cell.is_base:
+    if row.cell.base:
         return "base" if row.complete else "base, not scored"
     if row.complete:
         return "complete"

@@ -29,13 +29,14 @@ def comparison_table(
     texts = MeasureText(measure)
     several = any(row.difference.seeds > 1 for row in comparisons)
     estimates = _estimate_columns(texts, several)
+    cells = [cell for row in comparisons for cell in (row.subject, row.reference)]
     return Table(
         (
             Column("pairing", "Compared by", right=False, in_text=False),
             Column("subject", "Subject", names.name, right=False, in_csv=False),
             Column("reference", "Against", names.name, right=False, in_csv=False),
-            *machine_columns("subject"),
-            *machine_columns("reference"),
+            *machine_columns("subject", cells),
+            *machine_columns("reference", cells),
             Column("measure", "Measure", in_text=False),
             *estimates,
             Column("p_value", "p", p_value, in_text=False),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from lorascope.comparing.results import Cell, Verdict
+from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision
+from lorascope.records import DialValue
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.tables.cell_columns import cell_columns
@@ -82,7 +83,7 @@ def decision_json(decision: Decision) -> str:
         "settled": decision.settled,
         "seeds": decision.seeds,
         "holds_for": _holds_for(decision),
-        "rule": asdict(decision.rule),
+        "rule": _plain(decision.rule),
         "measure": decision.measure,
         "margin": decision.margin,
         "reference": _plain(decision.reference),
@@ -107,15 +108,11 @@ def _holds_for(decision: Decision) -> str | None:
     return "this seed; unknown for others" if decision.one_seed else "seeds like these"
 
 
-def _known(value: float | int | str | bool | None) -> float | int | str | bool | None:
-    return None if value == "" else value
-
-
 def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool | None]:
     """What `dvc metrics diff` should show of a decision."""
-    chosen, test = decision.recommended, decision.test
+    told, test = _flat(decision.recommended) if decision.recommended else {}, decision.test
     return {
-        **{f"recommended_{f.name}": _known(getattr(chosen, f.name, None)) for f in fields(Cell)},
+        **{f"recommended_{n}": None if value == "" else value for n, value in told.items()},
         "settled": decision.settled,
         "none_beats_base": decision.none_beats_base,
         "open": len(decision.open),
@@ -125,8 +122,23 @@ def decision_metrics(decision: Decision) -> dict[str, float | int | str | bool |
     }
 
 
+def _flat(cell: CellKey) -> dict[str, DialValue | None]:
+    """A configuration by the names of table columns."""
+    if cell.base:
+        return {"quant": cell.quant, "base": True}
+    named = {"quant": cell.quant, "method": cell.method, "targets": cell.targets}
+    return {**named, **dict(cell.dials), "variant": cell.variant}
+
+
 def _plain(value: Any) -> Any:
-    return None if value is None else asdict(value)
+    """Dataclasses as mappings, configurations with their dials beside the other fields."""
+    if isinstance(value, CellKey):
+        return _flat(value)
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.results import Cell, FrontierPoint, Measure
+from lorascope.comparing.results import CellKey, FrontierPoint, Measure
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText, share
 from lorascope.reporting.tables.cell_columns import cell_columns
@@ -36,7 +36,7 @@ class FrontierRow:
     """A configuration and its place for one cost."""
 
     cost_name: str
-    cell: Cell
+    cell: CellKey
     cost: float
     score: float
     on_frontier: bool
@@ -73,7 +73,7 @@ def frontier_table(rows: Sequence[FrontierRow], measure: Measure) -> Table[Front
 class FrontierSummary:
     """A configuration and its places for all costs."""
 
-    cell: Cell
+    cell: CellKey
     score: float
     places: Mapping[str, FrontierRow]
 
@@ -81,7 +81,7 @@ class FrontierSummary:
 def frontier_summary(rows: Sequence[FrontierRow], measure: Measure) -> Table[FrontierSummary]:
     """For people: a row a configuration, two columns a cost."""
     texts, costs = MeasureText(measure), list(dict.fromkeys(row.cost_name for row in rows))
-    places: dict[Cell, dict[str, FrontierRow]] = {}
+    places: dict[CellKey, dict[str, FrontierRow]] = {}
     for row in rows:
         places.setdefault(row.cell, {})[row.cost_name] = row
     summaries = [

@@ -1,23 +1,22 @@
-"""Trainable parameters by rank, for the model at hand and for well-known ones beside it."""
+"""Trainable parameters by size, for the model at hand and for well-known ones beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from lorascope.adapters.methods import DEFAULT_METHOD, method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
+from lorascope.comparing.cells import cell_of
+from lorascope.comparing.results import CellKey
 from lorascope.config import LoraConfig, Targets
 from lorascope.counting.architectures import model_shape
-from lorascope.counting.parameters import (
-    adamw_bytes,
-    adapter_bytes,
-    lora_parameters,
-    square_matrix_rule,
-)
+from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule
 from lorascope.errors import ConfigError
-from lorascope.records import LinearShape, Study, TrialRecord
+from lorascope.records import Dial, DialValue, LinearShape, Study, TrialRecord, dial_text
 from lorascope.reporting import units
+from lorascope.reporting.cell_names import dials_of, varied_fields
 from lorascope.reporting.tables.table import Column, Table
 
 RANKS = tuple(2**power for power in range(10))
@@ -37,19 +36,17 @@ class ParameterRow:
     """One adapter, counted from shapes alone."""
 
     model: str
-    targets: str
-    dora: bool
-    rank: int
+    cell: CellKey
+    """In no mode, with those of its dials that its parameters depend on."""
     trainable_parameters: int
-    """rank (in + out) a matrix; DoRA out more."""
     percent_of_base: float
     """100 x trainable / parameters of the base, the adapter not among them."""
     adapter_bytes: int
     """In float32."""
     optimizer_bytes: int
     """AdamW's two moments in float32."""
-    rule_parameters: int
-    """The classroom rule 2 rank sqrt(N), for comparison."""
+    rule_parameters: int | None
+    """The classroom rule 2 rank sqrt(N), for comparison; None without a rank."""
     measured_parameters: int | None
     """What PEFT counted in a trial of this study, or None where none ran."""
 
@@ -62,35 +59,102 @@ class _Model:
 
 
 def parameter_rows(study: Study) -> list[ParameterRow]:
-    """Adapter kinds of the study x (its model, then the reference models) x ranks."""
+    """Adapter kinds of the study x (its model, then the reference models) x sizes."""
     measured = {
-        (*_variant(trial), trial.key.rank): trial.result.trainable_parameters
+        _counted(trial): trial.result.trainable_parameters
         for trial in study.trials
         if trial.result is not None
     }
+    tried = list(dict.fromkeys(_counted(trial) for trial in study.trials))
     own = _Model(study.base.model, study.base.parameters, study.base.linear_shapes)
-    references = [_reference(name) for name in REFERENCE_MODELS]
     rows: list[ParameterRow] = []
-    for variant, lora in _adapter_kinds(study).items():
-        tried = {trial.key.rank for trial in study.trials if _variant(trial) == variant}
-        for rank in sorted({*RANKS, *tried}):
-            rows += _rows(own, lora, variant, rank, measured.get((*variant, rank)))
-        for reference in references:
-            for rank in RANKS:
-                rows += _rows(reference, lora, variant, rank, None)
+    for kind, targets in _adapter_kinds(study).items():
+        usual = _sizes(kind)
+        ours = [cell for cell in tried if _unsized(cell) == kind]
+        for cell in sorted({*usual, *ours}):
+            rows += _rows(own, targets, cell, measured.get(cell))
+        for reference in map(_reference, REFERENCE_MODELS):
+            for cell in usual or ours:
+                rows += _rows(reference, targets, cell, None)
     return rows
 
 
+def _counted(trial: TrialRecord) -> CellKey:
+    """The trial's adapter, whatever its mode and the dials that do not change its parameters."""
+    cell = cell_of(trial.key)
+    dials = tuple((dial.name, value) for dial, value in cell.shown() if dial.counts)
+    return replace(cell, quant="", dials=dials)
+
+
+def _unsized(cell: CellKey) -> CellKey:
+    shared = tuple((dial.name, value) for dial, value in cell.shown() if not dial.is_axis)
+    return replace(cell, dials=shared)
+
+
+def _sizes(kind: CellKey) -> list[CellKey]:
+    """`kind` at all usual sizes; none where nothing sizes its adapters."""
+    axes = [dial for dial in method_of(kind.method).dials if dial.is_axis]
+    return [replace(kind, dials=((axes[0].name, n), *kind.dials)) for n in RANKS if axes]
+
+
+def _adapter_kinds(study: Study) -> dict[CellKey, LoraConfig]:
+    """Adapter but for its size -> how to choose matrices; of the usual method on all linear layers
+    where no trial says otherwise."""
+    kinds = {_unsized(_counted(trial)): _chosen_by(trial) for trial in study.trials}
+    usual = CellKey("", DEFAULT_METHOD, Targets.all_linear.value)
+    return kinds or {usual: LoraConfig()}
+
+
+def _chosen_by(trial: TrialRecord) -> LoraConfig:
+    """What chose this trial's matrices, as its identity recorded it."""
+    settings = trial.settings.get(trial.key.method)
+    if not isinstance(settings, dict) or "targets" not in settings:
+        return LoraConfig(targets=Targets(trial.key.targets))
+    return LoraConfig(targets=Targets(settings["targets"]), modules=list(settings["modules"]))
+
+
+def _reference(name: str) -> _Model:
+    shape = model_shape(known_config(REFERENCE_MODELS[name]))
+    return _Model(name, shape.total_parameters, shape.linear_shapes)
+
+
+def _rows(
+    model: _Model, targets: LoraConfig, cell: CellKey, measured: int | None
+) -> Iterator[ParameterRow]:
+    """One row; none where the model has no layer of the names that `targets` lists, or where
+    nothing is known of the method."""
+    count = method_of(cell.method).count
+    try:
+        shapes = select(model.shapes, targets)
+    except ConfigError:
+        return
+    if count is None:
+        return
+    trainable = count(dict(cell.dials), shapes)
+    sizes = [int(value) for dial, value in cell.shown() if dial.is_axis]
+    yield ParameterRow(
+        model=model.name,
+        cell=cell,
+        trainable_parameters=trainable,
+        percent_of_base=100 * trainable / model.parameters,
+        adapter_bytes=adapter_bytes(trainable),
+        optimizer_bytes=adamw_bytes(trainable),
+        rule_parameters=round(square_matrix_rule(model.parameters, sizes[0])) if sizes else None,
+        measured_parameters=measured,
+    )
+
+
 def parameter_table(rows: Sequence[ParameterRow]) -> Table[ParameterRow]:
-    """Of what `parameter_rows` gives."""
+    """Of what `parameter_rows` gives: switches before sizes."""
+    cells = [row.cell for row in rows]
+    dials = sorted(dials_of(cells), key=lambda dial: dial.is_axis)
+    methods = "method" in varied_fields(cells)
     return Table(
         (
             Column("model", "Model", right=False),
-            Column("targets", "Targets", right=False),
-            Column(
-                "dora", "DoRA", units.yes_no, right=False, in_text=any(row.dora for row in rows)
-            ),
-            Column("rank", "Rank"),
+            Column("method", "Method", right=False, in_text=methods, get=lambda r: r.cell.method),
+            Column("targets", "Targets", right=False, get=lambda row: row.cell.targets),
+            *(_dial_column(dial, cells) for dial in dials),
             Column("trainable_parameters", "Trainable", units.count),
             Column("percent_of_base", "% of base", units.small_percent),
             Column("adapter_bytes", "Adapter (FP32)", units.size),
@@ -102,49 +166,61 @@ def parameter_table(rows: Sequence[ParameterRow]) -> Table[ParameterRow]:
     )
 
 
-def _variant(trial: TrialRecord) -> tuple[str, bool]:
-    return trial.key.targets, trial.key.dora
+def _dial_column(dial: Dial, cells: Sequence[CellKey]) -> Column:
+    """Text leaves out a switch that is off in every row."""
+    values = [cell.dial(dial.name) for cell in cells]
+    return Column(
+        dial.name, dial.header, dial_text, right=dial.is_axis, in_text=any(values),
+        get=lambda row: row.cell.dial(dial.name),
+    )  # fmt: skip
 
 
-def _adapter_kinds(study: Study) -> dict[tuple[str, bool], LoraConfig]:
-    """(targets, DoRA) -> how to choose matrices; all linear ones where no trial says otherwise."""
-    kinds = {_variant(trial): _lora_config(trial) for trial in study.trials}
-    return kinds or {(Targets.all_linear.value, False): LoraConfig()}
-
-
-def _lora_config(trial: TrialRecord) -> LoraConfig:
-    """What chose this trial's matrices, as its identity recorded it."""
-    lora = trial.settings.get("lora")
-    if not isinstance(lora, dict):
-        return LoraConfig(targets=Targets(trial.key.targets))
-    return LoraConfig(targets=Targets(lora["targets"]), modules=list(lora["modules"]))
-
-
-def _reference(name: str) -> _Model:
-    shape = model_shape(known_config(REFERENCE_MODELS[name]))
-    return _Model(name, shape.total_parameters, shape.linear_shapes)
-
-
-def _rows(
-    model: _Model, lora: LoraConfig, variant: tuple[str, bool], rank: int, measured: int | None
-) -> list[ParameterRow]:
-    """One row, or none where the model has no layer of the names that `lora` lists."""
-    try:
-        shapes = select(model.shapes, lora)
-    except ConfigError:
-        return []
-    targets, dora = variant
-    trainable = lora_parameters(shapes, rank, dora)
-    row = ParameterRow(
-        model=model.name,
-        targets=targets,
-        dora=dora,
-        rank=rank,
-        trainable_parameters=trainable,
-        percent_of_base=100 * trainable / model.parameters,
-        adapter_bytes=adapter_bytes(trainable),
-        optimizer_bytes=adamw_bytes(trainable),
-        rule_parameters=round(square_matrix_rule(model.parameters, rank)),
-        measured_parameters=measured,
+def parameter_summary(study: Study) -> str:
+    """Markdown: for each kind of adapter a row a size and a column a model."""
+    rows = parameter_rows(study)
+    kinds: dict[CellKey, list[ParameterRow]] = {}
+    for row in rows:
+        kinds.setdefault(_unsized(row.cell), []).append(row)
+    several = len({kind.method for kind in kinds}) > 1
+    tables = [
+        f"{_described(kind, several)}, in brackets per cent of the base:\n\n{_grid(found)}"
+        for kind, found in kinds.items()
+    ]
+    return (
+        "\n".join(tables)
+        + "\nThe classroom rule 2 r sqrt(N) is no adapter's count; it stands beside the exact one "
+        "in [trainable_parameters.md](trainable_parameters.md), with bytes.\n"
     )
-    return [row]
+
+
+def _described(kind: CellKey, several: bool) -> str:
+    """On all_linear with DoRA; with several methods: IA3 on all_linear."""
+    words = " and ".join(filter(None, (dial.words(value) for dial, value in kind.shown())))
+    place = f"{method_of(kind.method).label} on" if several else "On"
+    return f"{place} {kind.targets}{f' with {words}' if words else ''}"
+
+
+def _grid(rows: list[ParameterRow]) -> str:
+    models = list(dict.fromkeys(row.model for row in rows))
+    texts = {(_size(row.cell), row.model): _share(row) for row in rows}
+    sizes = [_size(cell) for cell in sorted({row.cell for row in rows})]
+    axes = [dial.header for dial in dials_of(row.cell for row in rows) if dial.is_axis]
+    head = [axes[0] if axes else "Method", *models]
+    body = [[size, *(texts.get((size, model), "") for model in models)] for size in sizes]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    rule = ["-" * (width - 1) + ":" for width in widths]
+    return "".join(
+        "| " + " | ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) + " |\n"
+        for line in (head, rule, *body)
+    )
+
+
+def _size(cell: CellKey) -> str:
+    """64; the method where nothing sizes its adapters."""
+    values: list[DialValue] = [value for dial, value in cell.shown() if dial.is_axis]
+    return dial_text(values[0]) if values else cell.size()
+
+
+def _share(row: ParameterRow) -> str:
+    share = units.small_percent(row.percent_of_base)
+    return f"{units.count(row.trainable_parameters)} ({share})"

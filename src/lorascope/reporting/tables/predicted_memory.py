@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import variants
+from lorascope.comparing.cells import cell_of, variants
+from lorascope.comparing.results import CellKey
 from lorascope.records import MemoryPlan, PhaseMemory, Study, TrainingResult, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.tables.accuracy import modes, setting_columns, trial_order
+from lorascope.reporting.tables.accuracy import modes, trial_order
+from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
 
@@ -21,14 +23,7 @@ class MemoryPredictionRow:
     batches that it would have had.
     """
 
-    quant: str
-    targets: str
-    rank: int
-    alpha: float
-    rslora: bool
-    dora: bool
-    variant: str | None
-    """Other settings in which trials of the study differ."""
+    cell: CellKey
     seed: int
     status: str
     at_once: int | None = None
@@ -65,7 +60,7 @@ def memory_prediction_rows(study: Study) -> list[MemoryPredictionRow]:
     order = modes(study)
     trials = sorted(study.trials, key=lambda t: (order.index(t.key.quant), *trial_order(t)))
     variant = variants(study)
-    return [_row(trial, variant[trial.trial]) for trial in trials]
+    return [_row(trial, cell_of(trial.key, variant[trial.trial])) for trial in trials]
 
 
 def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[MemoryPredictionRow]:
@@ -76,11 +71,7 @@ def memory_prediction_table(rows: Sequence[MemoryPredictionRow]) -> Table[Memory
 
     return Table(
         (
-            Column("quant", "Mode", right=False),
-            Column("targets", "Targets", right=False),
-            Column("rank", "Rank"),
-            Column("alpha", "Alpha", units.number),
-            *setting_columns(rows),
+            *cell_columns((row.cell for row in rows), targets=True),
             Column("seed", "Seed"),
             Column("status", "Status", right=False),
             Column("at_once", "At once"),
@@ -141,12 +132,8 @@ def _signed_percent(share: float) -> str:
     return "0.000" if shown.strip("+-0.") == "" else shown
 
 
-def _row(trial: TrialRecord, variant: str) -> MemoryPredictionRow:
-    key = trial.key
-    row = MemoryPredictionRow(
-        key.quant, key.targets, key.rank, key.alpha, key.rslora, key.dora, variant or None,
-        key.seed, trial.status.value, trial=trial.trial,
-    )  # fmt: skip
+def _row(trial: TrialRecord, cell: CellKey) -> MemoryPredictionRow:
+    row = MemoryPredictionRow(cell, trial.key.seed, trial.status.value, trial=trial.trial)
     if trial.result is not None:
         row = _with_measurement(row, trial.result)
     if trial.plan is None:

@@ -75,6 +75,11 @@ class Table(Generic[Row]):
         by_key = {column.key: column for column in self.columns}
         return Table(tuple(by_key[key] for key in keys), self.rows)
 
+    def keys_to(self, last: str) -> tuple[str, ...]:
+        """Keys of the first columns, up to `last`."""
+        keys = [column.key for column in self.columns]
+        return tuple(keys[: keys.index(last) + 1])
+
     def only(self, rows: Sequence[Row]) -> Table[Row]:
         """Other rows under the same columns."""
         return Table(self.columns, rows)

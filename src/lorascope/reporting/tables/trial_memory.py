@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import variants
+from lorascope.comparing.cells import cell_of, variants
+from lorascope.comparing.results import CellKey
 from lorascope.records import PhaseMemory, Study, TrainingResult, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.tables.accuracy import modes, setting_columns, trial_order
+from lorascope.reporting.tables.accuracy import modes, trial_order
+from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
 UNMEASURED = PhaseMemory(None, None, None)
@@ -18,14 +20,7 @@ UNMEASURED = PhaseMemory(None, None, None)
 class TrialMemoryRow:
     """What one trial measured; None is unknown, or not measured on that device."""
 
-    quant: str
-    targets: str
-    rank: int
-    alpha: float
-    rslora: bool
-    dora: bool
-    variant: str | None
-    """Other settings in which trials of the study differ."""
+    cell: CellKey
     seed: int
     status: str
     model_bytes: int | None = None
@@ -62,7 +57,7 @@ def trial_memory_rows(study: Study) -> list[TrialMemoryRow]:
     order = modes(study)
     trials = sorted(study.trials, key=lambda t: (order.index(t.key.quant), *trial_order(t)))
     variant = variants(study)
-    return [_trial_row(trial, variant[trial.trial]) for trial in trials]
+    return [_trial_row(trial, cell_of(trial.key, variant[trial.trial])) for trial in trials]
 
 
 def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
@@ -82,11 +77,7 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
     ]
     return Table(
         (
-            Column("quant", "Mode", right=False),
-            Column("targets", "Targets", right=False, in_text=False),
-            Column("rank", "Rank"),
-            Column("alpha", "Alpha", units.number),
-            *setting_columns(rows),
+            *cell_columns((row.cell for row in rows), targets=False),
             Column("seed", "Seed"),
             Column("at_once", "At once"),
             Column("model_bytes", "Model", units.size),
@@ -110,17 +101,10 @@ def trial_memory_table(rows: Sequence[TrialMemoryRow]) -> Table[TrialMemoryRow]:
     )
 
 
-def _trial_row(trial: TrialRecord, variant: str) -> TrialMemoryRow:
-    key = trial.key
+def _trial_row(trial: TrialRecord, cell: CellKey) -> TrialMemoryRow:
     row = TrialMemoryRow(
-        quant=key.quant,
-        targets=key.targets,
-        rank=key.rank,
-        alpha=key.alpha,
-        rslora=key.rslora,
-        dora=key.dora,
-        variant=variant or None,
-        seed=key.seed,
+        cell,
+        trial.key.seed,
         status=trial.status.value,
         device=trial.provenance.device,
         reason=trial.reason,
