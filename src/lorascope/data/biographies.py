@@ -27,7 +27,6 @@ NEW_PEOPLE = 200
 """People for adapters to learn. 80 are learnt by every rank, 480 by none in 200 steps."""
 ASKED_PEOPLE = 80
 """New people asked about in validation, and as many others in test."""
-CHANCE_ACCURACY = 1 / VALUES_PER_ATTRIBUTE
 
 
 def _words(text: str) -> tuple[str, ...]:

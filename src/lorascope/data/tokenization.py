@@ -133,6 +133,17 @@ def require_known_tokens(
                 )
 
 
+def pad_token_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int:
+    """Id of a token to pad with: the tokenizer's own, or end-of-text where the model does not know
+    that one. Padding is masked and carries no label, but its embedding is looked up.
+
+    Args:
+        vocabulary: rows of the model's embedding.
+    """
+    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
+    return end if pad is None or pad >= vocabulary else int(pad)
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Digest of all that decides the ids: the whole fast tokenizer and the special tokens' names.
 

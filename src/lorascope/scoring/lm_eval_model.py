@@ -12,7 +12,7 @@ from typing import Any
 
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
-from lorascope.data.tokenization import stop_token_ids
+from lorascope.data.tokenization import pad_token_id, stop_token_ids
 
 OnProgress = Callable[[int, int], None]
 """Called with (requests answered, requests in all): a row has one for its loss, one for each
@@ -30,7 +30,9 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
     """
     from lm_eval.models.huggingface import HFLM
 
-    _pad_inside_vocabulary(model, tokenizer)
+    if tokenizer.pad_token_id is not None:
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        tokenizer.pad_token_id = pad_token_id(tokenizer, vocabulary)
 
     class RowLM(HFLM):  # type: ignore[misc]
         def _encode_pair(self, context: str, continuation: str) -> Encoded:
@@ -45,14 +47,6 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
         # A 16-bit log-softmax would cost three digits of every log-likelihood.
         softmax_dtype="float32",
     )
-
-
-def _pad_inside_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Give the tokenizer a padding token that has an embedding: padding is masked, but looked
-    up."""
-    pad = tokenizer.pad_token_id
-    if pad is not None and pad >= model.get_input_embeddings().weight.shape[0]:
-        tokenizer.pad_token = tokenizer.eos_token
 
 
 @contextmanager

@@ -12,11 +12,9 @@ import torch
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import ConfigError, DataError, ModelError
-from lorascope.objectives.completion import completion_loss
 from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic, precision_name
 from lorascope.records import ItemResult
-from lorascope.scoring.items import read_items, summarize, write_items
 from lorascope.scoring.lm_eval_model import (
     Encoded,
     OnProgress,
@@ -33,15 +31,6 @@ from lorascope.scoring.lm_eval_model import (
     wrap_model,
 )
 from lorascope.scoring.tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, build_tasks
-
-__all__ = [
-    "completion_loss",
-    "read_items",
-    "run_lm_eval_tasks",
-    "score_rows",
-    "summarize",
-    "write_items",
-]
 
 # lm-eval's command line uses these seeds: few-shot examples are then the published ones.
 PYTHON_SEED, OTHER_SEED = 0, 1234

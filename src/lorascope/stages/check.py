@@ -14,6 +14,7 @@ from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
 from lorascope.study.adoption import declared_trials, foreseen, predecessors
+from lorascope.study.overrides import choices
 from lorascope.study.preparation import unprepared
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _require_quantizable(configs: list[Config], layout: Layout) -> None:
 def _require_known_reference(config: Config, layout: Layout) -> None:
     """A misspelt mode would be taken for one that the study lacks, and another would stand in."""
     name = config.decide.reference_quant
-    there = sorted(path.stem for path in (layout.conf / "quant").glob("*.yaml"))
+    there = choices("quant", layout)
     if name not in there:
         raise ConfigError(
             "decide.reference_quant", name, "there is no such mode",

@@ -212,7 +212,8 @@ def _score_split(
     config: Config, layout: Layout, model: Any, subject: Subject, split: str, folder: Path
 ) -> SplitScore:
     from lorascope.data.rows import read_rows
-    from lorascope.scoring.score import score_rows, summarize, write_items
+    from lorascope.scoring.items import summarize, write_items
+    from lorascope.scoring.score import score_rows
 
     data = layout.data(config.model.name, config.data.name)
     card = read_record(data, DataCard)

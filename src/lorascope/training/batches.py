@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lorascope.config import TrainConfig
 from lorascope.objectives.kinds import Objective, Sample, TokenBatch
@@ -73,10 +72,3 @@ class PackData:
     def _collated(self, start: int, end: int) -> TokenBatch:
         samples = [self._samples[place] for own in self._orders for place in own[start:end]]
         return self._objective.collate(samples, len(self._seeds), self._pad_token_id)
-
-
-def pad_token_id(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """Any id that the model has will do: padded positions are masked and carry no label. A padding
-    token that was added to the tokenizer alone may lie outside its embedding."""
-    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
-    return end if pad is None or pad >= config.get_text_config().vocab_size else int(pad)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorascope.adapters.lora.stack import AdapterWeights
 from lorascope.config import Precision
 from lorascope.data.rows import PreparedRow, read_rows
-from lorascope.data.tokenization import load_tokenizer
+from lorascope.data.tokenization import load_tokenizer, pad_token_id
 from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
@@ -22,7 +22,7 @@ from lorascope.objectives.kinds import OBJECTIVES, Objective
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import arithmetic, load_base
 from lorascope.records import PhaseMemory, TrainingResult
-from lorascope.training.batches import PackData, order_expression, pad_token_id
+from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints
 from lorascope.training.log import Diverged, PackLog, TrainingWatch
 from lorascope.training.loop import Meter, Observer, StepParts, train
@@ -179,7 +179,8 @@ def _train(
     objective, seeds = OBJECTIVES[plan.objective](), [trial.seed for trial in trials]
     rows = read_rows(plan.data / "train.jsonl")
     samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
-    data = PackData(samples, seeds, plan.train, objective, pad_token_id(tokenizer, pack.config))
+    padding = pad_token_id(tokenizer, pack.config.get_text_config().vocab_size)
+    data = PackData(samples, seeds, plan.train, objective, padding)
     pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
     parts = step_parts(plan, trials, pack, objective, device, memory)
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
