@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from lorascope.adapters.targets import select
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import LoraConfig, QuantConfig, Storage, Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.quantizers.bits import linear_bytes, weight_bytes
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import (
     BaseRecord,
     DataCard,
@@ -254,7 +255,9 @@ def footprint(quant: str) -> FootprintRecord:
     storage, double = STORAGE[quant]
     shapes = linear_shapes()
     linear = matrix_parameters(shapes)
-    weights, both = weight_bytes(linear, storage), linear_bytes(shapes, storage, double)
+    mode = QuantConfig(quant, Storage(storage), double)
+    stored = QUANTIZERS[mode.storage].bits(mode)
+    weights, both = weight_bytes(linear, stored), linear_bytes(shapes, stored)
     rest = (4 if storage == "float32" else 2) * (TINY.total_parameters - linear)
     error = RELATIVE_RMSE[storage]
     return FootprintRecord(

@@ -13,7 +13,8 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.gpu_check.packed_run import random_samples
 from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
 from benchmarks.gpu_check.step_clock import StepClock
-from lorascope.machine.devices import TORCH_DTYPES, compute_precision
+from lorascope.machine.devices import TORCH_DTYPES
+from lorascope.quantizers.loading import compute_precision
 
 # It is a script: it finds what it imports beside itself.
 sys.path.append(str(Path(__file__).parents[1]))

@@ -13,8 +13,9 @@ from torch import nn
 
 from benchmarks.gpu_check.records import Effort, LayerRow, LoadedBase
 from benchmarks.gpu_check.step_clock import synchronize
-from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
-from lorascope.quantizers.loading import is_quantized
+from lorascope.machine.devices import TORCH_DTYPES, Device
+from lorascope.quantizers import kinds
+from lorascope.quantizers.loading import compute_precision
 
 ROUNDS = 5
 
@@ -22,9 +23,9 @@ ROUNDS = 5
 def quantized_layers(base: LoadedBase, effort: Effort) -> Iterator[tuple[LayerRow, nn.Module]]:
     """For each shape of a quantized layer a row to fill, and the first such layer."""
     found: dict[tuple[int, int], list[nn.Module]] = defaultdict(list)
-    for module in base.model.modules():
-        if isinstance(module, nn.Linear) and is_quantized(module):
-            found[module.in_features, module.out_features].append(module)
+    for _, layer, quantizer in kinds.quantized_layers(base.model):
+        high, wide = quantizer.shape(layer)
+        found[wide, high].append(layer)
     for (wide, high), layers in found.items():
         row = LayerRow(
             base.shape, base.quant.name, wide, high, len(layers), effort.layer_tokens

@@ -9,14 +9,15 @@ from bitsandbytes.functional import int8_vectorwise_quant
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.utils.quantization_config import QuantizationMethod
 
 from benchmarks.gpu_check.records import LoadedBase
 from lorascope.bases.transformers_config import stored_dtype, text_config
 from lorascope.config import QuantConfig
-from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
-from lorascope.quantizers.bitsandbytes.fake_layers import put_quantized_layers
-from lorascope.quantizers.loading import is_quantized, share_lookup_tables, unquantized_dtype
+from lorascope.machine.devices import TORCH_DTYPES, Device
+from lorascope.quantizers.kinds import PLAIN, QUANTIZERS, quantized_layers, quantizer_of
+from lorascope.quantizers.loading import compute_precision, unquantized_dtype
 
 SEED = 0
 
@@ -42,10 +43,10 @@ def random_base(
         model = AutoModelForCausalLM.from_config(text_config(config), dtype=compute)
     _quantize(model, quant, stored, compute)
     for module in model.modules():
-        if not is_quantized(module):
+        if quantizer_of(module) is PLAIN:
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(stored).to(compute)
-    share_lookup_tables(model)
+    QUANTIZERS[quant.storage].prepare(model, compute)
     model.requires_grad_(False)
     return LoadedBase(shape, config, quant, device, model.eval())
 
@@ -55,15 +56,21 @@ def _quantize(
 ) -> None:
     """Linear layers but the head in 8 or 4 bits, where the mode says so."""
     linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-    with torch.device("meta"):
-        put_quantized_layers(model, quant, compute)
-    quantized = [name for name in linear if is_quantized(model.get_submodule(name))]
+    loading = QUANTIZERS[quant.storage].loading(quant, compute)
+    if loading is None:
+        return
+    head = model.get_output_embeddings()
+    kept = [name for name, module in linear.items() if module is head]
+    replace_with_bnb_linear(model, kept, loading)
+    quantized = [name for name, _, _ in quantized_layers(model)]
     for name in quantized:
         # Popped, so that no more than one layer is there twice.
         _fill(model.get_submodule(name), linear.pop(name).to(stored))
     if quantized:
         # As from_pretrained leaves it: moved by a Trainer, 8-bit layers would lose their scales.
         model.quantization_method = QuantizationMethod.BITS_AND_BYTES
+        model.is_loaded_in_4bit = loading.load_in_4bit
+        model.is_loaded_in_8bit = loading.load_in_8bit
         model.hf_device_map = {"": model.device}
 
 
@@ -73,7 +80,6 @@ def _fill(layer: nn.Module, source: nn.Linear) -> None:
     if isinstance(layer, Linear4bit):
         settings = vars(layer.weight)
         layer.weight = Params4bit(weight, requires_grad=False, **settings).to(weight.device)
-        layer.compute_type_is_set = True
     elif isinstance(layer, Linear8bitLt):
         codes, scales, _ = int8_vectorwise_quant(weight.half())
         layer.weight = Int8Params(codes, requires_grad=False, CB=codes, SCB=scales)

@@ -2,7 +2,4 @@
 
 __version__ = "0.1.0"
 
-import logging
-
-# bitsandbytes warns at import that kernels which it could download are absent: no harm.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+import lorascope.quantizers  # noqa: F401 (keeps what it imports later quiet)

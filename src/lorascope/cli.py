@@ -138,8 +138,8 @@ def main() -> None:
         print(usage(), end="")
         return
     command, rest = arguments[0], arguments[1:]
-    # bitsandbytes decorates fallbacks of its kernels with torch.compile, which imports a compiler
-    # that nothing here uses: a sixth of all imports.
+    # Kernels for quantized weights have fallbacks that torch.compile decorates, which imports a
+    # compiler that nothing here uses: a sixth of all imports.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # A polite kill takes the same way out as Ctrl-C: children end, scratch folders go.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -22,8 +22,9 @@ from lorascope.config import (
 from lorascope.errors import RecordError
 from lorascope.execution import sweep
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.made_with import base_settings, data_settings, mode_settings, require_made_with
+from lorascope.files.made_with import base_settings, data_settings, require_made_with
 from lorascope.files.store import read_record, write_record
+from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import DataCard, FootprintRecord
 from lorascope.stages import evaluate, merge, prepare_data, quantize_base, report
 from lorascope.stages.prepare_base import _source

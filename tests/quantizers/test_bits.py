@@ -12,17 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.bases.known_configs import known_config
+from lorascope.config import QuantConfig, Storage
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.counting.parameters import matrix_parameters
 from lorascope.quantizers.bits import (
+    Blocks,
+    Floats,
+    RowScales,
+    StoredBits,
     affine_uint8,
-    asymptotic_bits,
-    constant_bytes,
     linear_bytes,
     mean_asymptotic_bits,
-    table_bytes,
     weight_bytes,
 )
+from lorascope.quantizers.kinds import QUANTIZERS
 
 LLAMA_2_7B = model_shape(known_config("llama-2-7b"))
 LLAMA_2_13B = model_shape(known_config("llama-2-13b"))
@@ -35,6 +38,7 @@ CODELLAMA_34B = model_shape(
     }
 )
 SQUARE, UP, DOWN = (2048, 2048), (2048, 8192), (8192, 2048)
+FP16, INT8, NF4, NF4_DQ = Floats(16), RowScales(), Blocks(), Blocks(double_quantization=True)
 PHI_1_5 = [WeightMatrix("", *shape) for shape in (SQUARE,) * 4 + (UP, DOWN)] * 24
 
 
@@ -87,25 +91,32 @@ def test_affine_uint8_without_a_usable_range_is_refused(bad: tuple[float, float]
 
 
 def test_weight_bytes_of_published_sizes() -> None:
-    assert weight_bytes(175_000_000_000, "float32") == 700_000_000_000
-    assert [weight_bytes(1000, s) for s in ("float16", "int8", "nf4")] == [2000, 1000, 500]
-    assert weight_bytes(5, "nf4") == 3
+    assert weight_bytes(175_000_000_000, Floats(32)) == 700_000_000_000
+    assert [weight_bytes(1000, stored) for stored in (FP16, INT8, NF4)] == [2000, 1000, 500]
+    assert weight_bytes(5, NF4) == 3
 
 
 def test_asymptotic_bits_of_published_formats() -> None:
-    assert asymptotic_bits("nf4", 4096) == 4.5
-    assert asymptotic_bits("nf4", 4096, True) == pytest.approx(4.127, abs=5e-4)
-    saving = asymptotic_bits("nf4", 4096) - asymptotic_bits("nf4", 4096, True)
-    assert saving == pytest.approx(0.373, abs=5e-4)
-    assert asymptotic_bits("int8", 4096) == 8 + 32 / 4096
-    assert asymptotic_bits("bfloat16", 4096, False) == 16
+    assert NF4.asymptotic(4096) == 4.5
+    assert NF4_DQ.asymptotic(4096) == pytest.approx(4.127, abs=5e-4)
+    assert NF4.asymptotic(4096) - NF4_DQ.asymptotic(4096) == pytest.approx(0.373, abs=5e-4)
+    assert INT8.asymptotic(4096) == 8 + 32 / 4096
+    assert FP16.asymptotic(4096) == 16
 
 
-def model_gigabytes(shape: ModelShape, storage: str, double_quantization: bool) -> float:
-    """Linear matrices in `storage`, everything else at 16 bits."""
+def test_each_storage_has_the_bits_of_its_format() -> None:
+    def bits(storage: Storage, double: bool = False) -> StoredBits:
+        return QUANTIZERS[storage].bits(QuantConfig("", storage, double))
+
+    assert [bits(storage).weight_bits for storage in Storage] == [32, 16, 16, 8, 4, 4]
+    assert (bits(Storage.nf4), bits(Storage.fp4, double=True)) == (NF4, NF4_DQ)
+
+
+def model_gigabytes(shape: ModelShape, stored: StoredBits) -> float:
+    """Linear matrices as `stored`, everything else at 16 bits."""
     linear = shape.matrices
     rest = 2 * (shape.total_parameters - matrix_parameters(linear))
-    return (linear_bytes(linear, storage, double_quantization) + rest) / 1e9
+    return (linear_bytes(linear, stored) + rest) / 1e9
 
 
 @pytest.mark.parametrize(("shape", "published"), [
@@ -114,10 +125,9 @@ def model_gigabytes(shape: ModelShape, storage: str, double_quantization: bool) 
 def test_linear_bytes_of_whole_models(
     shape: ModelShape, published: tuple[float, float, float, float]
 ) -> None:
-    modes = [("float16", False), ("int8", False), ("nf4", False), ("nf4", True)]
-    sizes = [model_gigabytes(shape, *mode) for mode in modes]
+    sizes = [model_gigabytes(shape, stored) for stored in (FP16, INT8, NF4, NF4_DQ)]
     # The printed INT8 sizes leave out the row scales: 7.001 without, 7.006 with them.
-    row_scales = sum(constant_bytes(m, "int8") for m in shape.matrices) / 1e9
+    row_scales = sum(INT8.constant_bytes(m) for m in shape.matrices) / 1e9
     sizes[1] -= row_scales
     assert sizes == pytest.approx(published, abs=0.005)
 
@@ -129,14 +139,14 @@ def test_linear_bytes_of_whole_models(
 def test_double_quantization_saves_what_the_formula_says(
     linear: Sequence[WeightMatrix], gigabytes: float
 ) -> None:
-    saving = linear_bytes(linear, "nf4") - linear_bytes(linear, "nf4", True)
+    saving = linear_bytes(linear, NF4) - linear_bytes(linear, NF4_DQ)
     assert saving / 1e9 == pytest.approx(gigabytes, abs=0.0006)
 
 
 def test_mean_asymptotic_bits_weighs_by_parameters() -> None:
     matrices = [WeightMatrix("a", 32, 10), WeightMatrix("b", 320, 10)]
     scales = 20 * 32
-    assert mean_asymptotic_bits(matrices, "int8") == pytest.approx(8 + scales / 3520)
+    assert mean_asymptotic_bits(matrices, INT8) == pytest.approx(8 + scales / 3520)
 
 
 def measured_4bit(weight: torch.Tensor, quant_type: str, double: bool) -> tuple[int, int, int]:
@@ -160,23 +170,23 @@ SHAPES = [(64, 64), (70, 100), (129, 768), (320, 4096), (8, 8)]
 def test_4_bit_bytes_equal_bitsandbytes_tensors(
     inputs: int, outputs: int, quant_type: str, double: bool
 ) -> None:
-    matrix = WeightMatrix("m", inputs, outputs)
+    matrix, stored = WeightMatrix("m", inputs, outputs), Blocks(double)
     measured = measured_4bit(torch.randn(outputs, inputs), quant_type, double)
     assert measured == (
-        weight_bytes(inputs * outputs, quant_type),
-        constant_bytes(matrix, quant_type, double),
-        table_bytes(quant_type, double),
+        weight_bytes(inputs * outputs, stored),
+        stored.constant_bytes(matrix),
+        stored.table_bytes,
     )
-    twice = linear_bytes([matrix] * 2, quant_type, double, shared_tables=False)
+    twice = linear_bytes([matrix] * 2, stored, shared_tables=False)
     assert twice == 2 * sum(measured)
-    assert linear_bytes([matrix] * 2, quant_type, double) == twice - measured[2]
+    assert linear_bytes([matrix] * 2, stored) == twice - measured[2]
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_int8_bytes_equal_bitsandbytes_tensors(inputs: int, outputs: int) -> None:
     matrix = WeightMatrix("m", inputs, outputs)
     codes, scales, _ = bnb.int8_vectorwise_quant(torch.randn(outputs, inputs).half())
-    assert linear_bytes([matrix], "int8") == codes.nbytes + scales.nbytes
-    assert constant_bytes(matrix, "int8") == scales.nbytes
+    assert linear_bytes([matrix], INT8) == codes.nbytes + scales.nbytes
+    assert INT8.constant_bytes(matrix) == scales.nbytes
     bits = 8 * (codes.nbytes + scales.nbytes) / codes.numel()
-    assert asymptotic_bits("int8", inputs) == pytest.approx(bits)
+    assert INT8.asymptotic(inputs) == pytest.approx(bits)

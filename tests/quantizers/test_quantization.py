@@ -17,14 +17,20 @@ from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import DeviceError, ModelError
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, sha256_of_files
-from lorascope.machine.devices import Device, choose_device, compute_precision
+from lorascope.machine.devices import Device, choose_device
 from lorascope.quantizers.footprint import (
-    dequantized_weight,
     layer_errors,
     measure_footprint,
     require_values_in_range,
 )
-from lorascope.quantizers.loading import arithmetic, load_base, quantize_base, unquantized_dtype
+from lorascope.quantizers.kinds import quantizer_of
+from lorascope.quantizers.loading import (
+    arithmetic,
+    compute_precision,
+    load_base,
+    quantize_base,
+    unquantized_dtype,
+)
 from lorascope.records import FootprintRecord
 from tests.conftest import MODES, save_small_model
 
@@ -118,7 +124,8 @@ def test_layer_errors_agree_with_an_independent_nf4(project: Layout) -> None:
     nearest = codes[(blocks / scales).unsqueeze(-1).sub(codes).abs().argmin(-1)]
     by_hand = (nearest * scales).reshape(exact.shape)
     stored = load_base(project.quantized("small", "nf4"), QuantConfig("nf4", Storage.nf4), CPU)
-    ours = dequantized_weight(stored.get_submodule("model.layers.0.mlp.up_proj"))
+    layer = stored.get_submodule("model.layers.0.mlp.up_proj")
+    ours = quantizer_of(layer).weight(layer)
     assert torch.allclose(ours, by_hand, atol=1e-6 * float(exact.abs().max()))
 
 
@@ -188,7 +195,7 @@ def layer_and_gradient(
     result = layer(x)
     result.backward(gradient)
     assert x.grad is not None
-    return x.detach(), result.detach(), x.grad, gradient, dequantized_weight(layer)
+    return x.detach(), result.detach(), x.grad, gradient, quantizer_of(layer).weight(layer)
 
 
 @pytest.mark.parametrize("mode", ["nf4", "nf4_dq"])

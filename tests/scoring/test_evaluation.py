@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -474,14 +475,17 @@ def test_modes_are_restored_after_an_error() -> None:
 
 def test_four_bit_layer_that_would_repack_is_refused(tokenizer: Any) -> None:
     four_bit = build_model()
-    four_bit.model.layers[1].mlp.up_proj.support_avx512bf16_for_cpu = True
+    layer = Linear4bit(64, 128, bias=False)
+    layer.support_avx512bf16_for_cpu = True
+    four_bit.model.layers[1].mlp.up_proj = layer
     for score in (
         lambda: score_rows(four_bit, tokenizer, random_rows(2), **LOSS),
         lambda: completion_loss(four_bit, tokenizer, random_rows(2), 2),
     ):
         with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj"):
             score()
-    four_bit.model.layers[1].mlp.up_proj.support_avx512bf16_for_cpu = False
+    layer.support_avx512bf16_for_cpu = False
+    layer.to("cpu")
     assert score_rows(four_bit, tokenizer, random_rows(2), **LOSS)
 
 

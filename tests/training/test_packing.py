@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from bitsandbytes.nn import Linear8bitLt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
@@ -23,10 +24,11 @@ from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
 from lorascope.objectives.completion import Completion
 from lorascope.objectives.evaluation import forward_of
+from lorascope.quantizers.kinds import quantizer_of
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult
 from lorascope.training.batches import PackData
-from lorascope.training.linear import PackedLinear, PackShape, Unpackable, dora_norms, has_outliers
+from lorascope.training.linear import PackedLinear, PackShape, Unpackable, dora_norms
 from lorascope.training.log import Diverged
 from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
 from lorascope.training.pack import pack_adapters, refuse_unpackable
@@ -313,13 +315,16 @@ def test_norms_for_dora_equal_those_of_the_whole_sum() -> None:
 
 
 def test_outliers_of_one_trial_are_seen_beside_another_without_numbers() -> None:
-    x = torch.ones(4, 3, 5)
-    assert not has_outliers(x, 2, 6.0)
+    x, layer = torch.ones(4, 3, 5), Linear8bitLt(5, 5, threshold=6.0)
+    quantizer = quantizer_of(layer)
+    assert not quantizer.rows_interfere(layer, x, 2)
     x[0] = math.nan
-    assert has_outliers(x, 2, 6.0)
+    assert quantizer.rows_interfere(layer, x, 2)
     x[0] = 1
     x[3, 0, 0] = -6.0
-    assert has_outliers(x, 2, 6.0)
+    assert quantizer.rows_interfere(layer, x, 2)
+    layer.state.threshold = 0.0
+    assert not quantizer.rows_interfere(layer, x, 2)
 
 
 def test_a_layer_that_sees_rows_in_another_order_is_refused() -> None:

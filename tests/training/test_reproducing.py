@@ -23,7 +23,8 @@ from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device
 from lorascope.objectives.completion import pad_samples
-from lorascope.quantizers.loading import FLAG, load_base
+from lorascope.quantizers.bitsandbytes.four_bit import REPACKS
+from lorascope.quantizers.loading import load_base
 from lorascope.records import ItemResult, TrialRecord
 from lorascope.scoring.score import protocol, score_rows
 from tests.conftest import COLORS, REPOSITORY
@@ -137,8 +138,8 @@ def test_a_quantized_base_scores_a_little_otherwise_elsewhere_and_its_record_say
     ours = load_base(stored, compose(f"quant={mode}").quant, CPU)
     plain = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32).eval()
     for module in plain.modules():
-        if hasattr(module, FLAG):
-            setattr(module, FLAG, False)
+        if hasattr(module, REPACKS):
+            setattr(module, REPACKS, False)
     losses = [
         [item.loss_nats for item in score_rows(model, tokenizer, rows, Scoring.loss, None, 8, 1)]
         for model in (ours, plain)

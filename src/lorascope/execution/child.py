@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Config, Storage
-from lorascope.errors import ConfigError
+from lorascope.config import Config
 from lorascope.files.store import read_record
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status, TrainingResult
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
         done = Done(status, reason, None, device.name, threads, plan)
         return [done] if alone else Split(reason, for_memory=True)
 
-    _refuse_untrainable(config, device)
+    QUANTIZERS[config.quant.storage].require_trainable(config.lora, device.kind)
     refused = _refusal(task, device)
     if refused is not None:
         return ended(Status.refused, refused.reason, refused.plan)
@@ -126,16 +126,6 @@ def train_in_child(task: Task, report: Callable[[Any], bool]) -> list[Done] | Sp
         else Done(Status.completed, None, outcome, device.name, threads, plan, pack_plan)
         for outcome, plan in zip(outcomes, plans, strict=True)
     ]
-
-
-def _refuse_untrainable(config: Config, device: Device) -> None:
-    """DoRA takes an INT8 weight apart for its norm; on a CPU bitsandbytes (0.50.2) then finds the
-    weight's scales gone in the first backward pass."""
-    if config.lora.dora and config.quant.storage is Storage.int8 and device.kind == "cpu":
-        raise ConfigError(
-            "lora.dora", "true", "DoRA cannot be trained on an INT8 base on a CPU",
-            "Set lora.dora=false, take another mode (quant=nf4, fp16), or train on CUDA.",
-        )  # fmt: skip
 
 
 def _pack_plan(task: Task) -> PackPlan:

@@ -20,8 +20,6 @@ from lorascope.config import (
     DataKind,
     ModelConfig,
     ModelKind,
-    QuantConfig,
-    Storage,
     TemplateKind,
 )
 from lorascope.errors import RecordError
@@ -61,16 +59,6 @@ def data_settings(data: DataConfig) -> dict[str, object]:
     # As the record and conf/ have them: a message shows what stands there.
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
     return _keyed("data", plain)
-
-
-def mode_settings(quant: QuantConfig) -> dict[str, object]:
-    """What decides stored weights."""
-    own: dict[str, object] = {"storage": quant.storage.value}
-    if quant.storage in (Storage.nf4, Storage.fp4):
-        own["double_quantization"] = quant.double_quantization
-    if quant.storage is Storage.int8:
-        own["int8_outlier_threshold"] = quant.int8_outlier_threshold
-    return _keyed("quant", own)
 
 
 def differing(asked: Settings, made: Settings | None) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lorascope.config import DeviceKind, Precision, QuantConfig, Storage
+from lorascope.config import DeviceKind
 from lorascope.errors import DeviceError
 
 CPU_DESCRIPTION = Path("/proc/cpuinfo")
@@ -53,35 +53,6 @@ def cpu_name() -> str:
     return f"cpu: {names[0] if names else platform.processor() or platform.machine()}"
 
 
-def compute_precision(quant: QuantConfig, device: Device) -> Precision:
-    """The type that matrix products run in.
-
-    `auto` on CUDA is the storage's own 16-bit type, float16 for INT8 (LLM.int8 casts to it) and
-    bfloat16 for 4 bits where the device has it. On a CPU it is float32: float16 products there
-    take about 16 times as long.
-
-    Raises:
-        DeviceError: the device cannot compute in the type asked for.
-    """
-    if quant.compute is not Precision.auto:
-        wanted = quant.compute
-        if wanted is Precision.bfloat16 and device.kind == "cuda" and not _cuda_has_bfloat16():
-            raise DeviceError(
-                f"quant.compute='bfloat16': {device.name} has no bfloat16. Use float16."
-            )
-        if wanted is Precision.float16 and device.kind == "cpu":
-            raise DeviceError(
-                "quant.compute='float16': training in float16 needs a loss scaler, which is for "
-                "CUDA only. Use float32 or bfloat16 on a CPU."
-            )
-        return wanted
-    if device.kind == "cpu" or quant.storage is Storage.float32:
-        return Precision.float32
-    if quant.storage in (Storage.float16, Storage.int8):
-        return Precision.float16
-    return Precision.bfloat16 if _cuda_has_bfloat16() else Precision.float16
-
-
 def require_attention(attention: str, device: Device) -> None:
     """Raise DeviceError where `attention` cannot run on `device`; `auto` always can."""
     from transformers.utils import is_flash_attn_2_available
@@ -95,7 +66,8 @@ def require_attention(attention: str, device: Device) -> None:
         )
 
 
-def _cuda_has_bfloat16() -> bool:
+def cuda_has_bfloat16() -> bool:
+    """Whether the CUDA device that is here computes in bfloat16 itself."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 

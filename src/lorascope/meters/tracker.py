@@ -14,8 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lorascope.quantizers.bitsandbytes.kernels import CPU_KERNELS, SAME_RESULT, Kernel
-from lorascope.quantizers.footprint import quantization_constants
+from lorascope.quantizers.kinds import Kernel, all_kernels, quantized_layers
 
 START = "start"
 
@@ -24,18 +23,18 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, every tensor that an operation makes counts until its storage is freed.
 
     Tensors from before count only once they are given to `add`. What a compiled kernel allocates
-    for itself is not seen; what bitsandbytes' Python kernels allocate is, through `kernel_memory`.
+    for itself is not seen; what a quantizer's Python kernels allocate is, through `Kernel`.
 
     Args:
         block_bytes: size of an allocator's block; storages count in multiples of it.
-        kernels: bitsandbytes' operations written out, so that what they allocate counts.
+        kernels: operations written out, so that what they allocate counts; None: all quantizers'.
         fake: whether the run is on fake tensors, where kernels make the results.
     """
 
     def __init__(
         self,
         block_bytes: int = 1,
-        kernels: Mapping[str, Kernel] = CPU_KERNELS,
+        kernels: Mapping[Any, Kernel] | None = None,
         fake: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -46,7 +45,7 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.paused = False
         self._segment = START
         self._block_bytes = block_bytes
-        self._kernels = kernels
+        self._kernels = all_kernels("cpu") if kernels is None else kernels
         self._fake = fake
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
@@ -73,22 +72,19 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func.namespace != "bitsandbytes":
-            return func(*args, **kwargs)
-        name = func._schema.name
-        kernel = self._kernels.get(name)
+        kernel = self._kernels.get(func)
         if kernel is None:
             return func(*args, **kwargs)
-        if self._fake or name in SAME_RESULT:
+        if self._fake or kernel.exact:
             with self:
-                return kernel(*args, **kwargs)
+                return kernel.run(*args, **kwargs)
         shapes = tree_map_only(torch.Tensor, _without_data, (args, kwargs))
         for tensor in tree_leaves(shapes):
             if isinstance(tensor, torch.Tensor):
                 # Views of a stand-in take no memory either.
                 self._add_storage(tensor.untyped_storage(), size=0)
         with self:
-            kernel(*shapes[0], **shapes[1])
+            kernel.run(*shapes[0], **shapes[1])
         return func(*args, **kwargs)
 
     def _add_storage(self, storage: torch.UntypedStorage, size: int) -> None:
@@ -134,10 +130,5 @@ def persistent_tensors(
 
 def quantized_constants(model: nn.Module) -> Iterator[torch.Tensor]:
     """Scales and code tables of all quantized layers; shared ones come more than once."""
-    for module in model.modules():
-        if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
-            yield from quantization_constants(module)
-        scales = getattr(getattr(module, "weight", None), "SCB", None)
-        # The first forward pass of an 8-bit layer moves its scales there.
-        moved = getattr(module.__dict__.get("state"), "SCB", None)
-        yield from (tensor for tensor in (scales, moved) if tensor is not None)
+    for _, layer, quantizer in quantized_layers(model):
+        yield from quantizer.constants(layer)

@@ -91,7 +91,7 @@ def completion_loss(
 
     Raises:
         DataError: no rows.
-        ModelError: a 4-bit layer would repack its weight.
+        ModelError: an evaluation would change what a layer of the base stores.
     """
     objective = Completion()
     samples = objective.validation_samples(rows, tokenizer)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorascope.errors import ModelError
 from lorascope.objectives.kinds import Forward, Objective, Sample, TokenBatch
+from lorascope.quantizers.kinds import quantized_layers
 
 
 @contextmanager
@@ -18,9 +18,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluate without gradients and without traces: every module's training flag comes back.
 
     Raises:
-        ModelError: a 4-bit layer on the CPU would repack its weight in its first forward pass.
+        ModelError: an evaluation would change what a layer of the base stores.
     """
-    _refuse_repacking(model)
+    for name, layer, quantizer in quantized_layers(model):
+        quantizer.require_evaluable(name, layer)
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -29,20 +30,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-def _refuse_repacking(model: nn.Module) -> None:
-    """bitsandbytes repacks 4-bit weights in eval mode on CPUs with AVX512-BF16; gradients, merging
-    and saving are silently wrong afterwards."""
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        on_cpu = isinstance(weight, Tensor) and weight.device.type == "cpu"
-        if on_cpu and getattr(module, "support_avx512bf16_for_cpu", False):
-            raise ModelError(
-                f"{name}: evaluating this 4-bit layer on the CPU would repack its weight, and "
-                "training or merging afterwards would be silently wrong. Set "
-                "support_avx512bf16_for_cpu = False on every module right after loading."
-            )
 
 
 def forward_of(model: Any) -> Forward:
@@ -66,7 +53,7 @@ def summed_loss(
     The host waits for the device after each batch.
 
     Raises:
-        ModelError: a 4-bit layer would repack its weight.
+        ModelError: an evaluation would change what a layer of the base stores.
     """
     device, forward = next(model.parameters()).device, forward_of(model)
     total, weight = 0.0, 0

@@ -22,7 +22,7 @@ CUBLAS_WORKSPACE_BYTES = 2 * (4 * 2048 + 8 * 16) * 1024
 32 MiB each."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
 """What a process takes of a GPU beside tensors: its context, and the code of torch's, cuBLAS's and
-bitsandbytes' kernels once they are loaded. An allowance: from 0.3 to 0.6 GB are usual."""
+a quantizer's kernels once they are loaded. An allowance: from 0.3 to 0.6 GB are usual."""
 UNUSABLE_SHARE = 0.05
 """Of a GPU's memory, for fragments between the allocator's blocks, and for what other processes
 and the screen take. An allowance too."""

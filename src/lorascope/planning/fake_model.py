@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -34,16 +33,12 @@ from lorascope.bases.transformers_config import (
 )
 from lorascope.config import LoraConfig, QuantConfig
 from lorascope.errors import LorascopeError, ModelError
-from lorascope.planning.fake_mode import dequantizing
-from lorascope.quantizers.bitsandbytes.fake_layers import (
-    DEVICE,
-    code_tables,
-    eight_bit_weight,
-    four_bit_weight,
-    put_quantized_layers,
-)
-from lorascope.quantizers.loading import FOUR_BIT, unquantized_dtype
+from lorascope.quantizers.kinds import QUANTIZERS
+from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.training.pack import PackedModel
+
+DEVICE = "cpu"
+"""The device of fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +95,14 @@ def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedMod
     whole = text_config(spec.config)
     config = whole if kept is None else with_layers(whole, kept)
     model = causal_model(config, spec)
-    put_quantized_layers(model, spec.quant, spec.compute)
+    QUANTIZERS[spec.quant.storage].put_fake_layers(model, spec.quant, spec.compute)
     model.requires_grad_(False)
     return model.eval()
 
 
 def _with_adapter(model: PreTrainedModel, spec: FakeModelSpec) -> PeftModel:
     try:
-        with dequantizing():
-            return attach(model, spec.lora, seed=0)
+        return attach(model, spec.lora, seed=0)
     except LorascopeError:
         raise
     except Exception as error:
@@ -139,31 +133,22 @@ def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedMod
 def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
     """Fake tensors for meta ones, tied parameters staying one; call it under FakeTensorMode."""
     fakes: dict[int, nn.Parameter] = {}
-    tables = code_tables() if spec.quant.storage in FOUR_BIT else {}
+    quantizer = QUANTIZERS[spec.quant.storage]
+    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
+    quantizer.fill_fake_layers(model, spec.quant, stored)
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=DEVICE)
         for name, parameter in module._parameters.items():
-            if parameter is None:
+            if parameter is None or (name == "weight" and quantizer.owns(module)):
                 continue
             if id(parameter) not in fakes:
-                fakes[id(parameter)] = _fake_parameter(module, name, parameter, spec, tables)
+                fakes[id(parameter)] = _fake_parameter(parameter, spec)
             module._parameters[name] = fakes[id(parameter)]
 
 
-def _fake_parameter(
-    module: nn.Module,
-    name: str,
-    parameter: nn.Parameter,
-    spec: FakeModelSpec,
-    tables: dict[str, Tensor],
-) -> nn.Parameter:
-    if name == "weight" and isinstance(module, Linear4bit):
-        stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
-        return four_bit_weight(module, spec.quant, stored, tables)
-    if name == "weight" and isinstance(module, Linear8bitLt):
-        return eight_bit_weight(module)
+def _fake_parameter(parameter: nn.Parameter, spec: FakeModelSpec) -> nn.Parameter:
     dtype = parameter.dtype if parameter.requires_grad else spec.compute
     data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
     return nn.Parameter(data, requires_grad=parameter.requires_grad)

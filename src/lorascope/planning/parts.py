@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
 
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
+from lorascope.quantizers.kinds import quantized_layers
 from lorascope.training.linear import PackedLinear
 from lorascope.training.pack import PackedModel
 
@@ -43,16 +43,9 @@ def _unpadded_bytes(model: PackedModel) -> int:
 
 def _parameter_counts(model: PackedModel) -> dict[str, int]:
     """Of the frozen base, packed weights counted by what they stand for, tied ones once."""
-    quantized = [
-        module.in_features * module.out_features
-        for module in model.modules()
-        if isinstance(module, (Linear4bit, Linear8bitLt))
-    ]
-    packed = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (Linear4bit, Linear8bitLt))
-    }
+    layers = list(quantized_layers(model))
+    quantized = [quantizer.shape(layer).numel() for _, layer, quantizer in layers]
+    packed = {id(layer.weight) for _, layer, _ in layers}
     adapted = [m for m in model.modules() if isinstance(m, PackedLinear)]
     others = [
         parameter.numel()

@@ -21,7 +21,8 @@ from lorascope.planning.depth import evaluation_bytes, training_trace
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.subject import PlanSubject
 from lorascope.planning.trace import HEAD_SEGMENTS, Trace, block_bytes
-from lorascope.quantizers.loading import FOUR_BIT, unquantized_dtype
+from lorascope.quantizers.kinds import QUANTIZERS
+from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import MemoryPlan
 
 PHASES = ("load", "train", "evaluate")
@@ -201,9 +202,6 @@ def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
 
 
 def _dequantized_width(spec: FakeModelSpec) -> int:
-    """Bytes a weight of its temporary copies, at most: 4 bits are dequantized to the stored type
-    in the backward pass and cast to the computing one."""
-    if spec.quant.storage in FOUR_BIT:
-        stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
-        return spec.compute.itemsize + (0 if stored is spec.compute else stored.itemsize)
-    return spec.compute.itemsize
+    """Bytes a weight of its temporary copies, at most."""
+    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
+    return QUANTIZERS[spec.quant.storage].dequantized_width(spec.compute, stored)

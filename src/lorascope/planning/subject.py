@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.config import Config, LoraConfig, Precision, QuantConfig, Storage, TrainConfig
+from lorascope.config import Config, LoraConfig, QuantConfig, TrainConfig
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.trace import TraceSettings
+from lorascope.quantizers.kinds import precision_on
 from lorascope.records import DataCard
 
 
@@ -74,7 +75,7 @@ def spec_of(
     beside: Sequence[LoraConfig] = (),
 ) -> FakeModelSpec:
     """The model in training on a device of this kind, with one adapter or with several at once."""
-    compute = TORCH_DTYPES[planned_precision(quant, kind).value]
+    compute = TORCH_DTYPES[precision_on(quant, kind).value]
     return FakeModelSpec(model_config, quant, lora, compute, attention, tuple(beside))
 
 
@@ -87,15 +88,3 @@ def settings_of(train: TrainConfig, kind: str) -> TraceSettings:
         validates=train.validate_every_steps > 0,
         keeps_best=train.patience > 0,
     )
-
-
-def planned_precision(quant: QuantConfig, kind: str) -> Precision:
-    """As `devices.compute_precision`, for a device that is not here: a CUDA device is taken to
-    have bfloat16."""
-    if quant.compute is not Precision.auto:
-        return quant.compute
-    if kind == "cpu" or quant.storage is Storage.float32:
-        return Precision.float32
-    if quant.storage in (Storage.float16, Storage.int8):
-        return Precision.float16
-    return Precision.bfloat16

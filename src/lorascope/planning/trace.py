@@ -22,11 +22,10 @@ from lorascope.objectives.kinds import OBJECTIVES, TokenBatch
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.cuda_autocast import CudaAutocast
 from lorascope.planning.fake_mode import FakeTracker, attention_masks, fake_tensors
-from lorascope.planning.fake_model import FakeModelSpec, fake_adapted, fake_pack
+from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
 from lorascope.planning.layer_marks import LayerMarks
 from lorascope.planning.parts import persistent_parts
-from lorascope.quantizers.bitsandbytes.fake_layers import DEVICE
-from lorascope.quantizers.bitsandbytes.kernels import CPU_KERNELS, CUDA_KERNELS
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
@@ -143,7 +142,7 @@ def trace_evaluation(
     with ExitStack() as stack:
         stack.enter_context(fake_tensors())
         model, present = _evaluated(spec, kept)
-        tracker = _tracker(settings.device)
+        tracker = _tracker(spec, settings.device)
         tracker.add(present)
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
@@ -160,7 +159,7 @@ def evaluation_start_bytes(
 ) -> int:
     """What is there before the first batch of an evaluation comes."""
     with fake_tensors():
-        tracker = _tracker(settings.device)
+        tracker = _tracker(spec, settings.device)
         tracker.add(_evaluated(spec, kept)[1])
         return tracker.peak_bytes
 
@@ -181,7 +180,7 @@ def _in_training(
                 "exp_avg": torch.empty_like(row, requires_grad=False),
                 "exp_avg_sq": torch.empty_like(row, requires_grad=False),
             }
-    tracker = _tracker(settings.device)
+    tracker = _tracker(spec, settings.device)
     tracker.add(persistent_tensors(pack, optimizer))
     return pack, optimizer, tracker
 
@@ -228,6 +227,6 @@ def block_bytes(device: str) -> int:
     return CUDA_BLOCK_BYTES if device == "cuda" else 1
 
 
-def _tracker(device: str) -> FakeTracker:
-    kernels = CUDA_KERNELS if device == "cuda" else CPU_KERNELS
+def _tracker(spec: FakeModelSpec, device: str) -> FakeTracker:
+    kernels = QUANTIZERS[spec.quant.storage].kernels(device)
     return FakeTracker(block_bytes(device), kernels, fake=True)

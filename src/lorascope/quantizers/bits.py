@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +22,109 @@ BLOCK = 64
 NESTED_BLOCK = 256
 """Constants that share one constant, under double quantization."""
 
-STORAGE_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "nf4": 4, "fp4": 4}
-"""Bits a weight, constants apart."""
+
+class StoredBits(Protocol):
+    """Bits and bytes of matrices in one storage."""
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight, constants apart."""
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of one set of code tables."""
+
+    def constant_bytes(self, matrix: Matrix) -> int:
+        """Exact bytes of a matrix's own constants; code tables apart."""
+
+    def asymptotic(self, in_features: int) -> float:
+        """Bits a weight with its share of the constants, on a matrix of many full blocks."""
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Floating-point numbers of 16 or 32 bits."""
+
+    weight_bits: int
+    table_bytes: int = 0
+
+    def constant_bytes(self, matrix: Matrix) -> int:
+        return 0
+
+    def asymptotic(self, in_features: int) -> float:
+        return float(self.weight_bits)
+
+
+@dataclass(frozen=True)
+class RowScales:
+    """INT8: a float32 an output row, so that a weight takes 8 + 32 / in_features bits."""
+
+    weight_bits: int = 8
+    table_bytes: int = 0
+
+    def constant_bytes(self, matrix: Matrix) -> int:
+        return 4 * matrix.out_features
+
+    def asymptotic(self, in_features: int) -> float:
+        return self.weight_bits + 32 / in_features
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """4 bits: a float32 a block, where blocks run over the flattened weight and the last may be
+    short. Double quantization: a byte a block, a float32 for every 256 of those, and one float32
+    offset."""
+
+    double_quantization: bool = False
+    weight_bits: int = 4
+
+    @property
+    def table_bytes(self) -> int:
+        """16 float32 values, nested 256 more.
+
+        bitsandbytes keeps a set beside every matrix: nothing on a large one, but on a small one
+        more than double quantization saves.
+        """
+        return 16 * 4 + (256 * 4 if self.double_quantization else 0)
+
+    def constant_bytes(self, matrix: Matrix) -> int:
+        blocks = math.ceil(matrix.in_features * matrix.out_features / BLOCK)
+        if self.double_quantization:
+            return blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4
+        return 4 * blocks
+
+    def asymptotic(self, in_features: int) -> float:
+        """4 + 32/64 = 4.5; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127."""
+        if self.double_quantization:
+            return self.weight_bits + 8 / BLOCK + 32 / (BLOCK * NESTED_BLOCK)
+        return self.weight_bits + 32 / BLOCK
+
+
+def weight_bytes(parameters: int, stored: StoredBits) -> int:
+    """Bytes of `parameters` weights, constants apart; two 4-bit weights a byte."""
+    return math.ceil(parameters * stored.weight_bits / 8)
+
+
+def mean_asymptotic_bits(matrices: Iterable[Matrix], stored: StoredBits) -> float:
+    """`asymptotic` averaged over all weights of `matrices`."""
+    listed = list(matrices)
+    bits = sum(m.in_features * m.out_features * stored.asymptotic(m.in_features) for m in listed)
+    return bits / matrix_parameters(listed)
+
+
+def linear_bytes(matrices: Iterable[Matrix], stored: StoredBits, shared_tables: bool = True) -> int:
+    """Exact bytes of `matrices`: weights, constants, code tables.
+
+    `shared_tables` counts one set of tables for all matrices, as `load_base` arranges it; without
+    it one for each, as bitsandbytes leaves them.
+    """
+    listed = list(matrices)
+    each = sum(
+        weight_bytes(m.in_features * m.out_features, stored) + stored.constant_bytes(m)
+        for m in listed
+    )
+    sets = min(1, len(listed)) if shared_tables else len(listed)
+    return each + sets * stored.table_bytes
 
 
 @dataclass(frozen=True)
@@ -56,85 +158,3 @@ def affine_uint8(x_min: float, x_max: float) -> AffineUint8:
     if scale == 0 or math.isinf(scale):
         raise ValueError(f"[{x_min}, {x_max}] has no scale in double precision")
     return AffineUint8(scale, -round(low / scale))
-
-
-def weight_bytes(parameters: int, storage: str) -> int:
-    """Bytes of `parameters` weights in `storage`, constants apart; two 4-bit weights a byte."""
-    return math.ceil(parameters * STORAGE_BITS[storage] / 8)
-
-
-def constant_bytes(matrix: Matrix, storage: str, double_quantization: bool = False) -> int:
-    """Exact bytes of one matrix's own constants in bitsandbytes; code tables apart.
-
-    int8: a float32 an output row. 4 bits: a float32 a block, where blocks run over the flattened
-    weight and the last may be short. Double quantization: a byte a block, a float32 for every 256
-    of those, and one float32 offset.
-    """
-    if STORAGE_BITS[storage] > 8:
-        return 0
-    if storage == "int8":
-        return 4 * matrix.out_features
-    blocks = math.ceil(matrix.in_features * matrix.out_features / BLOCK)
-    return blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 if double_quantization else 4 * blocks
-
-
-def table_bytes(storage: str, double_quantization: bool = False) -> int:
-    """Bytes of one set of bitsandbytes' code tables: 16 float32 values, nested 256 more.
-
-    bitsandbytes keeps a set beside every matrix: nothing on a large one, but on a small one more
-    than double quantization saves.
-    """
-    if STORAGE_BITS[storage] > 4:
-        return 0
-    return 16 * 4 + (256 * 4 if double_quantization else 0)
-
-
-def asymptotic_bits(storage: str, in_features: int, double_quantization: bool = False) -> float:
-    """Bits a weight with its share of the constants, on a matrix of many full blocks.
-
-    int8: 8 + 32 / in_features. 4 bits: 4 + 32/64 = 4.5; with double quantization
-    4 + 8/64 + 32/(64 x 256) = 4.127.
-    """
-    bits = STORAGE_BITS[storage]
-    if bits > 8:
-        return float(bits)
-    if storage == "int8":
-        return bits + 32 / in_features
-    if double_quantization:
-        return bits + 8 / BLOCK + 32 / (BLOCK * NESTED_BLOCK)
-    return bits + 32 / BLOCK
-
-
-def mean_asymptotic_bits(
-    matrices: Iterable[Matrix], storage: str, double_quantization: bool = False
-) -> float:
-    """`asymptotic_bits` averaged over all weights of `matrices`."""
-    listed = list(matrices)
-    bits = sum(
-        m.in_features
-        * m.out_features
-        * asymptotic_bits(storage, m.in_features, double_quantization)
-        for m in listed
-    )
-    return bits / matrix_parameters(listed)
-
-
-def linear_bytes(
-    matrices: Iterable[Matrix],
-    storage: str,
-    double_quantization: bool = False,
-    shared_tables: bool = True,
-) -> int:
-    """Exact bytes of `matrices` in `storage`: weights, constants, code tables.
-
-    `shared_tables` counts one set of tables for all matrices, as `load_base` arranges it; without
-    it one for each, as bitsandbytes leaves them.
-    """
-    listed = list(matrices)
-    own = sum(
-        weight_bytes(m.in_features * m.out_features, storage)
-        + constant_bytes(m, storage, double_quantization)
-        for m in listed
-    )
-    sets = min(1, len(listed)) if shared_tables else len(listed)
-    return own + sets * table_bytes(storage, double_quantization)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from torch import nn
 
 from lorascope.errors import ModelError
-from lorascope.quantizers.loading import is_quantized
+from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
 from lorascope.records import LayerError
 
 
@@ -60,56 +58,12 @@ def measure_footprint(model: nn.Module) -> Footprint:
     """Walk every parameter, buffer and quantization state: `get_memory_footprint` leaves out the
     constants, so NF4 with and without double quantization would look the same."""
     counter = _ByteCounter()
-    quantized: list[Any] = [module for module in model.modules() if is_quantized(module)]
-    weights = counter.add(module.weight for module in quantized)
-    constants = counter.add(t for module in quantized for t in quantization_constants(module))
+    quantized = [(layer, quantizer) for _, layer, quantizer in quantized_layers(model)]
+    weights = counter.add(layer.weight for layer, _ in quantized)
+    constants = counter.add(t for layer, own in quantized for t in own.constants(layer))
     rest = counter.add(model.parameters()) + counter.add(model.buffers())
-    parameters = sum(logical_shape(module).numel() for module in quantized)
+    parameters = sum(quantizer.shape(layer).numel() for layer, quantizer in quantized)
     return Footprint(parameters, weights, constants, rest)
-
-
-def quantization_constants(module: Any) -> Iterator[torch.Tensor]:
-    """Scales, code tables and nested constants of one quantized layer."""
-    weight = module.weight
-    scales = int8_scales(module)
-    if scales is not None:
-        yield scales
-    state = getattr(weight, "quant_state", None)
-    while state is not None:
-        yield from (t for t in (state.absmax, state.code) if t is not None)
-        if isinstance(getattr(state, "offset", None), torch.Tensor):
-            yield state.offset
-        state = getattr(state, "state2", None)
-
-
-def int8_scales(module: Any) -> torch.Tensor | None:
-    """The row scales of an INT8 layer, None for others: the first forward pass moves them from the
-    weight to the layer's state."""
-    scales: torch.Tensor | None = getattr(module.weight, "SCB", None)
-    if scales is None and hasattr(module, "state"):
-        scales = getattr(module.state, "SCB", None)
-    return scales
-
-
-def logical_shape(module: Any) -> torch.Size:
-    """[out, in] of a layer, whatever its weight is packed into."""
-    state = getattr(module.weight, "quant_state", None)
-    return torch.Size(module.weight.shape if state is None else state.shape)
-
-
-def dequantized_weight(module: Any) -> torch.Tensor:
-    """The weight that a layer stands for, [out, in], in float32."""
-    weight = module.weight
-    state = getattr(weight, "quant_state", None)
-    exact: torch.Tensor = weight.data
-    if state is not None:
-        # In the stored 16 bits the product of code and scale would be rounded once more.
-        state = copy.copy(state)
-        state.dtype = torch.float32
-        exact = dequantize_4bit(weight.data, state)
-    elif (scales := int8_scales(module)) is not None:
-        exact = int8_vectorwise_dequant(weight.data, scales)
-    return exact.float()
 
 
 def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -> None:
@@ -121,11 +75,12 @@ def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -
     limit = torch.finfo(dtype).max
     modules: list[tuple[str, Any]] = list(stored.named_modules())
     for name, module in modules:
+        quantizer = quantizer_of(module)
         for own, tensor in (*module.named_parameters(recurse=False), *_own_buffers(module)):
-            quantized = own == "weight" and is_quantized(module)
+            quantized = own == "weight" and quantizer is not PLAIN
             if not quantized and not tensor.is_floating_point():
                 continue
-            values = dequantized_weight(module) if quantized else tensor
+            values = quantizer.weight(module) if quantized else tensor
             fits = values.abs() <= limit if quantized else torch.isfinite(values)
             if lost := int((~fits).sum()):
                 narrow = "float16" if quantized else str(tensor.dtype).removeprefix("torch.")
@@ -147,28 +102,16 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
     """Relative error and bits a parameter, layer by layer, against the full-precision base."""
     errors = []
     for name in names:
-        original: Any = reference.get_submodule(name)
-        exact: torch.Tensor = original.weight.detach().float()
-        module: Any = stored.get_submodule(name)
-        difference = dequantized_weight(module).to(exact.device) - exact
+        exact = PLAIN.weight(reference.get_submodule(name))
+        layer: Any = stored.get_submodule(name)
+        quantizer = quantizer_of(layer)
+        difference = quantizer.weight(layer).to(exact.device) - exact
         size = float(exact.pow(2).mean().sqrt())
         # A matrix of zeros is stored as zeros in every mode.
         relative = float(difference.pow(2).mean().sqrt()) / size if size else 0.0
-        counter = _ByteCounter()
-        weight_bytes = counter.add(iter([module.weight]))
-        scales = _scale_bytes(module) if is_quantized(module) else 0
-        bits = 8 * (weight_bytes + scales) / exact.numel()
-        errors.append(LayerError(name, relative, bits))
+        # The code tables are apart, which all layers share.
+        tables = {table.data_ptr() for table in quantizer.tables(layer)}
+        constants = [t for t in quantizer.constants(layer) if t.data_ptr() not in tables]
+        stored_bytes = _ByteCounter().add(iter([layer.weight, *constants]))
+        errors.append(LayerError(name, relative, 8 * stored_bytes / exact.numel()))
     return errors
-
-
-def _scale_bytes(module: Any) -> int:
-    """Constants of one layer without the code tables, which all layers share."""
-    tables = set()
-    state = getattr(module.weight, "quant_state", None)
-    while state is not None:
-        if state.code is not None:
-            tables.add(state.code.data_ptr())
-        state = getattr(state, "state2", None)
-    constants = (t for t in quantization_constants(module) if t.data_ptr() not in tables)
-    return _ByteCounter().add(constants)

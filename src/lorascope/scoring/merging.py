@@ -23,8 +23,7 @@ from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import ModelError
 from lorascope.objectives.completion import completion_loss, last_completion
 from lorascope.objectives.evaluation import evaluation_mode
-from lorascope.quantizers.footprint import dequantized_weight
-from lorascope.quantizers.loading import is_quantized
+from lorascope.quantizers.kinds import quantized_layers
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,8 @@ def _exact_values(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     stored = model.state_dict().keys()
     values = {name: value.data for name, value in model.named_parameters()}
     values |= {name: value for name, value in model.named_buffers() if name in stored}
-    for name, module in model.named_modules():
-        if is_quantized(module):
-            values[f"{name}.weight"] = dequantized_weight(module)
+    for name, layer, quantizer in quantized_layers(model):
+        values[f"{name}.weight"] = quantizer.weight(layer)
     return {
         name: (value.float() if value.is_floating_point() else value).to("cpu")
         for name, value in values.items()

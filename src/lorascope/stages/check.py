@@ -42,7 +42,8 @@ def run(configs: list[Config], layout: Layout) -> None:
     """
     from lorascope.bases.fetch import expected_shapes
     from lorascope.data.prepare import check_source
-    from lorascope.machine.devices import choose_device, compute_precision, require_attention
+    from lorascope.machine.devices import choose_device, require_attention
+    from lorascope.quantizers.loading import compute_precision
 
     _require_space(layout)
     for config in configs:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.bases.folder import runs_own_code
 from lorascope.comparing.findings import compare
-from lorascope.config import Config, MergeConfig, Storage
+from lorascope.config import Config, MergeConfig
 from lorascope.errors import ConfigError, RecordError, VerificationError
 from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, sha256_of_files, write_atomically, write_record
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import MergeRecord, Status, Study, TrialRecord
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
@@ -199,8 +200,8 @@ def _merge_and_check(
         adapted = load_adapter(adapted_base, adapter)
         return check_merge(adapted, reloaded, tokenizer, rows, batch_size)
 
-    rounding = config.quant.storage is Storage.int8
-    unrounded = compare_with(dequantized(fresh_base())) if rounding else None
+    rounds = QUANTIZERS[config.quant.storage].rounds_inputs
+    unrounded = compare_with(dequantized(fresh_base())) if rounds else None
     return compare_with(fresh_base()), unrounded, files, untied
 
 

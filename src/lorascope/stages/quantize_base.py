@@ -12,10 +12,10 @@ from lorascope.bases.folder import copy_tokenizer, runs_own_code
 from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config, QuantConfig
 from lorascope.files.layout import Layout
-from lorascope.files.made_with import mode_settings
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, sha256_of_files, write_record
 from lorascope.machine.libraries import import_uncollected
+from lorascope.quantizers.kinds import QUANTIZERS, mode_settings
 from lorascope.records import BaseRecord, FootprintRecord, LayerError
 from lorascope.study.intact import read_base, require_base
 
@@ -80,7 +80,7 @@ def _compare(
     from transformers import AutoModelForCausalLM
 
     from lorascope.quantizers.footprint import layer_errors, require_values_in_range
-    from lorascope.quantizers.loading import base_dtype, share_lookup_tables, unquantized_dtype
+    from lorascope.quantizers.loading import base_dtype, unquantized_dtype
 
     own_code = runs_own_code(source)
     exact = AutoModelForCausalLM.from_pretrained(
@@ -89,6 +89,7 @@ def _compare(
     stored = AutoModelForCausalLM.from_pretrained(
         folder, use_safetensors=True, trust_remote_code=own_code
     )
-    share_lookup_tables(stored)
-    require_values_in_range(stored, quant.name, unquantized_dtype(quant, base_dtype(source)))
+    unquantized = unquantized_dtype(quant, base_dtype(source))
+    QUANTIZERS[quant.storage].prepare(stored, unquantized)
+    require_values_in_range(stored, quant.name, unquantized)
     return stored, layer_errors(exact, stored, [shape.name for shape in base.linear_shapes])

@@ -13,8 +13,9 @@ from typing import TypeVar
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
-from lorascope.files.made_with import base_settings, data_settings, mode_settings, require_made_with
+from lorascope.files.made_with import base_settings, data_settings, require_made_with
 from lorascope.files.store import read_record, require_content
+from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
 
 T = TypeVar("T")

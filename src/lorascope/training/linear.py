@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear8bitLt
-from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapters.lora.product import AddAdapters, LayerStack
+from lorascope.quantizers.kinds import quantizer_of
 
 
 class Unpackable(Exception):
@@ -49,6 +46,7 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self._quantizer = quantizer_of(base_layer)
         self.in_features = stacks[0].a.shape[2]
         self.out_features = stacks[0].b.shape[2]
         self._stacks, self._sizes = stacks, [len(stack.a) for stack in stacks]
@@ -82,12 +80,10 @@ class PackedLinear(nn.Module):
         return added
 
     def _base(self, x: Tensor) -> Tensor:
-        """The base's own result. LLM.int8 computes a feature in 16 bits for all rows of a batch as
-        soon as one row has an outlier there, so that trials with outliers go one by one."""
-        if self._shape.trials > 1 and isinstance(self.base_layer, Linear8bitLt):
-            threshold = self.base_layer.state.threshold
-            if threshold > 0 and has_outliers(x, self._shape.trials, threshold):
-                return torch.cat([self.base_layer(own) for own in x.chunk(self._shape.trials)])
+        """The base's own result; trials go one by one where rows of a batch interfere."""
+        trials = self._shape.trials
+        if trials > 1 and self._quantizer.rows_interfere(self.base_layer, x, trials):
+            return torch.cat([self.base_layer(own) for own in x.chunk(trials)])
         result: Tensor = self.base_layer(x)
         return result
 
@@ -106,7 +102,7 @@ class PackedLinear(nn.Module):
         assert stack.magnitude is not None
         kept = self._dropped(rows, stack.dropouts, start)
         hidden = torch.bmm(kept, stack.a.mT) * stack.scale
-        weight = dequantized(self.base_layer, rows.dtype)
+        weight = self._quantizer.backward_weight(self.base_layer).detach().to(rows.dtype)
         bare = out if kept is rows else kept @ weight.T
         bias = getattr(self.base_layer, "bias", None)
         if bias is not None and kept is rows:
@@ -144,19 +140,6 @@ def step_seed(seed: int, step: int, micro_batch: int, name: str = "") -> int:
     """A seed of its own for each trial's seed, optimizer step, micro-batch and layer."""
     text = f"{seed} {step} {micro_batch} {name}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-
-
-def has_outliers(x: Tensor, trials: int, threshold: float) -> bool:
-    """Whether some trial's rows hold a value that LLM.int8 takes for an outlier. A trial whose
-    values are not numbers must not hide another's."""
-    peaks = torch.linalg.vector_norm(x.detach().reshape(trials, -1), ord=torch.inf, dim=1)
-    return not bool((peaks < threshold).all())
-
-
-def dequantized(layer: Any, dtype: torch.dtype) -> Tensor:
-    """The weight [out, in] that a layer stands for."""
-    weight: Tensor = dequantize_module_weight(layer).detach().to(dtype)
-    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 @torch.no_grad()

@@ -15,12 +15,12 @@ from lorascope.adapters.lora.stack import AdapterWeights
 from lorascope.config import Precision
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
-from lorascope.machine.devices import TORCH_DTYPES, Device, compute_precision
+from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
 from lorascope.objectives.kinds import OBJECTIVES, Objective
 from lorascope.quantizers.footprint import measure_footprint
-from lorascope.quantizers.loading import arithmetic, load_base
+from lorascope.quantizers.loading import arithmetic, compute_precision, load_base
 from lorascope.records import PhaseMemory, TrainingResult
 from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints

@@ -1,1 +1,1 @@
-"""bitsandbytes: its layers without data, and what its kernels allocate."""
+"""bitsandbytes: INT8 and two kinds of 4 bits."""

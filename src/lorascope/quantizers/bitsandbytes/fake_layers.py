@@ -1,4 +1,4 @@
-"""bitsandbytes' layers without data, and their packed weights on fake tensors."""
+"""Which of a model's linear layers bitsandbytes takes, and its layers without data."""
 
 from __future__ import annotations
 
@@ -11,106 +11,150 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.config import QuantConfig, Storage
+from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
 from lorascope.quantizers.bits import BLOCK, NESTED_BLOCK
-from lorascope.quantizers.loading import FOUR_BIT
-
-DEVICE = "cpu"
-"""Of the fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
+from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
+from lorascope.quantizers.bitsandbytes.four_bit import REPACKS, FourBit
 
 
-def put_quantized_layers(model: PreTrainedModel, quant: QuantConfig, compute: torch.dtype) -> None:
-    """bitsandbytes' layers in place of every linear layer but the head, as transformers does it."""
-    storage = quant.storage
-    if storage is not Storage.int8 and storage not in FOUR_BIT:
-        return
-    if any(isinstance(module, Conv1D) for module in model.modules()):
+def quantizable_layers(model: PreTrainedModel, quant: QuantConfig) -> dict[str, nn.Linear]:
+    """The layers that transformers has bitsandbytes quantize: torch's own Linear, but the head.
+
+    Raises:
+        ModelError: there are none, or some are Conv1D as GPT-2's: bitsandbytes stores these
+            transposed, so that errors and merges would not fit.
+    """
+    modules = dict(model.named_modules())
+    transposed = [name for name, module in modules.items() if isinstance(module, Conv1D)]
+    if transposed:
         raise ModelError(
-            f"quant={quant.name}: this model's layers are Conv1D, for which 8 and 4 bits are "
-            "not supported. Use quant=fp16, bf16 or fp32."
+            f"quant={quant.name}: {transposed[0]} and {len(transposed) - 1} more layers of this "
+            "model are Conv1D, which bitsandbytes stores transposed; 8 and 4 bits are not "
+            "supported for it. Use quant=fp16, bf16 or fp32."
         )
     head = model.get_output_embeddings()
-    # transformers leaves subclasses of Linear as they are.
-    linear = [(n, m) for n, m in model.named_modules() if type(m) is nn.Linear and m is not head]
+    linear = {name: m for name, m in modules.items() if type(m) is nn.Linear and m is not head}
     if not linear:
         raise ModelError(
-            f"quant={quant.name}: bitsandbytes quantizes no layer of {type(model).__name__}, so "
-            "the mode would weigh as much as 16 bits. Use quant=fp16, bf16 or fp32."
+            f"quant={quant.name}: bitsandbytes quantizes no layer of {type(model).__name__}: it "
+            "takes torch's own Linear, not subclasses of it, nor experts' 3-D parameters. The mode "
+            "would weigh as much as 16 bits, here and wherever else the model is loaded. Leave it "
+            "out of quant: use fp16, bf16 or fp32."
         )
-    for name, module in linear:
-        model.set_submodule(name, _quantized_layer(module, quant, compute))
-    model.is_loaded_in_8bit = storage is Storage.int8
-    model.is_loaded_in_4bit = storage in FOUR_BIT
+    return linear
 
 
-def _quantized_layer(module: nn.Linear, quant: QuantConfig, compute: torch.dtype) -> nn.Module:
-    sizes, has_bias = (module.in_features, module.out_features), module.bias is not None
-    layer: Any
-    if quant.storage is Storage.int8:
-        threshold = quant.int8_outlier_threshold
-        layer = Linear8bitLt(*sizes, bias=has_bias, has_fp16_weights=False, threshold=threshold)
-    else:
-        layer = Linear4bit(
-            *sizes,
-            bias=has_bias,
+class _Readable:
+    """A layer that PEFT asks for its weight, as it asks HQQ's, which it knows by `W_q`. It knows
+    bitsandbytes' layers by the type of their weight, which a weight without data has not."""
+
+    quantizer: FourBit | EightBit
+    weight: Tensor
+    in_features: int
+    out_features: int
+
+    @property
+    def W_q(self) -> Tensor:  # noqa: N802
+        return self.weight
+
+    def dequantize(self) -> Tensor:
+        if self.weight.is_meta:
+            return torch.empty(self.out_features, self.in_features, device="meta")
+        return self.quantizer.backward_weight(self)
+
+
+class _FakeFourBit(_Readable, Linear4bit):  # type: ignore[misc]
+    quantizer = FourBit()
+
+
+class _FakeEightBit(_Readable, Linear8bitLt):  # type: ignore[misc]
+    quantizer = EightBit()
+
+
+def put_four_bit_layers(model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+    """4-bit layers on the meta device in place of the model's, as transformers has them."""
+    for name, module in quantizable_layers(model, quant).items():
+        layer = _FakeFourBit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
             compute_dtype=compute,
             compress_statistics=quant.double_quantization,
             quant_type=quant.storage.value,
         )
-        # Or its first forward pass without gradients would repack it, as load_base prevents.
-        layer.support_avx512bf16_for_cpu = False
-    return layer  # type: ignore[no-any-return]
+        # Or its first forward pass without gradients would repack it.
+        setattr(layer, REPACKS, False)
+        model.set_submodule(name, layer)
+    model.is_loaded_in_4bit = True
 
 
-def four_bit_weight(
-    layer: Linear4bit, quant: QuantConfig, stored: torch.dtype, tables: dict[str, Tensor]
+def put_eight_bit_layers(model: Any, quant: QuantConfig) -> None:
+    """8-bit layers on the meta device in place of the model's, as transformers has them."""
+    for name, module in quantizable_layers(model, quant).items():
+        layer = _FakeEightBit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            has_fp16_weights=False,
+            threshold=quant.int8_outlier_threshold,
+        )
+        model.set_submodule(name, layer)
+    model.is_loaded_in_8bit = True
+
+
+def fill_four_bit_layers(model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+    """Packed weights with their constants; all layers share the code tables."""
+    tables = _empty(16), _empty(256)
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.weight = _four_bit_weight(layer, quant, stored, *tables)
+            layer.quant_state = layer.weight.quant_state
+
+
+def _four_bit_weight(
+    layer: Any, quant: QuantConfig, stored: torch.dtype, codes: Tensor, nested_codes: Tensor
 ) -> nn.Parameter:
-    """Packed codes [ceil(out x in / 2), 1] with their constants, as bitsandbytes lays them out.
+    """Codes [ceil(out x in / 2), 1] and their constants, as bitsandbytes lays them out.
 
     Args:
         stored: the type that the backward pass dequantizes to first.
-        tables: what `code_tables` gives.
+        codes: the table of 16 values.
+        nested_codes: the table of 256 values for nested constants.
     """
     count = layer.in_features * layer.out_features
     blocks = -(-count // BLOCK)
     nested = quant.double_quantization
-    packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8, device=DEVICE)
-    weight: Any = nn.Parameter(packed, requires_grad=False)
+    weight: Any = nn.Parameter(_empty((count + 1) // 2, 1, dtype=torch.uint8), requires_grad=False)
     state2 = offset = None
     if nested:
-        absmax = torch.empty(-(-blocks // NESTED_BLOCK), dtype=torch.float32, device=DEVICE)
-        state2 = QuantState(absmax=absmax, code=tables["nested"], blocksize=NESTED_BLOCK)
+        absmax = _empty(-(-blocks // NESTED_BLOCK))
+        state2 = QuantState(absmax=absmax, code=nested_codes, blocksize=NESTED_BLOCK)
         state2.dtype = torch.float32
-        offset = torch.empty((), dtype=torch.float32, device=DEVICE)
+        offset = _empty()
     weight.quant_state = QuantState(
-        absmax=torch.empty(blocks, dtype=torch.uint8 if nested else torch.float32, device=DEVICE),
+        absmax=_empty(blocks, dtype=torch.uint8 if nested else torch.float32),
         shape=torch.Size((layer.out_features, layer.in_features)),
-        code=tables["code"],
+        code=codes,
         blocksize=BLOCK,
         quant_type=quant.storage.value,
         dtype=stored,
         offset=offset,
         state2=state2,
     )
-    layer.quant_state = weight.quant_state
     return weight  # type: ignore[no-any-return]
 
 
-def eight_bit_weight(layer: Linear8bitLt) -> nn.Parameter:
+def fill_eight_bit_layers(model: nn.Module) -> None:
     """Codes [out, in], with their scales where a layer in training has them."""
-    shape = (layer.out_features, layer.in_features)
-    codes = torch.empty(shape, dtype=torch.int8, device=DEVICE)
-    weight: Any = nn.Parameter(codes, requires_grad=False)
-    weight.CB = weight.SCB = None
-    layer.state.CB = weight.data
-    layer.state.SCB = torch.empty(layer.out_features, dtype=torch.float32, device=DEVICE)
-    return weight  # type: ignore[no-any-return]
+    for layer in model.modules():
+        if isinstance(layer, Linear8bitLt):
+            codes = _empty(layer.out_features, layer.in_features, dtype=torch.int8)
+            weight: Any = nn.Parameter(codes, requires_grad=False)
+            weight.CB = weight.SCB = None
+            layer.weight, layer.state.CB = weight, weight.data
+            layer.state.SCB = _empty(layer.out_features)
 
 
-def code_tables() -> dict[str, Tensor]:
-    """All layers share them: 16 values, and 256 for nested constants."""
-    return {
-        "code": torch.empty(16, dtype=torch.float32, device=DEVICE),
-        "nested": torch.empty(256, dtype=torch.float32, device=DEVICE),
-    }
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cpu")

@@ -8,14 +8,14 @@ the weight. Only evaluation meets them on a CPU: INT8 training there dequantizes
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
 from torch import Tensor
 
-Kernel = Callable[..., Any]
+from lorascope.quantizers.kinds import Kernel
+
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
@@ -82,15 +82,16 @@ def _int8_product(codes: Tensor, weight: Tensor) -> Tensor:
     return torch.matmul(codes.float(), weight.float().t()).to(torch.int32)
 
 
-CPU_KERNELS: dict[str, Kernel] = {
-    "bitsandbytes::gemm_4bit": gemm_4bit,
-    "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant,
-    "bitsandbytes::int8_mixed_scaled_mm": int8_mixed_scaled_mm,
+OPERATIONS = torch.ops.bitsandbytes
+FOUR_BIT = {OPERATIONS.gemm_4bit.default: Kernel(gemm_4bit, exact=True)}
+EIGHT_BIT = {
+    "cpu": {
+        OPERATIONS.int8_vectorwise_quant.default: Kernel(int8_vectorwise_quant),
+        OPERATIONS.int8_mixed_scaled_mm.default: Kernel(int8_mixed_scaled_mm),
+    },
+    "cuda": {
+        OPERATIONS.int8_vectorwise_quant.default: Kernel(int8_vectorwise_quant_cuda),
+        OPERATIONS.int8_mixed_scaled_mm.default: Kernel(int8_mixed_scaled_mm_cuda),
+    },
 }
-CUDA_KERNELS: dict[str, Kernel] = {
-    "bitsandbytes::gemm_4bit": gemm_4bit,
-    "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant_cuda,
-    "bitsandbytes::int8_mixed_scaled_mm": int8_mixed_scaled_mm_cuda,
-}
-SAME_RESULT = {"bitsandbytes::gemm_4bit"}
-"""Kernels above that compute what the operation itself computes, on real tensors."""
+"""By kind of device."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorascope.config import QuantConfig, Storage
 from lorascope.counting.parameters import matrix_parameters
-from lorascope.quantizers.bits import STORAGE_BITS, linear_bytes, mean_asymptotic_bits
+from lorascope.quantizers.bits import linear_bytes, mean_asymptotic_bits
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import FootprintRecord, Study
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
@@ -82,10 +84,13 @@ def _expected_bits(
 ) -> tuple[float, float] | tuple[None, None]:
     """(exact, asymptotic), where the quantized layers are the linear layers that the base names."""
     shapes, storage = study.base.linear_shapes, footprint.storage
-    four_bit = STORAGE_BITS.get(storage) == 4
-    unknown = storage not in STORAGE_BITS or (four_bit and footprint.double_quantization is None)
-    if unknown or not shapes or matrix_parameters(shapes) != footprint.quantized_parameters:
+    if storage not in list(Storage) or not shapes:
         return None, None
-    double = four_bit and bool(footprint.double_quantization)
-    exact = 8 * linear_bytes(shapes, storage, double) / footprint.quantized_parameters
-    return exact, mean_asymptotic_bits(shapes, storage, double)
+    double, quantizer = footprint.double_quantization, QUANTIZERS[Storage(storage)]
+    mode = QuantConfig(footprint.quant, Storage(storage), bool(double))
+    unknown = double is None and "double_quantization" in quantizer.settings(mode)
+    if unknown or matrix_parameters(shapes) != footprint.quantized_parameters:
+        return None, None
+    stored = quantizer.bits(mode)
+    exact = 8 * linear_bytes(shapes, stored) / footprint.quantized_parameters
+    return exact, mean_asymptotic_bits(shapes, stored)

@@ -1,0 +1,125 @@
+"""LLM.int8 as bitsandbytes computes it: 8-bit codes, a scale a row, outlier columns in 16 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.errors import ConfigError
+from lorascope.quantizers.bits import RowScales
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lorascope.quantizers.kinds import Kernel
+
+
+@dataclass(frozen=True)
+class EightBit:
+    """INT8 weights, and inputs that evaluation rounds to 8 bits too."""
+
+    compute: Precision = Precision.float16
+    rounds_inputs: bool = True
+
+    def settings(self, quant: QuantConfig) -> dict[str, object]:
+        return {"int8_outlier_threshold": quant.int8_outlier_threshold}
+
+    def bits(self, quant: QuantConfig) -> RowScales:
+        return RowScales()
+
+    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+        """DoRA takes a weight apart for its norm; on a CPU bitsandbytes (0.50.2) then finds the
+        weight's scales gone in the first backward pass."""
+        if lora.dora and device_kind == "cpu":
+            raise ConfigError(
+                "lora.dora", "true", "DoRA cannot be trained on an INT8 base on a CPU",
+                "Set lora.dora=false, take another mode (quant=nf4, fp16), or train on CUDA.",
+            )  # fmt: skip
+
+    def require_layers(self, model: Any, quant: QuantConfig) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import quantizable_layers
+
+        quantizable_layers(model, quant)
+
+    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=quant.int8_outlier_threshold
+        )
+
+    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
+        """A loaded model computes as it is."""
+
+    def owns(self, layer: nn.Module) -> bool:
+        from bitsandbytes.nn import Linear8bitLt
+
+        return isinstance(layer, Linear8bitLt)
+
+    def shape(self, layer: Any) -> torch.Size:
+        shape: torch.Size = layer.weight.shape
+        return shape
+
+    def weight(self, layer: Any) -> Tensor:
+        return self.backward_weight(layer).float()
+
+    def backward_weight(self, layer: Any) -> Tensor:
+        from bitsandbytes.functional import int8_vectorwise_dequant
+
+        weight: Tensor = int8_vectorwise_dequant(layer.weight.data, *self.constants(layer))
+        return weight
+
+    def constants(self, layer: Any) -> Iterator[Tensor]:
+        """The row scales: the first forward pass moves them from the weight to the layer's
+        state."""
+        scales = getattr(layer.weight, "SCB", None)
+        yield layer.state.SCB if scales is None else scales
+
+    def tables(self, layer: Any) -> Iterator[Tensor]:
+        yield from ()
+
+    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
+        """Whether some trial's rows hold an outlier: a feature is computed in 16 bits for all rows
+        of a batch as soon as one row has an outlier there. A trial whose values are not numbers
+        must not hide another's. Of tensors without data nothing is known to be an outlier."""
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensor
+
+        threshold = layer.state.threshold
+        if threshold <= 0 or isinstance(x, FakeTensor):
+            return False
+        rows = x.detach().reshape(trials, -1)
+        peaks = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1)
+        return not bool((peaks < threshold).all())
+
+    def require_evaluable(self, name: str, layer: Any) -> None:
+        """An evaluation changes nothing."""
+
+    def arithmetic(self, layer: Any) -> str:
+        """As measured with bitsandbytes 0.50.2 (tests/quantizers)."""
+        when = ", in evaluation, not in training steps" if layer.weight.device.type == "cpu" else ""
+        return (
+            "inputs are rounded to float16 and to 8 bits a token, outlier columns (from "
+            f"{layer.state.threshold:g} on) apart{when}"
+        )
+
+    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
+        return compute.itemsize
+
+    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import put_eight_bit_layers
+
+        put_eight_bit_layers(model, quant)
+
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import fill_eight_bit_layers
+
+        fill_eight_bit_layers(model)
+
+    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
+        from lorascope.quantizers.bitsandbytes.kernels import EIGHT_BIT
+
+        return EIGHT_BIT[device_kind]

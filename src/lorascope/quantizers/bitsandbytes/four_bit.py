@@ -1,0 +1,153 @@
+"""NF4 and FP4 as bitsandbytes stores them: 4-bit codes, and a constant for each block of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.errors import ModelError
+from lorascope.quantizers.bits import Blocks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lorascope.quantizers.kinds import Kernel
+
+REPACKS = "support_avx512bf16_for_cpu"
+"""The flag of a layer that repacks its weight on a CPU in its first evaluation. The repack happens
+in place, and a later backward pass reads the packed bytes as plain NF4: gradients are silently
+wrong (bitsandbytes 0.50.2, `Linear4bit.forward`)."""
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """Both 4-bit types; a mode's storage says which."""
+
+    compute: Precision = Precision.bfloat16
+    rounds_inputs: bool = False
+
+    def settings(self, quant: QuantConfig) -> dict[str, object]:
+        return {"double_quantization": quant.double_quantization}
+
+    def bits(self, quant: QuantConfig) -> Blocks:
+        return Blocks(quant.double_quantization)
+
+    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+        """Every adapter can be trained on such layers."""
+
+    def require_layers(self, model: Any, quant: QuantConfig) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import quantizable_layers
+
+        quantizable_layers(model, quant)
+
+    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quant.storage.value,
+            bnb_4bit_use_double_quant=quant.double_quantization,
+            bnb_4bit_compute_dtype=compute,
+        )
+
+    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
+        """Let layers compute in `compute`, whatever their folder was quantized with, keep them from
+        repacking, and let all share one copy of each code table, which has the same values in each:
+        a nested table takes 1 KiB a layer, more than double quantization saves on a small one."""
+        tables: dict[tuple[float, ...], Tensor] = {}
+        for layer in model.modules():
+            if not self.owns(layer):
+                continue
+            own: Any = layer
+            setattr(own, REPACKS, False)
+            own.compute_dtype, own.compute_type_is_set = compute, True
+            for state in _states(own):
+                if state.code is not None:
+                    state.code = tables.setdefault(tuple(state.code.tolist()), state.code)
+
+    def owns(self, layer: nn.Module) -> bool:
+        from bitsandbytes.nn import Linear4bit
+
+        return isinstance(layer, Linear4bit)
+
+    def shape(self, layer: Any) -> torch.Size:
+        shape: torch.Size = layer.weight.quant_state.shape
+        return shape
+
+    def weight(self, layer: Any) -> Tensor:
+        import torch
+
+        # In the stored 16 bits the product of code and scale would be rounded once more.
+        exact = copy.copy(layer.weight.quant_state)
+        exact.dtype = torch.float32
+        return _dequantized(layer, exact)
+
+    def backward_weight(self, layer: Any) -> Tensor:
+        return _dequantized(layer, layer.weight.quant_state)
+
+    def constants(self, layer: Any) -> Iterator[Tensor]:
+        for state in _states(layer):
+            yield from (tensor for tensor in (state.absmax, state.code) if tensor is not None)
+            if getattr(state, "offset", None) is not None:
+                yield state.offset
+
+    def tables(self, layer: Any) -> Iterator[Tensor]:
+        yield from (state.code for state in _states(layer) if state.code is not None)
+
+    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
+        return False
+
+    def require_evaluable(self, name: str, layer: Any) -> None:
+        if layer.weight.device.type == "cpu" and getattr(layer, REPACKS, False):
+            raise ModelError(
+                f"{name}: evaluating this 4-bit layer on the CPU would repack its weight, and "
+                "training or merging afterwards would be silently wrong. Set "
+                f"{REPACKS} = False on every module right after loading."
+            )
+
+    def arithmetic(self, layer: Any) -> str:
+        """As measured with bitsandbytes 0.50.2 (tests/quantizers)."""
+        backward = str(layer.weight.quant_state.dtype).removeprefix("torch.")
+        return (
+            "4-bit weights are dequantized to the compute type in forward passes, and rounded "
+            f"to {backward} in backward passes"
+        )
+
+    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
+        """They are dequantized to the stored type in the backward pass, and cast to the computing
+        one."""
+        return compute.itemsize + (0 if stored is compute else stored.itemsize)
+
+    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import put_four_bit_layers
+
+        put_four_bit_layers(model, quant, compute)
+
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+        from lorascope.quantizers.bitsandbytes.fake_layers import fill_four_bit_layers
+
+        fill_four_bit_layers(model, quant, stored)
+
+    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
+        from lorascope.quantizers.bitsandbytes.kernels import FOUR_BIT
+
+        return FOUR_BIT
+
+
+def _dequantized(layer: Any, state: Any) -> Tensor:
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight: Tensor = dequantize_4bit(layer.weight.data, state)
+    return weight
+
+
+def _states(layer: Any) -> Iterator[Any]:
+    """The constants of a weight and, where they are quantized too, their own."""
+    state = layer.weight.quant_state
+    while state is not None:
+        yield state
+        state = getattr(state, "state2", None)

@@ -1,0 +1,160 @@
+"""The ways to store a base's linear layers: one protocol, and one dict from storage to quantizer.
+
+Nothing here imports torch, since reports and counts read `bits`. A quantizer imports its library
+inside the methods that compute with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lorascope.config import LoraConfig, Precision, QuantConfig, Storage
+from lorascope.quantizers.bits import StoredBits
+from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
+from lorascope.quantizers.bitsandbytes.four_bit import FourBit
+from lorascope.quantizers.plain import Plain
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Quantizer(Protocol):
+    """A way to store the linear layers of a base, and to compute with what is stored."""
+
+    @property
+    def compute(self) -> Precision:
+        """The type of products on CUDA; bfloat16 stands for float16 where a device lacks it."""
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether layers round their inputs in evaluation, as no merged model does."""
+
+    def settings(self, quant: QuantConfig) -> dict[str, object]:
+        """The settings that decide stored weights, beside the storage."""
+
+    def bits(self, quant: QuantConfig) -> StoredBits:
+        """The bits of weights and their constants, from shapes alone."""
+
+    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+        """Raise ConfigError where an adapter cannot be trained on such layers."""
+
+    def require_layers(self, model: Any, quant: QuantConfig) -> None:
+        """Raise ModelError where nothing of `model` would be stored, or in another layer's form."""
+
+    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+        """The quantization config with which transformers quantizes on loading, or None."""
+
+    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
+        """Make a loaded model compute in `compute`, safely and without tables kept twice."""
+
+    def owns(self, layer: nn.Module) -> bool:
+        """Whether `layer` is stored in this way."""
+
+    def shape(self, layer: Any) -> torch.Size:
+        """[out, in] of a layer, whatever its weight is packed into."""
+
+    def weight(self, layer: Any) -> Tensor:
+        """The exact weight [out, in] that a layer stands for, float32."""
+
+    def backward_weight(self, layer: Any) -> Tensor:
+        """The weight [out, in] as the layer's backward pass and PEFT read it, in their type."""
+
+    def constants(self, layer: Any) -> Iterator[Tensor]:
+        """Scales, code tables and nested constants of a layer."""
+
+    def tables(self, layer: Any) -> Iterator[Tensor]:
+        """Those of its constants that all layers share."""
+
+    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
+        """Whether a row's result depends on other rows of x [trials x samples, tokens, in]."""
+
+    def require_evaluable(self, name: str, layer: Any) -> None:
+        """Raise ModelError where an evaluation would change what a layer stores."""
+
+    def arithmetic(self, layer: Any) -> str:
+        """What a layer computes with, in words."""
+
+    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
+        """Bytes a weight of the temporary copies that a layer makes of it, at most."""
+
+    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+        """Such layers on the meta device in place of the linear layers that loading quantizes."""
+
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+        """Weights and constants without data for these layers; call it under FakeTensorMode.
+
+        Args:
+            stored: the type of what is not quantized.
+        """
+
+    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
+        """What the library's operations allocate inside, by operation."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What an operation does inside, in operations that a memory tracker sees."""
+
+    run: Callable[..., Any]
+    exact: bool = False
+    """Whether it gives the operation's own result for real tensors, and may replace it."""
+
+
+PLAIN = Plain(Precision.float32)
+"""The quantizer of layers that no other owns."""
+_FOUR_BIT = FourBit()
+QUANTIZERS: dict[Storage, Quantizer] = {
+    Storage.float32: Plain(Precision.float32),
+    Storage.bfloat16: Plain(Precision.bfloat16),
+    Storage.float16: Plain(Precision.float16),
+    Storage.int8: EightBit(),
+    Storage.nf4: _FOUR_BIT,
+    Storage.fp4: _FOUR_BIT,
+}
+
+
+def quantizer_of(layer: nn.Module) -> Quantizer:
+    """The quantizer that owns `layer`; whatever none owns is plain."""
+    return next((kind for kind in QUANTIZERS.values() if kind.owns(layer)), PLAIN)
+
+
+def quantized_layers(model: nn.Module) -> Iterator[tuple[str, Any, Quantizer]]:
+    """Name, layer and quantizer of every layer that is not plain, in model order."""
+    for name, layer in model.named_modules():
+        quantizer = quantizer_of(layer)
+        if quantizer is not PLAIN:
+            yield name, layer, quantizer
+
+
+def all_kernels(device_kind: str) -> dict[Any, Kernel]:
+    """The kernels of every quantizer, for a model whose storage is not known."""
+    kinds = QUANTIZERS.values()
+    return {call: kernel for kind in kinds for call, kernel in kind.kernels(device_kind).items()}
+
+
+def mode_settings(quant: QuantConfig) -> dict[str, object]:
+    """What decides stored weights, by configuration key."""
+    own = QUANTIZERS[quant.storage].settings(quant)
+    settings = {"storage": quant.storage.value, **own}
+    return {f"quant.{key}": value for key, value in settings.items()}
+
+
+def precision_on(quant: QuantConfig, device_kind: str, has_bfloat16: bool = True) -> Precision:
+    """The type that matrix products run in.
+
+    `auto` on CUDA is the storage's own 16-bit type, float16 for INT8 (LLM.int8 casts to it) and
+    bfloat16 for 4 bits where the device has it. On a CPU it is float32: float16 products there
+    take about 16 times as long.
+
+    Args:
+        has_bfloat16: whether a CUDA device has it; one that is not here is taken to.
+    """
+    if quant.compute is not Precision.auto:
+        return quant.compute
+    if device_kind == "cpu":
+        return Precision.float32
+    wanted = QUANTIZERS[quant.storage].compute
+    return wanted if has_bfloat16 or wanted is Precision.float32 else Precision.float16

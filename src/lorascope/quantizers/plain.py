@@ -1,0 +1,85 @@
+"""Linear layers whose weights are stored as floating-point numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.quantizers.bits import Floats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lorascope.quantizers.kinds import Kernel
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A floating-point type, and every layer that no other quantizer owns."""
+
+    compute: Precision
+    rounds_inputs: bool = False
+
+    def settings(self, quant: QuantConfig) -> dict[str, object]:
+        return {}
+
+    def bits(self, quant: QuantConfig) -> Floats:
+        return Floats(32 if self.compute is Precision.float32 else 16)
+
+    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+        """Every adapter can be trained on such layers."""
+
+    def require_layers(self, model: Any, quant: QuantConfig) -> None:
+        """Every model can be stored so."""
+
+    def loading(self, quant: QuantConfig, compute: torch.dtype) -> None:
+        """Nothing is quantized on loading."""
+
+    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
+        """A loaded model computes in the type that it was loaded in."""
+
+    def owns(self, layer: nn.Module) -> bool:
+        """None: a layer is plain where no other quantizer owns it."""
+        return False
+
+    def shape(self, layer: Any) -> torch.Size:
+        return self.backward_weight(layer).shape
+
+    def weight(self, layer: Any) -> Tensor:
+        return self.backward_weight(layer).float()
+
+    def backward_weight(self, layer: Any) -> Tensor:
+        from transformers.pytorch_utils import Conv1D
+
+        weight: Tensor = layer.weight.detach()
+        return weight.T if isinstance(layer, Conv1D) else weight
+
+    def constants(self, layer: Any) -> Iterator[Tensor]:
+        yield from ()
+
+    def tables(self, layer: Any) -> Iterator[Tensor]:
+        yield from ()
+
+    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
+        return False
+
+    def require_evaluable(self, name: str, layer: Any) -> None:
+        """An evaluation changes nothing."""
+
+    def arithmetic(self, layer: Any) -> str:
+        return "weights are read as they are stored"
+
+    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
+        return compute.itemsize
+
+    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+        """The model's own layers stay."""
+
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+        """There is nothing to fill."""
+
+    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
+        return {}
