@@ -11,7 +11,7 @@ from tests.imports import MODULES, PACKAGE, imports, ours, room
 
 ROOMS = (
     "errors", "statistics", "config", "records", "machine", "files", "counting", "data",
-    "adapters", "objectives", "bases", "quantizers", "scoring", "meters", "tracking", "comparing",
+    "adapters", "bases", "quantizers", "objectives", "scoring", "meters", "tracking", "comparing",
     "reporting", "training", "study", "planning", "execution", "stages", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import lorascope.quantizers  # noqa: F401 (keeps what is imported later quiet)
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout, find_layout

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.files.layout import Layout
-from lorascope.files.provenance import BUILT_ON, capture
+from lorascope.files.provenance import DECIDE_NOTHING, capture
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -147,7 +147,8 @@ def test_versions_are_those_installed_and_of_packages_that_we_declare(tmp_path: 
     assert versions["mlflow"] == version("mlflow")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
-    assert set(BUILT_ON) <= declared | {"lorascope"}
+    assert set(DECIDE_NOTHING) <= declared
+    assert set(versions) == declared - set(DECIDE_NOTHING) | {"lorascope"}
 
 
 def test_capture_imports_no_torch() -> None:

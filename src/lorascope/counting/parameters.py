@@ -9,19 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
+
+from lorascope.records import Matrix
 
 FLOAT32_BYTES = 4
 SMALLEST_STACK_RANK = 8
-
-
-class Matrix(Protocol):
-    """A linear map with weight [out_features, in_features]."""
-
-    @property
-    def in_features(self) -> int: ...
-    @property
-    def out_features(self) -> int: ...
 
 
 def matrix_parameters(matrices: Iterable[Matrix]) -> int:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
+import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from lorascope.files.layout import Layout
 from lorascope.files.store import sha256_of_file
 from lorascope.records import Provenance
 
-BUILT_ON = (
-    "lorascope",
-    "accelerate",
-    "bitsandbytes",
-    "datasets",
-    "dvc",
-    "hydra-core",
-    "lm-eval",
-    "mlflow",
-    "numpy",
-    "omegaconf",
-    "peft",
-    "safetensors",
-    "torch",
-    "transformers",
-)
-"""Distributions whose version can change a result or how it was run."""
+CHECKOUT = Path(__file__).parents[3]
+DECIDE_NOTHING = ("filelock", "jinja2", "matplotlib", "psutil", "pydantic", "pyyaml", "scipy")
+"""Dependencies whose version changes neither a result nor how it was run."""
 
 REWRITTEN_BY_STAGES = ("dvc.lock", "reports")
 """Tracked files that a reproduction itself rewrites: they must not make its own results dirty."""
@@ -69,14 +58,25 @@ def capture(layout: Layout, device_name: str, threads: int) -> Provenance:
 
 
 def _versions() -> dict[str, str]:
-    """Distribution -> version; what is not installed is left out."""
+    """Distribution -> version, of lorascope and what it depends on; what is not installed is left
+    out."""
     found = {}
-    for name in BUILT_ON:
+    for name in ("lorascope", *sorted(set(_dependencies()) - set(DECIDE_NOTHING))):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _dependencies() -> list[str]:
+    try:
+        declared = requires("lorascope") or []
+    except PackageNotFoundError:
+        # Run from a checkout that is not installed.
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+        declared = project["project"]["dependencies"]
+    return [re.split(r"[^\w.-]", line)[0] for line in declared if "extra ==" not in line]
 
 
 def git_state(layout: Layout) -> tuple[str | None, bool | None]:

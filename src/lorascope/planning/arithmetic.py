@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.counting.parameters import Matrix, lora_parameters
+from lorascope.counting.parameters import lora_parameters
+from lorascope.records import Matrix
 
 GIGABYTE = 10**9
 GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)

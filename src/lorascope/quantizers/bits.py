@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorascope.counting.parameters import Matrix, matrix_parameters
+from lorascope.records import Matrix
 
 BLOCK = 64
 """Weights that share one constant."""
@@ -107,9 +107,9 @@ def weight_bytes(parameters: int, stored: StoredBits) -> int:
 
 def mean_asymptotic_bits(matrices: Iterable[Matrix], stored: StoredBits) -> float:
     """`asymptotic` averaged over all weights of `matrices`."""
-    listed = list(matrices)
-    bits = sum(m.in_features * m.out_features * stored.asymptotic(m.in_features) for m in listed)
-    return bits / matrix_parameters(listed)
+    sizes = [(m.in_features, m.in_features * m.out_features) for m in matrices]
+    bits = sum(size * stored.asymptotic(in_features) for in_features, size in sizes)
+    return bits / sum(size for _, size in sizes)
 
 
 def linear_bytes(matrices: Iterable[Matrix], stored: StoredBits, shared_tables: bool = True) -> int:

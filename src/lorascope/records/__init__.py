@@ -8,6 +8,7 @@ from lorascope.records.base import (
     FootprintRecord,
     LayerError,
     LinearShape,
+    Matrix,
     UnadaptedWeights,
 )
 from lorascope.records.data import DataCard, SplitCard
@@ -43,6 +44,7 @@ __all__ = [
     "LayerError",
     "LinearShape",
     "LossPoint",
+    "Matrix",
     "MemoryPlan",
     "MergeRecord",
     "Method",

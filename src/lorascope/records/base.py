@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lorascope.records.format import RECORD_FORMAT
 from lorascope.records.provenance import Provenance
+
+
+class Matrix(Protocol):
+    """A linear map with weight [out_features, in_features]."""
+
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def out_features(self) -> int: ...
 
 
 @dataclass(frozen=True)

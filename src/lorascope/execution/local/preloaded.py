@@ -2,4 +2,4 @@
 
 from lorascope.machine.libraries import import_uncollected
 
-import_uncollected("lorascope.training.run")
+import_uncollected("lorascope.quantizers", "lorascope.training.run")

@@ -18,8 +18,9 @@ from lorascope.counting.methods import (
     prompt_tuning_parameters,
     target_parameters_lora,
 )
-from lorascope.counting.parameters import Matrix, adamw_bytes, adapter_bytes, lora_parameters
+from lorascope.counting.parameters import adamw_bytes, adapter_bytes, lora_parameters
 from lorascope.errors import ConfigError
+from lorascope.records import Matrix
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 
