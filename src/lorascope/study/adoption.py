@@ -26,7 +26,7 @@ from lorascope.files.revisions import (
 )
 from lorascope.files.store import read_record, write_record
 from lorascope.records import LASTING, Status, TakenOver, TrialRecord
-from lorascope.study.declared import DeclaredTrial, declare_trial
+from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
 from lorascope.study.intact import require_adapter
 
 
@@ -155,7 +155,7 @@ def take_over_known(declared: Mapping[Path, DeclaredTrial], layout: Layout) -> N
         if one.passes:
             try:
                 take_over(one, layout)
-            except LorascopeError as error:
+            except (LorascopeError, OSError) as error:
                 print(f"{one.record.trial}: not taken over: {error}", file=sys.stderr, flush=True)
 
 
@@ -169,6 +169,9 @@ def take_over(found: Predecessor, layout: Layout) -> TrialRecord:
     """
     declared, target = found.declared, found.folder.with_name(found.declared.name)
     with locked_folder(target, layout):
+        if (target / RECORD).is_file():
+            # Another process was faster.
+            return read_trial(declared, target)
         record = read_record(found.folder, TrialRecord)
         if record.status is Status.completed:
             require_adapter(record, found.folder)
