@@ -89,7 +89,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         config(vocab_size=64), ["embed_tokens.weight", "in the file, [64, 64] in LlamaForCausalLM"],
     ),
     "config.json is impossible": (
-        config(num_attention_heads=7), ["makes no model of its config.json"],
+        config(num_attention_heads=7), ["cannot build a model from its config.json"],
     ),
     "a weight is not a number": (
         with_value(float("nan")), [UP, "1 of 8,192 values", "NaN"],

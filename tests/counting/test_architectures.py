@@ -213,8 +213,8 @@ def test_a_missing_setting_is_named(case: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
     [("num_attention_heads", 0, "must be 1 or more"), ("num_hidden_layers", -2, "must be 1 or"),
-     ("vocab_size", 0, "must be 1 or more"), ("num_attention_heads", "4", "is no whole number"),
-     ("num_attention_heads", 5, "hidden_size=24 is no multiple of it")],
+     ("vocab_size", 0, "must be 1 or more"), ("num_attention_heads", "4", "is not a whole number"),
+     ("num_attention_heads", 5, "hidden_size=24 is not a multiple of it")],
 )  # fmt: skip
 def test_an_impossible_size_is_named(key: str, value: object, problem: str) -> None:
     values = {**config_values("mistral"), key: value}

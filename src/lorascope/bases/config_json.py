@@ -82,7 +82,7 @@ def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
     raise ConfigError(
         "model.repository",
         model.repository,
-        f"its {CONFIG_FILE} is not on this machine, and is not fetched for a look",
+        f"its {CONFIG_FILE} is not on this machine, and this command downloads nothing",
         f"Fetch that one file: `hf download {model.repository} {CONFIG_FILE} --revision "
         f"{model.revision}`; or set model.known_config to one of: "
         f"{', '.join(known_config_names())}.",

@@ -115,8 +115,8 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         label: name of the base in errors; the folder's name unless given.
 
     Raises:
-        ModelError: transformers makes no model of its config, or the tokenizer cannot be loaded or
-            ends its texts with a token that the model does not have.
+        ModelError: transformers cannot build a model from its config, or the tokenizer cannot be
+            loaded or ends its texts with a token that the model does not have.
     """
     label = label or folder.name
     model, config = meta_model(folder, label)
@@ -150,9 +150,9 @@ def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedCon
     except Exception as error:
         # Architectures fail in many ways on values that they do not expect.
         raise ModelError(
-            f"{label}: transformers makes no model of its config.json ({in_short(error)}). Take "
-            "the model's own config.json; an architecture that this release of transformers does "
-            "not know can only be used with code of its own (model.trust_remote_code)."
+            f"{label}: transformers cannot build a model from its config.json ({in_short(error)}). "
+            "Take the model's own config.json; an architecture that this release of transformers "
+            "does not know can only be used with code of its own (model.trust_remote_code)."
         ) from error
     return model, config
 

@@ -41,10 +41,10 @@ def text_config(config: Mapping[str, object]) -> PretrainedConfig:
 
 
 def unusable_config(model_type: object, error: Exception) -> ModelError:
-    """The error for a config.json from which transformers makes no model."""
+    """The error for a config.json from which transformers cannot build a model."""
     return ModelError(
-        f"config.json: model_type={model_type!r}: transformers makes no model of these values "
-        f"({in_short(error)}). Take the model's own config.json."
+        f"config.json: model_type={model_type!r}: transformers cannot build a model from these "
+        f"values ({in_short(error)}). Take the model's own config.json."
     )
 
 

@@ -104,7 +104,7 @@ ABOVE_ZERO = Bound(lambda value: 0 < value < INFINITE, "must be greater than 0 a
 BELOW_ONE = Bound(lambda value: 0 <= value < 1, "must lie in [0, 1)")
 UP_TO_ONE = Bound(lambda value: 0 < value <= 1, "must lie in (0, 1]")
 SPLIT_SHARE = Bound(lambda value: 0 < value < 0.5, "a split's share must lie between 0 and 0.5")
-DAY = Bound(_is_day, "is no day", "Write it as 2024-07-26.")
+DAY = Bound(_is_day, "is not a date", "Write it as 2024-07-26.")
 SEED = Bound(
     lambda seed: 0 <= seed <= MAX_SEED,
     f"a seed must be a whole number from 0 to {MAX_SEED}",

@@ -56,7 +56,7 @@ def _require_characters(config: Config) -> None:
                 if isinstance(text, str) and not is_encodable(text):
                     raise ConfigError(
                         f"{group}.{key}".rstrip("."), value,
-                        "holds half of a surrogate pair, which is no character",
+                        "holds half of a surrogate pair, which is not a character",
                         "Write the character itself instead of \\ud800 and its like.",
                     )  # fmt: skip
 

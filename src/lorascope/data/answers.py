@@ -57,7 +57,7 @@ def _check_rendered(config: DataConfig) -> None:
     if config.format is Format.rendered:
         if config.template is not TemplateKind.plain:
             raise ConfigError(
-                "data.template", config.template.value, "rows of format=rendered stand in a "
+                "data.template", config.template.value, "rows of format=rendered are in a "
                 "template already", "Leave data.template at plain.",
             )  # fmt: skip
         if config.system:

@@ -159,8 +159,8 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
         )
     if remarks.unread:
         warnings.append(
-            f"Messages bring what is not read (rows by key: {_by_count(remarks.unread)}). Write it "
-            "into the content if the model is to learn it."
+            f"Messages hold keys that are not read (rows by key: {_by_count(remarks.unread)}). "
+            "Write their values into the content if the model is to learn it."
         )
     return [*warnings, *_of_replies(remarks, template)]
 

@@ -104,7 +104,7 @@ def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) 
     if value is not None and not isinstance(value, str):
         raise RowError(
             row.place,
-            f"{column} is no text",
+            f"{column} is not text",
             f"{column}={shortened(value)} is a {type(value).__name__}, but must be text. Repair or "
             "remove this row.",
         )

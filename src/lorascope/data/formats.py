@@ -38,7 +38,7 @@ def _prompt_completion(row: RawRow) -> Conversation:
     if answer is not None and not isinstance(answer, str):
         raise RowError(
             row.place,
-            "answer is no text",
+            "answer is not text",
             f"answer={shortened(answer)} must be text. Put quotes around it.",
         )
     if answer is not None and not answer.strip():
@@ -61,7 +61,7 @@ def _choices(row: RawRow, answer: object) -> tuple[str, ...] | None:
     if not isinstance(choices, list) or len(filled) != len(choices) or len(choices) < 2:
         raise RowError(
             row.place,
-            "choices are no list of different texts",
+            "choices are not a list of different texts",
             f"choices={shortened(choices)} must be a list of two or more different texts. Repair "
             "or remove this row.",
         )

@@ -44,7 +44,7 @@ def require_characters(place: str, *texts: str | None) -> None:
             raise RowError(
                 place,
                 "half of a surrogate pair",
-                f"{text[:60]!r} holds half of a surrogate pair, which is no character: a character "
+                f"{text[:60]!r} holds half of a surrogate pair, which is not a character: one "
                 "beyond U+FFFF was cut in two. Export the source again, or remove this row.",
             )
 

@@ -122,7 +122,7 @@ def run_lm_eval_tasks(
     Indexing the built-in tasks takes about 14 s; their data come from the hub or its cache.
 
     Raises:
-        ConfigError: a task is unknown, or its data cannot be had.
+        ConfigError: a task is unknown, or its data cannot be loaded.
     """
     from lm_eval.evaluator import evaluate
 
@@ -161,7 +161,7 @@ def _load_tasks(tasks: list[str]) -> Any:
         ) from error  # fmt: skip
     except (OSError, DatasetsError) as error:
         raise ConfigError(
-            "evaluate.lm_eval_tasks", tasks, f"a task's data cannot be had ({error})",
+            "evaluate.lm_eval_tasks", tasks, f"a task's data cannot be loaded ({error})",
             "Run once with a network so that they are cached, or empty the list.",
         ) from error  # fmt: skip
 

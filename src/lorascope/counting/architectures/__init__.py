@@ -106,7 +106,7 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
             "config.json: model_type",
             config.get("model_type"),
             "parameters of this architecture cannot be counted from its configuration",
-            f"Known are: {', '.join(sorted(ARCHITECTURES))}.",
+            f"Known types are: {', '.join(sorted(ARCHITECTURES))}.",
         )
     settings = Settings(config, architecture.defaults, architecture.narrowing)
     _refuse(architecture, settings)
@@ -176,7 +176,7 @@ def _head_features(hidden: int, heads: int) -> int:
         raise ConfigError(
             "config.json: num_attention_heads",
             heads,
-            f"hidden_size={hidden} is no multiple of it",
+            f"hidden_size={hidden} is not a multiple of it",
             "Take the model's own config.json.",
         )
     return hidden // heads

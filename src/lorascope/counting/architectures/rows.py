@@ -125,13 +125,13 @@ class Settings:
         """A whole number.
 
         Raises:
-            ConfigError: it is missing and there is no other value, or it is no whole number.
+            ConfigError: it is missing and there is no other value, or it is not a whole number.
         """
         value = self.find(key)
         if value is None and otherwise is not None:
             return otherwise
         if not isinstance(value, int):
-            problem = "is missing" if value is None else "is no whole number"
+            problem = "is missing" if value is None else "is not a whole number"
             raise ConfigError(
                 f"config.json: {key}",
                 value,
