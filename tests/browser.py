@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 class Browser:
-    """One page in one browser. What it asks for and complains of is kept."""
+    """One page in one browser, with its requests and its complaints."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
@@ -35,13 +35,13 @@ class Browser:
         self._last = 0
         self._session: str | None = None
         self.requests: list[str] = []
-        """Every address that the page asked for."""
+        """Addresses that the page asked for."""
         self.complaints: list[str] = []
-        """Console errors, uncaught exceptions, refused requests."""
+        """Console errors, uncaught exceptions and refused requests."""
         self.loaded = False
 
     def attach(self) -> None:
-        """Open a blank page, and listen to it."""
+        """Open a blank page and record its events."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         answer = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = answer["sessionId"]
@@ -63,39 +63,39 @@ class Browser:
         return answer["result"].get("value")
 
     def prefer(self, scheme: str) -> None:
-        """'light' or 'dark'."""
+        """Prefer a color scheme, light or dark."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.send("Emulation.setEmulatedMedia", features=[feature])
 
     def resize(self, width: int, height: int, phone: bool = False) -> None:
-        """In CSS pixels."""
+        """Set the window's size in CSS pixels."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=phone,
         )  # fmt: skip
 
     def press(self, key: str, text: str = "") -> None:
-        """One key on what has the focus."""
+        """Press one key on the element that has the focus."""
         for kind in ("keyDown", "keyUp"):
             extra = {"text": text} if text and kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, **extra)
 
     def type(self, text: str) -> None:
-        """Into what has the focus."""
+        """Type text into the element that has the focus."""
         self.send("Input.insertText", text=text)
 
     def picture(self, whole_page: bool = True) -> bytes:
-        """PNG."""
+        """The page as PNG."""
         answer = self.send("Page.captureScreenshot", captureBeyondViewport=whole_page)
         return base64.b64decode(answer["data"])
 
     def printed(self) -> bytes:
-        """PDF."""
+        """The page as PDF."""
         answer = self.send("Page.printToPDF", preferCSSPageSize=True)
         return base64.b64decode(answer["data"])
 
     def send(self, method: str, **params: Any) -> Json:
-        """One command and its answer."""
+        """Send one command and return its answer."""
         self._last += 1
         message: Json = {"id": self._last, "method": method, "params": params}
         if self._session:
@@ -110,7 +110,7 @@ class Browser:
                 return result
 
     def _take(self, deadline: float) -> Json:
-        """The next message; events are noted on the way."""
+        """Read the next message, and record it if it is an event."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._answers], [], [], deadline - time.monotonic())
             assert ready, f"Chromium did not answer within {PATIENCE_SECONDS:.0f} s"
@@ -170,7 +170,7 @@ def browser(profile: Path) -> Iterator[Browser]:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends stand clear of the descriptors that Chromium uses."""
+    """A pipe whose ends are none of the descriptors that Chromium uses."""
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

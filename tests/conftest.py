@@ -21,8 +21,8 @@ SHARED = REPOSITORY.parent / "shared"
 MODES = ("fp16", "int8", "nf4", "nf4_dq")
 COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
-"""That of the fixtures `trained` and `study`. Six steps are not shown to beat the bare base: auto
-would ship nothing."""
+"""The trial of the fixtures `trained` and `study`. Six steps are not shown to beat the bare base:
+auto would ship nothing."""
 BASE_OVERRIDES = ("model=small", "data=toy", "train=few", "runtime.tracking=false")
 
 SMALL_MODEL = "name: small\nkind: local\npath: models/raw/small\n"
@@ -190,7 +190,7 @@ def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout
 
 @pytest.fixture
 def study(trained: Layout, tmp_path: Path) -> Layout:
-    """The same, of this test alone."""
+    """The same project, in a copy for this test."""
     from lorascope.stages import evaluate
 
     shutil.copytree(trained.root, tmp_path / "a project")
@@ -201,13 +201,13 @@ def study(trained: Layout, tmp_path: Path) -> Layout:
 
 @pytest.fixture(scope="session")
 def compose(project: Layout) -> Callable[..., Config]:
-    """Composes one configuration of the prepared project."""
+    """A function that composes one configuration of the prepared project."""
     return lambda *overrides: compose_one(project, *overrides)
 
 
 @pytest.fixture(scope="session")
 def recorded_template(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A project of records alone; tests use a copy."""
+    """A project that holds records only; tests use a copy."""
     from tests.recorded_project import make_recorded
 
     return make_recorded(tmp_path_factory.mktemp("recorded") / "a project")
@@ -215,7 +215,7 @@ def recorded_template(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def recorded(recorded_template: Layout, tmp_path: Path) -> Layout:
-    """Four completed and scored trials that params.yaml names, of this test alone."""
+    """Four completed and scored trials that params.yaml names, in a copy for this test."""
     shutil.copytree(recorded_template.root, tmp_path / "a project")
     return Layout(tmp_path / "a project")
 

@@ -46,7 +46,7 @@ def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Pat
 
 
 def bare_collator(items: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """What a bare Trainer gives its model: samples padded on the right."""
+    """The collator of a bare Trainer: samples padded on the right."""
     ids, labels, mask = pad_samples(items)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 

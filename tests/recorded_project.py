@@ -77,7 +77,7 @@ def write_trial(layout: Layout, config: Config, trial: Trial) -> TrialRecord:
 def write_scores(
     layout: Layout, quant: str, name: str, identity: str, trial: TrialRecord | None, right: int
 ) -> None:
-    """Of every ten items, the first `right` are."""
+    """Whether an item is right: of every ten the first `right` are."""
     folder = layout.evaluations(quant) / name
     folder.mkdir(parents=True, exist_ok=True)
     items = {

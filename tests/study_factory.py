@@ -65,14 +65,14 @@ RELATIVE_RMSE = {"float32": 0.0, "bfloat16": 1.7e-3, "float16": 2.1e-4, "int8": 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a test says about one trial; the rest is made up consistently."""
+    """The facts that a test gives of one trial; the rest is made up consistently."""
 
     quant: str
     rank: int = 8
     alpha: float = 16.0
     seed: int = 0
     accuracy: float | None = 0.9
-    """On the test split; the validation split has it rounded to its number of items."""
+    """Accuracy on the test split; the validation split has it rounded to its number of items."""
     loss_nats: float = 0.3
     status: Status = Status.completed
     reason: str | None = None
@@ -202,7 +202,7 @@ def digest(text: str) -> str:
 
 
 def linear_shapes() -> list[LinearShape]:
-    """Of the tiny Llama."""
+    """Linear layers of the tiny Llama."""
     return TINY.linear_shapes
 
 
@@ -280,7 +280,7 @@ def footprint(quant: str) -> FootprintRecord:
 
 
 def trial_name(trial: Trial) -> str:
-    """Readable part and a short hash."""
+    """A trial's folder name: readable part and a short hash."""
     if trial.dials is not None:
         short = digest(repr((trial, trial.method, trial.dials)))[:10]
         return f"{trial.quant}-{trial.method}-s{trial.seed}-{short}"
@@ -303,7 +303,7 @@ def lora_dials(
 
 
 def trial_key(trial: Trial) -> TrialKey:
-    """As identity makes it."""
+    """Settings as `files.identity` makes them."""
     targets = "+".join(sorted(trial.modules)) or trial.targets.value
     return TrialKey(
         "tiny", "biographies", trial.quant, trial.method, targets, dials_of(trial), trial.seed
@@ -311,7 +311,7 @@ def trial_key(trial: Trial) -> TrialKey:
 
 
 def trial_record(trial: Trial) -> TrialRecord:
-    """With a result where the trial completed."""
+    """The record of a trial, with a result where it completed."""
     lora = _lora(trial)
     return TrialRecord(
         trial=trial_name(trial),

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 ITEMS = 400
 CLUSTERS = np.repeat(np.arange(80), 5)
 PARETO_SHAPE = 1.5
-"""Of the sizes of unequal clusters: the largest holds 10 to 50 % of the items."""
+"""Pareto's shape of unequal clusters' sizes: the largest holds 10 to 50 % of the items."""
 
 
 def pareto_clusters(draw: int) -> NDArray[np.int64]:
@@ -30,7 +30,8 @@ def pareto_clusters(draw: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class World:
-    """How scores come about; standard deviations on the latent scale, where difficulty has 1.4."""
+    """A model of how scores come about; standard deviations on the latent scale, where difficulty
+    has 1.4."""
 
     seeds: int = 1
     clustered: bool = False
@@ -39,10 +40,10 @@ class World:
     own: float = 0.5
     """A configuration's own effect on an item (on a cluster, if clustered): stays over seeds."""
     flicker: float = 0.3
-    """Of an item from seed to seed."""
+    """Effect of a seed on an item."""
     seed: float = 0.0
-    """Of a whole training: 0.05 moves a difference of accuracies by 1.6 points from seed to seed,
-    0.1 by 3.3, 0.2 by 6.5."""
+    """Effect of a whole training: 0.05 moves a difference of accuracies by 1.6 points from seed to
+    seed, 0.1 by 3.3, 0.2 by 6.5."""
 
     @property
     def labels(self) -> NDArray[np.int64] | None:

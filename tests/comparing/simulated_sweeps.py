@@ -22,7 +22,8 @@ Truth = Callable[[str, int], float]
 
 @dataclass(frozen=True)
 class Sweep:
-    """How a sweep's scores come about. Luck is a standard deviation in shares, or in nats."""
+    """A model of how a sweep's scores come about. Luck is a standard deviation in shares, or in
+    nats."""
 
     seeds: int
     modes: tuple[str, ...] = ("fp16", "int8", "nf4")
@@ -30,20 +31,20 @@ class Sweep:
     by_rank: float = 0.0
     """Luck of a rank and seed, the same in all modes: its first weights, the order of rows."""
     by_mode: float = 0.0
-    """Of a mode and seed, the same at all ranks."""
+    """Luck of a mode and seed, the same at all ranks."""
     own: float = 0.0
-    """Of each training."""
+    """Luck of each training."""
     by_seed: float = 0.0
-    """Of a seed, the same for all trainings."""
+    """Luck of a seed, the same for all trainings."""
     heavy: bool = False
     """Losses of items, and luck, from t with 3 degrees of freedom."""
     accuracy: bool = False
     """Right answers in place of losses."""
     items: int = 60
     item_noise: float = 0.05
-    """Of a loss, from training to training, in nats."""
+    """Spread of a loss from training to training, in nats."""
     gain: float = 0.4
-    """What training is worth over the bare base."""
+    """Gain of training over the bare base."""
 
     def studies(self, sweeps: int, truth: Truth, rule: DecideConfig, draw: int) -> Iterator[Study]:
         """`sweeps` studies in which configurations differ from the base's score by gain + truth,
@@ -89,7 +90,7 @@ class Sweep:
         )
 
     def _draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Of standard deviation 1."""
+        """Luck of standard deviation 1."""
         if self.heavy:
             return np.asarray(rng.standard_t(3, shape) / np.sqrt(3))
         return np.asarray(rng.normal(size=shape))

@@ -97,18 +97,18 @@ def meta_model(values: dict[str, Any]) -> Any:
 
 
 def peft_count(values: dict[str, Any], config: PeftConfig) -> int:
-    """What PEFT says it trains."""
+    """Number of parameters that PEFT trains."""
     with torch.device("meta"):
         return int(get_peft_model(meta_model(values), config).get_nb_trainable_parameters()[0])
 
 
 def task_type(values: dict[str, Any]) -> str:
-    """Prompt methods need one; encoders get the one that adds no head."""
+    """PEFT's task type, which prompt methods need; encoders get the one that adds no head."""
     return "FEATURE_EXTRACTION" if values["model_type"] in ENCODERS else "CAUSAL_LM"
 
 
 @cache
 def parameter_sizes(case: str) -> dict[str, int]:
-    """Name -> entries, every tensor once."""
+    """Number of entries by tensor name, every tensor once."""
     model: nn.Module = meta_model(config_values(case))
     return {name: parameter.numel() for name, parameter in model.named_parameters()}

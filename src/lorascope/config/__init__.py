@@ -1,4 +1,5 @@
-"""What can be asked: the schema of conf/, one dataclass a group, and rules across its fields."""
+"""Settings: the schema of conf/, one dataclass a group, with bounds at its fields and rules across
+them."""
 
 from lorascope.config.choices import (
     Cost,

@@ -1,4 +1,4 @@
-"""What a configuration must satisfy: the bounds of its fields, and rules across fields."""
+"""The judgement of a configuration: by the bounds of its fields, and by rules across fields."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class DataConfig:
     max_test_rows: int | None = bounded(None, ONE_OR_MORE, KEEP_ALL)
     scoring: Scoring = Scoring.loss
     answer_pattern: str | None = None
-    """For scoring=answer: a regular expression with one group that finds the answer in a text."""
+    """Regular expression with one group that finds the answer in a text, for scoring=answer."""
     train_on_prompt: bool = False
     """Train on prompt tokens too, instead of completions only."""
     cluster: str | None = None
@@ -142,7 +142,7 @@ class LoraConfig:
 
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
-    """For targets=modules: names as in the model, e.g. [q_proj, down_proj]."""
+    """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
     rank: int = bounded(
         16, between(1, MAX_RANK, "a rank must be a whole number from {} to {}"), "Try 8 or 16."
     )

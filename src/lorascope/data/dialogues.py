@@ -115,7 +115,7 @@ REPLY_MARKS = (
     ("<start_of_turn>model\n", "<end_of_turn>"),
     ("### Response:", None),
 )
-"""Where a reply opens and closes in known templates; None closes at the end of the text."""
+"""Marks that open and close a reply in known templates; None closes at the end of the text."""
 
 
 def from_rendered(row: RawRow) -> Conversation:

@@ -1,4 +1,4 @@
-"""From raw rows to conversations: one function per format, each strict about what it needs."""
+"""Formats: functions from a raw row to a conversation, each strict about what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a conversation becomes text: one object for training and evaluation alike.
+"""Templates: ways from a conversation to text, the same for training and evaluation.
 
 Special tokens stand in the text as their literal strings and nothing is added when tokenizing.
 Blanks between a prompt and its completion belong to the completion, as lm-eval has it, so that
@@ -119,7 +119,7 @@ def make_template(
     date: str = DataConfig.date,
 ) -> Template:
     """The template of this kind with this tokenizer's special tokens; `date` is what a chat
-    template is told when it asks for today.
+    template gets when it asks for today's.
 
     Raises:
         DataError: the tokenizer has no end-of-text token.

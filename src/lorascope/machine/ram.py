@@ -18,7 +18,7 @@ LARGEST_BYTES = 32 * 2**20
 
 
 def available_ram_bytes() -> int:
-    """What the system can give, and no more than a container's limit leaves."""
+    """Free bytes of the system, and no more than a container's limit leaves."""
     available = int(psutil.virtual_memory().available)
     limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
     return available if limit is None or used is None else min(available, max(0, limit - used))

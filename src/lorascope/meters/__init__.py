@@ -1,1 +1,1 @@
-"""What a run needed: bytes and seconds, phase by phase."""
+"""Meters of a run: its bytes, phase by phase."""

@@ -74,7 +74,7 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class LayerError:
-    """How far one quantized layer is from full precision."""
+    """The distance of one quantized layer from full precision."""
 
     name: str
     relative_rmse: float

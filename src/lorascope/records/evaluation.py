@@ -25,7 +25,8 @@ class ItemResult:
     """Hash of what this item shares with others (a person, a document); None where it shares
     nothing."""
     correct_norm: bool | None = None
-    """For choices: right by log-likelihood a character, lm-eval's `acc_norm`."""
+    """Whether the choice with the highest log-likelihood a character is right (lm-eval's
+    `acc_norm`)."""
     stock_encoding: bool | None = None
     """Whether stock lm-eval splits this item into the same tokens. If not, its scores differ: it
     encodes the prompt by itself, which cuts a token that reaches into the completion. None in older
@@ -43,7 +44,8 @@ class SplitScore:
     completion_loss_nats: float
     """Mean loss of all completion tokens of the split."""
     accuracy_norm: float | None = None
-    """For choices: share right by log-likelihood a character, lm-eval's `acc_norm`."""
+    """Share of items whose choice with the highest log-likelihood a character is right (lm-eval's
+    `acc_norm`)."""
     items_unlike_stock: int | None = None
     """Number of items that stock lm-eval splits into other tokens; None in older records."""
 
@@ -71,4 +73,4 @@ class EvaluationRecord:
     distributions_sha256: str | None = None
     """Digest of the file with next-token distributions on the test split."""
     protocol: dict[str, str] = field(default_factory=dict)
-    """How items were scored, in words: what others must do to get the same numbers."""
+    """The rules of scoring in words, for whoever wants the same numbers."""

@@ -22,7 +22,7 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a trial needs, predicted from its configuration alone: no weights, no device."""
+    """Memory of a trial, predicted from its configuration only, without weights or device."""
 
     device: str
     """Kind of device that the memory is predicted for: cpu or cuda."""

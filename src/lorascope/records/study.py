@@ -32,4 +32,4 @@ class Study:
     distributions: dict[str, Path] = field(default_factory=dict)
     """Evaluation identity -> file of next-token distributions on the test split."""
     decide: DecideConfig = field(default_factory=DecideConfig)
-    """What is good enough to ship, and what counts as cheap."""
+    """The margins of what is good enough to ship, and the cost that it is judged by."""

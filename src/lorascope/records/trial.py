@@ -12,7 +12,7 @@ from lorascope.records.provenance import Provenance
 
 
 class Status(StrEnum):
-    """How a trial ended. Everything but `completed` carries a reason."""
+    """The end of a trial. Every status but `completed` comes with a reason."""
 
     completed = "completed"
     diverged = "diverged"
@@ -69,7 +69,7 @@ class TrialKey:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training measured; None in a record whose trial did not finish."""
+    """Measurements of a finished training."""
 
     trainable_parameters: int
     total_parameters: int
@@ -121,7 +121,7 @@ class TrainingResult:
     """The order of train.jsonl's rows in the epoch `epoch`, from 0, as a Python expression; a step
     takes the next batch_size of them, the last step of an epoch what is left."""
     arithmetic: str | None = None
-    """What a quantized base's layers compute with, in words; None for a floating-point base."""
+    """Arithmetic of a quantized base's layers, in words; None for a floating-point base."""
 
     @property
     def trials_at_once(self) -> int:
@@ -131,16 +131,17 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What a trial was before it got its present identity."""
+    """A trial's former identity, from before it was taken over."""
 
     trial: str
-    """Its former folder name."""
+    """Former folder name."""
     identity: str
-    """Its former identity."""
+    """Former identity."""
     trained_by: str
     """The code that trained it."""
     assumed: bool
-    """Whether somebody vouched that the present code gives the same values; else that was shown."""
+    """Whether a person vouched that the present code gives the same values; otherwise it was
+    shown."""
 
 
 @dataclass(frozen=True)

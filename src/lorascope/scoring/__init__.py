@@ -1,1 +1,1 @@
-"""How good a trial is: items, scores, and the merged model that is shipped."""
+"""The scores of a trial, item by item, and the merged model that is shipped."""

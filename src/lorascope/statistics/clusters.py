@@ -40,7 +40,7 @@ def group_sums(values: ArrayLike, clusters: ArrayLike | None) -> Floats:
 
 @dataclass(frozen=True)
 class SmallSample:
-    """How to read a variance off the squared residuals of groups."""
+    """Weights that make a variance of the squared residuals of groups."""
 
     factors: Floats
     """Factor on each squared residual, so that their sum is unbiased: [groups]."""
@@ -111,7 +111,7 @@ def _with_shared_effects(
 
 
 def resampled_counts(groups: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:
-    """How often each group is drawn in each bootstrap resample: [resamples, groups].
+    """Number of draws of each group in each bootstrap resample: [resamples, groups].
 
     Each row is `groups` draws with replacement. The same seed gives the same rows.
     """

@@ -1,4 +1,4 @@
-"""Which configurations no other beats in cost and score at once (Pareto's frontier)."""
+"""Pareto's frontier: the configurations that no other beats in cost and score at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test split and a number of seeds can show, and how many more would be needed.
+"""Power: the differences that a test split and seeds can show, and how many more would be needed.
 
 Shares lie in 0 to 1. `comparisons` divides the 5 % among that many tests (Bonferroni): what Holm's
 first, hardest step asks for.

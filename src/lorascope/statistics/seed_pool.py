@@ -31,7 +31,8 @@ from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.two_way import Components, TwoWayEstimate
 
 Ends = frozenset[Hashable]
-"""What the two sides of a comparison share with others; one member where a side has no luck."""
+"""Names of the luck that the two sides of a comparison share with others; one name where a side has
+none."""
 SHARED_CORRELATION = 0.25
 """Correlation of the squared seed deviations of two differences from one reference: the differences
 themselves correlate by 1/2 where both sides spread alike, their squares by its square."""

@@ -25,7 +25,7 @@ from scipy.stats import binomtest, norm
 Z_95 = 1.959964
 """The normal deviate that leaves 2.5 % on either side."""
 EXACT_BELOW = 25
-"""With fewer discordant items McNemar's test is the exact binomial one."""
+"""Number of discordant items below which McNemar's test is the exact binomial one."""
 
 
 def standard_error(share: float, items: int) -> float:
@@ -57,7 +57,7 @@ def _require_share(share: float, items: float) -> None:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """How many items both, only one or neither of the two got right."""
+    """Numbers of items that both, only one or neither of the two got right."""
 
     both: int
     only_a: int

@@ -126,7 +126,7 @@ def milliseconds(created_utc: str) -> int:
 
 
 def _span(trial: TrialRecord) -> tuple[int, int]:
-    """When the trial began, and when its measured phases were over.
+    """Times at which the trial began and its measured phases were over, in milliseconds.
 
     The stage captures provenance before it starts a trial.
     """

@@ -71,7 +71,7 @@ class PretrainSettings:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What pre-training reached: loss is the last batch's mean over trained tokens (answer, end),
+    """Result of pre-training: loss is the last batch's mean over trained tokens (answer, end),
     recall the exact match of the greedy answer over every row about the old people, 0 to 1."""
 
     steps: int

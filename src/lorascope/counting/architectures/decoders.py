@@ -49,7 +49,7 @@ EXPERTS = (
     ),
     Row("mlp.experts.down_proj", "experts", ("experts", "intermediate", "hidden")),
 )
-"""As transformers 5 holds them: gate and up in one tensor, an expert a slice."""
+"""A layer's experts in transformers 5: gate and up in one tensor, an expert a slice."""
 
 
 def family(
