@@ -242,7 +242,7 @@ def test_publishing_twice_changes_no_row(shared: Layout) -> None:
 
 
 def test_a_trial_that_was_taken_over_keeps_its_run(shared: Layout) -> None:
-    former = trial("m13")
+    former = trial("m21")
     before = publish([former], [evaluation(former)], shared)
     renamed = dataclasses.replace(
         former, trial="nf4-r0004-a0016-s0-9876543210", identity="9876543210",
@@ -250,7 +250,7 @@ def test_a_trial_that_was_taken_over_keeps_its_run(shared: Layout) -> None:
     )  # fmt: skip
     done = publish([renamed], [evaluation(renamed)], shared)
     assert (done.trials_added, done.trials_present) == (0, 1)
-    (run,) = runs(shared, "m13")[1].values()
+    (run,) = runs(shared, "m21")[1].values()
     assert run.info.run_id == before.runs[former.identity] == done.runs[renamed.identity]
     assert (run.info.run_name, run.data.tags["lorascope.identity"]) == (
         renamed.trial, renamed.identity,
