@@ -54,7 +54,7 @@ def test_a_training_while_the_clock_runs_backwards_has_true_durations(
 
 def test_time_limits_do_not_ask_the_clock(recorded: Layout, backwards: None) -> None:
     started = time.perf_counter()
-    assert run_isolated(sleep, 60.0, timeout_seconds=2.0).timed_out
+    assert run_isolated(sleep, 2.0).timed_out
     target = recorded.trials("nf4") / "one"
     with locked_folder(target, recorded), pytest.raises(FolderLocked):
         locked_folder(target, recorded, wait_seconds=0.2).__enter__()

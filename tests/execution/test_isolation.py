@@ -1,8 +1,7 @@
-"""Children: values, reports, errors, signals and time limits reach the parent as what they are."""
+"""Children and their files: results, events, errors, signals and time limits reach the parent."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,78 +9,125 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from tempfile import mkdtemp
 
 import psutil
 import pytest
 
+from lorascope.config import Config
 from lorascope.errors import ConfigError
-from lorascope.execution.local.process import Outcome, run_isolated
+from lorascope.execution.child import answer
+from lorascope.execution.engine import (
+    Event,
+    FollowedJob,
+    Job,
+    Killed,
+    Outcome,
+    Slot,
+    TrialOutcome,
+    read_job,
+    write_job,
+)
+from lorascope.execution.local.process import Child
+from lorascope.records import Status
+from lorascope.training.progress import Progress, StepReport, Stopped, ValidationReport
 
-PRELOAD = "lorascope.errors"
+PRELOAD = "lorascope.execution.child"
+REPOSITORY = Path(__file__).parents[2]
 
 
-def run(function: Callable[..., Any], argument: Any = None, **options: Any) -> Outcome:
-    return run_isolated(function, argument, lambda content: None, preload=PRELOAD, **options)
+def start(body: Callable[[Path], None], fresh: bool = False) -> FollowedJob:
+    folder = Path(mkdtemp())
+    return FollowedJob(folder, Child(body, folder, PRELOAD, fresh))
 
 
-def double(number: int, report: Callable[[Any], bool]) -> int:
-    report(("seen", number))
-    print("a line on standard output")
-    return 2 * number
+def ignore(event: Event) -> None:
+    pass
 
 
-def test_a_child_of_one_of_joblibs_workers_gives_its_value() -> None:
+def run(body: Callable[[Path], None], seconds: float | None = None, fresh: bool = False) -> Outcome:
+    return start(body, fresh).wait(ignore, seconds)
+
+
+EVENTS: list[Event] = [
+    StepReport(1, 2, [0.1, float("inf")], 3),
+    StepReport(2, 2, [], 6),
+    ValidationReport(0, 1),
+]
+TRIAL = TrialOutcome(Status.diverged, "at step 2", None, "cpu", 1)
+
+
+def train(progress: Progress) -> Outcome:
+    print("a line on standard output", flush=True)
+    for event in EVENTS:
+        progress(event)
+    return Outcome([TRIAL])
+
+
+def trained(folder: Path) -> None:
+    answer(folder, train)
+
+
+def test_a_child_of_one_of_joblibs_workers_gives_its_outcome() -> None:
     """`hydra/launcher=joblib` trains in such workers."""
     joblib = pytest.importorskip("joblib")
-    outcomes = joblib.Parallel(n_jobs=2)(joblib.delayed(run)(double, n) for n in (2, 3))
-    assert [outcome.value for outcome in outcomes] == [4, 6]
-
-
-def fail_with_bad_input(argument: Any, report: Callable[[Any], bool]) -> None:
-    raise ConfigError("lora.rank", 0, "too small", "Try 8.")
-
-
-def die(argument: Any, report: Callable[[Any], bool]) -> None:
-    print("about to die", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Unsendable(Exception):
-    """Rebuilding it needs two arguments, which pickle does not know."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(first)
-        self.lock = __import__("threading").Lock()
-
-
-def fail_unsendably(argument: Any, report: Callable[[Any], bool]) -> None:
-    raise Unsendable("odd", "error")
-
-
-def leave(code: int, report: Callable[[Any], bool]) -> None:
-    print("leaving", flush=True)
-    os._exit(code)
-
-
-def sleep(seconds: float, report: Callable[[Any], bool]) -> None:
-    time.sleep(seconds)
+    outcomes = joblib.Parallel(n_jobs=2)(joblib.delayed(run)(trained) for _ in range(2))
+    assert [outcome.trials for outcome in outcomes] == [[TRIAL], [TRIAL]]
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_value_and_its_reports_come_back(fresh: bool) -> None:
-    seen: list[Any] = []
-    outcome = run_isolated(double, 21, seen.append, preload=PRELOAD, fresh=fresh)
-    assert outcome.value == 42
-    assert seen == [("seen", 21)]
-    assert outcome.last_lines == ["a line on standard output"]
+def test_an_outcome_and_its_events_come_back(fresh: bool) -> None:
+    seen: list[Event] = []
+    outcome = start(trained, fresh).wait(seen.append, None)
+    assert outcome == Outcome([TRIAL], last_lines=["a line on standard output"])
+    assert seen == EVENTS
 
 
-def test_an_error_comes_back_whole() -> None:
-    outcome = run(fail_with_bad_input)
-    assert isinstance(outcome.error, ConfigError)
-    assert str(outcome.error) == "lora.rank=0: too small. Try 8."
-    assert "fail_with_bad_input" in outcome.error.__notes__[0]
+def test_a_job_is_the_same_read_back(tmp_path: Path, compose: Callable[..., Config]) -> None:
+    configs = [compose("lora.rank=3", "train.learning_rate=0.1234567890123"), compose("quant=int8")]
+    place = tmp_path / "some folder"
+    job = Job(place, "small", place, place, configs, [place, place], Slot(2, 10**12))
+    write_job(tmp_path, job)
+    assert read_job(tmp_path) == job
+
+
+def refuse(progress: Progress) -> Outcome:
+    raise ConfigError("lora.rank", 0, "too small", "Try 8.")
+
+
+def refused(folder: Path) -> None:
+    answer(folder, refuse)
+
+
+def test_bad_input_is_told_apart_and_keeps_its_stack_in_the_last_lines() -> None:
+    outcome = run(refused)
+    assert outcome.failure
+    assert outcome.failure.is_input
+    assert outcome.failure.reason == "lora.rank=0: too small. Try 8."
+    assert any("in refuse" in line for line in outcome.last_lines)
+
+
+def fill(progress: Progress) -> Outcome:
+    raise OSError(28, "No space left on device", "some/file")
+
+
+def filled(folder: Path) -> None:
+    answer(folder, fill)
+
+
+def test_a_full_disk_is_told_apart_with_its_place() -> None:
+    failure = run(filled).failure
+    assert failure
+    assert (failure.is_full_disk, failure.is_input, failure.place) == (True, False, "some/file")
+
+
+def die(folder: Path) -> None:
+    def work(progress: Progress) -> Outcome:
+        print("about to die", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Outcome()
+
+    answer(folder, work)
 
 
 def test_a_killed_child_is_told_apart_and_keeps_its_last_words() -> None:
@@ -90,79 +136,106 @@ def test_a_killed_child_is_told_apart_and_keeps_its_last_words() -> None:
     assert outcome.last_lines == ["about to die"]
 
 
-def test_an_error_that_cannot_travel_is_told_in_words() -> None:
-    outcome = run(fail_unsendably)
-    assert "Unsendable: odd" in str(outcome.error)
+def leave(folder: Path) -> None:
+    def work(progress: Progress) -> Outcome:
+        print("leaving", flush=True)
+        os._exit(3)
+
+    answer(folder, work)
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_child_that_leaves_without_a_word_is_an_error_and_no_kill(code: int) -> None:
-    outcome = run(leave, code)
+def leave_quietly(folder: Path) -> None:
+    os._exit(0)
+
+
+@pytest.mark.parametrize(("body", "words"), [(leave, "3:\nleaving"), (leave_quietly, "0:")])
+def test_a_child_that_leaves_without_a_word_is_an_error_and_no_kill(
+    body: Callable[[Path], None], words: str
+) -> None:
+    outcome = run(body)
     assert outcome.exit_signal is None
-    assert f"exit code {code}" in str(outcome.error)
-    assert "leaving" in str(outcome.error)
+    assert outcome.failure
+    assert f"exit code {words}" in outcome.failure.reason
+
+
+def sleep(folder: Path) -> None:
+    time.sleep(60)
 
 
 def test_a_time_limit_ends_the_child() -> None:
     started = time.monotonic()
-    outcome = run(sleep, 60.0, timeout_seconds=3.0)
+    outcome = run(sleep, 3.0)
     assert outcome.timed_out
     assert time.monotonic() - started < 20
 
 
-def send_oneself(numbers: list[int], report: Callable[[Any], bool]) -> str:
-    for number in numbers:
+def signal_oneself(progress: Progress) -> Outcome:
+    for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(os.getpid(), number)
-    return "still here"
+    return Outcome([TRIAL])
+
+
+def signalled(folder: Path) -> None:
+    answer(folder, signal_oneself)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_what_a_terminal_or_a_cluster_sends_to_all_is_not_heard_by_a_child(fresh: bool) -> None:
-    outcome = run(send_oneself, [signal.SIGINT, signal.SIGTERM], fresh=fresh)
-    assert outcome.value == "still here"
+    assert run(signalled, fresh=fresh).trials == [TRIAL]
     # This process still hears.
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
-def count_until_stopped(most: int, report: Callable[[Any], bool]) -> int:
-    for count in range(most):
-        if report(count):
-            return count
+def count(progress: Progress) -> Outcome:
+    for step in range(3000):
+        if progress(StepReport(step, 3000, [], step)):
+            raise Stopped(step, 3000)
         time.sleep(0.01)
-    return most
+    return Outcome([TRIAL])
+
+
+def counted(folder: Path) -> None:
+    answer(folder, count)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_child_learns_that_it_should_stop_when_it_reports(fresh: bool) -> None:
-    stop, asking = multiprocessing.Pipe(duplex=False)
+    job = start(counted, fresh)
 
-    def ask_at_three(count: int) -> None:
-        if count == 3:
-            asking.close()
+    def ask_at_three(event: Event) -> None:
+        if isinstance(event, StepReport) and event.step == 3:
+            job.stop(now=False)
 
-    outcome = run_isolated(
-        count_until_stopped, 3000, ask_at_three, preload=PRELOAD, fresh=fresh, stop=stop
-    )
-    assert 3 <= outcome.value < 3000
+    outcome = job.wait(ask_at_three, None)
+    assert outcome.saved_at
+    assert 3 <= outcome.saved_at[0] < 3000
 
 
-def write_and_wait(path: str, report: Callable[[Any], bool]) -> None:
-    with open(path, "w") as stream:
-        stream.write(str(os.getpid()))
+def test_a_job_that_is_ended_at_once_says_so() -> None:
+    job = start(counted)
+    with pytest.raises(Killed):
+        job.wait(lambda event: job.stop(now=True), 60)
+
+
+def write_and_wait(folder: Path) -> None:
+    Path(os.environ["TOLD"]).write_text(str(os.getpid()))
     time.sleep(60)
 
 
-def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    child = tmp_path / "child"
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path, fresh: bool) -> None:
+    told = tmp_path / "child"
     code = (
-        f"from tests.execution.test_isolation import run, write_and_wait;"
-        f"run(write_and_wait, {str(child)!r})"
+        f"from tests.execution.test_isolation import run, write_and_wait; "
+        f"run(write_and_wait, fresh={fresh})"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "TOLD": str(told)}
+    )
     deadline = time.monotonic() + 30
-    while not (child.is_file() and child.read_text()) and time.monotonic() < deadline:
+    while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process = psutil.Process(int(child.read_text()))
+    process = psutil.Process(int(told.read_text()))
     parent.kill()
     parent.wait()
     assert not psutil.wait_procs([process], timeout=10)[1]

@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
 
-from lorascope.config import Config, RuntimeConfig
+from lorascope.config import Config
 from lorascope.execution import sweep as sweeps
-from lorascope.execution.local.slots import Lane, in_lanes, lane_count, lane_of
+from lorascope.execution.engine import Event, Outcome, Slot
+from lorascope.execution.local.slots import LocalEngine
+from lorascope.execution.packs import in_slots
+from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folder
 from lorascope.records import Status, TrialRecord
@@ -26,35 +28,36 @@ WAIT_SECONDS = 20
 
 
 @pytest.mark.parametrize(
-    ("trials", "overrides", "omp", "count"),
+    ("packs", "overrides", "omp", "count"),
     [
-        (8, (), "2", 2),
-        (8, (), "64", 4),
-        (3, (), "2", 1),
+        (4, (), "2", 2),
+        (4, (), "64", 4),
         (1, (), "2", 1),
-        (8, ("runtime.threads=3",), "1", 3),
-        (8, ("runtime.threads=3", "runtime.packs_at_once=2"), "1", 2),
-        (8, ("runtime.packs_at_once=5",), "2", 2),
-        (8, ("runtime.device=cuda",), "2", 1),
+        (0, (), "2", 1),
+        (4, ("runtime.threads=3",), "1", 3),
+        (4, ("runtime.threads=3", "runtime.packs_at_once=2"), "1", 2),
+        (4, ("runtime.packs_at_once=5",), "2", 2),
+        (4, ("runtime.device=cuda",), "2", 1),
     ],
 )
-def test_a_lane_has_a_thread_and_two_trials(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, trials: int, overrides: tuple[str, ...],
+def test_a_slot_has_a_thread_and_a_pack(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, packs: int, overrides: tuple[str, ...],
     omp: str, count: int,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    assert lane_count([compose(*overrides)] * trials) == count
+    assert len(LocalEngine(compose(*overrides).runtime).slots(packs)) == count
 
 
 def test_threads_and_memory_are_shared(compose: Compose) -> None:
     runtime = compose("runtime.threads=5").runtime
-    assert lane_of(runtime, 1) == Lane(5, None)
-    assert lane_of(compose().runtime, 1) == Lane(0, None)
-    share = lane_of(runtime, 2)
+    assert LocalEngine(runtime).slots(1) == [Slot(5, None)]
+    assert LocalEngine(compose().runtime).slots(1) == [Slot(0, None)]
+    share, other = LocalEngine(runtime).slots(2)
+    assert share == other
     assert share.threads == 2
     assert share.memory_bytes == pytest.approx(psutil.virtual_memory().available / 2, rel=0.3)
     runtime.memory_limit_gb = 3
-    assert lane_of(runtime, 2) == Lane(2, 1_500_000_000)
+    assert LocalEngine(runtime).slots(2) == [Slot(2, 1_500_000_000)] * 2
 
 
 def test_without_a_word_all_processors_that_are_allowed_count(
@@ -62,51 +65,73 @@ def test_without_a_word_all_processors_that_are_allowed_count(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 7})
-    assert lane_count([compose()] * 100) == 3
+    assert len(LocalEngine(compose().runtime).slots(50)) == 3
 
 
-def test_work_is_done_at_the_same_time_and_returned_in_order() -> None:
+class Job:
+    """A job that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
+        self.told.wait(timeout_seconds)
+        return Outcome()
+
+    def stop(self, now: bool) -> None:
+        assert now
+        self.told.set()
+
+
+def test_work_is_done_at_the_same_time_each_in_its_slot_and_returned_in_order() -> None:
     together = threading.Barrier(2)
 
-    def work(number: int, end_now: Connection) -> int:
+    def work(number: int, slot: str) -> tuple[int, str]:
         together.wait(WAIT_SECONDS)
-        return number * 10
+        return number * 10, slot
 
-    assert in_lanes([1, 2, 3, 4], 2, work) == [10, 20, 30, 40]
-    assert in_lanes([], 1, work) == []
+    with stop_request(lambda: None) as stop:
+        ended = in_slots([1, 2, 3, 4], "ab", work, stop)
+        assert [number for number, _ in ended] == [10, 20, 30, 40]
+        assert {slot for _, slot in ended[:2]} == {slot for _, slot in ended[2:]} == {"a", "b"}
+        assert in_slots([], "a", work, stop) == []
 
 
 def test_a_failure_lets_others_finish_and_starts_no_more() -> None:
     failed = threading.Event()
     done: list[int] = []
 
-    def work(number: int, end_now: Connection) -> None:
+    def work(number: int, slot: str) -> None:
         if number == 1:
             failed.set()
             raise OSError("no space left")
         assert failed.wait(WAIT_SECONDS)
-        assert not end_now.poll(0.3)
+        time.sleep(0.3)
+        assert not stop.asked
         done.append(number)
 
-    with pytest.raises(OSError, match="no space left"):
-        in_lanes([1, 2, 3, 4, 5, 6], 2, work)
+    with stop_request(lambda: None) as stop, pytest.raises(OSError, match="no space left"):
+        in_slots([1, 2, 3, 4, 5, 6], "ab", work, stop)
     assert 2 in done
     assert 6 not in done
 
 
-def test_an_interrupt_ends_all_work_at_once() -> None:
+def test_an_interrupt_ends_all_jobs_at_once() -> None:
     told: list[int] = []
 
-    def work(number: int, end_now: Connection) -> None:
-        if number == 2:
-            # Both have started.
-            time.sleep(0.3)
-            os.kill(os.getpid(), signal.SIGINT)
-        if end_now.poll(WAIT_SECONDS):
+    def work(number: int, slot: str) -> None:
+        job = Job()
+        with stop.running(job):
+            if number == 2:
+                # Both have started.
+                time.sleep(0.3)
+                os.kill(os.getpid(), signal.SIGINT)
+            job.wait(lambda event: None, WAIT_SECONDS)
+        if job.told.is_set():
             told.append(number)
 
-    with pytest.raises(KeyboardInterrupt):
-        in_lanes([1, 2, 3], 2, work)
+    with stop_request(lambda: None) as stop, pytest.raises(KeyboardInterrupt):
+        in_slots([1, 2, 3], "ab", work, stop)
     assert sorted(told) == [1, 2]
 
 
@@ -157,19 +182,12 @@ def test_whoever_waits_for_another_sweep_stops_at_the_first_press(
 
 
 def test_what_has_no_room_beside_others_is_trained_by_itself(
-    project: Layout, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    project: Layout, compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ("quant=nf4", "runtime.threads=2", "runtime.memory_limit_gb=0.006")
     sweep = [compose(*given, "seed=922", f"lora.rank={rank}") for rank in (1, 2, 64, 128)]
-    asked: list[int] = []
-
-    def lane(runtime: RuntimeConfig, count: int) -> Lane:
-        asked.append(count)
-        return lane_of(runtime, count)
-
-    monkeypatch.setattr(sweeps, "lane_of", lane)
     records = sweeps.run_sweep(sweep, project)
     assert {record.status for record in records} == {Status.completed}
-    assert asked == [2, 1]
+    assert capsys.readouterr().err.count("no room beside other packs") == 2
     # Each of both packs in half of the memory with one thread; then all that there is.
     assert {record.provenance.threads for record in records} == {2}

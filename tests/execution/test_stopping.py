@@ -192,9 +192,9 @@ def test_the_first_press_asks_and_the_second_ends(capfd: pytest.CaptureFixture[s
     heard: list[str] = []
     with stop_request(lambda: heard.append("first")) as stop:
         stop.worth_saving.add("a pack")
-        assert not stop.connection.poll()
+        assert not stop.asked
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.connection.poll()
+        assert stop.asked
         assert "press again" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             stop.end_if_asked()

@@ -39,21 +39,21 @@ def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) ->
 
 
 @pytest.mark.parametrize(
-    ("most", "lanes", "hidden_size", "expected"),
+    ("most", "slots", "hidden_size", "expected"),
     [
         (32, 1, None, [[1, 2, 4, 8, 16, 32, 64, 128]]),
         (3, 1, None, [[1, 2, 4], [8, 16], [32, 64, 128]]),
         (32, 2, None, [[1, 2, 4, 8], [16, 32, 64, 128]]),
-        # High ranks take longer where the base is narrow: the lanes end together.
+        # High ranks take longer where the base is narrow: the slots end together.
         (32, 2, 128, [[1, 2, 4, 8, 16], [32, 64, 128]]),
         (32, 2, 4096, [[1, 2, 4, 8], [16, 32, 64, 128]]),
-        # No lane is left alone with an odd pack.
+        # No slot is left alone with an odd pack.
         (3, 2, None, [[1, 2], [4, 8], [16, 32], [64, 128]]),
         (1, 2, 128, [[rank] for rank in (1, 2, 4, 8, 16, 32, 64, 128)]),
     ],
 )
 def test_packs_are_of_neighbours_and_take_equally_long(
-    compose: Compose, most: int, lanes: int, hidden_size: int | None, expected: list[list[int]]
+    compose: Compose, most: int, slots: int, hidden_size: int | None, expected: list[list[int]]
 ) -> None:
     own = [compose(f"lora.rank={2**i}", f"runtime.pack_trials={most}") for i in (5, 0, 3, 7, 2, 1)]
     configs = [*own, *(compose(f"lora.rank={r}", f"runtime.pack_trials={most}") for r in (16, 64))]
@@ -61,7 +61,7 @@ def test_packs_are_of_neighbours_and_take_equally_long(
     def work(config: Config) -> float:
         return work_at_rank(config.lora.rank, hidden_size) if hidden_size else 1.0
 
-    found = packs_of(configs, lambda config: config, lanes, work)
+    found = packs_of(configs, lambda config: config, slots, work)
     assert [sorted(pack) for pack in ranks(found)] == expected
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution import sweep
-from lorascope.execution.local.process import Outcome
-from lorascope.execution.local.slots import Lane
+from lorascope.execution.engine import Failure, Outcome, Slot
 from lorascope.execution.outcome import concluded
 from lorascope.files.confidential import HIDDEN, public_address, without_secrets
 from lorascope.files.layout import RECORD, Layout
@@ -122,11 +121,11 @@ def test_a_reason_and_last_lines_are_recorded_without_secrets(
     monkeypatch.setenv("HF_TOKEN", "hf_abcdef")
     config = compose("quant=fp16", "lora.rank=1", "seed=78")
     outcome = Outcome(
-        error=RuntimeError("cannot reach https://me:hf_abcdef@hub/x"),
+        failure=Failure("RuntimeError: cannot reach https://me:hf_abcdef@hub/x"),
         last_lines=["Authorization: Bearer hf_abcdef"],
     )
     pack = [(config, declare_trial(config, project))]
-    (record,) = concluded(pack, Lane(1, None), outcome, capture(project, "cpu", 1))
+    (record,) = concluded(pack, Slot(1, None), outcome, capture(project, "cpu", 1))
     assert record is not None
     assert record.status is Status.failed
     assert record.reason == "RuntimeError: cannot reach https://hub/x"

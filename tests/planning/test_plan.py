@@ -18,7 +18,8 @@ from lorascope.config import Config, ModelConfig, ModelKind
 from lorascope.config.rules import validate
 from lorascope.errors import ConfigError, LorascopeError, ModelError
 from lorascope.execution import sweep
-from lorascope.execution.child import Task, train_in_child
+from lorascope.execution.child import train_in_child
+from lorascope.execution.engine import Job, Slot
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, write_record
 from lorascope.machine.devices import Device
@@ -388,11 +389,11 @@ def test_a_prediction_that_fails_decides_nothing(
     config = compose("quant=nf4", "runtime.device=cpu")
     base, data = project.quantized("small", "nf4"), project.data("small", "toy")
     adapter = project.root / f"adapter {place}"
-    task = Task(base, "small", data, adapter / "checkpoints", [config], [adapter], 0, None)
-    ended = train_in_child(task, lambda step: False)
-    assert isinstance(ended, list)
-    assert ended[0].status is Status.completed
-    assert (ended[0].plan is None) == (place == "predict_ranks")
+    checkpoints = adapter / "checkpoints"
+    job = Job(base, "small", data, checkpoints, [config], [adapter], Slot(0, None))
+    (trial,) = train_in_child(job, lambda event: False).trials
+    assert trial.status is Status.completed
+    assert (trial.plan is None) == (place == "predict_ranks")
     assert "not predicted: quant_state is None" in capsys.readouterr().out
 
 

@@ -53,25 +53,25 @@ class PackClock:
 
 
 class SweepClock:
-    """Of all packs, of which `lanes` are trained at the same time."""
+    """Of all packs, of which `slots` are trained at the same time."""
 
-    def __init__(self, trials: int, lanes: int = 1) -> None:
+    def __init__(self, trials: int, slots: int = 1) -> None:
         self._left = trials
-        """Not ended yet, those at hand included."""
-        self._lanes = lanes
+        """Not ended yet, those that run included."""
+        self._slots = slots
         self._ended = 0
         self._ended_seconds = 0.0
-        self._at_hand: list[PackClock] = []
+        self._running: list[PackClock] = []
 
     def start_pack(self, trials: int, now: float) -> PackClock:
         """So many trials are started at once."""
         pack = PackClock(trials, now)
-        self._at_hand.append(pack)
+        self._running.append(pack)
         return pack
 
     def end_pack(self, pack: PackClock, trials: int, now: float) -> None:
         """So many of its trials have ended; the others are tried again."""
-        self._at_hand.remove(pack)
+        self._running.remove(pack)
         self._ended += trials
         self._left -= trials
         self._ended_seconds += now - pack.started
@@ -82,26 +82,26 @@ class SweepClock:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of all packs at hand; None until all are known."""
-        speeds = [pack.tokens_per_second for pack in self._at_hand]
+        """Of all packs that run; None until all are known."""
+        speeds = [pack.tokens_per_second for pack in self._running]
         known = [speed for speed in speeds if speed is not None]
         return sum(known) if known and len(known) == len(speeds) else None
 
     def seconds_left(self, now: float) -> float | None:
-        """None until a pack has ended, or all at hand got far enough."""
+        """None until a pack has ended, or all that run got far enough."""
         each = self._seconds_a_trial()
         if each is None:
             return None
-        rest = [max(0.0, _seconds_of(pack, each) - (now - pack.started)) for pack in self._at_hand]
-        waiting = self._left - sum(pack.trials for pack in self._at_hand)
-        return max([(sum(rest) + each * waiting) / self._lanes, *rest])
+        rest = [max(0.0, _seconds_of(pack, each) - (now - pack.started)) for pack in self._running]
+        waiting = self._left - sum(pack.trials for pack in self._running)
+        return max([(sum(rest) + each * waiting) / self._slots, *rest])
 
     def _seconds_a_trial(self) -> float | None:
-        """Of a lane's time."""
+        """Seconds of a slot's time that a trial takes."""
         if self._ended:
             return self._ended_seconds / self._ended
-        known = [pack for pack in self._at_hand if pack.seconds is not None]
-        if not known or len(known) < len(self._at_hand):
+        known = [pack for pack in self._running if pack.seconds is not None]
+        if not known or len(known) < len(self._running):
             return None
         return sum(pack.seconds or 0.0 for pack in known) / sum(pack.trials for pack in known)
 

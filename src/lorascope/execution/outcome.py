@@ -1,19 +1,17 @@
-"""How a pack's child ended: records of its trials, or what is to be tried instead."""
+"""What becomes of a pack that has ended: records of its trials, or what is to be tried instead."""
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.execution.child import Done, Split
-from lorascope.execution.local.process import Outcome
-from lorascope.execution.local.slots import Lane
+from lorascope.execution.engine import Outcome, Slot, TrialOutcome
 from lorascope.files.confidential import without_secrets
-from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.records import Provenance, Status, TrialRecord
 from lorascope.study.declared import DeclaredTrial
 from lorascope.training.progress import Stopped
@@ -23,9 +21,9 @@ NO_ROOM = (Status.refused, Status.out_of_memory)
 Pack = Sequence[tuple[Config, DeclaredTrial]]
 
 
-class Unkept(Exception):
-    """A pack without results to keep: it is tried in parts of `size` trials, later by itself, or
-    its error told."""
+class NotTrained(Exception):
+    """A pack without results: it is tried in parts of `size` trials, later by itself, or its error
+    is reported."""
 
     def __init__(self, size: int = 0, later: bool = False, error: Exception | None = None) -> None:
         super().__init__()
@@ -35,77 +33,73 @@ class Unkept(Exception):
 
 
 def concluded(
-    pack: Pack, lane: Lane, outcome: Outcome, provenance: Provenance
+    pack: Pack, slot: Slot, outcome: Outcome, provenance: Provenance
 ) -> list[TrialRecord | None]:
     """The records of a pack that has ended; None for a trial that the disk had no room for.
 
     Raises:
-        Unkept: there is nothing to record.
+        NotTrained: there is nothing to record.
         Stopped: the pack is saved.
+        OSError: the disk has no room.
     """
-    if lane.memory_bytes is not None and _lacks_memory(outcome):
-        raise Unkept(later=True)
-    ended = _ended(pack, outcome)
+    if slot.memory_bytes is not None and _lacks_memory(outcome):
+        raise NotTrained(later=True)
+    trials = _trial_outcomes(pack, outcome)
     return [
         None
-        if not done.kept
+        if not trial.kept
         else TrialRecord(
             trial=declared.name,
             identity=declared.identity,
             key=declared.key,
             settings=declared.settings,
-            status=done.status,
-            reason=without_secrets(done.reason) if done.reason else None,
+            status=trial.status,
+            reason=without_secrets(trial.reason) if trial.reason else None,
             last_lines=[]
-            if done.status is Status.completed
+            if trial.status is Status.completed
             else [without_secrets(line) for line in outcome.last_lines],
-            result=done.result,
+            result=trial.result,
             tracking="off",
-            provenance=replace(provenance, device=done.device, threads=done.threads),
-            plan=done.plan,
-            pack_plan=done.pack_plan,
+            provenance=replace(provenance, device=trial.device, threads=trial.threads),
+            plan=trial.plan,
+            pack_plan=trial.pack_plan,
         )
-        for (_, declared), done in zip(pack, ended, strict=True)
+        for (_, declared), trial in zip(pack, trials, strict=True)
     ]
 
 
-def _ended(pack: Pack, outcome: Outcome) -> list[Done]:
+def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
     """How each trial ended; bad input is no trial's result."""
-    if isinstance(outcome.error, Stopped):
-        raise outcome.error
-    if outcome.error is not None and is_full_disk(outcome.error):
-        raise outcome.error
-    if isinstance(outcome.error, (LorascopeError, OSError)):
-        # Not the trials': their settings, or a folder.
-        fault = disk_fault(outcome.error)
-        raise Unkept(error=LorascopeError(fault) if fault else outcome.error)
-    if isinstance(outcome.value, Split) and outcome.value.into_singles:
-        raise Unkept(size=1)
-    if isinstance(outcome.value, Split) or (len(pack) > 1 and _failed(outcome)):
-        raise Unkept(size=-(-len(pack) // 2))
-    if outcome.error is not None:
-        return [Done(Status.failed, f"{type(outcome.error).__name__}: {outcome.error}")]
+    if outcome.saved_at is not None:
+        raise Stopped(*outcome.saved_at)
+    failure, split = outcome.failure, outcome.split
+    if failure is not None and failure.is_full_disk:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), failure.place)
+    if failure is not None and failure.is_input:
+        raise NotTrained(error=LorascopeError(failure.reason))
+    if split is not None and split.into_singles:
+        raise NotTrained(size=1)
+    failed = failure is not None or outcome.exit_signal is not None
+    if split is not None or (failed and len(pack) > 1):
+        raise NotTrained(size=-(-len(pack) // 2))
+    if failure is not None:
+        return [TrialOutcome(Status.failed, failure.reason)]
     if outcome.timed_out:
         limit = pack[0][0].runtime.trial_timeout_seconds
         reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
         together = f" for each of {len(pack)} trials" if len(pack) > 1 else ""
-        return [Done(Status.timeout, reason + together)] * len(pack)
+        return [TrialOutcome(Status.timeout, reason + together)] * len(pack)
     if outcome.exit_signal is not None:
         name = signal.Signals(outcome.exit_signal).name
         hint = " (often the system ran out of memory)" if name == "SIGKILL" else ""
-        return [Done(Status.killed, f"ended by {name}{hint}")]
-    done: list[Done] = outcome.value
-    if not any(one.kept for one in done):
-        raise OSError(errno.ENOSPC, done[0].reason)
-    return done
+        return [TrialOutcome(Status.killed, f"ended by {name}{hint}")]
+    if not any(trial.kept for trial in outcome.trials):
+        raise OSError(errno.ENOSPC, outcome.trials[0].reason)
+    return outcome.trials
 
 
 def _lacks_memory(outcome: Outcome) -> bool:
-    """Of a pack that had only a share of it."""
-    if isinstance(outcome.value, Split):
-        return outcome.value.for_memory
-    return outcome.value is not None and any(d.status in NO_ROOM for d in outcome.value)
-
-
-def _failed(outcome: Outcome) -> bool:
-    return outcome.error is not None or outcome.exit_signal is not None
+    """Whether a pack that had a share of the memory only needs more."""
+    if outcome.split is not None:
+        return outcome.split.for_memory
+    return any(trial.status in NO_ROOM for trial in outcome.trials)

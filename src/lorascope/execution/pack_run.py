@@ -8,16 +8,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import LorascopeError
-from lorascope.execution.child import Task, train_in_child
-from lorascope.execution.local.process import Outcome, run_isolated
-from lorascope.execution.local.slots import PRELOADED, Lane, may_use_cuda
-from lorascope.execution.outcome import Pack, Unkept, concluded
-from lorascope.execution.progress import PackAtHand, SweepProgress
+from lorascope.execution.engine import Engine, Event, Job, Outcome, Slot
+from lorascope.execution.outcome import NotTrained, Pack, concluded
+from lorascope.execution.progress import RunningPack, SweepProgress
 from lorascope.execution.saved import checkpoint_folder
 from lorascope.execution.stop import StopRequest
 from lorascope.files.disk_faults import is_full_disk
@@ -27,21 +24,27 @@ from lorascope.files.store import replaced_folders, write_record
 from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.training.checkpoint import checkpoints as checkpoints_in
 from lorascope.training.checkpoint import is_whole
-from lorascope.training.progress import StepReport, Stopped, ValidationReport
+from lorascope.training.progress import Stopped
+
+
+@dataclass(frozen=True)
+class SweepPlace:
+    """Where a sweep runs, and who watches."""
+
+    layout: Layout
+    engine: Engine
+    show: SweepProgress
+    stop: StopRequest
 
 
 @dataclass(frozen=True)
 class PackPlace:
-    """Where a pack is trained, and who watches."""
+    """Where a pack of a sweep is trained."""
 
-    layout: Layout
+    sweep: SweepPlace
     folder: Path
-    """Where its trials' folders go."""
-    lane: Lane
-    show: SweepProgress
-    stop: StopRequest
-    end_now: Connection
-    """Where something is to be read as soon as the pack should end without saving."""
+    """The parent of its trials' folders."""
+    slot: Slot
 
 
 @dataclass
@@ -69,56 +72,56 @@ def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
     Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
     trial's alone.
     """
-    place.stop.end_if_asked()
-    at_hand = place.show.start_pack(len(pack))
+    place.sweep.stop.end_if_asked()
+    running = place.sweep.show.start_pack(len(pack))
     try:
-        records = _train_pack(pack, place, at_hand)
-    except Unkept as unkept:
-        tried_again = unkept.size or unkept.later
-        place.show.end_pack(at_hand, [], lost=0 if tried_again else len(pack))
-        return _without_results(pack, place, unkept)
+        records = _train_pack(pack, place, running)
+    except NotTrained as error:
+        tried_again = error.size or error.later
+        place.sweep.show.end_pack(running, [], lost=0 if tried_again else len(pack))
+        return _without_results(pack, place, error)
     except Stopped as stopped:
-        place.show.clear()
+        place.sweep.show.clear()
         print(f"{_title(pack)}: {stopped}; the same command goes on from there", file=sys.stderr)
-        place.stop.end_if_asked()
+        place.sweep.stop.end_if_asked()
         raise
     finally:
-        place.stop.worth_saving.discard(_title(pack))
+        place.sweep.stop.worth_saving.discard(_title(pack))
     names = {record.trial for record in records}
     unsaved = [declared.name for _, declared in pack if declared.name not in names]
-    place.show.end_pack(at_hand, records, lost=len(unsaved))
+    place.sweep.show.end_pack(running, records, lost=len(unsaved))
     return PackEnd(records, _failures(records), unsaved=unsaved)
 
 
-def _without_results(pack: Pack, place: PackPlace, unkept: Unkept) -> PackEnd:
-    if unkept.later:
+def _without_results(pack: Pack, place: PackPlace, reason: NotTrained) -> PackEnd:
+    if reason.later:
         print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
         return PackEnd(postponed=[declared.name for _, declared in pack])
-    end = PackEnd(errors=[unkept.error] if unkept.error else [])
-    if unkept.size:
-        for start in range(0, len(pack), unkept.size):
-            end.add(train_and_keep(pack[start : start + unkept.size], place))
+    end = PackEnd(errors=[reason.error] if reason.error else [])
+    if reason.size:
+        for start in range(0, len(pack), reason.size):
+            end.add(train_and_keep(pack[start : start + reason.size], place))
     return end
 
 
-def _train_pack(pack: Pack, place: PackPlace, at_hand: PackAtHand) -> list[TrialRecord]:
+def _train_pack(pack: Pack, place: PackPlace, running: RunningPack) -> list[TrialRecord]:
     """Train `pack` at once and put its trials' folders in place, but for those of trials that the
     disk has no room for.
 
     Raises:
         OSError: the disk has room for none of them.
-        Unkept: there is nothing to keep.
+        NotTrained: there is nothing to keep.
         Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
-    provenance = capture(place.layout, "unknown", 0)
+    provenance = capture(place.sweep.layout, "unknown", 0)
     identities = [declared.identity for _, declared in pack]
     targets = [place.folder / declared.name for _, declared in pack]
-    with checkpoint_folder(identities, place.layout) as checkpoints:
+    with checkpoint_folder(identities, place.sweep.layout) as checkpoints:
         _tell_damaged(checkpoints)
         with replaced_folders(targets) as folders:
-            outcome = _train(_task(pack, place, folders, checkpoints), pack, place, at_hand)
-            ended = concluded(pack, place.lane, outcome, provenance)
+            outcome = _train(_job(pack, place, folders, checkpoints), pack, place, running)
+            ended = concluded(pack, place.slot, outcome, provenance)
             records = [
                 record
                 for folder, record in zip(folders, ended, strict=True)
@@ -175,17 +178,16 @@ def _tell_damaged(checkpoints: Path) -> None:
             )
 
 
-def _task(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Path) -> Task:
-    config, layout = pack[0][0], place.layout
-    return Task(
+def _job(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Path) -> Job:
+    config, layout = pack[0][0], place.sweep.layout
+    return Job(
         base=layout.quantized(config.model.name, config.quant.name),
         base_name=_public_name(config.model),
         data=layout.data(config.model.name, config.data.name),
         checkpoints=checkpoints,
         configs=[own for own, _ in pack],
         adapters=[folder / "adapter" for folder in folders],
-        threads=place.lane.threads,
-        memory_bytes=place.lane.memory_bytes,
+        slot=place.slot,
     )
 
 
@@ -194,21 +196,14 @@ def _public_name(model: ModelConfig) -> str:
     return str(model.repository) if model.kind is ModelKind.hub else model.name
 
 
-def _train(task: Task, pack: Pack, place: PackPlace, at_hand: PackAtHand) -> Outcome:
-    runtime = task.config.runtime
-    limit = runtime.trial_timeout_seconds
+def _train(job: Job, pack: Pack, place: PackPlace, running: RunningPack) -> Outcome:
+    limit = job.config.runtime.trial_timeout_seconds
+    stop, show = place.sweep.stop, place.sweep.show
 
-    def on_report(phase: StepReport | ValidationReport) -> None:
-        place.stop.worth_saving.add(_title(pack))
-        place.show.report(at_hand, phase)
+    def on_event(event: Event) -> None:
+        stop.worth_saving.add(_title(pack))
+        show.report(running, event)
 
-    return run_isolated(
-        train_in_child,
-        task,
-        on_report=on_report,
-        preload=PRELOADED,
-        fresh=may_use_cuda(runtime.device),
-        timeout_seconds=None if limit is None else limit * len(task.configs),
-        stop=place.stop.connection,
-        end_now=place.end_now,
-    )
+    handle = place.sweep.engine.submit(job)
+    with stop.running(handle):
+        return handle.wait(on_event, None if limit is None else limit * len(pack))

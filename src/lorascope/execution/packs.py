@@ -1,16 +1,22 @@
-"""Which trials of a sweep are trained at once."""
+"""Which trials of a sweep are trained at once, and packs side by side."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from queue import SimpleQueue
 from typing import TypeVar
 
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
+from lorascope.execution.stop import StopRequest
 
 T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
 
 OWN = {
     "lora": ("rank", "alpha", "dropout", "rslora"),
@@ -24,7 +30,7 @@ LATER = ("merge", "decide", "seed", "ship")
 def packs_of(
     trials: Sequence[T],
     config_of: Callable[[T], Config],
-    lanes: int = 1,
+    slots: int = 1,
     work_of: Callable[[T], float] = lambda trial: 1.0,
 ) -> list[list[T]]:
     """Trials that share base, data and steps, by rank, at most runtime.pack_trials in each pack.
@@ -32,7 +38,7 @@ def packs_of(
     Neighbouring ranks come together.
 
     Args:
-        lanes: packs that are trained at the same time.
+        slots: packs that are trained at the same time.
         work_of: how long a trial's step takes, in any unit: packs of one base and data take about
             equally long.
     """
@@ -43,7 +49,7 @@ def packs_of(
     for group in groups.values():
         most = config_of(group[0]).runtime.pack_trials
         by_rank = sorted(group, key=lambda trial: config_of(trial).lora.rank)
-        packs += _split_evenly(by_rank, [work_of(trial) for trial in by_rank], most, lanes)
+        packs += _split_evenly(by_rank, [work_of(trial) for trial in by_rank], most, slots)
     return packs
 
 
@@ -55,12 +61,12 @@ def work_at_rank(rank: int, hidden_size: int) -> float:
 
 
 def _split_evenly(
-    trials: Sequence[T], works: Sequence[float], most: int, lanes: int
+    trials: Sequence[T], works: Sequence[float], most: int, slots: int
 ) -> list[list[T]]:
     """Neighbours together, at most `most` in a part, parts of about equal work; their number is a
-    multiple of `lanes` where there are so many trials."""
+    multiple of `slots` where there are so many trials."""
     whole = sum(works)
-    count = lanes
+    count = slots
     while True:
         parts: list[list[T]] = [[] for _ in range(count)]
         before = 0.0
@@ -69,7 +75,7 @@ def _split_evenly(
             before += work
         if max(len(part) for part in parts) <= most:
             return [part for part in parts if part]
-        count += lanes
+        count += slots
 
 
 def shared_settings(config: Config) -> str:
@@ -84,3 +90,44 @@ def shared_settings(config: Config) -> str:
     for name in LATER:
         del values[name]
     return json.dumps(values, sort_keys=True)
+
+
+def in_slots(
+    packs: Sequence[T], slots: Sequence[S], work: Callable[[T, S], R], stop: StopRequest
+) -> list[R]:
+    """`work(pack, slot)` for each pack, each in a slot that is free; results in the same order.
+
+    Where one raises, those that run are waited for, no others are started, and its exception is
+    raised. What interrupts this call itself, such as Ctrl-C, ends the jobs that run at once: work
+    must clean up and return.
+    """
+    free: SimpleQueue[S] = SimpleQueue()
+    for slot in slots:
+        free.put(slot)
+
+    def in_free_slot(pack: T) -> R:
+        slot = free.get()
+        try:
+            return work(pack, slot)
+        finally:
+            free.put(slot)
+
+    with ThreadPoolExecutor(len(slots)) as pool:
+        try:
+            futures = [pool.submit(in_free_slot, pack) for pack in packs]
+            _, left = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in left:
+                future.cancel()
+            wait(left)
+        except BaseException:
+            # In this order: whoever ends at once must find nothing to go on with.
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop.stop_at_once()
+            raise
+    failed = [error for f in futures if not f.cancelled() and (error := f.exception())]
+    for error in failed[1:]:
+        if isinstance(error, Exception):
+            print(f"lorascope: {error}", file=sys.stderr, flush=True)
+    if failed:
+        raise failed[0]
+    return [future.result() for future in futures]

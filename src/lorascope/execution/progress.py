@@ -20,7 +20,7 @@ DEFAULT_COLUMNS = 80
 
 
 @dataclass
-class PackAtHand:
+class RunningPack:
     """A pack that is being trained."""
 
     trials: int
@@ -38,7 +38,7 @@ class SweepState:
     ended: Counter[Status] = field(default_factory=Counter)
     best: TrialRecord | None = None
     """That with the smallest validation loss."""
-    at_hand: list[PackAtHand] = field(default_factory=list)
+    running: list[RunningPack] = field(default_factory=list)
     tokens_per_second: float | None = None
     """Of all its trials."""
     seconds_left: float | None = None
@@ -57,20 +57,20 @@ def _loss(record: TrialRecord) -> float:
 
 
 def sweep_lines(state: SweepState) -> tuple[str, str]:
-    """The whole sweep, and the packs at hand."""
+    """The whole sweep, and the packs that run."""
     counts = [f"{state.ended[Status.completed]}/{state.trials} trials done"]
     counts += [
         f"{state.ended[status]} {status.replace('_', ' ')}"
         for status in Status
         if status is not Status.completed and state.ended[status]
     ]
-    if state.at_hand:
-        counts.append(f"{sum(pack.trials for pack in state.at_hand)} running")
+    if state.running:
+        counts.append(f"{sum(pack.trials for pack in state.running)} running")
     if state.best is not None and state.best.result is not None:
         # The hash would not fit; the trial's own line has it.
         name = state.best.trial.rpartition("-")[0]
         counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")
-    now = _phases(state) if state.at_hand else []
+    now = _phases(state) if state.running else []
     if state.seconds_left:
         now.append(f"about {duration(state.seconds_left)} left")
     return ", ".join(counts), ", ".join(now)
@@ -78,7 +78,7 @@ def sweep_lines(state: SweepState) -> tuple[str, str]:
 
 def _phases(state: SweepState) -> list[str]:
     """Of each pack; of all, losses and speed."""
-    phases = [pack.phase for pack in state.at_hand]
+    phases = [pack.phase for pack in state.running]
     words = [" + ".join(dict.fromkeys(_words(phase) for phase in phases))]
     steps = [phase for phase in phases if isinstance(phase, StepReport)]
     # A trial that diverged leaves the others as they are.
@@ -133,9 +133,9 @@ class SweepProgress:
     """Tells of one sweep as it goes; packs may call it from threads of their own. It says nothing
     before there is something to wait for."""
 
-    def __init__(self, trials: int, lanes: int = 1) -> None:
+    def __init__(self, trials: int, slots: int = 1) -> None:
         self.state = SweepState(trials)
-        self._clock = SweepClock(trials, lanes)
+        self._clock = SweepClock(trials, slots)
         # A signal's handler may come while the same thread holds it.
         self._lock = threading.RLock()
         self._terminal = sys.stderr.isatty()
@@ -165,15 +165,15 @@ class SweepProgress:
         with self._lock:
             self._show(at_once=self._terminal)
 
-    def start_pack(self, trials: int) -> PackAtHand:
+    def start_pack(self, trials: int) -> RunningPack:
         """A child begins to load what `trials` trials need."""
         with self._lock:
-            pack = PackAtHand(trials, self._clock.start_pack(trials, time.monotonic()))
-            self.state.at_hand.append(pack)
+            pack = RunningPack(trials, self._clock.start_pack(trials, time.monotonic()))
+            self.state.running.append(pack)
             self._show(at_once=self._terminal)
         return pack
 
-    def report(self, pack: PackAtHand, phase: StepReport | ValidationReport) -> None:
+    def report(self, pack: RunningPack, phase: StepReport | ValidationReport) -> None:
         """The pack is so far."""
         with self._lock:
             changed = type(phase) is not type(pack.phase)
@@ -181,13 +181,13 @@ class SweepProgress:
             pack.clock.report(phase, time.monotonic())
             self._show(at_once=changed and self._terminal)
 
-    def end_pack(self, pack: PackAtHand, records: Sequence[TrialRecord], lost: int = 0) -> None:
+    def end_pack(self, pack: RunningPack, records: Sequence[TrialRecord], lost: int = 0) -> None:
         """Trials have ended with these records, and `lost` ones without; others of the pack are
         tried again."""
         with self._lock:
             self._clock.end_pack(pack.clock, len(records) + lost, time.monotonic())
             # By identity: packs may look alike.
-            self.state.at_hand = [other for other in self.state.at_hand if other is not pack]
+            self.state.running = [other for other in self.state.running if other is not pack]
             self.state.add(records)
             self.state.ended[Status.failed] += lost
             self.clear()

@@ -9,18 +9,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
-from lorascope.execution.local.process import await_imports, start_imports
-from lorascope.execution.local.slots import PRELOADED, in_lanes, lane_count, lane_of, may_use_cuda
-from lorascope.execution.pack_run import PackEnd, PackPlace, train_and_keep
-from lorascope.execution.packs import packs_of, work_at_rank
+from lorascope.execution.engine import Slot
+from lorascope.execution.local.slots import LocalEngine
+from lorascope.execution.pack_run import PackEnd, PackPlace, SweepPlace, train_and_keep
+from lorascope.execution.packs import in_slots, packs_of, work_at_rank
 from lorascope.execution.progress import SweepProgress
 from lorascope.execution.saved import saved_packs
-from lorascope.execution.stop import StopRequest, stop_request
+from lorascope.execution.stop import stop_request
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import FolderLocked, locked_folder
 from lorascope.files.store import finish_replacements, read_record, write_record
@@ -30,16 +29,19 @@ from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.tracking.connection import prepare_in_background
 
+FEWEST_TRIALS = 2
+"""Trials in each of several packs at least: below that nothing is shared."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One that a sweep declares."""
+    """A trial that a sweep declares."""
 
     config: Config
     declared: DeclaredTrial
     folder: Path
     work: float
-    """Of a training step, where the base alone takes 1."""
+    """How long its training step takes, where that of the base alone takes 1."""
 
 
 def run(config: Config, layout: Layout) -> TrialRecord:
@@ -72,27 +74,27 @@ def _train_missing(
     declared: Sequence[Trial], missing: Sequence[Trial], known: list[TrialRecord], layout: Layout
 ) -> None:
     runtime = missing[0].config.runtime
-    forked = not may_use_cuda(runtime.device)
+    engine = LocalEngine(runtime)
     # Both take seconds, in which the inputs are read; the command line has begun with the first.
-    if forked:
-        start_imports(PRELOADED)
+    engine.prepare()
     if runtime.tracking:
         prepare_in_background(layout)
     _require_inputs(missing, layout)
-    lanes = lane_count([trial.config for trial in declared])
-    show = SweepProgress(len(declared), lanes)
+    # It follows from what is declared, not from what is missing: numbers depend on the threads, if
+    # only by rounding, and a sweep that goes on must end as if it had not stopped.
+    count = len(engine.slots(len(declared) // FEWEST_TRIALS))
+    show = SweepProgress(len(declared), count)
     show.add_known(known)
     with stop_request(on_first=show.leave) as stop, show:
         show.start()
-        if forked:
-            await_imports(PRELOADED)
-        end = _train_packs(_unfinished(declared, missing, lanes, layout), lanes, layout, show, stop)
+        engine.await_ready()
+        here = SweepPlace(layout, engine, show, stop)
+        end = _train_packs(_unfinished(declared, missing, count, layout), count, here)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.declared.name in names]
         if postponed:
             # They have the machine for themselves.
-            packs = _unfinished(postponed, postponed, 1, layout)
-            end.add(_train_packs(packs, 1, layout, show, stop))
+            end.add(_train_packs(_unfinished(postponed, postponed, 1, layout), 1, here))
         # What calls us, such as DVC, must not go on either.
         stop.end_if_asked()
     if end.errors:
@@ -100,7 +102,7 @@ def _train_missing(
 
 
 def _unfinished(
-    declared: Sequence[Trial], missing: Sequence[Trial], lanes: int, layout: Layout
+    declared: Sequence[Trial], missing: Sequence[Trial], slots: int, layout: Layout
 ) -> list[list[Trial]]:
     """The packs to train. First what a stopped sweep saved: packs that this sweep makes too, so
     that it ends as if undisturbed, then others. Then what is missing as a whole of the packs that
@@ -108,44 +110,35 @@ def _unfinished(
     so that the last ones end at about the same time."""
     left = {trial.declared.identity: trial for trial in missing}
     most = missing[0].config.runtime.pack_trials
-    whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, lanes)]
+    whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, slots)]
     saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
     packs = []
     for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
         if left.keys() >= set(identities):
             packs.append([left.pop(identity) for identity in identities])
-    packs += _packs(list(left.values()), lanes)
+    packs += _packs(list(left.values()), slots)
     return sorted(packs, key=lambda pack: sum(trial.work for trial in pack), reverse=True)
 
 
-def _packs(trials: Sequence[Trial], lanes: int) -> list[list[Trial]]:
-    return packs_of(trials, lambda trial: trial.config, lanes, lambda trial: trial.work)
+def _packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
+    return packs_of(trials, lambda trial: trial.config, slots, lambda trial: trial.work)
 
 
-def _train_packs(
-    packs: Sequence[Sequence[Trial]],
-    lanes: int,
-    layout: Layout,
-    show: SweepProgress,
-    stop: StopRequest,
-) -> PackEnd:
+def _train_packs(packs: Sequence[Sequence[Trial]], slots: int, here: SweepPlace) -> PackEnd:
     """Train what is missing of `packs`, so many at the same time."""
-    if not packs:
-        return PackEnd()
-    lane = lane_of(packs[0][0].config.runtime, lanes)
 
-    def train(pack: Sequence[Trial], end_now: Connection) -> PackEnd:
-        place = PackPlace(layout, pack[0].folder.parent, lane, show, stop, end_now)
+    def train(pack: Sequence[Trial], slot: Slot) -> PackEnd:
         try:
-            return _train_locked(pack, place)
+            return _train_locked(pack, PackPlace(here, pack[0].folder.parent, slot))
         except FolderLocked:
             # It is waited for until somebody stops this sweep.
-            stop.end_if_asked()
+            here.stop.end_if_asked()
             raise
 
     end = PackEnd()
-    for own in in_lanes(packs, lanes, train):
-        end.add(own)
+    if packs:
+        for one in in_slots(packs, here.engine.slots(slots), train, here.stop):
+            end.add(one)
     return end
 
 
@@ -220,13 +213,13 @@ def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
         # Whoever held a lock before may have been killed.
         finish_replacements(place.folder)
         known = [record for trial in pack if (record := _lasting_record(trial))]
-        place.show.add_found(known)
+        place.sweep.show.add_found(known)
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return PackEnd()
         end = train_and_keep([(trial.config, trial.declared) for trial in left], place)
         # The trials are safe before anyone talks to a tracking store.
-        for record in _tracked(end.records, left[0].config, place.layout):
+        for record in _tracked(end.records, left[0].config, place.sweep.layout):
             write_record(place.folder / record.trial, record)
         if end.unsaved:
             # What is trained next would be lost too.
@@ -239,14 +232,13 @@ def _waited_for(trial: Trial, place: PackPlace) -> AbstractContextManager[None]:
     """The lock on a trial's folder, however long another sweep holds it, unless somebody stops
     this one."""
 
-    def stopped() -> bool:
-        return place.end_now.poll() or place.stop.connection.poll()
-
     def tell(sentence: str) -> None:
-        place.show.clear()
+        place.sweep.show.clear()
         print(sentence, file=sys.stderr, flush=True)
 
-    return locked_folder(trial.folder, place.layout, None, give_up=stopped, on_wait=tell)
+    return locked_folder(
+        trial.folder, place.sweep.layout, None, lambda: place.sweep.stop.asked, tell
+    )
 
 
 def _tracked(

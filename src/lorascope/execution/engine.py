@@ -1,0 +1,292 @@
+"""Where packs are trained: slots, and jobs that travel as files.
+
+A job is plain data in a folder that both sides see. Whoever trains it writes `events.jsonl` and
+`outcome.json` there and looks for a file `stop`; whoever waits follows them. Engines differ in how
+a process starts and in what is known of one that was lost; packs, locks, resuming and records are
+the same above all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from lorascope.config import Config
+from lorascope.files.store import write_atomically
+from lorascope.records import MemoryPlan, Status, TrainingResult
+from lorascope.training.progress import StepReport, ValidationReport
+
+JOB, EVENTS, OUTCOME, STOP, OUTPUT = (
+    "job.json", "events.jsonl", "outcome.json", "stop", "output.log",
+)  # fmt: skip
+"""Files of a job's folder."""
+KEPT_LINES = 20
+FOLLOW_SECONDS = 0.1
+"""Between two looks at a job's files. The end of a local process is noticed at once."""
+EVENT_SECONDS = 0.05
+"""Between two events that tell no new losses."""
+EXIT_SECONDS = 5
+"""For a process that has written its outcome to give back what it holds."""
+
+Event = StepReport | ValidationReport
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place that trains one pack at a time."""
+
+    threads: int
+    """Threads of the CPU; 0 leaves torch's choice."""
+    memory_bytes: int | None
+    """The most that a pack may use; None where it is the only one, and takes what there is."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pack to train."""
+
+    base: Path
+    base_name: str
+    data: Path
+    checkpoints: Path
+    configs: Sequence[Config]
+    """Configurations of its trials, which share all that `execution.packs` says."""
+    adapters: Sequence[Path]
+    """Folders to write the trials' adapters to."""
+    slot: Slot
+
+    @property
+    def config(self) -> Config:
+        """What is the same for all trials is the first one's."""
+        return self.configs[0]
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """How a trial of a trained pack ended."""
+
+    status: Status
+    reason: str | None
+    result: TrainingResult | None = None
+    device: str = "unknown"
+    threads: int = 0
+    plan: MemoryPlan | None = None
+    pack_plan: MemoryPlan | None = None
+    kept: bool = True
+    """False where the disk had no room for the adapter: there is nothing to record."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A pack that cannot be trained as it is; smaller ones may."""
+
+    reason: str
+    into_singles: bool = False
+    """Whether no two trials can be trained at once."""
+    for_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error that ended a pack."""
+
+    reason: str
+    is_input: bool = False
+    """Whether it lies in what the pack was given, a setting or a folder, and not in a trial."""
+    is_full_disk: bool = False
+    place: str | None = None
+    """The file that the disk had no room for, where that is known."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pack ended: as its process wrote, or as is known of a process that wrote nothing."""
+
+    trials: list[TrialOutcome] = field(default_factory=list)
+    split: Split | None = None
+    saved_at: tuple[int, int] | None = None
+    """The step at which the pack was saved because somebody asked it to stop, and all its steps."""
+    failure: Failure | None = None
+    exit_signal: int | None = None
+    timed_out: bool = False
+    last_lines: list[str] = field(default_factory=list)
+    """What the process printed last."""
+
+
+class Killed(Exception):
+    """A job that was ended because somebody asked for it."""
+
+
+class Handle(Protocol):
+    """A job that was submitted."""
+
+    def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
+        """Follow the job to its end, which comes after `timeout_seconds` at the latest.
+
+        Raises:
+            Killed: `stop(now=True)` ended it.
+        """
+
+    def stop(self, now: bool) -> None:
+        """Ask the pack to save and stop, or end its process at once; from whatever thread."""
+
+
+class Engine(Protocol):
+    """Where packs are trained."""
+
+    def prepare(self) -> None:
+        """Begin what takes seconds before the first job can start."""
+
+    def await_ready(self) -> None:
+        """Return once jobs can start at once."""
+
+    def slots(self, packs: int) -> list[Slot]:
+        """Places for at most so many packs at the same time, one or more."""
+
+    def submit(self, job: Job) -> Handle:
+        """Start to train `job` in its slot."""
+
+
+class Process(Protocol):
+    """What engines differ in: a process somewhere, that trains the job of one folder."""
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, waiting for that up to so many seconds."""
+
+    def kill(self) -> None:
+        """End it at once; from whatever thread."""
+
+    def lost(self) -> Outcome:
+        """How it ended, having written no outcome."""
+
+
+class FollowedJob:
+    """The handle of a job whose files can be read here."""
+
+    def __init__(self, folder: Path, process: Process) -> None:
+        self._folder = folder
+        self._process = process
+        self._killed = False
+        self._read_bytes = 0
+
+    def stop(self, now: bool) -> None:
+        """See `Handle`."""
+        if now:
+            self._killed = True
+            self._process.kill()
+        elif self._folder.is_dir():
+            (self._folder / STOP).touch()
+
+    def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
+        """See `Handle`. The job's folder is gone afterwards."""
+        try:
+            timed_out = self._follow(on_event, timeout_seconds)
+            if self._killed:
+                raise Killed
+            outcome = _read(self._folder / OUTCOME, Outcome)
+            if outcome is None:
+                outcome = Outcome(timed_out=True) if timed_out else self._process.lost()
+            return replace(outcome, last_lines=last_lines(self._folder))
+        finally:
+            if not self._process.ended(0):
+                self._process.kill()
+                self._process.ended(EXIT_SECONDS)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _follow(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> bool:
+        """Hand over events until the job has ended; whether it took too long."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while not self._process.ended(FOLLOW_SECONDS):
+            self._hand_over(on_event)
+            if (self._folder / OUTCOME).is_file():
+                self._process.ended(EXIT_SECONDS)
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                return True
+        self._hand_over(on_event)
+        return False
+
+    def _hand_over(self, on_event: Callable[[Event], None]) -> None:
+        """What was written since the last call; a line that is being written waits."""
+        path = self._folder / EVENTS
+        if not path.is_file():
+            return
+        with path.open("rb") as stream:
+            stream.seek(self._read_bytes)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read_bytes += len(whole)
+        for line in whole.splitlines():
+            values = json.loads(line)
+            on_event(StepReport(**values) if "step" in values else ValidationReport(**values))
+
+
+class EventWriter:
+    """Tells whoever follows how far a job is, and hears whether it should stop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stop = folder / STOP
+        self._file = os.open(folder / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._tokens: int | None = None
+        self._written = 0.0
+
+    def __call__(self, event: Event) -> bool:
+        """Whether the pack should be saved now, and its training stop."""
+        now = time.monotonic()
+        tokens = event.tokens if isinstance(event, StepReport) else None
+        if tokens is None or tokens != self._tokens or now - self._written >= EVENT_SECONDS:
+            self._tokens, self._written = tokens, now
+            os.write(self._file, json.dumps(asdict(event)).encode() + b"\n")
+        return self._stop.exists()
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Put `job` into its folder."""
+    _write(folder / JOB, job)
+
+
+def read_job(folder: Path) -> Job:
+    """The job of a folder."""
+    job = _read(folder / JOB, Job)
+    assert job is not None, folder
+    return job
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Tell whoever follows how the job ended, as the last thing."""
+    _write(folder / OUTCOME, outcome)
+
+
+def last_lines(folder: Path) -> list[str]:
+    """What a job's process printed last."""
+    log = folder / OUTPUT
+    if not log.is_file():
+        return []
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-KEPT_LINES:]
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+def _write(path: Path, value: object) -> None:
+    # Python's JSON keeps infinities, which a prediction may hold.
+    plain = _adapter(type(value)).dump_python(value, mode="json")
+    write_atomically(path, json.dumps(plain).encode())
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """None where there is no such file."""
+    if not path.is_file():
+        return None
+    value: T = _adapter(kind).validate_python(json.loads(path.read_bytes()))
+    return value
