@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import (
     OUTPUT,
