@@ -316,3 +316,20 @@ def test_a_single_trial_names_what_params_leaves_open(project: Layout) -> None:
     assert (config.model.name, config.lora.rank, config.lora.alpha) == ("small", 1, 8)
     with pytest.raises(LorascopeError, match=r"lora\.rank=2,4 in params\.yaml.*or add -m"):
         run_stage("train-lora", ["quant=nf4"], True, project, asked.append)
+
+
+def test_another_launcher_of_hydra_runs_each_point_as_a_job(
+    project: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    asked: list[list[Config]] = []
+    sweep = ["-m", "quant=nf4", "lora.rank=1,2"]
+    run_stage("train-lora", sweep, True, project, asked.append)
+    (points,) = asked
+    run_stage("train-lora", [*sweep, "hydra/launcher=basic"], True, project, asked.append)
+    assert asked[1:] == [[config] for config in points]
+    assert len(points) == 2
+    # What is shown is what would run.
+    run_stage("train-lora", ["--cfg", "job", "lora.rank=1"], True, project, asked.append)
+    assert "alpha: 8" in capsys.readouterr().out
+    assert len(asked) == 3

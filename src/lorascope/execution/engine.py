@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -184,8 +185,10 @@ class FollowedJob:
         if now:
             self._killed = True
             self._process.kill()
-        elif self._folder.is_dir():
-            (self._folder / STOP).touch()
+        else:
+            # The folder goes when the job has ended.
+            with suppress(OSError):
+                (self._folder / STOP).touch()
 
     def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
         """See `Handle`. The job's folder is gone afterwards."""
