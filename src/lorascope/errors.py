@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+SHOWN_NAMES = 3
+"""Names that an error lists; it counts the others."""
 
 
 class LorascopeError(Exception):
@@ -41,3 +45,9 @@ class RecordError(LorascopeError):
 
 class VerificationError(LorascopeError):
     """An output that was made but does not pass its own check."""
+
+
+def first_names(names: Sequence[str], more: str = "more") -> str:
+    """The first of several names, and the number of others."""
+    others = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {others} {more}" if others > 0 else "")

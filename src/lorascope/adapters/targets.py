@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 
 from lorascope.config import LoraConfig, Targets
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, first_names
 from lorascope.records import LinearShape, UnadaptedWeights
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
-SHOWN_NAMES = 3
 FUSED = {"query_key_value", "qkv_proj", "c_attn", "Wqkv"}
 
 
@@ -76,10 +75,5 @@ def unadapted_sentences(
     for part in unadapted:
         yield (
             f"Adapters do not reach {100 * part.parameters / total:.2g} % of the weights in this "
-            f"model's matrices: {part.what} ({_some(part.names)})."
+            f"model's matrices: {part.what} ({first_names(part.names, 'kinds more')})."
         )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} kinds more" if more > 0 else "")

@@ -19,10 +19,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from lorascope.bases.folder import weight_files
 from lorascope.bases.transformers_config import in_short
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, first_names
 from lorascope.machine.libraries import quiet_libraries
 
-SHOWN_NAMES = 3
 REMEDY = (
     "Take config.json and weights from one and the same save_pretrained, or download them again."
 )
@@ -72,8 +71,8 @@ def require_fitting_weights(
         )
     if packed:
         raise ModelError(
-            f"{label}: {_some(packed)} hold whole numbers, as quantized weights do. Save the base "
-            "with floating-point weights."
+            f"{label}: {first_names(packed)} hold whole numbers, as quantized weights do. Save the "
+            "base with floating-point weights."
         )
 
 
@@ -85,9 +84,9 @@ def refuse_misfit(
         return
     found = []
     if missing:
-        found.append(f"{len(missing)} tensors are missing ({_some(missing)})")
+        found.append(f"{len(missing)} tensors are missing ({first_names(missing)})")
     if unexpected:
-        found.append(f"{len(unexpected)} have no place in it ({_some(unexpected)})")
+        found.append(f"{len(unexpected)} have no place in it ({first_names(unexpected)})")
     raise ModelError(
         f"{label}: the weights are not those of config.json's {architecture}: "
         f"{' and '.join(found)}. They would be filled with random values, or left out. Likely the "
@@ -184,8 +183,3 @@ def _value(path: Path, name: str) -> Tensor:
     with safe_open(path, framework="pt") as weights:
         value: Tensor = weights.get_tensor(name)
     return value
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

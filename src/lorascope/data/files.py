@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.data.unfit_rows import SHOWN_ROWS
+from lorascope.data.unfit_rows import first_faults
 from lorascope.errors import ConfigError, DataError
 
 LONGEST_CSV_FIELD = 2**31 - 1
@@ -80,9 +80,8 @@ def _text(path: Path, name: str) -> str:
 def _require_whole(faults: list[str], remedy: str) -> None:
     """Raise DataError with the first faults of a file, if there are any."""
     if faults:
-        shown = "\n  ".join(faults[:SHOWN_ROWS])
-        more = f"\n  and {len(faults) - SHOWN_ROWS} more" if len(faults) > SHOWN_ROWS else ""
-        raise DataError(f"{shown}{more}{'. ' if len(faults) == 1 else chr(10)}{remedy}")
+        end = ". " if len(faults) == 1 else "\n"
+        raise DataError(f"{first_faults(faults)}{end}{remedy}")
 
 
 class _JsonDecoder(json.JSONDecoder):

@@ -7,6 +7,7 @@ what a training file may not.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lorascope.config import DataConfig
@@ -79,16 +80,13 @@ class UnfitRows:
 
     def _too_many(self, source: str, allowed: int, least: str) -> str:
         errors, rows = self.found[source], self.rows_read[source]
-        shown = "\n".join(f"  {error}" for error in errors[:SHOWN_ROWS])
-        more = len(errors) - SHOWN_ROWS
-        rest = f"\n  and {more} more" if more > 0 else ""
         reasons = _in_words(Counter(error.reason for error in errors))
         where = getattr(self.config, source, None)
         return (
             f"data.{source}={where!r}: {least}{len(errors)} of {rows} rows cannot be trained on "
             f"({reasons}), and data.max_dropped_fraction={self.config.max_dropped_fraction:g} lets "
-            f"{allowed} be left out:\n{shown}{rest}\nRepair them, choose the data.format that fits "
-            "them, or raise data.max_dropped_fraction."
+            f"{allowed} be left out:\n  {first_faults(errors)}\nRepair them, choose the "
+            "data.format that fits them, or raise data.max_dropped_fraction."
         )
 
     def counts(self) -> Counter[str]:
@@ -113,6 +111,13 @@ class UnfitRows:
             f"{errors[0]}"
             for source, errors in self.found.items()
         ]
+
+
+def first_faults(faults: Sequence[object]) -> str:
+    """The first faults, one a line, and the number of others."""
+    lines = [str(fault) for fault in faults[:SHOWN_ROWS]]
+    others = len(faults) - SHOWN_ROWS
+    return "\n  ".join([*lines, f"and {others} more"] if others > 0 else lines)
 
 
 def _in_words(counts: Counter[str]) -> str:
