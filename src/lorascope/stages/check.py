@@ -13,7 +13,7 @@ from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
-from lorascope.study.adoption import declared_trials, foreseen, predecessors
+from lorascope.study.adoption import declared_trials, noted_predecessors
 from lorascope.study.overrides import choices
 from lorascope.study.preparation import unprepared
 
@@ -139,8 +139,7 @@ def _tell_trained_otherwise(configs: list[Config], layout: Layout) -> None:
     """What the next training does about trials of another identity; before base and data are
     prepared, nothing is known of it."""
     if not unprepared(configs, layout, []):
-        for line in foreseen(predecessors(declared_trials(configs, layout))):
-            print(f"note: {line}", file=sys.stderr)
+        noted_predecessors(declared_trials(configs, layout))
 
 
 def _require_possible_ship(configs: list[Config]) -> None:

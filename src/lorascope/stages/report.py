@@ -8,6 +8,7 @@ from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.reporting.write import write_reports
+from lorascope.study.adoption import declared_trials, noted_predecessors
 from lorascope.study.collect import collect
 
 
@@ -21,5 +22,7 @@ def command(
 def run(configs: list[Config], layout: Layout) -> None:
     """Write reports/ for the declared grid."""
     study = collect(configs, layout)
+    # Else an upgrade's first report would lack trials without a word.
+    noted_predecessors(declared_trials(configs, layout))
     for path in write_reports(study, compare(study), layout.reports):
         print(f"wrote {path.relative_to(layout.root)}")

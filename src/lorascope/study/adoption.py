@@ -145,13 +145,18 @@ def _known_code() -> str:
     return f"the code of lorascope at {' and '.join(FORMER_TRAINING_CODE.values())}"
 
 
-def take_over_known(declared: Mapping[Path, DeclaredTrial], layout: Layout) -> None:
-    """Say what becomes of predecessors, and take over those that pass. What cannot be taken over
-    stays as it is, and is trained again."""
+def noted_predecessors(declared: Mapping[Path, DeclaredTrial]) -> list[Predecessor]:
+    """`predecessors`, after a note of what the next training does about them."""
     found = predecessors(declared)
     for line in foreseen(found):
-        print(line, file=sys.stderr, flush=True)
-    for one in found:
+        print(f"note: {line}", file=sys.stderr, flush=True)
+    return found
+
+
+def take_over_known(declared: Mapping[Path, DeclaredTrial], layout: Layout) -> None:
+    """Note what becomes of predecessors, and take over those that pass. What cannot be taken over
+    stays as it is, and is trained again."""
+    for one in noted_predecessors(declared):
         if one.passes:
             try:
                 take_over(one, layout)
