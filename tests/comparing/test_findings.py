@@ -218,10 +218,10 @@ def test_cost_decides_between_equals() -> None:
 def test_money_and_energy_follow_from_the_stated_rates() -> None:
     rule = DecideConfig(price_per_hour=3.0, power_watts=200.0)
     study = replace(make_study([Trial("fp16")]), decide=rule)
-    cost = compare(study).cells[-1].cost
-    assert cost.train_seconds == 11.6
-    assert cost.money == pytest.approx(3.0 * 11.6 / 3600)
-    assert cost.energy_watt_hours == pytest.approx(200 * 11.6 / 3600)
+    costs = compare(study).cells[-1].costs
+    assert costs[Cost.train_seconds] == 11.6
+    assert costs[Cost.money] == pytest.approx(3.0 * 11.6 / 3600)
+    assert costs[Cost.energy] == pytest.approx(200 * 11.6 / 3600)
 
 
 def test_effective_scale_divides_by_the_rank_or_by_its_root() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.comparing.cells import CellData
-from lorascope.comparing.costs import value_of
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.pairs import (
     SIGNIFICANT,
@@ -74,7 +73,7 @@ def _tested(
     trained = [p for p in others if p.pairing is not Pairing.base]
     trained += [p for p in held if p.subject.cell != reference.cell]
     spreads = study_spreads(trained, study, "validation", far, measure)
-    limit = value_of(scores[reference.cell].cost, study.decide.cost)
+    limit = scores[reference.cell].costs.get(study.decide.cost)
     found: list[tuple[Candidate, Tested | None]] = []
     for candidate, pair in zip(candidates, held, strict=True):
         cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
@@ -91,7 +90,7 @@ def _tested(
 
 def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
     """A cell before it is judged."""
-    cost = value_of(score.cost, study.decide.cost)
+    cost = score.costs.get(study.decide.cost)
     return Candidate(
         cell=data.cell,
         cost=cost,

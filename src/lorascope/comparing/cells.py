@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.costs import cell_cost
+from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial
@@ -179,16 +179,14 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
     test, validation = joined(data, study, "test"), joined(data, study, "validation")
     stored = next((f for f in study.footprints if f.quant == data.cell.quant), None)
     accurate = test is not None and test.correct is not None
+    trials = [scored.trial for scored in data.scored if scored.trial]
     return CellScore(
         cell=data.cell,
         trials=data.declared,
         accuracy=cell_estimate(test, Measure.accuracy) if test and accurate else None,
         loss=cell_estimate(test, Measure.loss_nats) if test else None,
         validation=cell_estimate(validation, measure) if validation else None,
-        cost=cell_cost(
-            None if data.cell.base else [s.trial for s in data.scored if s.trial],
-            stored,
-            study.decide,
-        ),
+        costs=cell_costs(Spent(trials, stored, study.decide, data.cell.base)),
+        peak_measured=any(measured_peak(trial) is not None for trial in trials),
         complete=data.complete,
     )

@@ -1,40 +1,111 @@
-"""What a configuration costs, from the records of its trials."""
+"""What a configuration costs, from the records of its trials: one table of all costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from lorascope.comparing.results import CellCost
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import FootprintRecord, TrainingResult, TrialRecord
 
 SECONDS_AN_HOUR = 3600
 
 
-def cell_cost(
-    trials: Sequence[TrialRecord] | None, stored: FootprintRecord | None, rule: DecideConfig
-) -> CellCost:
-    """Means over finished `trials`; None for a bare base, which costs its stored bytes alone.
+@dataclass(frozen=True)
+class Spent:
+    """The records that the costs of one configuration are made of."""
 
-    The seconds of a resumed training are those since its resume: they are left out.
-    """
-    is_base, trials = trials is None, trials or ()
-    results = [trial.result for trial in trials if trial.result is not None]
-    adapter = _mean([result.adapter_bytes for result in results])
-    seconds = _mean([share_of_seconds(r) for r in results if r.resumed_at_step == 0])
-    measured = _mean([peak for trial in trials if (peak := measured_peak(trial)) is not None])
-    planned = _mean([trial.plan.peak_bytes["train"] for trial in trials if trial.plan])
-    known = stored is not None and (is_base or adapter is not None)
-    serving = stored.total_bytes if stored and known else None
-    return CellCost(
-        serving_bytes=None if serving is None else serving + (adapter or 0.0),
-        training_peak_bytes=planned if measured is None else measured,
-        peak_measured=measured is not None,
-        adapter_bytes=adapter,
-        train_seconds=seconds,
-        money=_times(seconds, rule.price_per_hour),
-        energy_watt_hours=_times(seconds, rule.power_watts),
+    trials: Sequence[TrialRecord]
+    """Its finished trials; none for a bare base."""
+    stored: FootprintRecord | None
+    """The stored base of its mode."""
+    rule: DecideConfig
+    """Prices an hour."""
+    base: bool
+    """Whether it is a bare base, which costs its stored bytes alone."""
+
+    @property
+    def results(self) -> list[TrainingResult]:
+        return [trial.result for trial in self.trials if trial.result is not None]
+
+
+@dataclass(frozen=True)
+class CostKind:
+    """One cost: less is better, None is unknown, and of several seeds it is the mean."""
+
+    cost: Cost
+    words: str
+    """Name in a sentence."""
+    header: str
+    """Header of its column."""
+    unit: str
+    """bytes, s, Wh; empty for a number as it is."""
+    of: Callable[[Spent], float | None]
+    column: str = ""
+    """Column of cells.csv, where that is not the cost's name."""
+    on_frontier: bool = True
+    """Whether configurations have a frontier of this cost and their score."""
+
+
+def cell_costs(spent: Spent) -> dict[Cost, float]:
+    """Every cost that is known of one configuration."""
+    found = {kind.cost: kind.of(spent) for kind in COSTS.values()}
+    return {cost: value for cost, value in found.items() if value is not None}
+
+
+def _serving_bytes(spent: Spent) -> float | None:
+    """The stored base and, unless it is bare, the adapter."""
+    adapter = 0.0 if spent.base else _adapter_bytes(spent)
+    return None if spent.stored is None or adapter is None else spent.stored.total_bytes + adapter
+
+
+def _adapter_bytes(spent: Spent) -> float | None:
+    return _mean([result.adapter_bytes for result in spent.results])
+
+
+def _training_peak_bytes(spent: Spent) -> float | None:
+    """As measured, else as predicted."""
+    measured = [peak for trial in spent.trials if (peak := measured_peak(trial)) is not None]
+    return _mean(measured or [t.plan.peak_bytes["train"] for t in spent.trials if t.plan])
+
+
+def _train_seconds(spent: Spent) -> float | None:
+    """The seconds of a resumed training are those since its resume: they are left out."""
+    return _mean([share_of_seconds(r) for r in spent.results if r.resumed_at_step == 0])
+
+
+def _hourly(spent: Spent, rate: float | None) -> float | None:
+    """What one training takes at `rate` an hour."""
+    seconds = _train_seconds(spent)
+    return None if seconds is None or rate is None else seconds / SECONDS_AN_HOUR * rate
+
+
+def _money(spent: Spent) -> float | None:
+    return _hourly(spent, spent.rule.price_per_hour)
+
+
+def _energy(spent: Spent) -> float | None:
+    return _hourly(spent, spent.rule.power_watts)
+
+
+COSTS = {
+    kind.cost: kind
+    for kind in (
+        CostKind(Cost.serving_bytes, "serving memory", "Serving", "bytes", _serving_bytes),
+        CostKind(
+            Cost.training_peak_bytes, "training peak", "Training peak", "bytes",
+            _training_peak_bytes,
+        ),
+        CostKind(
+            Cost.adapter_bytes, "adapter size", "Adapter", "bytes", _adapter_bytes,
+            on_frontier=False,
+        ),
+        CostKind(Cost.train_seconds, "training time", "Train", "s", _train_seconds),
+        CostKind(Cost.money, "money", "Money", "", _money),
+        CostKind(Cost.energy, "energy", "Energy", "Wh", _energy, "energy_watt_hours"),
     )
+}  # fmt: skip
+"""Every cost, in the order of tables and frontiers."""
 
 
 def measured_peak(trial: TrialRecord) -> int | None:
@@ -55,17 +126,5 @@ def share_of_seconds(result: TrainingResult) -> float:
     return result.train_seconds / result.trials_at_once
 
 
-def value_of(cost: CellCost, kind: Cost) -> float | None:
-    """The number that `kind` names."""
-    if kind is Cost.energy:
-        return cost.energy_watt_hours
-    value: float | None = getattr(cost, kind.value)
-    return value
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _times(seconds: float | None, rate: float | None) -> float | None:
-    return None if seconds is None or rate is None else seconds / SECONDS_AN_HOUR * rate

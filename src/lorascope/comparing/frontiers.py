@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lorascope.comparing.cells import CellData, Scored, join_scored
-from lorascope.comparing.costs import value_of
+from lorascope.comparing.costs import COSTS
 from lorascope.comparing.joining import item_key
 from lorascope.comparing.results import CellKey, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
-
-COSTS = (Cost.serving_bytes, Cost.training_peak_bytes, Cost.train_seconds, Cost.money, Cost.energy)
 
 
 def frontiers(
@@ -26,7 +24,7 @@ def frontiers(
 ) -> dict[str, tuple[FrontierPoint, ...]]:
     """Cost -> its points, cheapest first; costs that fewer than two cells have are left out."""
     found = {}
-    for cost in COSTS:
+    for cost in (kind.cost for kind in COSTS.values() if kind.on_frontier):
         priced = [s for s in scores if _point(s, cost, measure) is not None]
         points = _points(study, cells, priced, cost, measure) if len(priced) > 1 else ()
         if points:
@@ -36,7 +34,7 @@ def frontiers(
 
 def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float] | None:
     estimate = score.test(measure)
-    price = value_of(score.cost, cost)
+    price = score.costs.get(cost)
     return None if estimate is None or price is None else (price, estimate.value)
 
 
@@ -77,7 +75,7 @@ def _points(
         count = len(cells[score.cell].scored)
         rows.append(values[start : start + count].mean(axis=0))
         start += count
-    by_cell, costs = np.array(rows), np.array([value_of(s.cost, cost) for s in scores], float)
+    by_cell, costs = np.array(rows), np.array([s.costs[cost] for s in scores], float)
     on = set(pareto_frontier(costs, by_cell.mean(axis=1)).tolist())
     shares = frontier_probabilities(costs, by_cell, clusters=joined.clusters)
     sign = 1 if measure is Measure.accuracy else -1

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorascope.comparing.results import CellKey, CellScore, Measure
-from lorascope.config import DecideConfig
+from lorascope.config import Cost, DecideConfig
 
 FAR_MARGINS = 2.0
 """A cell worse than the reference by more margins than this is no candidate: how much its seeds
@@ -52,8 +52,8 @@ def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, Cel
 
 def _preference(score: CellScore, measure: Measure) -> tuple[float, float, CellKey]:
     """For sorting, best first: by validation score, then by the adapter's bytes."""
-    size = score.cost.adapter_bytes
-    return -goodness(score, measure), math.inf if size is None else size, score.cell
+    size = score.costs.get(Cost.adapter_bytes, math.inf)
+    return -goodness(score, measure), size, score.cell
 
 
 def reference_of(

@@ -5,10 +5,12 @@ Shares lie in 0 to 1, losses are nats a completion token. None is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from lorascope.adapters.methods import method_of
+from lorascope.config import Cost
 from lorascope.records import Dial, DialValue
 
 
@@ -108,21 +110,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class CellCost:
-    """What a cell costs; means over its finished trials."""
-
-    serving_bytes: float | None
-    training_peak_bytes: float | None
-    """As measured, else as predicted: `peak_measured` says which."""
-    peak_measured: bool
-    adapter_bytes: float | None
-    train_seconds: float | None
-    money: float | None
-    """At the stated price an hour, for one training."""
-    energy_watt_hours: float | None
-
-
-@dataclass(frozen=True)
 class CellScore:
     """A cell with its scores."""
 
@@ -135,7 +122,10 @@ class CellScore:
     """On test items."""
     validation: Estimate | None
     """In the study's measure."""
-    cost: CellCost
+    costs: Mapping[Cost, float]
+    """Those that are known; see `comparing.costs.COSTS`."""
+    peak_measured: bool
+    """The training peak was measured, not predicted."""
     complete: bool
     """Every declared seed was trained and scored."""
 

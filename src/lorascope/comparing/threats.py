@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
+from lorascope.config import Cost
 from lorascope.files.revisions import trained_by
 from lorascope.records import Status, Study, dial_text
 
@@ -219,8 +220,8 @@ def _vouched(study: Study) -> Iterator[str]:
 
 
 def _peaks(scores: Sequence[CellScore]) -> Iterator[str]:
-    adapters = [score for score in scores if score.cost.training_peak_bytes is not None]
-    predicted = [score for score in adapters if not score.cost.peak_measured]
+    adapters = [score for score in scores if Cost.training_peak_bytes in score.costs]
+    predicted = [score for score in adapters if not score.peak_measured]
     if predicted:
         yield f"Training peaks of {len(predicted)} configurations are predicted, not measured."
 

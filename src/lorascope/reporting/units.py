@@ -72,6 +72,13 @@ def seconds(value: float) -> str:
     return f"{value:.1f}"
 
 
+def amount(value: float, unit: str) -> str:
+    """A cost with its unit, where it has one: 1.41 MB, 11.6 s, 0.64 Wh."""
+    if unit == "bytes":
+        return size(value)
+    return f"{seconds(value) if unit == 's' else f'{value:.4g}'} {unit}".rstrip()
+
+
 def yes_no(value: bool) -> str:
     """A truth value."""
     return "yes" if value else "no"

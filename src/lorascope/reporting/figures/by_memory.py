@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import FrontierPoint
 from lorascope.comparing.ruling import Findings
+from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_rank import score_label
@@ -25,9 +27,8 @@ from lorascope.reporting.figures.style import (
     style,
     svg,
 )
-from lorascope.reporting.tables.frontier import COST_WORDS
 
-MEMORIES = ("serving_bytes", "training_peak_bytes")
+MEMORIES = (Cost.serving_bytes, Cost.training_peak_bytes)
 """Costs that are drawn, a panel each."""
 LABEL_SPACE = (0.1, 0.045)
 """Shares of an axis's width and height that a name takes."""
@@ -61,10 +62,10 @@ def draw_by_memory(findings: Findings) -> Figure:
     return figure
 
 
-def _draw_frontier(axes: Axes, findings: Findings, name: str) -> None:
+def _draw_frontier(axes: Axes, findings: Findings, name: Cost) -> None:
     points = sorted(findings.frontiers.get(name, ()), key=lambda p: (p.cost, p.cell))
     bytes_a_unit, unit = units.byte_unit(max((p.cost for p in points), default=1.0))
-    axes.set_xlabel(f"{COST_WORDS[name].capitalize()}, {unit}")
+    axes.set_xlabel(f"{COSTS[name].words.capitalize()}, {unit}")
     factor = scale(findings.measure)
     colors, markers = mode_colors(findings), mode_markers(findings)
     best = [(p.cost / bytes_a_unit, factor * p.score) for p in points if p.on_frontier]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings, Gain
+from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.measure_text import MeasureText, p_value
@@ -44,7 +45,7 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
     base = findings.score(best.base)
     estimate = base.test(findings.measure)
     if estimate is not None:
-        size = base.cost.serving_bytes
+        size = base.costs.get(Cost.serving_bytes)
         stored = "" if size is None else f"; {units.size(size)}"
         yield Fact(
             f"Test {texts.name} of {names.name(best.base)}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import CellScore, Estimate, Measure
 from lorascope.comparing.ruling import Candidate, Decision, Findings
 from lorascope.reporting import units
@@ -14,7 +15,6 @@ from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
-from lorascope.reporting.tables.frontier import COST_WORDS, cost_text
 
 SHOWN_OPEN = 3
 """Open candidates that are spelled out; the table has them all."""
@@ -147,7 +147,7 @@ def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> 
 
 def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Iterator[Fact]:
     """The cost that the rule counts, beside the reference's."""
-    decision, cost = findings.decision, findings.decision.rule.cost.value
+    decision, cost = findings.decision, COSTS[findings.decision.rule.cost]
     costs = {row.cell: row.cost for row in decision.candidates}
     own, other = costs.get(chosen.cell), costs.get(decision.reference or chosen.cell)
     if own is None:
@@ -155,8 +155,8 @@ def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Itera
     note = "the reference itself"
     if decision.reference is not None and decision.reference != chosen.cell:
         name = names.name(decision.reference)
-        note = f"{name}: {'unknown' if other is None else cost_text(cost, other)}"
-    yield Fact(COST_WORDS[cost].capitalize(), cost_text(cost, own), note)
+        note = f"{name}: {'unknown' if other is None else units.amount(other, cost.unit)}"
+    yield Fact(cost.words.capitalize(), units.amount(own, cost.unit), note)
 
 
 def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
@@ -181,7 +181,7 @@ def _rule(decision: Decision, names: CellNames) -> Line:
     stands_in = "" if decision.reference_is_declared else " (in place of the declared one)"
     reference = names.name(decision.reference) if decision.reference else "none"
     return (
-        f"Rule: least {COST_WORDS[decision.rule.cost.value]} whose validation {texts.name} is "
+        f"Rule: least {COSTS[decision.rule.cost].words} whose validation {texts.name} is "
         f"shown to be worse by less than {texts.width(decision.margin)} {texts.step} than the "
         f"reference, {reference}{stands_in}; test items choose nothing.",
     )

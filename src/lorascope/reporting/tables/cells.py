@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from lorascope.comparing.costs import COSTS, CostKind
 from lorascope.comparing.results import CellScore, Measure
 from lorascope.comparing.ruling import Findings
+from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText
 from lorascope.reporting.tables.cell_columns import cell_columns
@@ -60,24 +63,27 @@ def _estimate_columns(name: str, header: str, texts: MeasureText) -> tuple[Colum
     )
 
 
-def _cost_columns() -> tuple[Column, ...]:
-    def of(field: str) -> Any:
-        return lambda row: getattr(row.cost, field)
+def _cost_columns() -> Iterator[Column]:
+    """A column a cost; beside the training peak whether it was measured."""
 
     def peak_kind(row: CellScore) -> str | None:
-        if row.cost.training_peak_bytes is None:
+        if Cost.training_peak_bytes not in row.costs:
             return None
-        return "measured" if row.cost.peak_measured else "predicted"
+        return "measured" if row.peak_measured else "predicted"
 
-    return (
-        Column("serving_bytes", "Serving", units.size, get=of("serving_bytes")),
-        Column("training_peak_bytes", "Training peak", units.size, get=of("training_peak_bytes")),
-        Column("training_peak_is", "Peak is", right=False, get=peak_kind),
-        Column("adapter_bytes", "Adapter", units.size, get=of("adapter_bytes")),
-        Column("train_seconds", "Train s", units.seconds, get=of("train_seconds")),
-        Column("money", "Money", lambda value: f"{value:.4g}", get=of("money")),
-        Column("energy_watt_hours", "Energy Wh", lambda value: f"{value:.4g}",
-               get=of("energy_watt_hours")),
+    for kind in COSTS.values():
+        yield _cost_column(kind)
+        if kind.cost is Cost.training_peak_bytes:
+            yield Column("training_peak_is", "Peak is", right=False, get=peak_kind)
+
+
+def _cost_column(kind: CostKind) -> Column:
+    """Bytes have their unit in the cell, others in the header."""
+    header = kind.header if kind.unit == "bytes" else f"{kind.header} {kind.unit}".rstrip()
+    return Column(
+        kind.column or kind.cost.value, header,
+        lambda value: units.amount(value, kind.unit).removesuffix(f" {kind.unit}"),
+        get=lambda row: row.costs.get(kind.cost),
     )  # fmt: skip
 
 

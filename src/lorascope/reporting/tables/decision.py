@@ -7,13 +7,13 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.records import DialValue
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.tables.cell_columns import cell_columns
-from lorascope.reporting.tables.frontier import COST_WORDS, cost_text
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
 RULE_WORDS = {
@@ -26,7 +26,7 @@ RULE_WORDS = {
 
 def candidate_table(decision: Decision) -> Table[Candidate]:
     """Cheapest first, as the rule judges them on validation items."""
-    texts, cost = MeasureText(decision.measure), decision.rule.cost.value
+    texts, cost = MeasureText(decision.measure), COSTS[decision.rule.cost]
 
     def interval(row: Candidate) -> tuple[float, float] | None:
         return None if row.difference is None else (row.difference.low, row.difference.high)
@@ -37,7 +37,7 @@ def candidate_table(decision: Decision) -> Table[Candidate]:
     return Table(
         (
             *cell_columns(row.cell for row in decision.candidates),
-            Column("cost", COST_WORDS[cost].capitalize(), lambda value: cost_text(cost, value)),
+            Column("cost", cost.words.capitalize(), lambda value: units.amount(value, cost.unit)),
             Column("difference", f"Difference {texts.step}", texts.difference,
                    get=lambda row: row.difference.value if row.difference else None),
             Column("interval", "95 % interval", lambda ends: " to ".join(

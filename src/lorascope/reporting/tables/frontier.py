@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import CellKey, FrontierPoint, Measure
+from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText, share
 from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
-
-COST_WORDS = {
-    "serving_bytes": "serving memory",
-    "training_peak_bytes": "training peak",
-    "adapter_bytes": "adapter size",
-    "train_seconds": "training time",
-    "money": "money",
-    "energy": "energy",
-}
-"""Costs in a sentence."""
-
-
-def cost_text(name: str, value: float) -> str:
-    """A cost with its unit, where it has one."""
-    if name.endswith("_bytes"):
-        return units.size(value)
-    if name.endswith("_seconds"):
-        return f"{units.seconds(value)} s"
-    return f"{value:.4g} Wh" if name.startswith("energy") else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -112,8 +95,9 @@ def _cost_columns(name: str) -> tuple[Column, Column]:
         seeds = "" if place[2] else ", seeds missing"
         return f"{units.yes_no(place[1])}, {share(place[0])} %{seeds}"
 
-    words = COST_WORDS.get(name, name).capitalize()
+    kind = COSTS[Cost(name)]
+    words = kind.words.capitalize()
     return (
-        Column(f"{name}_amount", words, lambda value: cost_text(name, value), get=amount),
+        Column(f"{name}_amount", words, lambda value: units.amount(value, kind.unit), get=amount),
         Column(f"{name}_place", "On its frontier", show, get=place),
     )
