@@ -5,13 +5,13 @@ Shapes, parameter counts and memory follow from it, so that a model can be judge
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from lorascope.bases.folder import read_json
 from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.bases.tiny.shape import tiny_config
 from lorascope.config import ModelConfig, ModelKind
-from lorascope.errors import ConfigError, ModelError
+from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import KNOWN_CONFIG, base_settings, differing
 from lorascope.files.store import read_record
@@ -31,7 +31,7 @@ def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
         ModelError: a file is not a JSON object.
     """
     for _, place in _files(model, layout):
-        return _read(place)
+        return read_json(place)
     if model.known_config is not None:
         return known_config(model.known_config)
     if model.kind is ModelKind.tiny:
@@ -78,7 +78,7 @@ def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
 
     cached = try_to_load_from_cache(str(model.repository), CONFIG_FILE, revision=model.revision)
     if isinstance(cached, str):
-        return _read(Path(cached))
+        return read_json(Path(cached))
     raise ConfigError(
         "model.repository",
         model.repository,
@@ -87,15 +87,3 @@ def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
         f"{model.revision}`; or set model.known_config to one of: "
         f"{', '.join(known_config_names())}.",
     )
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: cannot be read as JSON: {error}. Copy or download it again."
-        ) from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: not a JSON object. Copy or download it again.")
-    return values

@@ -81,13 +81,13 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     index = folder / INDEX
-    named = set(_read_json(index)["weight_map"].values()) if index.is_file() else set()
+    named = set(read_json(index)["weight_map"].values()) if index.is_file() else set()
     return [folder / name for name in sorted(named)]
 
 
 def _refuse_quantized(folder: Path, key: str) -> None:
     """Refuse weights that are quantized already: 16 bits cannot be made of another program's 4."""
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     for name in ("quantization_config", "compression_config"):
         settings = config.get(name)
         if settings:
@@ -117,7 +117,7 @@ def _refuse_remote_code(folder: Path, key: str) -> None:
 
 def _refuse_missing_shards(folder: Path, key: str) -> None:
     for index in sorted(folder.glob(f"{WEIGHTS}.index.json")):
-        named = set(_read_json(index)["weight_map"].values())
+        named = set(read_json(index)["weight_map"].values())
         missing = sorted(name for name in named if not (folder / name).is_file())
         if missing:
             raise ModelError(
@@ -142,17 +142,24 @@ def _refuse_damaged_weights(folder: Path, key: str) -> None:
 
 def runs_own_code(folder: Path) -> bool:
     """Whether a base brings code of its own, which is fetched only where it was asked for."""
-    return bool(_read_json(folder / "config.json").get("auto_map"))
+    return bool(read_json(folder / "config.json").get("auto_map"))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a base's folder.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something else.
+    """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: not readable JSON ({error}), so it is cut off or damaged. Copy or download "
             "it again."
         ) from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: not a JSON object. Copy or download it again.")
     return values
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from lorascope.bases.folder import copy_tokenizer
+from lorascope.bases.folder import copy_tokenizer, read_json
 from lorascope.bases.weights import stored_tensors
 from lorascope.data.tokenization import TokenIds, as_token_ids, stop_token_ids
 
@@ -46,14 +46,14 @@ def write_merged(
         end_of_text_id: the tokenizer's, with which every trained completion ends.
     """
     merged.save_pretrained(folder)
-    changed = _fitting(_read(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
+    changed = _fitting(read_json(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
     base_stops = changed.get("eos_token_id")
     if base_stops is not None:
         changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
     _write(folder / CONFIG, changed)
     # A base without the file generates by its config.json, and so does what transformers wrote.
     base_has_it = (base / GENERATION).is_file()
-    generation = _read((base if base_has_it else folder) / GENERATION)
+    generation = read_json((base if base_has_it else folder) / GENERATION)
     generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
     _write(folder / GENERATION, generation)
     copy_tokenizer(base, folder)
@@ -99,11 +99,6 @@ def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[
     known |= {f"{prefix}.{name}" for name in known}
     strange = sorted(set(stored_tensors(folder)) - known)
     return [] if len(strange) <= int(untied) else strange
-
-
-def _read(path: Path) -> Values:
-    values: Values = json.loads(path.read_text(encoding="utf-8"))
-    return values
 
 
 def _write(path: Path, values: Values) -> None:
