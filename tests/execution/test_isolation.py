@@ -14,7 +14,6 @@ from tempfile import mkdtemp
 import psutil
 import pytest
 
-from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.execution.child import answer
 from lorascope.execution.engine import (
@@ -29,8 +28,10 @@ from lorascope.execution.engine import (
     write_job,
 )
 from lorascope.execution.local.process import Child
+from lorascope.files.layout import Layout
 from lorascope.records import Status
 from lorascope.training.progress import Progress, StepReport, Stopped, ValidationReport
+from tests.conftest import compose_one
 
 PRELOAD = "lorascope.execution.child"
 REPOSITORY = Path(__file__).parents[2]
@@ -83,8 +84,9 @@ def test_an_outcome_and_its_events_come_back(fresh: bool) -> None:
     assert seen == EVENTS
 
 
-def test_a_job_is_the_same_read_back(tmp_path: Path, compose: Callable[..., Config]) -> None:
-    configs = [compose("lora.rank=3", "train.learning_rate=0.1234567890123"), compose("quant=int8")]
+def test_a_job_is_the_same_read_back(tmp_path: Path, bare_project: Layout) -> None:
+    odd = compose_one(bare_project, "lora.rank=3", "train.learning_rate=0.1234567890123")
+    configs = [odd, compose_one(bare_project, "quant=int8")]
     place = tmp_path / "some folder"
     job = Job(place, "small", place, place, configs, [place, place], Slot(2, 10**12))
     write_job(tmp_path, job)
