@@ -14,6 +14,7 @@ from lorascope.comparing.ruling import Findings
 from lorascope.config import DecideConfig
 from lorascope.records import Study, TrialKey
 from tests.comparing.simulated_sweeps import Sweep
+from tests.study_factory import Trial, make_study
 
 RULE = DecideConfig(margin_loss_nats=0.05)
 HOPELESS = 0.4
@@ -109,3 +110,19 @@ def test_a_collapsed_mode_keeps_its_own_spread() -> None:
             assert width > 1.0
         else:
             assert comparison.difference == alone[cell].difference
+
+
+def test_a_hopeless_row_takes_no_pair_of_modes_apart() -> None:
+    """Its learning rate makes the rate a variant, in which the modes differ as it is."""
+    trials = [Trial("fp16"), Trial("nf4", accuracy=0.89), Trial("nf4", accuracy=0.1)]
+    study = make_study(trials)
+    rates = [
+        replace(trial, settings={**trial.settings, "train": {"learning_rate": rate}})
+        for trial, rate in zip(study.trials, (1e-3, 2e-3, 10.0), strict=True)
+    ]
+    found = compare(replace(study, trials=rates)).comparisons
+    modes = [c for c in found if c.pairing is Pairing.mode]
+    assert [(c.subject.variant, c.reference.variant) for c in modes] == [
+        ("learning_rate=0.002", "learning_rate=0.001")
+    ]
+    assert "train.learning_rate 0.002 against 0.001" in modes[0].confounds

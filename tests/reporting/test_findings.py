@@ -17,7 +17,7 @@ from lorascope.records import Status, Study
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.measure_text import MeasureText, p_value, share
 from lorascope.reporting.pages.document import Answer
-from lorascope.reporting.pages.recommendation import answer, what_settles
+from lorascope.reporting.pages.recommendation import UNKNOWN_SEED, answer, what_settles
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table, decision_json, decision_metrics
@@ -278,3 +278,13 @@ def test_names_say_only_what_varies_and_the_answer_says_all() -> None:
     assert names.name(cell) == names.full(cell) == "nf4, rank 8, alpha 8"
     plain = names_of(compare(make_study([Trial("nf4", rank=4)])))
     assert plain.name(cell) == "nf4, rank 8"
+
+
+def test_a_seed_that_the_choice_without_it_lacks_leaves_the_new_seed_unknown_in_words() -> None:
+    """Without seed 2 the rule takes rank 64, which has no score with it."""
+    steady = [Trial("fp16", 64, seed=seed, accuracy=0.85) for seed in (0, 1)]
+    lucky = [Trial("fp16", 8, seed=s, accuracy=a) for s, a in enumerate((0.8, 0.8, 0.99))]
+    findings = compare(make_study([*lucky, *steady]))
+    assert findings.decision.fresh is None
+    notes = [fact.note for fact in answer(findings).facts if fact.label == "Test accuracy"]
+    assert [UNKNOWN_SEED in note for note in notes] == [True]

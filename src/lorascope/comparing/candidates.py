@@ -69,7 +69,7 @@ def _tested(
     margin = margin_of(study.decide, measure)
     far = far_behind(list(scores.values()), reference.cell, measure, margin)
     held = [Pair(Pairing.decision, cells[c.cell], cells[reference.cell]) for c in candidates]
-    others = pairs(cells, reference.cell.quant, best_by_mode(scores.values(), measure))
+    others = pairs(cells, reference.cell.quant, best_by_mode(scores.values(), measure), far)
     trained = [p for p in others if p.pairing is not Pairing.base]
     trained += [p for p in held if p.subject.cell != reference.cell]
     spreads = study_spreads(trained, study, "validation", far, measure)

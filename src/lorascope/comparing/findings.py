@@ -40,15 +40,15 @@ def compare(study: Study) -> Findings:
     reference_quant = (
         decision.reference.quant if decision.reference else study.decide.reference_quant
     )
-    found = list(pairs(cells, reference_quant, best_by_mode(scores, measure)))
+    margin = margin_of(study.decide, measure)
+    far = far_behind(scores, decision.reference, measure, margin)
+    found = list(pairs(cells, reference_quant, best_by_mode(scores, measure), far))
     direct = _direct(found, decision)
     if direct is None and decision.recommended and decision.recommended != decision.reference:
         assert decision.reference is not None
         extra = Pair(Pairing.decision, cells[decision.recommended], cells[decision.reference])
         found.append(extra)
         direct = extra
-    margin = margin_of(study.decide, measure)
-    far = far_behind(scores, decision.reference, measure, margin)
 
     def choices(pair: Pair) -> int:
         if pair.pairing is Pairing.decision:

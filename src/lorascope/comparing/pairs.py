@@ -29,7 +29,10 @@ class Pair:
 
 
 def pairs(
-    cells: Mapping[CellKey, CellData], reference_quant: str, best: Mapping[str, CellKey]
+    cells: Mapping[CellKey, CellData],
+    reference_quant: str,
+    best: Mapping[str, CellKey],
+    far: Collection[CellKey],
 ) -> Iterator[Pair]:
     """Every pair that matters among scored cells.
 
@@ -40,13 +43,31 @@ def pairs(
         if data.cell.base or not data.scored:
             continue
         found = [
-            (Pairing.mode, replace(data.cell, quant=reference_quant)),
+            (Pairing.mode, _counterpart(data.cell, reference_quant, cells, far)),
             (Pairing.rank, best.get(data.cell.quant, data.cell)),
             (Pairing.base, base_cell(data.cell.quant)),
         ]
         for pairing, reference in found:
             if reference != data.cell and reference in cells and cells[reference].scored:
                 yield Pair(pairing, data, cells[reference])
+
+
+def _counterpart(
+    cell: CellKey, quant: str, cells: Mapping[CellKey, CellData], far: Collection[CellKey]
+) -> CellKey:
+    """The cell of mode `quant` that is equal but for the mode.
+
+    Where each mode has one setting, but for cells `far` behind, these two are a pair: a hopeless
+    row must not take them apart by making its setting a variant. Confounds name the setting.
+    """
+    exact = replace(cell, quant=quant)
+    if exact in cells:
+        return exact
+    modes = [
+        [c for c in cells if replace(c, variant=cell.variant) == one and c not in far]
+        for one in (cell, exact)
+    ]
+    return modes[1][0] if modes[0] == [cell] and len(modes[1]) == 1 else exact
 
 
 def common_seeds(pair: Pair) -> tuple[list[Scored], list[Scored]]:

@@ -110,7 +110,7 @@ def _score_facts(
     value = f"{texts.score(own.value)} {texts.unit}"
     interval = f"95 % interval {texts.interval(own)}"
     if fresh is None:
-        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else CARRIES_LUCK
+        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else UNKNOWN_SEED
         yield Fact(f"Test {texts.name}", value, f"{interval}; {items}, {why}")
         return
     yield Fact(
@@ -130,6 +130,10 @@ def _chosen_otherwise(decision: Decision, names: CellNames) -> str:
 
 
 CARRIES_LUCK = "chosen with these seeds, whose luck is in it"
+UNKNOWN_SEED = (
+    f"{CARRIES_LUCK}; what a new seed scores is unknown, as without some seed the rule chooses "
+    "nothing, or what has no score with that seed"
+)
 
 
 def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
