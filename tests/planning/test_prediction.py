@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
+    MixtralConfig,
     PretrainedConfig,
     Qwen2Config,
 )
@@ -168,6 +169,7 @@ QWEN2 = Qwen2Config(**SHAPE, num_hidden_layers=5, tie_word_embeddings=False)
 GEMMA2 = Gemma2Config(
     **SHAPE, num_hidden_layers=8, head_dim=16, sliding_window=8, query_pre_attn_scalar=16
 )
+MIXTRAL = MixtralConfig(**SHAPE, num_hidden_layers=3, num_local_experts=4)
 GPT2 = GPT2Config(vocab_size=111, n_embd=64, n_layer=3, n_head=4, n_positions=64)
 
 
@@ -202,12 +204,13 @@ def tracked_step(model: PackedModel, batch: Batch) -> int:
         (QWEN2, QuantConfig("nf4_dq", Storage.nf4, double_quantization=True)),
         (GEMMA2, QuantConfig("nf4", Storage.nf4)),
         (GPT2, QuantConfig("fp32", Storage.float32)),
+        (MIXTRAL, QuantConfig("fp32", Storage.float32)),
     ],
 )
 def test_prediction_holds_for_other_architectures(
     tmp_path: Path, architecture: PretrainedConfig, quant: QuantConfig, padded: bool
 ) -> None:
-    """Biases, a free head, alternating windows, Conv1D; depth is extrapolated but for GPT-2."""
+    """Biases, a free head, alternating windows, Conv1D, experts; the deeper ones are continued."""
     AutoModelForCausalLM.from_config(architecture).save_pretrained(tmp_path / "base")
     quantize_base(tmp_path / "base", quant, CPU, tmp_path / "stored")
     lora, batch = LoraConfig(rank=8), Batch(4, 24, padded)

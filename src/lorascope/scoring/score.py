@@ -60,7 +60,7 @@ def score_rows(
 
     Raises:
         DataError: a row does not fit the model's context, or lacks what `scoring` needs.
-        ModelError: no end-of-text token, or a 4-bit layer would repack its weight.
+        ModelError: there is no end-of-text token, or an evaluation would change a stored layer.
     """
     from lm_eval.evaluator import evaluate
 
