@@ -24,8 +24,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, write_record
 from lorascope.machine.devices import Device
 from lorascope.planning.arithmetic import GPU_SIZES_GB, largest_within, usable_bytes
-from lorascope.planning.fits import generous_need
-from lorascope.planning.limit import memory_limit
+from lorascope.planning.fits import generous_need, memory_limit
 from lorascope.planning.plan import needed_bytes, plan_memory, plan_pack, predict_ranks
 from lorascope.planning.subject import SampleLengths, sample_lengths, subject_of
 from lorascope.planning.table import UNPADDED

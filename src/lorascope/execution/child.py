@@ -147,8 +147,7 @@ def _pack_plan(job: Job) -> PackPlan:
 
 def _refusal(job: Job, device: Device) -> Refusal | None:
     """Why the pack cannot fit; None where it can, and where that cannot be known beforehand."""
-    from lorascope.planning.fits import refusal
-    from lorascope.planning.limit import MemoryLimit, memory_limit
+    from lorascope.planning.fits import MemoryLimit, memory_limit, refusal
 
     with _failed_prediction_passed_over():
         if job.slot.memory_bytes is None:

@@ -35,8 +35,8 @@ def quiet_libraries() -> None:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    # PEFT reads an attribute, and the Trainer a setting, that transformers 6 will rename.
-    for name in ("is_gradient_checkpointing", "gradient_checkpointing"):
-        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
+    # PEFT reads an attribute that transformers 6 will rename.
+    renamed = "`is_gradient_checkpointing` is deprecated"
+    warnings.filterwarnings("ignore", renamed, FutureWarning)
     # A pack's gradients lie in one matrix, on purpose.
     warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout", UserWarning)

@@ -1,4 +1,5 @@
-"""Whether a trial can fit: by a generous formula first, by a trace only where that leaves doubt."""
+"""How much memory there is for a trial, and whether it can fit: by a generous formula first, by a
+trace only where that leaves doubt."""
 
 from __future__ import annotations
 
@@ -9,12 +10,41 @@ import torch
 from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
 from lorascope.counting.parameters import padded_rank
-from lorascope.planning.arithmetic import GIGABYTE, generous_bytes
+from lorascope.machine.devices import Device
+from lorascope.machine.ram import available_ram_bytes
+from lorascope.planning.arithmetic import (
+    CUDA_CONTEXT_BYTES,
+    GIGABYTE,
+    UNUSABLE_SHARE,
+    generous_bytes,
+    usable_bytes,
+)
 from lorascope.planning.fake_model import causal_model
-from lorascope.planning.limit import MemoryLimit
 from lorascope.planning.plan import PHASES, needed_bytes, plan_memory
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """What a trial may take at most."""
+
+    bytes: int
+    source: str
+    """For people: where the number comes from."""
+
+
+def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
+    """runtime.memory_limit_gb exactly where it is set, else what tensors can have of the GPU's
+    memory that is free, or of the RAM."""
+    if limit_gb is not None:
+        return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
+    if device.kind == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info()
+        left = f"{CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%}"
+        source = f"free on {device.name}: {free_bytes / GIGABYTE:.3g} GB, less {left} in reserve"
+        return MemoryLimit(usable_bytes(free_bytes, device.kind), source)
+    return MemoryLimit(available_ram_bytes(), "the RAM that is free here")
 
 
 @dataclass(frozen=True)

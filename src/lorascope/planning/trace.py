@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.cuda_autocast import CudaAutocast
 from lorascope.planning.fake_mode import FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
-from lorascope.planning.layer_marks import LayerMarks
+from lorascope.planning.marks import StepMarks
 from lorascope.planning.parts import persistent_parts
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.training.loop import StepParts, train_step
@@ -82,18 +82,17 @@ def trace_training(
         fake = _fake_batch(batch, len(spec.pack))
         tracker.add(fake.tensors())
         before_bytes = tracker.live_bytes
-        marks = LayerMarks(model, tracker, period)
+        marks = StepMarks(model, tracker, period, partial(_autocast, spec, settings))
         model.train()
         if settings.checkpointing:
             model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
-        meter = _StepMarks(tracker, marks, partial(_autocast, spec, settings))
         parts = StepParts(
             pack=model,
             objective=OBJECTIVES[settings.objective](),
             optimizer=optimizer,
             max_gradient_norms=[settings.max_gradient_norm] * len(spec.pack),
-            autocast=meter.autocast,
-            meter=meter,
+            autocast=marks.autocast,
+            meter=marks,
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * len(spec.pack))
@@ -102,34 +101,6 @@ def trace_training(
         for name in HEAD_SEGMENTS:
             sizes[name] = tracker.segments[name] - marks.layers_end_bytes
         return Trace(tracker.segments, sizes)
-
-
-@dataclass(frozen=True)
-class _StepMarks:
-    """The meter of a traced step: it marks where each part begins."""
-
-    tracker: FakeTracker
-    layers: LayerMarks
-    precision: Callable[[], AbstractContextManager[None]]
-
-    @contextmanager
-    def micro_batch(self, *_: object) -> Iterator[None]:
-        self.tracker.mark("forward")
-        yield
-        self.tracker.mark("clip")
-
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Mixed precision of the forward pass, whose end is where the backward pass begins."""
-        with self.precision():
-            yield
-        self.tracker.mark("head_backward")
-        self.layers.in_forward = False
-
-    @contextmanager
-    def optimizer_step(self, *_: object) -> Iterator[None]:
-        self.tracker.mark("optimizer")
-        yield
 
 
 def trace_evaluation(

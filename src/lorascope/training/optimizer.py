@@ -20,7 +20,7 @@ CLIP_EPSILON = 1e-6
 
 def adamw(stacks: Sequence[AdapterStack], trains: Sequence[TrainConfig]) -> torch.optim.AdamW:
     """Groups in the pack's order, each with its trial's learning rate and weight decay. Fused, as
-    the Trainer's default is: one pass over the memory, and no copies."""
+    transformers' default is: one pass over the memory, and no copies."""
     rows = [row for stack in stacks for row in stack.rows]
     groups = [
         {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}

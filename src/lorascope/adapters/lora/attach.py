@@ -20,7 +20,7 @@ from lorascope.files.layout import ADAPTER_FILES
 def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
     """Put a new adapter on a frozen base.
 
-    The seed is set right here: the Trainer seeds later, when the adapter's random matrices stand.
+    The seed is set right here, before the adapter's random matrices are drawn.
 
     Raises:
         ConfigError: the targets match no layer.
