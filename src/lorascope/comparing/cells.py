@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
-from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial
+from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.files.identity import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
@@ -40,11 +40,6 @@ class CellData:
     @property
     def complete(self) -> bool:
         return len(self.scored) == max(1, len(self.declared))
-
-
-def cell_of(key: TrialKey, variant: str = "") -> CellKey:
-    """The cell that a trial belongs to."""
-    return CellKey(key.quant, key.method, key.targets, tuple(key.dials.items()), variant)
 
 
 def variants(study: Study) -> dict[str, str]:

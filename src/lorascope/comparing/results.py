@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from lorascope.adapters.methods import method_of
 from lorascope.config import Cost
-from lorascope.records import Dial, DialValue
+from lorascope.records import Dial, DialValue, TrialKey
 
 
 class Measure(StrEnum):
@@ -73,6 +73,11 @@ class CellKey:
         """rank 64; the method where nothing sizes its adapters."""
         sizes = [dial.words(value) for dial, value in self.shown() if dial.is_axis]
         return ", ".join(sizes) or method_of(self.method).label
+
+
+def cell_of(key: TrialKey, variant: str = "") -> CellKey:
+    """The cell that a trial belongs to."""
+    return CellKey(key.quant, key.method, key.targets, tuple(key.dials.items()), variant)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from lorascope.records import Matrix
+
+if TYPE_CHECKING:
+    # Every command imports this module, and refusals should not wait for numpy.
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 BLOCK = 64
 """Weights that share one constant."""
@@ -137,12 +139,16 @@ class AffineUint8:
 
     def quantize(self, values: ArrayLike) -> NDArray[np.uint8]:
         """Codes of `values`, of the same shape; values outside the range get its ends."""
+        import numpy as np
+
         codes = np.rint(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point
         inside: NDArray[np.uint8] = np.clip(codes, 0, 255).astype(np.uint8)
         return inside
 
     def dequantize(self, codes: ArrayLike) -> NDArray[np.float64]:
         """Values of `codes`; inside the range at most scale / 2 off, at its ends up to scale."""
+        import numpy as np
+
         return (np.asarray(codes, dtype=np.float64) - self.zero_point) * self.scale
 
 

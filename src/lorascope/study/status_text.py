@@ -6,8 +6,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from lorascope.comparing.cells import cell_of
-from lorascope.comparing.results import CellKey
+from lorascope.comparing.results import CellKey, cell_of
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lorascope.comparing.cells import cell_of, variants
+from lorascope.comparing.cells import variants
+from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study, TrialRecord
 from lorascope.reporting.cell_names import CellNames

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorascope.adapters.methods import method_of
-from lorascope.comparing.cells import cell_of, variants
+from lorascope.comparing.cells import variants
+from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
 from lorascope.reporting import units

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import base_cell, cell_of, variants
+from lorascope.comparing.cells import base_cell, variants
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import join
-from lorascope.comparing.results import CellKey, Estimate, Measure
+from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.records import EvaluationRecord, Status, Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from lorascope.adapters.methods import DEFAULT_METHOD, method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
-from lorascope.comparing.cells import cell_of
-from lorascope.comparing.results import CellKey
+from lorascope.comparing.results import CellKey, cell_of
 from lorascope.config import LoraConfig, Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import cell_of, variants
-from lorascope.comparing.results import CellKey
+from lorascope.comparing.cells import variants
+from lorascope.comparing.results import CellKey, cell_of
 from lorascope.records import PhaseMemory, Study, TrainingResult, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.accuracy import modes, trial_order
