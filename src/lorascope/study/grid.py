@@ -53,9 +53,9 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
     groups = [axis for axis in parsed if axis not in values]
     with composing(layout):
-        choices = [composed(point) for point in product(*(_texts(axis) for axis in groups))]
-        points = [_with_values(one, values) for one in choices]
-    return [config for point in points for config in point]
+        # One by one: a bad value is found at the first.
+        choices = (composed(point) for point in product(*(_texts(axis) for axis in groups)))
+        return [config for choice in choices for config in _with_values(choice, values)]
 
 
 def _require_countable(axes: Iterable[Override]) -> None:
