@@ -77,7 +77,7 @@ def _plan(layout: Layout, configs: list[Config], scratch: Path) -> PackPlan:
         evaluate_batch_size=first.evaluate.batch_size,
         train_on_prompt=first.data.train_on_prompt,
         trials=[
-            TrialPlan(own.lora, own.train, own.seed, scratch / str(index))
+            TrialPlan(own.adapter, own.train, own.seed, scratch / str(index))
             for index, own in enumerate(configs)
         ],
     )

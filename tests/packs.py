@@ -39,7 +39,7 @@ def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Pat
         attention=first.model.attention,
         evaluate_batch_size=8,
         trials=[
-            TrialPlan(config.lora, config.train, config.seed, adapter)
+            TrialPlan(config.adapter, config.train, config.seed, adapter)
             for config, adapter in zip(configs, adapters, strict=True)
         ],
     )

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.files.store import sha256_of_file, write_record
@@ -54,7 +55,7 @@ def make_recorded(root: Path) -> Layout:
     for quant in MODES:
         write_record(layout.quantized("tiny", quant), footprint(quant))
     for place, config in enumerate(expand(layout, declared_overrides(layout))):
-        trial = write_trial(layout, config, Trial(config.quant.name, config.lora.rank))
+        trial = write_trial(layout, config, Trial(config.quant.name, rank_of(config.adapter)))
         identity = evaluation_identity(config, layout, trial)
         write_scores(layout, config.quant.name, trial.trial, identity, trial, 7 + place)
         base_identity = evaluation_identity(config, layout, None)

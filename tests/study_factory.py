@@ -11,8 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
-from lorascope.config import LoraConfig, QuantConfig, Storage, Targets
+from lorascope.config import QuantConfig, Storage, Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.quantizers.bits import linear_bytes, weight_bytes

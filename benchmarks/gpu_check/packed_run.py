@@ -12,7 +12,8 @@ import torch
 from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
 from benchmarks.gpu_check.step_clock import StepClock
 from lorascope.adapters.layers import linear_shapes
-from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
+from lorascope.adapters.lora.stack import LoraStack
+from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.config import TrainConfig
 from lorascope.meters.batches import Batch, BatchMemory
@@ -24,7 +25,7 @@ from lorascope.training.batches import PackData
 from lorascope.training.log import PackLog
 from lorascope.training.loop import train as run
 from lorascope.training.optimizer import schedule_of
-from lorascope.training.pack import PackedModel
+from lorascope.training.pack import PackedModel, stacked_pack
 from lorascope.training.run import step_parts
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 
@@ -87,12 +88,10 @@ def random_pack(base: LoadedBase, trials: int) -> Iterator[PackedModel]:
     """The base with random adapters, without PEFT, which would make each of them layer by layer;
     the base has its own layers again at the end."""
     chosen = select(linear_shapes(base.model), LORA)
-    layers = {shape.name: (shape.in_features, shape.out_features) for shape in chosen}
-    shapes = AdapterShapes(layers, LORA.dora)
-    stacks = stacks_of([LORA] * trials, shapes, base.model.device)
-    for stack in stacks:
-        stack.values.normal_(std=0.01)
-    pack = PackedModel(base.model, stacks, seeds=list(range(trials)))
+    stack = LoraStack([LORA] * trials, chosen, base.model.device)
+    for row in stack.rows:
+        row.data.normal_(std=0.01)
+    pack = stacked_pack(base.model, stack, chosen, PackShape(list(range(trials))))
     try:
         yield pack
     finally:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from lorascope.config import LoraConfig, QuantConfig, Storage
+from lorascope.adapters.lora.kind import LoraConfig
+from lorascope.config import QuantConfig, Storage
 from lorascope.machine.devices import Device
 
 SHAPES = ("gemma-2b", "llama-2-7b")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lorascope.adapters.attach import attach
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes, unadapted_weights
-from lorascope.adapters.lora.attach import attach
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.comparing.findings import compare
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import Targets
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.errors import ConfigError, DataError, ModelError
 from lorascope.execution import sweep

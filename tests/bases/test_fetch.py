@@ -21,10 +21,11 @@ from transformers import (
 )
 
 from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import peft_targets, select
 from lorascope.bases.fetch import describe, fetch_base
 from lorascope.bases.folder import check_folder
-from lorascope.config import LoraConfig, ModelConfig, ModelKind, Targets
+from lorascope.config import ModelConfig, ModelKind, Targets
 from lorascope.errors import ConfigError, ModelError
 from tests.conftest import SHARED, save_small_model
 

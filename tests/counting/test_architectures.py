@@ -10,9 +10,10 @@ import peft
 import pytest
 
 from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import peft_targets, select
 from lorascope.bases.known_configs import known_config, known_config_names
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import Targets
 from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
 from lorascope.counting.methods import (
     bitfit_parameters,

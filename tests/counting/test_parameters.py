@@ -5,9 +5,10 @@ from __future__ import annotations
 import peft
 import pytest
 
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import Targets
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.counting.parameters import (
     adamw_bytes,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
 from lorascope.execution.sweep import Trial, _trial, _unfinished
@@ -110,7 +111,7 @@ def test_saved_packs_come_before_whole_ones_and_these_before_what_is_left(
         save(layout, [trials[rank].declared.identity for rank in pack], step)
     left = [trials[rank] for rank in missing]
     packs = _unfinished(list(trials.values()), left, 2, layout)
-    found = [[trial.config.lora.rank for trial in pack] for pack in packs]
+    found = [[rank_of(trial.config.adapter) for trial in pack] for pack in packs]
     assert sorted(found) == sorted(expected)
     works = [sum(trial.work for trial in pack) for pack in packs]
     assert works == sorted(works, reverse=True)

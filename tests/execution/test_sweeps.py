@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution import sweep as sweeps
@@ -27,7 +28,7 @@ Compose = Callable[..., Config]
 
 
 def ranks(packs: list[list[Config]]) -> list[list[int]]:
-    return [[config.lora.rank for config in pack] for pack in packs]
+    return [[rank_of(config.adapter) for config in pack] for pack in packs]
 
 
 def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) -> None:
@@ -59,7 +60,7 @@ def test_packs_are_of_neighbours_and_take_equally_long(
     configs = [*own, *(compose(f"lora.rank={r}", f"runtime.pack_trials={most}") for r in (16, 64))]
 
     def work(config: Config) -> float:
-        return work_at_rank(config.lora.rank, hidden_size) if hidden_size else 1.0
+        return work_at_rank(rank_of(config.adapter), hidden_size) if hidden_size else 1.0
 
     found = packs_of(configs, lambda config: config, slots, work)
     assert [sorted(pack) for pack in ranks(found)] == expected

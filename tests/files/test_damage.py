@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorascope.adapters.lora.attach import load_adapter
+from lorascope.adapters.attach import load_adapter
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, ModelError, RecordError
 from lorascope.execution import sweep

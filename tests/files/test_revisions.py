@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.config import Config
-from lorascope.files.identity import differing_settings, trial_identity, trial_settings
 from lorascope.files.revisions import RAISED, SCORING, TRAINING
+from lorascope.study.identity import differing_settings, trial_identity, trial_settings
 from tests.code_digests import WHOLE, counted, digest_of, digests, recorded
 from tests.imports import MODULES
 
@@ -20,7 +21,7 @@ LOSS = "\n\n\n".join(MODULES[name].read_text() for name in sorted(counted()["obj
 
 def settings(**changed: Any) -> dict[str, Any]:
     """Of a trial with every setting as by default, and those that are given."""
-    return {**trial_settings(Config(), "base digest", "data digest"), **changed}
+    return {**trial_settings(Config(adapter=LoraConfig()), "base digest", "data digest"), **changed}
 
 
 def test_code_that_decides_values_is_as_recorded() -> None:

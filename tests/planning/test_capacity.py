@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.config import Config, LoraConfig, QuantConfig, Storage
+from lorascope.adapters.kinds import rank_of
+from lorascope.adapters.lora.kind import LoraConfig
+from lorascope.config import Config, QuantConfig, Storage
 from lorascope.meters.batches import Batch
 from lorascope.planning.arithmetic import Excerpts, excerpts, extrapolated, layer_period
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
@@ -31,14 +33,14 @@ EIGHT_LAYERS: dict[str, object] = {
 def subject(
     quant: QuantConfig | None = None, kind: str = "cpu", samples: int = 4, tokens: int = 32
 ) -> PlanSubject:
-    config = Config(quant=quant or QuantConfig("nf4", Storage.nf4), lora=LoraConfig(rank=8))
+    config = Config(quant=quant or QuantConfig("nf4", Storage.nf4), adapter=LoraConfig(rank=8))
     config.train.micro_batch_size = config.train.batch_size = samples
     config.train.steps = 10
     return subject_of(config, EIGHT_LAYERS, kind, SampleLengths(tokens, equal=False))
 
 
 def predicted(planned: PlanSubject) -> Prediction:
-    rank = planned.spec.lora.rank
+    rank = rank_of(planned.spec.adapter)
     return predict_ranks(planned, [rank])[rank]
 
 
@@ -54,8 +56,8 @@ def test_nothing_fits_where_evaluation_does_not() -> None:
     assert largest_micro_batch(capacity, between) == largest_rank(capacity, between) == 0
     enough = peaks["evaluate"]
     assert largest_micro_batch(capacity, enough) >= planned.train.samples
-    assert largest_rank(capacity, enough) == planned.spec.lora.rank
-    assert largest_rank(capacity, enough + 10**6, check=True) > planned.spec.lora.rank
+    assert largest_rank(capacity, enough) == rank_of(planned.spec.adapter)
+    assert largest_rank(capacity, enough + 10**6, check=True) > rank_of(planned.spec.adapter)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -105,7 +107,9 @@ def test_two_shallow_traces_continue_to_the_trace_of_the_whole_model(
 
 def test_ranks_between_two_traced_ones_lie_on_their_line() -> None:
     predicted = predict_ranks(subject(), [1, 32, 512])
-    exact = plan_memory(replace(subject(), spec=replace(subject().spec, lora=LoraConfig(rank=32))))
+    exact = plan_memory(
+        replace(subject(), spec=replace(subject().spec, adapter=LoraConfig(rank=32)))
+    )
     assert predicted[32].plan.adapter_bytes == exact.adapter_bytes
     for phase, peak in exact.peak_bytes.items():
         assert predicted[32].plan.peak_bytes[phase] == pytest.approx(peak, rel=0.02), phase
@@ -147,7 +151,7 @@ def test_more_samples_continue_to_a_trace_with_them(
     on CUDA the allocator's blocks would weigh more than what is in them."""
     planned = subject(kind=kind, samples=2 * samples, tokens=tokens)
     settings = replace(planned.settings, checkpointing=checkpointing)
-    spec = replace(planned.spec, lora=replace(planned.spec.lora, dora=dora))
+    spec = replace(planned.spec, adapter=LoraConfig(rank=8, dora=dora))
     planned = replace(planned, settings=settings, spec=spec)
     fewer = replace(planned, train=replace(planned.train, samples=samples, padded=True))
     continued = segments_like(planned, training_trace(fewer), samples)
@@ -164,7 +168,7 @@ def test_the_largest_rank_fits_and_the_next_does_not() -> None:
     found = largest_rank(capacity, limit, check=True)
 
     def needed(rank: int) -> int:
-        spec = replace(planned.spec, lora=LoraConfig(rank=rank))
+        spec = replace(planned.spec, adapter=LoraConfig(rank=rank))
         return needed_bytes(plan_memory(replace(planned, spec=spec)))
 
     assert 8 < found < 512

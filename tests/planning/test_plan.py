@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.adapters.kinds import at_rank, rank_of
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.config_json import model_config_dict
 from lorascope.bases.known_configs import known_config
 from lorascope.bases.transformers_config import context_tokens, text_config
@@ -124,7 +126,7 @@ def test_a_sweep_is_planned_with_one_line_a_trial(
     plans = plan.run(configs, project)
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[:2] for line in lines] == [
-        [config.quant.name, str(config.lora.rank)] for config in configs
+        [config.quant.name, str(rank_of(config.adapter))] for config in configs
     ]
     assert lines[-1].endswith("not 0.001 GB")
     alone = plan.run([configs[1]], project)[0]
@@ -322,7 +324,7 @@ def test_dora_on_quantized_layers_needs_more_than_lora(
 ) -> None:
     config = compose(f"quant={mode}", "lora.rank=8")
     lora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
-    config.lora.dora = True
+    config.adapter = LoraConfig(rank=8, dora=True)
     dora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
     # Magnitudes in float32: every layer's output features.
     magnitudes = 4 * 32 * (4 * 4096 + 2 * 11008 + 4096)
@@ -341,7 +343,7 @@ def test_a_pack_needs_what_its_own_trace_says(
     config = compose(f"quant={mode}", f"lora.rank={ranks[0]}", *early)
     values = {**LLAMA, "num_hidden_layers": 2} if name == "small" else known_config(name)
     subject = subject_of(config, values, kind, padded_to(64))
-    beside = tuple(replace(config.lora, rank=rank) for rank in ranks[1:])
+    beside = tuple(at_rank(config.adapter, rank) for rank in ranks[1:])
     pack = replace(subject, spec=replace(subject.spec, beside=beside))
     traced = plan_memory(pack)
     found = plan_pack(pack, predict_ranks(subject, sorted(set(ranks))))

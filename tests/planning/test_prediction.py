@@ -19,7 +19,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from lorascope.config import Config, LoraConfig, QuantConfig, Storage, TrainConfig
+from lorascope.adapters.lora.kind import LoraConfig
+from lorascope.config import Config, QuantConfig, Storage, TrainConfig
 from lorascope.counting.parameters import padded_rank
 from lorascope.files.layout import Layout
 from lorascope.meters.batches import Batch, BatchMemory
@@ -50,7 +51,7 @@ def trained_and_predicted(plan: PackPlan) -> tuple[TrainingResult, MemoryPlan]:
     memory = BatchMemory(CPU)
     result = train_pack(plan, CPU, memory=memory)[0]
     assert isinstance(result, TrainingResult)
-    first, *beside = (trial.lora for trial in plan.trials)
+    first, *beside = (trial.settings for trial in plan.trials)
     assert memory.largest is not None
     values = json.loads((plan.base / "config.json").read_text())
     return result, plan_memory(
@@ -176,7 +177,7 @@ GPT2 = GPT2Config(vocab_size=111, n_embd=64, n_layer=3, n_head=4, n_positions=64
 def tracked_step(model: PackedModel, batch: Batch) -> int:
     """The second step of a plain training loop, without our own step."""
     model.train()
-    optimizer = adamw(model.stacks, [TrainConfig()])
+    optimizer = adamw(model.stack.rows, [TrainConfig()])
     ids = torch.randint(3, 100, (batch.samples, batch.tokens))
     labels, mask = ids.clone(), torch.ones_like(ids)
     if batch.padded:

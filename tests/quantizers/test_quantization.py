@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from lorascope.adapters.lora.attach import attach
+from lorascope.adapters.attach import attach
 from lorascope.config import Config, DeviceKind, Precision, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
@@ -100,7 +100,7 @@ def test_training_after_an_evaluation_has_the_same_gradients(
 def _gradients(project: Layout, config: Config, evaluate_first: bool) -> dict[str, torch.Tensor]:
     folder = project.quantized("small", config.quant.name)
     base = load_base(folder, config.quant, CPU)
-    model = attach(base, config.lora, seed=0)
+    model = attach(base, config.adapter, seed=0)
     row = read_rows(project.data("small", "toy") / "train.jsonl")[0]
     ids, labels = (torch.tensor([part]) for part in tokenize_row(row, load_tokenizer(folder)))
     if evaluate_first:
@@ -222,7 +222,7 @@ def test_int8_rounds_inputs_in_evaluation_and_not_in_training_steps_on_a_cpu(
     assert 1e-3 < (scored - exact).abs().max() < 0.1
     model = load_base(project.quantized("small", "int8"), compose("quant=int8").quant, CPU)
     assert str(arithmetic(model)).endswith("apart, in evaluation, not in training steps")
-    adapted = attach(model, compose("quant=int8").lora, 0)
+    adapted = attach(model, compose("quant=int8").adapter, 0)
     assert arithmetic(adapted) == arithmetic(model)
     plain = load_base(project.quantized("small", "fp16"), compose("quant=fp16").quant, CPU)
     assert arithmetic(plain) is None

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lorascope.adapters.lora.attach import attach, load_adapter, save_adapter
+from lorascope.adapters.attach import attach, load_adapter, save_adapter
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.weights import stored_tensors
-from lorascope.config import LoraConfig, MergeConfig, QuantConfig, Storage, Targets
+from lorascope.config import MergeConfig, QuantConfig, Storage, Targets
 from lorascope.data.tokenization import stop_token_ids
 from lorascope.machine.devices import Device
 from lorascope.quantizers.loading import load_base, quantize_base

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.adapters.kinds import dials_of, rank_of
 from lorascope.cli import main
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
@@ -34,7 +35,9 @@ def command(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
     configs = expand(bare_project, declared_overrides(bare_project))
-    points = [(c.quant.name, c.lora.rank, c.lora.alpha, c.seed) for c in configs]
+    points = [
+        (c.quant.name, rank_of(c.adapter), dials_of(c.adapter)["alpha"], c.seed) for c in configs
+    ]
     assert points == [("fp16", 2, 8, 0), ("fp16", 4, 8, 0), ("nf4", 2, 8, 0), ("nf4", 4, 8, 0)]
     assert all(type(c) is Config for c in configs)
 
@@ -45,7 +48,11 @@ def test_a_recipe_sets_what_is_planned_in_place_of_params() -> None:
     assert (config.model.name, config.data.name, config.train.name) == (
         "gemma_2b", "alpaca", "one_epoch",
     )  # fmt: skip
-    assert (config.quant.name, config.lora.rank, config.lora.alpha) == ("nf4", 8, 16)
+    assert (config.quant.name, rank_of(config.adapter), dials_of(config.adapter)["alpha"]) == (
+        "nf4",
+        8,
+        16,
+    )
 
 
 @pytest.mark.slow
@@ -64,7 +71,11 @@ def test_output_that_nobody_reads_on_ends_quietly(bare_project: Layout) -> None:
 def test_overrides_replace_axes(bare_project: Layout) -> None:
     declared = declared_overrides(bare_project)
     configs = expand(bare_project, with_overrides(declared, ["lora.rank=range(1,4)", "quant=int8"]))
-    assert [(c.quant.name, c.lora.rank) for c in configs] == [("int8", 1), ("int8", 2), ("int8", 3)]
+    assert [(c.quant.name, rank_of(c.adapter)) for c in configs] == [
+        ("int8", 1),
+        ("int8", 2),
+        ("int8", 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +166,7 @@ def test_sweeps_are_read_as_hydra_reads_them(
 ) -> None:
     declared = declared_overrides(bare_project)
     configs = expand(bare_project, with_overrides(declared, ["quant=fp16", override]))
-    assert [c.lora.rank for c in configs] == ranks
+    assert [rank_of(c.adapter) for c in configs] == ranks
 
 
 def test_a_glob_chooses_among_the_files_of_a_group(bare_project: Layout) -> None:
@@ -305,7 +316,7 @@ def test_train_lora_takes_what_it_is_not_told_from_params_as_status_does(
     declared, _, _ = grid_points("status", ["lora.rank=1,2"], {}, False, project)
     names = [[declare_trial(c, project).name for c in configs] for configs in (*asked, declared)]
     assert names[0] == names[1]
-    assert {config.lora.alpha for config in asked[0]} == {8}
+    assert {dials_of(config.adapter)["alpha"] for config in asked[0]} == {8}
     assert {config.quant.name for config in asked[0]} == {"fp16", "nf4"}
 
 
@@ -313,7 +324,7 @@ def test_a_single_trial_names_what_params_leaves_open(project: Layout) -> None:
     asked: list[list[Config]] = []
     run_stage("train-lora", ["lora.rank=1", "quant=nf4"], True, project, asked.append)
     ((config,),) = asked
-    assert (config.model.name, config.lora.rank, config.lora.alpha) == ("small", 1, 8)
+    assert (config.model.name, *list(dials_of(config.adapter).values())[:2]) == ("small", 1, 8)
     with pytest.raises(LorascopeError, match=r"lora\.rank=2,4 in params\.yaml.*or add -m"):
         run_stage("train-lora", ["quant=nf4"], True, project, asked.append)
 

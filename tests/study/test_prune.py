@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import RECORD, Layout
@@ -173,7 +174,7 @@ def test_checkpoints_stay_while_a_declared_or_running_trial_may_resume(
     shutil.rmtree(recorded.trials("fp16") / missing.name)
     for place, status in ((1, Status.killed), (3, Status.diverged)):
         config = configs[place]
-        trial = Trial(config.quant.name, config.lora.rank, status=status, reason="why")
+        trial = Trial(config.quant.name, rank_of(config.adapter), status=status, reason="why")
         write_trial(recorded, config, trial)
     running, unknown = digest("running"), digest("unknown")
     folders = {

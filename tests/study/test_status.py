@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import RECORD, Layout
@@ -49,7 +50,7 @@ def points(layout: Layout) -> dict[tuple[str, int], tuple[Config, Path]]:
     for config in expand(layout, declared_overrides(layout)):
         quant = config.quant.name
         folder = layout.trials(quant) / declare_trial(config, layout).name
-        found[quant, config.lora.rank] = (config, folder)
+        found[quant, rank_of(config.adapter)] = (config, folder)
     return found
 
 
@@ -263,7 +264,9 @@ def test_the_next_command_does_what_is_left(
         _, _, flag, *overrides = shlex.split(command)
         assert flag == "-m"
         # The command composes the grid that was asked about.
-        points_of = [(c.quant.name, c.lora.rank, c.seed) for c in expand(recorded, overrides)]
+        points_of = [
+            (c.quant.name, rank_of(c.adapter), c.seed) for c in expand(recorded, overrides)
+        ]
         assert points_of == [("fp16", 2, 0), ("fp16", 8, 0), ("nf4", 2, 0), ("nf4", 8, 0)]
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
-from lorascope.adapters.lora.attach import attach, load_adapter
+from lorascope.adapters.attach import attach, load_adapter
 from lorascope.config import Config
 from lorascope.config.rules import validate
 from lorascope.data.rows import read_rows
@@ -112,7 +112,7 @@ def bare_early_stopping(
     """Validations, best step and trainer of what anyone would write with transformers and PEFT."""
     train, plan = config.train, plan_for(project, config, folder)
     tokenizer = load_tokenizer(plan.base)
-    model = attach(load_base(plan.base, config.quant, CPU), config.lora, config.seed)
+    model = attach(load_base(plan.base, config.quant, CPU), config.adapter, config.seed)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
     validation = Completion().validation_samples(
         read_rows(plan.data / "validation.jsonl"), tokenizer

@@ -16,9 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
 
-from lorascope.adapters.lora.attach import attach
-from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
-from lorascope.config import Config, LoraConfig, TrainConfig
+from lorascope.adapters.attach import attach
+from lorascope.adapters.lora.kind import LoraConfig
+from lorascope.adapters.lora.layer import dora_norms
+from lorascope.adapters.lora.stack import LoraStack
+from lorascope.adapters.stack import PackShape
+from lorascope.config import Config, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
@@ -26,9 +29,9 @@ from lorascope.objectives.completion import Completion
 from lorascope.objectives.evaluation import forward_of
 from lorascope.quantizers.kinds import quantizer_of
 from lorascope.quantizers.loading import load_base
-from lorascope.records import TrainingResult
+from lorascope.records import LinearShape, TrainingResult
 from lorascope.training.batches import PackData
-from lorascope.training.linear import PackedLinear, PackShape, Unpackable, dora_norms
+from lorascope.training.linear import PackedLinear, Unpackable
 from lorascope.training.log import Diverged
 from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
 from lorascope.training.pack import pack_adapters, refuse_unpackable
@@ -55,6 +58,14 @@ MIXED_RANKS = (
 
 def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "adapter_model.safetensors")
+
+
+def shape(wide: int, high: int) -> LinearShape:
+    return LinearShape("l", "l", wide, high)
+
+
+def lora_stack(trials: int, wide: int, high: int) -> LoraStack:
+    return LoraStack([LoraConfig(rank=8)] * trials, [shape(wide, high)], "cpu")
 
 
 def trained(outcomes: Sequence[TrainingResult | Diverged | Unsaved]) -> list[TrainingResult]:
@@ -108,7 +119,7 @@ def bare_losses(
     """Losses by step and the adapter of what anyone would write with Trainer and PEFT."""
     train, plan = config.train, plan_for(project, config, folder)
     tokenizer = load_tokenizer(plan.base)
-    model = attach(load_base(plan.base, config.quant, CPU), config.lora, config.seed)
+    model = attach(load_base(plan.base, config.quant, CPU), config.adapter, config.seed)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
     samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
     arguments = TrainingArguments(
@@ -202,15 +213,16 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
     shapes = {min(value.shape) for value in weights(tmp_path / "a").values()}
     assert shapes == {3}
     base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
-    pack = pack_adapters(base, [config.lora], [0])
-    optimizer = adamw(pack.stacks, [config.train])
+    pack = pack_adapters(base, [config.adapter], [0])
+    optimizer = adamw(pack.stack.rows, [config.train])
     batch = Completion().collate([(row, row) for row in torch.randint(3, 50, (2, 5))], 1, 0)
     for _ in range(3):
         pack.zero_grad()
         Completion().losses(pack, batch).sum().backward()  # type: ignore[no-untyped-call]
         clip(rows_of(optimizer), [1.0])
         optimizer.step()
-    for layer in pack.stacks[0].layers.values():
+    assert isinstance(pack.stack, LoraStack)
+    for layer in pack.stack.stacks[0].layers.values():
         assert layer.a[:, :3].abs().sum() > 0
         assert not layer.a[:, 3:].any()
         assert not layer.b[:, 3:].any()
@@ -286,8 +298,8 @@ def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
         rows = torch.randint(3, 50, (4, 5))
         batch = Completion().collate([(row, row) for row in rows], 2, 0)
         bare = forward_of(base)(batch)
-        pack = pack_adapters(base, [config.lora] * 2, [0, 1])
-        for row in pack.rows():
+        pack = pack_adapters(base, [config.adapter] * 2, [0, 1])
+        for row in pack.stack.rows:
             row.data.normal_(std=0.1)
         assert torch.equal(pack(batch, adapters=False), bare)
         assert not torch.equal(pack(batch), bare)
@@ -295,8 +307,8 @@ def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
 
 def test_stacks_share_padded_ranks_and_keep_the_order() -> None:
     loras = [LoraConfig(rank=rank) for rank in (1, 8, 9, 16, 64, 512)]
-    stacks = stacks_of(loras, AdapterShapes({"layer": (6, 4)}, dora=False), "cpu")
-    assert [(stack.start, stack.rank, len(stack.loras)) for stack in stacks] == [
+    stacks = LoraStack(loras, [shape(6, 4)], "cpu").stacks
+    assert [(stack.start, stack.rank, len(stack.configs)) for stack in stacks] == [
         (0, 8, 2), (2, 16, 2), (4, 64, 1), (5, 512, 1),
     ]  # fmt: skip
     assert stacks[0].values.shape == (2, 8 * (6 + 4))
@@ -304,8 +316,9 @@ def test_stacks_share_padded_ranks_and_keep_the_order() -> None:
 
 def test_norms_for_dora_equal_those_of_the_whole_sum() -> None:
     torch.manual_seed(0)
-    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (20, 12)}, dora=True), "cpu")
-    layer = stacks[0].layers["l"]
+    layer = (
+        LoraStack([LoraConfig(rank=8, dora=True)] * 2, [shape(20, 12)], "cpu").stacks[0].layers["l"]
+    )
     with torch.no_grad():
         layer.a.normal_()
         layer.b.normal_()
@@ -328,9 +341,8 @@ def test_outliers_of_one_trial_are_seen_beside_another_without_numbers() -> None
 
 
 def test_a_layer_that_sees_rows_in_another_order_is_refused() -> None:
-    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (5, 3)}, dora=False), "cpu")
-    shape = PackShape(seeds=[0, 1], batch=(4, 7))
-    layer = PackedLinear(nn.Linear(5, 3), [stacks[0].layers["l"]], shape, "l")
+    stack, batch = lora_stack(2, 5, 3), PackShape(seeds=[0, 1], batch=(4, 7))
+    layer = PackedLinear(nn.Linear(5, 3), stack.layer("l", batch), shape(5, 3), batch)
     assert layer(torch.zeros(4, 7, 5)).shape == (4, 7, 3)
     with pytest.raises(Unpackable, match="no row tells its trial"):
         layer(torch.zeros(28, 5))
@@ -348,10 +360,11 @@ def test_a_base_with_dropout_of_its_own_trains_one_trial_only() -> None:
 
 
 def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
-    stacks = stacks_of([LoraConfig(rank=8)] * 2, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    optimizer = adamw(stacks, [TrainConfig(learning_rate=0.1)] * 2)
+    stack = lora_stack(2, 4, 4)
+    optimizer = adamw(stack.rows, [TrainConfig(learning_rate=0.1)] * 2)
     rows, scales = rows_of(optimizer), LossScales(2, "cpu")
-    stacks[0].gradients[0], stacks[0].gradients[1] = 2.0**16, math.inf
+    gradients = stack.stacks[0].gradients
+    gradients[0], gradients[1] = 2.0**16, math.inf
     scales.unscale(rows)
     norms = clip(rows, [0, 0])
     optimizer.step()
@@ -359,15 +372,15 @@ def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
     # 64 gradients of one.
     assert norms[0] == 8.0
     assert norms[1].isnan()
-    assert (stacks[0].values[0] < 0).all()
-    assert not stacks[0].values[1].any()
-    stacks[0].clear_gradients()
+    assert (stack.rows[0] < 0).all()
+    assert not stack.rows[1].any()
+    stack.clear_gradients()
     assert rows[1].grad is not None
 
 
 def test_loss_scales_double_after_two_thousand_good_steps() -> None:
-    stacks = stacks_of([LoraConfig(rank=8)], AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    rows, scales = rows_of(adamw(stacks, [TrainConfig()])), LossScales(1, "cpu")
+    rows = rows_of(adamw(lora_stack(1, 4, 4).rows, [TrainConfig()]))
+    scales = LossScales(1, "cpu")
     for _ in range(2000):
         scales.unscale(rows)
     assert scales.scales.tolist() == [2.0**17]
@@ -375,9 +388,9 @@ def test_loss_scales_double_after_two_thousand_good_steps() -> None:
 
 
 def test_clipping_scales_each_trial_to_its_own_limit() -> None:
-    stacks = stacks_of([LoraConfig(rank=8)] * 3, AdapterShapes({"l": (4, 4)}, dora=False), "cpu")
-    rows = rows_of(adamw(stacks, [TrainConfig()] * 3))
-    stacks[0].gradients.fill_(1.0)
+    stack = lora_stack(3, 4, 4)
+    rows = rows_of(adamw(stack.rows, [TrainConfig()] * 3))
+    stack.stacks[0].gradients.fill_(1.0)
     assert clip(rows, [4.0, 100.0, 0.0]).tolist() == [8.0, 8.0, 8.0]
     assert [float(row.grad.norm()) for row in rows if row.grad is not None] == pytest.approx(
         [4.0, 8.0, 8.0], rel=1e-6

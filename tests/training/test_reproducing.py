@@ -15,7 +15,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, get_scheduler
 
-from lorascope.adapters.lora.attach import attach, load_adapter
+from lorascope.adapters.attach import attach, load_adapter
 from lorascope.config import Config, Scoring
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_rows
@@ -163,7 +163,7 @@ def test_a_run_is_repeated_from_its_record_without_our_trainer(
     stored = project.quantized("small", "fp16")
     rows = read_rows(project.data("small", "toy") / "train.jsonl")
     samples = list(tokenize_rows(rows, load_tokenizer(stored)))
-    model = attach(load_base(stored, config.quant, CPU), config.lora, config.seed)
+    model = attach(load_base(stored, config.quant, CPU), config.adapter, config.seed)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=train.learning_rate, weight_decay=0.0)
     schedule = get_scheduler(train.schedule, optimizer, 0, train.steps)

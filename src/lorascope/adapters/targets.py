@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import AdapterConfig, Targets
 from lorascope.errors import ConfigError, first_names
 from lorascope.records import LinearShape, UnadaptedWeights
 
@@ -14,32 +14,33 @@ QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_pro
 FUSED = {"query_key_value", "qkv_proj", "c_attn", "Wqkv"}
 
 
-def select(shapes: list[LinearShape], lora: LoraConfig) -> list[LinearShape]:
-    """The layers that `lora` adapts.
+def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape]:
+    """The layers that get an adapter.
 
     Raises:
         ConfigError: nothing matches; the message lists what there is.
     """
     kinds = sorted({shape.kind for shape in shapes})
-    if lora.targets is Targets.modules:
-        unknown = sorted(set(lora.modules) - set(kinds))
+    if config.targets is Targets.modules:
+        unknown = sorted(set(config.modules) - set(kinds))
         if unknown:
             raise ConfigError(
-                "lora.modules",
+                f"{config.kind}.modules",
                 unknown,
                 "no layer that an adapter can train has such a name",
                 f"This model has: {', '.join(kinds)}.",
             )
-        return [shape for shape in shapes if shape.kind in lora.modules]
-    chosen = [shape for shape in shapes if _in_preset(shape, lora.targets)]
+        return [shape for shape in shapes if shape.kind in config.modules]
+    chosen = [shape for shape in shapes if _in_preset(shape, config.targets)]
     if not chosen:
         fused = sorted(FUSED & set(kinds))
         hint = f" Query, key and value are one matrix here: {fused}." if fused else ""
         raise ConfigError(
-            "lora.targets",
-            lora.targets.value,
+            f"{config.kind}.targets",
+            config.targets.value,
             "matches no layer of this model",
-            f"This model has: {', '.join(kinds)}.{hint} Use lora=modules lora.modules=[...].",
+            f"This model has: {', '.join(kinds)}.{hint} "
+            f"Use {config.kind}=modules {config.kind}.modules=[...].",
         )
     return chosen
 

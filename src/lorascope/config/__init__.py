@@ -14,11 +14,11 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.schema import (
+    AdapterConfig,
     Config,
     DataConfig,
     DecideConfig,
     EvaluateConfig,
-    LoraConfig,
     MergeConfig,
     ModelConfig,
     QuantConfig,
@@ -27,6 +27,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
+    "AdapterConfig",
     "Config",
     "Cost",
     "DataConfig",
@@ -35,7 +36,6 @@ __all__ = [
     "DeviceKind",
     "EvaluateConfig",
     "Format",
-    "LoraConfig",
     "MergeConfig",
     "ModelConfig",
     "ModelKind",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import reduce
@@ -30,11 +31,17 @@ def validate(config: Config) -> None:
     _require_characters(config)
     for key, value, bound in _bounds(config):
         if value is not None and not bound.holds(value):
-            raise ConfigError(key, value, bound.problem, bound.remedy)
+            raise ConfigError(_typed(key, config), value, bound.problem, bound.remedy)
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
-            raise ConfigError(rule.key, value, rule.problem, rule.remedy)
+            key, remedy = _typed(rule.key, config), _typed(rule.remedy, config)
+            raise ConfigError(key, value, rule.problem, remedy)
+
+
+def _typed(text: str, config: Config) -> str:
+    """A key or remedy as it is typed: an adapter's section is called by its kind."""
+    return re.sub(r"\badapter(?=[.=])", config.adapter.kind, text)
 
 
 def _bounds(group: object, prefix: str = "") -> Iterator[tuple[str, object, Bound]]:
@@ -55,7 +62,7 @@ def _require_characters(config: Config) -> None:
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str) and not is_encodable(text):
                     raise ConfigError(
-                        f"{group}.{key}".rstrip("."), value,
+                        _typed(f"{group}.{key}".rstrip("."), config), value,
                         "holds half of a surrogate pair, which is not a character",
                         "Write the character itself instead of \\ud800 and its like.",
                     )  # fmt: skip
@@ -124,10 +131,10 @@ RULES = [
         "Use storage nf4 or fp4, or turn it off.",
     ),
     Rule(
-        "lora.modules",
-        lambda c: (c.lora.targets is Targets.modules) == bool(c.lora.modules),
+        "adapter.modules",
+        lambda c: (c.adapter.targets is Targets.modules) == bool(c.adapter.modules),
         "a list of modules goes with targets=modules, and only with it",
-        "Use lora=modules lora.modules=[q_proj,v_proj], or drop the list.",
+        "Use adapter=modules adapter.modules=[q_proj,v_proj], or drop the list.",
     ),
     Rule(
         "train.steps",

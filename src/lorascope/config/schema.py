@@ -7,6 +7,7 @@ field. `config.rules.validate` judges bounds and rules before anything expensive
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lorascope.config.bounds import (
     ABOVE_ZERO,
@@ -137,20 +138,14 @@ class QuantConfig:
 
 
 @dataclass
-class LoraConfig:
-    """The adapter."""
+class AdapterConfig:
+    """What is trained beside the base: the settings that all kinds of adapters have."""
 
+    kind: ClassVar[str] = ""
+    """The kind's name: of its section in a configuration, and of its folder in conf/."""
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
-    rank: int = bounded(
-        16, between(1, MAX_RANK, "a rank must be a whole number from {} to {}"), "Try 8 or 16."
-    )
-    alpha: float = bounded(16.0, ABOVE_ZERO, "Start with 16, or with the rank.")
-    dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
-    rslora: bool = False
-    """Scale by alpha/sqrt(rank) instead of alpha/rank."""
-    dora: bool = False
 
 
 @dataclass
@@ -281,7 +276,8 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """Settings of the kind that `adapter=` names; on the command line its section has its name."""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)

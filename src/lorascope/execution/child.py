@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import (
     OUTPUT,
@@ -97,7 +98,7 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
             return Outcome(split=Split(reason, for_memory=True))
         return Outcome([TrialOutcome(status, reason, None, device.name, threads, plan)])
 
-    QUANTIZERS[config.quant.storage].require_trainable(config.lora, device.kind)
+    QUANTIZERS[config.quant.storage].require_trainable(config.adapter, device.kind)
     refused = _refusal(job, device)
     if refused is not None:
         return no_room(Status.refused, refused.reason, refused.plan)
@@ -139,7 +140,7 @@ def _pack_plan(job: Job) -> PackPlan:
         evaluate_batch_size=config.evaluate.batch_size,
         train_on_prompt=config.data.train_on_prompt,
         trials=[
-            TrialPlan(own.lora, own.train, own.seed, adapter)
+            TrialPlan(own.adapter, own.train, own.seed, adapter)
             for own, adapter in zip(job.configs, job.adapters, strict=True)
         ],
     )
@@ -172,7 +173,7 @@ def _predicted(
         subject = _subject(job, device)
         evaluation = tuple(memory.evaluation) or subject.evaluation
         subject = replace(subject, train=memory.largest, evaluation=evaluation)
-        ranks = [config.lora.rank for config in job.configs]
+        ranks = [rank_of(config.adapter) for config in job.configs]
         alone = predict_ranks(subject, sorted(set(ranks)))
         together = plan_pack(subject, alone) if len(ranks) > 1 else None
         return [alone[rank].plan for rank in ranks], together
@@ -184,7 +185,7 @@ def _subject(job: Job, device: Device) -> PlanSubject:
 
     lengths = sample_lengths(read_record(job.data, DataCard))
     subject = subject_of(job.config, _model_config(job.base), device.kind, lengths)
-    beside = tuple(config.lora for config in job.configs[1:])
+    beside = tuple(config.adapter for config in job.configs[1:])
     return replace(subject, spec=replace(subject.spec, beside=beside))
 
 

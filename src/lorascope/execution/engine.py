@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
+from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
 from lorascope.files.store import write_atomically
 from lorascope.records import MemoryPlan, Status, TrainingResult
@@ -254,14 +255,23 @@ class EventWriter:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Put `job` into its folder."""
-    _write(folder / JOB, job)
+    """Put `job` into its folder. The settings of an adapter stand under the name of their kind, as
+    each kind has its own."""
+    plain = _adapter(Job).dump_python(job, mode="json", warnings=False)
+    for values, config in zip(plain["configs"], job.configs, strict=True):
+        own = config.adapter
+        values["adapter"] = {own.kind: _adapter(type(own)).dump_python(own, mode="json")}
+    write_atomically(folder / JOB, json.dumps(plain).encode())
 
 
 def read_job(folder: Path) -> Job:
     """The job of a folder."""
-    job = _read(folder / JOB, Job)
-    assert job is not None, folder
+    plain = json.loads((folder / JOB).read_bytes())
+    adapters = [values.pop("adapter") for values in plain["configs"]]
+    job: Job = _adapter(Job).validate_python(plain)
+    for config, settings in zip(job.configs, adapters, strict=True):
+        ((kind, values),) = settings.items()
+        config.adapter = _adapter(KINDS[kind].config).validate_python(values)
     return job
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
@@ -18,11 +19,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-OWN = {
-    "lora": ("rank", "alpha", "dropout", "rslora"),
-    "train": ("learning_rate", "weight_decay", "max_gradient_norm"),
-}
-"""What each trial of a pack may have for itself."""
+OWN = ("learning_rate", "weight_decay", "max_gradient_norm")
+"""What each trial of a pack may have for itself of its training; its kind of adapter says what of
+that."""
 LATER = ("merge", "decide", "seed", "ship")
 """The seed is each trial's own too; the others concern what comes after training."""
 
@@ -47,8 +46,9 @@ def packs_of(
         groups.setdefault(shared_settings(config_of(trial)), []).append(trial)
     packs = []
     for group in groups.values():
-        most = config_of(group[0]).runtime.pack_trials
-        by_rank = sorted(group, key=lambda trial: config_of(trial).lora.rank)
+        first = config_of(group[0])
+        most = first.runtime.pack_trials if kind_of(first.adapter).packed else 1
+        by_rank = sorted(group, key=lambda trial: rank_of(config_of(trial).adapter))
         packs += _split_evenly(by_rank, [work_of(trial) for trial in by_rank], most, slots)
     return packs
 
@@ -80,9 +80,9 @@ def _split_evenly(
 
 def shared_settings(config: Config) -> str:
     """Equal for trials that can be trained at once."""
-    values = asdict(config)
+    values: dict[str, Any] = {**asdict(config), "kind": config.adapter.kind}
     rate = config.train.learning_rate if config.train.schedule == "polynomial" else None
-    for group, names in OWN.items():
+    for group, names in (("adapter", kind_of(config.adapter).packed), ("train", OWN)):
         for name in names:
             del values[group][name]
     # That schedule ends at an absolute rate.

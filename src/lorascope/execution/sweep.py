@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
@@ -145,7 +146,7 @@ def _train_packs(packs: Sequence[Sequence[Trial]], slots: int, here: SweepPlace)
 def _trial(config: Config, layout: Layout) -> Trial:
     declared = declare_trial(config, layout)
     width = _hidden_size(layout.quantized(config.model.name, config.quant.name))
-    work = work_at_rank(config.lora.rank, width) if width else 1.0
+    work = work_at_rank(rank_of(config.adapter), width) if width else 1.0
     return Trial(config, declared, layout.trials(config.quant.name) / declared.name, work)
 
 

@@ -1,23 +1,11 @@
-"""What makes two trials the same: a hash over what differs from the defaults, inputs, and revisions
-of the numbers. Neither names nor the text of the code are in it."""
+"""The digest of settings, and which settings tell nothing of what is computed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-from lorascope.config import Config, DataConfig, LoraConfig, ModelConfig, QuantConfig, TrainConfig
-from lorascope.files.revisions import TRAINING, raised, revisions
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 SHORT_HASH_LENGTH = 10
-KEPT_OUT = ("name", "checkpoint_every_steps", "log_every_steps")
-"""Fields that decide what a thing is called and what is kept of it, not what is computed."""
 MADE_BY = ("code", "revisions")
 """Settings that say which code trained a trial; `code` in records from before revisions."""
 DIGESTS = ("base", "data")
@@ -28,87 +16,3 @@ def canonical_sha256(value: object) -> str:
     """Digest of plain data, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[str, Any]:
-    """Everything that decides a trial's result, in full. Where it runs is not part of it, nor are
-    names: the base, the data and the mode count by content."""
-    return {
-        "base": base_sha256,
-        "data": data_sha256,
-        "attention": config.model.attention,
-        "train_on_prompt": config.data.train_on_prompt,
-        "quant": _deciding(config.quant),
-        "lora": _deciding(config.lora),
-        "train": _deciding(config.train),
-        "seed": config.seed,
-        "revisions": revisions(TRAINING),
-    }
-
-
-def _deciding(group: DataclassInstance) -> dict[str, Any]:
-    """The fields of a group that decide values; lists of names in one order."""
-    values = {name: value for name, value in asdict(group).items() if name not in KEPT_OUT}
-    return {name: sorted(v) if isinstance(v, list) else v for name, v in values.items()}
-
-
-DEFAULTS: Mapping[str, Any] = {
-    "attention": ModelConfig().attention,
-    "train_on_prompt": DataConfig().train_on_prompt,
-    "quant": _deciding(QuantConfig()),
-    "lora": _deciding(LoraConfig()),
-    "train": _deciding(TrainConfig()),
-}
-"""What `trial_settings` gives where nothing is asked for. A new field with a default makes no new
-trial; a field whose default changes needs a new name."""
-
-
-def unlike_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a trial's settings differs from the defaults, and all that has none; of revisions,
-    those that were raised, so that a new room makes no new trial either."""
-    kept = {}
-    for name, value in settings.items():
-        default = DEFAULTS.get(name)
-        if name == "revisions":
-            value, default = raised(value), {}
-        elif isinstance(value, Mapping) and isinstance(default, Mapping):
-            value = {k: v for k, v in value.items() if k not in default or v != default[k]}
-            default = {}
-        if value != default:
-            kept[name] = value
-    return kept
-
-
-def trial_identity(settings: Mapping[str, Any]) -> str:
-    """The digest of what `unlike_defaults` keeps."""
-    return canonical_sha256(unlike_defaults(settings))
-
-
-def differing_settings(there: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:
-    """What a trial that is there was made with and a declared one is not, as 'train.steps=100, and
-    200 is declared'. What is not written down is as by default; which code trained it is left
-    out."""
-    theirs, ours = _with_defaults(there), _with_defaults(declared)
-    return [
-        f"other {key}"
-        if key in DIGESTS
-        else f"{key}={_shown(theirs.get(key))}, and {_shown(ours.get(key))} is declared"
-        for key in dict.fromkeys([*ours, *theirs])
-        if theirs.get(key) != ours.get(key)
-    ]
-
-
-def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """'train.steps' -> 100, of all settings."""
-    flat: dict[str, Any] = {}
-    for values in (DEFAULTS, settings):
-        for group, value in values.items():
-            if isinstance(value, Mapping):
-                flat |= {f"{group}.{name}": inner for name, inner in value.items()}
-            else:
-                flat[group] = value
-    return {k: v for k, v in flat.items() if k.partition(".")[0] not in MADE_BY}
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import Affine, affine_through, largest_within
@@ -37,7 +38,7 @@ class Capacity:
 
 def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
     """Trace what the lines need beside the `planned` trial. Several samples are taken as padded."""
-    rank, samples = subject.spec.lora.rank, subject.train.samples
+    rank, samples = rank_of(subject.spec.adapter), subject.train.samples
     other = SECOND_RANK if padded_rank(rank) == MAX_RANK else MAX_RANK
     at_other = predict_ranks(subject, [other])[other]
     low = samples if samples > 1 else 2

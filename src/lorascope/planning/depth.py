@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
 )
 
+from lorascope.adapters.kinds import kind_of
 from lorascope.bases.transformers_config import in_short, text_config
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.errors import LorascopeError, ModelError
@@ -84,7 +85,7 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
         first = trace_training(spec, settings, batch, traced.first, traced.period)
     # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
     # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
-    decomposed = any(lora.dora for lora in spec.pack)
+    decomposed = any(kind_of(own).reads_weights(own) for own in spec.pack)
     copied = decomposed and spec.compute in SIXTEEN_BITS and not settings.checkpointing
     width = spec.compute.itemsize if copied else 0
     copies = slopes["adapter"] * width / FLOAT32_BYTES

@@ -20,9 +20,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lorascope.adapters.attach import attach
+from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.adapters.layers import linear_shapes
-from lorascope.adapters.lora.attach import attach
-from lorascope.adapters.lora.stack import AdapterShapes, stacks_of
+from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.bases.transformers_config import (
     in_short,
@@ -31,11 +32,11 @@ from lorascope.bases.transformers_config import (
     unusable_config,
     with_layers,
 )
-from lorascope.config import LoraConfig, QuantConfig
+from lorascope.config import AdapterConfig, QuantConfig
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import unquantized_dtype
-from lorascope.training.pack import PackedModel
+from lorascope.training.pack import PackedModel, peft_pack, stacked_pack
 
 DEVICE = "cpu"
 """The device of fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
@@ -48,16 +49,16 @@ class FakeModelSpec:
     config: Mapping[str, object]
     """As in its config.json."""
     quant: QuantConfig
-    lora: LoraConfig
+    adapter: AdapterConfig
     compute: torch.dtype
     attention: str = "auto"
-    beside: tuple[LoraConfig, ...] = ()
-    """Further adapters that are trained at once with `lora`."""
+    beside: tuple[AdapterConfig, ...] = ()
+    """Further adapters that are trained at once with `adapter`."""
 
     @property
-    def pack(self) -> list[LoraConfig]:
+    def pack(self) -> list[AdapterConfig]:
         """All adapters, by rank."""
-        return sorted((self.lora, *self.beside), key=lambda lora: lora.rank)
+        return sorted((self.adapter, *self.beside), key=rank_of)
 
 
 def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
@@ -70,7 +71,7 @@ def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> Peft
     """
     with unset_fake_temporarily(), torch.random.fork_rng(devices=[]), torch.device("meta"):
         # Seeding the adapter must not reseed the process.
-        model = _with_adapter(_meta_base(spec, kept), replace(spec, lora=spec.pack[-1]))
+        model = _with_adapter(_meta_base(spec, kept), replace(spec, adapter=spec.pack[-1]))
     make_fake(model, spec)
     return model
 
@@ -85,10 +86,11 @@ def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedM
     with unset_fake_temporarily(), torch.device("meta"):
         base = _meta_base(spec, kept)
     make_fake(base, spec)
-    chosen = select(linear_shapes(base), spec.lora)
-    layers = {shape.name: (shape.in_features, shape.out_features) for shape in chosen}
-    stacks = stacks_of(spec.pack, AdapterShapes(layers, spec.lora.dora), DEVICE)
-    return PackedModel(base, stacks, seeds=[0] * len(spec.pack))
+    shapes, shape = select(linear_shapes(base), spec.adapter), PackShape([0] * len(spec.pack))
+    stack = kind_of(spec.adapter).stack(spec.pack, shapes, DEVICE)
+    if stack is None:
+        return peft_pack(fake_adapted(spec, kept), shape)
+    return stacked_pack(base, stack, shapes, shape)
 
 
 def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedModel:
@@ -102,7 +104,7 @@ def _meta_base(spec: FakeModelSpec, kept: Sequence[int] | None) -> PreTrainedMod
 
 def _with_adapter(model: PreTrainedModel, spec: FakeModelSpec) -> PeftModel:
     try:
-        return attach(model, spec.lora, seed=0)
+        return attach(model, spec.adapter, seed=0)
     except LorascopeError:
         raise
     except Exception as error:

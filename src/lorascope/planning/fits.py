@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
 from lorascope.counting.parameters import padded_rank
@@ -88,7 +89,7 @@ def generous_need(subject: PlanSubject) -> int:
     return generous_bytes(
         linear_shapes(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        rank=sum(padded_rank(lora.rank) for lora in spec.pack),
+        rank=sum(padded_rank(rank_of(own)) for own in spec.pack),
         tokens=max(batch.samples * batch.tokens for batch in batches),
         vocabulary=int(text.vocab_size),
         attention_scores=int(text.num_hidden_layers * text.num_attention_heads) * scores,

@@ -8,7 +8,6 @@ from torch import Tensor
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.quantizers.kinds import quantized_layers
-from lorascope.training.linear import PackedLinear
 from lorascope.training.pack import PackedModel
 
 
@@ -29,16 +28,11 @@ def persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> di
         "adapter": adapter,
         "best": best,
         "gradients": adapter,
-        "saved_adapter": _unpadded_bytes(model),
+        # As PEFT holds the largest one.
+        "saved_adapter": FLOAT32_BYTES * max(model.stack.parameters),
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
         **_parameter_counts(model),
     }
-
-
-def _unpadded_bytes(model: PackedModel) -> int:
-    """Of the largest adapter as PEFT holds it."""
-    stack = model.stacks[-1]
-    return FLOAT32_BYTES * stack.shapes.parameters(max(lora.rank for lora in stack.loras))
 
 
 def _parameter_counts(model: PackedModel) -> dict[str, int]:
@@ -46,7 +40,7 @@ def _parameter_counts(model: PackedModel) -> dict[str, int]:
     layers = list(quantized_layers(model))
     quantized = [quantizer.shape(layer).numel() for _, layer, quantizer in layers]
     packed = {id(layer.weight) for _, layer, _ in layers}
-    adapted = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    adapted = [model.base.get_submodule(name) for name in model.layers]
     others = [
         parameter.numel()
         for parameter in model.parameters()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lorascope.adapters.kinds import at_rank as adapter_at_rank
+from lorascope.adapters.kinds import rank_of
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import (
@@ -52,7 +54,7 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
     alone = evaluation
     if subject.spec.beside and subject.settings.validates:
         # The largest adapter, where the others do not wait as they do in the end.
-        alone = evaluation_bytes(at_rank(subject, subject.spec.pack[-1].rank))
+        alone = evaluation_bytes(at_rank(subject, rank_of(subject.spec.pack[-1])))
     validation = _validation_bytes(subject, train, alone)
     return _plan(subject, train, evaluation, validation, time.perf_counter() - started)
 
@@ -66,9 +68,11 @@ def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPl
     """
     started = time.perf_counter()
     train = training_trace(subject)
-    highest = alone[subject.spec.pack[-1].rank].plan
+    highest = alone[rank_of(subject.spec.pack[-1])].plan
     block = block_bytes(subject.settings.device)
-    waiting = [alone[lora.rank].training.parts["saved_adapter"] for lora in subject.spec.pack[:-1]]
+    waiting = [
+        alone[rank_of(own)].training.parts["saved_adapter"] for own in subject.spec.pack[:-1]
+    ]
     largest = highest.peak_bytes["evaluate"] - _workspace_bytes(subject)
     evaluation = largest + sum(-(-size // block) * block for size in waiting)
     validation = _validation_bytes(subject, train, largest)
@@ -112,8 +116,8 @@ def unpadded_train_bytes(subject: PlanSubject, padded: Prediction) -> int:
 
 def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
     """A trial alone, with an adapter of this rank."""
-    lora = replace(subject.spec.lora, rank=rank)
-    return replace(subject, spec=replace(subject.spec, lora=lora, beside=()))
+    adapter = adapter_at_rank(subject.spec.adapter, rank)
+    return replace(subject, spec=replace(subject.spec, adapter=adapter, beside=()))
 
 
 def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> Trace:

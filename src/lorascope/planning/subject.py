@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.config import Config, LoraConfig, QuantConfig, TrainConfig
+from lorascope.config import AdapterConfig, Config, QuantConfig, TrainConfig
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
@@ -59,7 +59,7 @@ def subject_of(
     )
     evaluated = Batch(samples, tokens, padded=samples > 1 and not lengths.equal)
     return PlanSubject(
-        spec=spec_of(config.quant, config.lora, config.model.attention, model_config, kind),
+        spec=spec_of(config.quant, config.adapter, config.model.attention, model_config, kind),
         settings=settings_of(train, kind),
         train=batch,
         evaluation=(evaluated, evaluated),
@@ -68,15 +68,15 @@ def subject_of(
 
 def spec_of(
     quant: QuantConfig,
-    lora: LoraConfig,
+    adapter: AdapterConfig,
     attention: str,
     model_config: Mapping[str, object],
     kind: str,
-    beside: Sequence[LoraConfig] = (),
+    beside: Sequence[AdapterConfig] = (),
 ) -> FakeModelSpec:
     """The model in training on a device of this kind, with one adapter or with several at once."""
     compute = TORCH_DTYPES[precision_on(quant, kind).value]
-    return FakeModelSpec(model_config, quant, lora, compute, attention, tuple(beside))
+    return FakeModelSpec(model_config, quant, adapter, compute, attention, tuple(beside))
 
 
 def settings_of(train: TrainConfig, kind: str) -> TraceSettings:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.planning.arithmetic import (
@@ -59,9 +61,30 @@ class Axis:
     """Whether it has a column in any case."""
 
 
-def _targets(planned: Planned) -> str:
-    lora = planned.config.lora
-    return "+".join(sorted(lora.modules)) or lora.targets.value
+def _adapter(planned: Planned) -> str:
+    """LoRA on all_linear."""
+    config = planned.config.adapter
+    targets = "+".join(sorted(config.modules)) or config.targets.value
+    return f"{kind_of(config).method.label} on {targets}"
+
+
+def _setting_axes(in_names: bool) -> Iterator[Axis]:
+    """What trials of all kinds of adapters are told apart by, in their names or beside them."""
+    dials = dict.fromkeys(dial for kind in KINDS.values() for dial in kind.method.dials)
+    headers = {dial.name: dial.header for dial in dials}
+    for kind in KINDS.values():
+        headers |= {name: name.title() for name in kind.packed if name not in headers}
+    lettered = {dial.name for dial in dials if dial.letter}
+    for name, header in headers.items():
+        if (name in lettered) is in_names:
+            yield Axis(name, header, partial(_setting, name), right=in_names, always=in_names)
+
+
+def _setting(name: str, planned: Planned) -> Any:
+    value = getattr(planned.config.adapter, name, None)
+    if isinstance(value, bool):
+        return units.yes_no(value)
+    return units.number(value) if isinstance(value, float) else value
 
 
 def _of_subject(get: Callable[[PlanSubject], Any]) -> Callable[[Planned], Any]:
@@ -72,8 +95,7 @@ AXES = (
     Axis("model", "Model", lambda p: p.label, "{}", right=False),
     Axis("data", "Data", lambda p: p.config.data.name, right=False),
     Axis("quant", "Mode", lambda p: p.config.quant.name, right=False, always=True),
-    Axis("rank", "Rank", lambda p: p.config.lora.rank, always=True),
-    Axis("alpha", "Alpha", lambda p: units.number(p.config.lora.alpha), always=True),
+    *_setting_axes(in_names=True),
     Axis("seed", "Seed", lambda p: p.config.seed, always=True),
     Axis("device", "Device", _of_subject(lambda s: s.settings.device), "on {}", right=False),
     Axis(
@@ -83,10 +105,8 @@ AXES = (
         "computing in {}",
         right=False,
     ),
-    Axis("targets", "Targets", _targets, "LoRA on {}", right=False),
-    Axis("rslora", "rsLoRA", lambda p: units.yes_no(p.config.lora.rslora), right=False),
-    Axis("dora", "DoRA", lambda p: units.yes_no(p.config.lora.dora), "DoRA {}", right=False),
-    Axis("dropout", "Dropout", lambda p: units.number(p.config.lora.dropout)),
+    Axis("adapter", "Adapter", _adapter, "{}", right=False),
+    *_setting_axes(in_names=False),
     Axis("train", "Training", lambda p: p.config.train.name, right=False),
     Axis("batch", "Batch", lambda p: p.config.train.batch_size),
     Axis(

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.stack import adapted_layers
 from lorascope.config import TrainConfig
-from lorascope.counting.parameters import lora_parameters
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import forward_of
@@ -143,7 +143,7 @@ def _in_training(
     pack = fake_pack(spec, kept)
     if settings.keeps_best:
         pack.keep_best()
-    optimizer = adamw(pack.stacks, [TrainConfig()] * len(spec.pack))
+    optimizer = adamw(pack.stack.rows, [TrainConfig()] * len(spec.pack))
     if batch.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {
@@ -161,8 +161,8 @@ def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftMod
     call it among fake tensors."""
     model = fake_adapted(spec, kept).eval()
     model.config.use_cache = False
-    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    waiting = [lora_parameters(adapted, lora.rank, lora.dora) for lora in spec.pack[:-1]]
+    shapes = adapted_layers(model.get_base_model())
+    waiting = [kind_of(own).parameters(own, shapes) for own in spec.pack[:-1]]
     kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
     return model, [*persistent_tensors(model), *kept_apart]
 

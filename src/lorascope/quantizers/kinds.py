@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lorascope.config import LoraConfig, Precision, QuantConfig, Storage
+from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.four_bit import FourBit
@@ -38,7 +38,7 @@ class Quantizer(Protocol):
     def bits(self, quant: QuantConfig) -> StoredBits:
         """The bits of weights and their constants, from shapes alone."""
 
-    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+    def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Raise ConfigError where an adapter cannot be trained on such layers."""
 
     def require_layers(self, model: Any, quant: QuantConfig) -> None:

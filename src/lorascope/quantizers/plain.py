@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.config import AdapterConfig, Precision, QuantConfig
 from lorascope.quantizers.bits import Floats
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Plain:
     def bits(self, quant: QuantConfig) -> Floats:
         return Floats(32 if self.compute is Precision.float32 else 16)
 
-    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+    def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
     def require_layers(self, model: Any, quant: QuantConfig) -> None:

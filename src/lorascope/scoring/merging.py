@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope.adapters.lora.attach import load_adapter
+from lorascope.adapters.attach import load_adapter
 from lorascope.config import MergeConfig
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL

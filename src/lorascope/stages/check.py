@@ -61,7 +61,7 @@ def run(configs: list[Config], layout: Layout) -> None:
     if expected is not None:
         shapes, unadapted = expected
         for config in configs:
-            select(shapes, config.lora)
+            select(shapes, config.adapter)
         for sentence in unadapted_sentences(shapes, unadapted):
             print(f"warning: {sentence}", file=sys.stderr)
     if first.model.kind is ModelKind.local:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.adapters.targets import select
 from lorascope.bases.config_json import config_label, model_config_dict
-from lorascope.config import Config, LoraConfig
+from lorascope.config import AdapterConfig, Config
 from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
-from lorascope.reporting.tables.counts import METHODS, method_table, rank_table
+from lorascope.reporting.tables.counts import METHODS, adapter_table, method_table
 from lorascope.reporting.tables.parameters import RANKS
 
 
@@ -24,14 +25,15 @@ def command(
         ConfigError: a flag's value, the model's configuration or its targets cannot be used.
     """
     ranks = _ranks(flags.get("--ranks", "")) or sorted(
-        {*RANKS, *(config.lora.rank for config in configs)}
+        {*RANKS, *(rank_of(config.adapter) for config in configs if rank_of(config.adapter))}
     )
     shapes: dict[str, ModelShape] = {}
     tables = []
     shown: set[tuple[object, ...]] = set()
     for config in configs:
-        name, lora = config_label(config.model, layout), config.lora
-        kind = (name, lora.targets, tuple(lora.modules), lora.dora)
+        name, adapter = config_label(config.model, layout), config.adapter
+        whole = kind_of(adapter).reads_weights(adapter)
+        kind = (name, adapter.kind, adapter.targets, tuple(adapter.modules), whole)
         if kind in shown:
             continue
         shown.add(kind)
@@ -41,7 +43,7 @@ def command(
                 print(f"{name}: its language model alone; the vision tower is left out.\n")
             shapes[name] = model_shape(values)
         parameters = _names(flags.get("--target-parameters", ""))
-        tables.append(_adapters(name, shapes[name], lora, ranks, parameters))
+        tables.append(_adapters(name, shapes[name], adapter, ranks, parameters))
     for name, shape in shapes.items():
         methods = method_table(shape, _names(flags.get("--methods", ",".join(METHODS))))
         tables.append(f"{name}, other methods\n\n{methods.plain()}")
@@ -49,22 +51,30 @@ def command(
 
 
 def _adapters(
-    name: str, shape: ModelShape, lora: LoraConfig, ranks: list[int], parameters: list[str]
+    name: str, shape: ModelShape, adapter: AdapterConfig, ranks: list[int], parameters: list[str]
 ) -> str:
-    bare = _target_parameters(shape, parameters, lora)
-    chosen = select(shape.linear_shapes, lora)
+    bare = _target_parameters(shape, parameters, adapter)
+    chosen = select(shape.linear_shapes, adapter)
     kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
-    table = rank_table(shape, chosen, bare, ranks, lora.dora)
+    table = adapter_table(shape, adapter, chosen, bare, ranks)
     return (
         f"{name}: {shape.model_type}, {shape.layers} layers, "
         f"{shape.total_parameters:,} parameters\n"
-        f"{'DoRA' if lora.dora else 'LoRA, with or without rsLoRA'} on "
-        f"{lora.targets.value}: {len(chosen) + len(bare)} matrices ({', '.join(kinds)})\n\n"
+        f"{_method(adapter)} on {adapter.targets.value}: {len(chosen) + len(bare)} matrices "
+        f"({', '.join(kinds)})\n\n"
         f"{table.plain()}"
     )
 
 
-def _target_parameters(shape: ModelShape, names: list[str], lora: LoraConfig) -> list[WeightMatrix]:
+def _method(adapter: AdapterConfig) -> str:
+    """LoRA, or the switch that adds parameters to it: DoRA."""
+    method, switch = kind_of(adapter).method, kind_of(adapter).reads_weights(adapter)
+    return next((dial.noun for dial in method.dials if dial.name == switch), method.label)
+
+
+def _target_parameters(
+    shape: ModelShape, names: list[str], adapter: AdapterConfig
+) -> list[WeightMatrix]:
     """Experts and routers whose parameter's name ends as listed."""
     there = {m.name.split(".", 3)[-1] for m in shape.expert_matrices}
     unknown = sorted(n for n in names if not any(f".{t}".endswith(f".{n}") for t in there))
@@ -75,13 +85,13 @@ def _target_parameters(shape: ModelShape, names: list[str], lora: LoraConfig) ->
             "no parameter of experts or a router has such a name",
             f"This model has: {', '.join(sorted(there)) or 'none'}.",
         )
-    if names and lora.dora:
+    switch = kind_of(adapter).reads_weights(adapter)
+    if names and (switch or not rank_of(adapter)):
+        remedy = f"Set {adapter.kind}.{switch}=false." if switch else "Leave adapter= out."
         raise ConfigError(
-            "--target-parameters",
-            ",".join(names),
-            "PEFT has no DoRA for them",
-            "Set lora.dora=false.",
-        )
+            "--target-parameters", ",".join(names), f"PEFT has no {_method(adapter)} for them",
+            remedy,
+        )  # fmt: skip
     ends = tuple(f".{name}" for name in names)
     return [m for m in shape.expert_matrices if m.name.endswith(ends)] if ends else []
 

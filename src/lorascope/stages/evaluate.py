@@ -147,7 +147,7 @@ def _score(
 
     model = LoadedBase.model
     if subject.adapter and subject.trial:
-        from lorascope.adapters.lora.attach import load_adapter
+        from lorascope.adapters.attach import load_adapter
 
         model = load_adapter(model, subject.adapter)
     card = read_record(layout.data(config.model.name, config.data.name), DataCard)
@@ -189,7 +189,7 @@ def _load(config: Config, layout: Layout) -> None:
     LoadedBase.key = None
     require_stored(config, layout)
     import_uncollected(
-        "lorascope.adapters.lora.attach",
+        "lorascope.adapters.attach",
         "lorascope.scoring.score",
         "lm_eval.evaluator",
         "lm_eval.models.huggingface",

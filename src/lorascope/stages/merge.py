@@ -169,7 +169,7 @@ def _merge_and_check(
 ) -> tuple[MergeCheck, MergeCheck | None, MergedFiles, bool]:
     """Write the merged model to `folder`: its check, for INT8 a second one without the rounding of
     activations, its files, and whether its head was untied."""
-    from lorascope.adapters.lora.attach import load_adapter
+    from lorascope.adapters.attach import load_adapter
     from lorascope.data.rows import read_rows
     from lorascope.data.tokenization import load_tokenizer
     from lorascope.machine.devices import TORCH_DTYPES

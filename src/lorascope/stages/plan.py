@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, DeviceKind
@@ -55,17 +56,17 @@ def run(configs: list[Config], layout: Layout) -> list[MemoryPlan]:
 
 
 def _planned(configs: list[Config], layout: Layout) -> list[Planned]:
-    """Ranks of otherwise equal trials are predicted together; alpha and seed take no memory."""
+    """Ranks of otherwise equal trials are predicted together; scale and seed take no memory."""
     groups: dict[str, list[Config]] = {}
     for config in configs:
         groups.setdefault(_but_rank(config), []).append(config)
     found = {key: _planned_ranks(group, layout) for key, group in groups.items()}
-    return [replace(found[_but_rank(c)][c.lora.rank], config=c) for c in configs]
+    return [replace(found[_but_rank(c)][rank_of(c.adapter)], config=c) for c in configs]
 
 
 def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
     config, label = group[0], config_label(group[0].model, layout)
-    ranks = sorted({one.lora.rank for one in group})
+    ranks = sorted({rank_of(one.adapter) for one in group})
     subject, predictions, reason = None, dict[int, Prediction](), None
     try:
         subject = _subject(config, layout)
@@ -76,9 +77,10 @@ def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
 
 
 def _but_rank(config: Config) -> str:
-    values = asdict(config)
-    for irrelevant in ("rank", "alpha"):
-        del values["lora"][irrelevant]
+    values = {**asdict(config), "kind": config.adapter.kind}
+    for dial in kind_of(config.adapter).method.dials:
+        if dial.is_axis or dial.times_learning_rate:
+            del values["adapter"][dial.name]
     del values["seed"]
     return json.dumps(values, sort_keys=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
-from lorascope.files.identity import DIGESTS, differing_settings
+from lorascope.files.identity import DIGESTS
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.revisions import (
@@ -27,6 +27,7 @@ from lorascope.files.revisions import (
 from lorascope.files.store import read_record, write_record
 from lorascope.records import LASTING, Status, TakenOver, TrialRecord
 from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.study.identity import differing_settings
 from lorascope.study.intact import require_adapter
 
 

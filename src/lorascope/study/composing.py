@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
@@ -21,7 +22,7 @@ from lorascope.config import Config
 from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.study.overrides import closest, known_keys
+from lorascope.study.overrides import Composed, closest, known_keys
 from lorascope.study.params import yaml_fault
 
 NO_DEFAULT = "No match in the defaults list"
@@ -30,7 +31,7 @@ TAKES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 def register_schema() -> None:
     """Tell Hydra the schema that conf/config.yaml names in its defaults."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=Composed)
 
 
 @contextmanager
@@ -149,11 +150,11 @@ def _takes(kind: Any) -> str:
 
 
 def object_of(found: DictConfig) -> Config:
-    """As the schema has it.
+    """The configuration, with the settings of the kind of adapter that is trained.
 
     Raises:
         MissingMandatoryValue: a file sets no `name`.
     """
-    config = OmegaConf.to_object(found)
-    assert isinstance(config, Config)
-    return config
+    made: Any = OmegaConf.to_object(found)
+    values = {own.name: getattr(made, own.name) for own in fields(Config)}
+    return Config(**{**values, "adapter": getattr(made, made.adapter)})

@@ -6,21 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.adapters.methods import DEFAULT_METHOD, METHODS, method_of
+from lorascope.adapters.kinds import dials_of
+from lorascope.adapters.methods import method_of
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig
 from lorascope.errors import RecordError
-from lorascope.files.identity import (
-    SHORT_HASH_LENGTH,
-    canonical_sha256,
-    differing_settings,
-    trial_identity,
-    trial_settings,
-)
+from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import SCORING, raised, revisions
 from lorascope.files.store import read_record
 from lorascope.records import TrialKey, TrialRecord
+from lorascope.study.identity import differing_settings, trial_identity, trial_settings
 from lorascope.study.intact import read_base, read_data, read_mode
 
 BASE_NAME = "base"
@@ -44,7 +40,7 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
         LorascopeError: the base or the data is not prepared, or made with other settings, or the
             targets match nothing.
     """
-    select(read_base(config, layout).linear_shapes, config.lora)
+    select(read_base(config, layout).linear_shapes, config.adapter)
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = trial_identity(settings)
@@ -54,15 +50,15 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
 
 def trial_key(config: Config) -> TrialKey:
     """What a trial is, for people."""
-    lora = config.lora
-    modules = "+".join(sorted(lora.modules))
+    adapter = config.adapter
+    modules = "+".join(sorted(adapter.modules))
     return TrialKey(
         model=config.model.name,
         data=config.data.name,
         quant=config.quant.name,
-        method=DEFAULT_METHOD,
-        targets=modules or lora.targets.value,
-        dials={dial.name: getattr(lora, dial.name) for dial in METHODS[DEFAULT_METHOD].dials},
+        method=adapter.kind,
+        targets=modules or adapter.targets.value,
+        dials=dict(dials_of(adapter)),
         seed=config.seed,
     )
 

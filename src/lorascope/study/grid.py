@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice, product
 from math import prod
@@ -11,6 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
+from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
 from lorascope.config.rules import validate
 from lorascope.errors import LorascopeError
@@ -30,13 +32,22 @@ def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[st
     """`declared` with `overrides` in place of what they name.
 
     A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
-    stay.
+    stay. Where kinds of adapters are chosen, the settings of others are no axes.
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
     if recipes and recipes[-1] != "recipe=null":
         declared = [text for text in declared if text.partition("=")[0] in BESIDE_A_RECIPE]
+    adapters = [text.partition("=")[2] for text in overrides if text.startswith("adapter=")]
+    if adapters:
+        others = KINDS.keys() - set(re.findall(r"\w+", adapters[-1]))
+        declared = [text for text in declared if _section(text.partition("=")[0]) not in others]
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
+
+
+def _section(key: str) -> str:
+    """lora of lora.rank."""
+    return key.partition(".")[0]
 
 
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:
@@ -55,7 +66,21 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     with composing(layout):
         # One by one: a bad value is found at the first.
         choices = (composed(point) for point in product(*(_texts(axis) for axis in groups)))
-        return [config for choice in choices for config in _with_values(choice, values)]
+        points = [config for choice in choices for config in _with_values(choice, values)]
+    _require_trained(parsed, {config.adapter.kind for config in points})
+    return points
+
+
+def _require_trained(read: Sequence[Override], kinds: set[str]) -> None:
+    """Settings of a kind of adapter that no trial has would be ignored."""
+    for override in read:
+        kind = _section(override.key_or_group)
+        if kind in KINDS and kind not in kinds:
+            trained = ",".join(sorted(kinds))
+            raise LorascopeError(
+                f"{override.input_line}: a setting of adapter={kind}, and adapter={trained} is "
+                f"chosen. Leave it out, or write adapter={trained},{kind} to sweep over both."
+            )
 
 
 def _require_countable(axes: Iterable[Override]) -> None:
@@ -88,9 +113,21 @@ def _texts(override: Override) -> list[str]:
 
 
 def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
+    """Each point of the axes' product; those of another kind of adapter than a point's are none of
+    its axes."""
     keys = [axis.key_or_group for axis in axes]
+    swept = {_section(key) for key in keys} & KINDS.keys()
     points = product(*([_plain(one) for one in axis.sweep_iterator()] for axis in axes))
-    return [_with_value(composed, dict(zip(keys, point, strict=True))) for point in points]
+    found: dict[str, Config] = {}
+    for number, point in enumerate(points):
+        values = dict(zip(keys, point, strict=True))
+        kind = str(values.get("adapter", composed.adapter))
+        others = swept - {kind}
+        own = {key: value for key, value in values.items() if _section(key) not in others}
+        name = str(own) if others else str(number)
+        if name not in found:
+            found[name] = _with_value(composed, own)
+    return list(found.values())
 
 
 def _with_value(composed: DictConfig, values: dict[str, Any]) -> Config:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from typing import Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString
 from hydra.errors import HydraException
 
+from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
 from lorascope.config import Config
 from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError
@@ -23,6 +25,32 @@ from lorascope.files.layout import Layout
 
 NO_FILE = ("recipe",)
 """Groups of which no file need be chosen: recipe=null."""
+
+
+KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
+
+
+def _sections() -> list[tuple[str, Any, Any]]:
+    """Name, type and default of what stands at the top of a composed configuration."""
+    kinds = {name: kind.config for name, kind in KINDS.items()}
+    hints: dict[str, Any] = {**get_type_hints(Config), **kinds, "adapter": KindName}
+    values = {own.name: own.default for own in fields(Config)}
+    values["adapter"] = KindName(DEFAULT_KIND)
+    return [
+        (
+            name,
+            type_,
+            values[name]
+            if values.get(name, MISSING) is not MISSING
+            else field(default_factory=type_),
+        )
+        for name, type_ in hints.items()
+    ]
+
+
+Composed = make_dataclass("Composed", _sections())
+"""What conf/ composes: `Config` with a section for each kind of adapter, and the name of the kind
+that is trained in place of its settings."""
 
 
 def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
@@ -83,7 +111,7 @@ def choices(group: str, layout: Layout) -> list[str]:
 
 def known_keys() -> dict[str, Any]:
     """Every key of the schema with its type."""
-    return _keys_of(Config, "")
+    return _keys_of(Composed, "")
 
 
 def closest(word: str, known: Sequence[str]) -> str:
@@ -99,12 +127,12 @@ def closest(word: str, known: Sequence[str]) -> str:
 def _keys_of(schema: Any, before: str) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     hints = get_type_hints(schema)
-    for field in fields(schema):
-        kind = hints[field.name]
+    for own in fields(schema):
+        kind = hints[own.name]
         if is_dataclass(kind):
-            keys |= _keys_of(kind, f"{before}{field.name}.")
+            keys |= _keys_of(kind, f"{before}{own.name}.")
         else:
-            keys[f"{before}{field.name}"] = kind
+            keys[f"{before}{own.name}"] = kind
     return keys
 
 

@@ -11,17 +11,19 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
 from lorascope.config.bounds import is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 
+TARGETS = f"{DEFAULT_KIND}.targets"
+DIALS = [f"{DEFAULT_KIND}.{d.name}" for d in KINDS[DEFAULT_KIND].method.dials if d.letter]
 PARAMETER_KEYS = {
     "model": "model",
     "data": "data",
     "quant": "quant",
-    "lora.targets": "lora",
-    "lora.rank": "lora.rank",
-    "lora.alpha": "lora.alpha",
+    TARGETS: DEFAULT_KIND,
+    **{key: key for key in DIALS},
     "train": "train",
     "seed": "seed",
     "evaluate": "evaluate",
@@ -30,7 +32,7 @@ PARAMETER_KEYS = {
     "ship": "ship",
 }
 """Keys of params.yaml -> keys of the configuration."""
-FILE_KEYS = ("model", "data", "lora.targets", "train", "evaluate", "merge", "decide")
+FILE_KEYS = ("model", "data", TARGETS, "train", "evaluate", "merge", "decide")
 """Keys whose value dvc.yaml puts into a path, as the name of one file of conf/."""
 
 

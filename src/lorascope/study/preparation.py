@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import Layout
@@ -17,8 +18,8 @@ READS = {
     "prepare-base": ("model",),
     "prepare-data": ("model", "data", "evaluate"),
     "quantize-base": ("model", "quant"),
-    "train-lora": ("model", "data", "quant", "lora", "train", "seed"),
-    "evaluate": ("model", "data", "quant", "lora", "train", "seed", "evaluate"),
+    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed"),
+    "evaluate": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "evaluate"),
 }
 """Stage -> first parts of the keys that it reads, as in dvc.yaml; and of all stages:"""
 ALWAYS_READ = ("recipe", "runtime")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from lorascope.adapters.lora.stack import AdapterStack
 from lorascope.config import TrainConfig
 
 FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
@@ -18,10 +17,9 @@ CLIP_EPSILON = 1e-6
 """torch.nn.utils.clip_grad_norm_'s."""
 
 
-def adamw(stacks: Sequence[AdapterStack], trains: Sequence[TrainConfig]) -> torch.optim.AdamW:
+def adamw(rows: Sequence[nn.Parameter], trains: Sequence[TrainConfig]) -> torch.optim.AdamW:
     """Groups in the pack's order, each with its trial's learning rate and weight decay. Fused, as
     transformers' default is: one pass over the memory, and no copies."""
-    rows = [row for stack in stacks for row in stack.rows]
     groups = [
         {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}
         for row, train in zip(rows, trains, strict=True)
@@ -48,15 +46,18 @@ def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [group["params"][0] for group in optimizer.param_groups]
 
 
-def moment_bytes(stacks: Sequence[AdapterStack], optimizer: torch.optim.Optimizer) -> list[int]:
-    """Of AdamW's two moments a parameter and a counter, for each trial, padding apart."""
-    own = [s.shapes.parameters(lora.rank) for s in stacks for lora in s.loras]
+def moment_bytes(parameters: Sequence[int], optimizer: torch.optim.Optimizer) -> list[int]:
+    """Bytes of AdamW's two moments a parameter and of its counter, for each trial.
+
+    Args:
+        parameters: of each trial, padding excluded.
+    """
     sizes = []
-    for row, parameters in zip(rows_of(optimizer), own, strict=True):
+    for row, count in zip(rows_of(optimizer), parameters, strict=True):
         state = [v for v in optimizer.state[row].values() if isinstance(v, Tensor)]
         moments = sum(value.nbytes for value in state if value.numel() == row.numel())
         counters = sum(value.nbytes for value in state if value.numel() != row.numel())
-        sizes.append(moments * parameters // row.numel() + counters)
+        sizes.append(moments * count // row.numel() + counters)
     return sizes
 
 

@@ -1,18 +1,12 @@
-"""A pack: the adapters of several trials around one frozen base, stacked along a trial axis.
+"""A pack: the adapters of several trials around one frozen base.
 
 A batch of a pack holds every trial's own samples, trial by trial. The base sees them as one batch
-[trials x samples, tokens]; a linear layer adds to each trial's rows what that trial's adapter says:
+[trials x samples, tokens]; beside a linear layer each trial's adapter works on its own rows. No
+number of one trial enters another's, so that a pack computes what each trial computes alone. A
+single trial is a pack of one. On one thread a trial's bits do not depend on its company, unless a
+batch is padded to a longer sample of a trial with another seed: then it is equal but for rounding.
 
-    rows [trials, samples x tokens, in] -> base(rows) + scale (rows A^T) B^T,
-    A [trials, rank, in], B^T [trials, rank, out], scale [trials, 1, 1].
-
-No number of one trial enters another's, so that a pack computes what each trial computes alone. A
-single trial is a pack of one. Ranks are padded with zeros to 8, 16, 32, 64 and so on, and trials of
-one such rank share a stack: a rank of 512 does not tax a rank of 1. The zeros stay, as their
-gradients, moments and decay are zero. A trial alone is padded in the same way: in another shape its
-products would be rounded in another order. So on one thread a trial's bits do not depend on its
-company, unless a batch is padded to a longer sample of a trial with another seed: then it is equal
-but for rounding.
+A kind of adapter without a stack is trained by PEFT's own layers, one trial at a time.
 """
 
 from __future__ import annotations
@@ -22,34 +16,43 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.lora.attach import attach
-from lorascope.adapters.lora.stack import (
-    AdapterShapes,
-    AdapterStack,
-    AdapterWeights,
-    adapter_weights,
-    stacks_of,
+from lorascope.adapters.attach import attach
+from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.stack import (
+    LayeredStack,
+    PackShape,
+    PeftStack,
+    Stack,
+    adapted_layers,
+    step_seed,
+    trained_parameters,
 )
-from lorascope.config import LoraConfig
+from lorascope.adapters.targets import select
+from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import TokenBatch
-from lorascope.training.linear import PackedLinear, PackShape, Unpackable, step_seed
+from lorascope.records import LinearShape
+from lorascope.training.linear import PackedLinear, Unpackable
 
 
 class PackedModel(nn.Module):
-    """A base whose adapted layers are `PackedLinear`."""
+    """A base with adapters on some of its layers.
 
-    def __init__(self, base: PreTrainedModel, stacks: list[AdapterStack], seeds: list[int]) -> None:
+    Args:
+        layers: names of the layers in whose place others stand, which have them as `base_layer`.
+    """
+
+    def __init__(
+        self, base: PreTrainedModel, stack: Stack, layers: Sequence[str], shape: PackShape
+    ) -> None:
         super().__init__()
         self.base = base
-        self.stacks = stacks
-        self.shape = PackShape(seeds)
-        for name in stacks[0].layers:
-            layers = [stack.layers[name] for stack in stacks]
-            packed = PackedLinear(base.get_submodule(name), layers, self.shape, name)
-            base.set_submodule(name, packed)
+        self.stack, self.layers, self.shape = stack, list(layers), shape
+        self._best: list[Tensor] = []
 
     @property
     def config(self) -> Any:
@@ -64,8 +67,7 @@ class PackedModel(nn.Module):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Gradients keep their place: the optimizer's vectors and the layers share it."""
-        for stack in self.stacks:
-            stack.clear_gradients()
+        self.stack.clear_gradients()
 
     def seed(self, step: int, micro_batch: int) -> None:
         """Let dropout draw what this trial's seed draws in this micro-batch, whatever came before:
@@ -90,27 +92,18 @@ class PackedModel(nn.Module):
     def keep_best(self) -> None:
         """Make room for the values of each trial's best step, from the start: what is measured of
         the first steps then holds for all."""
-        for index, stack in enumerate(self.stacks):
-            stack.best = torch.zeros_like(stack.values)
-            self.register_buffer(f"best{index}", stack.best)
-
-    def rows(self) -> list[nn.Parameter]:
-        """Each trial's parameters as one vector, in the pack's order."""
-        return [row for stack in self.stacks for row in stack.rows]
-
-    def read(self, index: int) -> AdapterWeights:
-        """Copies of one trial's values, padding apart."""
-        stack = next(s for s in reversed(self.stacks) if s.start <= index)
-        return stack.read(index - stack.start)
+        for index, row in enumerate(self.stack.rows):
+            self._best.append(torch.zeros_like(row, requires_grad=False))
+            self.register_buffer(f"best{index}", self._best[-1])
 
     def best_rows(self) -> list[Tensor]:
         """That room, a vector a trial in the pack's order; empty without `keep_best`."""
-        return [row for stack in self.stacks if stack.best is not None for row in stack.best]
+        return self._best
 
     @contextmanager
     def unpacked(self) -> Iterator[PreTrainedModel]:
         """The base with its own layers for a while."""
-        packed = {name: self.base.get_submodule(name) for name in self.stacks[0].layers}
+        packed = {name: self.base.get_submodule(name) for name in self.layers}
         try:
             yield self.unpack()
         finally:
@@ -119,31 +112,57 @@ class PackedModel(nn.Module):
 
     def unpack(self) -> PreTrainedModel:
         """The base with its own layers again."""
-        for name in self.stacks[0].layers:
+        for name in self.layers:
             self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
         return self.base
 
 
 def pack_adapters(
-    base: PreTrainedModel, loras: Sequence[LoraConfig], seeds: Sequence[int]
+    base: PreTrainedModel, configs: Sequence[AdapterConfig], seeds: Sequence[int]
 ) -> PackedModel:
     """The base with new adapters, in the order of their ranks, each as PEFT makes it for its seed.
 
     Raises:
         ConfigError: the adapters' targets match no layer.
+        Unpackable: there are several adapters of a kind that is trained one by one.
     """
-    stacks: list[AdapterStack] = []
-    for index, (lora, seed) in enumerate(zip(loras, seeds, strict=True)):
-        model = attach(base, lora, seed)
-        weights = adapter_weights(model)
-        if not stacks:
-            layers = {n: (a.shape[1], weights.b[n].shape[0]) for n, a in weights.a.items()}
-            shapes = AdapterShapes(layers, dora=bool(weights.magnitude))
-            stacks = stacks_of(loras, shapes, base.device)
-        stack = next(stack for stack in reversed(stacks) if stack.start <= index)
-        stack.write(index - stack.start, weights)
+    first, shape = configs[0], PackShape(list(seeds))
+    shapes = select(linear_shapes(base), first)
+    stack = kind_of(first).stack(configs, shapes, base.device)
+    if stack is None:
+        return peft_pack(attach(base, first, seeds[0]), shape)
+    for index, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
+        model = attach(base, config, seed)
+        stack.write(index, trained_parameters(model))
         model.unload()
-    return PackedModel(base, stacks, list(seeds))
+    return stacked_pack(base, stack, shapes, shape)
+
+
+def stacked_pack(
+    base: PreTrainedModel, stack: LayeredStack, shapes: Sequence[LinearShape], shape: PackShape
+) -> PackedModel:
+    """The base with a stack's layers beside its own."""
+    for layer in shapes:
+        own = base.get_submodule(layer.name)
+        packed = PackedLinear(own, stack.layer(layer.name, shape), layer, shape)
+        base.set_submodule(layer.name, packed)
+    return PackedModel(base, stack, [layer.name for layer in shapes], shape)
+
+
+def peft_pack(model: PeftModel, shape: PackShape) -> PackedModel:
+    """A pack of one: the model's adapter in PEFT's own layers.
+
+    Raises:
+        Unpackable: there are several trials.
+    """
+    if shape.trials > 1:
+        raise Unpackable(f"{model.peft_type} adapters are trained one by one")
+    base = model.get_base_model()
+    # What marks a base as adapted, which it is no more when it is bare again.
+    del base.peft_config
+    return PackedModel(
+        base, PeftStack(model), [layer.name for layer in adapted_layers(base)], shape
+    )
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:

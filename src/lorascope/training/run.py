@@ -11,7 +11,8 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorascope.adapters.lora.stack import AdapterWeights
+from lorascope.adapters.kinds import rank_of
+from lorascope.adapters.stack import Weights
 from lorascope.config import Precision
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
@@ -43,7 +44,7 @@ from lorascope.training.validation import (
 class TrainedPack:
     """A pack after its last step."""
 
-    weights: list[AdapterWeights]
+    weights: list[Weights]
     optimizer_bytes: list[int]
     """Of each trial's moments, padding apart."""
     steps: int
@@ -92,7 +93,7 @@ def train_pack(
         ConfigError: the adapter's targets match no layer.
         Stopped: `progress` asked for it, and the pack is saved in `plan.checkpoints`.
     """
-    order = sorted(range(len(plan.trials)), key=lambda index: plan.trials[index].lora.rank)
+    order = sorted(range(len(plan.trials)), key=lambda index: rank_of(plan.trials[index].settings))
     trials = [plan.trials[index] for index in order]
     outcomes = _train_by_rank(plan, trials, device, progress, memory or BatchMemory(device))
     by_place = dict(zip(order, outcomes, strict=True))
@@ -114,7 +115,7 @@ def _train_by_rank(
         base = load_base(plan.base, plan.quant, device, plan.attention)
         refuse_unpackable(base, len(trials))
         model_bytes = measure_footprint(base).total_bytes
-        pack = pack_adapters(base, [t.lora for t in trials], [t.seed for t in trials])
+        pack = pack_adapters(base, [t.settings for t in trials], [t.seed for t in trials])
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
         trained = _train(plan, trials, pack, tokenizer, device, memory, progress)
@@ -128,7 +129,7 @@ def _train_by_rank(
         attention=str(base.config._attn_implementation),
         arithmetic=arithmetic(base),
         load_seconds=load_seconds,
-        pack_ranks=[trial.lora.rank for trial in trials],
+        pack_ranks=[rank_of(trial.settings) for trial in trials],
         memory=memory.with_peaks(meter.phases),
         largest_batch=memory.largest.shape if memory.largest else None,
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
@@ -203,8 +204,8 @@ def _train(
     if validation:
         validation.restore_best()
     return TrainedPack(
-        weights=[pack.read(index) for index in range(len(trials))],
-        optimizer_bytes=moment_bytes(pack.stacks, parts.optimizer),
+        weights=[pack.stack.read(index) for index in range(len(trials))],
+        optimizer_bytes=moment_bytes(pack.stack.parameters, parts.optimizer),
         steps=step,
         patience=plan.train.patience,
         log=log,
@@ -231,7 +232,7 @@ def step_parts(
     return StepParts(
         pack=pack,
         objective=objective,
-        optimizer=adamw(pack.stacks, trains),
+        optimizer=adamw(pack.stack.rows, trains),
         max_gradient_norms=[train.max_gradient_norm for train in trains],
         autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
         meter=meter,

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.config import LoraConfig, QuantConfig, TrainConfig
+from lorascope.config import AdapterConfig, QuantConfig, TrainConfig
 
 
 @dataclass(frozen=True)
 class TrialPlan:
     """What is a trial's own in a pack."""
 
-    lora: LoraConfig
+    settings: AdapterConfig
+    """The adapter's."""
     train: TrainConfig
     """Learning rate, weight decay and clipping may differ inside a pack."""
     seed: int

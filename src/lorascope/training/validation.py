@@ -26,8 +26,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.lora.attach import attach, parameter_counts, save_adapter
-from lorascope.adapters.lora.stack import AdapterWeights, put_weights
+from lorascope.adapters.attach import attach, parameter_counts, save_adapter
+from lorascope.adapters.stack import Weights, put_weights
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
@@ -98,7 +98,7 @@ class PackValidation:
         """Mean loss a token, of one trial's weights as they are."""
         pack, trial = self._parts.pack, self._plan.trials[index]
         waiting = list(persistent_tensors(pack, self._parts.optimizer))
-        weights = pack.read(index)
+        weights = pack.stack.read(index)
         with pack.unpacked() as base, adapted(base, trial, weights) as model:
             first = index not in self._measured
             self._measured.add(index)
@@ -114,7 +114,7 @@ class PackValidation:
         points.append(point)
         if patience and best_of(points) is point:
             pack = self._parts.pack
-            pack.best_rows()[index].copy_(pack.rows()[index].detach())
+            pack.best_rows()[index].copy_(pack.stack.rows[index].detach())
         if has_stopped(points, patience):
             self._restore_best(index)
             self._log.stop(index, self._watch.effort(index, point.step))
@@ -123,7 +123,7 @@ class PackValidation:
         """Weights that never had a finite loss stay: they are found to have diverged."""
         if self._plan.train.patience and best_of(self._log.validations[index]) is not None:
             pack = self._parts.pack
-            pack.rows()[index].data.copy_(pack.best_rows()[index])
+            pack.stack.rows[index].data.copy_(pack.best_rows()[index])
 
 
 class Unsaved(Exception):
@@ -146,8 +146,8 @@ def check_adapter(
     base: PreTrainedModel,
     plan: PackPlan,
     trial: TrialPlan,
-    weights: AdapterWeights,
-    others: list[AdapterWeights],
+    weights: Weights,
+    others: list[Weights],
     objective: Objective,
     samples: Sequence[Sample],
     memory: BatchMemory,
@@ -166,7 +166,7 @@ def check_adapter(
     with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
         _save(model, trial.adapter, plan.base_name)
-        with memory.validation(model, [tensor for other in others for tensor in other.tensors()]):
+        with memory.validation(model, [tensor for other in others for tensor in other.values()]):
             loss_sum, tokens = summed_loss(objective, model, samples, plan.evaluate_batch_size)
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
@@ -194,11 +194,9 @@ def _save(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 @contextmanager
-def adapted(
-    base: PreTrainedModel, trial: TrialPlan, weights: AdapterWeights
-) -> Iterator[PeftModel]:
+def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterator[PeftModel]:
     """The base with a trial's adapter on it; it is bare again afterwards."""
-    model = attach(base, trial.lora, trial.seed)
+    model = attach(base, trial.settings, trial.seed)
     try:
         put_weights(model, weights)
         yield model

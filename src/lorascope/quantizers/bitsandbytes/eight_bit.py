@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.adapters.kinds import kind_of
+from lorascope.config import AdapterConfig, Precision, QuantConfig
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import RowScales
 
@@ -30,13 +31,17 @@ class EightBit:
     def bits(self, quant: QuantConfig) -> RowScales:
         return RowScales()
 
-    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
-        """DoRA takes a weight apart for its norm; on a CPU bitsandbytes (0.50.2) then finds the
-        weight's scales gone in the first backward pass."""
-        if lora.dora and device_kind == "cpu":
+    def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
+        """Whoever reads a weight (DoRA, for its norm) takes it apart; on a CPU bitsandbytes
+        (0.50.2) then finds the weight's scales gone in the first backward pass."""
+        setting = kind_of(adapter).reads_weights(adapter)
+        if setting and device_kind == "cpu":
+            noun = kind_of(adapter).method.dial(setting).noun
             raise ConfigError(
-                "lora.dora", "true", "DoRA cannot be trained on an INT8 base on a CPU",
-                "Set lora.dora=false, take another mode (quant=nf4, fp16), or train on CUDA.",
+                f"{adapter.kind}.{setting}", "true",
+                f"{noun} cannot be trained on an INT8 base on a CPU",
+                f"Set {adapter.kind}.{setting}=false, take another mode (quant=nf4, fp16), or "
+                "train on CUDA.",
             )  # fmt: skip
 
     def require_layers(self, model: Any, quant: QuantConfig) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import LoraConfig, Precision, QuantConfig
+from lorascope.config import AdapterConfig, Precision, QuantConfig
 from lorascope.errors import ModelError
 from lorascope.quantizers.bits import Blocks
 
@@ -36,7 +36,7 @@ class FourBit:
     def bits(self, quant: QuantConfig) -> Blocks:
         return Blocks(quant.double_quantization)
 
-    def require_trainable(self, lora: LoraConfig, device_kind: str) -> None:
+    def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
     def require_layers(self, model: Any, quant: QuantConfig) -> None:

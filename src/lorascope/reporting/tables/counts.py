@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lorascope.adapters.kinds import at_rank, kind_of, rank_of
+from lorascope.config import AdapterConfig
 from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.counting.methods import (
     bitfit_parameters,
@@ -18,9 +21,9 @@ from lorascope.counting.methods import (
     prompt_tuning_parameters,
     target_parameters_lora,
 )
-from lorascope.counting.parameters import adamw_bytes, adapter_bytes, lora_parameters
+from lorascope.counting.parameters import adamw_bytes, adapter_bytes
 from lorascope.errors import ConfigError
-from lorascope.records import Matrix
+from lorascope.records import LinearShape
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 
@@ -30,9 +33,9 @@ ADAPTER_SIZES, TOKEN_COUNTS, EXPERT_RANKS = (8, 64), (20, 100), (8, 64)
 
 @dataclass(frozen=True)
 class RankRow:
-    """One rank of LoRA or DoRA."""
+    """An adapter, at one rank where it has one."""
 
-    rank: int
+    rank: int | None
     trainable_parameters: int
     percent_of_base: float
     adapter_bytes: int
@@ -55,26 +58,36 @@ class MethodRow:
     optimizer_bytes: int
 
 
-def rank_table(
+def _with_switch(adapter: AdapterConfig, name: str, layers: Sequence[LinearShape]) -> int:
+    switched = copy.copy(adapter)
+    setattr(switched, name, True)
+    return kind_of(adapter).parameters(switched, layers)
+
+
+def adapter_table(
     shape: ModelShape,
-    matrices: Sequence[Matrix],
+    adapter: AdapterConfig,
+    layers: Sequence[LinearShape],
     bare_parameters: Sequence[WeightMatrix],
     ranks: Sequence[int],
-    dora: bool,
 ) -> Table[RankRow]:
-    """Adapters on `matrices`, and on experts and routers, which cannot have DoRA."""
-    rows = []
-    for rank in ranks:
-        bare = target_parameters_lora(bare_parameters, rank)
-        trainable = lora_parameters(matrices, rank, dora) + bare
+    """Adapters on `layers`, a row a rank where they have one, and on experts and routers."""
+    kind, rows = kind_of(adapter), []
+    switches = [dial.name for dial in kind.method.dials if not dial.letter]
+    for rank in ranks if rank_of(adapter) else [0]:
+        own = at_rank(adapter, rank)
+        bare = target_parameters_lora(bare_parameters, rank) if bare_parameters else 0
+        plain = kind.parameters(own, layers)
+        more = [_with_switch(own, name, layers) for name in switches]
+        trainable = plain + bare
         rows.append(
             RankRow(
-                rank,
+                rank or None,
                 trainable,
                 100 * trainable / shape.total_parameters,
                 adapter_bytes(trainable),
                 adamw_bytes(trainable),
-                None if dora or bare else lora_parameters(matrices, rank, dora=True),
+                None if bare or max(more, default=plain) == plain else max(more),
             )
         )
     return Table(

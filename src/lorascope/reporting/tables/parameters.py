@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.methods import DEFAULT_METHOD, method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.comparing.results import CellKey, cell_of
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule
 from lorascope.errors import ConfigError

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
-from lorascope.config import LoraConfig, Targets
+from lorascope.config import Targets
 from lorascope.counting.architectures import ModelShape, model_shape
 from lorascope.counting.parameters import lora_parameters
 from lorascope.counting.printed_tables import CLASSROOM, LORA_PAPER, ClassroomCell, PaperRow

@@ -10,14 +10,15 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
-from lorascope.adapters.targets import peft_targets, select
-from lorascope.config import LoraConfig
+from lorascope.adapters.targets import select
+from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
 from lorascope.files.layout import ADAPTER_FILES
 
 
-def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
+def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
     """Put a new adapter on a frozen base.
 
     The seed is set right here, before the adapter's random matrices are drawn.
@@ -25,24 +26,10 @@ def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
     Raises:
         ConfigError: the targets match no layer.
     """
-    chosen = select(linear_shapes(model), lora)
-    config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=_whole_if_possible(lora.alpha),
-        lora_dropout=lora.dropout,
-        target_modules=peft_targets(all_linear_shapes(model), chosen),
-        use_rslora=lora.rslora,
-        use_dora=lora.dora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+    chosen = select(linear_shapes(model), config)
+    made = kind_of(config).peft(config, all_linear_shapes(model), chosen)
     torch.manual_seed(seed)
-    return peft.get_peft_model(model, config)
-
-
-def _whole_if_possible(alpha: float) -> float | int:
-    """PEFT's own files hold whole alphas as integers."""
-    return int(alpha) if float(alpha).is_integer() else alpha
+    return peft.get_peft_model(model, made)
 
 
 def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
@@ -57,8 +44,9 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = base_name
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])
+    for key in ("target_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

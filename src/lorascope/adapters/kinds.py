@@ -1,0 +1,94 @@
+"""The kinds of adapters, and what each must say of itself.
+
+Whoever names, counts, plans, trains or compares trials asks a trial's kind, and knows no method by
+name. A new method is a class here, in `KINDS`, and a folder in conf/. No torch is imported: reports
+and counts read kinds too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lorascope.adapters.lora.kind import LORA
+from lorascope.config import AdapterConfig
+from lorascope.records import Dials, LinearShape, Method
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig
+
+    from lorascope.adapters.stack import LayeredStack
+
+C = TypeVar("C", bound=AdapterConfig)
+
+
+class AdapterKind(Protocol[C]):
+    """One method. All that follows is exact: PEFT's own count and training are the referee."""
+
+    config: type[C]
+    """The schema of its section in a configuration, and of conf/<kind>/*.yaml."""
+    method: Method
+    """What readers see of it: name, label, dials, scale."""
+    packed: tuple[str, ...]
+    """Settings in which trials that are trained at once may differ; empty for a kind without a
+    stack, whose trials are trained one by one."""
+
+    def peft(self, config: C, every: list[LinearShape], chosen: list[LinearShape]) -> PeftConfig:
+        """PEFT's configuration: every method can at least be trained alone, by PEFT's own layers.
+
+        Args:
+            every: all linear layers of the model.
+            chosen: those that get an adapter.
+        """
+
+    def parameters(self, config: C, shapes: Sequence[LinearShape]) -> int:
+        """Trainable parameters of an adapter on layers of these shapes."""
+
+    def reads_weights(self, config: C) -> str | None:
+        """The setting for which training reads the base's weights, and not only what its layers
+        give; None where it does not."""
+
+    def stack(
+        self, configs: Sequence[C], shapes: Sequence[LinearShape], device: torch.device | str
+    ) -> LayeredStack | None:
+        """Room for the adapters of trials that are trained at once; None where PEFT's own layers
+        train one trial."""
+
+
+KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in (LORA,)}
+DEFAULT_KIND = LORA.config.kind
+"""Of a study that does not say `adapter=`."""
+
+
+def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
+    """The kind whose settings `config` holds."""
+    return KINDS[config.kind]
+
+
+def kind_name(settings: Mapping[str, object]) -> str:
+    """The kind's name in what a trial's record says of its settings."""
+    return next((name for name in KINDS if name in settings), DEFAULT_KIND)
+
+
+def dials_of(config: AdapterConfig) -> Dials:
+    """The values that readers see, by name, in the method's order."""
+    return {dial.name: getattr(config, dial.name) for dial in kind_of(config).method.dials}
+
+
+def scale_of(config: AdapterConfig) -> float | None:
+    """What the adapter's output is multiplied by; None for a method without such a factor."""
+    scale = kind_of(config).method.scale
+    return None if scale is None else scale(dials_of(config))
+
+
+def rank_of(config: AdapterConfig) -> int:
+    """Its rank; 0 for a kind that has none."""
+    rank: int = getattr(config, "rank", 0)
+    return rank
+
+
+def at_rank(config: C, rank: int) -> C:
+    """The same at another rank, where the kind has one."""
+    return replace(config, rank=rank) if rank_of(config) else config  # type: ignore[call-arg]

@@ -1,0 +1,80 @@
+"""LoRA, rsLoRA and DoRA: what is asked for, counted, named and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lorascope.adapters.methods import METHODS
+from lorascope.adapters.targets import peft_targets
+from lorascope.config import AdapterConfig
+from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded
+from lorascope.counting.parameters import lora_parameters
+from lorascope.records import LinearShape
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorascope.adapters.lora.stack import LoraStack
+
+
+@dataclass
+class LoraConfig(AdapterConfig):
+    """Two matrices a layer, whose product is added to the layer's weight (Hu et al. 2021)."""
+
+    kind: ClassVar[str] = "lora"
+    rank: int = bounded(
+        16, between(1, MAX_RANK, "a rank must be a whole number from {} to {}"), "Try 8 or 16."
+    )
+    alpha: float = bounded(16.0, ABOVE_ZERO, "Start with 16, or with the rank.")
+    dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
+    rslora: bool = False
+    """Scale by alpha/sqrt(rank) instead of alpha/rank."""
+    dora: bool = False
+
+
+class Lora:
+    """The kind `lora`."""
+
+    config = LoraConfig
+    method = METHODS["lora"]
+    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora")
+
+    def peft(self, config: LoraConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+        """PEFT's own files hold whole alphas as integers."""
+        from peft import LoraConfig as PeftLoraConfig
+
+        whole = float(config.alpha).is_integer()
+        return PeftLoraConfig(
+            r=config.rank,
+            lora_alpha=int(config.alpha) if whole else config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=peft_targets(every, chosen),
+            use_rslora=config.rslora,
+            use_dora=config.dora,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    def parameters(self, config: LoraConfig, shapes: Sequence[LinearShape]) -> int:
+        """rank (in + out) a layer; DoRA one more an output."""
+        return lora_parameters(shapes, config.rank, config.dora)
+
+    def reads_weights(self, config: LoraConfig) -> str | None:
+        """DoRA takes the norm of the sum of weight and product."""
+        return "dora" if config.dora else None
+
+    def stack(
+        self,
+        configs: Sequence[LoraConfig],
+        shapes: Sequence[LinearShape],
+        device: torch.device | str,
+    ) -> LoraStack:
+        """Ranks are padded, so that neighbours share a matrix."""
+        from lorascope.adapters.lora.stack import LoraStack
+
+        return LoraStack(configs, shapes, device)
+
+
+LORA = Lora()

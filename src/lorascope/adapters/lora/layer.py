@@ -1,0 +1,103 @@
+"""One layer's LoRA adapters of a pack: dropout, DoRA, and the product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorascope.adapters.lora.product import AddAdapters, LayerStack
+from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
+
+
+class LoraLayer(StackedLayer):
+    """rows [trials, samples x tokens, in] -> base(rows) + scale (rows A^T) B^T, with A [trials,
+    rank, in], B^T [trials, rank, out], scale [trials, 1, 1]."""
+
+    def __init__(self, stacks: list[LayerStack], shape: PackShape, name: str) -> None:
+        super().__init__()
+        self._stacks, self._sizes = stacks, [len(stack.a) for stack in stacks]
+        self._trained = [own for stack in stacks for own in stack.parameters()]
+        rates = [rate for stack in stacks for rate in stack.dropouts]
+        self._dropouts = rates if any(rates) else []
+        self._shape, self._name = shape, name
+        for index, stack in enumerate(stacks):
+            for part, parameter in zip("abm", stack.parameters(), strict=False):
+                self.register_parameter(f"{part}{index}", parameter)
+
+    def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
+        """[trials x samples, tokens, out] -> the same with each trial's product."""
+        if self._stacks[0].magnitude is not None:
+            return self._decomposed(x, result, base).view(result.shape)
+        if self._dropouts:
+            x = self._dropped(x.reshape(self._shape.trials, -1, x.shape[-1]), self._dropouts)
+        added: Tensor = AddAdapters.apply(  # type: ignore[no-untyped-call]
+            result, x, self._stacks, self._sizes, *self._trained
+        )
+        return added
+
+    def _decomposed(self, x: Tensor, result: Tensor, base: FrozenLayer) -> Tensor:
+        """DoRA of all stacks -> [trials, n, out]."""
+        trials = self._shape.trials
+        rows = torch.split(x.reshape(trials, -1, x.shape[-1]), self._sizes)
+        out = torch.split(result.reshape(trials, -1, result.shape[-1]), self._sizes)
+        adapted, start = [], 0
+        for stack, own_rows, own_out in zip(self._stacks, rows, out, strict=True):
+            adapted.append(self._decomposed_stack(stack, start, own_rows, own_out, base))
+            start += len(stack.a)
+        return adapted[0] if len(adapted) == 1 else torch.cat(adapted)
+
+    def _decomposed_stack(
+        self, stack: LayerStack, start: int, rows: Tensor, out: Tensor, base: FrozenLayer
+    ) -> Tensor:
+        """rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
+        assert stack.magnitude is not None
+        kept = self._dropped(rows, stack.dropouts, start)
+        hidden = torch.bmm(kept, stack.a.mT) * stack.scale
+        weight = base.weight(rows.dtype)
+        bare = out if kept is rows else kept @ weight.T
+        if base.bias is not None and kept is rows:
+            bare = bare - base.bias
+        ratio = (stack.magnitude / dora_norms(weight, stack))[:, None]
+        # A view: of a parameter itself autocast keeps a copy, checkpointed or not.
+        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b[:])
+
+    def _dropped(self, rows: Tensor, dropouts: Sequence[float], start: int = 0) -> Tensor:
+        """rows [trials, n, in] with dropout: times 0, or 1 / (1 - p).
+
+        Drawn from the trial's seed, the step and the layer alone, for as many tokens as the longest
+        sample has: neither other trials nor a pack run again change them.
+
+        Args:
+            start: the first trial's place in the pack.
+        """
+        if not any(dropouts):
+            return rows
+        count, tokens = self._shape.batch
+        samples, longest = count // self._shape.trials, max(self._shape.longest_tokens, tokens)
+        masks = torch.ones_like(rows)
+        for index, rate in enumerate(dropouts):
+            if rate > 0:
+                seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, self._name)
+                generator = torch.Generator(rows.device).manual_seed(seed)
+                size = (samples, longest, rows.shape[2])
+                drawn = torch.rand(size, generator=generator, device=rows.device)
+                kept = (drawn[:, :tokens] >= rate).to(rows.dtype).reshape(rows.shape[1:])
+                masks[index] = kept / (1 - rate)
+        return rows * masks
+
+
+@torch.no_grad()
+def dora_norms(weight: Tensor, stack: LayerStack) -> Tensor:
+    """Norms [trials, out] of the rows of W + s B A, as constants (DoRA, section 4.3).
+
+    |w + s b A|^2 = |w|^2 + 2 s (w A^T) b + s^2 b (A A^T) b, so that no trial's sum is built.
+    """
+    norms = []
+    for a, b, scale in zip(stack.a, stack.b.mT, stack.scale.flatten(), strict=True):
+        own = weight.float()
+        cross = 2 * scale * ((own @ a.T) * b).sum(1)
+        square = scale**2 * ((b @ (a @ a.T)) * b).sum(1)
+        norms.append((own.pow(2).sum(1) + cross + square).clamp_min(0).sqrt())
+    return torch.stack(norms)
