@@ -340,6 +340,8 @@ def test_another_launcher_of_hydra_runs_each_point_as_a_job(
     run_stage("train-lora", [*sweep, "hydra/launcher=basic"], True, project, asked.append)
     assert asked[1:] == [[config] for config in points]
     assert len(points) == 2
+    run_stage("train-lora", [*sweep, "hydra/launcher=packed"], True, project, asked.append)
+    assert asked.pop() == points
     # What is shown is what would run.
     run_stage("train-lora", ["--cfg", "job", "lora.rank=1"], True, project, asked.append)
     assert "alpha: 8" in capsys.readouterr().out

@@ -25,6 +25,9 @@ from lorascope.study.preparation import READS, group_of
 ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
 """First parts of keys that are no axes of a study."""
 
+PACKED = "hydra/launcher=packed"
+"""The launcher's name for what a command does where no other is asked for."""
+
 Run = Callable[[list[Config]], object]
 
 
@@ -66,6 +69,7 @@ def run_stage(
 
     What it does not say is what params.yaml says, of the keys that the stage reads.
     """
+    arguments = [one for one in arguments if one != PACKED]
     given = take_apart(arguments)
     refuse_foreign_flags(command, given.flags)
     if given.sweeps and not can_sweep:
