@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.methods import DEFAULT_METHOD, method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.comparing.results import CellKey, cell_of
-from lorascope.config import Targets
+from lorascope.config import AdapterConfig, Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule
 from lorascope.errors import ConfigError
@@ -97,20 +96,20 @@ def _sizes(kind: CellKey) -> list[CellKey]:
     return [replace(kind, dials=((axes[0].name, n), *kind.dials)) for n in RANKS if axes]
 
 
-def _adapter_kinds(study: Study) -> dict[CellKey, LoraConfig]:
+def _adapter_kinds(study: Study) -> dict[CellKey, AdapterConfig]:
     """Adapter but for its size -> how to choose matrices; of the usual method on all linear layers
     where no trial says otherwise."""
     kinds = {_unsized(_counted(trial)): _chosen_by(trial) for trial in study.trials}
     usual = CellKey("", DEFAULT_METHOD, Targets.all_linear.value)
-    return kinds or {usual: LoraConfig()}
+    return kinds or {usual: AdapterConfig()}
 
 
-def _chosen_by(trial: TrialRecord) -> LoraConfig:
+def _chosen_by(trial: TrialRecord) -> AdapterConfig:
     """What chose this trial's matrices, as its identity recorded it."""
     settings = trial.settings.get(trial.key.method)
     if not isinstance(settings, dict) or "targets" not in settings:
-        return LoraConfig(targets=Targets(trial.key.targets))
-    return LoraConfig(targets=Targets(settings["targets"]), modules=list(settings["modules"]))
+        return AdapterConfig(targets=Targets(trial.key.targets))
+    return AdapterConfig(targets=Targets(settings["targets"]), modules=list(settings["modules"]))
 
 
 def _reference(name: str) -> _Model:
@@ -119,7 +118,7 @@ def _reference(name: str) -> _Model:
 
 
 def _rows(
-    model: _Model, targets: LoraConfig, cell: CellKey, measured: int | None
+    model: _Model, targets: AdapterConfig, cell: CellKey, measured: int | None
 ) -> Iterator[ParameterRow]:
     """One row; none where the model has no layer of the names that `targets` lists, or where
     nothing is known of the method."""
