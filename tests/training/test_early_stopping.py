@@ -96,8 +96,11 @@ def test_the_best_is_the_first_of_the_lowest_and_those_since_are_misses(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.validate_every_steps=-1", r"train\.validate_every_steps=-1.*negative.*0 validates"),
-        ("train.patience=-1", r"train\.patience=-1.*negative.*0 never stops"),
+        (
+            "train.validate_every_steps=-1",
+            r"train\.validate_every_steps=-1.*must be 0 or more.*0 validates",
+        ),
+        ("train.patience=-1", r"train\.patience=-1.*must be 0 or more.*0 never stops"),
         ("train.patience=2", r"train\.patience=2.*no.*Set train\.validate_every_steps"),
     ],
 )
