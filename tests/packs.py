@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from peft import PeftModel
 from torch import Tensor
+from transformers import Trainer, TrainingArguments
 
 from lorascope.config import Config
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device
 from lorascope.meters.batches import BatchMemory
@@ -49,6 +54,31 @@ def bare_collator(items: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """The collator of a bare Trainer: samples padded on the right."""
     ids, labels, mask = pad_samples(items)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path) -> list[float]:
+    """Losses by step of what anyone would write with Trainer and PEFT, which trains `model`."""
+    train, plan = config.train, plan_for(project, config, folder)
+    tokenizer = load_tokenizer(plan.base)
+    rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
+    samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
+    arguments = TrainingArguments(
+        str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
+        lr_scheduler_type=train.schedule, warmup_steps=train.warmup_fraction,
+        weight_decay=train.weight_decay, max_grad_norm=train.max_gradient_norm,
+        seed=config.seed, data_seed=config.seed, logging_steps=1, report_to="none", use_cpu=True,
+        disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=samples,
+        data_collator=bare_collator,
+    )
+    trainer.train()
+    return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
 
 def train_alone(

@@ -14,7 +14,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from bitsandbytes.nn import Linear8bitLt
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from lorascope.adapters.attach import attach
 from lorascope.adapters.lora.kind import LoraConfig
@@ -23,7 +23,6 @@ from lorascope.adapters.lora.stack import LoraStack
 from lorascope.adapters.stack import PackShape
 from lorascope.config import Config, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
-from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
 from lorascope.objectives.completion import Completion
 from lorascope.objectives.evaluation import forward_of
@@ -38,7 +37,7 @@ from lorascope.training.pack import pack_adapters, refuse_unpackable
 from lorascope.training.run import train_pack
 from lorascope.training.validation import Unsaved
 from tests.conftest import MODES
-from tests.packs import CPU, bare_collator, pack_plan, plan_for, train_alone
+from tests.packs import CPU, bare_losses, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]
 
@@ -113,35 +112,6 @@ def test_dora_and_checkpointed_layers_are_packed_to_the_bit(
         assert result.adapter_sha256 == alone.adapter_sha256
 
 
-def bare_losses(
-    project: Layout, config: Config, folder: Path
-) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses by step and the adapter of what anyone would write with Trainer and PEFT."""
-    train, plan = config.train, plan_for(project, config, folder)
-    tokenizer = load_tokenizer(plan.base)
-    model = attach(load_base(plan.base, config.quant, CPU), config.adapter, config.seed)
-    rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
-    samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
-    arguments = TrainingArguments(
-        str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
-        per_device_train_batch_size=train.micro_batch_size,
-        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
-        lr_scheduler_type=train.schedule, warmup_steps=train.warmup_fraction,
-        weight_decay=train.weight_decay, max_grad_norm=train.max_gradient_norm,
-        seed=config.seed, data_seed=config.seed, logging_steps=1, report_to="none", use_cpu=True,
-        disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
-    )  # fmt: skip
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=samples,
-        data_collator=bare_collator,
-    )
-    trainer.train()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return losses, dict(model.named_parameters())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dora", [False, True])
@@ -156,7 +126,9 @@ def test_a_pack_of_one_follows_a_bare_trainer_with_peft(
         "train.weight_decay=0.01", "train.log_every_steps=1", "train.max_gradient_norm=0.5",
     )  # fmt: skip
     ours = train_alone(plan_for(project, config, tmp_path / "ours"))
-    losses, _ = bare_losses(project, config, tmp_path / "bare")
+    base = load_base(project.quantized("small", mode), config.quant, CPU)
+    bare = attach(base, config.adapter, config.seed)
+    losses = bare_losses(project, config, bare, tmp_path / "bare")
     assert len(ours.losses) == len(losses) == 50
     for point, loss in zip(ours.losses, losses, strict=True):
         assert abs(point.loss_nats - loss) < 1e-5, point.step

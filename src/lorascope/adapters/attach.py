@@ -8,10 +8,13 @@ from pathlib import Path
 import peft
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
+from lorascope.adapters.stack import adapted_layers
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
@@ -29,7 +32,17 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     chosen = select(linear_shapes(model), config)
     made = kind_of(config).peft(config, all_linear_shapes(model), chosen)
     torch.manual_seed(seed)
-    return peft.get_peft_model(model, made)
+    return _keep_types(peft.get_peft_model(model, made))
+
+
+def detach(model: PeftModel) -> PreTrainedModel:
+    """The base with its own layers again. PEFT itself (0.21) refuses that for some methods on a
+    quantized base."""
+    base: PreTrainedModel = model.get_base_model()
+    for layer in adapted_layers(base):
+        base.set_submodule(layer.name, base.get_submodule(layer.name).base_layer)
+    del base.peft_config
+    return base
 
 
 def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
@@ -61,7 +74,22 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "
             "code: delete the trial's folder and train it again."
         )
-    return PeftModel.from_pretrained(base, folder).eval()
+    return _keep_types(PeftModel.from_pretrained(base, folder).eval())
+
+
+def _keep_types(model: PeftModel) -> PeftModel:
+    """Let adapted layers give what they are given: for some methods PEFT (0.21) gives float32 on a
+    4-bit base that computes in 16 bits, and attention takes no two types."""
+    kind = KINDS.get(str(model.peft_config["default"].peft_type.value).lower())
+    if kind is None or not kind.packed:
+        for layer in model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.register_forward_hook(_as_given)
+    return model
+
+
+def _as_given(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    return result.to(given[0].dtype)
 
 
 def parameter_counts(model: PeftModel) -> tuple[int, int]:

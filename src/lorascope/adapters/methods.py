@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from lorascope.counting.parameters import lora_parameters
-from lorascope.records import Dial, Dials, LinearShape, Method
+from lorascope.records import Dial, Dials, Method
 
 
 def _lora_scale(dials: Dials) -> float:
@@ -16,12 +14,6 @@ def _lora_scale(dials: Dials) -> float:
     return float(dials["alpha"]) / (math.sqrt(rank) if dials["rslora"] else rank)
 
 
-def _lora_count(dials: Dials, shapes: Sequence[LinearShape]) -> int:
-    return lora_parameters(shapes, int(dials["rank"]), bool(dials.get("dora")))
-
-
-DEFAULT_METHOD = "lora"
-"""Of a study without a trial."""
 METHODS = {
     method.name: method
     for method in (
@@ -35,7 +27,6 @@ METHODS = {
                 Dial("dora", "DoRA", counts=True),
             ),
             _lora_scale,
-            _lora_count,
         ),
     )
 }

@@ -11,7 +11,13 @@ from lorascope.records import LinearShape, UnadaptedWeights
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
+KEY_OR_VALUE = {"k_proj", "v_proj", "key", "value", "key_proj", "value_proj", "k", "v"}
+LAST_OF_MLP = {"down_proj", "fc2", "w2", "fc_out", "wo", "dense_4h_to_h", "c_proj"}
+"""What brings an MLP's inner features back, in the spellings of causal models."""
 FUSED = {"query_key_value", "qkv_proj", "c_attn", "Wqkv"}
+IN_ATTENTION = {Targets.q_v: QUERY_OR_VALUE, Targets.k_v_mlp: KEY_OR_VALUE | FUSED}
+"""The layers of attention that a preset takes; a matrix that gives keys, values and queries is
+adapted whole, as PEFT's own choice for IA3 has it."""
 
 
 def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape]:
@@ -48,10 +54,18 @@ def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape
 def _in_preset(shape: LinearShape, targets: Targets) -> bool:
     if targets is Targets.all_linear:
         return True
-    in_attention = any(ATTENTION.search(part) for part in shape.name.split("."))
-    if targets is Targets.attention:
-        return in_attention
-    return in_attention and shape.kind in QUERY_OR_VALUE
+    if targets is Targets.k_v_mlp and ends_mlp(shape):
+        return True
+    return _in_attention(shape) and shape.kind in IN_ATTENTION.get(targets, {shape.kind})
+
+
+def ends_mlp(shape: LinearShape) -> bool:
+    """Whether it is the last matrix of an MLP."""
+    return shape.kind in LAST_OF_MLP and not _in_attention(shape)
+
+
+def _in_attention(shape: LinearShape) -> bool:
+    return any(ATTENTION.search(part) for part in shape.name.split("."))
 
 
 def peft_targets(shapes: list[LinearShape], chosen: list[LinearShape]) -> list[str]:

@@ -74,6 +74,8 @@ class Targets(StrEnum):
 
     q_v = "q_v"
     attention = "attention"
+    k_v_mlp = "k_v_mlp"
+    """Keys, values and the last matrix of each MLP, which IA3's paper adapts."""
     all_linear = "all_linear"
     modules = "modules"
 

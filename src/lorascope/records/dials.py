@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from lorascope.records.base import LinearShape
 
 DialValue = bool | int | float | str
 """Numbers are ordered sizes; a truth value is a switch."""
@@ -59,9 +57,6 @@ class Method:
     """Dials in the order of names and columns."""
     scale: Callable[[Dials], float] | None = None
     """Factor on the adapter's output; None for a method without such a factor."""
-    count: Callable[[Dials, Sequence[LinearShape]], int] | None = None
-    """Trainable parameters of an adapter on these matrices; None for a method that only records
-    tell of."""
 
     def dial(self, name: str) -> Dial:
         """The dial `name`; one that only records tell of has its name for words."""

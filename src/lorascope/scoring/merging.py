@@ -132,10 +132,9 @@ def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:
     tensor: merging into the shared tensor would change the other one too."""
     if not model.config.get_text_config().tie_word_embeddings:
         return False
-    names = _adapted_names(adapter)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     shared = {name for name, module in model.named_modules() if module in (head, embedding)}
-    if not any(adapted.endswith(name) for adapted in names for name in shared):
+    if not _adapts(adapter, shared):
         return False
     head.weight = nn.Parameter(copy.deepcopy(embedding.weight.data), requires_grad=False)
     model.config.get_text_config().tie_word_embeddings = False
@@ -143,12 +142,14 @@ def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:
     return True
 
 
-def _adapted_names(adapter: Path) -> set[str]:
+def _adapts(adapter: Path, names: set[str]) -> bool:
+    """Whether the adapter has weights of one of these modules, whatever its method calls them."""
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as weights:
         keys = list(weights.keys())
-    return {key.partition(".lora_")[0] for key in keys if ".lora_" in key}
+    starts = tuple(f"base_model.model.{name}." for name in names)
+    return any(key.startswith(starts) for key in keys)
 
 
 def check_merge(

@@ -160,7 +160,9 @@ def _score(
     scoring, new_tokens = Scoring(card.scoring), config.evaluate.max_new_tokens
     said = protocol(model, LoadedBase.tokenizer, scoring, new_tokens)
     if subject.adapter:
-        LoadedBase.model = model.unload()
+        from lorascope.adapters.attach import detach
+
+        LoadedBase.model = detach(model)
     return EvaluationRecord(
         name=subject.name,
         identity=identity,

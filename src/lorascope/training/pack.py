@@ -20,7 +20,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.attach import attach
+from lorascope.adapters.attach import attach, detach
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import linear_shapes
 from lorascope.adapters.stack import (
@@ -134,7 +134,7 @@ def pack_adapters(
     for index, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
         model = attach(base, config, seed)
         stack.write(index, trained_parameters(model))
-        model.unload()
+        detach(model)
     return stacked_pack(base, stack, shapes, shape)
 
 

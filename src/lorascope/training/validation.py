@@ -26,7 +26,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.attach import attach, parameter_counts, save_adapter
+from lorascope.adapters.attach import attach, detach, parameter_counts, save_adapter
 from lorascope.adapters.stack import Weights, put_weights
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
@@ -201,7 +201,7 @@ def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterat
         put_weights(model, weights)
         yield model
     finally:
-        model.unload()
+        detach(model)
         if base.is_gradient_checkpointing:
             # PEFT lets the embeddings' output require gradients, which a pack does without.
             base.disable_input_require_grads()

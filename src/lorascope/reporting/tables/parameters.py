@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.adapters.methods import DEFAULT_METHOD, method_of
+from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
+from lorascope.adapters.methods import method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.comparing.results import CellKey, cell_of
@@ -100,7 +101,7 @@ def _adapter_kinds(study: Study) -> dict[CellKey, AdapterConfig]:
     """Adapter but for its size -> how to choose matrices; of the usual method on all linear layers
     where no trial says otherwise."""
     kinds = {_unsized(_counted(trial)): _chosen_by(trial) for trial in study.trials}
-    usual = CellKey("", DEFAULT_METHOD, Targets.all_linear.value)
+    usual = CellKey("", DEFAULT_KIND, Targets.all_linear.value)
     return kinds or {usual: AdapterConfig()}
 
 
@@ -122,14 +123,15 @@ def _rows(
 ) -> Iterator[ParameterRow]:
     """One row; none where the model has no layer of the names that `targets` lists, or where
     nothing is known of the method."""
-    count = method_of(cell.method).count
+    kind = KINDS.get(cell.method)
     try:
         shapes = select(model.shapes, targets)
     except ConfigError:
         return
-    if count is None:
+    if kind is None:
         return
-    trainable = count(dict(cell.dials), shapes)
+    dials = {dial.name: value for dial, value in cell.shown() if dial in kind.method.dials}
+    trainable = kind.parameters(kind.config(**dials), shapes)
     sizes = [int(value) for dial, value in cell.shown() if dial.is_axis]
     yield ParameterRow(
         model=model.name,
