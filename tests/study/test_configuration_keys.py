@@ -152,16 +152,16 @@ def test_a_method_without_a_rank_has_a_row_a_name_a_blank_rank_and_a_place_on_th
     names = CellNames.of(findings)
     called = [names.name(score.cell) for score in findings.cells]
     assert called == [
-        "nf4, bare base", "nf4, ia3", "nf4, rank 4, LoRA", "nf4, rank 8, LoRA",
+        "nf4, bare base", "nf4, IA3", "nf4, rank 4, LoRA", "nf4, rank 8, LoRA",
     ]  # fmt: skip
     axis = size_axis(score.cell for score in findings.cells)
-    assert (axis.label, axis.ticks) == ("LoRA rank", {4.0: "4", 8.0: "8", 16.0: "ia3"})
+    assert (axis.label, axis.ticks) == ("LoRA rank", {4.0: "4", 8.0: "8", 16.0: "IA3"})
     files = {name: text.decode() for name, text in report_files(study, findings).items()}
     for name in PER_TRIAL:
         rows = list(csv.DictReader(io.StringIO(files[name])))
         ranks = {(row["method"], row["rank"]) for row in rows if row["method"]}
         assert ranks == {("lora", "4"), ("lora", "8"), ("ia3", "")}, name
-    assert ">ia3<" in files["accuracy_by_rank.svg"]
+    assert ">IA3<" in files["accuracy_by_rank.svg"]
     assert "Which method, rank, alpha and quantization mode" in files["report.md"]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lorascope.adapters.ia3 import IA3
 from lorascope.adapters.lora.kind import LORA
 from lorascope.config import AdapterConfig
 from lorascope.records import Dials, LinearShape, Method
@@ -57,7 +58,7 @@ class AdapterKind(Protocol[C]):
         train one trial."""
 
 
-KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in (LORA,)}
+KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in (LORA, IA3)}
 DEFAULT_KIND = LORA.config.kind
 """Of a study that does not say `adapter=`."""
 

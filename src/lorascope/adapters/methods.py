@@ -28,6 +28,7 @@ METHODS = {
             ),
             _lora_scale,
         ),
+        Method("ia3", "IA3"),
     )
 }
 
