@@ -176,7 +176,7 @@ def flipped(checkpoint: Path) -> None:
 
 
 DAMAGES = [
-    cut("pack.safetensors"), cut("pack.json"), cut("trainer_state.json"), cut("sha256"), flipped,
+    cut("pack.safetensors"), cut("pack.json"), cut("sha256"), flipped,
     lambda checkpoint: (checkpoint / "sha256").unlink(),
     lambda checkpoint: (checkpoint / "pack.json").unlink(),
 ]  # fmt: skip
