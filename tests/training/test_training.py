@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
-from lorascope.errors import ConfigError
+from lorascope.errors import LorascopeError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
@@ -179,7 +179,7 @@ def test_dora_on_an_int8_base_on_a_cpu_is_refused_by_name(
 ) -> None:
     """It fails in bitsandbytes, at the first backward pass and without a word of why."""
     config = compose("quant=int8", "lora.dora=true", "seed=77", "runtime.device=cpu")
-    with pytest.raises(ConfigError, match=r"lora\.dora='true'.*INT8 base on a CPU"):
+    with pytest.raises(LorascopeError, match=r"lora\.dora='true'.*INT8 base on a CPU"):
         sweep.run(config, project)
     assert not list(project.trials("int8").glob("*s77*"))
 
