@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lorascope
 from lorascope.files.layout import Layout
 from tests.conftest import REPOSITORY
 from tests.recorded_project import make_recorded
@@ -60,6 +61,21 @@ def test_report_has_the_same_bytes_where_no_training_library_can_be_imported(
     assert "Ship nf4" in page
     assert str(recorded.root) not in page
     assert Path.home().as_posix() + "/" not in page
+
+
+def test_the_packages_own_example_compares_a_study_without_a_training_library(
+    recorded: Layout,
+) -> None:
+    example = [line.strip() for line in str(lorascope.__doc__).splitlines() if line[:4] == "    "]
+    assert len(example) == 3
+    code = [REFUSE, "import lorascope", "from pathlib import Path", *example]
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join([*code, "print(findings.decision.recommended.quant)"]),
+         ",".join(ABSENT)],
+        cwd=recorded.root, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.stdout.strip() == "nf4", ended.stderr
 
 
 @pytest.mark.parametrize("name", ABSENT)

@@ -79,6 +79,7 @@ def find_layout(start: Path) -> Layout:
     Raises:
         LorascopeError: there is none, or it is a copy that DVC will delete.
     """
+    start = start.absolute()
     for folder in (start, *start.parents):
         if (folder / "conf" / "config.yaml").is_file() and (folder / "params.yaml").is_file():
             _refuse_passing(folder)
