@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.objectives.completion import pad_samples
 from lorascope.records import TrainingResult
 from lorascope.training.log import Diverged
-from lorascope.training.progress import Progress, untold
+from lorascope.training.progress import Progress, StepReport, ValidationReport, untold
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 from lorascope.training.validation import Unsaved
@@ -92,3 +92,18 @@ def train_alone(
     if isinstance(outcome, Diverged | Unsaved):
         raise outcome
     return outcome
+
+
+class Interrupted(Exception):
+    """Somebody who ends a training."""
+
+
+def interrupted_at(step: int) -> Callable[[StepReport | ValidationReport], bool]:
+    """Progress that ends the training after `step` steps, unsaved."""
+
+    def follow(report: StepReport | ValidationReport) -> bool:
+        if isinstance(report, StepReport) and report.step >= step:
+            raise Interrupted
+        return False
+
+    return follow

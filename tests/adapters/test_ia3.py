@@ -29,11 +29,18 @@ from lorascope.records import Status
 from lorascope.stages import evaluate, merge, report
 from lorascope.study.grid import expand
 from lorascope.training.linear import Unpackable
-from lorascope.training.progress import StepReport, ValidationReport
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES
 from tests.counting.architecture_cases import config_values, meta_model, peft_count
-from tests.packs import CPU, bare_losses, pack_plan, plan_for, train_alone
+from tests.packs import (
+    CPU,
+    Interrupted,
+    bare_losses,
+    interrupted_at,
+    pack_plan,
+    plan_for,
+    train_alone,
+)
 from tests.planning.test_prediction import assert_close, trained_and_predicted
 
 Compose = Callable[..., Config]
@@ -119,16 +126,8 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(
     whole = train_alone(plan_for(project, config, tmp_path / "a"))
     plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=tmp_path / "checkpoints")
 
-    class Interrupted(Exception):
-        pass
-
-    def stop_after_four(report: StepReport | ValidationReport) -> bool:
-        if isinstance(report, StepReport) and report.step >= 4:
-            raise Interrupted
-        return False
-
     with pytest.raises(Interrupted):
-        train_alone(plan, CPU, stop_after_four)
+        train_alone(plan, CPU, interrupted_at(4))
     resumed = train_alone(plan)
     assert resumed.resumed_at_step == 2
     assert resumed.losses == whole.losses

@@ -31,7 +31,7 @@ from lorascope.study.declared import declare_trial
 from lorascope.training.log import Diverged
 from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from tests.conftest import BASE_OVERRIDES
-from tests.packs import CPU, plan_for, train_alone
+from tests.packs import CPU, Interrupted, interrupted_at, plan_for, train_alone
 
 
 @pytest.mark.parametrize("mode", ["fp16", "int8", "nf4", "nf4_dq"])
@@ -215,16 +215,8 @@ def test_an_interrupted_trial_resumes_and_ends_with_the_same_adapter(
     checkpoints = tmp_path / "checkpoints"
     plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=checkpoints)
 
-    class Interrupted(Exception):
-        pass
-
-    def stop_after_four(report: StepReport | ValidationReport) -> bool:
-        if isinstance(report, StepReport) and report.step >= 4:
-            raise Interrupted
-        return False
-
     with pytest.raises(Interrupted):
-        train_alone(plan, CPU, stop_after_four)
+        train_alone(plan, CPU, interrupted_at(4))
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-2"]
     resumed = train_alone(plan, CPU)
     assert resumed.steps == whole.steps
