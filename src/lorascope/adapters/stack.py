@@ -4,6 +4,7 @@ pack of one."""
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,9 +77,10 @@ class FrozenLayer(Protocol):
         """What its weight stands for, [out, in]."""
 
 
-class StackedLayer(nn.Module):
+class StackedLayer(nn.Module, ABC):
     """The adapters of a pack on one layer; its parameters are views of the stack's."""
 
+    @abstractmethod
     def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
         """What the base's layer gives, with each trial's adapter in its own rows.
 
@@ -86,7 +88,6 @@ class StackedLayer(nn.Module):
             result: [trials x samples, tokens, out], which may be overwritten.
             x: [trials x samples, tokens, in].
         """
-        raise NotImplementedError
 
 
 class PeftStack:

@@ -15,13 +15,11 @@ from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row, tokenize_rows
 from lorascope.errors import DataError
 from lorascope.objectives.evaluation import summed_loss
-from lorascope.objectives.kinds import Forward, Sample, TokenBatch, Unit
+from lorascope.objectives.kinds import Forward, Sample, TokenBatch
 
 
 class Completion:
     """Negative log-likelihood of the trained tokens, end-of-text included, in nats a token."""
-
-    unit = Unit("loss", "nats a token", lower_is_better=True)
 
     def samples(
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool

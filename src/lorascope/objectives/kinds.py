@@ -20,15 +20,6 @@ Sample: TypeAlias = "tuple[Sequence[int] | Tensor, Sequence[int] | Tensor]"
 
 
 @dataclass(frozen=True)
-class Unit:
-    """How a reader should take the loss that is logged."""
-
-    name: str
-    unit: str
-    lower_is_better: bool
-
-
-@dataclass(frozen=True)
 class TokenBatch:
     """Samples of every trial, trial after trial, padded on the right."""
 
@@ -78,9 +69,6 @@ class Objective(Protocol):
 
     Training, validation and the memory plan compute the loss by these methods, and in no other way.
     """
-
-    unit: Unit
-    """Name, unit and direction of the logged loss."""
 
     def samples(
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
