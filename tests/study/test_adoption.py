@@ -106,7 +106,7 @@ def test_trials_and_scores_of_known_code_are_taken_over_instead_of_made_again(
     bytes_of = {name: (f / "adapter" / ADAPTER_FILES[0]).read_bytes() for name, f in former.items()}
     configs = grid(recorded)
     records = run_sweep(configs, recorded)
-    assert "To be taken over: 4 trials of another identity" in capsys.readouterr().err
+    assert "Taken over, not trained again: 4 trials of another identity" in capsys.readouterr().err
     assert [record.trial for record in records] == list(former)
     for record in records:
         folder = recorded.trials(record.key.quant) / record.trial
@@ -224,3 +224,15 @@ def test_prune_leaves_what_can_be_taken_over(recorded: Layout) -> None:
     former = age(recorded, code="5" * 64)
     prune.command(grid(recorded), recorded, {"--yes": ""}, [])
     assert all(folder.exists() for folder in former.values())
+
+
+def test_a_trial_whose_adapter_reached_other_layers_passes_for_none(recorded: Layout) -> None:
+    """As former code adapted a mixture of experts, or the tower of a model that sees."""
+    former = next(iter(age(recorded).values()))
+    record = read_record(former, TrialRecord)
+    assert record.result is not None
+    more = record.result.trainable_parameters + 8
+    write_record(former, replace(record, result=replace(record.result, trainable_parameters=more)))
+    found = predecessors(declared_trials(grid(recorded), recorded))
+    assert [one.folder for one in found if not one.passes] == [former]
+    assert f"({more:,} trainable parameters, and {more - 8:,} now)" in foreseen(found)[-1]

@@ -106,6 +106,10 @@ def _predecessor(declared: DeclaredTrial, folders: Sequence[Path]) -> Predecesso
 
 def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Predecessor:
     differences = differing_settings(record.settings, declared.settings)
+    theirs, ours = record.result, declared.trainable_parameters
+    if theirs and theirs.trainable_parameters != ours and not differences:
+        # Former code reached other layers of a mixture of experts, or of a model that sees.
+        differences = [f"{theirs.trainable_parameters:,} trainable parameters, and {ours:,} now"]
     known = known_revisions(record.settings) == raised(revisions(TRAINING))
     return Predecessor(declared, folder, record, tuple(differences), known)
 
@@ -116,8 +120,8 @@ def foreseen(found: Sequence[Predecessor]) -> list[str]:
     passing = [one for one in found if one.passes]
     if passing:
         lines.append(
-            f"To be taken over: {_trials(len(passing))} of another identity, with the values that "
-            "the present code gives (`lorascope adopt` shows them)."
+            f"Taken over, not trained again: {_trials(len(passing))} of another identity, whose "
+            "values are those that the present code gives."
         )
     vouchable = Counter(one.reason for one in found if not one.differences and not one.passes)
     for reason, count in vouchable.items():

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.adapters.kinds import dials_of
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import dials_of, kind_of, method_of
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig
 from lorascope.errors import RecordError
@@ -31,6 +30,8 @@ class DeclaredTrial:
     key: TrialKey
     settings: dict[str, Any]
     """All that decides its result, in full; the identity is made of what differs from defaults."""
+    trainable_parameters: int
+    """Parameters of its adapter, counted from the base's shapes."""
 
 
 def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
@@ -40,12 +41,13 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
         LorascopeError: the base or the data is not prepared, or made with other settings, or the
             targets match nothing.
     """
-    select(read_base(config, layout).linear_shapes, config.adapter)
+    adapted = select(read_base(config, layout).linear_shapes, config.adapter)
+    trainable = kind_of(config.adapter).parameters(config.adapter, adapted)
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = trial_identity(settings)
     key = trial_key(config)
-    return DeclaredTrial(trial_name(key, identity), identity, key, settings)
+    return DeclaredTrial(trial_name(key, identity), identity, key, settings, trainable)
 
 
 def trial_key(config: Config) -> TrialKey:
