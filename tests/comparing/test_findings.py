@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lorascope.adapters.methods import METHODS
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.cells import base_cell
 from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Measure, Pairing, Verdict
@@ -225,7 +225,7 @@ def test_money_and_energy_follow_from_the_stated_rates() -> None:
 
 
 def test_effective_scale_divides_by_the_rank_or_by_its_root() -> None:
-    scale = METHODS["lora"].scale
+    scale = method_of("lora").scale
     assert scale is not None
     assert scale(lora_dials(16, 32)) == 2
     assert scale(lora_dials(16, 32, rslora=True)) == 8

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lorascope.adapters.methods import METHODS
 from lorascope.adapters.targets import ends_mlp, peft_targets
 from lorascope.config import AdapterConfig, Targets
-from lorascope.records import LinearShape
+from lorascope.records import LinearShape, Method
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ class Ia3:
     """The kind `ia3`."""
 
     config = Ia3Config
-    method = METHODS["ia3"]
+    method = Method(Ia3Config.kind, "IA3")
     packed: tuple[str, ...] = ()
 
     def peft(self, config: Ia3Config, every: list[LinearShape], chosen: list[LinearShape]) -> Any:

@@ -68,6 +68,11 @@ def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
     return KINDS[config.kind]
 
 
+def method_of(name: str) -> Method:
+    """What readers see of the kind `name`; one that only records tell of has its name alone."""
+    return KINDS[name].method if name in KINDS else Method(name, name)
+
+
 def kind_name(settings: Mapping[str, object]) -> str:
     """The kind's name in what a trial's record says of its settings."""
     return next((name for name in KINDS if name in settings), DEFAULT_KIND)

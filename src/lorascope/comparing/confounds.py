@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.cells import other_settings
 from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by

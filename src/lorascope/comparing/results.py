@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.config import Cost
 from lorascope.records import Dial, DialValue, TrialKey
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, dial_text

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lorascope.adapters.methods import METHODS
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded
 from lorascope.counting.parameters import lora_parameters
-from lorascope.records import LinearShape
+from lorascope.records import Dial, Dials, LinearShape, Method
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,28 @@ class LoraConfig(AdapterConfig):
     dora: bool = False
 
 
+def _scale(dials: Dials) -> float:
+    """What B A is multiplied by: alpha / rank, under rsLoRA alpha / sqrt(rank)
+    (Kalajdzievski 2023, arXiv 2312.03732)."""
+    rank = float(dials["rank"])
+    return float(dials["alpha"]) / (math.sqrt(rank) if dials["rslora"] else rank)
+
+
 class Lora:
     """The kind `lora`."""
 
     config = LoraConfig
-    method = METHODS["lora"]
+    method = Method(
+        LoraConfig.kind,
+        "LoRA",
+        (
+            Dial("rank", "rank", letter="r", is_axis=True, counts=True),
+            Dial("alpha", "alpha", letter="a", times_learning_rate=True),
+            Dial("rslora", "rsLoRA"),
+            Dial("dora", "DoRA", counts=True),
+        ),
+        _scale,
+    )
     packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora")
 
     def peft(self, config: LoraConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:

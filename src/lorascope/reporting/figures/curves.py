@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey, CellScore, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.records import dial_text

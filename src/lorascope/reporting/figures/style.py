@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting.cell_names import CellNames, varied_fields

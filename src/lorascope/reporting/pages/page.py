@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import method_of
 from lorascope.comparing.cells import variants
 from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings

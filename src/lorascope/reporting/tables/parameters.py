@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
-from lorascope.adapters.methods import method_of
+from lorascope.adapters.kinds import DEFAULT_KIND, KINDS, method_of
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.comparing.results import CellKey, cell_of
