@@ -260,21 +260,24 @@ def test_a_batch_holds_trial_after_trial_and_is_padded_on_the_right() -> None:
     assert not Completion().collate(samples[2:], trials=2, pad_token_id=9).padded
 
 
+@pytest.mark.parametrize(("kind", "trials"), [("lora", 2), ("ia3", 1)])
 def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
-    project: Layout, compose: Compose
+    project: Layout, compose: Compose, kind: str, trials: int
 ) -> None:
     """The shared reference of several trials, in every mode to the bit."""
     for mode in MODES:
-        config = compose(f"quant={mode}")
+        config = compose(f"quant={mode}", f"adapter={kind}")
         base = load_base(project.quantized("small", mode), config.quant, CPU)
         rows = torch.randint(3, 50, (4, 5))
-        batch = Completion().collate([(row, row) for row in rows], 2, 0)
+        batch = Completion().collate([(row, row) for row in rows], trials, 0)
         bare = forward_of(base)(batch)
-        pack = pack_adapters(base, [config.adapter] * 2, [0, 1])
+        pack = pack_adapters(base, [config.adapter] * trials, list(range(trials)))
         for row in pack.stack.rows:
             row.data.normal_(std=0.1)
         assert torch.equal(pack(batch, adapters=False), bare)
         assert not torch.equal(pack(batch), bare)
+        pack(batch).sum().backward()
+        assert all(row.grad is not None and row.grad.any() for row in pack.stack.rows)
 
 
 def test_stacks_share_padded_ranks_and_keep_the_order() -> None:

@@ -12,11 +12,12 @@ A kind of adapter without a stack is trained by PEFT's own layers, one trial at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -52,6 +53,7 @@ class PackedModel(nn.Module):
         super().__init__()
         self.base = base
         self.stack, self.layers, self.shape = stack, list(layers), shape
+        self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
         self._best: list[Tensor] = []
 
     @property
@@ -79,15 +81,26 @@ class PackedModel(nn.Module):
     def forward(self, batch: TokenBatch, adapters: bool = True) -> Tensor:
         """Logits [trials x samples, tokens, vocabulary]; without adapters those of the frozen base,
         which is the same for all trials."""
-        self.shape.batch, self.shape.adapters = batch.shape, adapters
-        try:
+        self.shape.batch = batch.shape
+        with nullcontext() if adapters else self._without_adapters():
             logits: Tensor = self.base(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
-        finally:
-            # Checkpointed layers run again in the backward pass, which is that of the adapters.
-            self.shape.adapters = True
         return logits
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        """For a forward pass only: checkpointed layers run again in the backward pass, which is
+        that of the adapters."""
+        self.shape.adapters = False
+        try:
+            for layer in self._peft_layers:
+                layer.enable_adapters(False)
+            yield
+        finally:
+            self.shape.adapters = True
+            for layer in self._peft_layers:
+                layer.enable_adapters(True)
 
     def keep_best(self) -> None:
         """Make room for the values of each trial's best step, from the start: what is measured of
