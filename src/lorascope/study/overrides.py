@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from typing import Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -168,7 +169,9 @@ def _read(text: str, layout: Layout) -> Override:
     return override
 
 
+@cache
 def _parsed(text: str) -> Override:
+    """A command line is read several times, and each takes milliseconds."""
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:

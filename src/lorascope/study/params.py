@@ -6,6 +6,7 @@ eight and a text. What is judged here must be what `dvc repro` runs.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -34,6 +35,16 @@ PARAMETER_KEYS = {
 """Keys of params.yaml -> keys of the configuration."""
 FILE_KEYS = ("model", "data", TARGETS, "train", "evaluate", "merge", "decide")
 """Keys whose value dvc.yaml puts into a path, as the name of one file of conf/."""
+READS = {
+    "prepare-base": ("model",),
+    "prepare-data": ("model", "data", "evaluate"),
+    "quantize-base": ("model", "quant"),
+    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed"),
+    "evaluate": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "evaluate"),
+}
+"""Stage -> first parts of the keys that it reads, as in dvc.yaml; and of all stages:"""
+ALWAYS_READ = ("recipe", "runtime")
+SWEEPING = ("train-lora", "evaluate")
 
 
 def declared_overrides(layout: Layout) -> list[str]:
@@ -126,3 +137,15 @@ def _file_name(key: str, value: object) -> str:
 
 def _unusable(key: str, value: object, problem: str, remedy: str) -> LorascopeError:
     return LorascopeError(f"params.yaml: {key}={value!r}: {problem}. Write {remedy}.")
+
+
+def stage_command(stage: str, overrides: list[str]) -> str:
+    """The command line of `stage`, with those of `overrides` that it reads."""
+    read = [text for text in overrides if group_of(text) in (*READS[stage], *ALWAYS_READ)]
+    sweep = ["-m"] if stage in SWEEPING else []
+    return shlex.join(["lorascope", stage, *sweep, *read])
+
+
+def group_of(override: str) -> str:
+    """The first part of an override's key: lora of lora.rank=8 and of +lora.rank=8."""
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]

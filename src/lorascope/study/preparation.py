@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.records import FootprintRecord
 from lorascope.study.intact import read_base, read_data, read_mode
-
-READS = {
-    "prepare-base": ("model",),
-    "prepare-data": ("model", "data", "evaluate"),
-    "quantize-base": ("model", "quant"),
-    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed"),
-    "evaluate": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "evaluate"),
-}
-"""Stage -> first parts of the keys that it reads, as in dvc.yaml; and of all stages:"""
-ALWAYS_READ = ("recipe", "runtime")
-SWEEPING = ("train-lora", "evaluate")
+from lorascope.study.params import READS, stage_command
 
 
 @dataclass(frozen=True)
@@ -63,15 +51,3 @@ def unprepared(configs: list[Config], layout: Layout, overrides: list[str]) -> l
                 command = stage_command(stage, [*chosen, *rest])
                 found[stage].append(Unprepared(str(error), command))
     return [missing for stage in READS for missing in found[stage]]
-
-
-def stage_command(stage: str, overrides: list[str]) -> str:
-    """The command line of `stage`, with those of `overrides` that it reads."""
-    read = [text for text in overrides if group_of(text) in (*READS[stage], *ALWAYS_READ)]
-    sweep = ["-m"] if stage in SWEEPING else []
-    return shlex.join(["lorascope", stage, *sweep, *read])
-
-
-def group_of(override: str) -> str:
-    """The first part of an override's key: lora of lora.rank=8 and of +lora.rank=8."""
-    return override.partition("=")[0].lstrip("+~").partition(".")[0]

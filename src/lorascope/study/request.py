@@ -20,7 +20,7 @@ from lorascope.study.composing import object_of, plain_errors, register_schema
 from lorascope.study.flags import refuse_foreign_flags, split_flags, take_apart
 from lorascope.study.grid import declared_overrides, expand, with_overrides
 from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
-from lorascope.study.preparation import READS, group_of
+from lorascope.study.params import READS, group_of
 
 ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
 """First parts of keys that are no axes of a study."""

@@ -12,7 +12,7 @@ from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.adoption import foreseen
-from lorascope.study.preparation import stage_command
+from lorascope.study.params import stage_command
 from lorascope.study.status import ModeStatus, SweepStatus
 
 MODES = (
