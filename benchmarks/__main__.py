@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*
 
 Rows that are not named stay as a former run of the same commit, machine and versions wrote them,
-so that the whole can be measured in pieces. CONTRIBUTING.md says how long each takes.
+so that the whole can be measured in pieces. docs/speed.md says how long each takes.
 """
 
 from __future__ import annotations
