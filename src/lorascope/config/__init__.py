@@ -27,24 +27,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "AdapterConfig",
-    "Config",
-    "Cost",
-    "DataConfig",
-    "DataKind",
-    "DecideConfig",
-    "DeviceKind",
-    "EvaluateConfig",
-    "Format",
-    "MergeConfig",
-    "ModelConfig",
-    "ModelKind",
-    "Precision",
-    "QuantConfig",
-    "RuntimeConfig",
-    "Scoring",
-    "Storage",
-    "Targets",
-    "TemplateKind",
-    "TrainConfig",
-]
+    "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
+    "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Precision",
+    "QuantConfig", "RuntimeConfig", "Scoring", "Storage", "Targets", "TemplateKind", "TrainConfig",
+]  # fmt: skip

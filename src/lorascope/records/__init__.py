@@ -3,25 +3,25 @@
 Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
 """
 
-from lorascope.records.base import (
+from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
+from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
+from lorascope.records.inputs import (
     BaseRecord,
+    DataCard,
     FootprintRecord,
     LayerError,
     LinearShape,
     Matrix,
+    SplitCard,
     UnadaptedWeights,
 )
-from lorascope.records.data import DataCard, SplitCard
-from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
-from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
-from lorascope.records.format import RECORD_FORMAT
-from lorascope.records.memory import MemoryPlan, PhaseMemory
-from lorascope.records.merge import MergeRecord
-from lorascope.records.provenance import Provenance
-from lorascope.records.study import Study
+from lorascope.records.provenance import RECORD_FORMAT, Provenance
+from lorascope.records.study import MergeRecord, Study
 from lorascope.records.trial import (
     LASTING,
     LossPoint,
+    MemoryPlan,
+    PhaseMemory,
     Status,
     TakenOver,
     TrainingResult,
@@ -31,34 +31,9 @@ from lorascope.records.trial import (
 )
 
 __all__ = [
-    "LASTING",
-    "RECORD_FORMAT",
-    "BaseRecord",
-    "DataCard",
-    "Dial",
-    "DialValue",
-    "Dials",
-    "EvaluationRecord",
-    "FootprintRecord",
-    "ItemResult",
-    "LayerError",
-    "LinearShape",
-    "LossPoint",
-    "Matrix",
-    "MemoryPlan",
-    "MergeRecord",
-    "Method",
-    "PhaseMemory",
-    "Provenance",
-    "SplitCard",
-    "SplitScore",
-    "Status",
-    "Study",
-    "TakenOver",
-    "TrainingResult",
-    "TrialKey",
-    "TrialRecord",
-    "UnadaptedWeights",
-    "ValidationPoint",
-    "dial_text",
-]
+    "LASTING", "RECORD_FORMAT", "BaseRecord", "DataCard", "Dial", "DialValue", "Dials",
+    "EvaluationRecord", "FootprintRecord", "ItemResult", "LayerError", "LinearShape", "LossPoint",
+    "Matrix", "MemoryPlan", "MergeRecord", "Method", "PhaseMemory", "Provenance", "SplitCard",
+    "SplitScore", "Status", "Study", "TakenOver", "TrainingResult", "TrialKey", "TrialRecord",
+    "UnadaptedWeights", "ValidationPoint", "dial_text",
+]  # fmt: skip

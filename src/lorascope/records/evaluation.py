@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lorascope.records.format import RECORD_FORMAT
-from lorascope.records.provenance import Provenance
+from lorascope.records.provenance import RECORD_FORMAT, Provenance
 from lorascope.records.trial import TrialKey
 
 

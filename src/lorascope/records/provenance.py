@@ -1,8 +1,11 @@
-"""Provenance: code, versions and device."""
+"""The version of the records' format, and what a record says of code, versions and device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+RECORD_FORMAT = 2
+"""Version of the records on disk: 2 since the key of a trial names its method and dials."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All records of one declared grid."""
+"""All records of one declared grid, and that of its merged model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.config import DecideConfig
-from lorascope.records.base import BaseRecord, FootprintRecord
-from lorascope.records.data import DataCard
 from lorascope.records.evaluation import EvaluationRecord, ItemResult
-from lorascope.records.merge import MergeRecord
+from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
+from lorascope.records.provenance import RECORD_FORMAT, Provenance
 from lorascope.records.trial import TrialKey, TrialRecord
+
+
+@dataclass(frozen=True)
+class MergeRecord:
+    """A merged model and its verification."""
+
+    trial: str
+    quant: str
+    precision: str
+    chosen_by: str
+    """'auto: ...' with the rule and score, or 'named in ship'."""
+    validation_score: float | None
+    items: int
+    largest_logit_difference: float
+    prediction_agreement: float
+    adapter_loss_nats: float
+    merged_loss_nats: float
+    untied_head: bool
+    total_bytes: int
+    content_sha256: str
+    passed: bool
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+    stop_token_ids: list[int] = field(default_factory=list)
+    """Tokens at which generation stops: the base's own, and the one that completions end with."""
+    unrounded_logit_difference: float | None = None
+    """For INT8: largest logit difference against the adapter on the dequantized base, without the
+    rounding of activations that only INT8 inference has."""
+    unrounded_agreement: float | None = None
+    foreign_names: list[str] = field(default_factory=list)
+    """Tensor names that the base's files do not have: programs that load by name may lack them."""
 
 
 @dataclass(frozen=True)
