@@ -21,7 +21,10 @@ REACHED = ("bases", "data")
 """Rooms that count with what `WHOLE` imports: the rest makes inputs, which count by content."""
 COMPUTE_TYPES = "lorascope.machine.devices"
 """Chooses what a mode computes in: counted with the quantizers."""
-BESIDE = {"bits", "fake_layers", "footprint", "kernels", "merged_folder", "merging", "progress"}
+BESIDE = {
+    "bits", "fake_layers", "footprint", "kernels", "merged_folder", "merging", "progress",
+    "shipped_model",
+}  # fmt: skip
 """Modules on which no value depends: they count bytes, plan, show progress, or merge."""
 
 

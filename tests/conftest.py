@@ -149,9 +149,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     for mode in MODES:
         config = compose_one(layout, f"quant={mode}")
         if mode == MODES[0]:
-            prepare_base.run(config, layout)
-            prepare_data.run(config, layout)
-        quantize_base.run(config, layout)
+            prepare_base.command([config], layout)
+            prepare_data.command([config], layout)
+        quantize_base.command([config], layout)
     return layout
 
 
@@ -174,28 +174,29 @@ def compose_one(layout: Layout, *overrides: str) -> Config:
 def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A copy of the prepared project with one trial: trained, scored, merged and reported."""
     from lorascope.execution import sweep
+    from lorascope.scoring.evaluation import LoadedBase
     from lorascope.stages import evaluate, merge, report
 
     layout = Layout(tmp_path_factory.mktemp("trained") / "a project")
     shutil.copytree(project.root, layout.root)
     shutil.rmtree(layout.root / "experiments", ignore_errors=True)
     config = compose_one(layout, *TRIAL)
-    evaluate.LoadedBase.key = None
+    LoadedBase.key = None
     sweep.run(config, layout)
-    evaluate.run(config, layout)
-    merge.run([config], layout)
-    report.run([config], layout)
+    evaluate.command([config], layout)
+    merge.command([config], layout)
+    report.command([config], layout)
     return layout
 
 
 @pytest.fixture
 def study(trained: Layout, tmp_path: Path) -> Layout:
     """The same project, in a copy for this test."""
-    from lorascope.stages import evaluate
+    from lorascope.scoring.evaluation import LoadedBase
 
     shutil.copytree(trained.root, tmp_path / "a project")
     # What another test loaded has another folder.
-    evaluate.LoadedBase.key = None
+    LoadedBase.key = None
     return Layout(tmp_path / "a project")
 
 

@@ -382,7 +382,7 @@ def test_bare_lm_eval_gives_the_same_scores(
 ) -> None:
     config = compose(f"quant={mode}", "seed=7", "train.steps=20")
     trial = sweeps.run(config, project).trial
-    evaluate.run(config, project)
+    evaluate.command([config], project)
     rows = project.data("small", "toy") / "test.jsonl"
     words = (
         sys.executable, str(BARE_LM_EVAL), "--base", str(project.quantized("small", mode)),

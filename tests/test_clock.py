@@ -78,13 +78,13 @@ def test_times_of_files_decide_nothing(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str], years: int
 ) -> None:
     config = compose("quant=fp16", "seed=77")
-    first = sweep.run(config, project), evaluate.run(config, project)
+    first = sweep.run(config, project), evaluate.command([config], project)[0]
     then = time.time() + years * YEAR_SECONDS
     for top in ("experiments", "models", "data", ".lorascope"):
         for path in (project.root / top).rglob("*"):
             os.utime(path, (then, then))
     capsys.readouterr()
-    assert (sweep.run(config, project), evaluate.run(config, project)) == first
+    assert (sweep.run(config, project), evaluate.command([config], project)[0]) == first
     told = capsys.readouterr().out
     assert "completed already" in told
     assert told.count("scored already") == 2
@@ -109,7 +109,7 @@ def test_scratch_of_a_live_process_stays_however_old_it_looks(
 
 def test_records_whose_times_run_backwards_give_the_same_tables(recorded: Layout) -> None:
     configs = expand(recorded, declared_overrides(recorded))
-    report.run(configs, recorded)
+    report.command(configs, recorded)
     before = {path.name: path.read_bytes() for path in recorded.reports.glob("*.csv")}
     for year, path in enumerate(sorted(recorded.root.glob(f"experiments/*/*/*/{RECORD}"))):
         values = json.loads(path.read_text())
@@ -117,6 +117,6 @@ def test_records_whose_times_run_backwards_give_the_same_tables(recorded: Layout
         # A record of before, which has no digest of itself.
         del values[DIGEST]
         path.write_text(json.dumps(values))
-    report.run(configs, recorded)
+    report.command(configs, recorded)
     assert {path.name: path.read_bytes() for path in recorded.reports.glob("*.csv")} == before
     assert len(collect(configs, recorded).trials) == 4

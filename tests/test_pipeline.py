@@ -77,7 +77,7 @@ def test_a_real_model_learns_real_sentences(
     """A small part of E2E on TinyStories-656K: completion loss falls by more than 1.5 nats."""
     layout = _e2e_project(tmp_path_factory)
     config = _e2e_config(layout, mode)
-    quantize_base.run(config, layout)
+    quantize_base.command([config], layout)
     record = sweeps.run(config, layout)
     assert record.result is not None
     assert record.result.validation_loss_nats < _bare_loss(layout, config) - 1.5
@@ -95,8 +95,8 @@ def _e2e_project(factory: pytest.TempPathFactory) -> Layout:
             SHARED / "models/tinystories-656k", layout.root / "models/raw/tinystories-656k"
         )
         config = _e2e_config(layout, "fp16")
-        prepare_base.run(config, layout)
-        prepare_data.run(config, layout)
+        prepare_base.command([config], layout)
+        prepare_data.command([config], layout)
         _projects.append(layout)
     return _projects[0]
 

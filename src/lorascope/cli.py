@@ -22,7 +22,8 @@ EXIT_BAD_INPUT = 2
 
 class Run(Protocol):
     """The function `command` in a command's module of `stages/`: points of the grid, the project,
-    the command's own flags, and the overrides as they were typed; returns the exit code."""
+    the command's own flags, and the overrides as they were typed. It returns the exit code, or what
+    it made."""
 
     def __call__(
         self,
@@ -30,7 +31,7 @@ class Run(Protocol):
         layout: Layout,
         flags: Mapping[str, str],
         overrides: Sequence[str],
-    ) -> int | None: ...
+    ) -> object: ...
 
 
 Points = Literal["none", "one", "sweep", "study", "grid"]
@@ -201,7 +202,8 @@ def run_named(
     module = f"lorascope.stages.{name.replace('-', '_')}"
     import_uncollected(module)
     command: Run = sys.modules[module].command
-    return command(configs, layout, flags, overrides) or 0
+    made = command(configs, layout, flags, overrides)
+    return made if isinstance(made, int) else 0
 
 
 @contextmanager

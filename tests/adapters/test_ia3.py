@@ -26,6 +26,7 @@ from lorascope.files.layout import Layout
 from lorascope.objectives.completion import completion_loss
 from lorascope.quantizers.loading import load_base
 from lorascope.records import Status
+from lorascope.scoring.evaluation import LoadedBase
 from lorascope.stages import evaluate, merge, report
 from lorascope.study.grid import expand
 from lorascope.training.linear import Unpackable
@@ -191,16 +192,16 @@ def test_a_study_of_both_methods_is_trained_scored_merged_and_reported(
         layout, [*BASE_OVERRIDES, "quant=nf4", "adapter=lora,ia3", "lora.rank=4", "ship=nf4-ia3"]
     )
     assert [point.adapter.kind for point in points] == ["lora", "ia3"]
-    evaluate.LoadedBase.key = None
+    LoadedBase.key = None
     for point in points:
         assert sweep.run(point, layout).status is Status.completed
-        evaluate.run(point, layout)
-    merged = merge.run(points, layout)
+        evaluate.command([point], layout)
+    merged = merge.command(points, layout)
     assert merged is not None
     assert merged.passed
     assert merged.trial.startswith("nf4-ia3-s0-")
     AutoModelForCausalLM.from_pretrained(layout.merged("small"))
-    report.run(points, layout)
+    report.command(points, layout)
     with (layout.root / "reports/accuracy.csv").open() as file:
         row = next(row for row in csv.DictReader(file) if row["method"] == "ia3")
     assert (row["targets"], row["rank"], row["status"]) == ("k_v_mlp", "", "completed")

@@ -132,13 +132,15 @@ def test_a_mode_that_quantizes_nothing_is_refused_and_stores_nothing(bare_projec
     """Falcon's linear layers are a subclass of torch's, which bitsandbytes passes over."""
     sizes = {name: size for name, size in SIZES.items() if name != "head_dim"}
     layout = with_base(bare_project, "falcon", sizes)
-    prepare_base.run(compose_one(layout, "quant=fp16"), layout)
-    assert quantize_base.run(compose_one(layout, "quant=fp16"), layout).quantized_share is None
+    prepare_base.command([compose_one(layout, "quant=fp16")], layout)
+    assert (
+        quantize_base.command([compose_one(layout, "quant=fp16")], layout).quantized_share is None
+    )
     for mode in ("nf4", "int8"):
         with pytest.raises(ModelError, match="quantizes no layer of FalconForCausalLM"):
-            check.run([compose_one(layout, f"quant={mode}")], layout)
+            check.command([compose_one(layout, f"quant={mode}")], layout)
         with pytest.raises(ModelError, match=rf"quant={mode}: bitsandbytes quantizes no layer"):
-            quantize_base.run(compose_one(layout, f"quant={mode}"), layout)
+            quantize_base.command([compose_one(layout, f"quant={mode}")], layout)
         assert not layout.quantized("small", mode).exists()
 
 
@@ -146,8 +148,8 @@ def test_a_mode_that_leaves_experts_in_16_bits_says_so_in_its_record(
     bare_project: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = with_base(bare_project, "mixtral", MODELS["mixtral"])
-    prepare_base.run(compose_one(layout, "quant=nf4"), layout)
-    made = quantize_base.run(compose_one(layout, "quant=nf4"), layout)
+    prepare_base.command([compose_one(layout, "quant=nf4")], layout)
+    made = quantize_base.command([compose_one(layout, "quant=nf4")], layout)
     attention, bare = 2 * 4 * 32 * 32, 2 * (3 * EXPERT + 3 * 32)
     assert made.quantized_parameters == attention
     share = attention / (attention + bare)
@@ -189,15 +191,15 @@ def test_a_token_without_embedding_is_refused_where_a_row_uses_it_alone(
         rows = layout.root / "data/raw/toy.jsonl"
         rows.write_text(rows.read_text().replace('"thing 7 ', f'"{token} thing 7 '))
     config = compose_one(layout, "quant=fp16", "lora.rank=2", "lora.alpha=4")
-    prepare_base.run(config, layout)
+    prepare_base.command([config], layout)
     if where == "prompt":
         known = r"token '<\|im_start\|>' has the id 111, .* knows 111 tokens"
         with pytest.raises(DataError, match=known):
-            prepare_data.run(config, layout)
+            prepare_data.command([config], layout)
         return
-    prepare_data.run(config, layout)
-    quantize_base.run(config, layout)
+    prepare_data.command([config], layout)
+    quantize_base.command([config], layout)
     assert sweep.run(config, layout).status is Status.completed
-    scored = evaluate.run(config, layout)
+    scored = evaluate.command([config], layout)[0]
     assert scored is not None
     assert scored.splits["test"].accuracy is not None

@@ -13,6 +13,7 @@ from lorascope.comparing.estimates import compare_with_base
 from lorascope.comparing.findings import compare
 from lorascope.comparing.joining import JoinedItems
 from lorascope.comparing.results import Measure
+from lorascope.comparing.shipping import NothingShips, choose
 from lorascope.config import DecideConfig
 from lorascope.data.card import SampleCount, summarise_split
 from lorascope.data.rows import PreparedRow, Segment, write_rows
@@ -57,10 +58,10 @@ def test_adapters_that_learnt_nothing_are_not_recommended(seeds: int) -> None:
     assert "**No adapter is shown to beat the bare base**: nothing to ship." in files["report.md"]
     assert "Ship " not in files["report.md"].partition("## Accuracy")[0]
     assert json.loads(files["metrics.json"])["decision"]["none_beats_base"] is True
-    with pytest.raises(merge.NothingShips, match="ships nothing"):
-        merge.choose("auto", study)
+    with pytest.raises(NothingShips, match="ships nothing"):
+        choose("auto", study)
     named = study.trials[0].trial
-    assert merge.choose(named, study)[0].trial == named
+    assert choose(named, study)[0].trial == named
 
 
 def test_chance_stands_in_tables_and_figure_of_choices_alone() -> None:
@@ -166,6 +167,6 @@ def test_merge_ends_well_where_nothing_ships_and_leaves_no_older_model(
 ) -> None:
     config = compose_one(study, "quant=nf4", "lora.rank=4")
     assert (study.merged("small") / "model.safetensors").is_file()
-    assert merge.run([config], study) is None
+    assert merge.command([config], study) is None
     assert [path.name for path in study.merged("small").iterdir()] == [merge.NOTHING_SHIPPED]
     assert "ship: auto ships nothing" in capsys.readouterr().out

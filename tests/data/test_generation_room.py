@@ -70,6 +70,6 @@ def test_preparing_data_that_cannot_be_answered_leaves_the_former_rows(
     folder = project.data("small", "toy")
     before = read_rows(folder / "test.jsonl")
     with pytest.raises(ConfigError, match="max_new_tokens=1:"):
-        prepare_data.run(compose("quant=fp16", "evaluate.max_new_tokens=1"), project)
+        prepare_data.command([compose("quant=fp16", "evaluate.max_new_tokens=1")], project)
     assert read_rows(folder / "test.jsonl") == before
     assert load_tokenizer(project.base("small")).eos_token == "<eos>"

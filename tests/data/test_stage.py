@@ -42,7 +42,7 @@ def test_stage_writes_rows_and_record_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, layout = project(tmp_path, small(tmp_path))
-    card = stage.run(config, layout)
+    card = stage.command([config], layout)
     folder = layout.data("letters", "x")
     assert sorted(path.name for path in folder.iterdir()) == [
         "record.json", "test.jsonl", "train.jsonl", "validation.jsonl",
@@ -56,11 +56,11 @@ def test_stage_writes_rows_and_record_as_a_whole(
 
 def test_stage_that_fails_leaves_the_old_folder_alone(tmp_path: Path) -> None:
     config, layout = project(tmp_path, small(tmp_path))
-    stage.run(config, layout)
+    stage.command([config], layout)
     before = (layout.data("letters", "x") / "record.json").read_bytes()
     (tmp_path / "train.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="line 1"):
-        stage.run(config, layout)
+        stage.command([config], layout)
     folder = layout.data("letters", "x")
     assert (folder / "record.json").read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == ["letters"]
@@ -69,14 +69,14 @@ def test_stage_that_fails_leaves_the_old_folder_alone(tmp_path: Path) -> None:
 def test_stage_without_a_base_says_what_to_run(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(name="letters"), data=small(tmp_path))
     with pytest.raises(RecordError, match="Run `lorascope prepare-base model=letters` first"):
-        stage.run(config, Layout(tmp_path))
+        stage.command([config], Layout(tmp_path))
 
 
 def test_stage_refuses_people_that_contradict_the_base(tmp_path: Path) -> None:
     model = ModelConfig(name="tiny", kind=ModelKind.tiny, pretrain_seed=0)
     data = DataConfig(name="biographies", kind=DataKind.biographies, seed=1)
     with pytest.raises(ConfigError, match=r"data\.seed=1.*pretrain_seed=0.*same seed"):
-        stage.run(Config(model=model, data=data), Layout(tmp_path))
+        stage.command([Config(model=model, data=data)], Layout(tmp_path))
 
 
 def loaded(path: Path) -> DataConfig:
@@ -110,9 +110,9 @@ def test_check_says_what_prepare_data_would_of_tokenizer_and_template(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("quant=fp16")
-    check.run([config], project)
+    check.command([config], project)
     chat = replace(config, data=replace(config.data, template=TemplateKind.chat))
-    for run in (lambda: check.run([chat], project), lambda: stage.run(chat, project)):
+    for run in (lambda: check.command([chat], project), lambda: stage.command([chat], project)):
         with pytest.raises(ConfigError, match=r"data\.template='chat'.*has no chat template"):
             run()
     raw = project.root / "data/raw/toy.jsonl"
@@ -120,7 +120,7 @@ def test_check_says_what_prepare_data_would_of_tokenizer_and_template(
     capsys.readouterr()
     raw.write_text(whole + '{"prompt": "a \\ud800", "completion": "b"}\n')
     try:
-        check.run([config], project)
+        check.command([config], project)
     finally:
         raw.write_text(whole)
     assert "warning: toy: train: 1 of " in capsys.readouterr().err

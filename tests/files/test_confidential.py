@@ -101,7 +101,7 @@ def test_a_store_out_of_reach_is_told_without_its_password(
         assert "ss1word" not in text
     if address.startswith("http"):
         with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9/? is a server") as caught:
-            ui.run(layout)
+            ui.command([], layout, {}, [])
         assert "word" not in str(caught.value)
 
 

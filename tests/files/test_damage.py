@@ -25,6 +25,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record, write_record
 from lorascope.quantizers.loading import load_base
 from lorascope.records import Status, TrialRecord
+from lorascope.scoring.evaluation import LoadedBase
 from lorascope.stages import (
     evaluate,
     merge,
@@ -58,7 +59,9 @@ def files(layout: Layout) -> dict[Path, bytes]:
 
 def score_again(config: Config, layout: Layout) -> object:
     """The same scores, made another way."""
-    return evaluate.run(replace(config, evaluate=replace(config.evaluate, batch_size=3)), layout)
+    return evaluate.command(
+        [replace(config, evaluate=replace(config.evaluate, batch_size=3))], layout
+    )[0]
 
 
 def train_other(config: Config, layout: Layout) -> object:
@@ -66,15 +69,15 @@ def train_other(config: Config, layout: Layout) -> object:
 
 
 STAGES: dict[str, Callable[[Config, Layout], object]] = {
-    "prepare-base": prepare_base.run,
-    "prepare-data": prepare_data.run,
-    "quantize-base": quantize_base.run,
+    "prepare-base": lambda config, layout: prepare_base.command([config], layout),
+    "prepare-data": lambda config, layout: prepare_data.command([config], layout),
+    "quantize-base": lambda config, layout: quantize_base.command([config], layout),
     "train-lora": sweep.run,
     "train-lora of another": train_other,
-    "evaluate": evaluate.run,
+    "evaluate": lambda config, layout: evaluate.command([config], layout),
     "evaluate again": score_again,
-    "merge": lambda config, layout: merge.run([config], layout),
-    "report": lambda config, layout: report.run([config], layout),
+    "merge": lambda config, layout: merge.command([config], layout),
+    "report": lambda config, layout: report.command([config], layout),
 }
 READ_BY = [
     ("models/raw/small/model.safetensors", ["prepare-base"]),
@@ -110,7 +113,7 @@ def test_a_file_that_is_cut_off_is_named_with_what_to_do_and_all_else_stays(
     config = compose_one(study, *TRIAL)
     before = files(study)
     for stage in stages:
-        evaluate.LoadedBase.key = None
+        LoadedBase.key = None
         with pytest.raises(LorascopeError) as caught:
             STAGES[stage](config, study)
         told = str(caught.value)
@@ -132,7 +135,7 @@ def test_a_missing_shard_is_named_before_anything_is_copied(study: Layout) -> No
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (raw / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"lacks model-2\.safetensors.*again"):
-        prepare_base.run(compose_one(study, *TRIAL), study)
+        prepare_base.command([compose_one(study, *TRIAL)], study)
 
 
 @pytest.mark.slow
@@ -248,15 +251,15 @@ def test_trials_of_a_former_base_behind_the_same_name_are_not_todays(study: Layo
     former = declare_trial(config, study)
     shutil.copytree(study.root / "models", study.root / "former")
     another_base(study.root / "models/raw/small")
-    prepare_base.run(config, study)
+    prepare_base.command([config], study)
     with pytest.raises(RecordError, match=r"nf4: made from another base.*quantize-base"):
         declare_trial(config, study)
     (missing,) = unprepared([config], study, [*BASE_OVERRIDES, *TRIAL])
     assert missing.command.startswith("lorascope quantize-base model=small quant=nf4")
-    quantize_base.run(config, study)
+    quantize_base.command([config], study)
     assert declare_trial(config, study).identity != former.identity
     with pytest.raises(RecordError, match="not trained"):
-        evaluate.run(config, study)
+        evaluate.command([config], study)
     found = collect([config], study)
     assert not found.trials
     assert former.name not in {evaluation.name for evaluation in found.evaluations}
@@ -270,9 +273,9 @@ def test_weights_exchanged_beneath_their_record_are_refused(study: Layout) -> No
     config = compose_one(study, "quant=fp16", "lora.rank=4")
     sweep.run(config, study)
     another_base(study.quantized("small", "fp16"))
-    for run in (evaluate.run, lambda c, _: sweep.run(replace(c, seed=8), study)):
+    for run in (evaluate.command, lambda cs, _: sweep.run(replace(cs[0], seed=8), study)):
         with pytest.raises(RecordError, match=r"fp16: damaged or exchanged.*quantize-base"):
-            run(config, study)
+            run([config], study)
 
 
 def test_an_adapter_of_another_trial_is_refused(study: Layout) -> None:
@@ -284,7 +287,7 @@ def test_an_adapter_of_another_trial_is_refused(study: Layout) -> None:
     shutil.rmtree(ours)
     shutil.copytree(theirs, ours)
     with pytest.raises(RecordError, match=r"adapter: damaged or exchanged.*train-lora"):
-        merge.run([config], study)
+        merge.command([config], study)
 
 
 class Malicious:
@@ -328,7 +331,7 @@ def test_pickled_weights_of_base_and_adapter_are_never_loaded(study: Layout, mar
         "evaluate again",
         "merge",
     ):
-        evaluate.LoadedBase.key = None
+        LoadedBase.key = None
         with pytest.raises(LorascopeError, match="again"):
             STAGES[stage](config, study)
     with pytest.raises(ModelError, match=r"lacks adapter_model\.safetensors.*can run code"):
@@ -372,13 +375,13 @@ def test_stages_that_replace_outputs_leave_the_caches_hard_links_alone(
     write_record(trial, replace(read_record(trial, TrialRecord), status=Status.killed))
     sweep.run(config, study)
     score_again(config, study)
-    prepare_base.run(config, study)
-    prepare_data.run(config, study)
-    quantize_base.run(config, study)
+    prepare_base.command([config], study)
+    prepare_data.command([config], study)
+    quantize_base.command([config], study)
     sweep.run(config, study)
-    evaluate.run(config, study)
-    merge.run([config], study)
-    report.run([config], study)
+    evaluate.command([config], study)
+    merge.command([config], study)
+    report.command([config], study)
     for path, content in outputs.items():
         assert (cache / path.relative_to(study.root)).read_bytes() == content, path
     replaced = [path for path in outputs if not path.samefile(cache / path.relative_to(study.root))]

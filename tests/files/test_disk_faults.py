@@ -23,6 +23,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import finish_replacements, read_record, replaced_folder
 from lorascope.records import TrialRecord
 from lorascope.reporting.write import write_reports
+from lorascope.scoring.evaluation import LoadedBase
 from lorascope.stages import (
     evaluate,
     merge,
@@ -97,13 +98,13 @@ def command(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def stages(config: Config, layout: Layout) -> dict[str, Callable[[], object]]:
     return {
-        "prepare-base": lambda: prepare_base.run(config, layout),
-        "prepare-data": lambda: prepare_data.run(config, layout),
-        "quantize-base": lambda: quantize_base.run(config, layout),
+        "prepare-base": lambda: prepare_base.command([config], layout),
+        "prepare-data": lambda: prepare_data.command([config], layout),
+        "quantize-base": lambda: quantize_base.command([config], layout),
         "train-lora": lambda: sweeps.run(config, layout),
-        "evaluate": lambda: evaluate.run(config, layout),
-        "merge": lambda: merge.run([config], layout),
-        "report": lambda: report.run([config], layout),
+        "evaluate": lambda: evaluate.command([config], layout)[0],
+        "merge": lambda: merge.command([config], layout),
+        "report": lambda: report.command([config], layout),
     }
 
 
@@ -121,7 +122,7 @@ def test_a_full_disk_ends_each_stage_with_a_sentence_and_room_lets_it_go_on(
     project: Layout, disk: Layout
 ) -> None:
     shutil.copytree(project.root / "models/raw", disk.root / "models/raw", dirs_exist_ok=True)
-    evaluate.LoadedBase.key = None
+    LoadedBase.key = None
     for name, run in stages(compose_one(disk, "quant=nf4"), disk).items():
         with full(disk):
             told = fault_of(run)
@@ -192,7 +193,7 @@ def test_reports_are_written_all_or_none(recorded: Layout, tmp_path: Path) -> No
         assert list(folder.iterdir()) == []
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    report.run(configs, recorded)
+    report.command(configs, recorded)
     before = {path: path.read_bytes() for path in recorded.reports.iterdir()}
     assert sum(map(len, before.values())) > 128 * 1024
 
@@ -216,7 +217,7 @@ def test_on_a_read_only_disk_writers_say_so_and_readers_work(disk: Layout) -> No
     config = compose_one(disk, "quant=nf4")
     runs = stages(config, disk)
     sweeps.run(config, disk)
-    evaluate.run(config, disk)
+    evaluate.command([config], disk)
     del runs["evaluate"]
     other = compose_one(disk, "quant=nf4", "seed=9")
     runs["train-lora"] = lambda: sweeps.run(other, disk)

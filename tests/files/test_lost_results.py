@@ -49,11 +49,11 @@ def refuse_publish(layout: Layout) -> None:
 
 READERS: dict[str, Callable[[Layout], object]] = {
     "status": refuse_status,
-    "quantize-base": lambda layout: quantize_base.run(compose_one(layout, *TRIAL), layout),
+    "quantize-base": lambda layout: quantize_base.command([compose_one(layout, *TRIAL)], layout),
     "train-lora": lambda layout: sweep.run(compose_one(layout, *TRIAL), layout),
-    "evaluate": lambda layout: evaluate.run(compose_one(layout, *TRIAL), layout),
-    "merge": lambda layout: merge.run([compose_one(layout, *TRIAL)], layout),
-    "report": lambda layout: report.run([compose_one(layout, *TRIAL)], layout),
+    "evaluate": lambda layout: evaluate.command([compose_one(layout, *TRIAL)], layout)[0],
+    "merge": lambda layout: merge.command([compose_one(layout, *TRIAL)], layout),
+    "report": lambda layout: report.command([compose_one(layout, *TRIAL)], layout),
     "publish": refuse_publish,
 }
 
@@ -171,9 +171,9 @@ def test_a_trial_in_the_place_of_another_is_refused(study: Layout) -> None:
     (folder,) = study.trials("nf4").iterdir()
     place = study.trials("nf4") / declare_trial(other, study).name
     shutil.copytree(folder, place)
-    for run in (sweep.run, evaluate.run, lambda config, layout: report.run([config], layout)):
+    for run in (sweep.run_sweep, evaluate.command, report.command):
         with pytest.raises(RecordError, match=rf"{place.name}: holds {folder.name}.*again"):
-            run(other, study)
+            run([other], study)
 
 
 def test_scores_of_an_adapter_that_was_trained_anew_are_out_of_date(study: Layout) -> None:

@@ -20,7 +20,7 @@ from lorascope.config import (
     TemplateKind,
 )
 from lorascope.errors import RecordError
-from lorascope.execution import sweep
+from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import base_settings, data_settings, require_made_with
 from lorascope.files.store import read_record, write_record
@@ -34,13 +34,13 @@ from lorascope.study.preparation import unprepared
 from tests.conftest import BASE_OVERRIDES, compose_one
 
 REVISION = "0" * 40
-READERS: dict[str, Callable[[Config, Layout], object]] = {
-    "train-lora": sweep.run,
-    "evaluate": evaluate.run,
-    "merge": lambda config, layout: merge.run([config], layout),
-    "report": lambda config, layout: report.run([config], layout),
-    "collect": lambda config, layout: collect([config], layout),
-    "declare_trial": declare_trial,
+READERS: dict[str, Callable[[list[Config], Layout], object]] = {
+    "train-lora": run_sweep,
+    "evaluate": evaluate.command,
+    "merge": merge.command,
+    "report": report.command,
+    "collect": collect,
+    "declare_trial": lambda configs, layout: declare_trial(configs[0], layout),
 }
 
 
@@ -62,7 +62,7 @@ def test_what_a_stored_output_was_not_made_with_is_refused_and_nothing_is_writte
     config = compose_one(project, "quant=nf4", "lora.rank=3", override)
     trials = set(project.trials("nf4").glob("*"))
     with pytest.raises(RecordError) as caught:
-        READERS[stage](config, project)
+        READERS[stage]([config], project)
     told = str(caught.value)
     assert override.partition("=")[0] in told
     assert again in told
@@ -73,7 +73,7 @@ def test_what_a_stored_output_was_not_made_with_is_refused_and_nothing_is_writte
 def test_stages_that_read_the_base_refuse_another(project: Layout, stage: ModuleType) -> None:
     config = compose_one(project, "quant=nf4", "model.path=models/raw/other")
     with pytest.raises(RecordError, match=r"model\.path='models/raw/other'.*prepare-base"):
-        stage.run(config, project)
+        stage.command([config], project)
 
 
 def test_how_a_base_computes_is_asked_of_each_trial(project: Layout) -> None:

@@ -52,7 +52,7 @@ def padded_to(tokens: int) -> SampleLengths:
 def test_one_trial_is_planned_in_detail_with_what_fits_every_gpu(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (planned,) = plan.run([compose("quant=nf4_dq", "lora.rank=8")], project)
+    (planned,) = plan.command([compose("quant=nf4_dq", "lora.rank=8")], project)
     shown = capsys.readouterr().out
     assert planned.tokens == 7
     assert "8 x 7 tokens" in shown
@@ -74,7 +74,7 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**LLAMA, "num_key_value_heads": 1}))
     config = compose("quant=nf4", "data.max_tokens=512")
-    (planned,) = plan.run([config], bare_project)
+    (planned,) = plan.command([config], bare_project)
     shown = capsys.readouterr().out
     values = model_config_dict(config.model, bare_project)
     equal = plan_memory(subject_of(config, values, "cuda", SampleLengths(planned.tokens, True)))
@@ -91,7 +91,7 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     write_record(
         bare_project.data(config.model.name, config.data.name), replace(card, splits=splits)
     )
-    (unpadded,) = plan.run([config], bare_project)
+    (unpadded,) = plan.command([config], bare_project)
     assert UNPADDED not in capsys.readouterr().out
     assert unpadded.tokens == 20
 
@@ -123,13 +123,13 @@ def test_a_sweep_is_planned_with_one_line_a_trial(
         for mode in ("fp16", "nf4")
         for rank in (2, 64, 512)
     ]
-    plans = plan.run(configs, project)
+    plans = plan.command(configs, project)
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[:2] for line in lines] == [
         [config.quant.name, str(rank_of(config.adapter))] for config in configs
     ]
     assert lines[-1].endswith("not 0.001 GB")
-    alone = plan.run([configs[1]], project)[0]
+    alone = plan.command([configs[1]], project)[0]
     assert plans[1].adapter_bytes == alone.adapter_bytes
     assert plans[1].peak_bytes["train"] == pytest.approx(alone.peak_bytes["train"], rel=0.02)
 
@@ -216,11 +216,11 @@ def test_what_decides_is_named_and_ends_every_other_answer(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("quant=nf4", "evaluate.batch_size=2048")
-    (planned,) = plan.run([config], project)
+    (planned,) = plan.command([config], project)
     assert "8 GB (evaluate)" in capsys.readouterr().out
     peaks = planned.peak_bytes
     config.runtime.memory_limit_gb = (peaks["train"] + peaks["evaluate"]) / 2e9
-    plan.run([config], project)
+    plan.command([config], project)
     shown = capsys.readouterr().out
     assert f"not {config.runtime.memory_limit_gb:g} GB (evaluate)" in shown
     assert shown.splitlines()[-1].split()[1:] == ["no", "(evaluate)", "0", "0"]
@@ -249,7 +249,7 @@ def test_rows_say_what_varies_and_the_heading_what_does_not(
         for dora in ("true", "false")
         for samples in (4, 8)
     ]
-    plan.run(configs, project)
+    plan.command(configs, project)
     heading, header, *rows = capsys.readouterr().out.splitlines()
     assert "small" in heading
     assert "LoRA on all_linear" in heading
@@ -274,7 +274,7 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
 ) -> None:
     layout = Layout(tmp_path)
     configs = [known(compose, "gpt2", f"quant={mode}") for mode in ("int8", "fp16")]
-    assert len(plan.run(configs, layout)) == 1
+    assert len(plan.command(configs, layout)) == 1
     heading, _, refused, made = capsys.readouterr().out.splitlines()[:4]
     assert heading.startswith("gpt2, on cuda")
     assert refused.split()[0] == "int8"
@@ -283,7 +283,7 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
     assert made.split()[0] == "fp16"
     assert " MB" in made
     with pytest.raises(ModelError, match="Conv1D"):
-        plan.run(configs[:1], layout)
+        plan.command(configs[:1], layout)
 
 
 @pytest.mark.parametrize("quant", ["fp16", "nf4"])

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from lorascope.comparing.findings import compare
+from lorascope.comparing.shipping import choose
 from lorascope.config import Targets
 from lorascope.records import PhaseMemory, Status
 from lorascope.reporting import units
@@ -23,7 +24,6 @@ from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory
 from lorascope.reporting.tables.parameters import parameter_rows
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
-from lorascope.stages.merge import choose
 from tests.study_factory import TINY, Trial, example_study, lora_dials, make_study, trial_name
 
 

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.adapters.attach import load_adapter
+from lorascope.comparing.shipping import choose
 from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
@@ -109,8 +110,8 @@ def test_the_stage_merges_what_ship_names_and_its_model_loads_in_plain_transform
     ]
     for config in configs:
         sweep.run(config, project)
-        evaluate.run(config, project)
-    record = merge_stage.run(configs, project)
+        evaluate.command([config], project)
+    record = merge_stage.command(configs, project)
     assert record is not None
     assert record.trial.startswith("nf4-r0008")
     study = collect(configs, project)
@@ -128,7 +129,7 @@ def test_int8_is_shipped_with_both_comparisons_in_its_record(
 ) -> None:
     settings = ("quant=int8", "lora.rank=8", "train.steps=30", "seed=21")
     config = compose(*settings, f"ship={trained['int8'].trial}", "merge.max_logit_difference=1e-3")
-    record = merge_stage.run([config], project)
+    record = merge_stage.command([config], project)
     assert record is not None
     assert record.largest_logit_difference > 1e-3
     assert record.unrounded_logit_difference == pytest.approx(0, abs=1e-4)
@@ -148,11 +149,11 @@ def test_a_merge_that_is_too_far_off_fails_and_leaves_the_former_one(
         "merge.max_logit_difference=1e-9",
         "ship=int8-r0008",
     )
-    evaluate.run(config, project)
+    evaluate.command([config], project)
     former = project.merged("small")
     before = sorted(path.name for path in former.iterdir()) if former.exists() else None
     with pytest.raises(VerificationError, match=r"merge\.max_logit_difference=1e-09"):
-        merge_stage.run([config], project)
+        merge_stage.command([config], project)
     after = sorted(path.name for path in former.iterdir()) if former.exists() else None
     assert after == before
     assert not [path for path in former.parent.iterdir() if path.name.startswith(".merged")]
@@ -163,13 +164,13 @@ def test_ship_that_names_no_trial_lists_what_there_is(
 ) -> None:
     config = compose("quant=nf4", "lora.rank=8", "train.steps=30", "seed=21", "ship=nf4-r0099")
     with pytest.raises(ConfigError, match=trained["nf4"].trial):
-        merge_stage.run([config], project)
+        merge_stage.command([config], project)
 
 
 def test_auto_ships_the_best_and_breaks_ties_towards_the_smaller() -> None:
     apart = make_study([Trial("nf4", 1, accuracy=0.7), Trial("nf4", 8, accuracy=0.9)])
     even = make_study([Trial("nf4", 1, accuracy=0.9), Trial("nf4", 8, accuracy=0.9)])
-    chosen = [merge_stage.choose("auto", study)[0].key.dials["rank"] for study in (apart, even)]
+    chosen = [choose("auto", study)[0].key.dials["rank"] for study in (apart, even)]
     assert chosen == [8, 1]
 
 
@@ -178,11 +179,11 @@ def test_auto_never_ships_a_trial_that_did_not_finish(
 ) -> None:
     config = compose("quant=nf4", "lora.rank=8", "train.steps=30")
     sweep.run(config, project)
-    evaluate.run(config, project)
+    evaluate.command([config], project)
     study = collect([config], project)
     failed = replace(study, trials=[replace(study.trials[0], status=Status.diverged)])
     with pytest.raises(RecordError, match="all of its declared seeds trained and scored"):
-        merge_stage.choose("auto", failed)
+        choose("auto", failed)
 
 
 def test_scores_are_made_once_and_again_when_the_way_changes(
@@ -190,11 +191,13 @@ def test_scores_are_made_once_and_again_when_the_way_changes(
 ) -> None:
     config = compose("quant=fp16", "seed=31")
     sweep.run(config, project)
-    first = evaluate.run(config, project)
+    first = evaluate.command([config], project)[0]
     capsys.readouterr()
-    assert evaluate.run(config, project) == first
+    assert evaluate.command([config], project)[0] == first
     assert capsys.readouterr().out.count("scored already") == 2
-    other = evaluate.run(compose("quant=fp16", "seed=31", "evaluate.batch_size=3"), project)
+    other = evaluate.command([compose("quant=fp16", "seed=31", "evaluate.batch_size=3")], project)[
+        0
+    ]
     assert first is not None
     assert other is not None
     assert other.identity != first.identity
@@ -210,9 +213,9 @@ def test_evaluating_a_trial_leaves_the_shared_base_as_it_was(
     first, second = compose("quant=nf4", "seed=41"), compose("quant=nf4", "seed=42", "lora.rank=4")
     for config in (first, second):
         sweep.run(config, project)
-    together = [evaluate.run(config, project) for config in (first, second)]
+    together = [evaluate.command([config], project)[0] for config in (first, second)]
     shutil.rmtree(project.evaluations("nf4"))
-    again = evaluate.run(first, project)
+    again = evaluate.command([first], project)[0]
     assert together[0] is not None
     assert again is not None
     assert again.items_sha256 == together[0].items_sha256

@@ -115,7 +115,7 @@ def test_trials_and_scores_of_known_code_are_taken_over_instead_of_made_again(
         assert record.taken_over.trial == former[record.trial].name
         assert record.taken_over.trained_by == f"code {CODE[:10]} (lorascope at {COMMIT})"
         assert not record.taken_over.assumed
-    scores = evaluate.run_sweep(configs, recorded)
+    scores = evaluate.command(configs, recorded)
     assert [one.name for one in scores if one] == list(former)
     assert not any(folder.exists() for folder in former.values())
     study = collect(configs, recorded)

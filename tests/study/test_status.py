@@ -291,7 +291,7 @@ def test_a_real_training_and_its_scores_are_found(
     (mode,) = status(project, *asked).modes
     assert ([one.trial for one in mode.completed], len(mode.missing)) == ([trial.trial], 1)
     assert not mode.scores
-    scored = evaluate.run(config, project)
+    scored = evaluate.command([config], project)[0]
     assert scored is not None
     (mode,) = status(project, *asked).modes
     assert mode.scores == {trial.trial: scored}

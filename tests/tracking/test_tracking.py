@@ -503,7 +503,7 @@ def test_publish_fills_in_what_an_outage_left_out(
     told = capsys.readouterr().err
     assert told.count("not published to MLflow") == 1
     assert "`lorascope publish` fills it in later" in told
-    assert publish_stage.run(recorded) == 0
+    assert publish_stage.command([], recorded, {}, []) == 0
     assert "4 trials added, 0 there already" in capsys.readouterr().out
 
 
@@ -601,13 +601,13 @@ def test_the_stage_publishes_every_record_and_reports_a_damaged_one(
         items_sha256={"test": sha256_of_file(folder / "test.jsonl")},
     )  # fmt: skip
     write_record(folder, scores)
-    assert publish_stage.run(project) == 0
+    assert publish_stage.command([], project, {}, []) == 0
     assert "1 trials added" in capsys.readouterr().out
     assert runs(shared, "m15")[1][record.trial].data.metrics["test_accuracy"] == 0.75
     damaged = project.trials("int8") / "damaged" / RECORD
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
-    assert publish_stage.run(project) == 1
+    assert publish_stage.command([], project, {}, []) == 1
     told = capsys.readouterr()
     assert "1 there already" in told.out
     assert str(damaged) in told.err

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from lorascope.planning.arithmetic import GIGABYTE, GPU_SIZES_GB
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
 from lorascope.planning.plan import Prediction, needed_bytes
-from lorascope.planning.table import Planned, deciding, usable
+from lorascope.planning.planned import Planned
+from lorascope.planning.table import deciding, usable
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 

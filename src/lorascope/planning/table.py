@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 from lorascope.adapters.kinds import KINDS, kind_of
-from lorascope.config import Config
-from lorascope.errors import LorascopeError
 from lorascope.planning.arithmetic import (
     CUDA_CONTEXT_BYTES,
     GIGABYTE,
@@ -17,7 +15,8 @@ from lorascope.planning.arithmetic import (
     UNUSABLE_SHARE,
     usable_bytes,
 )
-from lorascope.planning.plan import PHASES, Prediction, needed_bytes
+from lorascope.planning.plan import PHASES, needed_bytes
+from lorascope.planning.planned import Planned
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
 from lorascope.reporting import units
@@ -33,18 +32,6 @@ PARTS = (
     ("logits_bytes", "logits, where they peak"),
     ("dequantization_bytes", "largest dequantized weight"),
 )
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One trial of the grid: what it needs, or why that is not known."""
-
-    config: Config
-    label: str
-    """Of the model's configuration."""
-    subject: PlanSubject | None
-    prediction: Prediction | None
-    error: LorascopeError | None
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
+from lorascope.bases.folder import runs_own_code
+from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
-from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
+from lorascope.quantizers.kinds import PLAIN, QUANTIZERS, quantized_layers, quantizer_of
+from lorascope.quantizers.loading import base_dtype, unquantized_dtype
 from lorascope.records import LayerError
 
 
@@ -115,3 +120,21 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
         stored_bytes = _ByteCounter().add(iter([layer.weight, *constants]))
         errors.append(LayerError(name, relative, 8 * stored_bytes / exact.numel()))
     return errors
+
+
+def compared(
+    source: Path, folder: Path, quant: QuantConfig, names: list[str]
+) -> tuple[nn.Module, list[LayerError]]:
+    """The stored model as it is on disk, and the errors of the layers `names` against the exact
+    base in `source`."""
+    own_code = runs_own_code(source)
+    exact = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, use_safetensors=True, trust_remote_code=own_code
+    )
+    stored = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=own_code
+    )
+    unquantized = unquantized_dtype(quant, base_dtype(source))
+    QUANTIZERS[quant.storage].prepare(stored, unquantized)
+    require_values_in_range(stored, quant.name, unquantized)
+    return stored, layer_errors(exact, stored, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
@@ -25,14 +25,7 @@ VERDICT = b'{"valid": true}\n'
 """The same for every valid study, so that a changed study runs again only what it changes."""
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
-    """Judge the declared grid."""
-    run(list(configs), layout)
-
-
-def run(configs: list[Config], layout: Layout) -> None:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Judge the declared grid; `expand` has judged each value alone.
 
     Raises:
@@ -40,10 +33,10 @@ def run(configs: list[Config], layout: Layout) -> None:
             fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
             trial, or the disk is nearly full.
     """
-    from lorascope.bases.fetch import expected_shapes
+    from lorascope.bases.fetch import expected_shapes, local_folder
     from lorascope.data.prepare import check_source
     from lorascope.machine.devices import choose_device, require_attention
-    from lorascope.quantizers.loading import compute_precision
+    from lorascope.quantizers.loading import compute_precision, require_quantizable
 
     _require_space(layout)
     for config in configs:
@@ -65,10 +58,15 @@ def run(configs: list[Config], layout: Layout) -> None:
         for sentence in unadapted_sentences(shapes, unadapted):
             print(f"warning: {sentence}", file=sys.stderr)
     if first.model.kind is ModelKind.local:
-        _require_quantizable(configs, layout)
+        folder = local_folder(first.model, layout.root)
+        for quant in {config.quant.name: config.quant for config in configs}.values():
+            require_quantizable(folder, quant)
     _require_possible_ship(configs)
     _warn_of_unwatched(first, layout)
-    _tell_trained_otherwise(configs, layout)
+    # What the next training does about trials of another identity; before base and data are
+    # prepared, nothing is known of it.
+    if not unprepared(configs, layout, []):
+        noted_predecessors(declared_trials(configs, layout))
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
     print(f"valid: trials {len(configs)}, modes {modes}")
@@ -89,15 +87,6 @@ def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder, model.trust_remote_code)
         check_rendering(config.data, source, tokenizer)
-
-
-def _require_quantizable(configs: list[Config], layout: Layout) -> None:
-    """Each mode once."""
-    from lorascope.bases.fetch import local_folder
-    from lorascope.quantizers.loading import require_quantizable
-
-    for quant in {config.quant.name: config.quant for config in configs}.values():
-        require_quantizable(local_folder(configs[0].model, layout.root), quant)
 
 
 def _require_known_reference(config: Config, layout: Layout) -> None:
@@ -135,14 +124,7 @@ def _warn_of_unwatched(config: Config, layout: Layout) -> None:
             )
 
 
-def _tell_trained_otherwise(configs: list[Config], layout: Layout) -> None:
-    """What the next training does about trials of another identity; before base and data are
-    prepared, nothing is known of it."""
-    if not unprepared(configs, layout, []):
-        noted_predecessors(declared_trials(configs, layout))
-
-
-def _require_possible_ship(configs: list[Config]) -> None:
+def _require_possible_ship(configs: Sequence[Config]) -> None:
     """`ship` must begin like a declared trial; its hash is known only after preparation."""
     from lorascope.study.declared import trial_key, trial_name
 

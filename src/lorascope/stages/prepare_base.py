@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lorascope.adapters.targets import unadapted_sentences
 from lorascope.bases.folder import keep_unknown_token
@@ -18,15 +18,9 @@ from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
-    """Fetch or make the base of the only configuration."""
-    run(configs[0], layout)
-
-
-def run(config: Config, layout: Layout) -> BaseRecord:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> BaseRecord:
     """Fetch or make the base that config.model names."""
+    config = configs[0]
     import_uncollected("lorascope.bases.fetch", "lorascope.bases.tiny.pretraining")
     from lorascope.bases.fetch import describe, fetch_base
     from lorascope.bases.folder import base_label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,9 @@ from lorascope.records import DataCard
 from lorascope.study.intact import read_base, require_base
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
-    """Prepare the dataset of the only configuration."""
-    run(configs[0], layout)
-
-
-def run(config: Config, layout: Layout) -> DataCard:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> DataCard:
     """Prepare the dataset for the model and write it as a whole, or not at all."""
+    config = configs[0]
     require_one_population(config)
     require_base(config, layout)
     base = layout.base(config.model.name)

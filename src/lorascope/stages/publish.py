@@ -22,18 +22,13 @@ R = TypeVar("R")
 def command(
     configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
 ) -> int:
-    """Publish every record of the project; see `run`."""
-    refuse_arguments("publish", overrides)
-    return run(layout)
-
-
-def run(layout: Layout) -> int:
     """Publish what can be read, and scores that are those of their items; 1 where something was
     damaged, else 0.
 
     Raises:
         TrackingError: the store cannot be reached or written.
     """
+    refuse_arguments("publish", overrides)
     # The folders of all modes lie side by side, so one mode's parent holds them all.
     trials, damaged_trials = _read_all(layout.trials("any").parent, _read_trial)
     scores, damaged_scores = _read_all(layout.evaluations("any").parent, _read_scores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
@@ -12,16 +12,9 @@ from lorascope.study.adoption import declared_trials, noted_predecessors
 from lorascope.study.collect import collect
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
-    """Write the reports of the declared grid."""
-    run(list(configs), layout)
-
-
-def run(configs: list[Config], layout: Layout) -> None:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Write reports/ for the declared grid."""
-    study = collect(configs, layout)
+    study = collect(list(configs), layout)
     # Else an upgrade's first report would lack trials without a word.
     noted_predecessors(declared_trials(configs, layout))
     for path in write_reports(study, compare(study), layout.reports):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
@@ -11,15 +11,8 @@ from lorascope.reporting.pages.summary import terminal_summary
 from lorascope.study.collect import collect
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Print the summary of the declared grid."""
-    run(list(configs), layout)
-
-
-def run(configs: list[Config], layout: Layout) -> None:
-    """Print the summary of the declared grid."""
-    study = collect(configs, layout)
+    study = collect(list(configs), layout)
     reports = layout.reports.relative_to(layout.root)
     print(terminal_summary(study, compare(study), reports))

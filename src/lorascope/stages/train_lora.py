@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lorascope.config import Config
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
 
 
-def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Train the trials that `configs` describe, but for those that are there already."""
     run_sweep(configs, layout)

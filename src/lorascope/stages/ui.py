@@ -25,10 +25,12 @@ END_SECONDS = 10
 def command(
     configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
 ) -> int:
-    """Serve the pages on the port that `overrides` name as port=5001.
+    """Serve the pages on the port that `overrides` name as port=5001, until interrupted or asked to
+    end.
 
     Raises:
-        ConfigError: the port is not one, or is taken.
+        ConfigError: the port is not one, or nothing can listen there.
+        TrackingError: the store is a server, which has its own pages.
     """
     port = DEFAULT_PORT
     for argument in overrides:
@@ -40,21 +42,11 @@ def command(
         if not value.isdecimal() or not 1 <= int(value) <= LAST_PORT:
             raise ConfigError("port", value, "no port", f"Give a number from 1 to {LAST_PORT}.")
         port = int(value)
-    return run(layout, port)
-
-
-def run(layout: Layout, port: int = DEFAULT_PORT) -> int:
-    """Serve the tracking store until interrupted or asked to end.
-
-    Raises:
-        TrackingError: the store is a server, which has its own pages.
-        ConfigError: nothing can listen at `port`.
-    """
-    command = ui_command(layout, port)
+    served = ui_command(layout, port)
     _require_free(port)
     print(f"MLflow's pages: http://{HOST}:{port} (Ctrl-C ends them)", flush=True)
     # A group of its own: MLflow starts the server that serves as yet another process.
-    server = subprocess.Popen(command, start_new_session=True)
+    server = subprocess.Popen(served, start_new_session=True)
     try:
         return server.wait()
     finally:

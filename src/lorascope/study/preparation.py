@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,9 @@ class Unprepared:
     """That makes it."""
 
 
-def unprepared(configs: list[Config], layout: Layout, overrides: list[str]) -> list[Unprepared]:
+def unprepared(
+    configs: Sequence[Config], layout: Layout, overrides: Sequence[str]
+) -> list[Unprepared]:
     """What `configs`, composed from `overrides`, need and do not find, in the order of stages."""
     found: dict[str, list[Unprepared]] = {stage: [] for stage in READS}
     seen: set[Path] = set()

@@ -1,0 +1,88 @@
+"""The trials of a grid, each with what it needs, or why that is not known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from lorascope.adapters.kinds import kind_of, rank_of
+from lorascope.bases.config_json import config_label, model_config_dict
+from lorascope.bases.transformers_config import context_tokens, text_config
+from lorascope.config import Config, DeviceKind
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.made_with import data_settings, differing
+from lorascope.files.store import read_record
+from lorascope.planning.plan import Prediction, predict_ranks, unpadded_train_bytes
+from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
+from lorascope.records import DataCard
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of the grid: what it needs, or why that is not known."""
+
+    config: Config
+    label: str
+    """Of the model's configuration."""
+    subject: PlanSubject | None
+    prediction: Prediction | None
+    error: LorascopeError | None
+
+
+def planned_trials(configs: Sequence[Config], layout: Layout) -> list[Planned]:
+    """What each of `configs` needs. Ranks of otherwise equal trials are predicted together; scale
+    and seed take no memory."""
+    groups: dict[str, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(_but_rank(config), []).append(config)
+    found = {key: _planned_ranks(group, layout) for key, group in groups.items()}
+    return [replace(found[_but_rank(c)][rank_of(c.adapter)], config=c) for c in configs]
+
+
+def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
+    config, label = group[0], config_label(group[0].model, layout)
+    ranks = sorted({rank_of(one.adapter) for one in group})
+    subject, predictions, reason = None, dict[int, Prediction](), None
+    try:
+        subject = _subject(config, layout)
+        predictions = predict_ranks(subject, ranks)
+    except LorascopeError as error:
+        reason = error
+    return {rank: Planned(config, label, subject, predictions.get(rank), reason) for rank in ranks}
+
+
+def _but_rank(config: Config) -> str:
+    values = {**asdict(config), "kind": config.adapter.kind}
+    for dial in kind_of(config.adapter).method.dials:
+        if dial.is_axis or dial.times_learning_rate:
+            del values["adapter"][dial.name]
+    del values["seed"]
+    return json.dumps(values, sort_keys=True)
+
+
+def _subject(config: Config, layout: Layout) -> PlanSubject:
+    model_config = model_config_dict(config.model, layout)
+    # GPUs are what people plan for, unless they say cpu.
+    kind = "cpu" if config.runtime.device is DeviceKind.cpu else "cuda"
+    return subject_of(config, model_config, kind, _lengths(config, layout, model_config))
+
+
+def unpadded_peak_bytes(planned: Planned) -> int | None:
+    """The training peak where every batch has samples of one length; None where the plan says it
+    already."""
+    if planned.subject is None or planned.prediction is None or not planned.subject.train.padded:
+        return None
+    return unpadded_train_bytes(planned.subject, planned.prediction)
+
+
+def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:
+    """Of the samples where the data are prepared, else the most that the config lets in."""
+    folder = layout.data(config.model.name, config.data.name)
+    if (folder / RECORD).is_file():
+        card = read_record(folder, DataCard)
+        if not differing(data_settings(config.data), card.settings):
+            return sample_lengths(card)
+    context = context_tokens(text_config(model_config))
+    return SampleLengths(min(config.data.max_tokens, context), equal=False)
