@@ -21,7 +21,7 @@ from lorascope.counting.architectures import model_shape
 from lorascope.errors import ConfigError, ModelError
 from lorascope.files.layout import Layout
 from lorascope.reporting.tables.counts import METHODS, method_table
-from lorascope.reporting.tables.printed import printed_tables
+from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.stages import count as count_stage
 from tests.conftest import REPOSITORY
 
@@ -222,7 +222,7 @@ def test_every_method_has_a_row_at_usual_sizes() -> None:
 
 
 def test_printed_tables_show_print_formula_and_real_models_side_by_side() -> None:
-    (_, paper), (_, classroom) = printed_tables()
+    paper, classroom = paper_table(), classroom_table()
     lora = next(row for row in paper.rows if row.setting == "r_q=r_v=4")
     assert (lora.printed_millions, lora.computed_parameters) == (18.8, 18_874_368)
     assert lora.difference == "cut off, not rounded"
@@ -237,5 +237,5 @@ def test_printed_tables_show_print_formula_and_real_models_side_by_side() -> Non
 
 
 def test_printed_tables_are_the_same_every_time() -> None:
-    first, second = ([table.csv() for _, table in printed_tables()] for _ in range(2))
+    first, second = ([paper_table().csv(), classroom_table().csv()] for _ in range(2))
     assert first == second

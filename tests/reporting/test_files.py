@@ -16,25 +16,18 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
+from lorascope.reporting.catalogue import CATALOGUE, FILES, TableEntry, make_all
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.curves import curves
 from lorascope.reporting.figures.style import style
 from lorascope.reporting.metrics import losses_csv, metrics_json
+from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
 from lorascope.reporting.pages.page import document
 from lorascope.reporting.pages.summary import terminal_summary
-from lorascope.reporting.tables.accuracy import accuracy_rows
 from lorascope.reporting.write import report_files, write_reports
 from tests.study_factory import Trial, data_card, example_study, make_study, provenance, trial_name
-
-EXPECTED = {
-    "trainable_parameters.csv", "trainable_parameters.md", "accuracy.csv", "accuracy.md",
-    "memory.csv", "memory_by_trial.csv", "memory_predicted.csv", "memory.md",
-    "accuracy_by_rank.svg",
-    "accuracy_by_memory.svg", "report.md", "metrics.json", "losses.csv", "report.html",
-    "loss_by_step.svg", "comparisons.csv", "cells.csv", "frontier.csv", "decision.json",
-}  # fmt: skip
 
 
 def failed_study() -> Study:
@@ -77,11 +70,22 @@ def test_write_reports_writes_every_file_for_a_study_in_any_state(
     build: Callable[[], Study], tmp_path: Path
 ) -> None:
     paths = written(build(), tmp_path)
-    assert {path.name for path in paths} == EXPECTED == {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in paths} == FILES == {path.name for path in tmp_path.iterdir()}
     for figure in tmp_path.glob("*.svg"):
         ET.fromstring(figure.read_bytes())
     for link in re.findall(r"\]\(([^)]+)\)", (tmp_path / "report.md").read_text()):
         assert (tmp_path / link).is_file()
+
+
+def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
+    study, findings = example_study(), compare(example_study())
+    page = document(study, findings, make_all(study, findings))
+    assert {entry.section for entry in CATALOGUE} <= {section.anchor for section in page.sections}
+    shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
+    # Pairs have a table each kind, and nothing is predicted in this study.
+    tables = [entry.name for entry in CATALOGUE if isinstance(entry, TableEntry)]
+    whole = [name for name in tables if name not in ("pairs", "predicted")]
+    assert [name for name in shown if not name.startswith("pairs-")] == whole
 
 
 def test_write_reports_twice_leaves_unchanged_files_alone(tmp_path: Path) -> None:
@@ -159,12 +163,13 @@ def test_curves_take_the_mean_over_seeds_and_one_curve_an_alpha() -> None:
 
 
 def markdown(study: Study) -> str:
-    return markdown_page(document(study, compare(study)))
+    findings = compare(study)
+    return markdown_page(document(study, findings, make_all(study, findings)))
 
 
 def metrics(study: Study) -> dict[str, Any]:
     decision = compare(study).decision
-    found: dict[str, Any] = json.loads(metrics_json(study, accuracy_rows(study), decision))
+    found: dict[str, Any] = json.loads(metrics_json(study, decision))
     return found
 
 

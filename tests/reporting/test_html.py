@@ -13,8 +13,6 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
-from lorascope.reporting.pages.html import html_page
-from lorascope.reporting.pages.page import document
 from lorascope.reporting.write import report_files
 from tests.study_factory import Trial, example_study, make_study
 
@@ -52,7 +50,7 @@ class Page(HTMLParser):
 
 
 def written(study: Study) -> str:
-    return html_page(document(study, compare(study)))
+    return report_files(study, compare(study))["report.html"].decode()
 
 
 @pytest.fixture(scope="module")

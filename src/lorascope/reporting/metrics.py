@@ -11,16 +11,22 @@ from collections.abc import Sequence
 from lorascope.comparing.cells import variants
 from lorascope.comparing.ruling import Decision
 from lorascope.records import MergeRecord, Study
-from lorascope.reporting.tables.accuracy import AccuracyRow, by_validation_score, modes
+from lorascope.reporting.tables.accuracy import (
+    AccuracyRow,
+    accuracy_rows,
+    by_validation_score,
+    modes,
+)
 from lorascope.reporting.tables.decision import decision_metrics
 
 Metrics = dict[str, float | int | str | bool | None]
 
 
-def metrics_json(study: Study, rows: Sequence[AccuracyRow], decision: Decision) -> str:
+def metrics_json(study: Study, decision: Decision) -> str:
     """The decision; mode by mode the base's test scores and those of the trial that validates
     best; the merge.
     """
+    rows = accuracy_rows(study)
     summary: dict[str, Metrics] = {"decision": decision_metrics(decision)}
     summary |= {
         quant: _mode([row for row in rows if row.cell.quant == quant]) for quant in modes(study)

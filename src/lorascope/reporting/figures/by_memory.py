@@ -24,8 +24,6 @@ from lorascope.reporting.figures.style import (
     blank_figure,
     mode_colors,
     mode_markers,
-    style,
-    svg,
 )
 
 MEMORIES = (Cost.serving_bytes, Cost.training_peak_bytes)
@@ -36,14 +34,8 @@ Scales = tuple[float, float]
 """Bytes a unit of the axis across, and what scores are multiplied by."""
 
 
-def accuracy_by_memory(findings: Findings) -> bytes:
-    """SVG: scores against memory. How full a mark is says how surely it is on the frontier."""
-    with style():
-        return svg(draw_by_memory(findings))
-
-
 def draw_by_memory(findings: Findings) -> Figure:
-    """The figure behind `accuracy_by_memory`."""
+    """Scores against memory. How full a mark is says how surely it is on the frontier."""
     figure = blank_figure()
     drawn = [name for name in MEMORIES if findings.frontiers.get(name)] or [MEMORIES[0]]
     panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]

@@ -17,19 +17,11 @@ from lorascope.reporting.figures.style import (
     Look,
     blank_figure,
     choose_look,
-    style,
-    svg,
 )
 
 
-def accuracy_by_rank(findings: Findings) -> bytes:
-    """SVG: test accuracy (or loss) against rank, with 95 % intervals and each mode's bare base."""
-    with style():
-        return svg(draw_by_rank(findings))
-
-
 def draw_by_rank(findings: Findings) -> Figure:
-    """The figure behind `accuracy_by_rank`."""
+    """Test accuracy (or loss) against rank, with 95 % intervals and each mode's bare base."""
     figure = blank_figure()
     axes = figure.add_subplot()
     axes.set_ylabel(score_label(findings.measure))

@@ -13,7 +13,7 @@ from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study, TrialRecord
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.figures.style import blank_figure, mode_colors, style, svg
+from lorascope.reporting.figures.style import blank_figure, mode_colors
 from lorascope.reporting.tables.accuracy import trial_order
 
 FAINTEST = 0.35
@@ -23,14 +23,8 @@ PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
 
 
-def loss_by_step(study: Study, findings: Findings) -> bytes:
-    """SVG of every trial that logged a loss."""
-    with style():
-        return svg(draw_losses(study, findings))
-
-
 def draw_losses(study: Study, findings: Findings) -> Figure:
-    """The figure behind `loss_by_step`."""
+    """Every trial that logged a loss."""
     by_mode = {
         quant: sorted(
             (t for t in study.trials if t.key.quant == quant and t.result), key=trial_order

@@ -83,6 +83,7 @@ class ByMedium:
     """Blocks of which each kind of page takes its own."""
 
     markdown: str
+    """Empty where HTML alone has something."""
     html: tuple[Block, ...]
 
 

@@ -49,7 +49,7 @@ def _answer(answer: Answer) -> str:
 
 
 def _section(section: Section) -> str:
-    return f"## {section.title}\n\n" + "\n".join(map(_block, section.blocks))
+    return f"## {section.title}\n\n" + "\n".join(filter(None, map(_block, section.blocks)))
 
 
 def _block(block: Block) -> str:

@@ -5,7 +5,7 @@ Every sentence is made from the records' numbers; none is a verdict that they do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.cells import variants
@@ -13,32 +13,35 @@ from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
 from lorascope.reporting import units
-from lorascope.reporting.pages.document import Bullets, Document, Facts, Line, Section
-from lorascope.reporting.pages.provenance_section import provenance_section
-from lorascope.reporting.pages.recommendation import answer
-from lorascope.reporting.pages.record_sections import (
-    failures_section,
-    memory_section,
-    merge_section,
-    parameters_section,
-    trials_block,
+from lorascope.reporting.catalogue import Made, shown_blocks
+from lorascope.reporting.figures.curves import size_axis
+from lorascope.reporting.measure_text import MeasureText
+from lorascope.reporting.pages.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Line,
+    Link,
+    Paragraph,
+    Section,
+    text,
 )
+from lorascope.reporting.pages.provenance_section import provenance_blocks
+from lorascope.reporting.pages.recommendation import answer
+from lorascope.reporting.pages.record_sections import merge_blocks
 from lorascope.reporting.pages.score_sections import (
-    cells_section,
-    loss_section,
-    memory_frontier_section,
-    pairs_section,
-    power_section,
-    rank_section,
-    threats_section,
+    cells_words,
+    pairs_words,
+    power_blocks,
+    threats_blocks,
 )
 from lorascope.reporting.tables.accuracy import MISSING, AccuracyRow, accuracy_rows, modes
 
 
-def document(study: Study, findings: Findings) -> Document:
-    """The whole page, whatever it is written as."""
+def document(study: Study, findings: Findings, made: Made) -> Document:
+    """The whole page, whatever it is written as; `made` has the tables and figures."""
     rows = accuracy_rows(study)
-    cells = cells_section(findings)
     keys = [trial.key for trial in study.trials] + list(study.missing.values())
     labels = dict.fromkeys(method_of(key.method).label for key in keys)
     return Document(
@@ -49,22 +52,45 @@ def document(study: Study, findings: Findings) -> Document:
         ),
         declared=_declared(study, keys, rows),
         answer=answer(findings),
-        sections=(
-            rank_section(findings),
-            memory_frontier_section(findings),
-            parameters_section(study),
-            memory_section(study),
-            pairs_section(findings),
-            Section(cells.anchor, cells.title, (*cells.blocks, trials_block(study, rows))),
-            power_section(findings),
-            loss_section(study, findings),
-            failures_section(study, rows),
-            merge_section(study.merge, findings.decision.trial),
-            threats_section(findings),
-            Section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
-            provenance_section(study),
-        ),
+        sections=_sections(study, findings, shown_blocks(study, findings, made), rows),
     )
+
+
+def _sections(
+    study: Study,
+    findings: Findings,
+    shown: Mapping[str, Sequence[Block]],
+    rows: Sequence[AccuracyRow],
+) -> tuple[Section, ...]:
+    """In the order of the page: words, then what the catalogue has for the section."""
+
+    def section(
+        anchor: str, title: str, words: Iterable[Block] = (), after: Iterable[Block] = ()
+    ) -> Section:
+        return Section(anchor, title, (*words, *shown.get(anchor, ()), *after))
+
+    score = MeasureText(findings.measure).name.capitalize()
+    size = size_axis(cell.cell for cell in findings.cells).noun
+    unscored = any(not row.scored for row in rows)
+    none_lost = () if unscored else (text("None: every declared trial has a score."),)
+    all_points = Paragraph(("All points: ", Link("losses.csv", "losses.csv"), "."))
+    return (
+        section("by-rank-section", f"{score} against {size}"),
+        section("by-memory-section", f"{score} against memory"),
+        section("parameters", "Trainable parameters"),
+        section("memory", "Memory and speed"),
+        section("pairs", "Pairwise verdicts", pairs_words(findings)),
+        section("configurations", "Configurations", cells_words(findings)),
+        section("power", "What this study can show", power_blocks(findings)),
+        section("losses", "Loss curves", after=(
+            all_points if shown["losses"] else text("No trial has logged a loss."),
+        )),
+        section("failed", "Failed, refused, missing or not scored", none_lost),
+        section("merged", "Merged model", merge_blocks(study.merge, findings.decision.trial)),
+        section("threats", "Threats to validity", threats_blocks(findings)),
+        section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
+        section("provenance", "Provenance", provenance_blocks(study)),
+    )  # fmt: skip
 
 
 HOW_TO_READ: tuple[Line, ...] = (

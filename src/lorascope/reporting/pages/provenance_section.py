@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from lorascope.files.revisions import trained_by
 from lorascope.records import DataCard, Provenance, Study
 from lorascope.reporting import units
-from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Section, Strong
+from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Strong
 
 
-def provenance_section(study: Study) -> Section:
+def provenance_blocks(study: Study) -> Iterator[Block]:
     """Distinct values of all records are listed, so that a mixture shows."""
     provenances = _provenances(study)
     data, base = study.data, study.base
@@ -41,12 +42,11 @@ def provenance_section(study: Study) -> Section:
                      f"{units.listed(sorted({e.batch_size for e in study.evaluations}))}",)),
         ("Seeds", (units.listed(sorted(seeds)),)),
     ]  # fmt: skip
-    blocks: list[Block] = [Facts(tuple(facts))]
+    yield Facts(tuple(facts))
     remarks: list[Line] = [(f"Data warning: {warning}",) for warning in data.warnings]
     remarks += _disagreements(study)
     if remarks:
-        blocks.append(Bullets(tuple(remarks)))
-    return Section("provenance", "Provenance", tuple(blocks))
+        yield Bullets(tuple(remarks))
 
 
 def _told_date(data: DataCard) -> str:

@@ -1,10 +1,11 @@
-"""The sections about what was run: parameters, memory, trials, failures, the merge."""
+"""What the page shows of what was run: parameters, memory, trials, losses, the merge."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lorascope.comparing.ruling import Findings
 from lorascope.records import MergeRecord, Study
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import (
@@ -15,69 +16,44 @@ from lorascope.reporting.pages.document import (
     Line,
     Link,
     Paragraph,
-    Section,
     Strong,
     TableBlock,
     text,
 )
-from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_table
-from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
-from lorascope.reporting.tables.parameters import (
-    parameter_rows,
-    parameter_summary,
-    parameter_table,
-)
-from lorascope.reporting.tables.predicted_memory import (
-    memory_prediction_rows,
-    memory_prediction_table,
-    prediction_sentence,
-)
-from lorascope.reporting.tables.printed import printed_tables
+from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_table
+from lorascope.reporting.tables.parameters import parameter_summary
+from lorascope.reporting.tables.predicted_memory import prediction_sentence
 from lorascope.reporting.tables.table import Column, Table, Wrap
-from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
 
 
-def parameters_section(study: Study) -> Section:
+def html_alone(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """For the HTML page; Markdown has a file of its own."""
+    yield ByMedium("", (block,))
+
+
+def parameter_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
     """Trainable parameters: this model's on the page, all models in the files."""
-    rows = parameter_rows(study)
-    own = [row for row in rows if row.model == study.base.model]
+    own = block.table.only([row for row in block.table.rows if row.model == study.base.model])
     caption = f"Adapters on {study.base.model}, counted from shapes"
-    table = TableBlock("adapters", caption, parameter_table(own))
     files = Paragraph((
         "Other models beside it: ", Link("trainable_parameters.csv", "trainable_parameters.csv"),
         ".",
     ))  # fmt: skip
-    printed = [
-        TableBlock(f"printed-{place}", title, rows)
-        for place, (title, rows) in enumerate(printed_tables())
-    ]
-    blocks = (ByMedium(parameter_summary(study), (table, files, *printed)),)
-    return Section("parameters", "Trainable parameters", blocks)
+    yield ByMedium(parameter_summary(study), (TableBlock(block.key, caption, own), files))
 
 
-def memory_section(study: Study) -> Section:
-    """Stored bytes by mode, and what trials took while they ran."""
-    blocks: list[Block] = [
-        TableBlock("stored", "The stored base", mode_memory_table(mode_memory_rows(study))),
-    ]
-    predicted = memory_prediction_rows(study)
-    if any(row.train_bytes is not None for row in predicted):
-        blocks.append(text(prediction_sentence(study)))
-        table = memory_prediction_table(predicted)
-        blocks.append(TableBlock("predicted", "Memory predicted and measured", table))
-    running = trial_memory_rows(study)
-    if running:
-        blocks.append(TableBlock("running", "While running", trial_memory_table(running)))
-    return Section("memory", "Memory and speed", tuple(blocks))
+def prediction_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """Predicted memory, where something was predicted."""
+    if any(row.train_bytes is not None for row in block.table.rows):
+        yield from (text(prediction_sentence(study)), block)
 
 
-def trials_block(study: Study, rows: Sequence[AccuracyRow]) -> Block:
+def trial_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
     """Every base and trial as recorded, with its run in the tracking store and its folder."""
-    table = with_runs(study, accuracy_table(rows).without("reason", "items", "standard_error"))
-    return ByMedium(
-        f"Trial by trial, intervals over items alone:\n\n"
-        f"{accuracy_table(rows).without('reason').markdown()}",
-        (TableBlock("trials", "Trial by trial, intervals over items alone", table),),
+    table = with_runs(study, block.table.without("reason", "items", "standard_error"))
+    yield ByMedium(
+        f"{block.caption}:\n\n{block.table.without('reason').markdown()}",
+        (TableBlock(block.key, block.caption, table),),
     )
 
 
@@ -106,18 +82,27 @@ def _folder(recorded: Mapping[str, object]) -> Any:
     return folder
 
 
-def failures_section(study: Study, rows: Sequence[AccuracyRow]) -> Section:
+def failures_table(study: Study) -> Table[AccuracyRow]:
     """What has no score, and why."""
-    lost = [row for row in rows if not row.scored]
-    if not lost:
-        blocks: tuple[Block, ...] = (text("None: every declared trial has a score."),)
-    else:
-        table = accuracy_table(rows).only(lost)
-        columns = (*table.keys_to("seed"), "status", "reason", "trial")
-        reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
-        table = with_runs(study, table.select(*columns).with_columns(reason))
-        blocks = (TableBlock("failures", "Without a score", table),)
-    return Section("failed", "Failed, refused, missing or not scored", blocks)
+    rows = accuracy_rows(study)
+    table = accuracy_table(rows).only([row for row in rows if not row.scored])
+    columns = (*table.keys_to("seed"), "status", "reason", "trial")
+    reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
+    return with_runs(study, table.select(*columns).with_columns(reason))
+
+
+def loss_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
+    """Title, description and caption of the figure of training losses."""
+    trials = [t for t in study.trials if t.result and t.result.losses]
+    if not trials:
+        return None
+    ends = [t.result.losses[-1].loss_nats for t in trials if t.result]
+    return (
+        "Training loss by step, a panel a mode",
+        f"{len(trials)} trials; last logged losses from {min(ends):.4g} to {max(ends):.4g} nats.",
+        "One line a trial, stronger the higher its rank. Each point is the mean since the point "
+        "before.",
+    )
 
 
 def _without_rounding(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
@@ -128,10 +113,11 @@ def _without_rounding(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
     return (("Without INT8's rounding of activations", (f"{agreement}, {logits}",)),)
 
 
-def merge_section(merge: MergeRecord | None, recommended: str | None) -> Section:
+def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator[Block]:
     """The merged model and how it was verified; `recommended` is the trial that the rule names."""
     if merge is None:
-        return Section("merged", "Merged model", (text("No merged model."),))
+        yield text("No merged model.")
+        return
     score = "" if merge.validation_score is None else f", score {merge.validation_score:.4f}"
     verdict: str | Strong = "passed" if merge.passed else Strong("did not pass")
     head: tuple[str, Line] = ("Head", ("untied from the embedding",))
@@ -148,10 +134,9 @@ def merge_section(merge: MergeRecord | None, recommended: str | None) -> Section
         ("Loss, merged", (f"{merge.merged_loss_nats:.4f} nats",)),
         *([head] if merge.untied_head else []),
     )
-    if recommended in (None, merge.trial):
-        return Section("merged", "Merged model", (Facts(facts),))
-    other: Line = (
-        Strong("Not the recommended trial"), ", which is ", Code(str(recommended)),
-        ". `lorascope merge` with ship=auto, or dvc repro, merges that one.",
-    )  # fmt: skip
-    return Section("merged", "Merged model", (Paragraph(other), Facts(facts)))
+    if recommended not in (None, merge.trial):
+        yield Paragraph((
+            Strong("Not the recommended trial"), ", which is ", Code(str(recommended)),
+            ". `lorascope merge` with ship=auto, or dvc repro, merges that one.",
+        ))  # fmt: skip
+    yield Facts(facts)

@@ -6,7 +6,6 @@ These tables are of no study: they are the same in every report.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
@@ -59,15 +58,8 @@ class ClassroomTableRow:
     all_linear_by_rule: float
 
 
-def printed_tables() -> list[tuple[str, Table[Any]]]:
-    """(title, table) of each printed table, in a fixed order."""
-    return [
-        ("The LoRA paper's table for GPT-3 175B (arXiv 2106.09685, tables 4 and 15)", _paper()),
-        ("The classroom table: parameters by model size and rank", _classroom()),
-    ]
-
-
-def _paper() -> Table[PaperTableRow]:
+def paper_table() -> Table[PaperTableRow]:
+    """The LoRA paper's table for GPT-3 175B."""
     falcon = model_shape(known_config(REAL_MODELS["180B"][1]))
     return Table(
         (
@@ -116,7 +108,8 @@ def _on_real_model(row: PaperRow, shape: ModelShape) -> int | None:
     return None if chosen is None else _adapter(shape, chosen, row.rank)
 
 
-def _classroom() -> Table[ClassroomTableRow]:
+def classroom_table() -> Table[ClassroomTableRow]:
+    """Parameters by model size and rank."""
     shapes = {size: model_shape(known_config(file)) for size, (_, file) in REAL_MODELS.items()}
     return Table(
         (

@@ -1,0 +1,215 @@
+"""Every table and figure once: its name, its section of the page, its files, how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lorascope.comparing.ruling import Findings
+from lorascope.records import Study
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.by_memory import draw_by_memory
+from lorascope.reporting.figures.by_rank import draw_by_rank
+from lorascope.reporting.figures.losses import draw_losses
+from lorascope.reporting.figures.style import style, svg
+from lorascope.reporting.metrics import losses_csv, metrics_json
+from lorascope.reporting.pages import record_sections as of_records
+from lorascope.reporting.pages import score_sections as of_scores
+from lorascope.reporting.pages.document import Block, FigureBlock, TableBlock
+from lorascope.reporting.pages.summary import PAGE, REPORT
+from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
+from lorascope.reporting.tables.cells import cell_table
+from lorascope.reporting.tables.comparisons import comparison_table
+from lorascope.reporting.tables.decision import candidate_table, decision_json
+from lorascope.reporting.tables.frontier import frontier_rows, frontier_table
+from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
+from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
+from lorascope.reporting.tables.predicted_memory import (
+    memory_prediction_rows,
+    memory_prediction_table,
+    prediction_sentence,
+)
+from lorascope.reporting.tables.printed import classroom_table, paper_table
+from lorascope.reporting.tables.table import Table
+from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
+
+Made = Mapping[str, Any]
+"""Name of an entry -> its table, or its figure as SVG."""
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """A table, in files and on the page."""
+
+    name: str
+    """Unique on the page."""
+    section: str
+    """Anchor of the page's section."""
+    make: Callable[[Study, Findings], Table[Any]]
+    caption: str = ""
+    csv: str = ""
+    """File of its numbers, where it has one."""
+    markdown: str = ""
+    """File of its text, where it has one; several tables may share it."""
+    heading: str = ""
+    """In that file, where it is not the caption."""
+    above: Callable[[Study], str] | None = None
+    """Sentences above the table in that file."""
+    page: Callable[[Study, Findings, TableBlock], Iterable[Block]] | None = None
+    """What the page shows, where that is not the table as it is, or nothing if it has no rows."""
+
+    def blocks(self, study: Study, findings: Findings, made: Table[Any]) -> Iterable[Block]:
+        """What the page shows of it."""
+        block = TableBlock(self.name, self.caption, made)
+        if self.page is not None:
+            return self.page(study, findings, block)
+        return (block,) if made.rows else ()
+
+    def text(self, study: Study, made: Table[Any]) -> str:
+        """Its part of the Markdown file."""
+        above = f"{self.above(study)}\n\n" if self.above else ""
+        return f"# {self.heading or self.caption}\n\n{above}{made.markdown()}"
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure, in a file and on the page."""
+
+    name: str
+    """Unique on the page."""
+    section: str
+    """Anchor of the page's section."""
+    draw: Callable[[Study, Findings], Figure]
+    file: str
+    words: Callable[[Study, Findings], tuple[str, str, str] | None]
+    """Title, description for those who do not see it, caption; None where nothing is drawn: the
+    file is written all the same, as its reader expects it."""
+
+    def make(self, study: Study, findings: Findings) -> bytes:
+        """The figure as SVG."""
+        with style():
+            return svg(self.draw(study, findings))
+
+    def blocks(self, study: Study, findings: Findings, made: bytes) -> Iterable[Block]:
+        """What the page shows of it."""
+        words = self.words(study, findings)
+        return () if words is None else (FigureBlock(self.name, self.file, made, *words),)
+
+
+CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
+    FigureEntry(
+        "by-rank", "by-rank-section", lambda _, found: draw_by_rank(found),
+        "accuracy_by_rank.svg", of_scores.rank_words,
+    ),
+    TableEntry(
+        "candidates", "by-rank-section", lambda _, found: candidate_table(found.decision),
+        "Candidates on validation items, cheapest first",
+    ),
+    FigureEntry(
+        "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),
+        "accuracy_by_memory.svg", of_scores.memory_words,
+    ),
+    TableEntry(
+        "frontier", "by-memory-section",
+        lambda _, found: frontier_table(frontier_rows(found.frontiers), found.measure),
+        "Costs, cheapest first, and the share of resampled item sets on each frontier",
+        csv="frontier.csv", page=of_scores.frontier_blocks,
+    ),
+    TableEntry(
+        "adapters", "parameters", lambda study, _: parameter_table(parameter_rows(study)),
+        csv="trainable_parameters.csv", markdown="trainable_parameters.md",
+        heading="Trainable parameters", page=of_records.parameter_blocks,
+    ),
+    TableEntry(
+        "printed-0", "parameters", lambda *_: paper_table(),
+        "The LoRA paper's table for GPT-3 175B (arXiv 2106.09685, tables 4 and 15)",
+        markdown="trainable_parameters.md", page=of_records.html_alone,
+    ),
+    TableEntry(
+        "printed-1", "parameters", lambda *_: classroom_table(),
+        "The classroom table: parameters by model size and rank",
+        markdown="trainable_parameters.md", page=of_records.html_alone,
+    ),
+    TableEntry(
+        "stored", "memory", lambda study, _: mode_memory_table(mode_memory_rows(study)),
+        "The stored base", csv="memory.csv", markdown="memory.md", heading="Stored base by mode",
+    ),
+    TableEntry(
+        "predicted", "memory",
+        lambda study, _: memory_prediction_table(memory_prediction_rows(study)),
+        "Memory predicted and measured", csv="memory_predicted.csv", markdown="memory.md",
+        heading="Predicted and measured", above=prediction_sentence,
+        page=of_records.prediction_blocks,
+    ),
+    TableEntry(
+        "running", "memory", lambda study, _: trial_memory_table(trial_memory_rows(study)),
+        "While running", csv="memory_by_trial.csv", markdown="memory.md",
+        heading="Trials while running",
+    ),
+    TableEntry(
+        "pairs", "pairs", lambda _, found: comparison_table(
+            found.comparisons, found.measure, CellNames.of(found)
+        ), csv="comparisons.csv", page=of_scores.pair_blocks,
+    ),
+    TableEntry(
+        "cells", "configurations", lambda _, found: cell_table(found), "Scores and costs",
+        csv="cells.csv",
+    ),
+    TableEntry(
+        "trials", "configurations", lambda study, _: accuracy_table(accuracy_rows(study)),
+        "Trial by trial, intervals over items alone", csv="accuracy.csv", markdown="accuracy.md",
+        heading="Accuracy", page=of_records.trial_blocks,
+    ),
+    FigureEntry("by-step", "losses", draw_losses, "loss_by_step.svg", of_records.loss_words),
+    TableEntry(
+        "failures", "failed", lambda study, _: of_records.failures_table(study),
+        "Without a score",
+    ),
+)  # fmt: skip
+"""In the order in which a section shows them."""
+
+DATA: Mapping[str, Callable[[Study, Findings], str]] = {
+    "decision.json": lambda _, found: decision_json(found.decision),
+    "metrics.json": lambda study, found: metrics_json(study, found.decision),
+    "losses.csv": lambda study, _: losses_csv(study),
+}
+"""File for machines -> its text."""
+
+
+FILES = frozenset({
+    *(file for e in CATALOGUE if isinstance(e, TableEntry) for file in (e.csv, e.markdown) if file),
+    *(entry.file for entry in CATALOGUE if isinstance(entry, FigureEntry)),
+    *DATA, REPORT, PAGE,
+})  # fmt: skip
+"""All that `lorascope report` writes."""
+
+
+def make_all(study: Study, findings: Findings) -> Made:
+    """Every table and figure of a study."""
+    return {entry.name: entry.make(study, findings) for entry in CATALOGUE}
+
+
+def shown_blocks(study: Study, findings: Findings, made: Made) -> dict[str, list[Block]]:
+    """Anchor of a section -> its tables and figures."""
+    shown: dict[str, list[Block]] = {}
+    for entry in CATALOGUE:
+        blocks = entry.blocks(study, findings, made[entry.name])
+        shown.setdefault(entry.section, []).extend(blocks)
+    return shown
+
+
+def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
+    """File -> content, of everything but the page."""
+    figures = {e.file: made[e.name] for e in CATALOGUE if isinstance(e, FigureEntry)}
+    texts = {file: write(study, findings) for file, write in DATA.items()}
+    parts: dict[str, list[str]] = {}
+    for entry in CATALOGUE:
+        if isinstance(entry, TableEntry) and entry.csv:
+            texts[entry.csv] = made[entry.name].csv()
+        if isinstance(entry, TableEntry) and entry.markdown:
+            parts.setdefault(entry.markdown, []).append(entry.text(study, made[entry.name]))
+    texts |= {file: "\n".join(tables) for file, tables in parts.items()}
+    return {**{file: text.encode() for file, text in texts.items()}, **figures}
