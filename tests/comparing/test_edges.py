@@ -18,7 +18,8 @@ from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import Status, Study
 from lorascope.reporting.write import report_files
-from lorascope.statistics.seed_pool import SeedPool, pool_seeds
+from lorascope.statistics.seed_noise import SeedNoise
+from lorascope.statistics.seed_pool import pool_seeds
 from tests.study_factory import Trial, make_study
 
 
@@ -426,11 +427,11 @@ def test_a_declared_spread_counts_where_every_answer_is_equal() -> None:
     joined = JoinedItems(right, np.ones((2, 2000)), np.ones(2000), None)
     alike = compare_joined(joined, Measure.accuracy, 0.05)
     assert alike is not None
-    declared = SeedPool(raw=2 * 0.04**2, flicker=0.0, degrees=float("inf"))
+    declared = SeedNoise(raw=2 * 0.04**2, flicker=0.0, degrees=float("inf"))
     spread = with_seed_pool(alike, declared, Measure.accuracy, 0.05)
     # The spread alone gives 1.96 sqrt(2) 4 points; 2,000 equal items add little.
     assert spread.difference.high == pytest.approx(1.96 * 2**0.5 * 0.04, rel=0.02)
     assert spread.p_margin > 0.05
     assert alike.p_margin < 0.05
-    no_spread = SeedPool(raw=0.0, flicker=0.0, degrees=float("inf"))
+    no_spread = SeedNoise(raw=0.0, flicker=0.0, degrees=float("inf"))
     assert with_seed_pool(alike, no_spread, Measure.accuracy, 0.05) == alike

@@ -26,7 +26,7 @@ def difference(seeds: int, groups: int, each: int, lost: int) -> FlipDifference:
 def test_without_any_change_each_cluster_counts_as_one_item() -> None:
     found = difference(seeds=1, groups=40, each=5, lost=0)
     assert found.flips.items == pytest.approx(40)
-    z = score(PairedCounts(0, 0, 0, 40), -MARGIN)
+    z = score(PairedCounts(40, 0, 0), -MARGIN)
     assert found.p_not_below(-MARGIN) == pytest.approx(float(student.sf(z, 39)))
     assert found.low == pytest.approx(-found.high)
     assert found.high > 0.08

@@ -8,7 +8,7 @@ from scipy.stats import bootstrap, norm
 from scipy.stats import t as student
 
 from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
-from lorascope.statistics.clusters import Floats, group_sums, resampled_counts
+from lorascope.statistics.clusters import Floats, group_sums, resampled_sums
 from lorascope.statistics.two_way import two_way
 
 CLUSTERS = np.repeat(np.arange(20), 6)
@@ -97,7 +97,7 @@ def test_input_that_cannot_be_is_refused() -> None:
 
 
 def test_resamples_draw_every_group_equally_often() -> None:
-    counts = resampled_counts(7, 20_000, 0)
+    counts = next(resampled_sums(np.eye(7), 20_000, 0, room=20_000))
     assert (counts.sum(axis=1) == 7).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.03)
     assert counts.var(axis=0) == pytest.approx(np.full(7, 6 / 7), rel=0.05)

@@ -37,7 +37,7 @@ def test_unpaired_differences_of_gsm8ks_test_split() -> None:
 def test_detectable_difference_is_where_mcnemar_reaches_5_percent() -> None:
     just = detectable_paired_difference(0.2, 4000) * 4000
     apart = round((800 + just) / 2)
-    assert mcnemar_p(PairedCounts(1600, apart, 800 - apart, 1600)) == pytest.approx(0.05, abs=0.005)
+    assert mcnemar_p(PairedCounts(4000, apart, 800 - apart)) == pytest.approx(0.05, abs=0.005)
 
 
 @pytest.mark.parametrize(("comparisons", "power"), [(1, 0.8), (12, 0.8), (1, 0.5), (1, 0.3)])

@@ -160,7 +160,7 @@ def test_interval_is_no_narrower_than_items_alone_when_seeds_agree() -> None:
     values = np.repeat(_values(1), 3, axis=0)
     found = two_way(values)
     assert found.standard_error == pytest.approx(two_way(values[:1]).standard_error)
-    assert found.components.seed_spread == found.components.seed_spread_raw == 0.0
+    assert found.components.seed == found.components.seed_raw == 0.0
     assert found.components.item_standard_error == pytest.approx(found.standard_error)
 
 
@@ -179,7 +179,7 @@ def test_components_come_back_on_average() -> None:
 
 def test_one_seed_says_that_seed_spread_is_unknown() -> None:
     part = two_way(_values(1)).components
-    assert (part.seed_spread, part.seed_spread_raw, part.item, part.item_by_seed) == (None,) * 4
+    assert (part.seed, part.seed_spread_raw, part.item, part.item_by_seed) == (None,) * 4
 
 
 def test_dominant_seeds_leave_seeds_less_one_degrees_of_freedom() -> None:

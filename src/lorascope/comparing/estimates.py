@@ -15,7 +15,6 @@ from lorascope.comparing.joining import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
 from lorascope.statistics.accuracy import (
     FlipDifference,
-    IndependentFlips,
     accuracy_difference,
     accuracy_interval,
     flip_difference,
@@ -23,8 +22,9 @@ from lorascope.statistics.accuracy import (
 )
 from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
 from lorascope.statistics.power import detectable_with_error, powered_reach
-from lorascope.statistics.seed_pool import SeedPool, with_seed_noise
-from lorascope.statistics.shares import PairedDifference
+from lorascope.statistics.seed_noise import SeedNoise
+from lorascope.statistics.seed_pool import with_seed_noise
+from lorascope.statistics.shares import PairedCounts, PairedDifference
 from lorascope.statistics.two_way import Components, TwoWayEstimate, two_way
 
 LEAST_RESAMPLED = 7
@@ -49,7 +49,7 @@ class Tested:
     judged: int | None
     two_way: TwoWayEstimate
     """The same by the two-way t, whose components say what more items or seeds would do."""
-    flips: IndependentFlips | None
+    flips: PairedCounts | None
     """None for losses."""
 
     @property
@@ -126,7 +126,7 @@ def seed_components(joined: JoinedItems, measure: Measure) -> Components | None:
     return _crossed(subject - reference, joined, measure).components
 
 
-def with_seed_pool(test: Tested, pool: SeedPool | None, measure: Measure, margin: float) -> Tested:
+def with_seed_pool(test: Tested, pool: SeedNoise | None, measure: Measure, margin: float) -> Tested:
     """`test` with the larger of its own spread between seeds and that of its kind.
 
     Without either, one seed and no pool, it stays as it is.

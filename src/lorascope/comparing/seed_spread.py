@@ -9,7 +9,8 @@ from enum import StrEnum
 from lorascope.comparing.estimates import Tested, with_seed_pool
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.config import DecideConfig
-from lorascope.statistics.seed_pool import Ends, SeedPool, pool_seeds
+from lorascope.statistics.seed_noise import SeedNoise
+from lorascope.statistics.seed_pool import Ends, pool_seeds
 from lorascope.statistics.two_way import Components
 
 MEASURED_DEGREES = 4.0
@@ -31,19 +32,19 @@ class Kind(StrEnum):
 class SeedSpreads:
     """What a study shows of the spread between seeds, and what its rule declares."""
 
-    pools: dict[Kind, SeedPool]
+    pools: dict[Kind, SeedNoise]
     declared: float | None
     """Standard deviation of one configuration's score from seed to seed."""
     measure: Measure
     margin: float
 
-    def pool(self, kind: Kind) -> SeedPool | None:
+    def pool(self, kind: Kind) -> SeedNoise | None:
         """The spread to reckon with in a comparison of this kind; None: nothing is known."""
         measured = self.pools.get(kind)
         if self.declared is None or (measured and measured.degrees >= MEASURED_DEGREES):
             return measured
         sides = 1 if kind is Kind.base else 2
-        return SeedPool(raw=sides * self.declared**2, flicker=0.0, degrees=float("inf"))
+        return SeedNoise(raw=sides * self.declared**2, flicker=0.0, degrees=float("inf"))
 
     def of(self, tested: Tested, subject: CellKey, reference: CellKey) -> Tested:
         """`tested` with this spread in its interval and tests."""

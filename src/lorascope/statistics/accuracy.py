@@ -26,6 +26,7 @@ from scipy.stats import t as student
 
 from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
 from lorascope.statistics.shares import (
+    PairedCounts,
     PairedDifference,
     paired_counts,
     paired_difference,
@@ -79,15 +80,6 @@ def accuracy_difference(
 
 
 @dataclass(frozen=True)
-class IndependentFlips:
-    """Changed answers of as many independent items as the dependent ones are worth."""
-
-    items: float
-    only_a: float
-    only_b: float
-
-
-@dataclass(frozen=True)
 class FlipDifference:
     """Share right of a minus that of b, with its 95 % interval and two-sided p against zero."""
 
@@ -96,7 +88,7 @@ class FlipDifference:
     high: float
     p_value: float
     two_way: TwoWayEstimate
-    flips: IndependentFlips
+    flips: PairedCounts
 
     def p_not_below(self, limit: float) -> float:
         """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
@@ -107,22 +99,23 @@ class FlipDifference:
         return _tail(self.two_way, self.flips, limit, -1)
 
 
-def independent_flips(difference: Floats, clusters: ArrayLike | None) -> IndependentFlips:
-    """Changed answers in `difference` [seeds, items] of -1, 0 and 1, divided by deff above."""
+def independent_flips(difference: Floats, clusters: ArrayLike | None) -> PairedCounts:
+    """Answers and changed ones in `difference` [seeds, items] of -1, 0 and 1, each divided by
+    deff above."""
     answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
     sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)
     factors = small_sample(sizes, group_variances(centred.mean(axis=0), each, clusters)).factors
     spread = float((factors * sums**2).sum()) + float((sizes**2).sum()) / answers
     design_effect = spread / (float((centred**2).sum()) + 1)
-    return IndependentFlips(
+    return PairedCounts(
         items=answers / design_effect,
         only_a=float((difference > 0).sum()) / design_effect,
         only_b=float((difference < 0).sum()) / design_effect,
     )
 
 
-def flip_difference(measured: TwoWayEstimate, flips: IndependentFlips) -> FlipDifference:
+def flip_difference(measured: TwoWayEstimate, flips: PairedCounts) -> FlipDifference:
     """Interval and p of `measured`, its variance floored by that of `flips` under test."""
     if not _are_few(measured, flips):
         low, high = max(-1.0, measured.low), min(1.0, measured.high)
@@ -141,12 +134,12 @@ def flip_difference(measured: TwoWayEstimate, flips: IndependentFlips) -> FlipDi
     return FlipDifference(measured.estimate, end(-1), end(1), min(1.0, p_value), measured, flips)
 
 
-def _are_few(measured: TwoWayEstimate, flips: IndependentFlips) -> bool:
+def _are_few(measured: TwoWayEstimate, flips: PairedCounts) -> bool:
     # Answers that all changed alike show no spread either, however many.
-    return flips.only_a + flips.only_b < FEW or measured.standard_error <= NUDGE
+    return flips.discordant < FEW or measured.standard_error <= NUDGE
 
 
-def _tail(measured: TwoWayEstimate, flips: IndependentFlips, limit: float, side: int) -> float:
+def _tail(measured: TwoWayEstimate, flips: PairedCounts, limit: float, side: int) -> float:
     """Chance of an estimate as far on `side` of `limit` if that were the truth."""
     under_test = 0.0
     if _are_few(measured, flips):

@@ -14,7 +14,7 @@ from lorascope.statistics.clusters import (
     Floats,
     group_sums,
     group_variances,
-    resampled_counts,
+    resampled_sums,
     small_sample,
 )
 
@@ -101,7 +101,10 @@ def paired_loss_difference(
     # Without any residual each factor is as good as another.
     mean_factor = np.average(small.factors, weights=squares if squares.any() else None)
     narrowness = math.sqrt(float(mean_factor))
-    replicates = np.sort(_resampled_ratios(sums, resamples, seed))
+    drawn = np.concatenate(
+        list(resampled_sums(sums, resamples, seed, room=max(1, CHUNK // sums.shape[1])))
+    )
+    replicates = np.sort(drawn[:, 0] / drawn[:, 1])
     low, high = _expanded_percentiles(replicates, narrowness, small.degrees)
     found = BootstrapDifference(
         estimate=estimate,
@@ -116,19 +119,6 @@ def paired_loss_difference(
     )
     one_sided = min(found.p_not_below(0.0), found.p_not_above(0.0))
     return replace(found, p_value=min(1.0, 2 * one_sided))
-
-
-def _resampled_ratios(sums: Floats, resamples: int, seed: int) -> Floats:
-    """`sums` [value and weight, groups] -> ratio of each resample [resamples]."""
-    groups = sums.shape[1]
-    rows = max(1, CHUNK // groups)
-    drawn = [
-        resampled_counts(groups, min(rows, resamples - start), (seed, start)) @ sums.T
-        for start in range(0, resamples, rows)
-    ]
-    both = np.concatenate(drawn)
-    ratios: Floats = both[:, 0] / both[:, 1]
-    return ratios
 
 
 def _expanded_percentiles(

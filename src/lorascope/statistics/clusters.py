@@ -8,6 +8,7 @@ Bell and McCaffrey (Survey Methodology 28, 2002) with the degrees of freedom of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,12 +111,17 @@ def _with_shared_effects(
     return variances
 
 
-def resampled_counts(groups: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:
-    """Number of draws of each group in each bootstrap resample: [resamples, groups].
+def resampled_sums(sums: Floats, resamples: int, seed: int, room: int) -> Iterator[Floats]:
+    """`sums` [values, groups] over each bootstrap resample of the groups: chunks [resamples,
+    values].
 
-    Each row is `groups` draws with replacement. The same seed gives the same rows.
+    A resample is as many draws with replacement as there are groups; `room` of them are held at
+    once. The same seed and room give the same draws.
     """
-    draws = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
-    draws += np.arange(resamples)[:, None] * groups
-    counts = np.bincount(draws.ravel(), minlength=resamples * groups)
-    return counts.reshape(resamples, groups).astype(np.float64)
+    groups = sums.shape[-1]
+    for start in range(0, resamples, room):
+        count = min(room, resamples - start)
+        draws = np.random.default_rng((seed, start)).integers(groups, size=(count, groups))
+        draws += np.arange(count)[:, None] * groups
+        drawn = np.bincount(draws.ravel(), minlength=count * groups).reshape(count, groups)
+        yield drawn.astype(np.float64) @ sums.T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorascope.statistics.clusters import Floats, group_sums, resampled_counts
+from lorascope.statistics.clusters import Floats, group_sums, resampled_sums
 
 CHUNK = 4_000_000
 """Comparisons of two points held in memory at once."""
@@ -38,13 +38,12 @@ def frontier_probabilities(
     """
     each = group_sums(item_scores, clusters)
     cost, _ = _checked(costs, each.sum(axis=1))
-    rows = max(1, CHUNK // max(each.shape[1], len(each) ** 2))
+    room = max(1, CHUNK // max(each.shape[1], len(each) ** 2))
     on_it = np.zeros(len(each))
-    for start in range(0, resamples, rows):
-        counts = resampled_counts(each.shape[1], min(rows, resamples - start), (seed, start))
+    for sums in resampled_sums(each, resamples, seed, room):
         # The shared denominator orders nothing. Rounding makes sums equal that differ only by
         # the order in which thirds were added.
-        on_it += _undominated(cost, np.round(counts @ each.T, 9)).sum(axis=0)
+        on_it += _undominated(cost, np.round(sums, 9)).sum(axis=0)
     shares: Floats = on_it / resamples
     return shares
 

@@ -40,8 +40,13 @@ class SeedNoise:
     """The part of `raw` that comes of items that come out differently from seed to seed."""
     degrees: float
     """Degrees of freedom of `raw`; infinite where the spread is declared, not measured."""
-    seeds: int
-    """Number of seeds that the estimate is a mean over."""
+    seeds: int = 1
+    """Number of seeds that the estimate is a mean over; 1 in a pool."""
+
+    @property
+    def variance(self) -> float:
+        """Variance of one seed's mean, the items' flicker removed."""
+        return max(0.0, self.raw - self.flicker)
 
     def tail(self, gap: float, item_variance: float, item_degrees: float) -> float:
         """Chance of an estimate `gap` or more above the truth."""

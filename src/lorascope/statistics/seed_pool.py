@@ -43,62 +43,47 @@ OUTLIER_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
-class SeedPool:
-    """Spread between seeds, pooled."""
+class _Spread:
+    """Variance between the seeds of one comparison, and what carries its luck."""
 
-    raw: float
-    """Variance of one seed's mean."""
-    flicker: float
-    """The part of `raw` that comes of items that come out differently from seed to seed."""
-    degrees: float
-    """Degrees of freedom of `raw`."""
-
-    @property
-    def variance(self) -> float:
-        """Variance of one seed's mean, the items' flicker removed."""
-        return max(0.0, self.raw - self.flicker)
+    noise: SeedNoise
+    ends: Ends
+    partly: Ends
 
 
 def pool_seeds(
     components: Sequence[Components], ends: Sequence[Ends], partly: Sequence[Ends] | None = None
-) -> SeedPool | None:
+) -> SeedNoise | None:
     """Mean variance between seeds over comparisons with several seeds; None without any.
 
     `ends` name what carries all of a side's luck, `partly` what carries half of it.
     """
+    carried = zip(components, ends, partly or [frozenset()] * len(ends), strict=True)
     known = [
-        _Spread(part.seed_raw, part.item_by_seed, part.seeds, both, half)
-        for part, both, half in zip(
-            components, ends, partly or [frozenset()] * len(ends), strict=True
-        )
-        if part.seed_raw is not None and part.item_by_seed is not None
+        _Spread(noise, both, half) for part, both, half in carried if (noise := _measured(part))
     ]
     alike = _without_outliers(known)
     if not alike:
         return None
-    return SeedPool(
-        raw=sum(spread.raw for spread in alike) / len(alike),
-        flicker=sum(spread.flicker for spread in alike) / len(alike),
+    return SeedNoise(
+        raw=sum(spread.noise.raw for spread in alike) / len(alike),
+        flicker=sum(spread.noise.flicker for spread in alike) / len(alike),
         degrees=_degrees(alike),
     )
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """Variance between the seeds of one comparison."""
-
-    raw: float
-    flicker: float
-    seeds: int
-    ends: Ends
-    partly: Ends = frozenset()
+def _measured(parts: Components) -> SeedNoise | None:
+    """The spread between the seeds of one comparison; None for one seed, which shows none."""
+    if parts.seed_raw is None or parts.item_by_seed is None:
+        return None
+    return SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
 
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
     """Satterthwaite's degrees of freedom of the mean of correlated variances."""
     whole = _shared([spread.ends for spread in spreads])
     correlation = np.maximum(whole, HALF * _shared([spread.partly for spread in spreads]))
-    inverse = 1 / np.sqrt([spread.seeds - 1 for spread in spreads])
+    inverse = 1 / np.sqrt([spread.noise.degrees for spread in spreads])
     return float(len(spreads) ** 2 / (inverse @ correlation @ inverse))
 
 
@@ -116,21 +101,21 @@ def _shared(ends: Sequence[Ends]) -> Floats:
 
 def _without_outliers(spreads: Sequence[_Spread]) -> list[_Spread]:
     """The spreads left after dropping, largest first, those that an F test tells from the rest."""
-    kept = sorted(spreads, key=lambda spread: spread.raw)
+    kept = sorted(spreads, key=lambda spread: spread.noise.raw)
     while len(kept) > 2:
-        rest, largest = kept[:-1], kept[-1]
-        usual = sum(spread.raw for spread in rest) / len(rest)
+        rest, largest = kept[:-1], kept[-1].noise
+        usual = sum(spread.noise.raw for spread in rest) / len(rest)
         if usual == 0 or not _stands_out(largest, usual, _degrees(rest), OUTLIER_LEVEL / len(kept)):
             break
         kept = rest
     return kept
 
 
-def _stands_out(spread: _Spread, usual: float, degrees: float, level: float) -> bool:
-    return bool(fdtrc(spread.seeds - 1, degrees, spread.raw / usual) < level)
+def _stands_out(noise: SeedNoise, usual: float, degrees: float, level: float) -> bool:
+    return bool(fdtrc(noise.degrees, degrees, noise.raw / usual) < level)
 
 
-def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEstimate:
+def with_seed_noise(estimate: TwoWayEstimate, pool: SeedNoise | None) -> TwoWayEstimate:
     """`estimate` with the larger of the pooled spread and its own.
 
     The components take it too, so that projections from them agree with the interval.
@@ -141,11 +126,12 @@ def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEs
         return estimate
     items = parts.items_alone
     half = noise.reach(items, parts.item_degrees)
-    spread = max(0.0, noise.raw - noise.flicker)
     degrees = _equivalent_degrees(items, noise, parts.item_degrees)
     noisy = replace(
         estimate,
-        components=replace(parts, seed=spread, seed_raw=spread + (parts.item_by_seed or 0.0)),
+        components=replace(
+            parts, seed=noise.variance, seed_raw=noise.variance + (parts.item_by_seed or 0.0)
+        ),
         # What gives this interval with these degrees.
         standard_error=half / float(stdtrit(degrees, 0.975)),
         degrees=degrees,
@@ -156,18 +142,14 @@ def with_seed_noise(estimate: TwoWayEstimate, pool: SeedPool | None) -> TwoWayEs
     return replace(noisy, p_value=min(1.0, 2 * noisy.tail(abs(estimate.estimate))))
 
 
-def _noise(parts: Components, pool: SeedPool | None) -> SeedNoise | None:
-    """The spread between the seeds of one comparison; None where nothing shows it."""
-    measured = None
-    if parts.seed_raw is not None and parts.item_by_seed is not None:
-        measured = SeedNoise(parts.seed_raw, parts.item_by_seed, parts.seeds - 1, parts.seeds)
+def _noise(parts: Components, pool: SeedNoise | None) -> SeedNoise | None:
+    """The larger of a comparison's own spread and the pooled one; None where neither is known."""
+    measured = _measured(parts)
     if pool is None:
         return measured
-    pooled = SeedNoise(pool.raw, pool.flicker, pool.degrees, parts.seeds)
     if measured is None or measured.raw <= pool.raw:
-        return pooled
-    alike = _Spread(measured.raw, measured.flicker, parts.seeds, frozenset())
-    if pool.raw == 0 or _stands_out(alike, pool.raw, pool.degrees, OUTLIER_LEVEL):
+        return replace(pool, seeds=parts.seeds)
+    if pool.raw == 0 or _stands_out(measured, pool.raw, pool.degrees, OUTLIER_LEVEL):
         return measured
     return replace(measured, degrees=max(pool.degrees, measured.degrees))
 
@@ -178,7 +160,7 @@ def _equivalent_degrees(items: float, noise: SeedNoise, item_degrees: float) -> 
         return item_degrees
     seeds = noise.raw / noise.seeds
     spread = items**2 / item_degrees + seeds**2 / noise.degrees
-    total = items + max(0.0, noise.raw - noise.flicker) / noise.seeds
+    total = items + noise.variance / noise.seeds
     if spread == 0:
         return item_degrees
     return min(max(total**2 / spread, min(noise.degrees, item_degrees)), item_degrees)

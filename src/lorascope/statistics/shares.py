@@ -57,23 +57,17 @@ def _require_share(share: float, items: float) -> None:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """Numbers of items that both, only one or neither of the two got right."""
+    """Numbers of items: all, and those that only one of the two got right.
 
-    both: int
-    only_a: int
-    only_b: int
-    neither: int
+    They may be fractions: those of as many independent items as dependent ones are worth.
+    """
 
-    def __post_init__(self) -> None:
-        if min(self.both, self.only_a, self.only_b, self.neither) < 0 or self.items < 1:
-            raise ValueError(f"{self}: counts must be 0 or more, and 1 item or more in all")
+    items: float
+    only_a: float
+    only_b: float
 
     @property
-    def items(self) -> int:
-        return self.both + self.only_a + self.only_b + self.neither
-
-    @property
-    def discordant(self) -> int:
+    def discordant(self) -> float:
         """Items that exactly one of the two got right: all that the tests rest on."""
         return self.only_a + self.only_b
 
@@ -105,14 +99,9 @@ class PairedDifference:
 def paired_counts(right_a: ArrayLike, right_b: ArrayLike) -> PairedCounts:
     """Counts from two boolean vectors [items] over the same items in the same order."""
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1:
+    if a.shape != b.shape or a.ndim != 1 or not a.size:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must be two vectors [items]")
-    return PairedCounts(
-        both=int((a & b).sum()),
-        only_a=int((a & ~b).sum()),
-        only_b=int((~a & b).sum()),
-        neither=int((~a & ~b).sum()),
-    )
+    return PairedCounts(a.size, int((a & ~b).sum()), int((~a & b).sum()))
 
 
 def paired_difference(counts: PairedCounts) -> PairedDifference:
@@ -138,7 +127,7 @@ def mcnemar_p(counts: PairedCounts) -> float:
     if counts.discordant == 0:
         return 1.0
     if counts.discordant < EXACT_BELOW:
-        return float(binomtest(counts.only_a, counts.discordant).pvalue)
+        return float(binomtest(int(counts.only_a), int(counts.discordant)).pvalue)
     return float(2 * norm.sf(abs(score(counts, 0.0))))
 
 
@@ -155,8 +144,7 @@ def score(counts: PairedCounts, difference: float) -> float:
 def restricted_variance(items: float, only_a: float, only_b: float, difference: float) -> float:
     """Variance of (only_a - only_b) / items if the true difference were `difference`.
 
-    Tango's (2 q + delta (1 - delta)) / n, the formula above. Counts may be fractions: those of as
-    many independent items as dependent ones are worth.
+    Tango's (2 q + delta (1 - delta)) / n, the formula above.
     """
     if not -1 < difference < 1:
         raise ValueError(f"difference={difference}: a share between -1 and 1")
@@ -168,17 +156,17 @@ def restricted_variance(items: float, only_a: float, only_b: float, difference: 
     return max(0.0, (2 * lost + difference * (1 - difference)) / items)
 
 
-def score_interval(counts: PairedCounts, z: float = Z_95) -> tuple[float, float]:
-    """Every difference with |score| <= z: Tango's interval, 95 % by default, inside [-1, 1]."""
+def score_interval(counts: PairedCounts) -> tuple[float, float]:
+    """Every difference with |score| <= 1.96: Tango's 95 % interval, inside [-1, 1]."""
     estimate = (counts.only_a - counts.only_b) / counts.items
     edge = 1 - 1e-12
 
     def end(side: int) -> float:
-        if side * estimate >= edge or side * score(counts, side * edge) > -z:
+        if side * estimate >= edge or side * score(counts, side * edge) > -Z_95:
             return float(side)
         middle = min(max(estimate, -edge), edge)
         return float(
-            brentq(lambda delta: score(counts, delta) + side * z, middle, side * edge, xtol=1e-12)
+            brentq(lambda d: score(counts, d) + side * Z_95, middle, side * edge, xtol=1e-12)
         )
 
     return end(-1), end(1)

@@ -67,11 +67,6 @@ class Components:
         return math.sqrt(self.items_alone)
 
     @property
-    def seed_spread(self) -> float | None:
-        """Standard deviation between seeds, the items' own flicker removed; None: unknown."""
-        return None if self.seed is None else math.sqrt(self.seed)
-
-    @property
     def seed_spread_raw(self) -> float | None:
         """Standard deviation of the seed means as measured; None: unknown."""
         return None if self.seed_raw is None else math.sqrt(self.seed_raw)
