@@ -16,8 +16,6 @@ from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import Targets
 from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
 from lorascope.counting.methods import (
-    bitfit_parameters,
-    full_fine_tuning_parameters,
     houlsby_adapter_parameters,
     ia3_parameters,
     peft_all_linear_parameters,
@@ -52,13 +50,13 @@ def test_every_architecture_has_a_case() -> None:
 
 @every_case
 def test_full_fine_tuning_equals_the_model_that_transformers_builds(case: str) -> None:
-    assert full_fine_tuning_parameters(shape_of(case)) == sum(parameter_sizes(case).values())
+    assert shape_of(case).total_parameters == sum(parameter_sizes(case).values())
 
 
 @every_case
 def test_bitfit_equals_the_biases_of_the_model(case: str) -> None:
     biases = sum(size for name, size in parameter_sizes(case).items() if name.endswith("bias"))
-    assert bitfit_parameters(shape_of(case)) == biases
+    assert shape_of(case).bias_parameters == biases
 
 
 @every_case
@@ -295,7 +293,7 @@ def test_settings_that_an_architecture_does_not_have_are_ignored(case: str) -> N
     values |= strays
     shape, model = model_shape(values), meta_model(values)
     assert shape.linear_shapes == linear_shapes(model)
-    assert full_fine_tuning_parameters(shape) == sum(p.numel() for p in model.parameters())
+    assert shape.total_parameters == sum(p.numel() for p in model.parameters())
     names = [layer.name for layer in shape.linear_shapes]
     adapter = peft.LoraConfig(r=3, target_modules=names)
     assert lora_parameters(shape.linear_shapes, 3) == peft_count(values, adapter)

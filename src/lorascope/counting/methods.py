@@ -3,6 +3,7 @@
 Where PEFT has the method, its own count is the reference (tests compare them); where it has none,
 the LoRA paper's formula (Hu et al. 2021, arXiv 2106.09685, section 5.1). Below, d is the hidden
 size, L the layers, p tokens, b the bottleneck. Task heads that a method may train too are left out.
+Full fine-tuning and BitFit are numbers of `ModelShape` itself.
 """
 
 from __future__ import annotations
@@ -11,19 +12,6 @@ from collections.abc import Iterable
 
 from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.counting.parameters import lora_parameters
-
-
-def full_fine_tuning_parameters(shape: ModelShape) -> int:
-    """Everything, tied parameters once."""
-    return shape.total_parameters
-
-
-def bitfit_parameters(shape: ModelShape) -> int:
-    """Every bias, those of LayerNorms too (Ben Zaken et al. 2021, arXiv 2106.10199).
-
-    0 for models without biases, such as Llama: the method has nothing to train there.
-    """
-    return shape.bias_parameters
 
 
 def houlsby_adapter_parameters(layers: int, hidden: int, bottleneck: int) -> int:
@@ -35,16 +23,14 @@ def houlsby_adapter_parameters(layers: int, hidden: int, bottleneck: int) -> int
     return 2 * layers * (2 * hidden * bottleneck + bottleneck + hidden)
 
 
-def prefix_embedding_parameters(hidden: int, prefix_tokens: int, infix_tokens: int = 0) -> int:
+def prefix_embedding_parameters(hidden: int, tokens: int) -> int:
     """PrefixEmbed of the LoRA paper: d (l_p + l_i), trained word embeddings around the prompt."""
-    return hidden * (prefix_tokens + infix_tokens)
+    return hidden * tokens
 
 
-def prefix_layer_parameters(
-    layers: int, hidden: int, prefix_tokens: int, infix_tokens: int = 0
-) -> int:
+def prefix_layer_parameters(layers: int, hidden: int, tokens: int) -> int:
     """PrefixLayer of the LoRA paper: L d (l_p + l_i), trained activations after every layer."""
-    return layers * prefix_embedding_parameters(hidden, prefix_tokens, infix_tokens)
+    return layers * hidden * tokens
 
 
 def prompt_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int:

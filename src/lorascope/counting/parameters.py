@@ -36,14 +36,14 @@ def padded_rank(rank: int) -> int:
     return max(SMALLEST_STACK_RANK, 1 << (rank - 1).bit_length())
 
 
-def adapter_bytes(parameters: int, bytes_per_parameter: int = FLOAT32_BYTES) -> int:
+def adapter_bytes(parameters: int) -> int:
     """Bytes of an adapter's tensors; PEFT keeps them in float32. File headers are not counted."""
-    return parameters * bytes_per_parameter
+    return parameters * FLOAT32_BYTES
 
 
-def adamw_bytes(parameters: int, bytes_per_moment: int = FLOAT32_BYTES) -> int:
+def adamw_bytes(parameters: int) -> int:
     """Bytes of AdamW's state: two moments a trainable parameter. Its step counters are left out."""
-    return 2 * parameters * bytes_per_moment
+    return 2 * parameters * FLOAT32_BYTES
 
 
 def square_matrix_rule(base_parameters: float, rank: int) -> float:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.counting.methods import (
-    bitfit_parameters,
-    full_fine_tuning_parameters,
     houlsby_adapter_parameters,
     prefix_embedding_parameters,
     prefix_layer_parameters,
@@ -20,16 +18,10 @@ from lorascope.counting.methods import (
 from lorascope.counting.parameters import lora_parameters, square_matrix_rule
 
 GPT3_HIDDEN, GPT3_LAYERS = 12288, 96
-GPT3 = model_shape(
-    {
-        "model_type": "gpt2",
-        "n_embd": GPT3_HIDDEN,
-        "n_layer": GPT3_LAYERS,
-        "n_head": 96,
-        "n_positions": 2048,
-        "vocab_size": 50257,
-    }
-)
+GPT3 = model_shape({
+    "model_type": "gpt2", "n_embd": GPT3_HIDDEN, "n_layer": GPT3_LAYERS, "n_head": 96,
+    "n_positions": 2048, "vocab_size": 50257,
+})  # fmt: skip
 """GPT-3 175B by its published geometry, built like GPT-2: its own configuration is not public."""
 
 
@@ -43,7 +35,7 @@ class PaperRow:
     """d: hidden size, L: layers, r: rank or bottleneck, l_p and l_i: tokens before and inside."""
     printed_millions: float
     count: Callable[[ModelShape], int] = field(compare=False)
-    """The formula for a model."""
+    """The formula, for any model."""
     matrices: int | None = None
     """LoRA: adapted d x d matrices a layer."""
     rank: int | None = None
@@ -66,28 +58,24 @@ class PaperRow:
 
 
 def _prefix_embed(prefix: int, infix: int, printed: float) -> PaperRow:
-    def count(shape: ModelShape) -> int:
-        return prefix_embedding_parameters(shape.hidden, prefix, infix)
-
     return PaperRow(
-        "PrefixEmbed", f"l_p={prefix}, l_i={infix}", "d (l_p + l_i)", printed, count
+        "PrefixEmbed", f"l_p={prefix}, l_i={infix}", "d (l_p + l_i)", printed,
+        lambda shape: prefix_embedding_parameters(shape.hidden, prefix + infix),
     )  # fmt: skip
 
 
 def _prefix_layer(prefix: int, infix: int, printed: float) -> PaperRow:
-    def count(shape: ModelShape) -> int:
-        return prefix_layer_parameters(shape.layers, shape.hidden, prefix, infix)
-
     return PaperRow(
-        "PrefixLayer", f"l_p={prefix}, l_i={infix}", "L d (l_p + l_i)", printed, count
+        "PrefixLayer", f"l_p={prefix}, l_i={infix}", "L d (l_p + l_i)", printed,
+        lambda shape: prefix_layer_parameters(shape.layers, shape.hidden, prefix + infix),
     )  # fmt: skip
 
 
 def _adapter(bottleneck: int, printed: float) -> PaperRow:
-    def count(shape: ModelShape) -> int:
-        return houlsby_adapter_parameters(shape.layers, shape.hidden, bottleneck)
-
-    return PaperRow("Adapter-H", f"r={bottleneck}", "2 L (2 d r + r + d)", printed, count)
+    return PaperRow(
+        "Adapter-H", f"r={bottleneck}", "2 L (2 d r + r + d)", printed,
+        lambda shape: houlsby_adapter_parameters(shape.layers, shape.hidden, bottleneck),
+    )  # fmt: skip
 
 
 def _lora(setting: str, matrices: int, rank: int, printed: float) -> PaperRow:
@@ -100,8 +88,8 @@ def _lora(setting: str, matrices: int, rank: int, printed: float) -> PaperRow:
 
 
 LORA_PAPER = (
-    PaperRow("Fine-tune", "", "all", 175_255.8, full_fine_tuning_parameters),
-    PaperRow("BitFit", "", "biases", 14.2, bitfit_parameters),
+    PaperRow("Fine-tune", "", "all", 175_255.8, lambda shape: shape.total_parameters),
+    PaperRow("BitFit", "", "biases", 14.2, lambda shape: shape.bias_parameters),
     _prefix_embed(32, 8, 0.4),
     _prefix_embed(64, 8, 0.9),
     _prefix_embed(128, 8, 1.7),
@@ -141,14 +129,10 @@ class ClassroomCell:
     """As printed: 167K, 1M."""
 
     @property
-    def base_parameters(self) -> float:
-        """What the size stands for."""
-        return float(self.size.removesuffix("B")) * 1e9
-
-    @property
     def computed(self) -> int:
-        """Its rule, 2 r sqrt(N), found by fitting."""
-        return round(square_matrix_rule(self.base_parameters, self.rank))
+        """The value by the table's rule, 2 r sqrt(N), which was found by fitting."""
+        base_parameters = float(self.size.removesuffix("B")) * 1e9
+        return round(square_matrix_rule(base_parameters, self.rank))
 
 
 CLASSROOM_SIZES = ("7B", "13B", "70B", "180B")

@@ -5,6 +5,7 @@ Tests hold each against the model that transformers builds on the meta device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -64,7 +65,8 @@ class ModelShape:
     total_parameters: int
     """Every parameter once: embeddings, head unless tied, matrices, norms, biases."""
     bias_parameters: int
-    """Biases of linear layers, norms and head, which BitFit trains."""
+    """Biases of linear layers, norms and head, which BitFit trains (Ben Zaken et al. 2021, arXiv
+    2106.10199); 0 for models without biases, such as Llama."""
     prefix_features: int
     """Features of a prefix key in one layer."""
     ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
@@ -109,11 +111,14 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
             f"Known types are: {', '.join(sorted(ARCHITECTURES))}.",
         )
     settings = Settings(config, architecture.defaults, architecture.narrowing)
-    _refuse(architecture, settings)
+    for key in architecture.refuses:
+        if settings.whole(key, 0):
+            problem = "adds matrices that are not counted from a configuration"
+            raise settings.error(key, True, problem, "Set it to false.")
     sizes, layers = _sizes(architecture, settings), settings.size("num_hidden_layers")
     rows = _named_rows(architecture, layers, sizes)
-    biases = sum(_bias(row, sizes) for row in rows if row.bias)
-    weights = sum(_product(row.shape, sizes) for row in rows)
+    biases = sum(_size(row.shape[-1], sizes) for row in rows if row.bias)
+    weights = sum(math.prod(_size(size, sizes) for size in row.shape) for row in rows)
     matrices = [_matrix(row, sizes) for row in rows if row.kind != "plain"]
     return ModelShape(
         model_type=model_type,
@@ -128,22 +133,14 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
     )
 
 
-def _refuse(architecture: Architecture, settings: Settings) -> None:
-    for key in architecture.refuses:
-        if settings.whole(key, 0):
-            raise ConfigError(
-                f"config.json: {key}",
-                True,
-                "adds matrices that are not counted from a configuration",
-                "Set it to false.",
-            )
-
-
 def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
     """Sizes by name: the usual ones, and those of the architecture."""
     hidden, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     given = settings.find("head_dim") is not None
-    head = settings.size("head_dim") if given else _head_features(hidden, heads)
+    if not given and hidden % heads:
+        problem = f"hidden_size={hidden} is not a multiple of it"
+        raise settings.error("num_attention_heads", heads, problem)
+    head = settings.size("head_dim") if given else hidden // heads
     query, key_value = heads * head, settings.size("num_key_value_heads", heads) * head
     # 0 where it is absent: some architectures derive it, or do without.
     intermediate = settings.whole("intermediate_size", 0)
@@ -164,26 +161,12 @@ def _sizes(architecture: Architecture, settings: Settings) -> Sizes:
         "untied": int(not settings.whole("tie_word_embeddings", 0)),
     }
     sizes = {**usual, **architecture.sizes(settings, usual)}
-    used = {size for row in _rows(architecture) for size in row.shape}
+    rows = (*architecture.before, *architecture.each, *architecture.after)
+    used = {size for row in rows for size in row.shape}
     for name, key in NEEDED_WHERE_USED.items():
         if name in used and not sizes[name]:
             settings.size(key)
     return sizes
-
-
-def _head_features(hidden: int, heads: int) -> int:
-    if hidden % heads:
-        raise ConfigError(
-            "config.json: num_attention_heads",
-            heads,
-            f"hidden_size={hidden} is not a multiple of it",
-            "Take the model's own config.json.",
-        )
-    return hidden // heads
-
-
-def _rows(architecture: Architecture) -> tuple[Row, ...]:
-    return (*architecture.before, *architecture.each, *architecture.after)
 
 
 def _named_rows(architecture: Architecture, layers: int, sizes: Sizes) -> list[Row]:
@@ -199,17 +182,6 @@ def _named_rows(architecture: Architecture, layers: int, sizes: Sizes) -> list[R
 
 def _size(size: Size, sizes: Sizes) -> int:
     return sizes[size] if isinstance(size, str) else size
-
-
-def _product(shape: tuple[Size, ...], sizes: Sizes) -> int:
-    product = 1
-    for size in shape:
-        product *= _size(size, sizes)
-    return product
-
-
-def _bias(row: Row, sizes: Sizes) -> int:
-    return _size(row.shape[-1], sizes)
 
 
 def _matrix(row: Row, sizes: Sizes) -> WeightMatrix:

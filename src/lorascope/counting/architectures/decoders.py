@@ -59,13 +59,7 @@ def family(
 ) -> Architecture:
     """A member of the Llama family: its layer, and what its config class takes by default."""
     return Architecture(
-        "model.layers.{}",
-        EMBEDDING,
-        each,
-        NORM_AND_HEAD,
-        {**defaults},
-        ia3=ia3,
-        narrowing=NARROWING,
+        "model.layers.{}", EMBEDDING, each, NORM_AND_HEAD, defaults, ia3=ia3, narrowing=NARROWING
     )
 
 

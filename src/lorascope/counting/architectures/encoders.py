@@ -17,13 +17,13 @@ from lorascope.counting.architectures.rows import (
 
 
 def deberta_sizes(settings: Settings, usual: Sizes) -> Sizes:
-    """Sizes of relative positions, and which of them have their own matrices."""
+    """Sizes of relative positions, and whether keys and queries have matrices for them."""
     relative = settings.whole("relative_attention", 0)
     reach = settings.whole("max_relative_positions", -1)
     reach = reach if reach > 0 else usual["context"]
     buckets = settings.whole("position_buckets", -1)
     kinds = str(settings.find("pos_att_type") or "")
-    own_matrices = relative and not settings.whole("share_att_key", 0)
+    with_matrices = relative and not settings.whole("share_att_key", 0)
     kernel = settings.whole("conv_kernel_size", 0)
     embedded = settings.whole("embedding_size", usual["hidden"])
     legacy = settings.whole("legacy", 1)
@@ -38,8 +38,8 @@ def deberta_sizes(settings: Settings, usual: Sizes) -> Sizes:
         "relative_norm": int(
             bool(relative) and "layer_norm" in str(settings.find("norm_rel_ebd")).lower()
         ),
-        "key_positions": int(bool(own_matrices) and "c2p" in kinds),
-        "query_positions": int(bool(own_matrices) and "p2c" in kinds),
+        "key_positions": int(bool(with_matrices) and "c2p" in kinds),
+        "query_positions": int(bool(with_matrices) and "p2c" in kinds),
         "kernel": kernel,
         "convolution": int(kernel > 0),
         "group_inputs": usual["hidden"] // settings.whole("conv_groups", 1),
@@ -64,6 +64,7 @@ def encoder_layer(query: str, key: str, value: str, *positions: Row) -> tuple[Ro
     )
 
 
+CONVOLUTION = ("kernel", "group_inputs", "hidden")
 ENCODERS = {
     "roberta": Architecture(
         "roberta.encoder.layer.{}",
@@ -104,13 +105,7 @@ ENCODERS = {
         (
             embedding("deberta.encoder.rel_embeddings", "relative_rows", "hidden", "relative"),
             layer_norm("deberta.encoder.LayerNorm", "relative_norm"),
-            Row(
-                "deberta.encoder.conv.conv",
-                "plain",
-                ("kernel", "group_inputs", "hidden"),
-                1,
-                "convolution",
-            ),
+            Row("deberta.encoder.conv.conv", "plain", CONVOLUTION, 1, "convolution"),
             layer_norm("deberta.encoder.conv.LayerNorm", "convolution"),
             vector("cls.predictions.bias", "vocabulary"),
             linear("cls.predictions.transform.dense", "hidden", "embedded", 1, "legacy"),

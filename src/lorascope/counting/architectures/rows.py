@@ -71,6 +71,9 @@ NARROWING = (KV_HEADS, "head_dim")
 them: in a config.json of another they are strays that transformers reads past."""
 
 
+REMEDY = "Take the model's own config.json."
+
+
 class Settings:
     """A config.json with an architecture's defaults below it; None counts as absent."""
 
@@ -109,12 +112,7 @@ class Settings:
         """
         value = self.whole(key, otherwise)
         if value < 1:
-            raise ConfigError(
-                f"config.json: {key}",
-                value,
-                f"must be 1 or more in a {self._model_type} model",
-                "Take the model's own config.json.",
-            )
+            raise self.error(key, value, f"must be 1 or more in a {self._model_type} model")
         return value
 
     def find(self, key: str) -> object | None:
@@ -132,18 +130,13 @@ class Settings:
             return otherwise
         if not isinstance(value, int):
             problem = "is missing" if value is None else "is not a whole number"
-            raise ConfigError(
-                f"config.json: {key}",
-                value,
-                f"{problem}, and the shapes of a {self._model_type} model follow from it",
-                "Take the model's own config.json.",
-            )
+            follow = f"and the shapes of a {self._model_type} model follow from it"
+            raise self.error(key, value, f"{problem}, {follow}")
         return int(value)
 
-
-def nothing_more(settings: Settings, sizes: Sizes) -> Sizes:
-    """No further sizes: all have the usual names."""
-    return {}
+    def error(self, key: str, value: object, problem: str, remedy: str = REMEDY) -> ConfigError:
+        """The error for a setting that no shapes follow from."""
+        return ConfigError(f"config.json: {key}", value, problem, remedy)
 
 
 @dataclass(frozen=True)
@@ -159,7 +152,7 @@ class Architecture:
     after: tuple[Row, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Values of transformers' config class for settings that config.json lacks."""
-    sizes: Callable[[Settings, Sizes], Sizes] = nothing_more
+    sizes: Callable[[Settings, Sizes], Sizes] = lambda settings, usual: {}
     """Function from the settings and the usual sizes to further sizes."""
     ia3: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """PEFT's default targets of IA3, by the end of their name: those scaled at their output, and

@@ -10,8 +10,6 @@ from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
 from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.counting.methods import (
-    bitfit_parameters,
-    full_fine_tuning_parameters,
     houlsby_adapter_parameters,
     ia3_parameters,
     peft_all_linear_parameters,
@@ -104,12 +102,12 @@ def adapter_table(
 
 
 def _full(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    yield "Full fine-tuning", "", full_fine_tuning_parameters(shape)
+    yield "Full fine-tuning", "", shape.total_parameters
 
 
 def _bitfit(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
     size = "all biases" if shape.bias_parameters else "the model has no biases"
-    yield "BitFit", size, bitfit_parameters(shape)
+    yield "BitFit", size, shape.bias_parameters
 
 
 def _adapters(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
