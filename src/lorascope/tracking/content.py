@@ -90,12 +90,7 @@ def sweep_run(trial: TrialRecord) -> RunContent:
         status="FINISHED",
         start_ms=start,
         end_ms=end,
-        tags={
-            IDENTITY_TAG: identity,
-            ATTEMPT_TAG: identity,
-            SWEEP_TAG: identity,
-            **SOURCE_TAGS,
-        },
+        tags={**dict.fromkeys((IDENTITY_TAG, ATTEMPT_TAG, SWEEP_TAG), identity), **SOURCE_TAGS},
         params=_sweep_params(trial),
         data=_data(trial),
     )
@@ -189,16 +184,10 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
 
 
 def _provenance_tags(provenance: Provenance) -> dict[str, str]:
-    facts: dict[str, object] = {
-        "lorascope.git_commit": provenance.git_commit,
-        "mlflow.source.git.commit": provenance.git_commit,
-        "lorascope.git_dirty": provenance.git_dirty,
-        "lorascope.dvc_lock_sha256": provenance.dvc_lock_sha256,
-        "lorascope.device": provenance.device,
-        "lorascope.python": provenance.python,
-        "lorascope.platform": provenance.platform,
-        "lorascope.created_utc": provenance.created_utc,
-    }
+    """Tags for all of the provenance but its threads, which are a parameter."""
+    facts = {f"lorascope.{name}": value for name, value in vars(provenance).items()}
+    del facts["lorascope.versions"], facts["lorascope.threads"]
+    facts["mlflow.source.git.commit"] = provenance.git_commit
     versions = {f"version.{name}": value for name, value in provenance.versions.items()}
     return _texts({**{k: v for k, v in facts.items() if v is not None}, **versions})
 

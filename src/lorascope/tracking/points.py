@@ -27,12 +27,12 @@ class Point(NamedTuple):
 
 def trial_points(trial: TrialRecord) -> list[Point]:
     """Every finite number of a trial: losses by step, results at step 0."""
-    return [point for point in _points(trial) if _finite(point)]
+    return [point for point in _points(trial) if math.isfinite(point.value)]
 
 
 def left_out_points(trial: TrialRecord) -> list[Point]:
     """The numbers of a trial that are not finite."""
-    return [point for point in _points(trial) if not _finite(point)]
+    return [point for point in _points(trial) if not math.isfinite(point.value)]
 
 
 def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
@@ -47,7 +47,7 @@ def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
         Point(metric_name(f"lm_eval/{name}"), value, 0)
         for name, value in evaluation.lm_eval_metrics.items()
     ]
-    return [point for point in points if _finite(point)]
+    return [point for point in points if math.isfinite(point.value)]
 
 
 def metric_name(name: str) -> str:
@@ -89,7 +89,3 @@ def _result_points(result: TrainingResult) -> list[Point]:
             if value is not None:
                 points.append(Point(metric_name(f"memory_{phase}_{f.name}"), value, 0))
     return points
-
-
-def _finite(point: Point) -> bool:
-    return math.isfinite(point.value)

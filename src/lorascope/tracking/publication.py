@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lorascope.files.layout import Layout
@@ -130,17 +130,17 @@ _unreachable: dict[str, str] = {}
 """Tracking stores that failed in this process, and why."""
 
 
+@dataclass
 class _Writer:
     """A writer to the store, which keeps the ids that this publishing needs."""
 
-    def __init__(self, client: MlflowClient, artifacts: str | None, is_local: bool) -> None:
-        self.client = client
-        self.artifacts = artifacts
-        self.is_local = is_local
-        self.experiments: dict[str, str] = {}
-        self.sweeps: dict[str, str] = {}
-        self.sweeps_added = 0
-        self.runs: dict[str, str] = {}
+    client: MlflowClient
+    artifacts: str | None
+    is_local: bool
+    experiments: dict[str, str] = field(default_factory=dict)
+    sweeps: dict[str, str] = field(default_factory=dict)
+    sweeps_added: int = 0
+    runs: dict[str, str] = field(default_factory=dict)
 
     def add_trial(self, trial: TrialRecord) -> bool:
         """Add the trial's run where it is missing, and return whether it was."""
@@ -177,24 +177,24 @@ class _Writer:
         histories = (self.client.get_metric_history(run_id, name) for name in names)
         return max((point.timestamp for history in histories for point in history), default=-1)
 
-    def refuse_foreign(self, location: str) -> None:
-        """Raise for a project's own database whose artifacts would go to another folder."""
-        if self.is_local and location != self.artifacts:
-            raise TrackingError(
-                f"mlflow.db keeps its artifacts in {location}: it was made before the project was "
-                "moved or copied. Delete mlflow.db and mlartifacts/, then run lorascope publish."
-            )
-
     def experiment(self, name: str) -> str:
         """The experiment's id; it is made, or brought back from the bin, where needed."""
         if name not in self.experiments:
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                made = self.client.create_experiment(name, artifact_location=self.artifacts)
-                self.experiments[name] = made
-            else:
-                self.refuse_foreign(found.artifact_location)
-                if found.lifecycle_stage == "deleted":
-                    self.client.restore_experiment(found.experiment_id)
-                self.experiments[name] = found.experiment_id
+            self.experiments[name] = self._find(name) or self.client.create_experiment(
+                name, artifact_location=self.artifacts
+            )
         return self.experiments[name]
+
+    def _find(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return None
+        if self.is_local and found.artifact_location != self.artifacts:
+            raise TrackingError(
+                f"mlflow.db keeps its artifacts in {found.artifact_location}: it was made before "
+                "the project was moved or copied. Delete mlflow.db and mlartifacts/, then run "
+                "lorascope publish."
+            )
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)

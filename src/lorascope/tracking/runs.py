@@ -40,7 +40,10 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
     same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
     if same and COMPLETE_TAG in same[0].data.tags:
         return same[0].info.run_id, False
-    run_id = same[0].info.run_id if same else _create_run(client, experiment, content)
+    run = same[0] if same else client.create_run(
+        experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
+    )  # fmt: skip
+    run_id = str(run.info.run_id)
     status = "FAILED"
     try:
         _log_content(client, run_id, content)
@@ -55,7 +58,7 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
 
 
 def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
-    """Give runs of a trial's former identity what is called by its present one, that last."""
+    """Give runs of a trial's former identity its present name and tags, the identity last."""
     renamed = {tag: content.tags[tag] for tag in (TRIAL_TAG, SWEEP_TAG, IDENTITY_TAG)}
     for run in runs:
         for tag, value in {NAME_TAG: content.name, **renamed}.items():
@@ -79,13 +82,6 @@ def find_run(client: MlflowClient, experiment: str, identity: str) -> Run | None
 def _find_runs(client: MlflowClient, experiment: str, identity: str) -> list[Run]:
     wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
     return list(client.search_runs([experiment], filter_string=wanted))
-
-
-def _create_run(client: MlflowClient, experiment: str, content: RunContent) -> str:
-    run = client.create_run(
-        experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
-    )
-    return str(run.info.run_id)
 
 
 def log_points(client: MlflowClient, run_id: str, points: list[Point], time_ms: int) -> None:
