@@ -85,14 +85,12 @@ RULES = [
     Rule(
         "model.repository",
         lambda c: c.model.kind is not ModelKind.hub or bool(c.model.repository),
-        "kind=hub needs a hub id",
-        "Set repository: owner/name in the model's file.",
+        "kind=hub needs a hub id", "Set repository: owner/name in the model's file.",
     ),
     Rule(
         "model.revision",
         lambda c: c.model.kind is not ModelKind.hub or is_commit(c.model.revision),
-        NOT_PINNED,
-        COPY_HASH,
+        NOT_PINNED, COPY_HASH,
     ),
     Rule(
         "model.path",
@@ -103,20 +101,17 @@ RULES = [
     Rule(
         "model.pretrain_steps",
         lambda c: c.model.kind is not ModelKind.tiny or c.model.pretrain_steps > 0,
-        "kind=tiny is pre-trained here and needs steps",
-        "Set it to 1 or more.",
+        "kind=tiny is pre-trained here and needs steps", "Set it to 1 or more.",
     ),
     Rule(
         "data.repository",
         lambda c: c.data.kind is not DataKind.hub or bool(c.data.repository),
-        "kind=hub needs a hub id",
-        "Set repository: owner/name in the data's file.",
+        "kind=hub needs a hub id", "Set repository: owner/name in the data's file.",
     ),
     Rule(
         "data.revision",
         lambda c: c.data.kind is not DataKind.hub or is_commit(c.data.revision),
-        NOT_PINNED,
-        COPY_HASH,
+        NOT_PINNED, COPY_HASH,
     ),
     Rule(
         "data.train",
@@ -127,8 +122,7 @@ RULES = [
     Rule(
         "quant.double_quantization",
         lambda c: not c.quant.double_quantization or c.quant.storage in (Storage.nf4, Storage.fp4),
-        "only 4-bit storage has it",
-        "Use storage nf4 or fp4, or turn it off.",
+        "only 4-bit storage has it", "Use storage nf4 or fp4, or turn it off.",
     ),
     Rule(
         "adapter.modules",
@@ -144,11 +138,9 @@ RULES = [
     ),
     Rule(
         "train.micro_batch_size",
-        lambda c: (
-            c.train.micro_batch_size >= 1 and c.train.batch_size % c.train.micro_batch_size == 0
-        ),
-        "must be 1 or more and divide batch_size",
-        "Make train.batch_size a multiple of it.",
+        lambda c: c.train.micro_batch_size >= 1
+        and c.train.batch_size % c.train.micro_batch_size == 0,
+        "must be 1 or more and divide batch_size", "Make train.batch_size a multiple of it.",
     ),
     Rule(
         "train.patience",
@@ -159,19 +151,16 @@ RULES = [
     Rule(
         "merge.precision",
         lambda c: c.merge.precision is not Precision.auto,
-        "a merged model needs a definite type",
-        "Use float32, bfloat16 or float16.",
+        "a merged model needs a definite type", "Use float32, bfloat16 or float16.",
     ),
     Rule(
         "decide.price_per_hour",
         lambda c: c.decide.cost is not Cost.money or c.decide.price_per_hour is not None,
-        "decide.cost=money needs a price",
-        STATE_PRICE,
+        "decide.cost=money needs a price", STATE_PRICE,
     ),
     Rule(
         "decide.power_watts",
         lambda c: c.decide.cost is not Cost.energy or c.decide.power_watts is not None,
-        "decide.cost=energy needs a power",
-        STATE_POWER,
+        "decide.cost=energy needs a power", STATE_POWER,
     ),
-]
+]  # fmt: skip
