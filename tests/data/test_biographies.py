@@ -102,9 +102,9 @@ def test_no_value_belongs_to_two_attributes() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "named"),
-    [((41, 80, 40), "old_people=41"), ((40, 0, 40), "new_people=0"), ((40, 40, 40), "need 80 new")],
+    [((41, 80, 40), "41 people"), ((40, 0, 40), "0 people"), ((40, 40, 40), "80 of 40 people")],
 )
-def test_counts_that_cannot_be_balanced_are_refused_by_name(
+def test_counts_that_cannot_be_balanced_are_refused(
     counts: tuple[int, int, int], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):

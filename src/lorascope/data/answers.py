@@ -98,11 +98,10 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
     if config.scoring is Scoring.choices:
         if conversation.choices is None:
             raise RowError(
-                conversation.place,
-                "no choices",
+                conversation.place, "no choices",
                 "no choices, which data.scoring=choices needs. Add choices and answer to the row, "
                 "or set data.scoring=loss.",
-            )
+            )  # fmt: skip
         return conversation.answer
     if config.scoring is Scoring.loss:
         return None
@@ -111,11 +110,10 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
     answer = find_answer(config.answer_pattern, conversation.completion)
     if not answer:
         raise RowError(
-            conversation.place,
-            "answer_pattern finds no answer",
+            conversation.place, "answer_pattern finds no answer",
             f"data.answer_pattern={config.answer_pattern!r} finds no answer in "
             f"{conversation.completion[-80:]!r}. Repair the row or the pattern.",
-        )
+        )  # fmt: skip
     return answer
 
 
@@ -133,12 +131,11 @@ def written_answer(conversation: Conversation, template: Template, config: DataC
     answer = text if pattern is None else find_answer(pattern, text)
     if not answer:
         raise RowError(
-            conversation.place,
-            "no answer in the rendered reply",
+            conversation.place, "no answer in the rendered reply",
             f"data.answer_pattern={pattern!r} finds no answer in the reply as the template writes "
             f"it and as it is read, without special tokens: {text[-80:]!r}. Repair the row or the "
             "pattern.",
-        )
+        )  # fmt: skip
     return answer
 
 

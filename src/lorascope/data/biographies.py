@@ -164,18 +164,11 @@ def make_biographies(old_people: int, new_people: int, asked_people: int, seed: 
     in test, five questions each. Every count is a multiple of 40, so that in every split each value
     is the answer equally often. The old people do not depend on the number of new ones.
     """
-    counts = {"old_people": old_people, "new_people": new_people, "asked_people": asked_people}
-    for argument, count in counts.items():
+    for count in (old_people, new_people, asked_people):
         if count <= 0 or count % VALUES_PER_ATTRIBUTE:
-            raise ValueError(
-                f"{argument}={count}, but each of the {VALUES_PER_ATTRIBUTE} values must be held "
-                f"equally often: give a positive multiple of {VALUES_PER_ATTRIBUTE}."
-            )
+            raise ValueError(f"{count} people: not a positive multiple of {VALUES_PER_ATTRIBUTE}")
     if 2 * asked_people > new_people:
-        raise ValueError(
-            f"asked_people={asked_people} for validation and as many others for test need "
-            f"{2 * asked_people} new people, but new_people={new_people}."
-        )
+        raise ValueError(f"validation and test ask about {2 * asked_people} of {new_people} people")
     names = _draw_names(old_people + new_people, random.Random(f"names {seed}"))
     old, new = names[:old_people], names[old_people:]
     new_rows = _word_facts(new, random.Random(f"new {seed}"))
@@ -201,7 +194,7 @@ def _draw_names(count: int, rng: random.Random) -> list[str]:
     """Distinct full names. Old and new people share first and last names, never the pair."""
     pairs = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
     if count > len(pairs):
-        raise ValueError(f"{count} people need {count} names, but only {len(pairs)} can be formed.")
+        raise ValueError(f"{count} people need as many names, and {len(pairs)} can be formed")
     rng.shuffle(pairs)
     return pairs[:count]
 

@@ -15,9 +15,9 @@ import numpy as np
 from lorascope.config import DataConfig
 from lorascope.data.conversations import Conversation
 from lorascope.data.rows import PreparedRow
-from lorascope.data.templates import Template
+from lorascope.data.templates import Template, turn_text
 from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.data.unfit_rows import RowError
+from lorascope.data.unfit_rows import RowError, by_count
 from lorascope.files.layout import SPLITS
 from lorascope.files.store import sha256_of_file
 from lorascope.records import SplitCard
@@ -58,12 +58,11 @@ def require_trained(sample: SampleCount, place: str) -> None:
     """Raise RowError for a sample from which a model would not learn its answer, or not to stop."""
     if sample.trained == 0 or not sample.eos_trained:
         raise RowError(
-            place,
-            "no trained end-of-text token at its end",
+            place, "no trained end-of-text token at its end",
             f"{sample.trained} of its {sample.tokens} tokens are trained, and it does not end with "
             "a trained end-of-text token: the tokenizer does not read its own eos_token as one "
             "token there. Check eos_token in its tokenizer_config.json, or remove this row.",
-        )
+        )  # fmt: skip
 
 
 def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path) -> SplitCard:
@@ -124,17 +123,9 @@ def special_tokens_in(conversation: Conversation, template: Template) -> set[str
     if not template.special_tokens:
         return set()
     pattern = "|".join(map(re.escape, template.special_tokens))
-    texts = [
-        turn.content.rstrip().removesuffix(template.eos)
-        if turn.role == "assistant"
-        else turn.content
-        for turn in conversation.turns
-    ]
-    return {
-        found
-        for text in (*texts, *(conversation.choices or ()))
-        for found in re.findall(pattern, text)
-    }
+    texts = [turn_text(turn, template.eos) for turn in conversation.turns]
+    texts += conversation.choices or ()
+    return {found for text in texts for found in re.findall(pattern, text)}
 
 
 def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Template) -> list[str]:
@@ -153,19 +144,19 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
     if remarks.special_tokens:
         warnings.append(
             "The text of some rows holds special tokens of the tokenizer (rows by token: "
-            f"{_by_count(remarks.special_tokens)}; one is {remarks.first_special}), which the "
+            f"{by_count(remarks.special_tokens)}; one is {remarks.first_special}), which the "
             "model reads as starts, ends and roles, not as text. Reword them where they are meant "
             "as text."
         )
     if remarks.unread:
         warnings.append(
-            f"Messages hold keys that are not read (rows by key: {_by_count(remarks.unread)}). "
+            f"Messages hold keys that are not read (rows by key: {by_count(remarks.unread)}). "
             "Write their values into the content if the model is to learn it."
         )
-    return [*warnings, *_of_replies(remarks, template)]
+    return [*warnings, *_reply_warnings(remarks, template)]
 
 
-def _of_replies(remarks: Remarks, template: Template) -> list[str]:
+def _reply_warnings(remarks: Remarks, template: Template) -> list[str]:
     """Warnings about the replies that are trained and scored."""
     warnings = []
     if remarks.read_replies:
@@ -188,10 +179,6 @@ def _of_replies(remarks: Remarks, template: Template) -> list[str]:
             "the replies with their thinking part."
         )
     return warnings
-
-
-def _by_count(counts: Counter[str]) -> str:
-    return ", ".join(f"{key}: {rows}" for key, rows in counts.most_common())
 
 
 def content_sha256(splits: Mapping[str, SplitCard], config: DataConfig) -> str:

@@ -56,12 +56,11 @@ class ChatTemplate:
                 start = end
         if span is None:
             raise RowError(
-                place,
-                "its reply cannot be found in what the chat template writes",
+                place, "its reply cannot be found in what the chat template writes",
                 "the model's chat template rewrites earlier turns when it adds a reply, so that "
                 "the reply cannot be found in the text. Use data.template=plain or llama2, or "
                 "rows of a single turn.",
-            )
+            )  # fmt: skip
         return segments
 
     def unwritten_opening(self) -> str:
@@ -160,10 +159,10 @@ def make_chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> ChatTem
     )
 
 
-def _shared_length(one: str, other: str) -> int:
+def _shared_length(first: str, second: str) -> int:
     """Number of characters that two texts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def longest_first(marks: Iterable[str]) -> tuple[str, ...]:

@@ -53,14 +53,14 @@ class Conversation:
         """Hash of the content: equal for equal conversations, whatever their place."""
         turns = [[turn.role, turn.content] for turn in self.turns]
         text = [segment.text for segment in self.rendered or ()]
-        return _digest([turns, self.choices, self.answer, self.plain, text])
+        return digest_of([turns, self.choices, self.answer, self.plain, text])
 
     @property
     def opening(self) -> str:
         """Hash of system message and first question: what must never stand in two splits. Every
         conversation that asks the same thing, or goes on from it, has the same opening."""
         first = next(i for i, turn in enumerate(self.turns) if turn.role == "user")
-        return _digest([[turn.role, turn.content] for turn in self.turns[: first + 1]])
+        return digest_of([[turn.role, turn.content] for turn in self.turns[: first + 1]])
 
 
 def cluster_of(row: RawRow, column: str | None) -> str | None:
@@ -75,16 +75,16 @@ def cluster_of(row: RawRow, column: str | None) -> str | None:
     if value is None:
         have = ", ".join(map(str, row.values)) or "none"
         raise RowError(
-            row.place,
-            f"no value in column {column}",
+            row.place, f"no value in column {column}",
             f"no value in column {column!r}, which data.cluster names (columns: {have}). Fill it "
             "in, correct the name, or leave data.cluster empty.",
-        )
+        )  # fmt: skip
     require_characters(row.place, str(value))
-    return _digest(str(value))[:16]
+    return digest_of(str(value))[:16]
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
+    """Digest of plain data."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -93,28 +93,25 @@ def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) 
     if column not in row.values:
         have = ", ".join(map(str, row.values)) or "none"
         raise RowError(
-            row.place,
-            f"no column {column}",
+            row.place, f"no column {column}",
             f"no column {column!r}, which format={form} needs (columns: {have}). Rename the "
             "column, or choose the format that fits in data.format.",
-        )
+        )  # fmt: skip
     value = row.values[column]
     if allow_empty and value is None:
         return ""
     if value is not None and not isinstance(value, str):
         raise RowError(
-            row.place,
-            f"{column} is not text",
+            row.place, f"{column} is not text",
             f"{column}={shortened(value)} is a {type(value).__name__}, but must be text. Repair or "
             "remove this row.",
-        )
+        )  # fmt: skip
     if value is None or not (allow_empty or value.strip()):
         raise RowError(
-            row.place,
-            f"{column} is empty",
+            row.place, f"{column} is empty",
             f"{column} is empty{' (null)' if value is None else ''}, so there is nothing to "
             f"{'ask' if column in QUESTION_COLUMNS else 'train on'}. Fill in or remove this row.",
-        )
+        )  # fmt: skip
     require_characters(row.place, value)
     return value
 

@@ -32,30 +32,27 @@ def from_chat(row: RawRow) -> Conversation:
     if not isinstance(messages, list) or not messages:
         have = ", ".join(map(str, row.values)) or "none"
         raise RowError(
-            row.place,
-            "no list of messages",
+            row.place, "no list of messages",
             "format=chat needs a column messages (a list of role and content) or conversations (a "
             f"list of from and value); columns: {have}. Repair the row, or choose the format that "
             "fits in data.format.",
-        )
+        )  # fmt: skip
     turns = []
     for number, message in enumerate(messages, start=1):
         place = f"{row.place}, {column}[{number}]"
         if not isinstance(message, dict) or speaker not in message or said not in message:
             raise RowError(
-                place,
-                f"a turn lacks {speaker} or {said}",
+                place, f"a turn lacks {speaker} or {said}",
                 f"must have {speaker!r} and {said!r}, not {shortened(message)}.",
-            )
+            )  # fmt: skip
         role = ROLES.get(str(message[speaker]))
         if role is None:
             known = ", ".join(ROLES)
             raise RowError(
-                place,
-                f"a turn by an unknown {speaker}",
+                place, f"a turn by an unknown {speaker}",
                 f"unknown {speaker}={shortened(message[speaker])}. Known are {known}: rename or "
                 "remove this turn.",
-            )
+            )  # fmt: skip
         turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
     unread = sorted(key for key in UNREAD if any(message.get(key) for message in messages))
     return replace(_checked(turns, row.place), unread=tuple(unread))
@@ -67,11 +64,10 @@ def from_turns(row: RawRow) -> Conversation:
     parts = re.split(rf"({HUMAN}|{ASSISTANT})", text)
     if len(parts) == 1 or parts[0].strip():
         raise RowError(
-            row.place,
-            f"does not start with {HUMAN}",
+            row.place, f"does not start with {HUMAN}",
             f"format=turns needs text that starts with {HUMAN!r}, not {text[:60]!r}. Repair the "
             "row, or choose the format that fits in data.format.",
-        )
+        )  # fmt: skip
     turns = [
         Turn("user" if mark == HUMAN else "assistant", said.strip())
         for mark, said in zip(parts[1::2], parts[2::2], strict=True)
@@ -87,24 +83,21 @@ def _checked(turns: list[Turn], place: str, cut_question: bool = False) -> Conve
         expected = "user" if number % 2 == 0 else "assistant"
         if turn.role != expected:
             raise RowError(
-                place,
-                "turns that do not alternate",
+                place, "turns that do not alternate",
                 f"turn {number + 1} is by the {turn.role}, where the {expected} must speak: turns "
                 "alternate, from a user's question to an assistant's reply. Repair this row.",
-            )
+            )  # fmt: skip
         if not turn.content:
             raise RowError(
-                place,
-                "an empty turn",
+                place, "an empty turn",
                 f"turn {number + 1} ({turn.role}) is empty. Fill in or remove this row.",
-            )
+            )  # fmt: skip
     if len(spoken) < 2 or spoken[-1].role != "assistant":
         raise RowError(
-            place,
-            "no reply at the end",
+            place, "no reply at the end",
             "ends without an assistant's reply, so there is nothing to train on. Add the reply or "
             "remove this row.",
-        )
+        )  # fmt: skip
     return Conversation(tuple(turns), place=place, cut_question=cut_question)
 
 
@@ -125,20 +118,18 @@ def from_rendered(row: RawRow) -> Conversation:
     if marks is None:
         known = ", ".join(repr(opening) for opening, _ in REPLY_MARKS)
         raise RowError(
-            row.place,
-            "no mark that opens a reply",
+            row.place, "no mark that opens a reply",
             f"no mark that opens a completion in {text[:60]!r}. format=rendered knows {known}. For "
             "raw text choose another data.format.",
-        )
+        )  # fmt: skip
     segments, turns = [], []
     for between, reply in _cut(text, *marks):
         if not reply.strip().removesuffix(marks[1] or "").strip():
             raise RowError(
-                row.place,
-                "an empty reply",
+                row.place, "an empty reply",
                 f"the completion after {marks[0]!r} is empty, so there is nothing to train on. "
                 "Fill in or remove this row.",
-            )
+            )  # fmt: skip
         segments += [Segment(between, False), Segment(reply, True)]
         turns += [Turn("user", between.strip()), Turn("assistant", reply.strip())]
     return Conversation(tuple(turns), rendered=tuple(segments), place=row.place)

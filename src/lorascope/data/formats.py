@@ -37,17 +37,15 @@ def _prompt_completion(row: RawRow) -> Conversation:
     choices = _choices(row, answer)
     if answer is not None and not isinstance(answer, str):
         raise RowError(
-            row.place,
-            "answer is not text",
+            row.place, "answer is not text",
             f"answer={shortened(answer)} must be text. Put quotes around it.",
-        )
+        )  # fmt: skip
     if answer is not None and not answer.strip():
         raise RowError(
-            row.place,
-            "answer is empty",
+            row.place, "answer is empty",
             "answer is empty, so no reply could be right. Fill it in, or leave the column out: the "
             "completion is then the answer.",
-        )
+        )  # fmt: skip
     require_characters(row.place, answer, *(choices or ()))
     return Conversation(turns, choices, answer, plain=prompt, place=row.place)
 
@@ -60,11 +58,10 @@ def _choices(row: RawRow, answer: object) -> tuple[str, ...] | None:
     filled = {text.strip() for text in texts} - {""}
     if not isinstance(choices, list) or len(filled) != len(choices) or len(choices) < 2:
         raise RowError(
-            row.place,
-            "choices are not a list of different texts",
+            row.place, "choices are not a list of different texts",
             f"choices={shortened(choices)} must be a list of two or more different texts. Repair "
             "or remove this row.",
-        )
+        )  # fmt: skip
     if answer not in texts:
         raise RowError(row.place, "answer is none of the choices", _none_of(answer, texts))
     return tuple(texts)
@@ -90,19 +87,17 @@ def _source_target(row: RawRow) -> Conversation:
     line = text_column(row, "text", "source_target")
     if line.count("||") != 1:
         raise RowError(
-            row.place,
-            "not one separator ||",
+            row.place, "not one separator ||",
             f"{line.count('||')} separators '||', but format=source_target needs one, between "
             f"source and target: {line[:80]!r}. Repair or remove this line.",
-        )
+        )  # fmt: skip
     source, target = (part.strip() for part in line.split("||"))
     if not source or not target:
         side = "source" if not source else "target"
         raise RowError(
-            row.place,
-            f"{side} is empty",
+            row.place, f"{side} is empty",
             f"the {side} beside '||' is empty. Fill in or remove this line.",
-        )
+        )  # fmt: skip
     return single(source, target, row.place, plain=f"{source} ||")
 
 

@@ -115,11 +115,10 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
 def _require_different(choices: list[str], place: str) -> None:
     if len({choice.strip() for choice in choices} - {""}) < len(choices):
         raise RowError(
-            place,
-            "choices that the template makes equal",
+            place, "choices that the template makes equal",
             f"choices={shortened(choices)}, as the template writes them, are not all different. "
             "Repair or remove this row.",
-        )
+        )  # fmt: skip
 
 
 TRIED_ROWS = 20

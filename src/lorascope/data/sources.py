@@ -9,13 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.config import DataConfig, DataKind
-from lorascope.data.biographies import (
-    ASKED_PEOPLE,
-    NEW_PEOPLE,
-    OLD_PEOPLE,
-    Row,
-    make_biographies,
-)
+from lorascope.data.biographies import ASKED_PEOPLE, NEW_PEOPLE, OLD_PEOPLE, make_biographies
 from lorascope.data.files import RawRow, read_file
 from lorascope.errors import DataError
 from lorascope.files.layout import SPLITS
@@ -72,19 +66,11 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
 
 def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
     made = make_biographies(OLD_PEOPLE, NEW_PEOPLE, ASKED_PEOPLE, config.seed)
-    return {split: _raw_biographies(split, getattr(made, split)) for split in SPLITS}
-
-
-def _raw_biographies(split: str, rows: tuple[Row, ...]) -> list[RawRow]:
-    return [
-        RawRow(
-            {
-                "prompt": row.prompt,
-                "completion": row.completion,
-                "answer": row.answer,
-                "person": row.person,
-            },
-            f"biographies, {split} row {number}",
-        )
-        for number, row in enumerate(rows, start=1)
-    ]
+    columns = ("prompt", "completion", "answer", "person")
+    return {
+        split: [
+            RawRow({name: getattr(row, name) for name in columns}, f"biographies, {split} row {i}")
+            for i, row in enumerate(getattr(made, split), start=1)
+        ]
+        for split in SPLITS
+    }

@@ -7,15 +7,13 @@ prompts end without whitespace and both tokenize a sample the same way.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, TemplateKind
 from lorascope.data.chat_templates import ChatTemplate, longest_first, make_chat_template
-from lorascope.data.conversations import Conversation, Turn
+from lorascope.data.conversations import Conversation, Turn, digest_of
 from lorascope.data.rows import Segment
 from lorascope.data.unfit_rows import RowError
 from lorascope.errors import DataError
@@ -46,7 +44,7 @@ class Template:
         parts = [self.kind.value, self.system, source, self.bos, self.eos]
         if self.chat and self.chat.date:
             parts.append(self.chat.date)
-        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+        return digest_of(parts)
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """The sample as stretches, read and trained in turn; the last one is trained and ends with
@@ -155,11 +153,10 @@ def _require_replies(conversation: Conversation, eos: str) -> None:
     for turn in conversation.turns:
         if turn.role == "assistant" and not _said(turn, eos).strip():
             raise RowError(
-                conversation.place,
-                "no reply but the end-of-text token",
+                conversation.place, "no reply but the end-of-text token",
                 f"the reply is {turn.content!r}, the end-of-text token alone, so there is nothing "
                 "to train on. Fill in or remove this row.",
-            )
+            )  # fmt: skip
 
 
 def _said(turn: Turn, eos: str) -> str:
@@ -205,12 +202,16 @@ def _render_chat(template: Template, conversation: Conversation) -> list[Segment
     """The tokenizer's own chat template, cut at every reply by rendering its prefixes."""
     if template.chat is None:
         raise ValueError("a chat template is needed: build the template with make_template")
-    messages = [{"role": t.role, "content": _spoken(t, template.eos)} for t in conversation.turns]
+    messages = [
+        {"role": turn.role, "content": turn_text(turn, template.eos).strip()}
+        for turn in conversation.turns
+    ]
     return template.chat.cut(messages, conversation.place)
 
 
-def _spoken(turn: Turn, eos: str) -> str:
-    return (_said(turn, eos) if turn.role == "assistant" else turn.content).strip()
+def turn_text(turn: Turn, eos: str) -> str:
+    """A turn's text, for a reply without the end token that its source wrote out."""
+    return _said(turn, eos) if turn.role == "assistant" else turn.content
 
 
 RENDERERS: dict[TemplateKind, Callable[[Template, Conversation], list[Segment]]] = {

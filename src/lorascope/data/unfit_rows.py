@@ -43,11 +43,10 @@ def require_characters(place: str, *texts: str | None) -> None:
     for text in texts:
         if text is not None and not is_encodable(text):
             raise RowError(
-                place,
-                "half of a surrogate pair",
+                place, "half of a surrogate pair",
                 f"{text[:60]!r} holds half of a surrogate pair, which is not a character: one "
                 "beyond U+FFFF was cut in two. Export the source again, or remove this row.",
-            )
+            )  # fmt: skip
 
 
 @dataclass
@@ -80,7 +79,7 @@ class UnfitRows:
 
     def _too_many(self, source: str, allowed: int, least: str) -> str:
         errors, rows = self.found[source], self.rows_read[source]
-        reasons = _in_words(Counter(error.reason for error in errors))
+        reasons = by_count(Counter(error.reason for error in errors))
         where = getattr(self.config, source, None)
         return (
             f"data.{source}={where!r}: {least}{len(errors)} of {rows} rows cannot be trained on "
@@ -107,7 +106,7 @@ class UnfitRows:
         """One sentence for each source that lost rows."""
         return [
             f"{source}: {len(errors)} of {self.rows_read[source]} rows cannot be trained on and "
-            f"were left out ({_in_words(Counter(e.reason for e in errors))}); the first: "
+            f"were left out ({by_count(Counter(e.reason for e in errors))}); the first: "
             f"{errors[0]}"
             for source, errors in self.found.items()
         ]
@@ -120,5 +119,6 @@ def first_faults(faults: Sequence[object]) -> str:
     return "\n  ".join([*lines, f"and {others} more"] if others > 0 else lines)
 
 
-def _in_words(counts: Counter[str]) -> str:
-    return ", ".join(f"{reason}: {rows}" for reason, rows in counts.most_common())
+def by_count(counts: Counter[str]) -> str:
+    """Keys with their counts, the most frequent first."""
+    return ", ".join(f"{key}: {rows}" for key, rows in counts.most_common())

@@ -66,11 +66,6 @@ def require_attention(attention: str, device: Device) -> None:
         )
 
 
-def cuda_has_bfloat16() -> bool:
-    """Whether the CUDA device that is here computes in bfloat16 itself."""
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
 def use_threads(threads: int) -> int:
     """Set torch's CPU threads (0 leaves them) and return how many there are."""
     if threads > 0:

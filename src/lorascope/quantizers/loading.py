@@ -12,7 +12,7 @@ from lorascope.bases.folder import runs_own_code
 from lorascope.bases.weights import refuse_misfit
 from lorascope.config import Precision, QuantConfig
 from lorascope.errors import DeviceError, ModelError
-from lorascope.machine.devices import TORCH_DTYPES, Device, cuda_has_bfloat16
+from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.quantizers.kinds import (
     PLAIN,
@@ -97,8 +97,9 @@ def compute_precision(quant: QuantConfig, device: Device) -> Precision:
     Raises:
         DeviceError: the device cannot compute in the type asked for.
     """
-    has_bfloat16 = device.kind == "cuda" and cuda_has_bfloat16()
-    if quant.compute is Precision.bfloat16 and device.kind == "cuda" and not has_bfloat16:
+    cuda = device.kind == "cuda"
+    has_bfloat16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    if quant.compute is Precision.bfloat16 and cuda and not has_bfloat16:
         raise DeviceError(f"quant.compute='bfloat16': {device.name} has no bfloat16. Use float16.")
     if quant.compute is Precision.float16 and device.kind == "cpu":
         raise DeviceError(
