@@ -66,9 +66,7 @@ def target_parameters_lora(matrices: Iterable[WeightMatrix], rank: int) -> int:
 
     A 3-D tensor of experts gets a pair of matrices an expert; a router's 2-D weight gets one.
     """
-    if rank < 1:
-        raise ValueError(f"rank={rank}: must be 1 or more")
-    return sum(m.experts * rank * (m.in_features + m.out_features) for m in matrices)
+    return sum(matrix.experts * lora_parameters([matrix], rank) for matrix in matrices)
 
 
 def peft_all_linear_parameters(shape: ModelShape, rank: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,8 +32,6 @@ class BootstrapDifference:
     """Standard deviation of the replicates."""
     low: float
     high: float
-    p_value: float
-    """Two-sided, against no difference."""
     groups: int
     """Number of clusters, or of items where there are none."""
     narrowness: float
@@ -43,6 +41,11 @@ class BootstrapDifference:
     """Degrees of freedom of the standard error."""
     replicates: Floats = field(repr=False)
     """The estimate of each resample, sorted: [resamples]."""
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, against no difference."""
+        return min(1.0, 2 * min(self.p_not_below(0.0), self.p_not_above(0.0)))
 
     def p_not_below(self, limit: float) -> float:
         """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
@@ -106,19 +109,16 @@ def paired_loss_difference(
     )
     replicates = np.sort(drawn[:, 0] / drawn[:, 1])
     low, high = _expanded_percentiles(replicates, narrowness, small.degrees)
-    found = BootstrapDifference(
+    return BootstrapDifference(
         estimate=estimate,
         standard_error=float(replicates.std(ddof=1)),
         low=low,
         high=high,
-        p_value=1.0,
         groups=sums.shape[1],
         narrowness=narrowness,
         degrees=small.degrees,
         replicates=replicates,
     )
-    one_sided = min(found.p_not_below(0.0), found.p_not_above(0.0))
-    return replace(found, p_value=min(1.0, 2 * one_sided))
 
 
 def _expanded_percentiles(

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from lorascope.files.confidential import without_secrets
 from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import Provenance, Status, TrialKey, TrialRecord
-from lorascope.tracking.points import Point, left_out_points, metric_name, trial_points
+from lorascope.tracking.points import Point, metric_name, trial_points
 
 IDENTITY_TAG = "lorascope.identity"
 SWEEP_TAG = "lorascope.sweep"
@@ -80,18 +80,19 @@ def sweep_identity(trial: TrialRecord) -> str:
 
 
 def sweep_run(trial: TrialRecord) -> RunContent:
-    """The parent run of the sweep that `trial` belongs to."""
+    """The parent run of the sweep that `trial` belongs to: its parameters are what trials share."""
     start, end = _span(trial)
-    identity = sweep_identity(trial)
+    key, identity = trial.key, sweep_identity(trial)
+    named = {"model": key.model, "data": key.data, "quant": key.quant, "targets": key.targets}
     return RunContent(
         identity=identity,
         attempt=identity,
-        name=f"{trial.key.quant}-{trial.key.targets}-{identity[:SHORT_HASH_LENGTH]}",
+        name=f"{key.quant}-{key.targets}-{identity[:SHORT_HASH_LENGTH]}",
         status="FINISHED",
         start_ms=start,
         end_ms=end,
         tags={**dict.fromkeys((IDENTITY_TAG, ATTEMPT_TAG, SWEEP_TAG), identity), **SOURCE_TAGS},
-        params=_sweep_params(trial),
+        params=_texts({**named, **_flat("settings", sweep_settings(trial))}),
         data=_data(trial),
     )
 
@@ -109,7 +110,7 @@ def trial_run(trial: TrialRecord, parent: str) -> RunContent:
         tags={**_trial_tags(trial), PARENT_TAG: parent},
         params=_trial_params(trial),
         data=_data(trial),
-        points=trial_points(trial),
+        points=[point for point in trial_points(trial) if point.is_finite],
         former=trial.taken_over.identity if trial.taken_over else None,
         record=without_secrets(to_json(trial, indent=2, inf_nan_mode="strings").decode()) + "\n",
     )
@@ -141,13 +142,6 @@ def _data(trial: TrialRecord) -> tuple[str, str]:
     return trial.key.data, str(trial.settings.get("data", "unknown"))
 
 
-def _sweep_params(trial: TrialRecord) -> dict[str, str]:
-    """Parameters of the sweep's run: the settings that its trials share."""
-    key = trial.key
-    named = {"model": key.model, "data": key.data, "quant": key.quant, "targets": key.targets}
-    return _texts({**named, **_flat("settings", sweep_settings(trial))})
-
-
 def _trial_params(trial: TrialRecord) -> dict[str, str]:
     """Parameters of a trial's run: its key, its whole settings, and how it was computed."""
     named: dict[str, object] = {**vars(trial.key), **trial.key.dials}
@@ -177,7 +171,7 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
         last = "\n".join(["```", *trial.last_lines, "```"]) if trial.last_lines else ""
         note = without_secrets(f"{trial.status.value}: {trial.reason}\n\n{last}")
         tags["mlflow.note.content"] = note[:MAX_TEXT]
-    left_out = [f"{p.name}@{p.step}={p.value}" for p in left_out_points(trial)]
+    left_out = [f"{p.name}@{p.step}={p.value}" for p in trial_points(trial) if not p.is_finite]
     if left_out:
         tags["lorascope.not_finite"] = ", ".join(left_out)[:MAX_TEXT]
     return tags

@@ -24,15 +24,10 @@ class Point(NamedTuple):
     value: float
     step: int
 
-
-def trial_points(trial: TrialRecord) -> list[Point]:
-    """Every finite number of a trial: losses by step, results at step 0."""
-    return [point for point in _points(trial) if math.isfinite(point.value)]
-
-
-def left_out_points(trial: TrialRecord) -> list[Point]:
-    """The numbers of a trial that are not finite."""
-    return [point for point in _points(trial) if not math.isfinite(point.value)]
+    @property
+    def is_finite(self) -> bool:
+        """Whether MLflow can keep it."""
+        return math.isfinite(self.value)
 
 
 def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
@@ -47,7 +42,7 @@ def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
         Point(metric_name(f"lm_eval/{name}"), value, 0)
         for name, value in evaluation.lm_eval_metrics.items()
     ]
-    return [point for point in points if math.isfinite(point.value)]
+    return [point for point in points if point.is_finite]
 
 
 def metric_name(name: str) -> str:
@@ -56,7 +51,8 @@ def metric_name(name: str) -> str:
     return posixpath.normpath(allowed).lstrip("./")[:MAX_NAME] or "_"
 
 
-def _points(trial: TrialRecord) -> list[Point]:
+def trial_points(trial: TrialRecord) -> list[Point]:
+    """Every number of a trial: losses by step, results at step 0."""
     result = trial.result
     if result is None:
         return []
