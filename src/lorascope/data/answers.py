@@ -49,22 +49,18 @@ def _bare(text: str) -> str:
 
 def check_settings(config: DataConfig) -> None:
     """Raise ConfigError for data settings that cannot go together."""
-    _check_rendered(config)
+    rendered = config.format is Format.rendered
+    if rendered and config.template is not TemplateKind.plain:
+        raise ConfigError(
+            "data.template", config.template.value,
+            "rows of format=rendered are in a template already", "Leave data.template at plain.",
+        )  # fmt: skip
+    if rendered and config.system:
+        raise ConfigError(
+            "data.system", config.system,
+            "rows of format=rendered cannot be given a system message", "Clear data.system.",
+        )  # fmt: skip
     _check_pattern(config)
-
-
-def _check_rendered(config: DataConfig) -> None:
-    if config.format is Format.rendered:
-        if config.template is not TemplateKind.plain:
-            raise ConfigError(
-                "data.template", config.template.value, "rows of format=rendered are in a "
-                "template already", "Leave data.template at plain.",
-            )  # fmt: skip
-        if config.system:
-            raise ConfigError(
-                "data.system", config.system, "rows of format=rendered cannot be given a system "
-                "message", "Clear data.system.",
-            )  # fmt: skip
 
 
 def _check_pattern(config: DataConfig) -> None:

@@ -47,19 +47,17 @@ def powered_paired_difference(
     return unit * (alpha + math.copysign(root, beta)) / grown
 
 
-def detectable_unpaired_difference(share: float, items: int, comparisons: int = 1) -> float:
+def detectable_unpaired_difference(share: float, items: int) -> float:
     """Smallest significant difference of two runs on independent samples of `items` items each.
 
     z sqrt(2) x standard error of a share.
     """
-    return _deviate(comparisons) * math.sqrt(2) * standard_error(share, items)
+    return _deviate(1) * math.sqrt(2) * standard_error(share, items)
 
 
-def powered_unpaired_difference(
-    share: float, items: int, comparisons: int = 1, power: float = 0.8
-) -> float:
+def powered_unpaired_difference(share: float, items: int, power: float = 0.8) -> float:
     """Smallest true difference found with chance `power`: (z_alpha + z_power) sqrt(2) SE."""
-    reach = _deviate(comparisons) + float(norm.ppf(power))
+    reach = _deviate(1) + float(norm.ppf(power))
     return reach * math.sqrt(2) * standard_error(share, items)
 
 
@@ -163,9 +161,9 @@ def _discordant_error(discordant_share: float, items: int) -> float:
     return math.sqrt(discordant_share / items)
 
 
-def powered_reach(comparisons: int = 1, power: float = 0.8, degrees: float = math.inf) -> float:
-    """Standard errors that a true difference must reach to come out significant with `power`.
+def powered_reach(comparisons: int = 1, degrees: float = math.inf) -> float:
+    """Standard errors that a true difference must reach to come out significant in 80 %.
 
     t_alpha + t_power: 1.96 + 0.84 for a single comparison whose error is known.
     """
-    return _deviate(comparisons, degrees) + float(student.ppf(power, degrees))
+    return _deviate(comparisons, degrees) + float(student.ppf(0.8, degrees))
