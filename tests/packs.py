@@ -19,7 +19,7 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.objectives.completion import pad_samples
 from lorascope.records import TrainingResult
 from lorascope.training.log import Diverged
-from lorascope.training.progress import Progress, StepReport, ValidationReport, untold
+from lorascope.training.progress import Progress, StepReport, ValidationReport, unwatched
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 from lorascope.training.validation import Unsaved
@@ -84,7 +84,7 @@ def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path)
 def train_alone(
     plan: PackPlan,
     device: Device = CPU,
-    progress: Progress = untold,
+    progress: Progress = unwatched,
     memory: BatchMemory | None = None,
 ) -> TrainingResult:
     """The result of a pack of one; a divergence is raised."""

@@ -23,9 +23,8 @@ ROUNDS = 5
 def quantized_layers(base: LoadedBase, effort: Effort) -> Iterator[tuple[LayerRow, nn.Module]]:
     """For each shape of a quantized layer a row to fill, and the first such layer."""
     found: dict[tuple[int, int], list[nn.Module]] = defaultdict(list)
-    for _, layer, quantizer in kinds.quantized_layers(base.model):
-        high, wide = quantizer.shape(layer)
-        found[wide, high].append(layer)
+    for _, layer, _ in kinds.quantized_layers(base.model):
+        found[layer.in_features, layer.out_features].append(layer)
     for (wide, high), layers in found.items():
         row = LayerRow(
             base.shape, base.quant.name, wide, high, len(layers), effort.layer_tokens

@@ -20,7 +20,8 @@ from lorascope.meters.batches import Batch, BatchMemory
 from lorascope.objectives.kinds import OBJECTIVES
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of
-from lorascope.planning.subject import PlanSubject, settings_of, spec_of
+from lorascope.planning.subject import PlanSubject, spec_of
+from lorascope.planning.trace import TraceSettings
 from lorascope.training.batches import PackData
 from lorascope.training.log import PackLog
 from lorascope.training.loop import train as run
@@ -75,7 +76,7 @@ def planned_bytes(base: LoadedBase, trials: int, tokens: int) -> int:
     kind = base.device.kind
     subject = PlanSubject(
         spec=spec_of(base.quant, LORA, "auto", base.config, kind, [LORA] * (trials - 1)),
-        settings=settings_of(train_config(steps=2), kind),
+        settings=TraceSettings(kind, train_config(steps=2)),
         train=Batch(samples=1, tokens=tokens, padded=False),
         evaluation=(),
     )

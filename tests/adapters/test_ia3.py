@@ -29,7 +29,7 @@ from lorascope.records import Status
 from lorascope.scoring.evaluation import LoadedBase
 from lorascope.stages import evaluate, merge, report
 from lorascope.study.grid import expand
-from lorascope.training.linear import Unpackable
+from lorascope.training.pack import Unpackable
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES
 from tests.counting.architecture_cases import config_values, meta_model, peft_count

@@ -78,7 +78,8 @@ def test_a_layer_of_each_kind_continues_to_the_whole_of_gemma_3(
     config = {**EIGHT_LAYERS, "model_type": "gemma3_text", "num_hidden_layers": 13,
               "layer_types": kinds, "sliding_window": 16, "head_dim": 16}  # fmt: skip
     planned = subject(kind="cuda", samples=samples)
-    settings = replace(planned.settings, checkpointing=checkpointing)
+    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
+    settings = replace(planned.settings, train=train)
     planned = replace(planned, spec=replace(planned.spec, config=config), settings=settings)
     whole = trace_training(planned.spec, settings, planned.train, kept=None)
     assert max(training_trace(planned).segments.values()) == pytest.approx(
@@ -94,7 +95,8 @@ def test_two_shallow_traces_continue_to_the_trace_of_the_whole_model(
     kind: str, checkpointing: bool
 ) -> None:
     planned = subject(kind=kind)
-    settings = replace(planned.settings, checkpointing=checkpointing)
+    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
+    settings = replace(planned.settings, train=train)
     planned = replace(planned, settings=settings)
     continued = training_trace(planned)
     whole = trace_training(planned.spec, settings, planned.train, kept=None)
@@ -150,7 +152,8 @@ def test_more_samples_continue_to_a_trace_with_them(
     """With few tokens gradients outweigh activations, so that peaks lie at the other end. With few
     on CUDA the allocator's blocks would weigh more than what is in them."""
     planned = subject(kind=kind, samples=2 * samples, tokens=tokens)
-    settings = replace(planned.settings, checkpointing=checkpointing)
+    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
+    settings = replace(planned.settings, train=train)
     spec = replace(planned.spec, adapter=LoraConfig(rank=8, dora=dora))
     planned = replace(planned, settings=settings, spec=spec)
     fewer = replace(planned, train=replace(planned.train, samples=samples, padded=True))

@@ -29,7 +29,7 @@ from lorascope.objectives.completion import Completion
 from lorascope.objectives.kinds import TokenBatch
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of, plan_memory
-from lorascope.planning.subject import PlanSubject, settings_of, spec_of
+from lorascope.planning.subject import PlanSubject, spec_of
 from lorascope.planning.trace import TraceSettings
 from lorascope.quantizers.loading import load_base, quantize_base
 from lorascope.records import MemoryPlan, TrainingResult
@@ -57,7 +57,7 @@ def trained_and_predicted(plan: PackPlan) -> tuple[TrainingResult, MemoryPlan]:
     return result, plan_memory(
         PlanSubject(
             spec=spec_of(plan.quant, first, plan.attention, values, "cpu", beside),
-            settings=settings_of(plan.train, "cpu"),
+            settings=TraceSettings("cpu", plan.train),
             train=memory.largest,
             evaluation=tuple(memory.evaluation),
         )
@@ -217,9 +217,11 @@ def test_prediction_holds_for_other_architectures(
     lora, batch = LoraConfig(rank=8), Batch(4, 24, padded)
     model = pack_adapters(load_base(tmp_path / "stored", quant, CPU), [lora], [0])
     values = json.loads((tmp_path / "stored/config.json").read_text())
-    planned = PlanSubject(
-        spec_of(quant, lora, "auto", values, "cpu"), TraceSettings("cpu", False), batch, (batch,)
+    spec, settings = (
+        spec_of(quant, lora, "auto", values, "cpu"),
+        TraceSettings("cpu", TrainConfig()),
     )
+    planned = PlanSubject(spec, settings, batch, (batch,))
     predicted = peak_of(training_trace(planned), planned)
     assert predicted == pytest.approx(tracked_step(model, batch), rel=TOLERANCE)
 

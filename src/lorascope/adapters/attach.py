@@ -90,9 +90,3 @@ def _keep_types(model: PeftModel) -> PeftModel:
 
 def _as_given(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
     return result.to(given[0].dtype)
-
-
-def parameter_counts(model: PeftModel) -> tuple[int, int]:
-    """(trainable, total with the adapter), packed 4-bit weights counted by what they stand for."""
-    trainable, total = model.get_nb_trainable_parameters()
-    return int(trainable), int(total)

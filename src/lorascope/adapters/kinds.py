@@ -31,7 +31,7 @@ class AdapterKind(Protocol[C]):
     config: type[C]
     """The schema of its section in a configuration, and of conf/<kind>/*.yaml."""
     method: Method
-    """What readers see of it: name, label, dials, scale."""
+    """Name, label, dials and scale, as readers see them."""
     packed: tuple[str, ...]
     """Settings in which trials that are trained at once may differ; empty for a kind without a
     stack, whose trials are trained one by one."""
@@ -60,7 +60,7 @@ class AdapterKind(Protocol[C]):
 
 KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in (LORA, IA3)}
 DEFAULT_KIND = LORA.config.kind
-"""Of a study that does not say `adapter=`."""
+"""Kind of a study that does not say `adapter=`."""
 
 
 def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
@@ -69,7 +69,7 @@ def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
 
 
 def method_of(name: str) -> Method:
-    """What readers see of the kind `name`; one that only records tell of has its name alone."""
+    """The method of the kind `name`; a kind that only records know has no more than a name."""
     return KINDS[name].method if name in KINDS else Method(name, name)
 
 
@@ -84,17 +84,17 @@ def dials_of(config: AdapterConfig) -> Dials:
 
 
 def scale_of(config: AdapterConfig) -> float | None:
-    """What the adapter's output is multiplied by; None for a method without such a factor."""
+    """Factor of the adapter's output; None for a method without one."""
     scale = kind_of(config).method.scale
     return None if scale is None else scale(dials_of(config))
 
 
 def rank_of(config: AdapterConfig) -> int:
-    """Its rank; 0 for a kind that has none."""
+    """Rank of the adapter; 0 for a kind that has none."""
     rank: int = getattr(config, "rank", 0)
     return rank
 
 
 def at_rank(config: C, rank: int) -> C:
-    """The same at another rank, where the kind has one."""
+    """`config` at another rank, where the kind has one."""
     return replace(config, rank=rank) if rank_of(config) else config  # type: ignore[call-arg]

@@ -1,5 +1,7 @@
-"""What training knows of the adapters of a pack, whatever their kind; and PEFT's own layers as a
-pack of one."""
+"""Adapters of a pack as training sees them, whatever their kind: a vector of values a trial.
+
+A kind of adapter has a stack for several trials, or is trained by PEFT's own layers (`PeftStack`).
+"""
 
 from __future__ import annotations
 
@@ -22,35 +24,36 @@ Weights = Mapping[str, Tensor]
 
 @dataclass
 class PackShape:
-    """What all layers of a pack know of the current batch."""
+    """Seeds of the trials and shape of the current batch, which all layers of a pack share."""
 
     seeds: list[int]
-    """Each trial's, in the pack's order."""
+    """Seed of each trial, in the pack's order."""
     batch: tuple[int, ...] = ()
     """[trials x samples, tokens]"""
     longest_tokens: int = 0
-    """The longest sample's: dropout is drawn for so many, whatever this batch's padding."""
+    """Tokens of the longest training sample: dropout is drawn for so many, however few this batch
+    has."""
     draw: tuple[int, int] = (0, 0)
-    """Optimizer step and micro-batch."""
+    """Optimizer step and micro-batch, both from 0: dropout is drawn anew for each."""
     adapters: bool = True
-    """Whether layers add what the adapters say."""
+    """Whether adapters are on; off, layers give the bare base's results."""
 
     @property
     def trials(self) -> int:
-        """How many there are."""
+        """Number of trials."""
         return len(self.seeds)
 
 
 class Stack(Protocol):
-    """The adapters of a pack. Optimizer, checkpoint and validation know no more of them."""
+    """Values of a pack's adapters: all that optimizer, checkpoint and validation know of them."""
 
     rows: list[nn.Parameter]
-    """Each trial's values as one vector, in the pack's order; padding included."""
+    """Values of each trial as one vector, padding included, in the pack's order."""
     parameters: list[int]
-    """Each trial's number of values, padding excluded."""
+    """Number of values of each trial, padding excluded."""
 
     def clear_gradients(self) -> None:
-        """Zeros where gradients are added up, in their place: vectors and layers share it."""
+        """Set all gradients to zero, in place: the vectors and the layers share their memory."""
 
     def read(self, index: int) -> Weights:
         """Copies of one trial's values, padding excluded."""
@@ -60,29 +63,29 @@ class Stack(Protocol):
 
 
 class LayeredStack(Stack, Protocol):
-    """Adapters that training adds to what the base's layers give, those of several trials too."""
+    """A stack with layers of its own beside the base's, for several trials at once."""
 
     def layer(self, name: str, shape: PackShape) -> StackedLayer:
-        """What stands beside a layer of the base."""
+        """The adapters of all trials on the base's layer `name`."""
 
 
 class FrozenLayer(Protocol):
-    """What a stacked layer may read of the base's layer beside its result."""
+    """The base's layer, as far as adapters read it beside its result."""
 
     @property
     def bias(self) -> Tensor | None:
         """[out]"""
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """What its weight stands for, [out, in]."""
+        """The dequantized weight [out, in]."""
 
 
 class StackedLayer(nn.Module, ABC):
-    """The adapters of a pack on one layer; its parameters are views of the stack's."""
+    """The adapters of a pack on one layer; its parameters are views of the stack's vectors."""
 
     @abstractmethod
     def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
-        """What the base's layer gives, with each trial's adapter in its own rows.
+        """The result of the base's layer, with each trial's adapter added to that trial's rows.
 
         Args:
             result: [trials x samples, tokens, out], which may be overwritten.
@@ -91,7 +94,7 @@ class StackedLayer(nn.Module, ABC):
 
 
 class PeftStack:
-    """A pack of one on PEFT's own layers: whatever a method trains, as one vector."""
+    """The stack of a single trial that PEFT's own layers train: all its values as one vector."""
 
     def __init__(self, model: PeftModel) -> None:
         self._trained = trained_parameters(model)
@@ -108,7 +111,7 @@ class PeftStack:
         self.clear_gradients()
 
     def clear_gradients(self) -> None:
-        """Zeros in their place."""
+        """Set all gradients to zero, in place."""
         self._gradients.zero_()
         self.rows[0].grad = self._gradients
 
@@ -123,25 +126,19 @@ class PeftStack:
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
-    """What the model's only adapter trains, by the name in the base."""
+    """Parameters of the model's only adapter, by their name in the base."""
     named = model.get_base_model().named_parameters()
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
-def put_weights(model: PeftModel, weights: Weights) -> None:
-    """Let the model's adapter hold these very tensors."""
-    for name, parameter in trained_parameters(model).items():
-        parameter.data = weights[name]
-
-
 def step_seed(seed: int, step: int, micro_batch: int, name: str = "") -> int:
-    """A seed of its own for each trial's seed, optimizer step, micro-batch and layer."""
+    """A seed for one trial's dropout in one micro-batch of one layer."""
     text = f"{seed} {step} {micro_batch} {name}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 def adapted_layers(base: nn.Module) -> list[LinearShape]:
-    """The layers in whose place PEFT's stand."""
+    """Shapes of the layers that PEFT has replaced."""
     return [
         LinearShape(
             name, name.rpartition(".")[2], int(module.in_features), int(module.out_features)

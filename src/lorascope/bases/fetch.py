@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,12 @@ from lorascope.bases.folder import (
     copy_files,
     runs_own_code,
 )
-from lorascope.bases.tiny.pretraining import PretrainSettings, build_tiny_model, pretrain_tiny
+from lorascope.bases.tiny.pretraining import (
+    OnStep,
+    PretrainSettings,
+    build_tiny_model,
+    pretrain_tiny,
+)
 from lorascope.bases.transformers_config import context_tokens, in_short
 from lorascope.bases.weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind
@@ -33,11 +37,10 @@ from lorascope.records import LinearShape, UnadaptedWeights
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
 """Patterns of the files that are copied or fetched for a base."""
-Progress = Callable[[int, int, float], None]
 
 
 def fetch_base(
-    model: ModelConfig, folder: Path, root: Path, progress: Progress | None = None
+    model: ModelConfig, folder: Path, root: Path, progress: OnStep | None = None
 ) -> dict[str, float] | None:
     """Put the base's files into `folder`. Returns what pre-training reached, where it was done
     here.

@@ -55,7 +55,7 @@ def in_short(error: Exception) -> str:
 
 
 def with_layers(config: PretrainedConfig, kept: Sequence[int]) -> PretrainedConfig:
-    """The same configuration with only the layers whose numbers are in `kept`."""
+    """`config` with only the layers whose numbers are in `kept`."""
     shallow = copy.deepcopy(config)
     inner = shallow.get_text_config()
     inner.num_hidden_layers = len(kept)

@@ -60,7 +60,9 @@ def require_fitting_weights(
             f"{label}: its tensors cannot be brought into the form that {type(model).__name__} "
             f"has ({in_short(error)}), so some are missing or of another shape. {REMEDY}"
         ) from error
-    unexpected = [] if _reads_a_part(model, config) else sorted(info["unexpected_keys"])
+    # The text model of a model that also sees passes over the rest.
+    reads_a_part = type(model.config) is not type(config)
+    unexpected = [] if reads_a_part else sorted(info["unexpected_keys"])
     refuse_misfit(label, type(model).__name__, sorted(info["missing_keys"]), unexpected)
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
@@ -125,18 +127,15 @@ def _loading_info(
     return dict(info)
 
 
-def _reads_a_part(model: PreTrainedModel, config: PretrainedConfig) -> bool:
-    """Whether the class is the text model of a model that also sees, and passes over the rest."""
-    return type(model.config) is not type(config)
-
-
 def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> None:
     """Read the tensors one by one: all values are finite, and a tied pair is stored as equal.
 
     Raises:
         ModelError: the tensor, and how many of its values are infinite or not numbers.
     """
-    ignored = "|".join(f"({p})" for p in _ignored_patterns(model)) or r"(?!)"
+    # Old files hold what the model does not load, such as attention masks.
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ignored = "|".join(f"({pattern})" for pattern in patterns) or r"(?!)"
     for name, tensor in _values(folder):
         if re.search(ignored, name) or not tensor.is_floating_point():
             continue
@@ -150,12 +149,6 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
                 "fp32 from a sound copy."
             )
     _require_equal_ties(folder, label, model)
-
-
-def _ignored_patterns(model: PreTrainedModel) -> list[str]:
-    """Patterns of names that old files hold and the model does not load, such as attention
-    masks."""
-    return [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
 
 
 def _values(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -121,7 +121,7 @@ class BatchMemory:
         def before(module: nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
             tracker.paused = len(batches) >= TRACKED_EVALUATIONS
             if not tracker.paused:
-                batches.append(_batch_of(kwargs, trials=1, optimizer_state=True))
+                batches.append(_batch_of(kwargs))
 
         handle = model.register_forward_pre_hook(before, with_kwargs=True)
         try:
@@ -150,10 +150,9 @@ class BatchMemory:
         }
 
 
-def _batch_of(inputs: Mapping[str, torch.Tensor], trials: int, optimizer_state: bool) -> Batch:
+def _batch_of(inputs: Mapping[str, torch.Tensor]) -> Batch:
     rows, tokens = inputs["input_ids"].shape
-    padded = not bool(inputs["attention_mask"].all())
-    return Batch(rows // trials, tokens, padded, optimizer_state)
+    return Batch(rows, tokens, padded=not bool(inputs["attention_mask"].all()))
 
 
 def _size(batch: Batch) -> tuple[bool, int]:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lorascope.quantizers.kinds import Kernel, all_kernels, quantized_layers
+from lorascope.quantizers.kinds import QUANTIZERS, Kernel, quantized_layers
 
 START = "start"
 
@@ -45,7 +45,10 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.paused = False
         self._segment = START
         self._block_bytes = block_bytes
-        self._kernels = all_kernels("cpu") if kernels is None else kernels
+        if kernels is None:
+            each = [quantizer.kernels("cpu") for quantizer in QUANTIZERS.values()]
+            kernels = {call: kernel for known in each for call, kernel in known.items()}
+        self._kernels = kernels
         self._fake = fake
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 

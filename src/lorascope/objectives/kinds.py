@@ -61,7 +61,6 @@ class Forward(Protocol):
     def __call__(self, batch: TokenBatch, adapters: bool = True) -> Tensor:
         """Logits [trials x samples, longest, vocabulary]; without adapters those of the frozen
         base that all trials share."""
-        ...
 
 
 class Objective(Protocol):
@@ -74,7 +73,6 @@ class Objective(Protocol):
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
     ) -> list[Sample]:
         """What is trained on: a sample a row, in the order of the rows."""
-        ...
 
     def validation_samples(self, rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
         """What is validated on: a sample a row, the longest first.
@@ -82,20 +80,16 @@ class Objective(Protocol):
         Raises:
             DataError: there are no rows.
         """
-        ...
 
     def collate(self, samples: Sequence[Sample], trials: int, pad_token_id: int) -> TokenBatch:
         """A batch of samples that stand trial after trial, equally many of each trial."""
-        ...
 
     def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """Each trial's summed loss [trials] in FP32, from which gradients are taken."""
-        ...
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """The summed loss of a batch of one trial, in FP64: over a long split the batches' sizes
         and their order change nothing but its last digits."""
-        ...
 
 
 def _completion() -> Objective:

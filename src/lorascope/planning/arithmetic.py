@@ -1,4 +1,4 @@
-"""Bytes of training, where a formula is exact; the rest is traced (`memory_trace`).
+"""Bytes of training, where a formula is exact; the rest is traced (`planning.trace`).
 
 With the batch, the adapter and all but the number of layers given, a peak inside one segment of a
 training step is affine in the number of layers, since equal layers keep equal tensors. The same
@@ -15,25 +15,25 @@ from lorascope.records import Matrix
 
 GIGABYTE = 10**9
 GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)
-"""What GPUs are sold as: RTX 3070, 3060, 4060 Ti, 4090, A100, L40S, H100, H20 and H200."""
+"""Memory sizes of GPUs on sale: RTX 3070, 3060, 4060 Ti, 4090, A100, L40S, H100, H20 and H200."""
 CUDA_BLOCK_BYTES = 512
 """torch's CUDA allocator hands out multiples of it (`kMinBlockSize`)."""
 CUBLAS_WORKSPACE_BYTES = 2 * (4 * 2048 + 8 * 16) * 1024
 """cuBLAS's default workspace :4096:2:16:8 for the forward and the backward thread; on Hopper
 32 MiB each."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
-"""What a process takes of a GPU beside tensors: its context, and the code of torch's, cuBLAS's and
-a quantizer's kernels once they are loaded. An allowance: from 0.3 to 0.6 GB are usual."""
+"""Memory that a process takes of a GPU beside tensors: its context, and the code of torch's,
+cuBLAS's and a quantizer's kernels once they are loaded. An allowance: 0.3 to 0.6 GB are usual."""
 UNUSABLE_SHARE = 0.05
-"""Of a GPU's memory, for fragments between the allocator's blocks, and for what other processes
-and the screen take. An allowance too."""
+"""Share of a GPU's memory for fragments between the allocator's blocks, other processes and the
+screen. An allowance too."""
 
 Affine = tuple[float, float]
 """(value at 0, slope)"""
 
 
 def usable_bytes(total_bytes: float, device: str) -> int:
-    """What of a device's memory tensors can have; a CPU's needs no allowance here."""
+    """Memory of a device that tensors can have; a CPU needs no allowance."""
     if device != "cuda":
         return int(total_bytes)
     return max(0, int((1 - UNUSABLE_SHARE) * total_bytes - CUDA_CONTEXT_BYTES))
@@ -109,34 +109,26 @@ def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
     return max(0, int(min(bounds) + 1e-9)) if bounds else None
 
 
-@dataclass(frozen=True)
-class MergeSizes:
-    """What decides the memory of a merge; parameters are counted, the rest is bytes."""
-
-    base_bytes: int
-    parameters: int
-    copied_parameters: int
-    """Those that the base does not hold in float32 already."""
-    adapted_parameters: int
-    largest_parameters: int
-    """Of the largest matrix."""
-    adapter_bytes: int
-
-
-def merge_bytes(sizes: MergeSizes, on_cpu: bool) -> int:
+def merge_bytes(parts: Mapping[str, int], in_float32: bool, on_cpu: bool) -> int:
     """Peak of `merging.merge`: a float32 model of all parameters is built beside the base.
 
     It is made from float32 copies of what the base holds otherwise. A CPU keeps these together with
     the model, and afterwards the base's own tensors in place of the model's; a GPU hands the copies
     over to the CPU and takes the finished model back. Loading the adapter has it twice for a
     moment; merging leaves a new copy of every adapted weight, one difference at a time.
+
+    Args:
+        parts: the base's bytes and counts of parameters, as in `Trace.parts`.
+        in_float32: whether the base holds in float32 what is not quantized.
     """
-    copies, whole = 4 * sizes.copied_parameters, 4 * sizes.parameters
-    largest, adapter = 4 * sizes.largest_parameters, sizes.adapter_bytes
+    whole = 4 * parts["parameters"]
+    copies = 4 * parts["quantized_parameters"] if in_float32 else whole
+    largest = 4 * max(parts["largest_quantized"], parts["largest_other"])
+    adapter = parts["saved_adapter"]
     kept = copies if on_cpu else whole
     building = copies + largest + (whole if on_cpu else 0)
-    merging = max(kept, 4 * sizes.adapted_parameters) + adapter + largest
-    return sizes.base_bytes + max(building, kept + 2 * adapter, merging)
+    merging = max(kept, 4 * parts["adapted_parameters"]) + adapter + largest
+    return parts["base"] + max(building, kept + 2 * adapter, merging)
 
 
 def generous_bytes(

@@ -58,7 +58,7 @@ def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
 
 
 def _peaks(subject: PlanSubject, prediction: Prediction) -> dict[str, int]:
-    """Of load, evaluation and a validation in training, and of the training step by segment."""
+    """Peaks of load, evaluation, a validation in training, and each segment of the step."""
     trace, phases = prediction.training, prediction.plan.peak_bytes
     workspace = peak_of(trace, subject) - max(trace.segments.values())
     step = {name: peak + workspace for name, peak in trace.segments.items()}

@@ -86,8 +86,8 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
     # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
     decomposed = any(kind_of(own).reads_weights(own) for own in spec.pack)
-    copied = decomposed and spec.compute in SIXTEEN_BITS and not settings.checkpointing
-    width = spec.compute.itemsize if copied else 0
+    kept = decomposed and not settings.train.gradient_checkpointing
+    width = spec.compute.itemsize if kept and spec.compute in SIXTEEN_BITS else 0
     copies = slopes["adapter"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)
     added = _layers(subject)[0] - len(traced.first)
@@ -129,7 +129,7 @@ def evaluation_bytes(subject: PlanSubject) -> int:
 
 
 def _layers(subject: PlanSubject) -> tuple[int, list[str]]:
-    """How many there are, and the kind of each, if anything is said of it."""
+    """Number of layers, and the kind of each where config.json names kinds."""
     config = text_config(subject.spec.config).get_text_config()
     return int(config.num_hidden_layers), list(getattr(config, "layer_types", None) or [])
 

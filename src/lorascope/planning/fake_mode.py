@@ -10,9 +10,37 @@ import torch
 from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from lorascope.meters.tracker import TensorTracker
+
+CUDA_IN_FLOAT32 = {
+    functional.layer_norm,
+    functional.group_norm,
+    functional.softmax,
+    functional.log_softmax,
+    functional.softplus,
+    torch.softmax,
+    torch.log_softmax,
+    torch.pow,
+    torch.rsqrt,
+    torch.exp,
+    torch.log,
+    torch.cumsum,
+    Tensor.pow,
+    Tensor.rsqrt,
+    Tensor.softmax,
+    Tensor.exp,
+    Tensor.log,
+    Tensor.cumsum,
+    Tensor.norm,
+}
+"""Operations that CUDA's autocast runs in float32, where a CPU's leaves them in the type of their
+input (torch/aten/src/ATen/autocast_mode.h, 2.13; those of them that language models use in
+training). Both run products and attention in 16 bits."""
 
 
 @contextmanager
@@ -65,3 +93,19 @@ class FakeTracker(TensorTracker):  # type: ignore[no-untyped-call]
             rows, weight = args[:2]
             func, args, kwargs = torch.ops.aten.mm.default, (rows, weight[0]), {}
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+class CudaAutocast(TorchFunctionMode):
+    """CUDA's automatic mixed precision on fake CPU tensors, as far as the CPU's differs."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in CUDA_IN_FLOAT32:
+            args, kwargs = tree_map_only(Tensor, _in_float32, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -44,10 +44,10 @@ DEVICE = "cpu"
 
 @dataclass(frozen=True)
 class FakeModelSpec:
-    """What decides the shapes and types of a model in training."""
+    """Configuration, mode and adapters: all that decides the shapes and types of a model."""
 
     config: Mapping[str, object]
-    """As in its config.json."""
+    """Values of its config.json."""
     quant: QuantConfig
     adapter: AdapterConfig
     compute: torch.dtype

@@ -28,11 +28,11 @@ from lorascope.records import MemoryPlan
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What a trial may take at most."""
+    """Most bytes that a trial may take."""
 
     bytes: int
     source: str
-    """For people: where the number comes from."""
+    """Origin of the number, for people."""
 
 
 def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:

@@ -1,4 +1,4 @@
-"""What a trial needs before it runs: bytes by part and phase, from its configuration alone."""
+"""Memory of a trial before it runs: bytes by part and phase, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import (
     CUBLAS_WORKSPACE_BYTES,
-    MergeSizes,
     affine_through,
     extrapolated,
     merge_bytes,
@@ -28,7 +27,7 @@ from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import MemoryPlan
 
 PHASES = ("load", "train", "evaluate")
-"""Of a trial, in their order."""
+"""Phases of a trial, in their order."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
     started = time.perf_counter()
     train, evaluation = training_trace(subject), evaluation_bytes(subject)
     alone = evaluation
-    if subject.spec.beside and subject.settings.validates:
+    if subject.spec.beside and subject.settings.train.validate_every_steps:
         # The largest adapter, where the others do not wait as they do in the end.
         alone = evaluation_bytes(at_rank(subject, rank_of(subject.spec.pack[-1])))
     validation = _validation_bytes(subject, train, alone)
@@ -136,7 +135,7 @@ def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> T
 def _validation_bytes(subject: PlanSubject, train: Trace, evaluation: int) -> int:
     """One trial's validation between two steps, where all that is trained waits: its `evaluation`
     alone is all but that."""
-    if not subject.settings.validates:
+    if not subject.settings.train.validate_every_steps:
         return 0
     waiting = sum(train.parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
     return evaluation + waiting + _workspace_bytes(subject)
@@ -162,7 +161,11 @@ def _plan(
             "load": _load_peak(subject, parts),
             "train": max(peak_of(train, subject), validation),
             "evaluate": evaluation + _workspace_bytes(subject),
-            "merge": _merge_peak(subject, parts),
+            "merge": merge_bytes(
+                parts,
+                in_float32=subject.spec.compute is torch.float32,
+                on_cpu=subject.settings.device == "cpu",
+            ),
         },
         seconds=seconds,
     )
@@ -179,7 +182,7 @@ def _workspace_bytes(subject: PlanSubject) -> int:
 
 
 def needed_bytes(plan: MemoryPlan) -> int:
-    """What a trial needs while it loads, trains and evaluates."""
+    """Highest peak of loading, training and evaluation."""
     return max(plan.peak_bytes[phase] for phase in PHASES)
 
 
@@ -190,19 +193,6 @@ def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
     cast = 0 if stored is subject.spec.compute else parts["largest_other"] * stored.itemsize
     made = parts["adapter"] + parts["gradients"] + parts["saved_adapter"]
     return parts["base"] + max(cast, made)
-
-
-def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
-    in_float32 = subject.spec.compute is torch.float32
-    sizes = MergeSizes(
-        base_bytes=parts["base"],
-        parameters=parts["parameters"],
-        copied_parameters=parts["quantized_parameters"] if in_float32 else parts["parameters"],
-        adapted_parameters=parts["adapted_parameters"],
-        largest_parameters=max(parts["largest_quantized"], parts["largest_other"]),
-        adapter_bytes=parts["saved_adapter"],
-    )
-    return merge_bytes(sizes, on_cpu=subject.settings.device == "cpu")
 
 
 def _dequantized_width(spec: FakeModelSpec) -> int:

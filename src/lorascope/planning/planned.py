@@ -25,7 +25,7 @@ class Planned:
 
     config: Config
     label: str
-    """Of the model's configuration."""
+    """Name of the model's configuration."""
     subject: PlanSubject | None
     prediction: Prediction | None
     error: LorascopeError | None
@@ -78,7 +78,7 @@ def unpadded_peak_bytes(planned: Planned) -> int | None:
 
 
 def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:
-    """Of the samples where the data are prepared, else the most that the config lets in."""
+    """Lengths of the samples where the data are prepared, else the most that the config lets in."""
     folder = layout.data(config.model.name, config.data.name)
     if (folder / RECORD).is_file():
         card = read_record(folder, DataCard)

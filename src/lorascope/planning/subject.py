@@ -1,11 +1,11 @@
-"""Whose memory is predicted: a trial's configuration in the words of a trace."""
+"""Subject of a memory plan: a trial's configuration, as a trace takes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.config import AdapterConfig, Config, QuantConfig, TrainConfig
+from lorascope.config import AdapterConfig, Config, QuantConfig
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
@@ -16,10 +16,10 @@ from lorascope.records import DataCard
 
 @dataclass(frozen=True)
 class SampleLengths:
-    """How long the samples of training and validation are."""
+    """Lengths of the samples of training and validation."""
 
     longest: int
-    """Tokens."""
+    """Tokens of the longest sample."""
     equal: bool
     """Whether each split has samples of one length only, so that no batch is padded."""
 
@@ -35,8 +35,7 @@ def sample_lengths(card: DataCard) -> SampleLengths:
 
 @dataclass(frozen=True)
 class PlanSubject:
-    """Whose memory is predicted, and on which kind of device: a trial's or, where `spec` names
-    several adapters, a pack's."""
+    """A trial or, where `spec` names several adapters, a pack, whose memory is predicted."""
 
     spec: FakeModelSpec
     settings: TraceSettings
@@ -60,7 +59,7 @@ def subject_of(
     evaluated = Batch(samples, tokens, padded=samples > 1 and not lengths.equal)
     return PlanSubject(
         spec=spec_of(config.quant, config.adapter, config.model.attention, model_config, kind),
-        settings=settings_of(train, kind),
+        settings=TraceSettings(kind, train),
         train=batch,
         evaluation=(evaluated, evaluated),
     )
@@ -77,14 +76,3 @@ def spec_of(
     """The model in training on a device of this kind, with one adapter or with several at once."""
     compute = TORCH_DTYPES[precision_on(quant, kind).value]
     return FakeModelSpec(model_config, quant, adapter, compute, attention, tuple(beside))
-
-
-def settings_of(train: TrainConfig, kind: str) -> TraceSettings:
-    """How it is trained, as far as memory goes."""
-    return TraceSettings(
-        device=kind,
-        checkpointing=train.gradient_checkpointing,
-        max_gradient_norm=train.max_gradient_norm,
-        validates=train.validate_every_steps > 0,
-        keeps_best=train.patience > 0,
-    )

@@ -1,4 +1,4 @@
-"""What `plan` prints of every trial: what is common to all, and a line each."""
+"""What `plan` prints: a line a trial; of a single one its parts too, and what fits which GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from lorascope.planning.arithmetic import (
     UNUSABLE_SHARE,
     usable_bytes,
 )
-from lorascope.planning.plan import PHASES, needed_bytes
+from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
+from lorascope.planning.plan import PHASES, Prediction, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
@@ -42,7 +43,7 @@ class Axis:
     header: str
     value: Callable[[Planned], Any]
     words: str = ""
-    """Of a value that all trials share; empty where that is not worth saying."""
+    """Words for a value that all trials share; empty where that is not worth saying."""
     right: bool = True
     always: bool = False
     """Whether it has a column in any case."""
@@ -56,7 +57,7 @@ def _adapter(planned: Planned) -> str:
 
 
 def _setting_axes(in_names: bool) -> Iterator[Axis]:
-    """What trials of all kinds of adapters are told apart by, in their names or beside them."""
+    """Settings of adapters that tell trials apart, in their names or beside them."""
     dials = dict.fromkeys(dial for kind in KINDS.values() for dial in kind.method.dials)
     headers = {dial.name: dial.header for dial in dials}
     for kind in KINDS.values():
@@ -111,7 +112,7 @@ AXES = (
     Axis(
         "checkpointing",
         "Checkpointing",
-        _of_subject(lambda s: units.yes_no(s.settings.checkpointing)),
+        _of_subject(lambda s: units.yes_no(s.settings.train.gradient_checkpointing)),
         "gradient checkpointing {}",
         right=False,
     ),
@@ -121,7 +122,7 @@ AXES = (
 
 
 def conditions(planned: Sequence[Planned]) -> str:
-    """What holds for every trial."""
+    """Settings that all trials share, in words."""
     said = []
     for axis in AXES:
         values = {axis.value(one) for one in planned} - {None}
@@ -204,7 +205,7 @@ def details(plan: MemoryPlan, unpadded_train_bytes: int | None) -> str:
 
 
 def reserve(planned: Sequence[Planned]) -> str:
-    """What is left free on a GPU, where sizes of GPUs were judged."""
+    """The reserve on a GPU, where sizes of GPUs were judged."""
     judged = any(
         one.subject is not None
         and one.subject.settings.device == "cuda"
@@ -216,4 +217,42 @@ def reserve(planned: Sequence[Planned]) -> str:
     return (
         f"\nOf each GPU {CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%} are left for "
         "the CUDA context and fragmentation.\n"
+    )
+
+
+@dataclass(frozen=True)
+class CapacityRow:
+    """Largest micro-batch and rank for one memory size."""
+
+    memory_gb: float
+    fits: str
+    largest_micro_batch: int
+    largest_rank: int
+
+
+def capacities(planned: Planned, prediction: Prediction) -> Table[CapacityRow]:
+    """What fits each memory size. For a size that the configuration names the answers are traced,
+    for others read from lines."""
+    assert planned.subject is not None
+    plan, limit_gb = prediction.plan, planned.config.runtime.memory_limit_gb
+    capacity = capacity_of(planned.subject, prediction)
+    sizes = {size: usable(size, plan) for size in GPU_SIZES_GB}
+    limits = sizes if limit_gb is None else {limit_gb: limit_gb * GIGABYTE}
+    rows = [
+        CapacityRow(
+            memory_gb=size,
+            fits="yes" if needed_bytes(plan) <= limit else f"no{deciding(plan)}",
+            largest_micro_batch=largest_micro_batch(capacity, limit, limit_gb is not None),
+            largest_rank=largest_rank(capacity, limit, limit_gb is not None),
+        )
+        for size, limit in limits.items()
+    ]
+    return Table(
+        (
+            Column("memory_gb", "Memory, GB", units.number),
+            Column("fits", "Fits", right=False),
+            Column("largest_micro_batch", "Largest micro-batch"),
+            Column("largest_rank", "Largest rank (up to 512)"),
+        ),
+        rows,
     )

@@ -15,44 +15,38 @@ from torch import Tensor
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.stack import adapted_layers
 from lorascope.config import TrainConfig
+from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.meters.batches import Batch
-from lorascope.meters.tracker import persistent_tensors
+from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
 from lorascope.objectives.kinds import OBJECTIVES, TokenBatch
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
-from lorascope.planning.cuda_autocast import CudaAutocast
-from lorascope.planning.fake_mode import FakeTracker, attention_masks, fake_tensors
+from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
 from lorascope.planning.marks import StepMarks
-from lorascope.planning.parts import persistent_parts
-from lorascope.quantizers.kinds import QUANTIZERS
+from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 HEAD_SEGMENTS = ("head", "head_backward")
-"""Of a step: from the last layer's end to the loss, and back."""
+"""Segments of a step from the end of the last layer to the loss, and back."""
 
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """How a model is trained, as far as memory goes."""
+    """Device, training settings and objective of a traced step."""
 
     device: str
     """cpu or cuda."""
-    checkpointing: bool
-    max_gradient_norm: float = 1.0
-    validates: bool = False
-    """Between two steps, too."""
-    keeps_best: bool = False
-    """A copy of each adapter."""
+    train: TrainConfig
     objective: str = "completion"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Of one step at one depth, in bytes."""
+    """Memory of one training step at one depth, in bytes."""
 
     segments: dict[str, int]
     """Peaks of live tensors, what persists included."""
@@ -60,8 +54,8 @@ class Trace:
     """base, constants, adapter, gradients, optimizer, activations, what each of HEAD_SEGMENTS adds
     to them, and counts of parameters."""
     layer_bytes: dict[str, float] = field(default_factory=dict)
-    """What a layer more adds to each segment, and to the parts "activations" and "adapter"; empty
-    where that is not known."""
+    """Bytes that one layer more adds to each segment, and to the parts "activations" and "adapter";
+    empty where that is not known."""
 
 
 def trace_training(
@@ -84,23 +78,67 @@ def trace_training(
         before_bytes = tracker.live_bytes
         marks = StepMarks(model, tracker, period, partial(_autocast, spec, settings))
         model.train()
-        if settings.checkpointing:
+        if settings.train.gradient_checkpointing:
             model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
         parts = StepParts(
             pack=model,
             objective=OBJECTIVES[settings.objective](),
             optimizer=optimizer,
-            max_gradient_norms=[settings.max_gradient_norm] * len(spec.pack),
+            max_gradient_norms=[settings.train.max_gradient_norm] * len(spec.pack),
             autocast=marks.autocast,
             meter=marks,
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * len(spec.pack))
-        sizes = persistent_parts(model, optimizer)
+        sizes = _persistent_parts(model, optimizer)
         sizes["activations"] = marks.layers_end_bytes - before_bytes
         for name in HEAD_SEGMENTS:
             sizes[name] = tracker.segments[name] - marks.layers_end_bytes
         return Trace(tracker.segments, sizes)
+
+
+def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
+    parameters."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    everything = TensorTracker()
+    everything.add(persistent_tensors(model))
+    adapter = sum(parameter.nbytes for parameter in trained)
+    best = sum(row.nbytes for row in model.best_rows)
+    quantized = TensorTracker()
+    quantized.add(quantized_constants(model))
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return {
+        "base": everything.live_bytes - 2 * adapter - best,
+        "constants": quantized.live_bytes,
+        "adapter": adapter,
+        "best": best,
+        "gradients": adapter,
+        # As PEFT holds the largest one.
+        "saved_adapter": FLOAT32_BYTES * max(model.stack.parameters),
+        "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
+        **_parameter_counts(model),
+    }
+
+
+def _parameter_counts(model: PackedModel) -> dict[str, int]:
+    """Parameters of the frozen base, before any packing into bytes; tied ones count once."""
+    layers = [layer for _, layer, _ in quantized_layers(model)]
+    quantized = [layer.in_features * layer.out_features for layer in layers]
+    packed = {id(layer.weight) for layer in layers}
+    adapted = [model.base.get_submodule(name) for name in model.layers]
+    others = [
+        parameter.numel()
+        for parameter in model.parameters()
+        if not parameter.requires_grad and id(parameter) not in packed
+    ]
+    return {
+        "parameters": sum(quantized) + sum(others),
+        "quantized_parameters": sum(quantized),
+        "adapted_parameters": sum(m.in_features * m.out_features for m in adapted),
+        "largest_quantized": max(quantized, default=0),
+        "largest_other": max(others, default=0),
+    }
 
 
 def trace_evaluation(
@@ -128,7 +166,7 @@ def trace_evaluation(
 def evaluation_start_bytes(
     spec: FakeModelSpec, settings: TraceSettings, kept: Sequence[int] | None
 ) -> int:
-    """What is there before the first batch of an evaluation comes."""
+    """Bytes before the first batch of an evaluation."""
     with fake_tensors():
         tracker = _tracker(spec, settings.device)
         tracker.add(_evaluated(spec, kept)[1])
@@ -141,9 +179,9 @@ def _in_training(
     """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
     among fake tensors."""
     pack = fake_pack(spec, kept)
-    if settings.keeps_best:
+    if settings.train.patience:
         pack.keep_best()
-    optimizer = adamw(pack.stack.rows, [TrainConfig()] * len(spec.pack))
+    optimizer = adamw(pack.stack.rows, [settings.train] * len(spec.pack))
     if batch.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {
@@ -176,7 +214,7 @@ def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]
 
 @contextmanager
 def _autocast(spec: FakeModelSpec, settings: TraceSettings) -> Iterator[None]:
-    """What accelerate wraps the forward pass in where it computes in 16 bits."""
+    """Mixed precision of the forward pass, where it computes in 16 bits."""
     with ExitStack() as stack:
         if spec.compute in SIXTEEN_BITS:
             if settings.device == "cuda":

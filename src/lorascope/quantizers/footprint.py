@@ -1,4 +1,4 @@
-"""What a stored base weighs, to the byte, and how far quantization moved its weights."""
+"""Bytes of a stored base, and how far quantization moved its weights."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def measure_footprint(model: nn.Module) -> Footprint:
     weights = counter.add(layer.weight for layer, _ in quantized)
     constants = counter.add(t for layer, own in quantized for t in own.constants(layer))
     rest = counter.add(model.parameters()) + counter.add(model.buffers())
-    parameters = sum(quantizer.shape(layer).numel() for layer, quantizer in quantized)
+    parameters = sum(layer.in_features * layer.out_features for layer, _ in quantized)
     return Footprint(parameters, weights, constants, rest)
 
 
@@ -98,7 +98,7 @@ def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -
 
 
 def _own_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Those that a file holds: masks that are made anew may be infinite."""
+    """Buffers that a file holds: masks that are made anew may be infinite."""
     own = module.named_buffers(recurse=False)
     return ((n, b) for n, b in own if n not in module._non_persistent_buffers_set)
 
@@ -114,9 +114,7 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
         size = float(exact.pow(2).mean().sqrt())
         # A matrix of zeros is stored as zeros in every mode.
         relative = float(difference.pow(2).mean().sqrt()) / size if size else 0.0
-        # The code tables are apart, which all layers share.
-        tables = {table.data_ptr() for table in quantizer.tables(layer)}
-        constants = [t for t in quantizer.constants(layer) if t.data_ptr() not in tables]
+        constants = quantizer.constants(layer, shared=False)
         stored_bytes = _ByteCounter().add(iter([layer.weight, *constants]))
         errors.append(LayerError(name, relative, 8 * stored_bytes / exact.numel()))
     return errors

@@ -41,9 +41,6 @@ class Quantizer(Protocol):
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Raise ConfigError where an adapter cannot be trained on such layers."""
 
-    def require_layers(self, model: Any, quant: QuantConfig) -> None:
-        """Raise ModelError where nothing of `model` would be stored, or in another layer's form."""
-
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
         """The quantization config with which transformers quantizes on loading, or None."""
 
@@ -53,20 +50,15 @@ class Quantizer(Protocol):
     def owns(self, layer: nn.Module) -> bool:
         """Whether `layer` is stored in this way."""
 
-    def shape(self, layer: Any) -> torch.Size:
-        """[out, in] of a layer, whatever its weight is packed into."""
-
     def weight(self, layer: Any) -> Tensor:
         """The exact weight [out, in] that a layer stands for, float32."""
 
     def backward_weight(self, layer: Any) -> Tensor:
         """The weight [out, in] as the layer's backward pass and PEFT read it, in their type."""
 
-    def constants(self, layer: Any) -> Iterator[Tensor]:
-        """Scales, code tables and nested constants of a layer."""
-
-    def tables(self, layer: Any) -> Iterator[Tensor]:
-        """Those of its constants that all layers share."""
+    def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
+        """Scales and nested constants of a layer, and with `shared` the code tables, which all
+        layers share."""
 
     def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
         """Whether a row's result depends on other rows of x [trials x samples, tokens, in]."""
@@ -75,13 +67,17 @@ class Quantizer(Protocol):
         """Raise ModelError where an evaluation would change what a layer stores."""
 
     def arithmetic(self, layer: Any) -> str:
-        """What a layer computes with, in words."""
+        """Arithmetic of a layer, in words."""
 
     def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
         """Bytes a weight of the temporary copies that a layer makes of it, at most."""
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
-        """Such layers on the meta device in place of the linear layers that loading quantizes."""
+        """Such layers on the meta device in place of the linear layers that loading quantizes.
+
+        Raises:
+            ModelError: nothing of `model` would be stored so, or in another layer's form.
+        """
 
     def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
         """Weights and constants without data for these layers; call it under FakeTensorMode.
@@ -91,12 +87,12 @@ class Quantizer(Protocol):
         """
 
     def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
-        """What the library's operations allocate inside, by operation."""
+        """Kernels of the library's operations, by operation."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What an operation does inside, in operations that a memory tracker sees."""
+    """An operation written out, in operations that a memory tracker sees."""
 
     run: Callable[..., Any]
     exact: bool = False
@@ -129,14 +125,8 @@ def quantized_layers(model: nn.Module) -> Iterator[tuple[str, Any, Quantizer]]:
             yield name, layer, quantizer
 
 
-def all_kernels(device_kind: str) -> dict[Any, Kernel]:
-    """The kernels of every quantizer, for a model whose storage is not known."""
-    kinds = QUANTIZERS.values()
-    return {call: kernel for kind in kinds for call, kernel in kind.kernels(device_kind).items()}
-
-
 def mode_settings(quant: QuantConfig) -> dict[str, object]:
-    """What decides stored weights, by configuration key."""
+    """Settings that decide stored weights, by configuration key."""
     own = QUANTIZERS[quant.storage].settings(quant)
     settings = {"storage": quant.storage.value, **own}
     return {f"quant.{key}": value for key, value in settings.items()}

@@ -54,7 +54,7 @@ def require_quantizable(base: Path, quant: QuantConfig) -> None:
     config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=runs_own_code(base))
-    QUANTIZERS[quant.storage].require_layers(model, quant)
+        QUANTIZERS[quant.storage].put_fake_layers(model, quant, torch.float32)
 
 
 def base_dtype(base: Path) -> torch.dtype:
@@ -121,11 +121,6 @@ def _cast_unquantized(model: nn.Module, compute: torch.dtype) -> None:
 
 
 def arithmetic(model: nn.Module) -> str | None:
-    """What the quantized layers compute with, in words; None where there are none."""
+    """Arithmetic of the quantized layers, in words; None where there are none."""
     found = next(quantized_layers(model), None)
     return None if found is None else found[2].arithmetic(found[1])
-
-
-def precision_name(dtype: torch.dtype) -> str:
-    """`torch.float16` -> 'float16'."""
-    return Precision(str(dtype).removeprefix("torch.")).value

@@ -32,9 +32,6 @@ class Plain:
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
-    def require_layers(self, model: Any, quant: QuantConfig) -> None:
-        """Every model can be stored so."""
-
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> None:
         """Nothing is quantized on loading."""
 
@@ -45,9 +42,6 @@ class Plain:
         """None: a layer is plain where no other quantizer owns it."""
         return False
 
-    def shape(self, layer: Any) -> torch.Size:
-        return self.backward_weight(layer).shape
-
     def weight(self, layer: Any) -> Tensor:
         return self.backward_weight(layer).float()
 
@@ -57,10 +51,7 @@ class Plain:
         weight: Tensor = layer.weight.detach()
         return weight.T if isinstance(layer, Conv1D) else weight
 
-    def constants(self, layer: Any) -> Iterator[Tensor]:
-        yield from ()
-
-    def tables(self, layer: Any) -> Iterator[Tensor]:
+    def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         yield from ()
 
     def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:

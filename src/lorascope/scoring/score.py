@@ -13,7 +13,7 @@ from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import ConfigError, DataError, ModelError
 from lorascope.objectives.evaluation import evaluation_mode
-from lorascope.quantizers.loading import arithmetic, precision_name
+from lorascope.quantizers.loading import arithmetic
 from lorascope.records import ItemResult
 from lorascope.scoring.lm_eval_model import (
     Encoded,
@@ -70,7 +70,7 @@ def score_rows(
     with evaluation_mode(model), greedy_generation(model, tokenizer), quiet():
         tasks = build_tasks(tokenizer, rows, scoring, answer_pattern, max_new_tokens)
         lm = wrap_model(model, tokenizer, batch_size, literal_special_tokens=True)
-        encoded = _encode_requests(tokenizer, rows, scoring)
+        encoded = encode_pairs(tokenizer, request_pairs(rows, scoring))
         _check_lengths(encoded, lm.max_length)
         if scoring is Scoring.answer:
             _check_generation(tokenizer, rows, lm.max_length, max_new_tokens)
@@ -105,8 +105,9 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
     computing = arithmetic(model)
     if computing is not None:
         said["arithmetic"] = computing
+        precision = str(model.dtype).removeprefix("torch.")
         said["loading"] = (
-            f"embeddings, norms and head compute in {precision_name(model.dtype)}, 4-bit layers "
+            f"embeddings, norms and head compute in {precision}, 4-bit layers "
             "too: plain transformers leaves them in the 16 bits that they are stored in"
         )
     return said
@@ -172,13 +173,6 @@ def _require_end_of_text(tokenizer: Any) -> None:
             "The tokenizer has no end-of-text token, so no answer has an end. Set eos_token in the "
             "model folder's tokenizer_config.json."
         )
-
-
-def _encode_requests(
-    tokenizer: Any, rows: Sequence[PreparedRow], scoring: Scoring
-) -> list[Encoded]:
-    """The log-likelihood requests: rows' completions, then all choices."""
-    return encode_pairs(tokenizer, request_pairs(rows, scoring))
 
 
 def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:

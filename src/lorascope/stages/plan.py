@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.machine.libraries import quiet_libraries
-from lorascope.planning.capacity_table import capacities
 from lorascope.planning.planned import planned_trials, unpadded_peak_bytes
-from lorascope.planning.table import conditions, details, reserve, table
+from lorascope.planning.table import capacities, conditions, details, reserve, table
 from lorascope.records import MemoryPlan
 
 

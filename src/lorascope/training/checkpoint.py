@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PREFIX = "checkpoint-"
 TENSORS, LOG, DIGEST = "pack.safetensors", "pack.json", "sha256"
 CONTENT = ("*.safetensors", "*.json")
-"""What the digest covers."""
+"""Files that the digest covers."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, beside its counter of steps."""
 
@@ -139,7 +139,7 @@ class PackCheckpoints:
             yield f"{index}.values", row.detach()
             for name, moment in parts.optimizer.state[row].items():
                 yield f"{index}.{name}", moment
-        for index, best in enumerate(parts.pack.best_rows()):
+        for index, best in enumerate(parts.pack.best_rows):
             yield f"{index}.best", best
         if parts.scales is not None:
             yield "loss_scales", parts.scales.scales

@@ -1,4 +1,4 @@
-"""What is kept of a training: losses, tokens and times of each trial, and how far it is."""
+"""Losses, tokens and times of each trial while a pack is trained, and the end of a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Effort:
-    """What a trial was trained for, and what that took since the training began or went on."""
+    """Steps and tokens of a trial, and its seconds since the training began or went on."""
 
     step: int
     """The trial's last step."""
@@ -49,7 +49,7 @@ class PackLog:
         self.diverged_at: list[int | None] = [None] * trials
         self.validations: list[list[ValidationPoint]] = [[] for _ in range(trials)]
         self.stopped: list[Effort | None] = [None] * trials
-        """What trials that stopped early were trained for."""
+        """Effort of each trial that stopped early."""
         self.last_losses_nats: list[float] = []
         """Each trial's loss at the last point; empty before the first."""
         self._every = every
@@ -130,7 +130,7 @@ class PackLog:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """What `state` gave."""
+        """Take over what `state` gave."""
         self.points = [[LossPoint(**point) for point in points] for points in state["points"]]
         self.diverged_at = list(state["diverged_at"])
         self.validations = [[ValidationPoint(**p) for p in own] for own in state["validations"]]
@@ -173,7 +173,7 @@ class TrainingWatch:
         self._seconds = time.perf_counter() - self._started
 
     def effort(self, index: int, step: int) -> Effort:
-        """What a trial was trained for whose last step is `step`, unless it stopped before."""
+        """Effort of a trial whose last step is `step`, unless it stopped before."""
         known = self.log.stopped[index]
         if known is not None:
             return known

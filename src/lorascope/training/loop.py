@@ -23,32 +23,30 @@ from lorascope.training.pack import PackedModel
 
 
 class Meter(Protocol):
-    """Whoever measures what steps need: each part of a step runs inside one of these contexts."""
+    """A meter of memory: each part of a step runs inside one of its contexts."""
 
     def micro_batch(
         self, pack: PackedModel, optimizer: torch.optim.Optimizer, batch: TokenBatch
     ) -> AbstractContextManager[None]:
         """Around the forward and backward pass of a micro-batch."""
-        ...
 
     def optimizer_step(
         self, pack: PackedModel, optimizer: torch.optim.Optimizer
     ) -> AbstractContextManager[None]:
         """Around the optimizer's step."""
-        ...
 
 
 @dataclass(frozen=True)
 class StepParts:
-    """What each step of a pack works with."""
+    """Model, objective, optimizer and meter, the same in every step of a training."""
 
     pack: PackedModel
     objective: Objective
     optimizer: torch.optim.Optimizer
     max_gradient_norms: Sequence[float]
-    """The limit of each trial; 0 is none."""
+    """Limit of each trial, for clipping; 0 is none."""
     autocast: Callable[[], AbstractContextManager[object]]
-    """Mixed precision of a forward pass."""
+    """Context of a forward pass, for mixed precision."""
     meter: Meter
     scales: LossScales | None = None
     """Loss scales of the trials, where gradients are computed in FP16."""
@@ -56,16 +54,16 @@ class StepParts:
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """What a step says of itself."""
+    """Losses, norms, tokens and rates of one step."""
 
     losses: list[Tensor]
-    """[trials] of each micro-batch: shares of each trial's mean loss."""
+    """Losses [trials] of each micro-batch; they add up to each trial's mean loss."""
     gradient_norms: Tensor
-    """[trials], before clipping; NaN where the optimizer passes a trial over."""
+    """Norms [trials] before clipping; NaN where the optimizer passes a trial over."""
     tokens: list[int]
-    """Tokens that each trial has read, padding excluded."""
+    """Tokens of each trial in this step, padding excluded."""
     learning_rates: list[float]
-    """Each trial's rate in this step."""
+    """Learning rate of each trial in this step."""
 
 
 def train_step(
@@ -109,15 +107,17 @@ def train_step(
 
 @dataclass
 class StepEnd:
-    """A step that is done, for observers; they may ask the loop to stop, and the pack be saved."""
+    """The end of a step, as observers get it in turn."""
 
     step: int
-    """Steps that are done."""
+    """Steps done so far, this one included."""
     steps: int
-    """Steps in all."""
+    """Steps of the whole training."""
     numbers: StepNumbers
     stop: bool = False
+    """Set by an observer: the training ends here."""
     save: bool = False
+    """Set by an observer: a checkpoint is due, whatever the interval."""
 
     @property
     def last(self) -> bool:
@@ -126,11 +126,10 @@ class StepEnd:
 
 
 class Observer(Protocol):
-    """Whoever acts between two steps."""
+    """An observer of a training: log, validation, progress, checkpoints."""
 
     def after_step(self, end: StepEnd) -> None:
         """Called once a step, in the order in which `train` got its observers."""
-        ...
 
 
 def train(
@@ -145,7 +144,7 @@ def train(
     """Train from `first_step` on, which is 0 unless a checkpoint was loaded.
 
     Args:
-        stopped: says which trials have stopped early: no step changes them any more.
+        stopped: tells which trials have stopped early, and are changed no more.
         observers: called after each step in their order.
 
     Returns:

@@ -42,7 +42,7 @@ def schedule_of(
 
 
 def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """Each trial's parameters as one vector, in the pack's order."""
+    """The vector of each trial, in the pack's order."""
     return [group["params"][0] for group in optimizer.param_groups]
 
 

@@ -29,6 +29,7 @@ from lorascope.adapters.stack import (
     PackShape,
     PeftStack,
     Stack,
+    StackedLayer,
     adapted_layers,
     step_seed,
     trained_parameters,
@@ -36,8 +37,12 @@ from lorascope.adapters.stack import (
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import TokenBatch
+from lorascope.quantizers.kinds import quantizer_of
 from lorascope.records import LinearShape
-from lorascope.training.linear import PackedLinear, Unpackable
+
+
+class Unpackable(Exception):
+    """A base on which trials can only be trained one at a time."""
 
 
 class PackedModel(nn.Module):
@@ -54,16 +59,17 @@ class PackedModel(nn.Module):
         self.base = base
         self.stack, self.layers, self.shape = stack, list(layers), shape
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
-        self._best: list[Tensor] = []
+        self.best_rows: list[Tensor] = []
+        """The values of each trial's best step, a vector a trial; empty without `keep_best`."""
 
     @property
     def config(self) -> Any:
-        """The base's."""
+        """Configuration of the base."""
         return self.base.config
 
     @property
     def device(self) -> torch.device:
-        """Where base and adapters are."""
+        """Device of base and adapters."""
         device: torch.device = self.base.device
         return device
 
@@ -106,12 +112,8 @@ class PackedModel(nn.Module):
         """Make room for the values of each trial's best step, from the start: what is measured of
         the first steps then holds for all."""
         for index, row in enumerate(self.stack.rows):
-            self._best.append(torch.zeros_like(row, requires_grad=False))
-            self.register_buffer(f"best{index}", self._best[-1])
-
-    def best_rows(self) -> list[Tensor]:
-        """That room, a vector a trial in the pack's order; empty without `keep_best`."""
-        return self._best
+            self.best_rows.append(torch.zeros_like(row, requires_grad=False))
+            self.register_buffer(f"best{index}", self.best_rows[-1])
 
     @contextmanager
     def unpacked(self) -> Iterator[PreTrainedModel]:
@@ -128,6 +130,44 @@ class PackedModel(nn.Module):
         for name in self.layers:
             self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
         return self.base
+
+
+class PackedLinear(nn.Module):
+    """A layer of the frozen base, with each trial's adapter in its own rows."""
+
+    def __init__(
+        self, base_layer: nn.Module, adapters: StackedLayer, layer: LinearShape, shape: PackShape
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.adapters = adapters
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self._quantizer = quantizer_of(base_layer)
+        self._name, self._shape = layer.name, shape
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Bias [out] of the base's layer."""
+        bias: Tensor | None = getattr(self.base_layer, "bias", None)
+        return bias
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """Dequantized weight [out, in] of the base's layer."""
+        return self._quantizer.backward_weight(self.base_layer).detach().to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[trials x samples, tokens, in] -> [trials x samples, tokens, out]."""
+        trials = self._shape.trials
+        if trials > 1 and x.shape[:-1] != self._shape.batch:
+            raise Unpackable(
+                f"{self._name}: this layer gets {tuple(x.shape)} for a batch {self._shape.batch}, "
+                "so that no row tells its trial"
+            )
+        if trials > 1 and self._quantizer.rows_interfere(self.base_layer, x, trials):
+            result = torch.cat([self.base_layer(own) for own in x.chunk(trials)])
+        else:
+            result = self.base_layer(x)
+        return self.adapters.add(result, x, self) if self._shape.adapters else result
 
 
 def pack_adapters(

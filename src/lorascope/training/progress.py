@@ -1,4 +1,4 @@
-"""How far a pack is, told by whoever trains it to whoever waits; no heavy import on either side."""
+"""Progress of a pack, reported by the training to its observers; no heavy import on either side."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class StepReport:
     step: int
     steps: int
     losses_nats: list[float]
-    """Of each trial; empty before the first."""
+    """Loss of each trial; empty before the first logged step."""
     tokens: int
-    """That all trials have read, those before a resume included."""
+    """Tokens that all trials have read, those before a resume included."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ Progress = Callable[[StepReport | ValidationReport], bool]
 """Whether the pack should be saved now, and its training stop."""
 
 
-def untold(report: StepReport | ValidationReport) -> bool:
-    """For whoever neither watches nor stops."""
+def unwatched(report: StepReport | ValidationReport) -> bool:
+    """A progress that is neither shown nor stopped."""
     return False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,14 +22,14 @@ from lorascope.meters.phases import PhaseMeter
 from lorascope.objectives.kinds import OBJECTIVES, Objective
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import arithmetic, compute_precision, load_base
-from lorascope.records import PhaseMemory, TrainingResult
+from lorascope.records import TrainingResult
 from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints
 from lorascope.training.log import Diverged, PackLog, TrainingWatch
 from lorascope.training.loop import Meter, Observer, StepParts, train
 from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
 from lorascope.training.pack import PackedModel, pack_adapters, refuse_unpackable
-from lorascope.training.progress import Progress, Stopped, ValidationReport, untold
+from lorascope.training.progress import Progress, Stopped, ValidationReport, unwatched
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 from lorascope.training.validation import (
     CheckedAdapter,
@@ -46,40 +46,25 @@ class TrainedPack:
 
     weights: list[Weights]
     optimizer_bytes: list[int]
-    """Of each trial's moments, padding apart."""
+    """Optimizer bytes of each trial, padding excluded."""
     steps: int
     patience: int
-    """Validations; 0 where the last step's weights are those that count."""
+    """Patience in validations; 0 where the last step's weights are saved."""
     log: PackLog
     watch: TrainingWatch
     data_orders: list[str]
-    """Of each trial, as an expression."""
-
-
-@dataclass(frozen=True)
-class SharedFacts:
-    """What all results of a pack say alike."""
-
-    model_bytes: int
-    compute_dtype: str
-    attention: str
-    arithmetic: str | None
-    load_seconds: float
-    pack_ranks: list[int]
-    memory: dict[str, PhaseMemory]
-    largest_batch: tuple[int, int] | None
-    largest_evaluation_batch: tuple[int, int] | None
+    """Order of each trial's samples, as an expression (`order_expression`)."""
 
 
 def train_pack(
     plan: PackPlan,
     device: Device,
-    progress: Progress = untold,
+    progress: Progress = unwatched,
     memory: BatchMemory | None = None,
 ) -> list[TrainingResult | Diverged | Unsaved]:
     """Train all trials at once; save each one's adapter and measure it on the validation split.
 
-    What a trial computes does not depend on the others but for rounding: see `packing`.
+    What a trial computes does not depend on the others but for rounding: see `training.pack`.
 
     Args:
         memory: gets to know which batches needed most.
@@ -123,7 +108,9 @@ def _train_by_rank(
         del pack
     with meter.phase("evaluate"):
         checked = _check_all(base, plan, trials, trained, tokenizer, memory, progress)
-    shared = SharedFacts(
+    # What all results of the pack say alike.
+    result = partial(
+        TrainingResult,
         model_bytes=model_bytes,
         compute_dtype=compute_precision(plan.quant, device).value,
         attention=str(base.config._attn_implementation),
@@ -135,7 +122,7 @@ def _train_by_rank(
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
     )
     return [
-        own if isinstance(own, Diverged | Unsaved) else result_of(shared, trained, index, own)
+        own if isinstance(own, Diverged | Unsaved) else result_of(result, trained, index, own)
         for index, own in enumerate(checked)
     ]
 
@@ -222,7 +209,7 @@ def step_parts(
     device: Device,
     meter: Meter,
 ) -> StepParts:
-    """What the steps of a pack work with, as the plan says."""
+    """Optimizer, precision and limits of a pack's steps, as planned."""
     if plan.train.patience:
         pack.keep_best()
     if plan.train.gradient_checkpointing:
@@ -250,13 +237,20 @@ def _validation_rows(plan: PackPlan) -> list[PreparedRow]:
 
 
 def result_of(
-    shared: SharedFacts, trained: TrainedPack, index: int, checked: CheckedAdapter
+    result: Callable[..., TrainingResult],
+    trained: TrainedPack,
+    index: int,
+    checked: CheckedAdapter,
 ) -> TrainingResult:
-    """What is recorded of the trial at `index` of the pack."""
+    """Record of the trial at `index` of the pack.
+
+    Args:
+        result: makes a record of the trial's facts; it has those of the pack.
+    """
     log = trained.log
     effort = trained.watch.effort(index, trained.steps)
     best = best_of(log.validations[index]) if trained.patience else None
-    return TrainingResult(
+    return result(
         trainable_parameters=checked.trainable_parameters,
         total_parameters=checked.total_parameters,
         trainable_percent=100 * checked.trainable_parameters / checked.total_parameters,
@@ -276,5 +270,4 @@ def result_of(
         saved_step=best.step if best else effort.step,
         adapter_sha256=checked.adapter_sha256,
         data_order=trained.data_orders[index],
-        **vars(shared),
     )

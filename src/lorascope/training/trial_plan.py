@@ -1,4 +1,4 @@
-"""What one training needs, as plain values that travel between processes."""
+"""Plan of one training: plain values that travel between processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from lorascope.config import AdapterConfig, QuantConfig, TrainConfig
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What is a trial's own in a pack."""
+    """Settings of one trial in a pack."""
 
     settings: AdapterConfig
-    """The adapter's."""
     train: TrainConfig
     """Learning rate, weight decay and clipping may differ inside a pack."""
     seed: int
@@ -31,7 +30,7 @@ class PackPlan:
     """Written into the adapters instead of a path."""
     data: Path
     checkpoints: Path | None
-    """Where an interrupted pack resumes from; None keeps no checkpoints."""
+    """Folder that an interrupted pack resumes from; None keeps no checkpoints."""
     quant: QuantConfig
     attention: str
     evaluate_batch_size: int
@@ -42,5 +41,5 @@ class PackPlan:
 
     @property
     def train(self) -> TrainConfig:
-        """What all trials share of it."""
+        """Training settings that all trials share."""
         return self.trials[0].train

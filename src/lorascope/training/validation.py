@@ -26,8 +26,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.attach import attach, detach, parameter_counts, save_adapter
-from lorascope.adapters.stack import Weights, put_weights
+from lorascope.adapters.attach import attach, detach, save_adapter
+from lorascope.adapters.stack import Weights, trained_parameters
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
@@ -114,7 +114,7 @@ class PackValidation:
         points.append(point)
         if patience and best_of(points) is point:
             pack = self._parts.pack
-            pack.best_rows()[index].copy_(pack.stack.rows[index].detach())
+            pack.best_rows[index].copy_(pack.stack.rows[index].detach())
         if has_stopped(points, patience):
             self._restore_best(index)
             self._log.stop(index, self._watch.effort(index, point.step))
@@ -123,7 +123,7 @@ class PackValidation:
         """Weights that never had a finite loss stay: they are found to have diverged."""
         if self._plan.train.patience and best_of(self._log.validations[index]) is not None:
             pack = self._parts.pack
-            pack.stack.rows[index].data.copy_(pack.best_rows()[index])
+            pack.stack.rows[index].data.copy_(pack.best_rows[index])
 
 
 class Unsaved(Exception):
@@ -132,7 +132,7 @@ class Unsaved(Exception):
 
 @dataclass(frozen=True)
 class CheckedAdapter:
-    """What is known of an adapter once it stands on its base alone."""
+    """Size, digest and loss of a saved adapter, measured on its base alone."""
 
     trainable_parameters: int
     total_parameters: int
@@ -170,10 +170,11 @@ def check_adapter(
             loss_sum, tokens = summed_loss(objective, model, samples, plan.evaluate_batch_size)
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
-        trainable, total = parameter_counts(model)
+        # PEFT counts packed 4-bit weights by what they stand for.
+        trainable, total = model.get_nb_trainable_parameters()
     return CheckedAdapter(
-        trainable_parameters=trainable,
-        total_parameters=total,
+        trainable_parameters=int(trainable),
+        total_parameters=int(total),
         adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
         adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
         validation_loss_nats=loss_sum / tokens,
@@ -198,7 +199,8 @@ def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterat
     """The base with a trial's adapter on it; it is bare again afterwards."""
     model = attach(base, trial.settings, trial.seed)
     try:
-        put_weights(model, weights)
+        for name, parameter in trained_parameters(model).items():
+            parameter.data = weights[name]
         yield model
     finally:
         detach(model)

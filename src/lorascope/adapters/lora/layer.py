@@ -1,4 +1,4 @@
-"""One layer's LoRA adapters of a pack: dropout, DoRA, and the product."""
+"""The LoRA adapters of a pack on one layer: dropout, DoRA, and the product."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_
 
 
 class LoraLayer(StackedLayer):
-    """rows [trials, samples x tokens, in] -> base(rows) + scale (rows A^T) B^T, with A [trials,
-    rank, in], B^T [trials, rank, out], scale [trials, 1, 1]."""
+    """LoRA and DoRA of all trials of a pack on one layer of the base.
+
+    x [trials, samples x tokens, in] -> base(x) + scale (x A^T) B^T, with A [trials, rank, in],
+    B^T [trials, rank, out], scale [trials, 1, 1]; a stack holds trials of one padded rank.
+    """
 
     def __init__(self, stacks: list[LayerStack], shape: PackShape, name: str) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class LoraLayer(StackedLayer):
                 self.register_parameter(f"{part}{index}", parameter)
 
     def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
-        """[trials x samples, tokens, out] -> the same with each trial's product."""
+        """result [trials x samples, tokens, out] -> the same shape, each trial's product added."""
         if self._stacks[0].magnitude is not None:
             return self._decomposed(x, result, base).view(result.shape)
         if self._dropouts:
@@ -38,7 +41,7 @@ class LoraLayer(StackedLayer):
         return added
 
     def _decomposed(self, x: Tensor, result: Tensor, base: FrozenLayer) -> Tensor:
-        """DoRA of all stacks -> [trials, n, out]."""
+        """DoRA of all trials -> [trials, n, out], with n = samples x tokens."""
         trials = self._shape.trials
         rows = torch.split(x.reshape(trials, -1, x.shape[-1]), self._sizes)
         out = torch.split(result.reshape(trials, -1, result.shape[-1]), self._sizes)
@@ -51,7 +54,7 @@ class LoraLayer(StackedLayer):
     def _decomposed_stack(
         self, stack: LayerStack, start: int, rows: Tensor, out: Tensor, base: FrozenLayer
     ) -> Tensor:
-        """rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
+        """DoRA of one stack: rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
         assert stack.magnitude is not None
         kept = self._dropped(rows, stack.dropouts, start)
         hidden = torch.bmm(kept, stack.a.mT) * stack.scale

@@ -1,4 +1,4 @@
-"""One layer's adapters of a pack, and what they add to the base's result, forth and back."""
+"""LoRA's product on one layer, for all trials of a pack: forward pass and gradients, by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 @dataclass
 class LayerStack:
-    """One layer's adapters of neighbouring trials."""
+    """The adapters on one layer, of neighbouring trials that are padded to the same rank."""
 
     scale: Tensor
     """[trials, 1, 1]"""
@@ -39,7 +39,7 @@ class AddAdapters(torch.autograd.Function):
     By hand, as autograd takes the rows of several stacks apart and together again in new memory,
     and computes products with as few columns as the rank, which take up to four times as long as
     their transposes: 6 % of a mixed pack's step. The gradients of A and B are added to where
-    `AdapterStack` keeps them.
+    `RankStack` keeps them.
     """
 
     @staticmethod
@@ -55,8 +55,8 @@ class AddAdapters(torch.autograd.Function):
         another shape with the trials' rows in order -> as `out`, in the type in which is computed.
 
         Args:
-            sizes: of the stacks, in trials.
-            _: the stacks' parameters, named for autograd to see them.
+            sizes: number of trials in each stack.
+            _: parameters of the stacks, passed so that autograd sees them.
         """
         compute, trials = _compute_type(x), sum(sizes)
         rows = _cast(x.reshape(trials, -1, x.shape[-1]), compute)
@@ -75,7 +75,7 @@ class AddAdapters(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """That of the result -> those of `out` and `x`."""
+        """Gradient of the result -> gradients of `out` and `x`."""
         rows, *hiddens = ctx.saved_tensors
         compute, sizes = rows.dtype, ctx.sizes
         own = _cast(gradient, compute).reshape(len(rows), -1, gradient.shape[-1])

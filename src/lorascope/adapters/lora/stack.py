@@ -1,4 +1,4 @@
-"""LoRA's adapters of a pack: those whose ranks are padded to the same one are one matrix."""
+"""The LoRA adapters of a pack: trials whose ranks are padded to the same one share a matrix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("lora_A.default.weight", "lora_B.default.weight", "lora_magnitude_vecto
 
 
 class LoraStack:
-    """A pack's adapters, in the order of their ranks.
+    """All LoRA adapters of a pack, by rank.
 
     Ranks are padded with zeros to 8, 16, 32, 64 and so on, and trials of one such rank share a
     matrix: a rank of 512 does not tax a rank of 1. The zeros stay, as their gradients, moments and
@@ -41,11 +41,11 @@ class LoraStack:
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
-        """What all trials add to this layer."""
+        """The adapters of all trials on this layer."""
         return LoraLayer([stack.layers[name] for stack in self.stacks], shape, name)
 
     def clear_gradients(self) -> None:
-        """Zeros in their place."""
+        """Set all gradients to zero, in place."""
         for stack in self.stacks:
             stack.clear_gradients()
 
@@ -71,7 +71,7 @@ class RankStack:
     parameters of a padded adapter]."""
 
     start: int
-    """The first one's place in the pack."""
+    """Place of its first trial in the pack."""
     configs: list[LoraConfig]
     shapes: Sequence[LinearShape]
     device: torch.device | str
@@ -80,7 +80,7 @@ class RankStack:
     gradients: Tensor = field(init=False)
     layers: dict[str, LayerStack] = field(init=False)
     rows: list[nn.Parameter] = field(init=False)
-    """Each trial's parameters as one vector."""
+    """Values of each trial as one vector: a row of `values`."""
 
     def __post_init__(self) -> None:
         self.rank = padded_rank(self.configs[0].rank)
@@ -124,7 +124,7 @@ class RankStack:
             yield from ((f"{name}.{part}", v) for part, v in zip(PARTS, parts, strict=False))
 
     def clear_gradients(self) -> None:
-        """Zeros in their place, for rows too that a step passed over."""
+        """Set all gradients to zero, in place; rows that a step passed over get theirs back."""
         self.gradients.zero_()
         for row, gradient in zip(self.rows, self.gradients, strict=True):
             row.grad = gradient
@@ -133,8 +133,8 @@ class RankStack:
 def _rank_stacks(
     configs: Sequence[LoraConfig], shapes: Sequence[LinearShape], device: torch.device | str
 ) -> Iterator[RankStack]:
-    """With dropout DoRA computes in another way, so that such trials have a matrix for
-    themselves."""
+    """A matrix for each run of neighbours with one padded rank; DoRA with dropout computes in
+    another way, and has a matrix to itself."""
     kinds = [(padded_rank(config.rank), config.dora and config.dropout > 0) for config in configs]
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(configs)], strict=True):

@@ -37,8 +37,7 @@ from lorascope.data.biographies import (
     Row,
     make_biographies,
 )
-
-IGNORED_LABEL = -100
+from lorascope.data.tokenization import IGNORED_LABEL
 
 OnStep = Callable[[int, int, float], None]
 """Called with (step from 1, total steps, loss in nats per trained token)."""

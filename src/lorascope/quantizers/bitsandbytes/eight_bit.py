@@ -44,11 +44,6 @@ class EightBit:
                 "train on CUDA.",
             )  # fmt: skip
 
-    def require_layers(self, model: Any, quant: QuantConfig) -> None:
-        from lorascope.quantizers.bitsandbytes.fake_layers import quantizable_layers
-
-        quantizable_layers(model, quant)
-
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
         from transformers import BitsAndBytesConfig
 
@@ -64,10 +59,6 @@ class EightBit:
 
         return isinstance(layer, Linear8bitLt)
 
-    def shape(self, layer: Any) -> torch.Size:
-        shape: torch.Size = layer.weight.shape
-        return shape
-
     def weight(self, layer: Any) -> Tensor:
         return self.backward_weight(layer).float()
 
@@ -77,14 +68,11 @@ class EightBit:
         weight: Tensor = int8_vectorwise_dequant(layer.weight.data, *self.constants(layer))
         return weight
 
-    def constants(self, layer: Any) -> Iterator[Tensor]:
+    def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         """The row scales: the first forward pass moves them from the weight to the layer's
         state."""
         scales = getattr(layer.weight, "SCB", None)
         yield layer.state.SCB if scales is None else scales
-
-    def tables(self, layer: Any) -> Iterator[Tensor]:
-        yield from ()
 
     def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
         """Whether some trial's rows hold an outlier: a feature is computed in 16 bits for all rows

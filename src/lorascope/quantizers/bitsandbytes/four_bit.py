@@ -39,11 +39,6 @@ class FourBit:
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
-    def require_layers(self, model: Any, quant: QuantConfig) -> None:
-        from lorascope.quantizers.bitsandbytes.fake_layers import quantizable_layers
-
-        quantizable_layers(model, quant)
-
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
         from transformers import BitsAndBytesConfig
 
@@ -74,10 +69,6 @@ class FourBit:
 
         return isinstance(layer, Linear4bit)
 
-    def shape(self, layer: Any) -> torch.Size:
-        shape: torch.Size = layer.weight.quant_state.shape
-        return shape
-
     def weight(self, layer: Any) -> Tensor:
         import torch
 
@@ -89,14 +80,10 @@ class FourBit:
     def backward_weight(self, layer: Any) -> Tensor:
         return _dequantized(layer, layer.weight.quant_state)
 
-    def constants(self, layer: Any) -> Iterator[Tensor]:
+    def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         for state in _states(layer):
-            yield from (tensor for tensor in (state.absmax, state.code) if tensor is not None)
-            if getattr(state, "offset", None) is not None:
-                yield state.offset
-
-    def tables(self, layer: Any) -> Iterator[Tensor]:
-        yield from (state.code for state in _states(layer) if state.code is not None)
+            own = (state.absmax, state.code if shared else None, getattr(state, "offset", None))
+            yield from (tensor for tensor in own if tensor is not None)
 
     def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
         return False
