@@ -9,8 +9,9 @@ import pytest
 
 from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
+from lorascope.execution.packs import Trial
 from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
-from lorascope.execution.sweep import Trial, _trial, _unfinished
+from lorascope.execution.sweep import _trial, _unfinished
 from lorascope.files.layout import Layout
 from lorascope.training.checkpoint import sign_checkpoint
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution import sweep as sweeps
-from lorascope.execution.packs import packs_of, work_at_rank
+from lorascope.execution.packs import Trial, packs_of, work_at_rank
 from lorascope.files.layout import Layout
 from lorascope.records import Status
 from tests.conftest import BASE_OVERRIDES
@@ -27,15 +28,17 @@ from tests.conftest import BASE_OVERRIDES
 Compose = Callable[..., Config]
 
 
-def ranks(packs: list[list[Config]]) -> list[list[int]]:
-    return [[rank_of(config.adapter) for config in pack] for pack in packs]
+def ranks(packs: list[list[Trial]]) -> list[list[int]]:
+    return [[rank_of(trial.config.adapter) for trial in pack] for pack in packs]
 
 
-def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) -> None:
+def test_packs_hold_what_shares_base_data_and_steps_by_rank(
+    project: Layout, compose: Compose
+) -> None:
     own = ("seed=1", "lora.alpha=3", "lora.dropout=0.1", "train.learning_rate=1e-3")
     together = [compose("lora.rank=64"), compose("lora.rank=1"), compose("lora.rank=8", *own)]
     apart = [compose("quant=int8"), compose("train.steps=7"), compose("lora.dora=true")]
-    packs = packs_of([*together, *apart], lambda config: config)
+    packs = packs_of([sweeps._trial(config, project) for config in [*together, *apart]])
     assert ranks(packs) == [[1, 8, 64], [16], [16], [16]]
 
 
@@ -54,7 +57,12 @@ def test_packs_hold_what_shares_base_data_and_steps_by_rank(compose: Compose) ->
     ],
 )
 def test_packs_are_of_neighbours_and_take_equally_long(
-    compose: Compose, most: int, slots: int, hidden_size: int | None, expected: list[list[int]]
+    project: Layout,
+    compose: Compose,
+    most: int,
+    slots: int,
+    hidden_size: int | None,
+    expected: list[list[int]],
 ) -> None:
     own = [compose(f"lora.rank={2**i}", f"runtime.pack_trials={most}") for i in (5, 0, 3, 7, 2, 1)]
     configs = [*own, *(compose(f"lora.rank={r}", f"runtime.pack_trials={most}") for r in (16, 64))]
@@ -62,15 +70,18 @@ def test_packs_are_of_neighbours_and_take_equally_long(
     def work(config: Config) -> float:
         return work_at_rank(rank_of(config.adapter), hidden_size) if hidden_size else 1.0
 
-    found = packs_of(configs, lambda config: config, slots, work)
+    trials = [replace(sweeps._trial(config, project), work=work(config)) for config in configs]
+    found = packs_of(trials, slots)
     assert [sorted(pack) for pack in ranks(found)] == expected
 
 
-def test_a_schedule_that_ends_at_a_rate_keeps_rates_apart(compose: Compose) -> None:
+def test_a_schedule_that_ends_at_a_rate_keeps_rates_apart(
+    project: Layout, compose: Compose
+) -> None:
     configs = [
         compose("train.schedule=polynomial", f"train.learning_rate={rate}") for rate in (1e-3, 2e-3)
     ]
-    assert len(packs_of(configs, lambda config: config)) == 2
+    assert len(packs_of([sweeps._trial(config, project) for config in configs])) == 2
 
 
 @pytest.mark.slow

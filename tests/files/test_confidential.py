@@ -21,7 +21,6 @@ from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, write_record
 from lorascope.records import BaseRecord, Status, TrialRecord
 from lorascope.stages import ui
-from lorascope.study.declared import declare_trial
 from lorascope.tracking import TrackingError, publish, try_publish
 from lorascope.tracking.content import trial_run
 from tests.study_factory import base_record, example_study
@@ -124,7 +123,7 @@ def test_a_reason_and_last_lines_are_recorded_without_secrets(
         failure=Failure("RuntimeError: cannot reach https://me:hf_abcdef@hub/x"),
         last_lines=["Authorization: Bearer hf_abcdef"],
     )
-    pack = [(config, declare_trial(config, project))]
+    pack = [sweep._trial(config, project)]
     (record,) = concluded(pack, Slot(1, None), outcome, capture(project, "cpu", 1))
     assert record is not None
     assert record.status is Status.failed

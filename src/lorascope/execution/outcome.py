@@ -5,20 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import Outcome, Slot, TrialOutcome
+from lorascope.execution.packs import Pack
 from lorascope.files.confidential import without_secrets
 from lorascope.records import Provenance, Status, TrialRecord
-from lorascope.study.declared import DeclaredTrial
 from lorascope.training.progress import Stopped
 
 NO_ROOM = (Status.refused, Status.out_of_memory)
-
-Pack = Sequence[tuple[Config, DeclaredTrial]]
 
 
 class NotTrained(Exception):
@@ -44,27 +40,27 @@ def concluded(
     """
     if slot.memory_bytes is not None and _lacks_memory(outcome):
         raise NotTrained(later=True)
-    trials = _trial_outcomes(pack, outcome)
+    ends = _trial_outcomes(pack, outcome)
     return [
         None
-        if not trial.kept
+        if not end.kept
         else TrialRecord(
-            trial=declared.name,
-            identity=declared.identity,
-            key=declared.key,
-            settings=declared.settings,
-            status=trial.status,
-            reason=without_secrets(trial.reason) if trial.reason else None,
+            trial=trial.declared.name,
+            identity=trial.declared.identity,
+            key=trial.declared.key,
+            settings=trial.declared.settings,
+            status=end.status,
+            reason=without_secrets(end.reason) if end.reason else None,
             last_lines=[]
-            if trial.status is Status.completed
+            if end.status is Status.completed
             else [without_secrets(line) for line in outcome.last_lines],
-            result=trial.result,
+            result=end.result,
             tracking="off",
-            provenance=replace(provenance, device=trial.device, threads=trial.threads),
-            plan=trial.plan,
-            pack_plan=trial.pack_plan,
+            provenance=replace(provenance, device=end.device, threads=end.threads),
+            plan=end.plan,
+            pack_plan=end.pack_plan,
         )
-        for (_, declared), trial in zip(pack, trials, strict=True)
+        for trial, end in zip(pack, ends, strict=True)
     ]
 
 
@@ -85,7 +81,7 @@ def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
     if failure is not None:
         return [TrialOutcome(Status.failed, failure.reason)]
     if outcome.timed_out:
-        limit = pack[0][0].runtime.trial_timeout_seconds
+        limit = pack[0].config.runtime.trial_timeout_seconds
         reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
         together = f" for each of {len(pack)} trials" if len(pack) > 1 else ""
         return [TrialOutcome(Status.timeout, reason + together)] * len(pack)

@@ -13,7 +13,8 @@ from pathlib import Path
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import Engine, Event, Job, Outcome, Slot
-from lorascope.execution.outcome import NotTrained, Pack, concluded
+from lorascope.execution.outcome import NotTrained, concluded
+from lorascope.execution.packs import Pack
 from lorascope.execution.progress import RunningPack, SweepProgress
 from lorascope.execution.saved import checkpoint_folder
 from lorascope.execution.stop import StopRequest
@@ -37,16 +38,6 @@ class SweepPlace:
     stop: StopRequest
 
 
-@dataclass(frozen=True)
-class PackPlace:
-    """Where a pack of a sweep is trained."""
-
-    sweep: SweepPlace
-    folder: Path
-    """The parent of its trials' folders."""
-    slot: Slot
-
-
 @dataclass
 class PackEnd:
     """What became of a pack."""
@@ -66,45 +57,47 @@ class PackEnd:
         self.unsaved += other.unsaved
 
 
-def train_and_keep(pack: Pack, place: PackPlace) -> PackEnd:
-    """Train `pack` and write each trial's folder.
+def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
+    """Train `pack` in `slot` and write each trial's folder.
 
     Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
     trial's alone.
     """
-    place.sweep.stop.end_if_asked()
-    running = place.sweep.show.start_pack(len(pack))
+    place.stop.end_if_asked()
+    running = place.show.start_pack(len(pack))
     try:
-        records = _train_pack(pack, place, running)
+        records = _train_pack(pack, place, slot, running)
     except NotTrained as error:
         tried_again = error.size or error.later
-        place.sweep.show.end_pack(running, [], lost=0 if tried_again else len(pack))
-        return _without_results(pack, place, error)
+        place.show.end_pack(running, [], lost=0 if tried_again else len(pack))
+        return _without_results(pack, place, slot, error)
     except Stopped as stopped:
-        place.sweep.show.clear()
+        place.show.clear()
         print(f"{_title(pack)}: {stopped}; the same command goes on from there", file=sys.stderr)
-        place.sweep.stop.end_if_asked()
+        place.stop.end_if_asked()
         raise
     finally:
-        place.sweep.stop.worth_saving.discard(_title(pack))
+        place.stop.worth_saving.discard(_title(pack))
     names = {record.trial for record in records}
-    unsaved = [declared.name for _, declared in pack if declared.name not in names]
-    place.sweep.show.end_pack(running, records, lost=len(unsaved))
+    unsaved = [trial.declared.name for trial in pack if trial.declared.name not in names]
+    place.show.end_pack(running, records, lost=len(unsaved))
     return PackEnd(records, _failures(records), unsaved=unsaved)
 
 
-def _without_results(pack: Pack, place: PackPlace, reason: NotTrained) -> PackEnd:
+def _without_results(pack: Pack, place: SweepPlace, slot: Slot, reason: NotTrained) -> PackEnd:
     if reason.later:
         print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
-        return PackEnd(postponed=[declared.name for _, declared in pack])
+        return PackEnd(postponed=[trial.declared.name for trial in pack])
     end = PackEnd(errors=[reason.error] if reason.error else [])
     if reason.size:
         for start in range(0, len(pack), reason.size):
-            end.add(train_and_keep(pack[start : start + reason.size], place))
+            end.add(train_and_keep(pack[start : start + reason.size], place, slot))
     return end
 
 
-def _train_pack(pack: Pack, place: PackPlace, running: RunningPack) -> list[TrialRecord]:
+def _train_pack(
+    pack: Pack, place: SweepPlace, slot: Slot, running: RunningPack
+) -> list[TrialRecord]:
     """Train `pack` at once and put its trials' folders in place, but for those of trials that the
     disk has no room for.
 
@@ -114,21 +107,20 @@ def _train_pack(pack: Pack, place: PackPlace, running: RunningPack) -> list[Tria
         Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
-    provenance = capture(place.sweep.layout, "unknown", 0)
-    identities = [declared.identity for _, declared in pack]
-    targets = [place.folder / declared.name for _, declared in pack]
-    with checkpoint_folder(identities, place.sweep.layout) as checkpoints:
+    provenance = capture(place.layout, "unknown", 0)
+    identities = [trial.declared.identity for trial in pack]
+    with checkpoint_folder(identities, place.layout) as checkpoints:
         _tell_damaged(checkpoints)
-        with replaced_folders(targets) as folders:
-            outcome = _train(_job(pack, place, folders, checkpoints), pack, place, running)
-            ended = concluded(pack, place.slot, outcome, provenance)
+        with replaced_folders([trial.folder for trial in pack]) as folders:
+            outcome = _train(_job(pack, place, slot, folders, checkpoints), pack, place, running)
+            ended = concluded(pack, slot, outcome, provenance)
             records = [
                 record
                 for folder, record in zip(folders, ended, strict=True)
                 if _fits(folder, record) and record
             ]
             if not records:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place.folder))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(pack[0].folder.parent))
         if all(record.status in LASTING for record in records):
             shutil.rmtree(checkpoints, ignore_errors=True)
         return records
@@ -163,7 +155,7 @@ def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
 
 
 def _title(pack: Pack) -> str:
-    first = pack[0][1].name
+    first = pack[0].declared.name
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
 
 
@@ -178,16 +170,18 @@ def _tell_damaged(checkpoints: Path) -> None:
             )
 
 
-def _job(pack: Pack, place: PackPlace, folders: Sequence[Path], checkpoints: Path) -> Job:
-    config, layout = pack[0][0], place.sweep.layout
+def _job(
+    pack: Pack, place: SweepPlace, slot: Slot, folders: Sequence[Path], checkpoints: Path
+) -> Job:
+    config, layout = pack[0].config, place.layout
     return Job(
         base=layout.quantized(config.model.name, config.quant.name),
         base_name=_public_name(config.model),
         data=layout.data(config.model.name, config.data.name),
         checkpoints=checkpoints,
-        configs=[own for own, _ in pack],
+        configs=[trial.config for trial in pack],
         adapters=[folder / "adapter" for folder in folders],
-        slot=place.slot,
+        slot=slot,
     )
 
 
@@ -196,14 +190,14 @@ def _public_name(model: ModelConfig) -> str:
     return str(model.repository) if model.kind is ModelKind.hub else model.name
 
 
-def _train(job: Job, pack: Pack, place: PackPlace, running: RunningPack) -> Outcome:
+def _train(job: Job, pack: Pack, place: SweepPlace, running: RunningPack) -> Outcome:
     limit = job.config.runtime.trial_timeout_seconds
-    stop, show = place.sweep.stop, place.sweep.show
+    stop, show = place.stop, place.show
 
     def on_event(event: Event) -> None:
         stop.worth_saving.add(_title(pack))
         show.report(running, event)
 
-    handle = place.sweep.engine.submit(job)
+    handle = place.engine.submit(job)
     with stop.running(handle):
         return handle.wait(on_event, None if limit is None else limit * len(pack))

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
+from lorascope.study.declared import DeclaredTrial
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,30 +28,37 @@ LATER = ("merge", "decide", "seed", "ship")
 """The seed is each trial's own too; the others concern what comes after training."""
 
 
-def packs_of(
-    trials: Sequence[T],
-    config_of: Callable[[T], Config],
-    slots: int = 1,
-    work_of: Callable[[T], float] = lambda trial: 1.0,
-) -> list[list[T]]:
+@dataclass(frozen=True)
+class Trial:
+    """A trial that a sweep declares."""
+
+    config: Config
+    declared: DeclaredTrial
+    folder: Path
+    work: float
+    """How long its training step takes, where that of the base alone takes 1."""
+
+
+Pack = Sequence[Trial]
+
+
+def packs_of(trials: Sequence[Trial], slots: int = 1) -> list[list[Trial]]:
     """Trials that share base, data and steps, by rank, at most runtime.pack_trials in each pack.
 
-    Neighbouring ranks come together.
+    Neighbouring ranks come together, and packs of one base and data take about equally long.
 
     Args:
         slots: packs that are trained at the same time.
-        work_of: how long a trial's step takes, in any unit: packs of one base and data take about
-            equally long.
     """
-    groups: dict[str, list[T]] = {}
+    groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(shared_settings(config_of(trial)), []).append(trial)
+        groups.setdefault(shared_settings(trial.config), []).append(trial)
     packs = []
     for group in groups.values():
-        first = config_of(group[0])
+        first = group[0].config
         most = first.runtime.pack_trials if kind_of(first.adapter).packed else 1
-        by_rank = sorted(group, key=lambda trial: rank_of(config_of(trial).adapter))
-        packs += _split_evenly(by_rank, [work_of(trial) for trial in by_rank], most, slots)
+        by_rank = sorted(group, key=lambda trial: rank_of(trial.config.adapter))
+        packs += _split_evenly(by_rank, most, slots)
     return packs
 
 
@@ -60,19 +69,17 @@ def work_at_rank(rank: int, hidden_size: int) -> float:
     return 1.0 + padded_rank(rank) / hidden_size
 
 
-def _split_evenly(
-    trials: Sequence[T], works: Sequence[float], most: int, slots: int
-) -> list[list[T]]:
+def _split_evenly(trials: Pack, most: int, slots: int) -> list[list[Trial]]:
     """Neighbours together, at most `most` in a part, parts of about equal work; their number is a
     multiple of `slots` where there are so many trials."""
-    whole = sum(works)
+    whole = sum(trial.work for trial in trials)
     count = slots
     while True:
-        parts: list[list[T]] = [[] for _ in range(count)]
+        parts: list[list[Trial]] = [[] for _ in range(count)]
         before = 0.0
-        for trial, work in zip(trials, works, strict=True):
-            parts[int((before + work / 2) / whole * count)].append(trial)
-            before += work
+        for trial in trials:
+            parts[int((before + trial.work / 2) / whole * count)].append(trial)
+            before += trial.work
         if max(len(part) for part in parts) <= most:
             return [part for part in parts if part]
         count += slots

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lorascope.adapters.kinds import rank_of
@@ -16,8 +16,8 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
 from lorascope.execution.local.slots import LocalEngine
-from lorascope.execution.pack_run import PackEnd, PackPlace, SweepPlace, train_and_keep
-from lorascope.execution.packs import in_slots, packs_of, work_at_rank
+from lorascope.execution.pack_run import PackEnd, SweepPlace, train_and_keep
+from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, work_at_rank
 from lorascope.execution.progress import SweepProgress
 from lorascope.execution.saved import saved_packs
 from lorascope.execution.stop import stop_request
@@ -26,23 +26,12 @@ from lorascope.files.locks import FolderLocked, locked_folder
 from lorascope.files.store import finish_replacements, read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.study.adoption import take_over_known
-from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.study.declared import declare_trial, read_trial
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.tracking.connection import prepare_in_background
 
 FEWEST_TRIALS = 2
 """Trials in each of several packs at least: below that nothing is shared."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial that a sweep declares."""
-
-    config: Config
-    declared: DeclaredTrial
-    folder: Path
-    work: float
-    """How long its training step takes, where that of the base alone takes 1."""
 
 
 def run(config: Config, layout: Layout) -> TrialRecord:
@@ -111,26 +100,22 @@ def _unfinished(
     so that the last ones end at about the same time."""
     left = {trial.declared.identity: trial for trial in missing}
     most = missing[0].config.runtime.pack_trials
-    whole = [[trial.declared.identity for trial in pack] for pack in _packs(declared, slots)]
+    whole = [[trial.declared.identity for trial in pack] for pack in packs_of(declared, slots)]
     saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
     packs = []
     for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
         if left.keys() >= set(identities):
             packs.append([left.pop(identity) for identity in identities])
-    packs += _packs(list(left.values()), slots)
+    packs += packs_of(list(left.values()), slots)
     return sorted(packs, key=lambda pack: sum(trial.work for trial in pack), reverse=True)
 
 
-def _packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
-    return packs_of(trials, lambda trial: trial.config, slots, lambda trial: trial.work)
-
-
-def _train_packs(packs: Sequence[Sequence[Trial]], slots: int, here: SweepPlace) -> PackEnd:
+def _train_packs(packs: Sequence[Pack], slots: int, here: SweepPlace) -> PackEnd:
     """Train what is missing of `packs`, so many at the same time."""
 
-    def train(pack: Sequence[Trial], slot: Slot) -> PackEnd:
+    def train(pack: Pack, slot: Slot) -> PackEnd:
         try:
-            return _train_locked(pack, PackPlace(here, pack[0].folder.parent, slot))
+            return _train_locked(pack, here, slot)
         except FolderLocked:
             # It is waited for until somebody stops this sweep.
             here.stop.end_if_asked()
@@ -205,41 +190,40 @@ def _tell_known(records: Sequence[TrialRecord]) -> None:
         print(f"{records[0].trial}: {records[0].status} already", flush=True)
 
 
-def _train_locked(pack: Sequence[Trial], place: PackPlace) -> PackEnd:
+def _train_locked(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
     """Train what another sweep has not finished meanwhile."""
+    parent = pack[0].folder.parent
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
         for trial in sorted(pack, key=lambda trial: trial.folder):
             locks.enter_context(_waited_for(trial, place))
         # Whoever held a lock before may have been killed.
-        finish_replacements(place.folder)
+        finish_replacements(parent)
         known = [record for trial in pack if (record := _lasting_record(trial))]
-        place.sweep.show.add_found(known)
+        place.show.add_found(known)
         left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
         if not left:
             return PackEnd()
-        end = train_and_keep([(trial.config, trial.declared) for trial in left], place)
+        end = train_and_keep(left, place, slot)
         # The trials are safe before anyone talks to a tracking store.
-        for record in _tracked(end.records, left[0].config, place.sweep.layout):
-            write_record(place.folder / record.trial, record)
+        for record in _tracked(end.records, left[0].config, place.layout):
+            write_record(parent / record.trial, record)
         if end.unsaved:
             # What is trained next would be lost too.
             names = ", ".join(end.unsaved)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{place.folder}: {names}")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{parent}: {names}")
         return end
 
 
-def _waited_for(trial: Trial, place: PackPlace) -> AbstractContextManager[None]:
+def _waited_for(trial: Trial, place: SweepPlace) -> AbstractContextManager[None]:
     """The lock on a trial's folder, however long another sweep holds it, unless somebody stops
     this one."""
 
     def tell(sentence: str) -> None:
-        place.sweep.show.clear()
+        place.show.clear()
         print(sentence, file=sys.stderr, flush=True)
 
-    return locked_folder(
-        trial.folder, place.sweep.layout, None, lambda: place.sweep.stop.asked, tell
-    )
+    return locked_folder(trial.folder, place.layout, None, lambda: place.stop.asked, tell)
 
 
 def _tracked(
