@@ -13,7 +13,8 @@ from lorascope.files.store import sha256_of_file, write_record
 from lorascope.records import EvaluationRecord, ItemResult, TrialRecord
 from lorascope.scoring.items import summarize, write_items
 from lorascope.study.declared import base_name, declare_trial, evaluation_identity
-from lorascope.study.grid import declared_overrides, expand
+from lorascope.study.grid import expand
+from lorascope.study.params import declared_overrides
 from tests.conftest import REPOSITORY
 from tests.study_factory import (
     Trial,

@@ -21,7 +21,8 @@ from lorascope.files.store import DIGEST
 from lorascope.machine.progress import StepProgress
 from lorascope.stages import evaluate, report
 from lorascope.study.collect import collect
-from lorascope.study.grid import declared_overrides, expand
+from lorascope.study.grid import expand
+from lorascope.study.params import declared_overrides
 from tests.conftest import run_command
 from tests.execution.test_isolation import run as run_isolated
 from tests.execution.test_isolation import sleep

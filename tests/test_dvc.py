@@ -17,7 +17,7 @@ import yaml
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout, find_layout
 from lorascope.reporting.catalogue import FILES
-from lorascope.study.grid import PARAMETER_KEYS
+from lorascope.study.params import PARAMETER_KEYS
 from tests.conftest import REPOSITORY
 from tests.imports import reached, room
 

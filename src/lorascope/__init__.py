@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from lorascope.planning.plan import plan_memory as plan_memory
     from lorascope.planning.subject import subject_of as subject_of
     from lorascope.study.collect import collect as collect
-    from lorascope.study.grid import declared_overrides as declared_overrides
     from lorascope.study.grid import expand as expand
+    from lorascope.study.params import declared_overrides as declared_overrides
 
 PLACES = {
     # What is declared, and what is there.
     "Layout": "files.layout",
     "find_layout": "files.layout",
-    "declared_overrides": "study.grid",
+    "declared_overrides": "study.params",
     "expand": "study.grid",
     "collect": "study.collect",
     "read_record": "files.store",

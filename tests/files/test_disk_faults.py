@@ -33,7 +33,8 @@ from lorascope.stages import (
     report,
 )
 from lorascope.study.collect import collect
-from lorascope.study.grid import declared_overrides, expand
+from lorascope.study.grid import expand
+from lorascope.study.params import declared_overrides
 from tests.conftest import BASE_OVERRIDES, compose_one
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"

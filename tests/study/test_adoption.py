@@ -15,7 +15,7 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.identity import canonical_sha256
-from lorascope.files.layout import ADAPTER_FILES, Layout
+from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
 from lorascope.files.revisions import FORMER_SCORING_CODE, FORMER_TRAINING_CODE, RAISED
 from lorascope.files.store import read_record, sha256_of_files, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
@@ -23,7 +23,8 @@ from lorascope.stages import adopt, evaluate, prune
 from lorascope.study.adoption import declared_trials, foreseen, predecessors, take_over
 from lorascope.study.collect import collect
 from lorascope.study.declared import base_name, read_trial, scored_inputs
-from lorascope.study.grid import declared_overrides, expand
+from lorascope.study.grid import expand
+from lorascope.study.params import declared_overrides
 
 CODE, COMMIT = next(iter(FORMER_TRAINING_CODE.items()))
 EVALUATE = {"batch_size": 64, "max_new_tokens": 16, "lm_eval_tasks": []}
@@ -188,6 +189,17 @@ def test_a_damaged_adapter_is_not_taken_over(recorded: Layout) -> None:
     with pytest.raises(RecordError):
         take_over(damaged, recorded)
     assert folder.exists()
+
+
+def test_a_former_trial_that_cannot_be_read_is_told_with_a_remedy(
+    recorded: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next(iter(age(recorded).values()))
+    (folder / RECORD).write_text("{")
+    assert len(predecessors(declared_trials(grid(recorded), recorded))) == 3
+    told = capsys.readouterr().err
+    assert f"not taken over: {folder / RECORD}: not a readable TrialRecord" in told
+    assert f"Delete {folder} and run `lorascope train-lora` again." in told
 
 
 def test_it_is_said_before_training_why_trials_are_trained_again(

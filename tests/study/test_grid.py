@@ -18,7 +18,8 @@ from lorascope.errors import LorascopeError
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
 from lorascope.study.declared import declare_trial
-from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.grid import expand, with_overrides
+from lorascope.study.params import declared_overrides
 from lorascope.study.request import grid_points, run_stage
 from tests.conftest import REPOSITORY, save_small_model
 

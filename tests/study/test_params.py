@@ -10,8 +10,8 @@ import yaml
 from lorascope.config.bounds import is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.study.grid import declared_overrides, expand, with_overrides
-from lorascope.study.params import FILE_KEYS, PARAMETER_KEYS
+from lorascope.study.grid import expand, with_overrides
+from lorascope.study.params import FILE_KEYS, PARAMETER_KEYS, declared_overrides
 from tests.conftest import PARAMS, REPOSITORY
 
 TAG = "!!python/object/apply:os.mkdir ['tagged']"

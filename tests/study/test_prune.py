@@ -19,7 +19,8 @@ from lorascope.files.locks import locked_folder
 from lorascope.files.store import read_record, write_record
 from lorascope.records import FootprintRecord, Status, TrialRecord
 from lorascope.study.declared import declare_trial
-from lorascope.study.grid import declared_overrides, expand
+from lorascope.study.grid import expand
+from lorascope.study.params import declared_overrides
 from tests.conftest import PARAMS, run_command
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial

@@ -21,7 +21,8 @@ from lorascope.study.adoption import (
 )
 from lorascope.study.declared import base_name, declare_trial
 from lorascope.study.former_scores import take_over_scores
-from lorascope.study.grid import declared_overrides, with_overrides
+from lorascope.study.grid import with_overrides
+from lorascope.study.params import declared_overrides
 from lorascope.study.preparation import unprepared
 
 YES, ASSUME = "--yes", "--assume-equal"

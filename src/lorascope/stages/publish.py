@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from lorascope.config import Config
-from lorascope.errors import RecordError
+from lorascope.errors import LorascopeError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
 from lorascope.records import EvaluationRecord, TrialRecord
-from lorascope.study.flags import refuse_arguments
 from lorascope.study.intact_scores import scored_items
 from lorascope.tracking import Publication, publish
 
@@ -26,9 +25,14 @@ def command(
     damaged, else 0.
 
     Raises:
+        LorascopeError: something was given, and it takes nothing.
         TrackingError: the store cannot be reached or written.
     """
-    refuse_arguments("publish", overrides)
+    if overrides:
+        raise LorascopeError(
+            f"publish: {overrides[0]} would be ignored: it takes no settings. "
+            "Run `lorascope publish` alone."
+        )
     # The folders of all modes lie side by side, so one mode's parent holds them all.
     trials, damaged_trials = _read_all(layout.trials("any").parent, _read_trial)
     scores, damaged_scores = _read_all(layout.evaluations("any").parent, _read_scores)

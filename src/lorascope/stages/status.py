@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.config import Config
 from lorascope.files.layout import Layout
-from lorascope.study.grid import declared_overrides, with_overrides
+from lorascope.study.grid import with_overrides
+from lorascope.study.params import declared_overrides
 from lorascope.study.status import sweep_status
 from lorascope.study.status_text import status_text
 

@@ -76,24 +76,30 @@ def declared_trials(configs: Iterable[Config], layout: Layout) -> dict[Path, Dec
 
 
 def predecessors(declared: Mapping[Path, DeclaredTrial]) -> list[Predecessor]:
-    """Those of the declared trials, by folder, that have no record."""
+    """Those of the declared trials, by folder, that have no record; what cannot be read is told."""
     missing = {folder: t for folder, t in declared.items() if not (folder / RECORD).is_file()}
     there = {
         parent: sorted(set(parent.glob("*-*")) - declared.keys())
         for parent in {folder.parent for folder in missing}
     }
-    found = (_predecessor(trial, there[folder.parent]) for folder, trial in missing.items())
+    unreadable: dict[Path, RecordError] = {}
+    found = [_predecessor(t, there[folder.parent], unreadable) for folder, t in missing.items()]
+    for error in unreadable.values():
+        print(f"warning: not taken over: {error}", file=sys.stderr, flush=True)
     return [one for one in found if one]
 
 
-def _predecessor(declared: DeclaredTrial, folders: Sequence[Path]) -> Predecessor | None:
+def _predecessor(
+    declared: DeclaredTrial, folders: Sequence[Path], unreadable: dict[Path, RecordError]
+) -> Predecessor | None:
     readable, _, _ = declared.name.rpartition("-")
     akin = []
     for folder in folders:
         if folder.name.rpartition("-")[0] == readable and (folder / RECORD).is_file():
             try:
                 record = read_record(folder, TrialRecord)
-            except RecordError:
+            except RecordError as error:
+                unreadable[folder] = error
                 continue
             if record.status in LASTING:
                 akin.append(_compared(declared, folder, record))

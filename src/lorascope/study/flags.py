@@ -1,8 +1,9 @@
-"""What begins with a dash on the command line of a stage: Hydra's own flags, as far as they fit."""
+"""A command line taken apart: overrides, and flags, which begin with a dash. Stages take Hydra's,
+as far as they fit, other commands their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.errors import LorascopeError
@@ -24,10 +25,10 @@ OTHER_FOLDERS = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """A stage's command line, taken apart."""
+    """A command line, taken apart."""
 
-    flags: list[str]
-    """Without their values."""
+    flags: dict[str, str]
+    """Each with its value, which is empty where it has none."""
     overrides: list[str]
 
     @property
@@ -39,25 +40,22 @@ class Arguments:
         return any(flag in SHOW for flag in self.flags)
 
 
-def take_apart(arguments: Sequence[str]) -> Arguments:
-    """Flags and overrides; the word after a flag that takes one is neither."""
-    flags: list[str] = []
-    overrides: list[str] = []
+def take_apart(arguments: Sequence[str], valued: Container[str] = VALUED) -> Arguments:
+    """Flags and overrides; the word after one of the `valued` flags is its value."""
+    found = Arguments({}, [])
     left = list(arguments)
     while left:
         word = left.pop(0)
         if not word.startswith("-"):
-            overrides.append(word)
+            found.overrides.append(word)
             continue
-        flag, equals, _ = word.partition("=")
-        flags.append(flag)
-        takes_next = flag in VALUED or (flag in INFO and left[:1] and left[0] in INFO_WORDS)
-        if takes_next and not equals:
-            del left[:1]
-    return Arguments(flags, overrides)
+        flag, equals, value = word.partition("=")
+        takes_next = flag in valued or (flag in INFO and left[:1] and left[0] in INFO_WORDS)
+        found.flags[flag] = left.pop(0) if takes_next and left and not equals else value
+    return found
 
 
-def refuse_foreign_flags(command: str, flags: Sequence[str]) -> None:
+def refuse_foreign_flags(command: str, flags: Mapping[str, str]) -> None:
     """Raise for a flag that Hydra would misunderstand, or that leads out of conf/."""
     for flag in flags:
         if flag in OTHER_FOLDERS:
@@ -71,10 +69,8 @@ def refuse_foreign_flags(command: str, flags: Sequence[str]) -> None:
             )
 
 
-def split_flags(
-    command: str, arguments: Sequence[str], known: Mapping[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """A command's own flags with their values, and the Hydra overrides between them.
+def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) -> Arguments:
+    """The arguments of a command that has flags of its own.
 
     Args:
         known: each flag with an example of its value; empty for one that takes no value.
@@ -82,24 +78,13 @@ def split_flags(
     Raises:
         LorascopeError: a flag is unknown, or lacks its value.
     """
-    flags: dict[str, str] = {}
-    overrides: list[str] = []
-    left = list(arguments)
-    while left:
-        word = left.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        flag, equals, value = word.partition("=")
-        takes = known.get(flag)
-        if takes is None or (equals and not takes):
-            raise LorascopeError(f"{command}: unknown flag {word}. {_takes(known)}")
-        if takes and not equals:
-            if not left or left[0].startswith("-"):
-                raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
-            value = left.pop(0)
-        flags[flag] = value
-    return flags, overrides
+    given = take_apart(arguments, [flag for flag, example in known.items() if example])
+    for flag, value in given.flags.items():
+        if flag not in known or (value and not known[flag]):
+            raise LorascopeError(f"{command}: unknown flag {flag}. {_takes(known)}")
+        if known[flag] and (not value or value.startswith("-")):
+            raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
+    return given
 
 
 def _takes(known: Mapping[str, str]) -> str:
@@ -108,12 +93,3 @@ def _takes(known: Mapping[str, str]) -> str:
         f"It takes Hydra overrides, such as lora.rank=8 for ranks and quant=nf4 for a mode{flags}; "
         "`lorascope --help` shows more."
     )
-
-
-def refuse_arguments(command: str, arguments: Sequence[str]) -> None:
-    """Raise where a command that takes nothing is given something."""
-    if arguments:
-        raise LorascopeError(
-            f"{command}: {arguments[0]} would be ignored: it takes no settings. "
-            f"Run `lorascope {command}` alone."
-        )

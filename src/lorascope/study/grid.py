@@ -19,9 +19,7 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import composed, composing, object_of
 from lorascope.study.overrides import is_group, is_hydra, read_overrides
-from lorascope.study.params import PARAMETER_KEYS, declared_overrides
-
-__all__ = ["PARAMETER_KEYS", "declared_overrides", "expand", "with_overrides"]
+from lorascope.study.params import group_of
 
 BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
 MOST_POINTS = 100_000
@@ -36,18 +34,13 @@ def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[st
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
     if recipes and recipes[-1] != "recipe=null":
-        declared = [text for text in declared if text.partition("=")[0] in BESIDE_A_RECIPE]
+        declared = [text for text in declared if group_of(text) in BESIDE_A_RECIPE]
     adapters = [text.partition("=")[2] for text in overrides if text.startswith("adapter=")]
     if adapters:
         others = KINDS.keys() - set(re.findall(r"\w+", adapters[-1]))
-        declared = [text for text in declared if _section(text.partition("=")[0]) not in others]
+        declared = [text for text in declared if group_of(text) not in others]
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
-
-
-def _section(key: str) -> str:
-    """lora of lora.rank."""
-    return key.partition(".")[0]
 
 
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:
@@ -74,7 +67,7 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
 def _require_trained(read: Sequence[Override], kinds: set[str]) -> None:
     """Settings of a kind of adapter that no trial has would be ignored."""
     for override in read:
-        kind = _section(override.key_or_group)
+        kind = group_of(override.key_or_group)
         if kind in KINDS and kind not in kinds:
             trained = ",".join(sorted(kinds))
             raise LorascopeError(
@@ -116,14 +109,14 @@ def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
     """Each point of the axes' product; those of another kind of adapter than a point's are none of
     its axes."""
     keys = [axis.key_or_group for axis in axes]
-    swept = {_section(key) for key in keys} & KINDS.keys()
+    swept = {group_of(key) for key in keys} & KINDS.keys()
     points = product(*([_plain(one) for one in axis.sweep_iterator()] for axis in axes))
     found: dict[str, Config] = {}
     for number, point in enumerate(points):
         values = dict(zip(keys, point, strict=True))
         kind = str(values.get("adapter", composed.adapter))
         others = swept - {kind}
-        own = {key: value for key, value in values.items() if _section(key) not in others}
+        own = {key: value for key, value in values.items() if group_of(key) not in others}
         name = str(own) if others else str(number)
         if name not in found:
             found[name] = _with_value(composed, own)

@@ -147,5 +147,5 @@ def stage_command(stage: str, overrides: list[str]) -> str:
 
 
 def group_of(override: str) -> str:
-    """The first part of an override's key: lora of lora.rank=8 and of +lora.rank=8."""
+    """The first part of an override's key: lora of lora.rank, lora.rank=8 and +lora.rank=8."""
     return override.partition("=")[0].lstrip("+~").partition(".")[0]

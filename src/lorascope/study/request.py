@@ -17,10 +17,10 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
-from lorascope.study.flags import refuse_foreign_flags, split_flags, take_apart
-from lorascope.study.grid import declared_overrides, expand, with_overrides
+from lorascope.study.flags import own_flags, refuse_foreign_flags, take_apart
+from lorascope.study.grid import expand, with_overrides
 from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
-from lorascope.study.params import READS, group_of
+from lorascope.study.params import READS, declared_overrides, group_of
 
 ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
 """First parts of keys that are no axes of a study."""
@@ -42,14 +42,14 @@ def grid_points(
     axes; the command's own flags, and those overrides.
 
     Args:
-        flags: that the command knows, see `split_flags`.
+        flags: that the command knows, see `own_flags`.
         one_study: whether it can look at one model, one dataset and one rule only.
     """
-    given, overrides = split_flags(command, arguments, flags)
+    given = own_flags(command, arguments, flags)
     if one_study:
-        _refuse_several(command, overrides, layout)
-    configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
-    return configs, given, overrides
+        _refuse_several(command, given.overrides, layout)
+    configs = expand(layout, with_overrides(declared_overrides(layout), given.overrides))
+    return configs, given.flags, given.overrides
 
 
 def _refuse_several(command: str, overrides: Sequence[str], layout: Layout) -> None:
