@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -33,7 +35,6 @@ from lorascope.planning.table import UNPADDED
 from lorascope.records import MemoryPlan, Status, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.predicted_memory import (
-    memory_prediction_rows,
     memory_prediction_table,
     worst_memory_error,
 )
@@ -156,17 +157,17 @@ def test_a_finished_trial_carries_its_prediction(
     record = sweep.run(compose("quant=nf4", "seed=92"), project)
     assert record.plan is not None
     assert record.result is not None
-    (row,) = memory_prediction_rows(replace(example_study(), trials=[record]))
-    assert row.base_bytes == row.measured_base_bytes
-    assert row.train_error == pytest.approx(0, abs=0.001)
-    assert row.evaluate_error == pytest.approx(0, abs=0.001)
-    assert worst_memory_error([row]) == pytest.approx(0, abs=0.001)
+    study = replace(example_study(), trials=[record])
+    (row,) = csv.DictReader(io.StringIO(memory_prediction_table(study).csv()))
+    assert row["base_bytes"] == row["measured_base_bytes"]
+    assert float(row["train_error"]) == pytest.approx(0, abs=0.001)
+    assert float(row["evaluate_error"]) == pytest.approx(0, abs=0.001)
+    assert worst_memory_error(study) == pytest.approx(0, abs=0.001)
 
 
 def test_unknown_predictions_are_blank() -> None:
-    rows = memory_prediction_rows(example_study())
-    assert worst_memory_error(rows) is None
-    table = memory_prediction_table(rows)
+    assert worst_memory_error(example_study()) is None
+    table = memory_prediction_table(example_study())
     assert ",,," in table.csv()
     assert "Train error %" not in table.markdown()
 

@@ -21,7 +21,7 @@ from lorascope.reporting.pages.recommendation import UNKNOWN_SEED, answer, what_
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table, decision_json, decision_metrics
-from lorascope.reporting.tables.frontier import frontier_rows, frontier_summary, frontier_table
+from lorascope.reporting.tables.frontier import frontier_summary, frontier_table
 from tests.study_factory import Trial, example_study, make_study
 
 
@@ -192,7 +192,7 @@ def names_of(findings: Findings) -> CellNames:
 
 def test_comparisons_csv_has_every_pair_with_exact_numbers() -> None:
     findings = compare(example_study())
-    table = comparison_table(findings.comparisons, findings.measure, names_of(findings))
+    table = comparison_table(findings)
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     assert len(rows) == len(findings.comparisons) > 20
     first, row = findings.comparisons[0], rows[0]
@@ -207,7 +207,7 @@ def test_comparisons_csv_has_every_pair_with_exact_numbers() -> None:
 def test_comparison_text_leaves_the_unknown_seed_spread_out() -> None:
     def header(study: Study) -> str:
         findings = compare(study)
-        table = comparison_table(findings.comparisons, findings.measure, names_of(findings))
+        table = comparison_table(findings)
         return table.markdown().splitlines()[0]
 
     assert "Seed spread" not in header(undecided_study())
@@ -235,9 +235,9 @@ def test_cell_table_names_the_seeds_that_have_no_score() -> None:
 
 def test_frontier_is_a_row_a_cost_for_machines_and_a_row_a_configuration_for_people() -> None:
     findings = compare(example_study())
-    rows = frontier_rows(findings.frontiers)
+    rows = frontier_table(findings).rows
     assert len(rows) == sum(map(len, findings.frontiers.values()))
-    machine = list(csv.DictReader(io.StringIO(frontier_table(rows, findings.measure).csv())))
+    machine = list(csv.DictReader(io.StringIO(frontier_table(findings).csv())))
     assert {row["cost_name"] for row in machine} == set(findings.frontiers)
     people = frontier_summary(rows, findings.measure).markdown()
     assert people.count("\n") == 2 + len({row.cell for row in rows})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from scipy.stats import binomtest
@@ -20,10 +21,10 @@ from lorascope.reporting.tables.accuracy import (
     by_validation_score,
     modes,
 )
-from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
+from lorascope.reporting.tables.mode_memory import mode_memory_table
 from lorascope.reporting.tables.parameters import parameter_rows
 from lorascope.reporting.tables.table import Column, Table
-from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
+from lorascope.reporting.tables.trial_memory import trial_memory_table
 from tests.study_factory import TINY, Trial, example_study, lora_dials, make_study, trial_name
 
 
@@ -39,6 +40,11 @@ COLUMNS = (
     Column("size", "Size", lambda size: f"{size:.1f}"),
     Column("flag", "Flag", units.yes_no, right=False),
 )
+
+
+def read(table: Table[Any]) -> list[dict[str, str]]:
+    """The CSV's rows."""
+    return list(csv.DictReader(io.StringIO(table.csv())))
 
 
 def test_markdown_aligns_numbers_right_and_drops_columns_that_nobody_fills() -> None:
@@ -215,35 +221,31 @@ def test_parameter_rows_leave_out_models_without_the_listed_modules() -> None:
 
 
 def test_mode_memory_components_add_up_and_bits_equal_the_arithmetic() -> None:
-    rows = {row.quant: row for row in mode_memory_rows(example_study())}
+    rows = {row["quant"]: row for row in read(mode_memory_table(example_study()))}
+    names = ("quantized_weight_bytes", "quantization_constant_bytes", "unquantized_bytes")
     for row in rows.values():
-        parts = row.quantized_weight_bytes + row.quantization_constant_bytes + row.unquantized_bytes
-        assert parts == row.total_bytes
-        assert row.bits_measured == pytest.approx(row.bits_exact)
-    assert rows["nf4"].bits_asymptotic == 4.5
-    assert rows["nf4_dq"].bits_asymptotic == pytest.approx(4.127, abs=5e-4)
-    assert rows["fp16"].bits_exact == 16
+        assert sum(int(row[name]) for name in names) == int(row["total_bytes"])
+        assert float(row["bits_measured"]) == pytest.approx(float(row["bits_exact"]))
+    assert float(rows["nf4"]["bits_asymptotic"]) == 4.5
+    assert float(rows["nf4_dq"]["bits_asymptotic"]) == pytest.approx(4.127, abs=5e-4)
+    assert float(rows["fp16"]["bits_exact"]) == 16
 
 
 def test_mode_memory_leaves_expected_bits_blank_where_the_format_is_not_fully_known() -> None:
     study = make_study([Trial("nf4")])
     unknown = replace(study.footprints[0], double_quantization=None)
-    row = mode_memory_rows(replace(study, footprints=[unknown]))[0]
-    assert (row.bits_exact, row.bits_asymptotic) == (None, None)
     other_layers = replace(study.footprints[0], quantized_parameters=5)
-    assert mode_memory_rows(replace(study, footprints=[other_layers]))[0].bits_exact is None
+    for row in read(mode_memory_table(replace(study, footprints=[unknown, other_layers]))):
+        assert (row["bits_exact"], row["bits_asymptotic"]) == ("", "")
 
 
 def test_trial_memory_rows_keep_failed_trials_blank() -> None:
     trials = [Trial("nf4", 8), Trial("nf4", 64, status=Status.out_of_memory, reason="8 GB needed")]
-    done, failed = trial_memory_rows(make_study(trials))
-    assert done.train_resident_growth_bytes == 240_000_000
-    assert done.optimizer_bytes == 2 * (done.adapter_bytes or 0)
-    assert (failed.model_bytes, failed.status, failed.reason) == (
-        None,
-        "out_of_memory",
-        "8 GB needed",
-    )
+    done, failed = read(trial_memory_table(make_study(trials)))
+    assert int(done["train_resident_growth_bytes"]) == 240_000_000
+    assert int(done["optimizer_bytes"]) == 2 * int(done["adapter_bytes"])
+    assert (failed["model_bytes"], failed["train_seconds"]) == ("", "")
+    assert (failed["status"], failed["reason"]) == ("out_of_memory", "8 GB needed")
 
 
 def test_trial_memory_shows_the_allocators_peak_on_cuda() -> None:
@@ -252,7 +254,7 @@ def test_trial_memory_shows_the_allocators_peak_on_cuda() -> None:
     assert result is not None
     memory = {phase: PhaseMemory(None, 5_000_000_000, 6_000_000_000) for phase in result.memory}
     trial = replace(study.trials[0], result=replace(result, memory=memory))
-    table = trial_memory_table(trial_memory_rows(replace(study, trials=[trial])))
+    table = trial_memory_table(replace(study, trials=[trial]))
     header, _, row = table.markdown().splitlines()
     assert "Train peak" in header
     assert "growth" not in header
@@ -261,5 +263,5 @@ def test_trial_memory_shows_the_allocators_peak_on_cuda() -> None:
 
 def test_memory_csv_can_be_read_back_in_bytes() -> None:
     study = example_study()
-    rows = list(csv.DictReader(io.StringIO(mode_memory_table(mode_memory_rows(study)).csv())))
+    rows = read(mode_memory_table(study))
     assert [int(row["total_bytes"]) for row in rows] == [f.total_bytes for f in study.footprints]

@@ -81,6 +81,7 @@ def _points(
     sign = 1 if measure is Measure.accuracy else -1
     points = [
         FrontierPoint(
+            cost,
             score.cell,
             float(price),
             sign * float(row.mean()),

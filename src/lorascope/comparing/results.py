@@ -175,6 +175,7 @@ class Comparison:
 class FrontierPoint:
     """A cell in the plane of a cost and the study's measure."""
 
+    cost_name: Cost
     cell: CellKey
     cost: float
     score: float

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
-from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
@@ -24,17 +23,16 @@ from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table, decision_json
-from lorascope.reporting.tables.frontier import frontier_rows, frontier_table
-from lorascope.reporting.tables.mode_memory import mode_memory_rows, mode_memory_table
+from lorascope.reporting.tables.frontier import frontier_table
+from lorascope.reporting.tables.mode_memory import mode_memory_table
 from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.predicted_memory import (
-    memory_prediction_rows,
     memory_prediction_table,
     prediction_sentence,
 )
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.table import Table
-from lorascope.reporting.tables.trial_memory import trial_memory_rows, trial_memory_table
+from lorascope.reporting.tables.trial_memory import trial_memory_table
 
 Made = Mapping[str, Any]
 """Name of an entry -> its table, or its figure as SVG."""
@@ -113,8 +111,7 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         "accuracy_by_memory.svg", of_scores.memory_words,
     ),
     TableEntry(
-        "frontier", "by-memory-section",
-        lambda _, found: frontier_table(frontier_rows(found.frontiers), found.measure),
+        "frontier", "by-memory-section", lambda _, found: frontier_table(found),
         "Costs, cheapest first, and the share of resampled item sets on each frontier",
         csv="frontier.csv", page=of_scores.frontier_blocks,
     ),
@@ -134,25 +131,22 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         markdown="trainable_parameters.md", page=of_records.html_alone,
     ),
     TableEntry(
-        "stored", "memory", lambda study, _: mode_memory_table(mode_memory_rows(study)),
-        "The stored base", csv="memory.csv", markdown="memory.md", heading="Stored base by mode",
+        "stored", "memory", lambda study, _: mode_memory_table(study), "The stored base",
+        csv="memory.csv", markdown="memory.md", heading="Stored base by mode",
     ),
     TableEntry(
-        "predicted", "memory",
-        lambda study, _: memory_prediction_table(memory_prediction_rows(study)),
+        "predicted", "memory", lambda study, _: memory_prediction_table(study),
         "Memory predicted and measured", csv="memory_predicted.csv", markdown="memory.md",
         heading="Predicted and measured", above=prediction_sentence,
         page=of_records.prediction_blocks,
     ),
     TableEntry(
-        "running", "memory", lambda study, _: trial_memory_table(trial_memory_rows(study)),
-        "While running", csv="memory_by_trial.csv", markdown="memory.md",
-        heading="Trials while running",
+        "running", "memory", lambda study, _: trial_memory_table(study), "While running",
+        csv="memory_by_trial.csv", markdown="memory.md", heading="Trials while running",
     ),
     TableEntry(
-        "pairs", "pairs", lambda _, found: comparison_table(
-            found.comparisons, found.measure, CellNames.of(found)
-        ), csv="comparisons.csv", page=of_scores.pair_blocks,
+        "pairs", "pairs", lambda _, found: comparison_table(found), csv="comparisons.csv",
+        page=of_scores.pair_blocks,
     ),
     TableEntry(
         "cells", "configurations", lambda _, found: cell_table(found), "Scores and costs",

@@ -44,7 +44,7 @@ def parameter_blocks(study: Study, findings: Findings, block: TableBlock) -> Ite
 
 def prediction_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
     """Predicted memory, where something was predicted."""
-    if any(row.train_bytes is not None for row in block.table.rows):
+    if any(row.trial.plan for row in block.table.rows):
         yield from (text(prediction_sentence(study)), block)
 
 

@@ -76,18 +76,15 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
     """Mode by mode: the base, trials by targets, dials and seed, and the missing ones."""
     evaluations = {record.trial_identity: record for record in study.evaluations}
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
-    variant = variants(study)
+    recorded, variant = trial_rows(study), variants(study)
     rows: list[AccuracyRow] = []
     for quant in modes(study):
-        trials = sorted((t for t in study.trials if t.key.quant == quant), key=trial_order)
         mode = [_base_row(study, quant)]
         mode += [
-            _trial_row(
-                trial, cell_of(trial.key, variant[trial.trial]),
-                evaluations.get(trial.identity), study,
-            )
-            for trial in trials
-        ]  # fmt: skip
+            _trial_row(row, evaluations.get(row.trial.identity), study)
+            for row in recorded
+            if row.cell.quant == quant
+        ]
         mode += [
             AccuracyRow(
                 cell_of(key, variant[name]), key.seed, status=MISSING, reason=NO_RECORD, trial=name
@@ -97,6 +94,21 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
         ]
         rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
     return rows
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial that has a record, and its configuration."""
+
+    cell: CellKey
+    trial: TrialRecord
+
+
+def trial_rows(study: Study) -> list[TrialRow]:
+    """Mode by mode, in the order of the accuracy table."""
+    order, variant = modes(study), variants(study)
+    trials = sorted(study.trials, key=lambda t: (order.index(t.key.quant), *trial_order(t)))
+    return [TrialRow(cell_of(trial.key, variant[trial.trial]), trial) for trial in trials]
 
 
 def trial_order(trial: TrialRecord) -> tuple[object, ...]:
@@ -162,11 +174,10 @@ def _base_row(study: Study, quant: str) -> AccuracyRow:
     return AccuracyRow(base_cell(quant), status=MISSING, reason=NOT_EVALUATED)
 
 
-def _trial_row(
-    trial: TrialRecord, cell: CellKey, evaluation: EvaluationRecord | None, study: Study
-) -> AccuracyRow:
-    row = AccuracyRow(
-        cell,
+def _trial_row(row: TrialRow, evaluation: EvaluationRecord | None, study: Study) -> AccuracyRow:
+    trial = row.trial
+    found = AccuracyRow(
+        row.cell,
         trial.key.seed,
         trainable_parameters=trial.result.trainable_parameters if trial.result else None,
         status=trial.status.value,
@@ -174,8 +185,8 @@ def _trial_row(
         trial=trial.trial,
     )
     if evaluation is not None:
-        return _with_scores(row, evaluation, study)
-    return replace(row, reason=trial.reason or NOT_EVALUATED)
+        return _with_scores(found, evaluation, study)
+    return replace(found, reason=trial.reason or NOT_EVALUATED)
 
 
 def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:

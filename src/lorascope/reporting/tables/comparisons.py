@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
+from lorascope.comparing.results import Comparison, Pairing, Verdict
+from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.measure_text import MeasureText, p_value
@@ -22,11 +22,10 @@ WORDS = {
 """Verdicts as short as a column wants them."""
 
 
-def comparison_table(
-    comparisons: Sequence[Comparison], measure: Measure, names: CellNames
-) -> Table[Comparison]:
+def comparison_table(findings: Findings) -> Table[Comparison]:
     """One row a pair. CSV has shares and nats, text points and nats."""
-    texts = MeasureText(measure)
+    comparisons, names = findings.comparisons, CellNames.of(findings)
+    texts = MeasureText(findings.measure)
     several = any(row.difference.seeds > 1 for row in comparisons)
     estimates = _estimate_columns(texts, several)
     cells = [cell for row in comparisons for cell in (row.subject, row.reference)]

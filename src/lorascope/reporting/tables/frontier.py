@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import CellKey, FrontierPoint, Measure
+from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.measure_text import MeasureText, share
@@ -14,41 +15,20 @@ from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
 
-@dataclass(frozen=True)
-class FrontierRow:
-    """A configuration and its place for one cost."""
-
-    cost_name: str
-    cell: CellKey
-    cost: float
-    score: float
-    on_frontier: bool
-    probability: float
-    complete: bool
-
-
-def frontier_rows(frontiers: Mapping[str, Sequence[FrontierPoint]]) -> list[FrontierRow]:
-    """Cost by cost, cheapest first."""
-    return [
-        FrontierRow(name, p.cell, p.cost, p.score, p.on_frontier, p.probability, p.complete)
-        for name, points in frontiers.items()
-        for p in points
-    ]
-
-
-def frontier_table(rows: Sequence[FrontierRow], measure: Measure) -> Table[FrontierRow]:
-    """For machines: a row a configuration and cost."""
+def frontier_table(findings: Findings) -> Table[FrontierPoint]:
+    """For machines: a row a configuration and cost, cost by cost, cheapest first."""
+    points = [point for points in findings.frontiers.values() for point in points]
     return Table(
         (
             Column("cost_name", "Cost"),
-            *cell_columns(row.cell for row in rows),
+            *cell_columns(point.cell for point in points),
             Column("cost", "Amount"),
-            Column("score", MeasureText(measure).name),
+            Column("score", MeasureText(findings.measure).name),
             Column("on_frontier", "On the frontier"),
             Column("probability", "Probability"),
             Column("complete", "All seeds"),
         ),
-        rows,
+        points,
     )
 
 
@@ -58,15 +38,15 @@ class FrontierSummary:
 
     cell: CellKey
     score: float
-    places: Mapping[str, FrontierRow]
+    places: Mapping[Cost, FrontierPoint]
 
 
-def frontier_summary(rows: Sequence[FrontierRow], measure: Measure) -> Table[FrontierSummary]:
+def frontier_summary(points: Sequence[FrontierPoint], measure: Measure) -> Table[FrontierSummary]:
     """For people: a row a configuration, two columns a cost."""
-    texts, costs = MeasureText(measure), list(dict.fromkeys(row.cost_name for row in rows))
-    places: dict[CellKey, dict[str, FrontierRow]] = {}
-    for row in rows:
-        places.setdefault(row.cell, {})[row.cost_name] = row
+    texts, costs = MeasureText(measure), list(dict.fromkeys(point.cost_name for point in points))
+    places: dict[CellKey, dict[Cost, FrontierPoint]] = {}
+    for point in points:
+        places.setdefault(point.cell, {})[point.cost_name] = point
     summaries = [
         FrontierSummary(cell, next(iter(found.values())).score, found)
         for cell, found in places.items()
@@ -81,7 +61,7 @@ def frontier_summary(rows: Sequence[FrontierRow], measure: Measure) -> Table[Fro
     )
 
 
-def _cost_columns(name: str) -> tuple[Column, Column]:
+def _cost_columns(name: Cost) -> tuple[Column, Column]:
     def amount(row: FrontierSummary) -> float | None:
         return row.places[name].cost if name in row.places else None
 
@@ -95,7 +75,7 @@ def _cost_columns(name: str) -> tuple[Column, Column]:
         seeds = "" if place[2] else ", seeds missing"
         return f"{units.yes_no(place[1])}, {share(place[0])} %{seeds}"
 
-    kind = COSTS[Cost(name)]
+    kind = COSTS[name]
     words = kind.words.capitalize()
     return (
         Column(f"{name}_amount", words, lambda value: units.amount(value, kind.unit), get=amount),

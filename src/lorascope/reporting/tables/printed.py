@@ -5,8 +5,6 @@ These tables are of no study: they are the same in every report.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
@@ -29,65 +27,22 @@ FUSED_QUERY_VALUE = LoraConfig(targets=Targets.modules, modules=["query_key_valu
 """What stands for q and v where the model has them in one matrix with k."""
 
 
-@dataclass(frozen=True)
-class PaperTableRow:
-    """One row of the LoRA paper's GPT-3 table."""
-
-    method: str
-    setting: str
-    formula: str
-    printed_millions: float
-    computed_parameters: int
-    difference: str | None
-    real_parameters: int | None
-    """The same method on Falcon-180B, counted on its own matrices; None where it has none such."""
-
-
-@dataclass(frozen=True)
-class ClassroomTableRow:
-    """One cell of the classroom table."""
-
-    rank: int
-    size: str
-    printed: str
-    rule_parameters: int
-    model: str
-    query_value_parameters: int
-    query_value_modules: str
-    all_linear_parameters: int
-    all_linear_by_rule: float
-
-
-def paper_table() -> Table[PaperTableRow]:
-    """The LoRA paper's table for GPT-3 175B."""
+def paper_table() -> Table[PaperRow]:
+    """The LoRA paper's table for GPT-3 175B, and the same methods on Falcon-180B's matrices."""
     falcon = model_shape(known_config(REAL_MODELS["180B"][1]))
     return Table(
         (
             Column("method", "Method", right=False),
             Column("setting", "Setting", right=False),
             Column("formula", "Formula", right=False),
-            Column("printed_millions", "Printed (M)", _millions),
-            Column("computed_parameters", "By formula", units.count),
-            Column("difference", "Print against formula", right=False),
-            Column("real_parameters", "Falcon-180B, exact", units.count),
+            Column("printed_millions", "Printed (M)", lambda value: f"{value:,.1f}"),
+            Column("computed_parameters", "By formula", units.count, get=lambda row: row.computed),
+            Column("difference", "Print against formula", right=False, get=_difference),
+            Column("real_parameters", "Falcon-180B, exact", units.count,
+                   get=lambda row: _on_real_model(row, falcon)),
         ),
-        [
-            PaperTableRow(
-                row.method,
-                row.setting,
-                row.formula,
-                row.printed_millions,
-                row.computed,
-                _difference(row),
-                _on_real_model(row, falcon),
-            )
-            for row in LORA_PAPER
-        ],
-    )
-
-
-def _millions(value: float) -> str:
-    return f"{value:,.1f}"
+        LORA_PAPER,
+    )  # fmt: skip
 
 
 def _difference(row: PaperRow) -> str | None:
@@ -101,6 +56,7 @@ def _difference(row: PaperRow) -> str | None:
 
 
 def _on_real_model(row: PaperRow, shape: ModelShape) -> int | None:
+    """None where the model has no such matrices."""
     if row.rank is None:
         return row.count(shape)
     # v alone cannot be adapted where query, key and value are one matrix.
@@ -108,40 +64,37 @@ def _on_real_model(row: PaperRow, shape: ModelShape) -> int | None:
     return None if chosen is None else _adapter(shape, chosen, row.rank)
 
 
-def classroom_table() -> Table[ClassroomTableRow]:
+def classroom_table() -> Table[ClassroomCell]:
     """Parameters by model size and rank."""
     shapes = {size: model_shape(known_config(file)) for size, (_, file) in REAL_MODELS.items()}
+    fused = {
+        size: any(matrix.name.endswith(".query_key_value") for matrix in shape.matrices)
+        for size, shape in shapes.items()
+    }
+
+    def query_value(cell: ClassroomCell) -> int:
+        lora = FUSED_QUERY_VALUE if fused[cell.size] else LoraConfig(targets=Targets.q_v)
+        return _adapter(shapes[cell.size], lora, cell.rank)
+
+    def everywhere(cell: ClassroomCell) -> int:
+        return _adapter(shapes[cell.size], LoraConfig(targets=Targets.all_linear), cell.rank)
+
     return Table(
         (
             Column("rank", "Rank"),
             Column("size", "Size", right=False),
             Column("printed", "Printed"),
-            Column("rule_parameters", "Rule 2 r sqrt(N)", units.count),
-            Column("model", "Real model", right=False),
-            Column("query_value_parameters", "On q and v, exact", units.count),
-            Column("query_value_modules", "Modules", right=False),
-            Column("all_linear_parameters", "On all linear, exact", units.count),
-            Column("all_linear_by_rule", "Exact / rule", units.small_percent),
+            Column("rule_parameters", "Rule 2 r sqrt(N)", units.count, get=lambda c: c.computed),
+            Column("model", "Real model", right=False, get=lambda c: REAL_MODELS[c.size][0]),
+            Column("query_value_parameters", "On q and v, exact", units.count, get=query_value),
+            Column("query_value_modules", "Modules", right=False,
+                   get=lambda c: "query_key_value" if fused[c.size] else "q_proj, v_proj"),
+            Column("all_linear_parameters", "On all linear, exact", units.count, get=everywhere),
+            Column("all_linear_by_rule", "Exact / rule", units.small_percent,
+                   get=lambda c: everywhere(c) / c.computed),
         ),
-        [_classroom_row(cell, shapes[cell.size]) for cell in CLASSROOM],
-    )
-
-
-def _classroom_row(cell: ClassroomCell, shape: ModelShape) -> ClassroomTableRow:
-    fused = any(m.name.endswith(".query_key_value") for m in shape.matrices)
-    query_value = FUSED_QUERY_VALUE if fused else LoraConfig(targets=Targets.q_v)
-    everywhere = _adapter(shape, LoraConfig(targets=Targets.all_linear), cell.rank)
-    return ClassroomTableRow(
-        rank=cell.rank,
-        size=cell.size,
-        printed=cell.printed,
-        rule_parameters=cell.computed,
-        model=REAL_MODELS[cell.size][0],
-        query_value_parameters=_adapter(shape, query_value, cell.rank),
-        query_value_modules="query_key_value" if fused else "q_proj, v_proj",
-        all_linear_parameters=everywhere,
-        all_linear_by_rule=everywhere / cell.computed,
-    )
+        CLASSROOM,
+    )  # fmt: skip
 
 
 def _adapter(shape: ModelShape, lora: LoraConfig, rank: int) -> int:
