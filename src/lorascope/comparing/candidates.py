@@ -91,19 +91,8 @@ def _tested(
 def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
     """A cell before it is judged."""
     cost = score.costs.get(study.decide.cost)
-    return Candidate(
-        cell=data.cell,
-        cost=cost,
-        least_cost=_stored_bytes(data.cell, study) if cost is None else cost,
-        difference=None,
-        p_margin_holm=None,
-        verdict=None,
-        beyond_margin=False,
-        near_margin=False,
-        ineligible=_why_not(data),
-        items_needed=None,
-        seeds_needed=None,
-    )
+    least = _stored_bytes(data.cell, study) if cost is None else cost
+    return Candidate(data.cell, cost, least, ineligible=_why_not(data))
 
 
 def _stored_bytes(cell: CellKey, study: Study) -> float | None:

@@ -157,11 +157,6 @@ def _seed_trial(
     )
 
 
-def joined(data: CellData, study: Study, split: str) -> JoinedItems | None:
-    """The items of all scored seeds of one cell; None where there are none."""
-    return join_scored(data.scored, study, split)
-
-
 def join_scored(scored: Sequence[Scored], study: Study, split: str) -> JoinedItems | None:
     """The items of several evaluations; None where one has none, or nothing is common."""
     tables = [study.items.get(one.evaluation.identity, {}).get(split) for one in scored]
@@ -171,7 +166,8 @@ def join_scored(scored: Sequence[Scored], study: Study, split: str) -> JoinedIte
 
 def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
     """Estimates with intervals over items and seeds, and the cost."""
-    test, validation = joined(data, study, "test"), joined(data, study, "validation")
+    test = join_scored(data.scored, study, "test")
+    validation = join_scored(data.scored, study, "validation")
     stored = next((f for f in study.footprints if f.quant == data.cell.quant), None)
     accurate = test is not None and test.correct is not None
     trials = [scored.trial for scored in data.scored if scored.trial]

@@ -70,10 +70,10 @@ class Tested:
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
     """Mean over items and seeds of one cell, whose seeds `joined` holds as evaluations.
 
-    None where a loss is not finite, or there are fewer than two items or clusters.
+    None where `_values` is.
     """
     values = _values(joined, measure)
-    if _groups(joined) < 2 or not np.isfinite(values).all():
+    if values is None:
         return None
     crossed = _crossed(values, joined, measure)
     low, high = crossed.low, crossed.high
@@ -89,7 +89,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     loss is not finite, or fewer than two items or clusters are common.
     """
     values = _values(joined, measure)
-    if _groups(joined) < 2 or not np.isfinite(values).all():
+    if values is None:
         return None
     subject, reference = np.split(values, 2)
     crossed = _crossed(subject - reference, joined, measure)
@@ -120,7 +120,7 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
 def seed_components(joined: JoinedItems, measure: Measure) -> Components | None:
     """What the difference of `joined`'s halves varies by; None where `compare_joined` is None."""
     values = _values(joined, measure)
-    if _groups(joined) < 2 or not np.isfinite(values).all():
+    if values is None:
         return None
     subject, reference = np.split(values, 2)
     return _crossed(subject - reference, joined, measure).components
@@ -156,10 +156,10 @@ def compare_with_base(joined: JoinedItems, measure: Measure) -> tuple[Estimate, 
     """The mean of all evaluations but the last minus the last, with its two-sided p, over items
     alone: these trainings, whatever others would give.
 
-    None where a loss is not finite, or there are fewer than two items or clusters.
+    None where `_values` is.
     """
     values = _values(joined, measure)
-    if _groups(joined) < 2 or not np.isfinite(values).all():
+    if values is None:
         return None
     differences = values[:-1] - values[-1]
     crossed = _crossed(differences.mean(axis=0)[None], joined, measure)
@@ -194,16 +194,13 @@ def _estimate(
     )  # fmt: skip
 
 
-def _groups(joined: JoinedItems) -> int:
-    return joined.cluster_count or joined.items
-
-
-def _values(joined: JoinedItems, measure: Measure) -> Floats:
-    """[evaluations, items]: right or wrong, or summed nats."""
-    if measure is Measure.loss_nats:
-        return joined.loss_nats
-    assert joined.correct is not None
-    return joined.correct
+def _values(joined: JoinedItems, measure: Measure) -> Floats | None:
+    """[evaluations, items]: right or wrong, or summed nats. None where a loss is not finite, or
+    there are fewer than two items or clusters."""
+    values = joined.loss_nats if measure is Measure.loss_nats else joined.correct
+    assert values is not None
+    few = (joined.cluster_count or joined.items) < 2
+    return None if few or not np.isfinite(values).all() else values
 
 
 def _crossed(values: Floats, joined: JoinedItems, measure: Measure) -> TwoWayEstimate:

@@ -25,17 +25,11 @@ def frontiers(
     """Cost -> its points, cheapest first; costs that fewer than two cells have are left out."""
     found = {}
     for cost in (kind.cost for kind in COSTS.values() if kind.on_frontier):
-        priced = [s for s in scores if _point(s, cost, measure) is not None]
+        priced = [s for s in scores if cost in s.costs and s.test(measure) is not None]
         points = _points(study, cells, priced, cost, measure) if len(priced) > 1 else ()
         if points:
             found[cost.value] = points
     return found
-
-
-def _point(score: CellScore, cost: Cost, measure: Measure) -> tuple[float, float] | None:
-    estimate = score.test(measure)
-    price = score.costs.get(cost)
-    return None if estimate is None or price is None else (price, estimate.value)
 
 
 def _on_the_same_items(

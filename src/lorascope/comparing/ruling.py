@@ -38,20 +38,20 @@ class Candidate:
     cost: float | None
     least_cost: float | None
     """What it costs at least where the cost itself is unknown."""
-    difference: Estimate | None
+    difference: Estimate | None = None
     """Subject minus reference on validation items; None for the reference itself, or unscored."""
-    p_margin_holm: float | None
-    verdict: Verdict | None
+    p_margin_holm: float | None = None
+    verdict: Verdict | None = None
     """no_worse, worse by more than the margin, or undecided; corrected for all candidates."""
-    beyond_margin: bool
+    beyond_margin: bool = False
     """The estimate is worse by more than the margin, shown or not."""
-    near_margin: bool
+    near_margin: bool = False
     """The estimate lies within half a standard error of the margin."""
-    ineligible: str | None
+    ineligible: str | None = None
     """Why the cell cannot be shipped, or not be judged."""
-    items_needed: int | None
+    items_needed: int | None = None
     """Validation items in all that would settle it if the difference stays; None: none would."""
-    seeds_needed: int | None
+    seeds_needed: int | None = None
     """Seeds in all, likewise; None where unknown."""
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from lorascope.reporting.figures.style import AXIS, GRID, INK, NEUTRAL, PALETTE, PAPER
 from lorascope.reporting.pages.document import Block, ByMedium, Document, FigureBlock, Section
-from lorascope.reporting.pages.inline_svg import inline_svg
 
 FILTERED_FROM = 8
 """Rows from which on a table gets a field to filter by."""
+VARIABLES = {
+    INK: "ink",
+    GRID: "rule",
+    AXIS: "axis",
+    NEUTRAL: "quiet",
+    PAPER: "paper",
+    **{color.lower(): f"mode{place}" for place, color in enumerate(PALETTE)},
+}
+"""Colour in a figure -> the page's CSS variable, so that figures follow light and dark."""
 
 
 def html_page(document: Document) -> str:
@@ -49,5 +60,34 @@ def _blocks(section: Section) -> list[Block]:
 
 
 def _inlined(figure: FigureBlock) -> Markup:
+    """The <svg> element alone, as an image with a text alternative; ids begin with its key."""
+    key, text = figure.key, figure.svg.decode()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{key}-', text)
+    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{key}-", text)
+    text = re.sub(r"#[0-9a-fA-F]{6}\b", _variable, text)
+    text = re.sub(r"(<!--.*?-->)|(font: ([0-9.]+)px[^;\"]*)", _plain_font, text)
+    text = re.sub(r">\s+<", "><", text)
+    opening, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', opening)
+    assert box is not None, f"{key}: the SVG has no viewBox"
     # Our own figure, whose texts matplotlib has escaped.
-    return Markup(inline_svg(figure.svg, figure.key, figure.title, figure.description))
+    return Markup(
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box.group()} role="img" '
+        f'aria-labelledby="{key}-title {key}-desc">'
+        f'<title id="{key}-title">{escape(figure.title)}</title>'
+        f'<desc id="{key}-desc">{escape(figure.description)}</desc>{rest}'
+    )
+
+
+def _variable(match: re.Match[str]) -> str:
+    """The page's variable for a colour, or the colour itself where the page has none."""
+    name = VARIABLES.get(match.group().lower())
+    return f"var(--{name})" if name else match.group()
+
+
+def _plain_font(match: re.Match[str]) -> str:
+    """The size alone: the family is the page's. Comments go."""
+    return "" if match.group(1) else f"font-size: {match.group(3)}px"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
@@ -35,11 +35,6 @@ class RankRow:
 
     rank: int | None
     trainable_parameters: int
-    percent_of_base: float
-    adapter_bytes: int
-    """In float32, as PEFT keeps it."""
-    optimizer_bytes: int
-    """AdamW's two moments in float32."""
     dora_parameters: int | None
     """The same with DoRA's magnitudes; None where the row is DoRA, or DoRA cannot be had."""
 
@@ -51,9 +46,19 @@ class MethodRow:
     method: str
     size: str
     trainable_parameters: int
-    percent_of_base: float
-    weight_bytes: int
-    optimizer_bytes: int
+
+
+def _count_columns(shape: ModelShape, weights: Column) -> tuple[Column, ...]:
+    """What follows from the number of trainable parameters; `weights` are theirs in float32."""
+    total = shape.total_parameters
+    return (
+        Column("trainable_parameters", "Trainable", units.count),
+        Column("percent_of_base", "% of base", units.small_percent,
+               get=lambda row: 100 * row.trainable_parameters / total),
+        replace(weights, show=units.size, get=lambda row: adapter_bytes(row.trainable_parameters)),
+        Column("optimizer_bytes", "AdamW state (FP32)", units.size,
+               get=lambda row: adamw_bytes(row.trainable_parameters)),
+    )  # fmt: skip
 
 
 def _with_switch(adapter: AdapterConfig, name: str, layers: Sequence[LinearShape]) -> int:
@@ -77,98 +82,74 @@ def adapter_table(
         bare = target_parameters_lora(bare_parameters, rank) if bare_parameters else 0
         plain = kind.parameters(own, layers)
         more = [_with_switch(own, name, layers) for name in switches]
-        trainable = plain + bare
-        rows.append(
-            RankRow(
-                rank or None,
-                trainable,
-                100 * trainable / shape.total_parameters,
-                adapter_bytes(trainable),
-                adamw_bytes(trainable),
-                None if bare or max(more, default=plain) == plain else max(more),
-            )
-        )
+        dora = None if bare or max(more, default=plain) == plain else max(more)
+        rows.append(RankRow(rank or None, plain + bare, dora))
     return Table(
         (
             Column("rank", "Rank"),
-            Column("trainable_parameters", "Trainable", units.count),
-            Column("percent_of_base", "% of base", units.small_percent),
-            Column("adapter_bytes", "Adapter (FP32)", units.size),
-            Column("optimizer_bytes", "AdamW state (FP32)", units.size),
+            *_count_columns(shape, Column("adapter_bytes", "Adapter (FP32)")),
             Column("dora_parameters", "With DoRA", units.count),
         ),
         rows,
     )
 
 
-def _full(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    yield "Full fine-tuning", "", shape.total_parameters
+def _at(
+    method: str, unit: str, sizes: Sequence[int], count: Callable[[ModelShape, int], int]
+) -> Callable[[ModelShape], list[MethodRow]]:
+    """`method` at each of `sizes`."""
+
+    def rows(shape: ModelShape) -> list[MethodRow]:
+        return [MethodRow(method, unit.format(size), count(shape, size)) for size in sizes]
+
+    return rows
 
 
-def _bitfit(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
+def _full(shape: ModelShape) -> list[MethodRow]:
+    return [MethodRow("Full fine-tuning", "", shape.total_parameters)]
+
+
+def _bitfit(shape: ModelShape) -> list[MethodRow]:
     size = "all biases" if shape.bias_parameters else "the model has no biases"
-    yield "BitFit", size, shape.bias_parameters
-
-
-def _adapters(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    for bottleneck in ADAPTER_SIZES:
-        count = houlsby_adapter_parameters(shape.layers, shape.hidden, bottleneck)
-        yield "Adapter-H (Houlsby)", f"bottleneck {bottleneck}", count
-
-
-def _prefix_embed(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    for tokens in TOKEN_COUNTS:
-        count = prefix_embedding_parameters(shape.hidden, tokens)
-        yield "PrefixEmbed (LoRA paper)", f"{tokens} tokens", count
-
-
-def _prefix_layer(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    for tokens in TOKEN_COUNTS:
-        count = prefix_layer_parameters(shape.layers, shape.hidden, tokens)
-        yield "PrefixLayer (LoRA paper)", f"{tokens} tokens", count
-
-
-def _prefix(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    for tokens in TOKEN_COUNTS:
-        count = prefix_tuning_parameters(shape, tokens)
-        yield "Prefix tuning (PEFT)", f"{tokens} tokens", count
-
-
-def _prompt(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    for tokens in TOKEN_COUNTS:
-        yield "Prompt tuning (PEFT)", f"{tokens} tokens", prompt_tuning_parameters(shape, tokens)
+    return [MethodRow("BitFit", size, shape.bias_parameters)]
 
 
 WITHOUT_IA3_IN_PEFT = {"phi3"}
 """Architectures for which PEFT (0.21) names no modules to scale."""
 
 
-def _ia3(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
+def _ia3(shape: ModelShape) -> list[MethodRow]:
     outputs, inputs = shape.ia3_targets
     kinds = [name.rpartition(".")[2] for name in (*outputs, *inputs)]
     source = "ours: PEFT has no default" if shape.model_type in WITHOUT_IA3_IN_PEFT else "PEFT"
-    yield f"IA3 ({source})", ", ".join(kinds), ia3_parameters(shape)
+    return [MethodRow(f"IA3 ({source})", ", ".join(kinds), ia3_parameters(shape))]
 
 
-def _experts(shape: ModelShape) -> Iterator[tuple[str, str, int]]:
-    if shape.expert_matrices:
-        for rank in EXPERT_RANKS:
-            count = peft_all_linear_parameters(shape, rank)
-            yield 'LoRA, PEFT\'s "all-linear" with experts', f"rank {rank}", count
+_with_experts = _at(
+    'LoRA, PEFT\'s "all-linear" with experts', "rank {}", EXPERT_RANKS, peft_all_linear_parameters
+)
 
-
-METHODS: dict[str, Callable[[ModelShape], Iterator[tuple[str, str, int]]]] = {
+METHODS: dict[str, Callable[[ModelShape], list[MethodRow]]] = {
     "full": _full,
     "bitfit": _bitfit,
-    "adapter": _adapters,
-    "prefix_embed": _prefix_embed,
-    "prefix_layer": _prefix_layer,
-    "prefix": _prefix,
-    "prompt": _prompt,
+    "adapter": _at(
+        "Adapter-H (Houlsby)", "bottleneck {}", ADAPTER_SIZES,
+        lambda shape, size: houlsby_adapter_parameters(shape.layers, shape.hidden, size),
+    ),
+    "prefix_embed": _at(
+        "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS,
+        lambda shape, tokens: prefix_embedding_parameters(shape.hidden, tokens),
+    ),
+    "prefix_layer": _at(
+        "PrefixLayer (LoRA paper)", "{} tokens", TOKEN_COUNTS,
+        lambda shape, tokens: prefix_layer_parameters(shape.layers, shape.hidden, tokens),
+    ),
+    "prefix": _at("Prefix tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prefix_tuning_parameters),
+    "prompt": _at("Prompt tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prompt_tuning_parameters),
     "ia3": _ia3,
-    "experts": _experts,
-}
-"""Name on the command line -> (method, size, trainable parameters) at usual sizes."""
+    "experts": lambda shape: _with_experts(shape) if shape.expert_matrices else [],
+}  # fmt: skip
+"""Name on the command line -> the method at usual sizes."""
 
 
 def method_table(shape: ModelShape, methods: Sequence[str] = tuple(METHODS)) -> Table[MethodRow]:
@@ -182,25 +163,11 @@ def method_table(shape: ModelShape, methods: Sequence[str] = tuple(METHODS)) -> 
         raise ConfigError(
             "--methods", ",".join(unknown), "no such method", f"There are: {', '.join(METHODS)}."
         )
-    counts = [counted for name in methods for counted in METHODS[name](shape)]
     return Table(
         (
             Column("method", "Method", right=False),
             Column("size", "Size", right=False),
-            Column("trainable_parameters", "Trainable", units.count),
-            Column("percent_of_base", "% of base", units.small_percent),
-            Column("weight_bytes", "Weights (FP32)", units.size),
-            Column("optimizer_bytes", "AdamW state (FP32)", units.size),
+            *_count_columns(shape, Column("weight_bytes", "Weights (FP32)")),
         ),
-        [
-            MethodRow(
-                method,
-                size,
-                count,
-                100 * count / shape.total_parameters,
-                adapter_bytes(count),
-                adamw_bytes(count),
-            )
-            for method, size, count in counts
-        ],
+        [row for name in methods for row in METHODS[name](shape)],
     )
