@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.comparing.cells import CellData
+from lorascope.comparing.cells import CellData, Compared
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.pairs import (
     SIGNIFICANT,
@@ -16,8 +16,8 @@ from lorascope.comparing.pairs import (
     tested_pair,
 )
 from lorascope.comparing.prospects import is_near, items_to_settle, seeds_to_settle
-from lorascope.comparing.reference import Reference, best_by_mode, far_behind, margin_of
-from lorascope.comparing.results import CellKey, CellScore, Measure, Pairing, Verdict
+from lorascope.comparing.reference import Reference, best_by_mode, far_behind
+from lorascope.comparing.results import CellKey, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate
 from lorascope.config import Cost
 from lorascope.records import Study
@@ -25,11 +25,7 @@ from lorascope.statistics.families import choice_factor, counted, holm_hopeful, 
 
 
 def judged_candidates(
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Mapping[CellKey, CellScore],
-    reference: Reference | None,
-    measure: Measure,
+    compared: Compared, reference: Reference | None
 ) -> list[tuple[Candidate, Tested | None]]:
     """Every adapter cell with its test against the reference on validation items.
 
@@ -38,49 +34,43 @@ def judged_candidates(
     and items makes all others look worse.
     """
     candidates = [
-        _candidate(data, scores[data.cell], study) for data in cells.values() if not data.cell.base
+        _candidate(data, compared) for data in compared.cells.values() if not data.cell.base
     ]
-    shared = _tested(candidates, study, cells, scores, reference, measure)
+    shared = _tested(candidates, compared, reference)
     choice = choice_factor(reference.choices if reference else 1)
     within = [tested.p_margin if tested else None for _, tested in shared]
     beyond = [min(1.0, choice * tested.p_beyond) if tested else None for _, tested in shared]
     judged = zip(shared, holm_hopeful(within), holm_hopeful(beyond), strict=True)
-    margin = margin_of(study.decide, measure)
     found = []
     for place, ((candidate, tested), p, worse) in enumerate(judged):
         # What would settle it is the test on whose side of the margin the estimate lies.
         nearer = beyond if tested and tested.p_beyond < tested.p_margin else within
         steps = holm_steps(counted(nearer), place)
-        found.append((_with_verdict(candidate, tested, (p, worse), steps, measure, margin), tested))
+        found.append((_with_verdict(candidate, tested, (p, worse), steps, compared), tested))
     return found
 
 
 def _tested(
-    candidates: Sequence[Candidate],
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Mapping[CellKey, CellScore],
-    reference: Reference | None,
-    measure: Measure,
+    candidates: Sequence[Candidate], compared: Compared, reference: Reference | None
 ) -> list[tuple[Candidate, Tested | None]]:
     """Those that are cheaper than the reference held against it; others stay untested."""
     if reference is None:
         return [(candidate, None) for candidate in candidates]
-    margin = margin_of(study.decide, measure)
-    far = far_behind(list(scores.values()), reference.cell, measure, margin)
+    cells, scores, measure = compared.cells, compared.scores, compared.measure
+    far = far_behind(list(scores.values()), reference.cell, measure, compared.margin)
     held = [Pair(Pairing.decision, cells[c.cell], cells[reference.cell]) for c in candidates]
     others = pairs(cells, reference.cell.quant, best_by_mode(scores.values(), measure), far)
     trained = [p for p in others if p.pairing is not Pairing.base]
     trained += [p for p in held if p.subject.cell != reference.cell]
-    spreads = study_spreads(trained, study, "validation", far, measure)
-    limit = scores[reference.cell].costs.get(study.decide.cost)
+    spreads = study_spreads(trained, compared, "validation", far)
+    limit = scores[reference.cell].costs.get(compared.study.decide.cost)
     found: list[tuple[Candidate, Tested | None]] = []
     for candidate, pair in zip(candidates, held, strict=True):
         cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
         if not cheaper or candidate.ineligible:
             found.append((candidate, None))
             continue
-        raw = tested_pair(pair, study, "validation", measure, margin)
+        raw = tested_pair(pair, compared, "validation")
         if raw is None:
             found.append((replace(candidate, ineligible=_why_not_comparable(pair)), None))
         else:
@@ -88,9 +78,10 @@ def _tested(
     return found
 
 
-def _candidate(data: CellData, score: CellScore, study: Study) -> Candidate:
+def _candidate(data: CellData, compared: Compared) -> Candidate:
     """A cell before it is judged."""
-    cost = score.costs.get(study.decide.cost)
+    study = compared.study
+    cost = compared.scores[data.cell].costs.get(study.decide.cost)
     least = _stored_bytes(data.cell, study) if cost is None else cost
     return Candidate(data.cell, cost, least, ineligible=_why_not(data))
 
@@ -107,8 +98,7 @@ def _with_verdict(
     tested: Tested | None,
     corrected: tuple[float | None, float | None],
     comparisons: int,
-    measure: Measure,
-    margin: float,
+    compared: Compared,
 ) -> Candidate:
     """`corrected` holds Holm's p for 'within the margin' and for 'worse by more'."""
     within, beyond = corrected
@@ -119,6 +109,7 @@ def _with_verdict(
         verdict = Verdict.no_worse
     elif beyond < SIGNIFICANT:
         verdict = Verdict.worse
+    measure, margin = compared.measure, compared.margin
     is_open = verdict is Verdict.undecided
     return replace(
         candidate,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
+from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.files.identity import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
@@ -129,6 +130,27 @@ def gather(study: Study, measure: Measure) -> dict[CellKey, CellData]:
     order = [footprint.quant for footprint in study.footprints]
     cells.sort(key=lambda data: (_place(order, data.cell.quant), data.cell))
     return {data.cell: data for data in cells}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The configurations of a study, with their records and their scores."""
+
+    study: Study
+    measure: Measure
+    cells: Mapping[CellKey, CellData]
+    scores: Mapping[CellKey, CellScore]
+
+    @classmethod
+    def of(cls, study: Study, measure: Measure, cells: Mapping[CellKey, CellData]) -> Compared:
+        """With the scores of `cells`."""
+        scores = {cell: score_cell(data, study, measure) for cell, data in cells.items()}
+        return cls(study, measure, cells, scores)
+
+    @property
+    def margin(self) -> float:
+        """The rule's, in the unit of the measure."""
+        return margin_of(self.study.decide, self.measure)
 
 
 def _place(order: Sequence[str], quant: str) -> int:

@@ -10,36 +10,31 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.candidates import judged_candidates
-from lorascope.comparing.cells import CellData, base_cell
+from lorascope.comparing.cells import CellData, Compared, base_cell
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.gains import gains
 from lorascope.comparing.prospects import project_seeds
-from lorascope.comparing.reference import goodness, margin_of, reference_of
+from lorascope.comparing.reference import goodness, reference_of
 from lorascope.comparing.results import CellKey, CellScore, Measure, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, Projection
-from lorascope.records import Status, Study
+from lorascope.records import Status
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
 
 
-def decide(
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Sequence[CellScore],
-    measure: Measure,
-) -> Decision:
+def decide(compared: Compared) -> Decision:
     """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
-    rule, margin = study.decide, margin_of(study.decide, measure)
-    held = reference_of(scores, rule, measure)
+    rule, measure = compared.study.decide, compared.measure
+    cells, by_cell = compared.cells, compared.scores
+    held = reference_of(list(by_cell.values()), rule, measure)
     reference = held.cell if held else None
-    by_cell = {score.cell: score for score in scores}
-    judged = judged_candidates(study, cells, by_cell, held, measure)
+    judged = judged_candidates(compared, held)
     tests = {candidate.cell: tested for candidate, tested in judged}
     ordered = sorted(
         (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
     )
-    gained = gains(study, cells, by_cell, measure)
+    gained = gains(compared)
     needless = {gain.cell for gain in gained if not gain.shown}
     recommended = next(
         (c for c in ordered if _ships(c, reference) and c.cell not in needless), None
@@ -50,7 +45,7 @@ def decide(
     return Decision(
         rule=rule,
         measure=measure,
-        margin=margin,
+        margin=compared.margin,
         reference=reference,
         reference_gain=_gain(by_cell, reference, measure),
         gains=gained,

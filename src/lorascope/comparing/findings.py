@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.comparing.cells import gather, score_cell, study_measure
+from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide
 from lorascope.comparing.fresh_seeds import fresh_score
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
-from lorascope.comparing.reference import best_by_mode, far_behind, margin_of, near_best
+from lorascope.comparing.reference import best_by_mode, far_behind, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
@@ -34,13 +34,12 @@ def compare(study: Study) -> Findings:
     """
     measure = study_measure(study)
     chance = study.data.splits["test"].chance_accuracy if measure is Measure.accuracy else None
-    cells = gather(study, measure)
-    scores = tuple(score_cell(data, study, measure) for data in cells.values())
-    decision = decide(study, cells, scores, measure)
+    compared = Compared.of(study, measure, gather(study, measure))
+    cells, scores, margin = compared.cells, tuple(compared.scores.values()), compared.margin
+    decision = decide(compared)
     reference_quant = (
         decision.reference.quant if decision.reference else study.decide.reference_quant
     )
-    margin = margin_of(study.decide, measure)
     far = far_behind(scores, decision.reference, measure, margin)
     found = list(pairs(cells, reference_quant, best_by_mode(scores, measure), far))
     direct = _direct(found, decision)
@@ -57,18 +56,18 @@ def compare(study: Study) -> Findings:
             return near_best(scores, pair.reference.cell, measure, margin)
         return 1
 
-    comparisons = compare_all(found, study, measure, far, choices)
+    comparisons = compare_all(found, compared, far, choices)
     decision = replace(
         decision,
         test=_of_pair(comparisons, direct),
-        fresh=fresh_score(study, cells, measure) if decision.recommended else None,
+        fresh=fresh_score(compared) if decision.recommended else None,
     )
     return Findings(
         measure=measure,
         cells=scores,
         comparisons=comparisons,
         decision=decision,
-        frontiers=frontiers(study, cells, scores, measure),
+        frontiers=frontiers(compared),
         power=_power(scores, comparisons, measure),
         chance=chance,
         threats=threats(study, scores, comparisons, decision, chance),

@@ -11,28 +11,25 @@ which the page then names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from lorascope.comparing.cells import CellData, join_scored, score_cell
+from lorascope.comparing.cells import Compared, join_scored
 from lorascope.comparing.decision import decide
 from lorascope.comparing.estimates import cell_estimate
-from lorascope.comparing.results import CellKey, Measure
+from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import FreshScore
-from lorascope.records import Study
 
 LEAST_SEEDS = 2
 """One seed chooses, the other reports."""
 
 
-def fresh_score(
-    study: Study, cells: Mapping[CellKey, CellData], measure: Measure
-) -> FreshScore | None:
+def fresh_score(compared: Compared) -> FreshScore | None:
     """On test items; None with one seed, or where a choice without some seed has no score."""
+    study, cells = compared.study, compared.cells
     seeds = sorted({trial.seed for data in cells.values() for trial in data.declared})
     if len(seeds) < LEAST_SEEDS:
         return None
-    chosen = [_chosen_without(seed, study, cells, measure) for seed in seeds]
+    chosen = [_chosen_without(seed, compared) for seed in seeds]
     scored = [
         one
         for seed, cell in zip(seeds, chosen, strict=True)
@@ -40,15 +37,13 @@ def fresh_score(
         if one.seed == seed
     ]
     joined = join_scored(scored, study, "test") if len(scored) == len(seeds) else None
-    estimate = cell_estimate(joined, measure) if joined else None
+    estimate = cell_estimate(joined, compared.measure) if joined else None
     if estimate is None:
         return None
     return FreshScore(estimate, tuple(cell for cell in chosen if cell))
 
 
-def _chosen_without(
-    seed: int, study: Study, cells: Mapping[CellKey, CellData], measure: Measure
-) -> CellKey | None:
+def _chosen_without(seed: int, compared: Compared) -> CellKey | None:
     """What the rule recommends from the other seeds."""
     left = {
         cell: replace(
@@ -56,7 +51,6 @@ def _chosen_without(
             scored=tuple(one for one in data.scored if one.seed != seed),
             declared=tuple(trial for trial in data.declared if trial.seed != seed),
         )
-        for cell, data in cells.items()
+        for cell, data in compared.cells.items()
     }
-    scores = tuple(score_cell(data, study, measure) for data in left.values())
-    return decide(study, left, scores, measure).recommended
+    return decide(Compared.of(compared.study, compared.measure, left)).recommended

@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from lorascope.comparing.cells import CellData, Scored, join_scored
+from lorascope.comparing.cells import Compared, Scored, join_scored
 from lorascope.comparing.costs import COSTS
 from lorascope.comparing.joining import item_key
-from lorascope.comparing.results import CellKey, CellScore, FrontierPoint, Measure
+from lorascope.comparing.results import CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
-from lorascope.records import Study
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
 
 
-def frontiers(
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Sequence[CellScore],
-    measure: Measure,
-) -> dict[str, tuple[FrontierPoint, ...]]:
+def frontiers(compared: Compared) -> dict[str, tuple[FrontierPoint, ...]]:
     """Cost -> its points, cheapest first; costs that fewer than two cells have are left out."""
     found = {}
     for cost in (kind.cost for kind in COSTS.values() if kind.on_frontier):
-        priced = [s for s in scores if cost in s.costs and s.test(measure) is not None]
-        points = _points(study, cells, priced, cost, measure) if len(priced) > 1 else ()
+        scored = [s for s in compared.scores.values() if s.test(compared.measure) is not None]
+        priced = [score for score in scored if cost in score.costs]
+        points = _points(compared, priced, cost) if len(priced) > 1 else ()
         if points:
             found[cost.value] = points
     return found
 
 
-def _on_the_same_items(
-    study: Study, cells: Mapping[CellKey, CellData], scores: Sequence[CellScore]
-) -> list[CellScore]:
+def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[CellScore]:
     """The cells that share most cells' items: one that was scored on others would leave a frontier
     of the few items that all have."""
 
     def keys(score: CellScore) -> frozenset[tuple[str, str, str]]:
-        tables = [study.items.get(s.evaluation.identity, {}) for s in cells[score.cell].scored]
+        scored, items = compared.cells[score.cell].scored, compared.study.items
+        tables = [items.get(one.evaluation.identity, {}) for one in scored]
         sets = [{item_key(item) for item in table.get("test", ())} for table in tables]
         return frozenset(set.intersection(*sets)) if sets else frozenset()
 
@@ -49,15 +43,12 @@ def _on_the_same_items(
 
 
 def _points(
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Sequence[CellScore],
-    cost: Cost,
-    measure: Measure,
+    compared: Compared, priced: Sequence[CellScore], cost: Cost
 ) -> tuple[FrontierPoint, ...]:
-    scores = _on_the_same_items(study, cells, scores)
+    scores, cells = _on_the_same_items(compared, priced), compared.cells
+    measure = compared.measure
     everyone: list[Scored] = [one for score in scores for one in cells[score.cell].scored]
-    joined = join_scored(everyone, study, "test")
+    joined = join_scored(everyone, compared.study, "test")
     if joined is None:
         return ()
     # More is better for the frontier: losses count negative.

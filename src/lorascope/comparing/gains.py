@@ -6,25 +6,18 @@ alone. What another training would gain is left to the comparisons over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from lorascope.comparing.cells import CellData, base_cell, join_scored
+from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
 from lorascope.comparing.estimates import compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness
-from lorascope.comparing.results import CellKey, CellScore, Measure
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.ruling import Gain
-from lorascope.records import Study
 from lorascope.statistics.families import holm
 
 
-def gains(
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Mapping[CellKey, CellScore],
-    measure: Measure,
-) -> tuple[Gain, ...]:
+def gains(compared: Compared) -> tuple[Gain, ...]:
     """Every scored adapter against the best bare base that takes no more bytes than its own.
 
     A smaller base that does as well makes an adapter as needless as its own base does. Corrected
@@ -33,12 +26,12 @@ def gains(
     """
     found = [
         gain
-        for data in cells.values()
+        for data in compared.cells.values()
         if not data.cell.base and data.scored
-        if (gain := _gain(data, study, cells, scores, measure))
+        if (gain := _gain(data, compared))
     ]
     corrected = holm([gain.p_holm for gain in found])
-    sign = 1 if measure is Measure.accuracy else -1
+    sign = 1 if compared.measure is Measure.accuracy else -1
     return tuple(
         replace(gain, p_holm=p, shown=p < SIGNIFICANT and sign * gain.difference.value > 0)
         for gain, p in zip(found, corrected, strict=True)
@@ -46,29 +39,23 @@ def gains(
     )
 
 
-def _gain(
-    data: CellData,
-    study: Study,
-    cells: Mapping[CellKey, CellData],
-    scores: Mapping[CellKey, CellScore],
-    measure: Measure,
-) -> Gain | None:
+def _gain(data: CellData, compared: Compared) -> Gain | None:
     """With an uncorrected p, and nothing shown yet."""
-    base = _base_of(data.cell, study, scores, measure)
+    base = _base_of(data.cell, compared)
     if base is None:
         return None
-    joined = join_scored([*data.scored, *cells[base].scored], study, "validation")
-    tested = compare_with_base(joined, measure) if joined else None
+    scored = [*data.scored, *compared.cells[base].scored]
+    joined = join_scored(scored, compared.study, "validation")
+    tested = compare_with_base(joined, compared.measure) if joined else None
     if tested is None:
         return None
     return Gain(data.cell, base, tested[0], p_holm=tested[1], shown=False)
 
 
-def _base_of(
-    cell: CellKey, study: Study, scores: Mapping[CellKey, CellScore], measure: Measure
-) -> CellKey | None:
+def _base_of(cell: CellKey, compared: Compared) -> CellKey | None:
     """The bare base that validates best among those of its mode's bytes or fewer."""
-    stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
+    stored = {footprint.quant: footprint.total_bytes for footprint in compared.study.footprints}
+    scores, measure = compared.scores, compared.measure
     limit = stored.get(cell.quant)
     usable = [
         base_cell(quant)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import CellData, Scored, base_cell, join_scored
+from lorascope.comparing.cells import CellData, Compared, Scored, base_cell, join_scored
 from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.divergence import mean_divergence_nats
 from lorascope.comparing.estimates import Tested, compare_joined, seed_components
-from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.records import Study
@@ -79,20 +78,19 @@ def common_seeds(pair: Pair) -> tuple[list[Scored], list[Scored]]:
     return shared, [reference[scored.seed] for scored in shared]
 
 
-def tested_pair(
-    pair: Pair, study: Study, split: str, measure: Measure, margin: float
-) -> Tested | None:
+def tested_pair(pair: Pair, compared: Compared, split: str) -> Tested | None:
     """Subject minus reference on `split`; None where they share no seed or no item."""
     subjects, references = common_seeds(pair)
-    joined = join_scored([*subjects, *references], study, split) if subjects else None
-    return compare_joined(joined, measure, margin) if joined else None
+    both = [*subjects, *references]
+    joined = join_scored(both, compared.study, split) if subjects else None
+    return compare_joined(joined, compared.measure, compared.margin) if joined else None
 
 
 def study_spreads(
-    found: Iterable[Pair], study: Study, split: str, far: Collection[CellKey], measure: Measure
+    found: Iterable[Pair], compared: Compared, split: str, far: Collection[CellKey]
 ) -> SeedSpreads:
     """What the pairs with several seeds show of the spread between seeds, each pair once."""
-    shown = []
+    study, measure, shown = compared.study, compared.measure, []
     for pair in {frozenset((p.subject.cell, p.reference.cell)): p for p in found}.values():
         subjects, references = common_seeds(pair)
         if len(subjects) > 1:
@@ -100,13 +98,12 @@ def study_spreads(
             components = joined and seed_components(joined, measure)
             if components:
                 shown.append((pair.subject.cell, pair.reference.cell, components))
-    return seed_spreads(shown, far, study.decide, measure, margin_of(study.decide, measure))
+    return seed_spreads(shown, far, study.decide, measure, compared.margin)
 
 
 def compare_all(
     found: Sequence[Pair],
-    study: Study,
-    measure: Measure,
+    compared: Compared,
     far: Collection[CellKey],
     choices: Callable[[Pair], int],
 ) -> tuple[Comparison, ...]:
@@ -117,12 +114,11 @@ def compare_all(
     tested on. Two families are corrected apart: 'there is a difference' and 'it is no worse than
     the margin'.
     """
-    margin = margin_of(study.decide, measure)
-    spreads = study_spreads(found, study, "test", far, measure)
+    spreads = study_spreads(found, compared, "test", far)
     known = [
         (pair, spreads.of(raw, pair.subject.cell, pair.reference.cell))
         for pair in found
-        if (raw := tested_pair(pair, study, "test", measure, margin)) is not None
+        if (raw := tested_pair(pair, compared, "test")) is not None
     ]
     # With one seed all verdicts are about these very adapters, and test items chose none.
     factors = [
@@ -135,7 +131,7 @@ def compare_all(
     ])  # fmt: skip
     within = holm_hopeful([result.p_margin for _, result in known])
     return tuple(
-        _comparison(pair, result, study, measure, (p or 0.0, q or 0.0), len(known))
+        _comparison(pair, result, compared, (p or 0.0, q or 0.0), len(known))
         for (pair, result), p, q in zip(known, differing, within, strict=True)
     )
 
@@ -143,8 +139,7 @@ def compare_all(
 def _comparison(
     pair: Pair,
     tested: Tested,
-    study: Study,
-    measure: Measure,
+    compared: Compared,
     corrected: tuple[float, float],
     comparisons: int,
 ) -> Comparison:
@@ -155,16 +150,16 @@ def _comparison(
         pairing=pair.pairing,
         subject=pair.subject.cell,
         reference=pair.reference.cell,
-        measure=measure,
+        measure=compared.measure,
         difference=tested.difference,
         p_value=tested.p_value,
         p_holm=corrected[0],
         p_margin_holm=corrected[1],
-        verdict=verdict_of(tested, measure, *corrected),
+        verdict=verdict_of(tested, compared.measure, *corrected),
         subject_only_right=tested.subject_only_right,
         reference_only_right=tested.reference_only_right,
         judged=tested.judged,
-        divergence_nats=_divergence(subjects, references, study),
+        divergence_nats=_divergence(subjects, references, compared.study),
         smaller_than_seed_spread=(
             # What is left of rounding is no spread.
             None if deviation is None else abs(tested.difference.value) < deviation - ROUNDING
