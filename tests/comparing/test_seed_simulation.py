@@ -133,13 +133,11 @@ def wrong_in_table(found: Pairs, truth: Truth) -> bool:
     )
 
 
-def wrong_in_decision(
-    luck: Luck, validation: Floats, truth: Truth, rule: DecideConfig, wrong_pass: bool
-) -> bool:
-    """A candidate passes that is worse by the margin (`wrong_pass`), or is called worse by more
-    than that where it is not."""
+def decision(luck: Luck, validation: Floats, rule: DecideConfig) -> Pairs:
+    """The pairs of a study's decision, on validation items: equal candidates against the best of
+    the reference mode."""
     places = cells()
-    score = {cell: validation[place] + truth(cell) for cell, place in places.items()}
+    score = {cell: validation[place] for cell, place in places.items()}
     own = [cell for cell in places if cell.quant == MODES[0]]
     reference = max(own, key=lambda cell: float(score[cell].mean()))
     others = [cell for cell in places if cell != reference]
@@ -149,17 +147,24 @@ def wrong_in_decision(
         for c in places
         if (plain := replace(c, quant=MODES[0])) not in (c, reference)
     ]
-    found = with_noise(held, held + modes, rule)
-    if wrong_pass:
-        tails = [min(1.0, 2 * one.p_not_below(-MARGIN)) for _, _, one in found]
-        wrong = [truth(c) - truth(reference) <= -MARGIN for c in others]
-    else:
-        factor = choice_factor(len(own))
-        tails = [min(1.0, factor * 2 * one.p_not_above(-MARGIN)) for _, _, one in found]
-        wrong = [truth(c) - truth(reference) >= -MARGIN for c in others]
+    return with_noise(held, held + modes, rule)
+
+
+def called_worse(found: Pairs) -> bool:
+    """A candidate is called worse by more than the margin, where all are equal."""
+    factor = choice_factor(len(RANKS))
+    tails = [min(1.0, factor * 2 * one.p_not_above(-MARGIN)) for _, _, one in found]
+    return any(p is not None and p < LEVEL for p in holm_hopeful(tails))
+
+
+def passes_wrongly(found: Pairs, truth: Truth) -> bool:
+    """A candidate passes that is worse by the margin. Truths move an estimate and no spread; in the
+    reference's mode they are 0, so that they choose no other one."""
+    moved = [(a, replace(one, estimate=one.estimate + truth(a) - truth(b))) for a, b, one in found]
+    adjusted = holm_hopeful([min(1.0, 2 * one.p_not_below(-MARGIN)) for _, one in moved])
     return any(
-        bad and p is not None and p < LEVEL
-        for bad, p in zip(wrong, holm_hopeful(tails), strict=True)
+        p is not None and p < LEVEL and truth(cell) <= -MARGIN
+        for (cell, _), p in zip(moved, adjusted, strict=True)
     )
 
 
@@ -177,8 +182,9 @@ def rates(luck: Luck, sweeps: int, rule: DecideConfig) -> dict[str, float]:
         validation, test = luck.split(drawn, rng), luck.split(drawn, rng)
         found = table(luck, validation, test, equal, rule)
         counts["table"] += wrong_in_table(found, equal)
-        counts["worse"] += wrong_in_decision(luck, validation, equal, rule, wrong_pass=False)
-        counts["passed"] += wrong_in_decision(luck, validation, on_margin, rule, wrong_pass=True)
+        held = decision(luck, validation, rule)
+        counts["worse"] += called_worse(held)
+        counts["passed"] += passes_wrongly(held, on_margin)
         modes = [one for a, b, one in found if not b.base and a.quant != b.quant]
         counts["covered"] += sum(one.low <= 0 <= one.high for one in modes)
         counts["pairs"] += len(modes)
@@ -197,27 +203,26 @@ KINDS = {
 }
 
 
+SWEEPS = {2: 600, 3: 240, 5: 240}
+"""Simulated sweeps by seeds: most where the seeds say least. A standard error of 5 % is 0.9 points
+over 600 sweeps and 1.4 over 240, so that true errors of 8.2 % and 10.2 % are found nine times in
+ten. Before, with pools over unlike pairs and their degrees counted twice: up to 12.5 %."""
+QUICK = {("shared by modes", 3), ("own to a mode", 5)}
+
+
 @pytest.mark.parametrize(
     ("kind", "seeds"),
-    [*((kind, 2) for kind in KINDS), ("shared by modes", 3), ("own to a mode", 5)],
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(KINDS, SWEEPS)
+    ],
 )
 def test_few_seeds_rarely_make_a_wrong_verdict_and_intervals_cover(kind: str, seeds: int) -> None:
-    """Before, with pools over unlike pairs and their degrees counted twice: up to 12.5 %."""
-    sweeps = 120
+    """Luck shared by all ranks of a mode is covered least, 94 %: half of it is reckoned with."""
+    sweeps = SWEEPS[seeds]
     found = rates(replace(KINDS[kind], seeds=seeds), sweeps, DecideConfig())
     for family in ("table", "worse", "passed"):
         assert found[family] <= limit(sweeps), found
-    assert found["coverage"] >= 0.92, found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("kind", KINDS)
-def test_family_wise_errors_stay_below_five_percent_in_many_sweeps(kind: str, seeds: int) -> None:
-    """Luck shared by all ranks of a mode is covered least, 94 %: half of it is reckoned with."""
-    found = rates(replace(KINDS[kind], seeds=seeds), 600, DecideConfig())
-    for family in ("table", "worse", "passed"):
-        assert found[family] <= limit(600), found
     assert found["coverage"] >= 0.925, found
 
 
@@ -251,13 +256,13 @@ def test_a_declared_spread_stands_in_only_while_the_study_has_few_degrees() -> N
 @pytest.mark.parametrize(
     ("seeds", "spread"),
     [(2, 0.08), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        (2, 0.02), (2, 0.10), (3, 0.02), (3, 0.08), (3, 0.10)))],
+        (2, 0.02), (3, 0.10)))],
 )  # fmt: skip
 def test_the_score_of_a_new_seed_is_free_of_the_chosen_seeds_luck(
     seeds: int, spread: float
 ) -> None:
-    """Four equal ranks: the best by luck scores 1.6, 7 and 9 points too high over two seeds that
-    spread by 2, 8 and 10 points; what it scores with a seed that did not choose is right."""
+    """Four equal ranks: the best by luck scores 1.6 and 7 points too high over two seeds that
+    spread by 2 and 8 points; what it scores with a seed that did not choose is right."""
     sweep = Sweep(
         seeds, ("fp16",), (4, 8, 16, 32), by_rank=spread, own=spread / 10, accuracy=True, gain=0.3
     )

@@ -50,12 +50,9 @@ def _sweep(right: Floats) -> tuple[list[float], list[float]]:
 
 @pytest.mark.parametrize(
     "world",
-    [
-        World(), World(seeds=3), World(seeds=3, seed=0.05), World(seeds=3, seed=0.1),
-        World(seeds=5, seed=0.1),
-    ],
+    [World(), World(seeds=3), World(seeds=3, seed=0.05), World(seeds=3, seed=0.1)],
     ids=str,
-)  # fmt: skip
+)
 def test_sweeps_without_any_difference_rarely_show_one(world: World) -> None:
     """Family-wise error of Holm's verdicts over 2,000 null sweeps that share their items.
 
