@@ -172,8 +172,13 @@ def test_unknown_predictions_are_blank() -> None:
     assert "Train error %" not in table.markdown()
 
 
-@pytest.mark.parametrize("name", ["llama-2-7b", "gemma-2b", "qwen2-7b", "gpt2", "smollm2-135m"])
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("llama-2-7b", "cpu"), ("llama-2-7b", "cuda"), ("gemma-2b", "cuda"), ("qwen2-7b", "cpu"),
+        ("gpt2", "cuda"), ("smollm2-135m", "cpu"),
+    ],
+)  # fmt: skip
 def test_the_generous_formula_is_above_what_is_traced(
     compose: Callable[..., Config], name: str, kind: str
 ) -> None:
@@ -246,10 +251,10 @@ def test_rows_say_what_varies_and_the_heading_what_does_not(
 ) -> None:
     configs = [
         compose(f"quant={mode}", f"lora.dora={dora}", f"train.micro_batch_size={samples}")
-        for mode in ("fp16", "nf4")
-        for dora in ("true", "false")
-        for samples in (4, 8)
-    ]
+        for mode, dora, samples in (
+            ("fp16", "true", 4), ("fp16", "false", 8), ("nf4", "true", 8), ("nf4", "false", 4)
+        )
+    ]  # fmt: skip
     plan.command(configs, project)
     heading, header, *rows = capsys.readouterr().out.splitlines()
     assert "small" in heading
@@ -333,9 +338,13 @@ def test_dora_on_quantized_layers_needs_more_than_lora(
     assert dora.peak_bytes["train"] > lora.peak_bytes["train"] + 2 * 4096 * 11008
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
-@pytest.mark.parametrize("mode", ["fp16", "nf4"])
-@pytest.mark.parametrize("name", ["llama-2-7b", "small"])
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"),
+    [
+        ("llama-2-7b", "fp16", "cpu"), ("llama-2-7b", "nf4", "cuda"),
+        ("small", "fp16", "cuda"), ("small", "nf4", "cpu"),
+    ],
+)  # fmt: skip
 def test_a_pack_needs_what_its_own_trace_says(
     compose: Callable[..., Config], name: str, mode: str, kind: str
 ) -> None:
@@ -420,9 +429,9 @@ def test_a_large_model_is_traced_in_seconds_from_its_configuration_alone(model: 
     )
     overrides = [f"model={model}", "quant=nf4", "lora.rank=8", "data=alpaca", "train=one_epoch"]
     # A neighbour on the same processor makes a second of it last up to three times as long: told
-    # by an empty loop, which takes less than a quarter of a second where nobody disturbs.
-    fastest = min(_cpu_seconds(code, model, overrides) for _ in range(3))
-    assert fastest < 7
+    # by an empty loop, which takes less than a quarter of a second where nobody disturbs. The
+    # fastest of three counts, so that the first below the bound is enough.
+    assert any(_cpu_seconds(code, model, overrides) < 7 for _ in range(3))
 
 
 def _cpu_seconds(code: str, model: str, overrides: list[str]) -> float:
