@@ -17,7 +17,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.store import scratch_target
 from tests.conftest import BASE_OVERRIDES
 
-KILLS = int(os.environ.get("LORASCOPE_KILLS", "3"))
+KILLS = int(os.environ.get("LORASCOPE_KILLS", "2"))
 """A hundred take 20 minutes to an hour."""
 SEEDS = (990, 991)
 """No other test's in the shared project."""

@@ -16,6 +16,7 @@ import pytest
 from lorascope.config import Config
 from lorascope.execution import sweep as sweeps
 from lorascope.execution.engine import Event, Outcome, Slot
+from lorascope.execution.local.process import await_imports
 from lorascope.execution.local.slots import LocalEngine
 from lorascope.execution.packs import in_slots
 from lorascope.execution.stop import stop_request
@@ -170,11 +171,12 @@ def test_whoever_waits_for_another_sweep_stops_at_the_first_press(
         pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Until the libraries are loaded.
+    await_imports("lorascope.execution.child")
     with ExitStack() as locks:
         for folder in folders:
             locks.enter_context(locked_folder(folder, project))
-        # By then the libraries are loaded.
-        threading.Timer(WAIT_SECONDS, press).start()
+        threading.Timer(3, press).start()
         with pytest.raises(KeyboardInterrupt):
             sweeps.run_sweep(sweep, project)
     assert time.monotonic() - pressed[0] < 5

@@ -53,10 +53,10 @@ def test_trials_that_diverge_or_do_not_fit_are_told_and_no_failure(project: Layo
 
 @pytest.mark.slow
 def test_a_trial_that_takes_too_long_is_told_and_no_failure(project: Layout) -> None:
-    limit = "runtime.trial_timeout_seconds=8"
+    limit = "runtime.trial_timeout_seconds=3"
     done = sweep(project, "quant=fp16", "lora.rank=16", "train.steps=1000000", "seed=301", limit)
     assert done.returncode == 0, done.stderr
-    assert "timeout, no result within runtime.trial_timeout_seconds=8" in done.stdout
+    assert "timeout, no result within runtime.trial_timeout_seconds=3" in done.stdout
 
 
 @pytest.mark.slow

@@ -188,9 +188,9 @@ def test_a_trial_that_takes_too_long_is_a_record_and_is_tried_again(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     slow = ("quant=fp16", "seed=5", "train.steps=100000")
-    record = sweep.run(compose(*slow, "runtime.trial_timeout_seconds=15"), project)
+    record = sweep.run(compose(*slow, "runtime.trial_timeout_seconds=3"), project)
     assert record.status is Status.timeout
-    assert "trial_timeout_seconds=15" in str(record.reason)
+    assert "trial_timeout_seconds=3" in str(record.reason)
     again = sweep.run(compose(*slow, "runtime.trial_timeout_seconds=1"), project)
     assert "trial_timeout_seconds=1" in str(again.reason)
     assert not (project.trials("fp16") / again.trial / "adapter").exists()
@@ -270,12 +270,9 @@ def test_a_tracking_store_that_fails_costs_no_trial(
     assert read_record(project.trials("fp16") / record.trial, TrialRecord) == record
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
-    project: Layout, number: signal.Signals, code: int
-) -> None:
+def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(project: Layout) -> None:
     long = ["quant=fp16", "lora.rank=16", "train.steps=1000000", "train.log_every_steps=10"]
-    long.append(f"seed={code}")
+    long.append("seed=143")
     process = subprocess.Popen(
         [Path(sys.executable).parent / "lorascope", "train-lora", *BASE_OVERRIDES, *long],
         cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -284,12 +281,12 @@ def test_a_polite_kill_ends_the_child_and_leaves_nothing_half_written(
     assert any("step" in line for line in process.stderr)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(number)
-    assert process.wait(timeout=90) == code
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=90) == 128 + signal.SIGTERM
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert not [path for path in project.trials("fp16").iterdir() if path.name.startswith(".")]
-    assert not list(project.trials("fp16").glob(f"*-s{code}-*"))
+    assert not list(project.trials("fp16").glob("*-s143-*"))
     # What was asked to stop has saved; other tests of this project expect none.
     assert list(project.checkpoints.rglob("checkpoint-*"))
     shutil.rmtree(project.checkpoints)
