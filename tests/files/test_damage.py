@@ -142,7 +142,6 @@ def test_a_missing_shard_is_named_before_anything_is_copied(study: Layout) -> No
 @pytest.mark.parametrize(
     ("pattern", "arguments"),
     [
-        ("experiments/train/nf4/nf4-*/adapter/*.json", ["evaluate", "evaluate.batch_size=3"]),
         ("models/small/nf4/model.safetensors", ["train-lora", "seed=8"]),
         ("data/raw/toy.jsonl", ["prepare-data"]),
     ],

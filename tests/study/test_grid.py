@@ -34,6 +34,21 @@ def command(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def exit_code(monkeypatch: pytest.MonkeyPatch, layout: Layout, *arguments: str) -> int:
+    """How a command ends that runs in this process, where the libraries are loaded."""
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setattr(sys, "argv", ["lorascope", *arguments])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        gc.unfreeze()
+    return 0
+
+
 def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
     configs = expand(bare_project, declared_overrides(bare_project))
     points = [
@@ -232,16 +247,7 @@ def test_what_a_command_would_ignore_or_misread_is_refused_in_a_sentence(
     arguments: list[str],
     told: str,
 ) -> None:
-    monkeypatch.chdir(bare_project.root)
-    monkeypatch.setattr(sys, "argv", ["lorascope", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        gc.unfreeze()
-    assert ended.value.code == 2
+    assert exit_code(monkeypatch, bare_project, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("lorascope: error: ")
     assert told in error
@@ -283,7 +289,9 @@ def test_every_recipe_composes(bare_project: Layout) -> None:
         expand(bare_project, [f"recipe={path.stem}", *pinned])
 
 
-def test_check_refuses_what_it_can_know(bare_project: Layout) -> None:
+def test_check_refuses_what_it_can_know(
+    bare_project: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     cases = {
         "a missing model": ([], "no such folder"),
         "targets that match nothing": (
@@ -294,11 +302,11 @@ def test_check_refuses_what_it_can_know(bare_project: Layout) -> None:
     for name, (overrides, part) in cases.items():
         if name != "a missing model" and not (bare_project.root / "models").exists():
             save_small_model(bare_project.root / "models/raw/small")
-        done = command(bare_project, "check", *overrides)
-        assert done.returncode == 2, (name, done.stderr)
-        assert part in done.stderr, name
+        code, told = exit_code(monkeypatch, bare_project, "check", *overrides), capsys.readouterr()
+        assert code == 2, (name, told.err)
+        assert part in told.err, name
         assert not (bare_project.root / "experiments/check.json").exists()
-    assert command(bare_project, "check").returncode == 0
+    assert exit_code(monkeypatch, bare_project, "check") == 0
     assert (bare_project.root / "experiments/check.json").is_file()
 
 
