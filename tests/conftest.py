@@ -24,6 +24,11 @@ TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
 """The trial of the fixtures `trained` and `study`. Six steps are not shown to beat the bare base:
 auto would ship nothing."""
 BASE_OVERRIDES = ("model=small", "data=toy", "train=few", "runtime.tracking=false")
+LONGEST = (
+    "pipeline", "seed_simulation", "plan", "benchmarks", "stopping", "kills", "early_stopping",
+    "packing", "prediction", "tracking", "simulation", "sweep_simulation",
+)  # fmt: skip
+"""Files of more than 40 seconds, by their names without test_, the longest first."""
 
 SMALL_MODEL = "name: small\nkind: local\npath: models/raw/small\n"
 TOY_DATA = """\
@@ -62,10 +67,16 @@ ship: auto
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with most slow tests first: two processes share whole files, and a long one
-    that begins last keeps the other waiting."""
+    """Put the longest files first, then those with most slow tests: two processes share whole
+    files, and a long one that begins last keeps the other waiting."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.stem.removeprefix("test_")
+        longest = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return longest, -slow[item.path]
+
+    items.sort(key=turn)
 
 
 def toy_rows() -> list[dict[str, str]]:
