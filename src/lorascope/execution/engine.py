@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
@@ -40,7 +40,8 @@ EXIT_SECONDS = 5
 """For a process that has written its outcome to give back what it holds."""
 
 Event = StepReport | ValidationReport
-T = TypeVar("T")
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,10 @@ class FollowedJob:
             timed_out = self._follow(on_event, timeout_seconds)
             if self._killed:
                 raise Killed
-            outcome = _read(self._folder / OUTCOME, Outcome)
-            if outcome is None:
+            outcome: Outcome
+            if (path := self._folder / OUTCOME).is_file():
+                outcome = _adapter(Outcome).validate_python(json.loads(path.read_bytes()))
+            else:
                 outcome = Outcome(timed_out=True) if timed_out else self._process.lost()
             return replace(outcome, last_lines=last_lines(self._folder))
         finally:
@@ -277,7 +280,9 @@ def read_job(folder: Path) -> Job:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Tell whoever follows how the job ended, as the last thing."""
-    _write(folder / OUTCOME, outcome)
+    # Python's JSON keeps infinities, which a prediction may hold.
+    plain = _adapter(Outcome).dump_python(outcome, mode="json")
+    write_atomically(folder / OUTCOME, json.dumps(plain).encode())
 
 
 def last_lines(folder: Path) -> list[str]:
@@ -286,20 +291,3 @@ def last_lines(folder: Path) -> list[str]:
     if not log.is_file():
         return []
     return log.read_text(encoding="utf-8", errors="replace").splitlines()[-KEPT_LINES:]
-
-
-_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-
-
-def _write(path: Path, value: object) -> None:
-    # Python's JSON keeps infinities, which a prediction may hold.
-    plain = _adapter(type(value)).dump_python(value, mode="json")
-    write_atomically(path, json.dumps(plain).encode())
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    """None where there is no such file."""
-    if not path.is_file():
-        return None
-    value: T = _adapter(kind).validate_python(json.loads(path.read_bytes()))
-    return value

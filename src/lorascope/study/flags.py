@@ -81,7 +81,8 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
     given = take_apart(arguments, [flag for flag, example in known.items() if example])
     for flag, value in given.flags.items():
         if flag not in known or (value and not known[flag]):
-            raise LorascopeError(f"{command}: unknown flag {flag}. {_takes(known)}")
+            word = f"{flag}={value}" if value else flag
+            raise LorascopeError(f"{command}: unknown flag {word}. {_takes(known)}")
         if known[flag] and (not value or value.startswith("-")):
             raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
     return given
