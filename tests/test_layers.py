@@ -64,14 +64,15 @@ def test_each_of_these_packages_has_one_room(module: str) -> None:
 
 def test_the_packages_table_of_contents_names_what_is_there_and_loads_nothing() -> None:
     code = (
-        "import sys, lorascope; before = [m for m in sys.modules if m.startswith('lorascope.')];"
-        "print(before, all(getattr(lorascope, name) for name in lorascope.__all__))"
+        "import sys, lorascope; shown = set(lorascope.__all__) <= set(dir(lorascope));"
+        "before = [m for m in sys.modules if m.startswith('lorascope.')];"
+        "print(before, shown, all(getattr(lorascope, name) for name in lorascope.__all__))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": str(PACKAGE.parent)},
     )  # fmt: skip
-    assert answer.stdout.strip() == "[] True"
+    assert answer.stdout.strip() == "[] True True"
 
 
 def test_importing_all_of_reporting_loads_no_torch() -> None:

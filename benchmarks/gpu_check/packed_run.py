@@ -53,7 +53,7 @@ def packed_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
         attention="auto", evaluate_batch_size=1,
         trials=[TrialPlan(LORA, train, seed, ANY_PATH) for seed in seeds],
     )  # fmt: skip
-    objective = OBJECTIVES[plan.objective]()
+    objective = OBJECTIVES[plan.train.objective]()
     samples = [(ids, ids) for ids in random_samples(base, row.tokens_a_trial, clock.steps)]
     data = PackData(samples, seeds, train, objective, pad_token_id=0)
     with random_pack(base, row.trials) as pack:

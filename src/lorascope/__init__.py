@@ -1,10 +1,25 @@
 """lorascope: which LoRA rank, alpha and quantization mode to ship, with evidence.
 
-What those need who use it as a library; each name is loaded when it is first used:
+What those need who use it as a library, in the folder of a project; each name is loaded when it is
+first used. What the scores say of the study that params.yaml declares, and one record of it:
 
     layout = lorascope.find_layout(Path())
-    configs = lorascope.expand(layout, lorascope.declared_overrides(layout))
-    findings = lorascope.compare(lorascope.collect(configs, layout))
+    declared = lorascope.declared_overrides(layout)
+    study = lorascope.collect(lorascope.expand(layout, declared), layout)
+    findings = lorascope.compare(study)
+    trial = lorascope.read_record(layout.trials("nf4") / study.trials[0].trial, TrialRecord)
+
+Parameters of an adapter, counted from shapes, and memory before anything runs:
+
+    overrides = lorascope.with_overrides(declared, ["lora.rank=8", "lora.alpha=16", "quant=nf4"])
+    config = lorascope.expand(layout, overrides)[0]
+    values = json.loads(Path("config.json").read_text())
+    layers = lorascope.select(lorascope.model_shape(values).linear_shapes, config.adapter)
+    parameters = lorascope.kind_of(config.adapter).parameters(config.adapter, layers)
+    lengths = lorascope.SampleLengths(longest=512, equal=False)
+    plan = lorascope.plan_memory(lorascope.subject_of(config, values, "cuda", lengths))
+
+Configurations are `lorascope.config`, records `lorascope.records`.
 """
 
 from importlib import import_module
@@ -22,9 +37,11 @@ if TYPE_CHECKING:
     from lorascope.files.layout import find_layout as find_layout
     from lorascope.files.store import read_record as read_record
     from lorascope.planning.plan import plan_memory as plan_memory
+    from lorascope.planning.subject import SampleLengths as SampleLengths
     from lorascope.planning.subject import subject_of as subject_of
     from lorascope.study.collect import collect as collect
     from lorascope.study.grid import expand as expand
+    from lorascope.study.grid import with_overrides as with_overrides
     from lorascope.study.params import declared_overrides as declared_overrides
 
 PLACES = {
@@ -32,22 +49,28 @@ PLACES = {
     "Layout": "files.layout",
     "find_layout": "files.layout",
     "declared_overrides": "study.params",
+    "with_overrides": "study.grid",
     "expand": "study.grid",
     "collect": "study.collect",
     "read_record": "files.store",
     # What the scores say.
     "compare": "comparing.findings",
-    # Parameters, from shapes: kind_of(adapter).parameters(adapter, select(shapes, adapter)).
+    # Parameters, from shapes.
     "model_config_dict": "bases.config_json",
     "model_shape": "counting.architectures",
     "select": "adapters.targets",
     "kind_of": "adapters.kinds",
     # Memory, before anything runs.
+    "SampleLengths": "planning.subject",
     "subject_of": "planning.subject",
     "plan_memory": "planning.plan",
 }
-"""Name -> the module that it stands in. Configurations and records are `config` and `records`."""
+"""Name -> the module that it stands in."""
 __all__ = list(PLACES)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ import pytest
 from lorascope.errors import ConfigError
 from lorascope.execution.child import answer
 from lorascope.execution.engine import (
+    OUTPUT,
     Event,
     FollowedJob,
     Job,
@@ -82,6 +83,14 @@ def test_an_outcome_and_its_events_come_back(fresh: bool) -> None:
     outcome = start(trained, fresh).wait(seen.append, None)
     assert outcome == Outcome([TRIAL], last_lines=["a line on standard output"])
     assert seen == EVENTS
+
+
+def test_what_started_a_child_may_have_written_to_its_output(tmp_path: Path) -> None:
+    (tmp_path / OUTPUT).write_text("a module that is long, loaded by a job script\n")
+    outcome = FollowedJob(tmp_path, Child(trained, tmp_path, PRELOAD, False)).wait(ignore, None)
+    assert outcome.last_lines == [
+        "a module that is long, loaded by a job script", "a line on standard output",
+    ]  # fmt: skip
 
 
 def test_a_job_is_the_same_read_back(tmp_path: Path, bare_project: Layout) -> None:

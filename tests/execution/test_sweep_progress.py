@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,14 @@ def test_counts_the_best_and_the_running_pack_are_told() -> None:
         f"best {best.result.validation_loss_nats:.4f} {best.trial.rpartition('-')[0]}"
     )
     assert second == "training, step 40/100, loss 1.500, 51,234 tokens/s, about 13 min left"
+
+
+def test_losses_of_different_objectives_are_not_ranked() -> None:
+    state, other = SweepState(2), records(GOOD)[0]
+    state.add(records(BETTER))
+    assert "best" in sweep_lines(state)[0]
+    state.add([replace(other, settings={**other.settings, "train": {"objective": "other"}})])
+    assert sweep_lines(state)[0] == "2/2 trials done"
 
 
 @pytest.mark.parametrize(

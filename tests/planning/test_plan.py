@@ -97,6 +97,11 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     assert unpadded.tokens == 20
 
 
+def test_a_kind_of_device_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"kind='gpu': no such kind of device\. Choose cpu"):
+        subject_of(Config(), {}, "gpu", SampleLengths(8, equal=True))
+
+
 @pytest.mark.parametrize(
     ("values", "tokens"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,19 @@ def test_unquantized_parts_of_a_loaded_base_are_in_the_compute_type(project: Lay
         model = load_base(project.quantized("small", mode), QuantConfig(mode, storage), CPU)
         assert model.get_input_embeddings().weight.dtype is torch.float32
         assert model(input_ids=torch.tensor([[3, 4]])).logits.dtype is torch.float32
+
+
+def test_codes_are_never_read_as_plain_weights(project: Layout, tmp_path: Path) -> None:
+    """transformers leaves out what it has no place for, and would make numbers of the codes."""
+    folder = tmp_path / "stored"
+    shutil.copytree(project.quantized("small", "int8"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="have no place in it"):
+        load_base(folder, QuantConfig("int8", Storage.int8), CPU)
+    with pytest.raises(ModelError, match=r"no layer of it is stored as quant=nf4 says"):
+        load_base(project.quantized("small", "fp16"), QuantConfig("nf4", Storage.nf4), CPU)
 
 
 def test_lookup_tables_are_shared_between_layers(project: Layout) -> None:

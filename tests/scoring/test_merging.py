@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.adapters.attach import load_adapter
 from lorascope.comparing.shipping import choose
-from lorascope.config import Config
+from lorascope.config import Config, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, RecordError, VerificationError
@@ -22,9 +22,10 @@ from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.machine.devices import Device
+from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base
 from lorascope.records import MergeRecord, Status, TrialRecord
-from lorascope.scoring.merging import check_merge, merge
+from lorascope.scoring.merging import check_merge, dequantized, merge
 from lorascope.stages import evaluate
 from lorascope.stages import merge as merge_stage
 from lorascope.study.collect import collect
@@ -54,6 +55,17 @@ def test_merged_weights_give_the_logits_of_adapter_on_base(
     assert check.prediction_agreement == 1
     assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
     assert not untied
+
+
+def test_constants_that_are_buffers_are_no_weights_of_the_plain_model(project: Layout) -> None:
+    folder, quant = project.quantized("small", "nf4"), QuantConfig("nf4", Storage.nf4)
+    expected = dequantized(load_base(folder, quant, CPU)).state_dict()
+    model = load_base(folder, quant, CPU)
+    for _, layer, _ in quantized_layers(model):
+        layer.register_buffer("scales", layer.weight.quant_state.absmax)
+    found = dequantized(model).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_int8_merges_within_its_activation_rounding(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.comparing.cells import variants
 from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Pairing
 from lorascope.config import Config
@@ -22,7 +23,7 @@ from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.stages import adopt, evaluate, prune
 from lorascope.study.adoption import declared_trials, foreseen, predecessors, take_over
 from lorascope.study.collect import collect
-from lorascope.study.declared import base_name, read_trial, scored_inputs
+from lorascope.study.declared import base_name, declare_trial, read_trial, scored_inputs
 from lorascope.study.grid import expand
 from lorascope.study.params import declared_overrides
 
@@ -123,6 +124,21 @@ def test_trials_and_scores_of_known_code_are_taken_over_instead_of_made_again(
     # Four trials, and the bare base of each of two modes.
     assert (len(study.trials), len(study.evaluations)) == (4, 6)
     assert lines(recorded) == []
+
+
+def test_a_setting_that_a_record_is_older_than_has_its_default(recorded: Layout) -> None:
+    """Else it would set trials from before and after an upgrade apart in every table."""
+    configs = grid(recorded)
+    declared = declare_trial(configs[0], recorded)
+    folder = recorded.trials(configs[0].quant.name) / declared.name
+    record = read_record(folder, TrialRecord)
+    train: Any = record.settings["train"]
+    train = {name: value for name, value in train.items() if name != "objective"}
+    write_record(folder, replace(record, settings={**record.settings, "train": train}))
+    study = collect(configs, recorded)
+    assert {trial.objective for trial in study.trials} == {"completion"}
+    assert set(variants(study).values()) == {""}
+    assert compare(study).threats == compare(collect(configs[1:], recorded)).threats
 
 
 def test_trials_of_unknown_code_are_taken_over_on_somebodys_word_alone(

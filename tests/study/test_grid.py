@@ -49,6 +49,18 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, layout: Layout, *arguments: str) 
     return 0
 
 
+@pytest.mark.parametrize(
+    ("later", "points"), [("lora.rank=8", 2), ("quant=nf4", 2), ("lora.rank=8,9", 4)]
+)
+def test_of_overrides_of_one_key_the_last_counts(
+    bare_project: Layout, later: str, points: int
+) -> None:
+    declared = declared_overrides(bare_project)
+    twice = expand(bare_project, [*declared, later])
+    assert twice == expand(bare_project, with_overrides(declared, [later]))
+    assert len({(config.quant.name, rank_of(config.adapter)) for config in twice}) == points
+
+
 def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
     configs = expand(bare_project, declared_overrides(bare_project))
     points = [

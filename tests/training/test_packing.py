@@ -21,11 +21,12 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.lora.layer import dora_norms
 from lorascope.adapters.lora.stack import LoraStack
 from lorascope.adapters.stack import PackShape
-from lorascope.config import Config, TrainConfig
+from lorascope.config import Config, TrainConfig, schema
 from lorascope.data.rows import Segment, read_rows, write_rows
 from lorascope.files.layout import Layout
 from lorascope.objectives.completion import Completion
 from lorascope.objectives.evaluation import forward_of
+from lorascope.objectives.kinds import OBJECTIVES
 from lorascope.quantizers.kinds import quantizer_of
 from lorascope.quantizers.loading import load_base
 from lorascope.records import LinearShape, TrainingResult
@@ -70,6 +71,10 @@ def trained(outcomes: Sequence[TrainingResult | Diverged | Unsaved]) -> list[Tra
     results = [outcome for outcome in outcomes if isinstance(outcome, TrainingResult)]
     assert len(results) == len(outcomes)
     return results
+
+
+def test_every_objective_can_be_chosen() -> None:
+    assert set(schema.OBJECTIVES) == set(OBJECTIVES)
 
 
 @pytest.mark.slow

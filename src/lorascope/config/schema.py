@@ -45,6 +45,8 @@ SCHEDULES = (
     "constant", "constant_with_warmup", "inverse_sqrt",
 )  # fmt: skip
 """transformers' schedulers that need no further settings."""
+OBJECTIVES = ("completion",)
+"""Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
 STATE_PRICE = "State what an hour of your machine costs."
@@ -166,6 +168,8 @@ class TrainConfig:
     weight_decay: float = bounded(0.0, FINITE, "0 is usual.")
     max_gradient_norm: float = bounded(1.0, ABOVE_ZERO, "1.0 is usual.")
     gradient_checkpointing: bool = False
+    objective: str = bounded("completion", one_of("objective", OBJECTIVES))
+    """What training lowers."""
     log_every_steps: int = bounded(10, ONE_OR_MORE, "Try 10.")
     checkpoint_every_steps: int = bounded(0, ZERO_OR_MORE, "0 keeps no checkpoints.")
     """Steps between two checkpoints: a trial that was killed resumes from the last one. Ctrl-C

@@ -46,7 +46,8 @@ def train_job(folder: Path) -> None:
 
 def answer(folder: Path, work: Callable[[Progress], Outcome]) -> None:
     """Do `work` and write how it ended into `folder`; what it prints goes there too."""
-    output = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT)
+    # Whatever started this process may have written to it.
+    output = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     try:

@@ -38,6 +38,8 @@ class SweepState:
     ended: Counter[Status] = field(default_factory=Counter)
     best: TrialRecord | None = None
     """That with the smallest validation loss."""
+    objectives: set[str] = field(default_factory=set)
+    """What its trials lowered: losses of different objectives are not ranked."""
     running: list[RunningPack] = field(default_factory=list)
     tokens_per_second: float | None = None
     """Of all its trials."""
@@ -48,6 +50,7 @@ class SweepState:
         """Trials that have ended."""
         for record in records:
             self.ended[record.status] += 1
+            self.objectives.add(record.objective)
             if self.best is None or _loss(record) < _loss(self.best):
                 self.best = record if record.result else self.best
 
@@ -66,7 +69,7 @@ def sweep_lines(state: SweepState) -> tuple[str, str]:
     ]
     if state.running:
         counts.append(f"{sum(pack.trials for pack in state.running)} running")
-    if state.best is not None and state.best.result is not None:
+    if len(state.objectives) == 1 and state.best is not None and state.best.result is not None:
         # The hash would not fit; the trial's own line has it.
         name = state.best.trial.rpartition("-")[0]
         counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")

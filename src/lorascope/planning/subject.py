@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.config import AdapterConfig, Config, QuantConfig
+from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig
+from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
@@ -48,7 +49,17 @@ def subject_of(
     config: Config, model_config: Mapping[str, object], kind: str, lengths: SampleLengths
 ) -> PlanSubject:
     """A trial as it is declared, in the worst case: every batch holds a longest sample, and is
-    padded where there are several samples of other lengths."""
+    padded where there are several samples of other lengths.
+
+    Args:
+        model_config: the values of the base's config.json.
+        kind: of device, cpu or cuda.
+
+    Raises:
+        ConfigError: there is no such kind of device.
+    """
+    if kind not in (DeviceKind.cpu, DeviceKind.cuda):
+        raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
     train, samples, tokens = config.train, config.evaluate.batch_size, lengths.longest
     batch = Batch(
         samples=train.micro_batch_size,

@@ -36,12 +36,11 @@ HEAD_SEGMENTS = ("head", "head_backward")
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """Device, training settings and objective of a traced step."""
+    """Device and training settings of a traced step."""
 
     device: str
     """cpu or cuda."""
     train: TrainConfig
-    objective: str = "completion"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def trace_training(
             model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
         parts = StepParts(
             pack=model,
-            objective=OBJECTIVES[settings.objective](),
+            objective=OBJECTIVES[settings.train.objective](),
             optimizer=optimizer,
             max_gradient_norms=[settings.train.max_gradient_norm] * len(spec.pack),
             autocast=marks.autocast,
@@ -105,13 +104,14 @@ def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> d
     everything.add(persistent_tensors(model))
     adapter = sum(parameter.nbytes for parameter in trained)
     best = sum(row.nbytes for row in model.best_rows)
+    frozen = _frozen_beside(model)
     quantized = TensorTracker()
     quantized.add(quantized_constants(model))
     states = [value for state in optimizer.state.values() for value in state.values()]
     return {
-        "base": everything.live_bytes - 2 * adapter - best,
+        "base": everything.live_bytes - 2 * adapter - best - frozen,
         "constants": quantized.live_bytes,
-        "adapter": adapter,
+        "adapter": adapter + frozen,
         "best": best,
         "gradients": adapter,
         # As PEFT holds the largest one.
@@ -119,6 +119,16 @@ def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> d
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
         **_parameter_counts(model),
     }
+
+
+def _frozen_beside(model: PackedModel) -> int:
+    """Bytes of what a method keeps beside the base's layers without training it, shared tensors
+    once: VeRA's matrices."""
+    kept = TensorTracker()
+    for name in model.layers:
+        buffers = model.base.get_submodule(name).named_buffers()
+        kept.add(tensor for own, tensor in buffers if not own.startswith("base_layer."))
+    return kept.live_bytes
 
 
 def _parameter_counts(model: PackedModel) -> dict[str, int]:
@@ -155,7 +165,7 @@ def trace_evaluation(
         tracker.add(present)
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
-        objective, forward = OBJECTIVES[settings.objective](), forward_of(model)
+        objective, forward = OBJECTIVES[settings.train.objective](), forward_of(model)
         # Nothing of a batch outlives it, so that one of several equal ones is enough.
         for batch in dict.fromkeys(batches):
             with attention_masks(batch.padded):

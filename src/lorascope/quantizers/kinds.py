@@ -42,7 +42,8 @@ class Quantizer(Protocol):
         """Raise ConfigError where an adapter cannot be trained on such layers."""
 
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
-        """The quantization config with which transformers quantizes on loading, or None."""
+        """The quantization config with which transformers quantizes on loading, or None. Called
+        before anything is loaded: a method that transformers does not know is registered here."""
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
         """Make a loaded model compute in `compute`, safely and without tables kept twice."""

@@ -69,12 +69,15 @@ def load_base(
     """The stored base, frozen, in evaluation mode, ready to compute in the mode's precision.
 
     Raises:
-        ModelError: the folder holds no such model, or lacks weights.
+        ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
     """
     quiet_libraries()
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no base here. Run `lorascope quantize-base` first.")
     compute = TORCH_DTYPES[compute_precision(quant, device).value]
+    quantizer = QUANTIZERS[quant.storage]
+    # Before anything is read: a method that is not transformers' own registers itself here.
+    is_packed = quantizer.loading(quant, compute) is not None
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=compute,
@@ -84,8 +87,14 @@ def load_base(
         trust_remote_code=runs_own_code(folder),
         output_loading_info=True,
     )
-    refuse_misfit(str(folder), type(model).__name__, sorted(info["missing_keys"]), ())
-    QUANTIZERS[quant.storage].prepare(model, compute)
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    refuse_misfit(str(folder), type(model).__name__, missing, unexpected)
+    if is_packed and not any(quantizer.owns(layer) for layer in model.modules()):
+        raise ModelError(
+            f"{folder}: no layer of it is stored as quant={quant.name} says, so that its weights "
+            "would be read as plain numbers. Make it again with `lorascope quantize-base`."
+        )
+    quantizer.prepare(model, compute)
     _cast_unquantized(model, compute)
     model.requires_grad_(False)
     return model.eval()

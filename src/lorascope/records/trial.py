@@ -213,3 +213,9 @@ class TrialRecord:
     """The tracking store's id of this trial's run."""
     taken_over: TakenOver | None = None
     """The trial's former identity; None where it was trained under the present one."""
+
+    @property
+    def objective(self) -> str:
+        """What its training lowered, and its validation loss is of."""
+        train = self.settings.get("train")
+        return str(train.get("objective", "completion")) if isinstance(train, dict) else ""

@@ -100,6 +100,10 @@ def _exact_values(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     values = {name: value.data for name, value in model.named_parameters()}
     values |= {name: value for name, value in model.named_buffers() if name in stored}
     for name, layer, quantizer in quantized_layers(model):
+        constants = {id(tensor) for tensor in quantizer.constants(layer)}
+        for own, tensor in [*layer.named_buffers(recurse=False)]:
+            if id(tensor) in constants:
+                values.pop(f"{name}.{own}", None)
         values[f"{name}.weight"] = quantizer.weight(layer)
     return {
         name: (value.float() if value.is_floating_point() else value).to("cpu")

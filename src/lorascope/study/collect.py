@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lorascope.config import Config
@@ -21,6 +22,7 @@ from lorascope.study.declared import (
     evaluation_identity,
     read_trial,
 )
+from lorascope.study.identity import in_full
 from lorascope.study.intact import read_base, read_data, read_mode
 from lorascope.study.intact_scores import distributions_of, scored_items
 
@@ -45,7 +47,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
             missing[declared.name] = declared
             continue
         trial = read_trial(declared, folder)
-        trials.append(trial)
+        trials.append(replace(trial, settings=in_full(trial.settings)))
         evaluations += current_scores(config, layout, trial.trial, trial)
     return Study(
         data=read_data(first, layout),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.adapters.kinds import dials_of, kind_of, method_of
+from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig
 from lorascope.errors import RecordError
@@ -66,11 +66,13 @@ def trial_key(config: Config) -> TrialKey:
 
 
 def trial_name(key: TrialKey, identity: str) -> str:
-    """Readable folder name plus short hash, e.g. nf4-r0016-a0032-s0-1f3c9a2b7d."""
+    """Readable folder name plus short hash, e.g. nf4-r0016-a0032-s0-1f3c9a2b7d; other methods than
+    the default one stand in it."""
     method = method_of(key.method)
     dials = [(method.dial(name), value) for name, value in key.dials.items()]
     codes = [dial.code(value) for dial, value in dials if dial.letter]
-    parts = [key.quant, *(codes or [key.method]), f"s{key.seed}", identity[:SHORT_HASH_LENGTH]]
+    method_name = [] if codes and key.method == DEFAULT_KIND else [key.method]
+    parts = [key.quant, *method_name, *codes, f"s{key.seed}", identity[:SHORT_HASH_LENGTH]]
     return "-".join(parts)
 
 

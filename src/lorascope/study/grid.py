@@ -46,13 +46,16 @@ def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[st
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     """Every point of the grid that sweep overrides span, composed and validated.
 
+    Of overrides of one key the last counts. params.yaml is not read: begin with
+    `declared_overrides`, and put others in their place with `with_overrides`.
+
     Groups are composed by Hydra; a swept value (a rank, a seed) is then set in the composed
     configuration, with the same type checks, which is a hundred times faster.
 
     Raises:
         LorascopeError: an override cannot be read, a key or group is unknown, a value is unusable.
     """
-    parsed = read_overrides(overrides, layout)
+    parsed = read_overrides(with_overrides([], overrides), layout)
     _require_countable(parsed)
     values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
     groups = [axis for axis in parsed if axis not in values]

@@ -80,7 +80,7 @@ def differing_settings(there: Mapping[str, Any], declared: Mapping[str, Any]) ->
     """What a trial that is there was made with and a declared one is not, as 'train.steps=100, and
     200 is declared'. What is not written down is as by default; which code trained it is left
     out."""
-    theirs, ours = _with_defaults(there), _with_defaults(declared)
+    theirs, ours = _flat(there), _flat(declared)
     return [
         f"other {key}"
         if key in DIGESTS
@@ -90,19 +90,27 @@ def differing_settings(there: Mapping[str, Any], declared: Mapping[str, Any]) ->
     ]
 
 
-def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+def in_full(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's settings with those that did not exist yet when it was written: what is not
+    written down is as by default."""
+    full = dict(settings)
+    others = KINDS.keys() - {kind_name(settings)}
+    for group, default in DEFAULTS.items():
+        if isinstance(default, Mapping) and group not in others:
+            full[group] = {**default, **settings.get(group, {})}
+        elif group not in others:
+            full.setdefault(group, default)
+    return full
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """'train.steps' -> 100, of all settings."""
     flat: dict[str, Any] = {}
-    others = KINDS.keys() - {kind_name(settings)}
-    for values in (DEFAULTS, settings):
-        for group, value in values.items():
-            if group in others:
-                continue
-            if isinstance(value, Mapping):
-                flat |= {f"{group}.{name}": inner for name, inner in value.items()}
-            else:
-                flat[group] = value
-    return {k: v for k, v in flat.items() if k.partition(".")[0] not in MADE_BY}
+    for group, value in in_full(settings).items():
+        inner = value if isinstance(value, Mapping) else {"": value}
+        if group not in MADE_BY:
+            flat |= {f"{group}.{name}".rstrip("."): own for name, own in inner.items()}
+    return flat
 
 
 def _shown(value: object) -> str:

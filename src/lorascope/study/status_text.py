@@ -90,11 +90,12 @@ def _best_table(best: list[Best]) -> Table[Best]:
 def best_of(mode: ModeStatus) -> list[Best]:
     """The trials that lead on the validation split: by loss as trained, by accuracy as scored.
 
-    Data that are scored by loss have no accuracy; their scored loss is the trained one again.
+    Losses of different objectives are not ranked. Data that are scored by loss have no accuracy;
+    their scored loss is the trained one again.
     """
     found = []
     losses = [(t.result.validation_loss_nats, t.trial, t) for t in mode.completed if t.result]
-    if losses:
+    if len({trial.objective for *_, trial in losses}) == 1:
         loss, _, trial = min(losses, key=lambda one: one[:2])
         found.append(Best("validation loss, nats", units.nats(loss), trial))
     accuracies = []

@@ -136,7 +136,7 @@ def _check_all(
     memory: BatchMemory,
     progress: Progress,
 ) -> list[CheckedAdapter | Diverged | Unsaved]:
-    objective = OBJECTIVES[plan.objective]()
+    objective = OBJECTIVES[plan.train.objective]()
     samples = objective.validation_samples(_validation_rows(plan), tokenizer)
     checked: list[CheckedAdapter | Diverged | Unsaved] = []
     for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
@@ -164,7 +164,7 @@ def _train(
     memory: BatchMemory,
     progress: Progress,
 ) -> TrainedPack:
-    objective, seeds = OBJECTIVES[plan.objective](), [trial.seed for trial in trials]
+    objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in trials]
     rows = read_rows(plan.data / "train.jsonl")
     samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
     padding = pad_token_id(tokenizer, pack.config.get_text_config().vocab_size)

@@ -36,8 +36,6 @@ class PackPlan:
     evaluate_batch_size: int
     trials: Sequence[TrialPlan]
     train_on_prompt: bool = False
-    objective: str = "completion"
-    """A name of `objectives.kinds.OBJECTIVES`."""
 
     @property
     def train(self) -> TrainConfig:
