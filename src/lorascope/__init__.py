@@ -7,7 +7,8 @@ first used. What the scores say of the study that params.yaml declares, and one 
     declared = lorascope.declared_overrides(layout)
     study = lorascope.collect(lorascope.expand(layout, declared), layout)
     findings = lorascope.compare(study)
-    trial = lorascope.read_record(layout.trials("nf4") / study.trials[0].trial, TrialRecord)
+    folder = layout.trials(study.trials[0].key.quant) / study.trials[0].trial
+    trial = lorascope.read_record(folder, type(study.trials[0]))
 
 Parameters of an adapter, counted from shapes, and memory before anything runs:
 

@@ -96,7 +96,14 @@ ODD_OF_FORMAT: list[tuple[Format, dict[str, Any], dict[str, Any], str]] = [
      "answer is empty"),
     (Format.rendered, {"text": "<s>[INST] a{} [/INST] b </s>"}, {"text": "<s>[INST] a [/INST]</s>"},
      "an empty reply"),
+    (Format.source_target, {"text": "a{} || b"}, {"text": "a b"}, "not one separator ||"),
+    (Format.prompt_completion, {"prompt": "a{}", "completion": "b"},
+     {"prompt": " ", "completion": "b"}, "prompt is empty"),
 ]  # fmt: skip
+
+
+def test_every_format_has_an_odd_row() -> None:
+    assert {form for form, *_ in ODD_OF_FORMAT} == set(Format)
 
 
 @pytest.mark.parametrize(("form", "good", "odd", "reason"), ODD_OF_FORMAT)

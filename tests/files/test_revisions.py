@@ -58,14 +58,14 @@ def test_a_moved_file_a_comment_and_a_type_leave_the_digest(tmp_path: Path) -> N
     (tmp_path / "one.py").write_text(f'"""Other words."""\nimport json\n{LOSS[place:]}# Moved.\n')
     other = re.sub(r"^def (.*) -> .*:$", r"def \1 -> object:", LOSS[:place], flags=re.MULTILINE)
     (tmp_path / "two.py").write_text(other)
-    assert digest_of(tmp_path.glob("*.py")) == recorded()["objectives"]
+    assert digest_of(tmp_path.glob("*.py")) == digests()["objectives"]
 
 
 def test_a_change_in_the_loss_changes_the_digest(tmp_path: Path) -> None:
     changed = LOSS.replace("    return ", "    return 2 * ", 1)
     assert changed != LOSS
     (tmp_path / "loss.py").write_text(changed)
-    assert digest_of([tmp_path / "loss.py"]) != recorded()["objectives"]
+    assert digest_of([tmp_path / "loss.py"]) != digests()["objectives"]
 
 
 def test_byte_counters_and_formats_of_data_are_no_code_that_decides_values() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,12 +65,17 @@ def test_report_has_the_same_bytes_where_no_training_library_can_be_imported(
     assert Path.home().as_posix() + "/" not in page
 
 
+def package_example(number: int) -> list[str]:
+    """The lines of an example in the package's docstring, counted from 0."""
+    blocks = str(lorascope.__doc__).split("\n\n")
+    examples = [block for block in blocks if block.startswith("    ")]
+    return [line.strip() for line in examples[number].splitlines()]
+
+
 def test_the_packages_own_example_compares_a_study_without_a_training_library(
     recorded: Layout,
 ) -> None:
-    example = [line.strip() for line in str(lorascope.__doc__).splitlines() if line[:4] == "    "]
-    assert len(example) == 3
-    code = [REFUSE, "import lorascope", "from pathlib import Path", *example]
+    code = [REFUSE, "import lorascope", "from pathlib import Path", *package_example(0)]
     ended = subprocess.run(
         [sys.executable, "-c", "\n".join([*code, "print(findings.decision.recommended.quant)"]),
          ",".join(ABSENT)],
@@ -76,6 +83,23 @@ def test_the_packages_own_example_compares_a_study_without_a_training_library(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.stdout.strip() == "nf4", ended.stderr
+
+
+def test_the_packages_own_example_counts_parameters_and_plans_memory(
+    recorded: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "vocab_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    (recorded.root / "config.json").write_text(json.dumps(values))
+    monkeypatch.chdir(recorded.root)
+    found: dict[str, Any] = {"lorascope": lorascope, "Path": Path, "json": json}
+    exec("\n".join([*package_example(0), *package_example(1)]), found)
+    # q and o 64 -> 64, k and v 64 -> 32, gate and up 64 -> 128, down 128 -> 64; 8 for each side.
+    assert found["parameters"] == 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
+    assert found["plan"].adapter_bytes == 4 * found["parameters"]
+    assert found["trial"] == found["study"].trials[0]
 
 
 @pytest.mark.parametrize("name", ABSENT)

@@ -88,7 +88,9 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
 
 
-def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) -> str:
+def text_column(
+    row: RawRow, column: str, form: str, allow_empty: bool = False, asks: bool = False
+) -> str:
     """A text column, present and not blank."""
     if column not in row.values:
         have = ", ".join(map(str, row.values)) or "none"
@@ -110,7 +112,7 @@ def text_column(row: RawRow, column: str, form: str, allow_empty: bool = False) 
         raise RowError(
             row.place, f"{column} is empty",
             f"{column} is empty{' (null)' if value is None else ''}, so there is nothing to "
-            f"{'ask' if column in QUESTION_COLUMNS else 'train on'}. Fill in or remove this row.",
+            f"{'ask' if asks else 'train on'}. Fill in or remove this row.",
         )  # fmt: skip
     require_characters(row.place, value)
     return value
@@ -122,5 +124,4 @@ def shortened(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
-QUESTION_COLUMNS = ("prompt", "instruction", "question")
 SHOWN_CHARACTERS = 80

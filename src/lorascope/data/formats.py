@@ -30,7 +30,7 @@ def single(question: str, reply: str, place: str, plain: str | None = None) -> C
 
 def _prompt_completion(row: RawRow) -> Conversation:
     form = "prompt_completion"
-    prompt = text_column(row, "prompt", form)
+    prompt = text_column(row, "prompt", form, asks=True)
     completion = text_column(row, "completion", form)
     turns = (Turn("user", prompt), Turn("assistant", completion))
     answer = row.values.get("answer")
@@ -78,7 +78,7 @@ def _none_of(answer: object, choices: list[str]) -> str:
 
 
 def _question_answer(row: RawRow) -> Conversation:
-    question = text_column(row, "question", "question_answer").strip()
+    question = text_column(row, "question", "question_answer", asks=True).strip()
     answer = text_column(row, "answer", "question_answer").strip()
     return single(question, answer, row.place, plain=f"Question: {question}\nAnswer:")
 
@@ -113,7 +113,7 @@ ALPACA = (
 
 
 def _alpaca(row: RawRow) -> Conversation:
-    instruction = text_column(row, "instruction", "alpaca").strip()
+    instruction = text_column(row, "instruction", "alpaca", asks=True).strip()
     extra = ""
     if "input" in row.values:
         extra = text_column(row, "input", "alpaca", allow_empty=True).strip()

@@ -68,8 +68,8 @@ def bits(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration in seconds."""
-    return f"{value:.1f}"
+    """A duration in seconds: 22.6, and with three digits where it is short, 0.0589."""
+    return f"{value:.1f}" if value == 0 or value >= 10 else f"{value:#.3g}"
 
 
 def amount(value: float, unit: str) -> str:
