@@ -70,15 +70,20 @@ def test_one_trial_is_planned_in_detail_with_what_fits_every_gpu(
 def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_are_not(
     bare_project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Keys and values that heads share are copied where attention has a mask."""
+    """Keys and values that heads share are copied where attention has a mask, as on a CPU for what
+    is padded. Elsewhere nothing is masked for that."""
     folder = bare_project.root / "models/raw/small"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**LLAMA, "num_key_value_heads": 1}))
-    config = compose("quant=nf4", "data.max_tokens=512")
+    config = compose("quant=nf4", "data.max_tokens=512", "runtime.device=cpu")
     (planned,) = plan.command([config], bare_project)
     shown = capsys.readouterr().out
     values = model_config_dict(config.model, bare_project)
-    equal = plan_memory(subject_of(config, values, "cuda", SampleLengths(planned.tokens, True)))
+    equal, padded_on_cuda, equal_on_cuda = (
+        plan_memory(subject_of(config, values, device, SampleLengths(planned.tokens, alike)))
+        for device, alike in [("cpu", True), ("cuda", False), ("cuda", True)]
+    )
+    assert padded_on_cuda.peak_bytes["train"] == equal_on_cuda.peak_bytes["train"]
     assert f"{UNPADDED}  {units.size(equal.peak_bytes['train']):>8}" in shown
     assert equal.peak_bytes["train"] < 0.97 * planned.peak_bytes["train"]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
-from lorascope.adapters.stack import adapted_layers
+from lorascope.adapters.stack import Weights, adapted_layers, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
@@ -29,10 +29,25 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     Raises:
         ConfigError: the targets match no layer.
     """
-    chosen = select(linear_shapes(model), config)
-    made = kind_of(config).peft(config, all_linear_shapes(model), chosen)
+    made = _peft_config(model, config)
     torch.manual_seed(seed)
     return _keep_types(peft.get_peft_model(model, made))
+
+
+def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:
+    """Put a trained adapter on a frozen base, sharing memory with `values`: none are drawn, which
+    takes seconds at high ranks."""
+    made = _peft_config(model, config)
+    adapted = _keep_types(peft.get_peft_model(model, made, low_cpu_mem_usage=True))
+    for name in trained_parameters(adapted):
+        parent, _, own = name.rpartition(".")
+        model.get_submodule(parent).register_parameter(own, nn.Parameter(values[name]))
+    return adapted
+
+
+def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> peft.PeftConfig:
+    chosen = select(linear_shapes(model), config)
+    return kind_of(config).peft(config, all_linear_shapes(model), chosen)
 
 
 def detach(model: PeftModel) -> PreTrainedModel:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lorascope.objectives.kinds import Forward, Objective, Sample, TokenBatch
+from lorascope.objectives.masks import unread_masks
 from lorascope.quantizers.kinds import quantized_layers
 
 
@@ -36,7 +37,8 @@ def forward_of(model: Any) -> Forward:
     """The forward pass of a base, or of a base with PEFT's adapter on it."""
 
     def forward(batch: TokenBatch, adapters: bool = True) -> Tensor:
-        with nullcontext() if adapters else model.disable_adapter():
+        kind = batch.input_ids.device.type
+        with unread_masks(kind), nullcontext() if adapters else model.disable_adapter():
             logits: Tensor = model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
@@ -50,16 +52,16 @@ def summed_loss(
 ) -> tuple[float, int]:
     """Loss of all samples, and what to divide it by for a mean: (sum, weight).
 
-    The host waits for the device after each batch.
+    The host waits for the device after the last batch.
 
     Raises:
         ModelError: an evaluation would change what a layer of the base stores.
     """
     device, forward = next(model.parameters()).device, forward_of(model)
-    total, weight = 0.0, 0
+    total, weight = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluation_mode(model):
         for start in range(0, len(samples), batch_size):
-            batch = objective.collate(samples[start : start + batch_size], 1, 0).to(device)
-            total += float(objective.validation_loss(forward, batch))
+            batch = objective.collate(samples[start : start + batch_size], 1, 0)
             weight += int(batch.weights.sum())
-    return total, weight
+            total += objective.validation_loss(forward, batch.to(device))
+    return float(total), weight

@@ -43,7 +43,7 @@ def training_trace(subject: PlanSubject) -> Trace:
     """
     spec, settings, batch = subject.spec, subject.settings, subject.train
     layers, kinds = _layers(subject)
-    traced = _excerpts(subject, masks_differ=not batch.padded)
+    traced = _excerpts(subject, _masks_differ(subject))
     with _readable_errors(subject):
         if traced is None:
             return trace_training(spec, settings, batch, None, layer_period(kinds, layers))
@@ -76,7 +76,7 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     Raises:
         ModelError: the model cannot be traced.
     """
-    traced = _excerpts(subject, masks_differ=not subject.train.padded)
+    traced = _excerpts(subject, _masks_differ(subject))
     slopes = known.layer_bytes
     if traced is None or not slopes:
         return training_trace(subject).segments
@@ -132,6 +132,11 @@ def _layers(subject: PlanSubject) -> tuple[int, list[str]]:
     """Number of layers, and the kind of each where config.json names kinds."""
     config = text_config(subject.spec.config).get_text_config()
     return int(config.num_hidden_layers), list(getattr(config, "layer_types", None) or [])
+
+
+def _masks_differ(subject: PlanSubject) -> bool:
+    """Whether in training some of `MASKED_KINDS` have a mask and others none."""
+    return subject.settings.device != "cpu" or not subject.train.padded
 
 
 def _excerpts(subject: PlanSubject, masks_differ: bool) -> Excerpts | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from lorascope.meters.tracker import TensorTracker
+from lorascope.objectives.masks import made_by, unread_masks
 
 CUDA_IN_FLOAT32 = {
     functional.layer_norm,
@@ -57,17 +58,13 @@ def fake_tensors() -> Iterator[None]:
 
 
 @contextmanager
-def attention_masks(padded: bool) -> Iterator[None]:
-    """The masks that real tensors get. transformers looks whether anything is padded, which fake
-    tensors cannot say: it makes a mask for them, where without padding it often needs none."""
-    if padded:
+def attention_masks(padded: bool, device_kind: str) -> Iterator[None]:
+    """The masks that real tensors get on a device. transformers looks whether anything is padded,
+    which fake tensors cannot say: it makes a mask for them, where without padding it often needs
+    none."""
+    unpadded = nullcontext() if padded else made_by("sdpa", _unpadded_mask)
+    with unpadded if device_kind == "cpu" else unread_masks(device_kind):
         yield
-        return
-    ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] = _unpadded_mask
-    try:
-        yield
-    finally:
-        del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
 
 
 def _unpadded_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:

@@ -72,9 +72,13 @@ def _subject(config: Config, layout: Layout) -> PlanSubject:
 def unpadded_peak_bytes(planned: Planned) -> int | None:
     """The training peak where every batch has samples of one length; None where the plan says it
     already."""
-    if planned.subject is None or planned.prediction is None or not planned.subject.train.padded:
+    subject, prediction = planned.subject, planned.prediction
+    if subject is None or prediction is None or not subject.train.padded:
         return None
-    return unpadded_train_bytes(planned.subject, planned.prediction)
+    # Only a CPU makes masks for padding.
+    if subject.settings.device != "cpu":
+        return None
+    return unpadded_train_bytes(subject, prediction)
 
 
 def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:

@@ -70,7 +70,8 @@ def trace_training(
         kept: layers that the traced model has, by their number; None is all.
     """
     # A step seeds torch's generator: not that of whoever plans.
-    with torch.random.fork_rng(devices=[]), fake_tensors(), attention_masks(batch.padded):
+    masks = attention_masks(batch.padded, settings.device)
+    with torch.random.fork_rng(devices=[]), fake_tensors(), masks:
         model, optimizer, tracker = _in_training(spec, settings, batch, kept)
         fake = _fake_batch(batch, len(spec.pack))
         tracker.add(fake.tensors())
@@ -168,7 +169,7 @@ def trace_evaluation(
         objective, forward = OBJECTIVES[settings.train.objective](), forward_of(model)
         # Nothing of a batch outlives it, so that one of several equal ones is enough.
         for batch in dict.fromkeys(batches):
-            with attention_masks(batch.padded):
+            with attention_masks(batch.padded, settings.device):
                 objective.validation_loss(forward, _fake_batch(batch, trials=1))
         return tracker.peak_bytes
 
@@ -195,7 +196,7 @@ def _in_training(
     if batch.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {
-                "step": torch.tensor(0.0),
+                "step": torch.zeros((), device=row.device),
                 "exp_avg": torch.empty_like(row, requires_grad=False),
                 "exp_avg_sq": torch.empty_like(row, requires_grad=False),
             }

@@ -87,8 +87,9 @@ class PackLog:
 
     def _close_interval(self, step: int) -> None:
         """Make a point of the steps since the last one: the mean loss of each trial."""
-        losses = self._mean_losses(step)
-        norms = self._norms.tolist()
+        # Read at once: the host waits for the device.
+        sums, norms = torch.stack([self._sums, self._norms]).tolist()
+        losses = [total / (step - self._logged_step) for total in sums]
         for index in self.left:
             self._add_point(index, step, losses[index], norms[index])
         self._sums.zero_()
@@ -98,14 +99,10 @@ class PackLog:
             for loss, effort, points in zip(losses, self.stopped, self.points, strict=True)
         ]
 
-    def _mean_losses(self, step: int) -> list[float]:
-        steps = step - self._logged_step
-        return [total / steps for total in self._sums.tolist()]
-
     def stop(self, index: int, effort: Effort) -> None:
         """Train a trial no more. Its last point is of the steps since the one before."""
         if effort.step > self._logged_step:
-            loss = self._mean_losses(effort.step)[index]
+            loss = self._sums[index].item() / (effort.step - self._logged_step)
             self._add_point(index, effort.step, loss, self._norms[index].item())
         if self.diverged_at[index] is None:
             self.stopped[index] = effort

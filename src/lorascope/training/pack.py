@@ -3,8 +3,9 @@
 A batch of a pack holds every trial's own samples, trial by trial. The base sees them as one batch
 [trials x samples, tokens]; beside a linear layer each trial's adapter works on its own rows. No
 number of one trial enters another's, so that a pack computes what each trial computes alone. A
-single trial is a pack of one. On one thread a trial's bits do not depend on its company, unless a
-batch is padded to a longer sample of a trial with another seed: then it is equal but for rounding.
+single trial is a pack of one. On one thread of a CPU a trial's bits do not depend on its company,
+unless a batch is padded to a longer sample of a trial with another seed: then it is equal but for
+rounding. On CUDA it is equal but for rounding, as kernels are chosen by size.
 
 A kind of adapter without a stack is trained by PEFT's own layers, one trial at a time.
 """
@@ -37,6 +38,7 @@ from lorascope.adapters.stack import (
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import TokenBatch
+from lorascope.objectives.masks import unread_masks
 from lorascope.quantizers.kinds import quantizer_of
 from lorascope.records import LinearShape
 
@@ -88,7 +90,8 @@ class PackedModel(nn.Module):
         """Logits [trials x samples, tokens, vocabulary]; without adapters those of the frozen base,
         which is the same for all trials."""
         self.shape.batch = batch.shape
-        with nullcontext() if adapters else self._without_adapters():
+        kind = batch.input_ids.device.type
+        with unread_masks(kind), nullcontext() if adapters else self._without_adapters():
             logits: Tensor = self.base(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits

@@ -1,9 +1,9 @@
 """Validation of single adapters as plain PEFT has them: while a pack is trained, and at its end.
 
-Each trial is validated by itself, the base's own layers in place: its loss is to the bit the one
-that its record ends with, whatever its company. A trial that has stopped stays in the pack with its
-best weights, and no step changes them: its rows are still computed, since the others' batches, and
-so their bits, would depend on its end if they were not.
+Each trial is validated by itself, the base's own layers in place: on a CPU its loss is to the bit
+the one that its record ends with, whatever its company. A trial that has stopped stays in the pack
+with its best weights, and no step changes them: its rows are still computed, since the others'
+batches, and so their bits, would depend on its end if they were not.
 
 When a trial stops early is decided as by transformers' EarlyStoppingCallback with
 load_best_model_at_end: a validation counts against a trial unless its loss is lower than all
@@ -26,8 +26,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.attach import attach, detach, save_adapter
-from lorascope.adapters.stack import Weights, trained_parameters
+from lorascope.adapters.attach import attach_trained, detach, save_adapter
+from lorascope.adapters.stack import Weights
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
@@ -197,10 +197,8 @@ def _save(model: PeftModel, folder: Path, base_name: str) -> None:
 @contextmanager
 def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterator[PeftModel]:
     """The base with a trial's adapter on it; it is bare again afterwards."""
-    model = attach(base, trial.settings, trial.seed)
+    model = attach_trained(base, trial.settings, weights)
     try:
-        for name, parameter in trained_parameters(model).items():
-            parameter.data = weights[name]
         yield model
     finally:
         detach(model)
