@@ -197,8 +197,11 @@ def run_named(
     overrides: Sequence[str],
 ) -> int:
     """Run a command's function. Its module is imported by name, so that only its code loads."""
+    from lorascope.machine.environment import prepare_environment
     from lorascope.machine.libraries import import_uncollected
 
+    for config in configs[:1]:
+        prepare_environment(config.runtime)
     module = f"lorascope.stages.{name.replace('-', '_')}"
     import_uncollected(module)
     command: Run = sys.modules[module].command

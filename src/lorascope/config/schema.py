@@ -270,6 +270,9 @@ class RuntimeConfig:
         None, ABOVE_ZERO, "Leave it empty for what the device has."
     )
     """Trials predicted to need more are refused, as a record; None takes what the device has."""
+    deterministic: bool = False
+    """Hold torch to algorithms that give the same bits each time, where it has them; slower. For
+    CUDA: on a CPU the same settings give the same bits anyway."""
     tracking: bool = True
 
 

@@ -26,6 +26,7 @@ from lorascope.execution.engine import (
 )
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
+from lorascope.machine.environment import prepare_environment, use_determinism
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status
 from lorascope.training.progress import Progress, Stopped
@@ -76,6 +77,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
         ConfigError: the adapters cannot be trained on this mode here.
         Stopped: `progress` asked for it, and the pack is saved.
     """
+    config = job.config
+    prepare_environment(config.runtime)
     # There already where children are forked; elsewhere before all that it brings.
     import lorascope.execution.local.preloaded  # noqa: F401, I001
     import torch
@@ -88,8 +91,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     from lorascope.training.run import train_pack
     from lorascope.training.log import Diverged
 
-    config = job.config
     device = choose_device(config.runtime.device)
+    use_determinism(config.runtime.deterministic)
     threads = use_threads(job.slot.threads)
     keep_freed_memory()
     alone = len(job.configs) == 1

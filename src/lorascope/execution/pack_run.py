@@ -107,7 +107,7 @@ def _train_pack(
         Stopped: somebody asked for it; the pack is saved.
     """
     # Captured before the trials: they started with these versions, at this time.
-    provenance = capture(place.layout, "unknown", 0)
+    provenance = capture(place.layout, "unknown", 0, pack[0].config.runtime.deterministic)
     identities = [trial.declared.identity for trial in pack]
     with checkpoint_folder(identities, place.layout) as checkpoints:
         _tell_damaged(checkpoints)

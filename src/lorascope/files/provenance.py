@@ -37,7 +37,9 @@ KEPT_OF_GIT = (
 sets, say on which repository, index or paths: of another project."""
 
 
-def capture(layout: Layout, device_name: str, threads: int) -> Provenance:
+def capture(
+    layout: Layout, device_name: str, threads: int, deterministic: bool = False
+) -> Provenance:
     """What a result made now is made with. Unknown facts are None, never guessed.
 
     Versions are read from package metadata, so that nothing heavy is imported for them.
@@ -54,6 +56,7 @@ def capture(layout: Layout, device_name: str, threads: int) -> Provenance:
         device=device_name,
         threads=threads,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        deterministic=deterministic,
     )
 
 

@@ -22,3 +22,5 @@ class Provenance:
     """Readable device name, e.g. 'cpu: Intel Xeon' or 'cuda: NVIDIA H200'."""
     threads: int
     created_utc: str
+    deterministic: bool = False
+    """Whether torch was held to algorithms that give the same bits each time."""

@@ -17,6 +17,7 @@ from lorascope.files.layout import DISTRIBUTIONS, Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, sha256_of_file, write_atomically
 from lorascope.machine.devices import choose_device, use_threads
+from lorascope.machine.environment import use_determinism
 from lorascope.machine.progress import StepProgress
 from lorascope.machine.ram import keep_freed_memory
 from lorascope.quantizers.loading import load_base
@@ -48,6 +49,7 @@ class LoadedBase:
         cls.key = None
         folder = layout.quantized(config.model.name, config.quant.name)
         device = choose_device(config.runtime.device)
+        use_determinism(config.runtime.deterministic)
         keep_freed_memory()
         cls.threads = use_threads(config.runtime.threads)
         cls.model = load_base(folder, config.quant, device, config.model.attention)
@@ -104,7 +106,9 @@ def score_subject(
         distributions_sha256=distributions_sha256,
         protocol=said,
         seconds=time.perf_counter() - started,
-        provenance=capture(layout, LoadedBase.device_name, LoadedBase.threads),
+        provenance=capture(
+            layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic
+        ),
     )
 
 

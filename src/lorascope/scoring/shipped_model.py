@@ -16,6 +16,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import sha256_of_files
 from lorascope.machine.devices import TORCH_DTYPES, Device, choose_device, use_threads
+from lorascope.machine.environment import use_determinism
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import load_base
 from lorascope.records import MergeRecord, TrialRecord
@@ -37,6 +38,7 @@ def merge_verified(
         chosen_by: how the trial was chosen, and `score` its validation score, for the record.
     """
     device = choose_device(config.runtime.device)
+    use_determinism(config.runtime.deterministic)
     threads = use_threads(config.runtime.threads)
     check, unrounded, files, untied = _merge_and_check(folder, config, layout, trial, device)
     return MergeRecord(
@@ -54,7 +56,7 @@ def merge_verified(
         total_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         content_sha256=sha256_of_files(folder),
         passed=close_enough(check, unrounded, config.merge),
-        provenance=capture(layout, device.name, threads),
+        provenance=capture(layout, device.name, threads, config.runtime.deterministic),
         stop_token_ids=files.stop_token_ids,
         unrounded_logit_difference=unrounded.largest_logit_difference if unrounded else None,
         unrounded_agreement=unrounded.prediction_agreement if unrounded else None,

@@ -26,6 +26,7 @@ from typing import Any
 from lorascope.execution.engine import Failure, Outcome, last_lines
 
 UNHEARD = {signal.SIGINT, signal.SIGTERM}
+NO_GPU = "lorascope.execution.local.no_gpu"
 PARENT = "parent.lock"
 """File of a job's folder that is locked for as long as the parent lives."""
 
@@ -94,7 +95,7 @@ def _context(preload: str, fresh: bool) -> Any:
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # joblib's workers have a method of their own, which a child of theirs would not know.
         multiprocessing.set_start_method(method, force=True)
-    multiprocessing.set_forkserver_preload([preload])
+    multiprocessing.set_forkserver_preload([NO_GPU, preload])
     return multiprocessing.get_context(method)
 
 

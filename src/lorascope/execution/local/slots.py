@@ -20,13 +20,12 @@ from lorascope.execution.local.process import (
     end_fork_server,
     start_imports,
 )
+from lorascope.machine.environment import may_use_cuda
 from lorascope.machine.ram import available_ram_bytes
 from lorascope.planning.arithmetic import GIGABYTE
 
 PRELOADED = "lorascope.execution.local.preloaded"
 """What the children that train need, imported once."""
-
-GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
 
 
 class LocalEngine:
@@ -76,13 +75,6 @@ def training_imports() -> Iterator[None]:
         yield
     finally:
         end_fork_server()
-
-
-def may_use_cuda(wanted: DeviceKind) -> bool:
-    """Whether torch may find CUDA, without importing torch: device files of a driver say so, of
-    NVIDIA's, of WSL's or of ROCm's, which torch calls CUDA too."""
-    found = any(path for name in GPU_FILES for path in Path("/dev").glob(name))
-    return wanted is DeviceKind.cuda or (wanted is DeviceKind.auto and found)
 
 
 def _threads(runtime: RuntimeConfig) -> int:

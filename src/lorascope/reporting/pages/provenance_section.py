@@ -56,7 +56,8 @@ def _told_date(data: DataCard) -> str:
 
 def _device(provenance: Provenance) -> str:
     plural = "" if provenance.threads == 1 else "s"
-    return f"{provenance.device} ({provenance.threads} thread{plural})"
+    fixed = ", deterministic algorithms" if provenance.deterministic else ""
+    return f"{provenance.device} ({provenance.threads} thread{plural}{fixed})"
 
 
 def _provenances(study: Study) -> list[Provenance]:
