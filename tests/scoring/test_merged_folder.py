@@ -18,9 +18,15 @@ from lorascope.bases.weights import stored_tensors
 from lorascope.config import MergeConfig, QuantConfig, Storage, Targets
 from lorascope.data.tokenization import stop_token_ids
 from lorascope.machine.devices import Device
-from lorascope.quantizers.loading import load_base, quantize_base
+from lorascope.quantizers.loading import load_base, load_exact, load_stored, quantize_base
+from lorascope.scoring.merge_check import (
+    CheckedRows,
+    MergeCheck,
+    close_enough,
+    merged_predictions,
+)
 from lorascope.scoring.merged_folder import MergedFiles, write_merged
-from lorascope.scoring.merging import MergeCheck, check_merge, close_enough, dequantized, merge
+from lorascope.scoring.merging import merge
 from tests.data.samples import word_tokenizer
 from tests.scoring.test_evaluation import make_row
 
@@ -101,8 +107,9 @@ def store_and_merge(root: Path, storage: Storage = Storage.float32) -> tuple[Mer
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     save_adapter(adapted, root / "adapter", "base")
-    merged, untied = merge(load_base(stored, quant, CPU), root / "adapter", torch.float32)
-    files = write_merged(merged, untied, root / "base", END, folder)
+    folder.mkdir()
+    merged = merge(load_stored(stored, quant), root / "adapter", torch.float32)
+    files = write_merged(merged, root / "base", END, folder)
     return files, load_adapter(load_base(stored, quant, CPU), root / "adapter")
 
 
@@ -128,7 +135,7 @@ def test_a_merged_folder_in_plain_transformers_is_the_adapter_on_its_base(
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     rows = [make_row(str(n), f"w{n} w{n + 3}", f" w{n * 7 % 60} w9</s>") for n in range(6)]
-    check = check_merge(adapted, plain, tokenizer(), rows, batch_size=4)
+    check = merged_predictions(plain, CheckedRows(rows, tokenizer(), 4), tmp_path).check(adapted)
     assert check.largest_logit_difference < 1e-4
     assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
     assert stored_tensors(tmp_path / "merged").keys() == stored_tensors(tmp_path / "base").keys()
@@ -152,10 +159,10 @@ def test_int8_merges_pass_with_the_rounding_of_activations_told_apart(
         make_row(str(n), *(f" {' '.join(draw.choices(WORDS[2:], k=k))}" for k in (8, 4)))
         for n in range(48)
     ]
-    stored = load_base(tmp_path / "int8", QuantConfig(name="mode", storage=Storage.int8), CPU)
-    exact = load_adapter(dequantized(stored), tmp_path / "adapter")
-    check = check_merge(adapted, plain, tokenizer(), rows, 16)
-    unrounded = check_merge(exact, plain, tokenizer(), rows, 16)
+    quant = QuantConfig(name="mode", storage=Storage.int8)
+    exact = load_adapter(load_exact(tmp_path / "int8", quant, CPU), tmp_path / "adapter")
+    said = merged_predictions(plain, CheckedRows(rows, tokenizer(), 16), tmp_path)
+    check, unrounded = said.check(adapted), said.check(exact)
     limits = MergeConfig()
     assert unrounded.prediction_agreement == 1
     assert unrounded.largest_logit_difference < 1e-4
@@ -247,5 +254,6 @@ def test_a_config_for_older_programs_stays_one(tmp_path: Path) -> None:
     _, adapted = store_and_merge(tmp_path)
     assert json.loads((tmp_path / "merged/config.json").read_text()) == values
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    check = check_merge(adapted, plain, tokenizer(), [make_row("a", "w1 w2 w3", " w4</s>")], 1)
+    checked = CheckedRows([make_row("a", "w1 w2 w3", " w4</s>")], tokenizer(), 1)
+    check = merged_predictions(plain, checked, tmp_path).check(adapted)
     assert check.largest_logit_difference < 1e-4

@@ -10,22 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lorascope.adapters.attach import load_adapter
 from lorascope.comparing.shipping import choose
 from lorascope.config import Config, QuantConfig, Storage
 from lorascope.data.rows import read_rows
-from lorascope.data.tokenization import load_tokenizer
-from lorascope.errors import ConfigError, RecordError, VerificationError
+from lorascope.data.tokenization import IGNORED_LABEL, load_tokenizer
+from lorascope.errors import ConfigError, ModelError, RecordError, VerificationError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.machine.devices import Device
+from lorascope.objectives.completion import last_completion
 from lorascope.quantizers.kinds import quantized_layers
-from lorascope.quantizers.loading import load_base
+from lorascope.quantizers.loading import load_base, load_stored
 from lorascope.records import MergeRecord, Status, TrialRecord
-from lorascope.scoring.merging import check_merge, dequantized, merge
+from lorascope.scoring.merge_check import CheckedRows, MergeCheck, merged_predictions
+from lorascope.scoring.merged_folder import write_merged
+from lorascope.scoring.merging import merge
 from lorascope.stages import evaluate
 from lorascope.stages import merge as merge_stage
 from lorascope.study.collect import collect
@@ -49,41 +52,57 @@ def test_merged_weights_give_the_logits_of_adapter_on_base(
     trained: dict[str, TrialRecord],
     mode: str,
     largest: float,
+    tmp_path: Path,
 ) -> None:
-    check, untied = _merge_and_check(project, compose(f"quant={mode}"), trained[mode])
+    check, untied = _merge_and_check(project, compose(f"quant={mode}"), trained[mode], tmp_path)
     assert check.largest_logit_difference < largest
     assert check.prediction_agreement == 1
     assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
     assert not untied
 
 
-def test_constants_that_are_buffers_are_no_weights_of_the_plain_model(project: Layout) -> None:
-    folder, quant = project.quantized("small", "nf4"), QuantConfig("nf4", Storage.nf4)
-    expected = dequantized(load_base(folder, quant, CPU)).state_dict()
-    model = load_base(folder, quant, CPU)
+def test_constants_that_are_buffers_are_no_weights_of_the_plain_model(
+    project: Layout, trained: dict[str, TrialRecord]
+) -> None:
+    adapter = project.trials("nf4") / trained["nf4"].trial / "adapter"
+    model = load_stored(project.quantized("small", "nf4"), QuantConfig("nf4", Storage.nf4))
     for _, layer, _ in quantized_layers(model):
         layer.register_buffer("scales", layer.weight.quant_state.absmax)
-    found = dequantized(model).state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    merge(model, adapter, torch.float32)
+    model.register_buffer("extra", torch.zeros(1))
+    with pytest.raises(ModelError, match="'unexpected_keys': \\['extra'\\]"):
+        merge(model, adapter, torch.float32)
 
 
 def test_int8_merges_within_its_activation_rounding(
-    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord], tmp_path: Path
 ) -> None:
     """LLM.int8 rounds activations too, which a plain merged model does not do."""
-    check, _ = _merge_and_check(project, compose("quant=int8"), trained["int8"])
+    check, _ = _merge_and_check(project, compose("quant=int8"), trained["int8"], tmp_path)
     assert check.prediction_agreement > 0.95
     assert abs(check.merged_loss_nats - check.adapter_loss_nats) < 0.02
 
 
-def _merge_and_check(project: Layout, config: Config, trial: TrialRecord):  # type: ignore[no-untyped-def]
+def _merge_and_check(
+    project: Layout, config: Config, trial: TrialRecord, folder: Path
+) -> tuple[MergeCheck, bool]:
     stored = project.quantized("small", config.quant.name)
     adapter = project.trials(config.quant.name) / trial.trial / "adapter"
-    merged, untied = merge(load_base(stored, config.quant, CPU), adapter, torch.float32)
+    untied, merged = _merged(project, config, adapter, folder)
     rows = read_rows(project.data("small", "toy") / "test.jsonl")
     adapted = load_adapter(load_base(stored, config.quant, CPU), adapter)
-    return check_merge(adapted, merged, load_tokenizer(stored), rows, batch_size=8), untied
+    said = merged_predictions(merged, CheckedRows(rows, load_tokenizer(stored), 8), folder)
+    return said.check(adapted), untied
+
+
+def _merged(
+    project: Layout, config: Config, adapter: Path, folder: Path
+) -> tuple[bool, PreTrainedModel]:
+    """Whether the head is untied, and the model as transformers loads it from `folder`."""
+    stored = load_stored(project.quantized("small", config.quant.name), config.quant)
+    merge_ = merge(stored, adapter, torch.float32)
+    write_merged(merge_, project.base("small"), 2, folder)
+    return merge_.untied, AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone(
@@ -101,12 +120,9 @@ def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone(
     with torch.no_grad():
         expected = adapted.eval()(input_ids=ids).logits
     adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    merged, untied = merge(
-        load_base(stored, config.quant, CPU), tmp_path / "adapter", torch.float32
-    )
+    (tmp_path / "merged").mkdir()
+    untied, plain = _merged(project, config, tmp_path / "adapter", tmp_path / "merged")
     assert untied
-    merged.save_pretrained(tmp_path / "merged")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert torch.equal(plain.get_input_embeddings().weight, embedding)
     assert not torch.equal(plain.get_output_embeddings().weight, embedding)
     with torch.no_grad():
@@ -148,6 +164,55 @@ def test_int8_is_shipped_with_both_comparisons_in_its_record(
     assert record.unrounded_agreement == 1
     assert record.stop_token_ids == [2]
     assert record.foreign_names == []
+
+
+def test_a_base_that_computes_in_16_bits_is_compared_in_float32_and_the_gap_is_told_apart(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Products of 8 significant bits move logits by more than the limit here; merging does not."""
+    settings = ("quant=nf4", "quant.compute=bfloat16", "lora.rank=8", "train.steps=30", "seed=21")
+    trial = sweep.run(compose(*settings), project).trial
+    config = compose(*settings, f"ship={trial}", "merge.max_logit_difference=1e-3")
+    record = merge_stage.command([config], project)
+    assert record is not None
+    assert record.passed
+    assert record.largest_logit_difference < 1e-4
+    assert record.prediction_agreement == 1
+    assert record.unrounded_agreement is None
+    gap = record.arithmetic_gap
+    assert gap is not None
+    assert gap.compute == "bfloat16"
+    assert 1e-3 < gap.largest_logit_difference < 1
+    assert gap.adapter_loss_nats == pytest.approx(record.merged_loss_nats, abs=0.05)
+    assert gap.adapter_loss_nats != record.adapter_loss_nats
+    assert "computed in bfloat16, as it was trained" in capsys.readouterr().out
+
+
+def test_a_model_merged_in_16_bits_is_compared_in_float32(
+    project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
+) -> None:
+    """What is left is the rounding of its weights."""
+    settings = ("quant=nf4", "lora.rank=8", "train.steps=30", "seed=21")
+    config = compose(*settings, f"ship={trained['nf4'].trial}", "merge.precision=bfloat16")
+    record = merge_stage.command([config], project)
+    assert record is not None
+    assert record.arithmetic_gap is None
+    folder = project.merged("small")
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    adapter = project.trials("nf4") / trained["nf4"].trial / "adapter"
+    exact = load_adapter(load_base(project.quantized("small", "nf4"), config.quant, CPU), adapter)
+    rows = read_rows(project.data("small", "toy") / "validation.jsonl")
+    differences = []
+    for row in rows[: record.items]:
+        ids, labels = last_completion(row, load_tokenizer(folder))
+        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
+        with torch.no_grad():
+            ours, theirs = (
+                model(input_ids=torch.tensor([ids])).logits[0, :-1][predicting]
+                for model in (exact, plain)
+            )
+        differences.append(float((ours - theirs).abs().max()))
+    assert record.largest_logit_difference == pytest.approx(max(differences), rel=1e-3)
 
 
 def test_a_merge_that_is_too_far_off_fails_and_leaves_the_former_one(

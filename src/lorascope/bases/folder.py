@@ -19,6 +19,8 @@ from lorascope.errors import ModelError
 WEIGHTS = "*.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """Names that transformers looks for, in this order."""
+SHARD_BYTES = 2 * 10**9
+"""Size of a weight file, which is in memory before it is written; a larger tensor has its own."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 TOKENIZER_PATTERNS = (
     "tokenizer*",

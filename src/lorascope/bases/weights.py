@@ -33,7 +33,12 @@ class StoredTensor:
 
     file: Path
     shape: tuple[int, ...]
-    is_floating: bool
+    dtype: str
+    """As safetensors names it, such as BF16."""
+
+    @property
+    def is_floating(self) -> bool:
+        return self.dtype.startswith(("F", "BF"))
 
 
 def require_fitting_weights(
@@ -103,9 +108,17 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         with safe_open(path, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 (no dict)
                 part = weights.get_slice(name)
-                floating = str(part.get_dtype()).startswith(("F", "BF"))
-                tensors[name] = StoredTensor(path, tuple(part.get_shape()), floating)
+                dtype = str(part.get_dtype())
+                tensors[name] = StoredTensor(path, tuple(part.get_shape()), dtype)
     return tensors
+
+
+def dtype_of_matrices(folder: Path) -> torch.dtype:
+    """The type in which a base's matrices are exact: their own where all have the same 16 bits.
+    Read in it they stay in their files until they are used."""
+    found = {tensor.dtype for tensor in stored_tensors(folder).values() if len(tensor.shape) > 1}
+    narrow = {"F16": torch.float16, "BF16": torch.bfloat16}
+    return narrow.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 def _loading_info(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lorascope.counting.parameters import lora_parameters
 from lorascope.records import Matrix
@@ -98,6 +99,13 @@ def excerpts(kinds: Sequence[str], layers: int, alike: bool) -> Excerpts | None:
     return found if len(found.second) < layers else None
 
 
+class Widths(NamedTuple):
+    """Bytes of a parameter that is not quantized."""
+
+    stored: int
+    compute: int
+
+
 def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
     """The largest whole x with every line at or under `limit`; None where no line ever rises."""
     bounds = []
@@ -109,26 +117,31 @@ def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
     return max(0, int(min(bounds) + 1e-9)) if bounds else None
 
 
-def merge_bytes(parts: Mapping[str, int], in_float32: bool, on_cpu: bool) -> int:
-    """Peak of `merging.merge`: a float32 model of all parameters is built beside the base.
+def merge_bytes(
+    parts: Mapping[str, int], widths: Widths, dequantized: bool, shard_bytes: int | None
+) -> int:
+    """Peak of `lorascope merge`: of its check, or of writing the merged model.
 
-    It is made from float32 copies of what the base holds otherwise. A CPU keeps these together with
-    the model, and afterwards the base's own tensors in place of the model's; a GPU hands the copies
-    over to the CPU and takes the finished model back. Loading the adapter has it twice for a
-    moment; merging leaves a new copy of every adapted weight, one difference at a time.
+    The check computes in float32 and has the merged model or the base, never both; loading an
+    adapter has it twice for a moment. Writing has the base as it is stored, the adapter, and what
+    waits for its file, all of it in float32. A matrix is there once more as it was, as the
+    difference, and as the magnitudes and three masks by which PEFT sees that all is finite.
 
     Args:
         parts: the base's bytes and counts of parameters, as in `Trace.parts`.
-        in_float32: whether the base holds in float32 what is not quantized.
+        dequantized: whether the check has quantized layers as float32 ones.
+        shard_bytes: size of a weight file; None where another device writes them.
     """
-    whole = 4 * parts["parameters"]
-    copies = 4 * parts["quantized_parameters"] if in_float32 else whole
-    largest = 4 * max(parts["largest_quantized"], parts["largest_other"])
-    adapter = parts["saved_adapter"]
-    kept = copies if on_cpu else whole
-    building = copies + largest + (whole if on_cpu else 0)
-    merging = max(kept, 4 * parts["adapted_parameters"]) + adapter + largest
-    return parts["base"] + max(building, kept + 2 * adapter, merging)
+    others = parts["parameters"] - parts["quantized_parameters"]
+    packed = parts["base"] - widths.compute * others
+    whole, adapter = 4 * parts["parameters"], parts["saved_adapter"]
+    exact = 4 * others + (4 * parts["quantized_parameters"] if dequantized else packed)
+    check = max(whole, exact + 2 * adapter)
+    if shard_bytes is None:
+        return check
+    merging = (3 * 4 + 3) * max(parts["largest_quantized"], parts["largest_other"])
+    writing = packed + widths.stored * others + adapter + min(whole, shard_bytes) + merging
+    return max(check, writing)
 
 
 def generous_bytes(

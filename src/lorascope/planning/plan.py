@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from lorascope.adapters.kinds import at_rank as adapter_at_rank
 from lorascope.adapters.kinds import rank_of
+from lorascope.bases.folder import SHARD_BYTES
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import (
     CUBLAS_WORKSPACE_BYTES,
+    Widths,
     affine_through,
     extrapolated,
     merge_bytes,
@@ -161,11 +161,7 @@ def _plan(
             "load": _load_peak(subject, parts),
             "train": max(peak_of(train, subject), validation),
             "evaluate": evaluation + _workspace_bytes(subject),
-            "merge": merge_bytes(
-                parts,
-                in_float32=subject.spec.compute is torch.float32,
-                on_cpu=subject.settings.device == "cpu",
-            ),
+            "merge": _merge_peak(subject, parts),
         },
         seconds=seconds,
     )
@@ -193,6 +189,18 @@ def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
     cast = 0 if stored is subject.spec.compute else parts["largest_other"] * stored.itemsize
     made = parts["adapter"] + parts["gradients"] + parts["saved_adapter"]
     return parts["base"] + max(cast, made)
+
+
+def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
+    """The merged model is written by the CPU, and checked on the device."""
+    spec = subject.spec
+    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
+    return merge_bytes(
+        parts,
+        Widths(stored.itemsize, spec.compute.itemsize),
+        dequantized=QUANTIZERS[spec.quant.storage].rounds_inputs,
+        shard_bytes=SHARD_BYTES if subject.settings.device == "cpu" else None,
+    )
 
 
 def _dequantized_width(spec: FakeModelSpec) -> int:

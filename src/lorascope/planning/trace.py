@@ -137,7 +137,6 @@ def _parameter_counts(model: PackedModel) -> dict[str, int]:
     layers = [layer for _, layer, _ in quantized_layers(model)]
     quantized = [layer.in_features * layer.out_features for layer in layers]
     packed = {id(layer.weight) for layer in layers}
-    adapted = [model.base.get_submodule(name) for name in model.layers]
     others = [
         parameter.numel()
         for parameter in model.parameters()
@@ -146,7 +145,6 @@ def _parameter_counts(model: PackedModel) -> dict[str, int]:
     return {
         "parameters": sum(quantized) + sum(others),
         "quantized_parameters": sum(quantized),
-        "adapted_parameters": sum(m.in_features * m.out_features for m in adapted),
         "largest_quantized": max(quantized, default=0),
         "largest_other": max(others, default=0),
     }

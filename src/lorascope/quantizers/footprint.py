@@ -12,10 +12,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lorascope.bases.folder import runs_own_code
+from lorascope.bases.weights import dtype_of_matrices
 from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
-from lorascope.quantizers.kinds import PLAIN, QUANTIZERS, quantized_layers, quantizer_of
-from lorascope.quantizers.loading import base_dtype, unquantized_dtype
+from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
+from lorascope.quantizers.loading import base_dtype, load_stored, unquantized_dtype
 from lorascope.records import LayerError
 
 
@@ -124,15 +125,17 @@ def compared(
     source: Path, folder: Path, quant: QuantConfig, names: list[str]
 ) -> tuple[nn.Module, list[LayerError]]:
     """The stored model as it is on disk, and the errors of the layers `names` against the exact
-    base in `source`."""
-    own_code = runs_own_code(source)
+    base in `source`.
+
+    Both are read in the types of their files, so that their values stay there until a layer is
+    looked at.
+    """
     exact = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True, trust_remote_code=own_code
+        source,
+        dtype=dtype_of_matrices(source),
+        use_safetensors=True,
+        trust_remote_code=runs_own_code(source),
     )
-    stored = AutoModelForCausalLM.from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=own_code
-    )
-    unquantized = unquantized_dtype(quant, base_dtype(source))
-    QUANTIZERS[quant.storage].prepare(stored, unquantized)
-    require_values_in_range(stored, quant.name, unquantized)
+    stored = load_stored(folder, quant)
+    require_values_in_range(stored, quant.name, unquantized_dtype(quant, base_dtype(source)))
     return stored, layer_errors(exact, stored, names)

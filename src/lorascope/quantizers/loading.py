@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -71,17 +73,57 @@ def load_base(
     Raises:
         ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
     """
+    compute = TORCH_DTYPES[compute_precision(quant, device).value]
+    model = _load(folder, quant, device.kind, compute, attention)
+    QUANTIZERS[quant.storage].prepare(model, compute)
+    _cast_unquantized(model, compute)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_exact(
+    folder: Path, quant: QuantConfig, device: Device, attention: str = "auto"
+) -> PreTrainedModel:
+    """The stored base as `load_base` gives it, computing in float32 with the very weights that are
+    stored: layers that would round their inputs are plain ones."""
+    exact = replace(quant, compute=Precision.float32)
+    model = load_base(folder, exact, device, attention)
+    if QUANTIZERS[quant.storage].rounds_inputs:
+        for name in [name for name, _, _ in quantized_layers(model)]:
+            model.set_submodule(name, _plain_linear(model.get_submodule(name)))
+    return model
+
+
+def load_stored(folder: Path, quant: QuantConfig) -> PreTrainedModel:
+    """The stored base on the CPU, to be read and not to compute: nothing is cast, so that
+    most of it stays in its files until it is read.
+
+    Raises:
+        ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
+    """
+    model = _load(folder, quant, "cpu", "auto")
+    QUANTIZERS[quant.storage].prepare(model, torch.float32)
+    return model.requires_grad_(False).eval()
+
+
+def _load(
+    folder: Path,
+    quant: QuantConfig,
+    device_kind: str,
+    dtype: torch.dtype | Literal["auto"],
+    attention: str = "auto",
+) -> PreTrainedModel:
+    """The model in `folder`, which must be whole and of the mode `quant`."""
     quiet_libraries()
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no base here. Run `lorascope quantize-base` first.")
-    compute = TORCH_DTYPES[compute_precision(quant, device).value]
     quantizer = QUANTIZERS[quant.storage]
     # Before anything is read: a method that is not transformers' own registers itself here.
-    is_packed = quantizer.loading(quant, compute) is not None
+    is_packed = quantizer.loading(quant, torch.float32) is not None
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=compute,
-        device_map={"": device.kind},
+        dtype=dtype,
+        device_map={"": device_kind},
         attn_implementation=None if attention == "auto" else attention,
         use_safetensors=True,
         trust_remote_code=runs_own_code(folder),
@@ -94,10 +136,18 @@ def load_base(
             f"{folder}: no layer of it is stored as quant={quant.name} says, so that its weights "
             "would be read as plain numbers. Make it again with `lorascope quantize-base`."
         )
-    quantizer.prepare(model, compute)
-    _cast_unquantized(model, compute)
-    model.requires_grad_(False)
-    return model.eval()
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _plain_linear(layer: Any) -> nn.Linear:
+    """A layer of the weight and bias that a quantized one stands for, in float32."""
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    weight = quantizer_of(layer).weight(layer)
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.detach().float(), requires_grad=False)
+    return plain.eval()
 
 
 def compute_precision(quant: QuantConfig, device: Device) -> Precision:

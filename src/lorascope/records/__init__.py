@@ -16,7 +16,7 @@ from lorascope.records.inputs import (
     UnadaptedWeights,
 )
 from lorascope.records.provenance import RECORD_FORMAT, Provenance
-from lorascope.records.study import MergeRecord, Study
+from lorascope.records.study import ArithmeticGap, MergeRecord, Study
 from lorascope.records.trial import (
     LASTING,
     LossPoint,
@@ -31,9 +31,9 @@ from lorascope.records.trial import (
 )
 
 __all__ = [
-    "LASTING", "RECORD_FORMAT", "BaseRecord", "DataCard", "Dial", "DialValue", "Dials",
-    "EvaluationRecord", "FootprintRecord", "ItemResult", "LayerError", "LinearShape", "LossPoint",
-    "Matrix", "MemoryPlan", "MergeRecord", "Method", "PhaseMemory", "Provenance", "SplitCard",
-    "SplitScore", "Status", "Study", "TakenOver", "TrainingResult", "TrialKey", "TrialRecord",
-    "UnadaptedWeights", "ValidationPoint", "dial_text",
+    "LASTING", "RECORD_FORMAT", "ArithmeticGap", "BaseRecord", "DataCard", "Dial", "DialValue",
+    "Dials", "EvaluationRecord", "FootprintRecord", "ItemResult", "LayerError", "LinearShape",
+    "LossPoint", "Matrix", "MemoryPlan", "MergeRecord", "Method", "PhaseMemory", "Provenance",
+    "SplitCard", "SplitScore", "Status", "Study", "TakenOver", "TrainingResult", "TrialKey",
+    "TrialRecord", "UnadaptedWeights", "ValidationPoint", "dial_text",
 ]  # fmt: skip

@@ -13,6 +13,18 @@ from lorascope.records.trial import TrialKey, TrialRecord
 
 
 @dataclass(frozen=True)
+class ArithmeticGap:
+    """The adapter on its base as it was trained and scored, in 16 bits, beside the merged model in
+    float32: what that arithmetic does to its predictions. No limit holds for it."""
+
+    compute: str
+    """Type of the products, such as bfloat16."""
+    largest_logit_difference: float
+    prediction_agreement: float
+    adapter_loss_nats: float
+
+
+@dataclass(frozen=True)
 class MergeRecord:
     """A merged model and its verification."""
 
@@ -41,6 +53,9 @@ class MergeRecord:
     unrounded_agreement: float | None = None
     foreign_names: list[str] = field(default_factory=list)
     """Tensor names that the base's files do not have: programs that load by name may lack them."""
+    arithmetic_gap: ArithmeticGap | None = None
+    """For a base that computes in 16 bits; None where it computes in float32, and for INT8, whose
+    own arithmetic the main figures have."""
 
 
 @dataclass(frozen=True)

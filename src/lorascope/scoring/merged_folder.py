@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from safetensors.torch import save_file
+from torch import Tensor
 
-from lorascope.bases.folder import copy_tokenizer, read_json
+from lorascope.bases.folder import INDEX, SHARD_BYTES, WHOLE, copy_tokenizer, read_json
 from lorascope.bases.weights import stored_tensors
 from lorascope.data.tokenization import TokenIds, as_token_ids, stop_token_ids
+from lorascope.scoring.merging import Merge
 
 Values = dict[str, Any]
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -36,24 +39,22 @@ class MergedFiles:
 
 
 def write_merged(
-    merged: PreTrainedModel, untied: bool, base: Path, end_of_text_id: int, folder: Path
+    merged: Merge, base: Path, end_of_text_id: int, folder: Path, shard_bytes: int = SHARD_BYTES
 ) -> MergedFiles:
     """Write the merged model to `folder`: weights under the base's tensor names, and its files.
 
     Args:
-        untied: whether the head has a weight of its own that the base shares with its embedding.
         base: the full-precision base, as prepared.
         end_of_text_id: the tokenizer's, with which every trained completion ends.
     """
-    merged.save_pretrained(folder)
-    changed = _fitting(read_json(base / CONFIG), str(merged.dtype).removeprefix("torch."), untied)
+    write_shards(merged.layers, folder, shard_bytes)
+    dtype = str(merged.dtype).removeprefix("torch.")
+    changed = _fitting(read_json(base / CONFIG), dtype, merged.untied)
     base_stops = changed.get("eos_token_id")
     if base_stops is not None:
         changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
     _write(folder / CONFIG, changed)
-    # A base without the file generates by its config.json, and so does what transformers wrote.
-    base_has_it = (base / GENERATION).is_file()
-    generation = read_json((base if base_has_it else folder) / GENERATION)
+    generation = _generation_settings(merged, base, folder)
     generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
     _write(folder / GENERATION, generation)
     copy_tokenizer(base, folder)
@@ -61,8 +62,58 @@ def write_merged(
         shutil.copyfile(code, folder / code.name)
     return MergedFiles(
         stop_token_ids=as_token_ids(generation["eos_token_id"]),
-        foreign_names=_foreign_names(merged.base_model_prefix, untied, base, folder),
+        foreign_names=_foreign_names(merged, base, folder),
     )
+
+
+def write_shards(groups: Iterable[dict[str, Tensor]], folder: Path, shard_bytes: int) -> None:
+    """Write tensors as they come, a file as soon as the next group would not fit into it: under the
+    names that transformers looks for, with an index where there are several files."""
+    files: list[dict[str, int]] = []
+    held: dict[str, Tensor] = {}
+
+    def flush() -> None:
+        files.append({name: tensor.nbytes for name, tensor in held.items()})
+        save_file(held, folder / _part(len(files)), metadata={"format": "pt"})
+        held.clear()
+
+    for group in groups:
+        for name, tensor in group.items():
+            if held and sum(t.nbytes for t in held.values()) + tensor.nbytes > shard_bytes:
+                flush()
+            held[name] = tensor.contiguous()
+        group.clear()
+    flush()
+    _name_shards(files, folder)
+
+
+def _part(number: int) -> str:
+    return f"part-{number}.safetensors"
+
+
+def _name_shards(files: list[dict[str, int]], folder: Path) -> None:
+    """Give files their names, which say how many there are."""
+    if len(files) == 1:
+        (folder / _part(1)).rename(folder / WHOLE)
+        return
+    names = [f"model-{n:05d}-of-{len(files):05d}.safetensors" for n in range(1, len(files) + 1)]
+    for number, name in enumerate(names, start=1):
+        (folder / _part(number)).rename(folder / name)
+    places = {tensor: name for name, sizes in zip(names, files, strict=True) for tensor in sizes}
+    total = sum(size for sizes in files for size in sizes.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    _write(folder / INDEX, index)
+
+
+def _generation_settings(merged: Merge, base: Path, folder: Path) -> Values:
+    """The base's, else what transformers makes of its config.json, by which it then generates."""
+    if (base / GENERATION).is_file():
+        return read_json(base / GENERATION)
+    settings = merged.plain.generation_config
+    if settings is None:
+        return {}
+    settings.save_pretrained(folder)
+    return read_json(folder / GENERATION)
 
 
 def _fitting(config: Values, dtype: str, untied: bool) -> Values:
@@ -91,14 +142,14 @@ def _generation_stops(present: TokenIds, end_of_text_id: int) -> TokenIds:
     return stops[0] if len(stops) == 1 and not isinstance(present, list) else stops
 
 
-def _foreign_names(prefix: str, untied: bool, base: Path, folder: Path) -> list[str]:
+def _foreign_names(merged: Merge, base: Path, folder: Path) -> list[str]:
     """Names of merged tensors that the base does not have: programs that find tensors by name would
     lose them."""
     known = set(stored_tensors(base))
     # The first GPT-2 files lack the prefix, and every program takes either.
-    known |= {f"{prefix}.{name}" for name in known}
+    known |= {f"{merged.plain.base_model_prefix}.{name}" for name in known}
     strange = sorted(set(stored_tensors(folder)) - known)
-    return [] if len(strange) <= int(untied) else strange
+    return [] if len(strange) <= int(merged.untied) else strange
 
 
 def _write(path: Path, values: Values) -> None:

@@ -1,114 +1,178 @@
-"""The shipped model: the adapter added to the dequantized base that it was trained on; its check.
+"""The shipped model's tensors: the adapter added to the dequantized base that it was trained on.
 
 Merging into the original 16-bit base is not what was trained; merging in place into 4 bits loses
-what was learnt (peft#2105, peft#2321, transformers#31293).
+what was learnt (peft#2105, peft#2321, transformers#31293). A layer at a time is in memory: a 7B
+model takes 27 GB in float32.
 """
 
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from lorascope.adapters.attach import load_adapter
-from lorascope.config import MergeConfig
-from lorascope.data.rows import PreparedRow
-from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import ModelError
-from lorascope.objectives.completion import completion_loss, last_completion
-from lorascope.objectives.evaluation import evaluation_mode
-from lorascope.quantizers.kinds import quantized_layers
+from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class MergeCheck:
-    """Differences between the merged model and the adapter on its base, over the same rows."""
+class Merge:
+    """A merged model whose tensors are made as they are asked for."""
 
-    items: int
-    largest_logit_difference: float
-    prediction_agreement: float
-    """Share of completion positions where both predict the same next token."""
-    adapter_loss_nats: float
-    merged_loss_nats: float
-
-    @property
-    def loss_gap_nats(self) -> float:
-        return abs(self.adapter_loss_nats - self.merged_loss_nats)
+    plain: PreTrainedModel
+    """The model without its values."""
+    untied: bool
+    """Whether the head got a weight of its own that the base shares with its embedding."""
+    dtype: torch.dtype
+    layers: Iterator[Tensors]
+    """The tensors of one layer after the other, under the names of the base's files."""
 
 
-def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, bool]:
+def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Merge:
     """Merge `adapter` into the dequantized `base`, in float32.
 
     Args:
-        base: the stored base that the adapter was trained on.
+        base: the stored base that the adapter was trained on, on the CPU.
         dtype: the type of the result's parameters; buffers keep float32, as a router's bias decides
             by small differences.
-
-    Returns:
-        The plain model, and whether its head had to be untied from its embedding.
-    """
-    plain = dequantized(base)
-    untied = _untie_if_adapted(plain, adapter)
-    merged = load_adapter(plain, adapter).merge_and_unload(safe_merge=True)
-    for parameter in merged.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    merged.config.dtype = dtype
-    return merged, untied
-
-
-def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain float32 model of the weights and buffers that `model` stands for.
-
-    A new model rather than the old one with its layers exchanged: transformers keeps many marks of
-    quantization on a model, and refuses to cast or save while one is left. Saved, it has the
-    tensor names of the files that `model` was read from.
 
     Raises:
         ModelError: a weight or a persistent buffer of the plain model has no value, or no place.
     """
-    config = copy.deepcopy(model.config)
+    untied = _is_tied(base) and _adapts(adapter, _head_and_embedding(base))
+    plain = _hollow_model(base, untied)
+    names = _saved_names(plain)
+    _refuse_strays(base, plain, names)
+    parameters = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
+    adapted = load_adapter(plain, adapter).get_base_model()
+    tuned = {n: m for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
+
+    def layers() -> Iterator[Tensors]:
+        for _, group in groupby(names, _layer):
+            merged = dict(_merged(base, tuned, group))
+            cast = {n: _cast(t, dtype) if n in parameters else t for n, t in merged.items()}
+            del merged
+            yield revert_weight_conversion(plain, cast)
+
+    return Merge(plain, untied, dtype, layers())
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _layer(name: str) -> str:
+    """The numbered layer that a tensor belongs to, else its module: what transformers saves under
+    other names or in other shapes is made of tensors of one layer."""
+    numbered = re.match(r".*?\.\d+\.", name)
+    return numbered.group() if numbered else name.rpartition(".")[0]
+
+
+def _merged(
+    base: nn.Module, tuned: dict[str, BaseTunerLayer], names: Iterable[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """The values of some of the model's tensors, those of whole modules, with the adapter added."""
+    for path, group in groupby(names, lambda name: name.rpartition(".")[0]):
+        own = [name.rpartition(".")[2] for name in group]
+        values = {part: _exact(base.get_submodule(path), part) for part in own}
+        if path in tuned:
+            values = _with_adapter(tuned[path], values)
+        yield from ((f"{path}.{part}" if path else part, values[part]) for part in own)
+
+
+def _with_adapter(layer: Any, values: Tensors) -> Tensors:
+    """A layer's values after PEFT's own merging; the layer is hollow again afterwards."""
+    target = layer.get_base_layer()
+    for part, value in values.items():
+        getattr(target, part).data = value
+    layer.merge(safe_merge=True)
+    merged = {part: getattr(target, part).data for part in values}
+    for part in values:
+        getattr(target, part).data = _hollow(merged[part])
+    return merged
+
+
+def _exact(module: nn.Module, part: str) -> Tensor:
+    """A parameter or buffer that a stored layer stands for, floating ones in float32."""
+    quantizer = quantizer_of(module)
+    if part == "weight" and quantizer is not PLAIN:
+        return quantizer.weight(module)
+    value: Tensor = getattr(module, part).detach()
+    return value.float() if value.is_floating_point() else value
+
+
+def _hollow_model(base: PreTrainedModel, untied: bool) -> PreTrainedModel:
+    """The plain model that `base` stands for, its shapes and names without memory for values.
+
+    Parameters are a single zero in the shape of each, on the CPU: onto the meta device PEFT would
+    move the adapter too, and lose it.
+    """
+    config = copy.deepcopy(base.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain, info = type(model).from_pretrained(
-        None,
-        config=config,
-        state_dict=_exact_values(model),
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    strays = {key: sorted(info[key]) for key in ("missing_keys", "unexpected_keys") if info[key]}
-    if strays:
+    if untied:
+        config.get_text_config().tie_word_embeddings = False
+        config.tie_word_embeddings = False
+    config.dtype = torch.float32
+    with torch.device("meta"):
+        plain: Any = type(base)(config)
+    plain.to(torch.float32)
+    for module in plain.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(_hollow(parameter), requires_grad=False))
+    plain._weight_conversions = _name_conversions(base)
+    return plain.eval()
+
+
+def _hollow(like: Tensor) -> Tensor:
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)
+
+
+def _saved_names(plain: Any) -> list[str]:
+    """Names of what a file of the model holds, in the model's order; of tied ones only the first.
+    What a model computes for itself (rotary frequencies) is left out."""
+    tied = plain.all_tied_weights_keys if _is_tied(plain) else {}
+    left_out = {*tied, *(plain._keys_to_ignore_on_save or ())}
+    return [name for name in plain.state_dict() if name not in left_out]
+
+
+def _refuse_strays(base: PreTrainedModel, plain: PreTrainedModel, names: list[str]) -> None:
+    """Refuse a base that holds other values than the plain model has places for."""
+    stored, places = _value_names(base), set(plain.state_dict())
+    strays = {
+        "missing_keys": sorted(set(names) - stored),
+        "unexpected_keys": sorted(stored - places),
+    }
+    found = {key: listed for key, listed in strays.items() if listed}
+    if found:
         raise ModelError(
-            f"{type(model).__name__} cannot be rebuilt without its quantization: {strays}. Ship a "
+            f"{type(base).__name__} cannot be rebuilt without its quantization: {found}. Ship a "
             "trial of a mode that is stored in floating point, such as fp16."
         )
-    plain._weight_conversions = _name_conversions(model)
-    return plain.to(model.device)
 
 
-def _exact_values(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Every parameter and persistent buffer under its own name, floating ones in float32; of tied
-    ones only the first. What a plain model computes for itself (rotary frequencies) is left out."""
-    stored = model.state_dict().keys()
-    values = {name: value.data for name, value in model.named_parameters()}
-    values |= {name: value for name, value in model.named_buffers() if name in stored}
+def _value_names(model: PreTrainedModel) -> set[str]:
+    """Names of every parameter and persistent buffer, constants of quantized layers excluded."""
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names |= {name for name, _ in model.named_buffers()} & model.state_dict().keys()
     for name, layer, quantizer in quantized_layers(model):
         constants = {id(tensor) for tensor in quantizer.constants(layer)}
-        for own, tensor in [*layer.named_buffers(recurse=False)]:
-            if id(tensor) in constants:
-                values.pop(f"{name}.{own}", None)
-        values[f"{name}.weight"] = quantizer.weight(layer)
-    return {
-        name: (value.float() if value.is_floating_point() else value).to("cpu")
-        for name, value in values.items()
-    }
+        own = layer.named_buffers(recurse=False)
+        names -= {f"{name}.{part}" for part, tensor in own if id(tensor) in constants}
+    return names
 
 
 def _name_conversions(model: Any) -> Any:
@@ -131,19 +195,15 @@ def _name_conversions(model: Any) -> Any:
     ]
 
 
-def _untie_if_adapted(model: PreTrainedModel, adapter: Path) -> bool:
-    """Give the head its own weights where the adapter changes head or embedding and both are one
-    tensor: merging into the shared tensor would change the other one too."""
-    if not model.config.get_text_config().tie_word_embeddings:
-        return False
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    shared = {name for name, module in model.named_modules() if module in (head, embedding)}
-    if not _adapts(adapter, shared):
-        return False
-    head.weight = nn.Parameter(copy.deepcopy(embedding.weight.data), requires_grad=False)
-    model.config.get_text_config().tie_word_embeddings = False
-    model.config.tie_word_embeddings = False
-    return True
+def _is_tied(model: PreTrainedModel) -> bool:
+    return bool(model.config.get_text_config().tie_word_embeddings)
+
+
+def _head_and_embedding(model: PreTrainedModel) -> set[str]:
+    """Names of both modules, which a tied model has one tensor for: merging into it for one of them
+    would change the other one too."""
+    both = (model.get_output_embeddings(), model.get_input_embeddings())
+    return {name for name, module in model.named_modules() if module in both}
 
 
 def _adapts(adapter: Path, names: set[str]) -> bool:
@@ -154,61 +214,3 @@ def _adapts(adapter: Path, names: set[str]) -> bool:
         keys = list(weights.keys())
     starts = tuple(f"base_model.model.{name}." for name in names)
     return any(key.startswith(starts) for key in keys)
-
-
-def check_merge(
-    adapted: PeftModel,
-    merged: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[PreparedRow],
-    batch_size: int,
-) -> MergeCheck:
-    """Compare the merged model with the adapter on its base, as it was trained and evaluated."""
-    largest, agreeing, positions = torch.zeros(()), 0, 0
-    for row in rows:
-        ids, labels = last_completion(row, tokenizer)
-        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
-        ours = _logits(adapted, ids)[predicting]
-        theirs = _logits(merged, ids)[predicting]
-        # Unlike Python's max, torch's keeps a NaN.
-        largest = torch.maximum(largest, (ours - theirs).abs().max())
-        agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        positions += len(ours)
-    adapter_sum, tokens_scored = completion_loss(adapted, tokenizer, rows, batch_size)
-    merged_sum, _ = completion_loss(merged, tokenizer, rows, batch_size)
-    return MergeCheck(
-        items=len(rows),
-        largest_logit_difference=float(largest),
-        prediction_agreement=agreeing / positions,
-        adapter_loss_nats=adapter_sum / tokens_scored,
-        merged_loss_nats=merged_sum / tokens_scored,
-    )
-
-
-def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeConfig) -> bool:
-    """Whether the merged model is close enough; one with differences that are not finite is not.
-
-    INT8 inference rounds activations, which no merged model does: the merged weights are held to
-    the limits without that rounding, and with it to what it does to next tokens and loss.
-
-    Args:
-        unrounded: for INT8, the check against the adapter on the dequantized base.
-    """
-    exact = unrounded or check
-    close = (
-        exact.largest_logit_difference <= limits.max_logit_difference
-        and exact.prediction_agreement >= limits.min_agreement
-        and exact.loss_gap_nats <= limits.max_loss_gap_nats
-    )
-    rounded_close = (
-        check.prediction_agreement >= limits.int8_min_agreement
-        and check.loss_gap_nats <= limits.max_loss_gap_nats
-    )
-    return close and (unrounded is None or rounded_close)
-
-
-def _logits(model: Any, ids: list[int]) -> torch.Tensor:
-    """Logits after each token but the last, [tokens - 1, vocabulary], float32 on the CPU."""
-    with evaluation_mode(model):
-        logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
-    return logits[0, :-1].float().cpu()

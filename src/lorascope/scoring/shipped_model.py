@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lorascope.adapters.attach import load_adapter
 from lorascope.bases.folder import runs_own_code
-from lorascope.config import Config, MergeConfig
+from lorascope.config import Config, MergeConfig, Precision
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
@@ -18,10 +20,27 @@ from lorascope.files.store import sha256_of_files
 from lorascope.machine.devices import TORCH_DTYPES, Device, choose_device, use_threads
 from lorascope.machine.environment import use_determinism
 from lorascope.quantizers.kinds import QUANTIZERS
-from lorascope.quantizers.loading import load_base
-from lorascope.records import MergeRecord, TrialRecord
+from lorascope.quantizers.loading import compute_precision, load_base, load_exact, load_stored
+from lorascope.records import ArithmeticGap, MergeRecord, TrialRecord
+from lorascope.scoring.merge_check import (
+    CheckedRows,
+    MergeCheck,
+    MergedPredictions,
+    close_enough,
+    merged_predictions,
+)
 from lorascope.scoring.merged_folder import MergedFiles, write_merged
-from lorascope.scoring.merging import MergeCheck, check_merge, close_enough, dequantized, merge
+from lorascope.scoring.merging import merge
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Comparisons of the merged model with adapter on base, all of the same rows."""
+
+    exact: MergeCheck
+    """Both in float32, with the very weights that the base stores."""
+    trained: MergeCheck | None
+    """The adapter on its base as it was trained and scored; None where that is `exact`."""
 
 
 def merge_verified(
@@ -40,7 +59,13 @@ def merge_verified(
     device = choose_device(config.runtime.device)
     use_determinism(config.runtime.deterministic)
     threads = use_threads(config.runtime.threads)
-    check, unrounded, files, untied = _merge_and_check(folder, config, layout, trial, device)
+    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
+    print(f"merging {trial.trial}", flush=True)
+    files, untied = _write(folder, config, layout, adapter)
+    checks = _compare(folder, config, layout, adapter, device)
+    rounds = checks.trained is not None and QUANTIZERS[config.quant.storage].rounds_inputs
+    check = checks.trained if checks.trained is not None and rounds else checks.exact
+    unrounded = checks.exact if rounds else None
     return MergeRecord(
         trial=trial.trial,
         quant=config.quant.name,
@@ -61,47 +86,72 @@ def merge_verified(
         unrounded_logit_difference=unrounded.largest_logit_difference if unrounded else None,
         unrounded_agreement=unrounded.prediction_agreement if unrounded else None,
         foreign_names=files.foreign_names,
+        arithmetic_gap=None if rounds else _gap(checks, config, device),
     )
 
 
-def _merge_and_check(
-    folder: Path, config: Config, layout: Layout, trial: TrialRecord, device: Device
-) -> tuple[MergeCheck, MergeCheck | None, MergedFiles, bool]:
-    """Write the merged model to `folder`: its check, for INT8 a second one without the rounding of
-    activations, its files, and whether its head was untied."""
+def _write(folder: Path, config: Config, layout: Layout, adapter: Path) -> tuple[MergedFiles, bool]:
+    """Write the merged model to `folder`: its files, and whether its head was untied."""
     stored = layout.quantized(config.model.name, config.quant.name)
-    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
-
-    def fresh_base() -> Any:
-        return load_base(stored, config.quant, device, config.model.attention)
-
-    print(f"merging {trial.trial}", flush=True)
-    merged, untied = merge(fresh_base(), adapter, TORCH_DTYPES[config.merge.precision.value])
-    tokenizer = load_tokenizer(stored)
+    dtype = TORCH_DTYPES[config.merge.precision.value]
+    merged = merge(load_stored(stored, config.quant), adapter, dtype)
+    end_of_text_id = int(load_tokenizer(stored).eos_token_id)
     base = layout.base(config.model.name)
-    files = write_merged(merged, untied, base, int(tokenizer.eos_token_id), folder)
+    return write_merged(merged, base, end_of_text_id, folder), merged.untied
+
+
+def _compare(folder: Path, config: Config, layout: Layout, adapter: Path, device: Device) -> Checks:
+    """Load the merged model, then the base, exact and as it was trained, one after the other."""
+    stored = layout.quantized(config.model.name, config.quant.name)
     validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
-    rows = validation[: config.merge.verify_items]
-    print(f"comparing it with adapter on base over {len(rows)} rows", flush=True)
-    reloaded, batch_size = _reload(folder, device.kind), config.evaluate.batch_size
+    checked = CheckedRows(
+        validation[: config.merge.verify_items],
+        load_tokenizer(stored),
+        config.evaluate.batch_size,
+    )
+    print(f"comparing it with adapter on base over {len(checked.rows)} rows", flush=True)
+    attention = config.model.attention
+    with TemporaryDirectory(dir=folder) as scratch:
+        said = _predictions(folder, device, checked, Path(scratch))
+        exact = load_exact(stored, config.quant, device, attention)
+        against_exact = said.check(load_adapter(exact, adapter))
+        del exact
+        if not _differs(config, device):
+            return Checks(against_exact, None)
+        base = load_base(stored, config.quant, device, attention)
+        return Checks(against_exact, said.check(load_adapter(base, adapter)))
 
-    def compare_with(adapted_base: Any) -> MergeCheck:
-        adapted = load_adapter(adapted_base, adapter)
-        return check_merge(adapted, reloaded, tokenizer, rows, batch_size)
 
-    rounds = QUANTIZERS[config.quant.storage].rounds_inputs
-    unrounded = compare_with(dequantized(fresh_base())) if rounds else None
-    return compare_with(fresh_base()), unrounded, files, untied
+def _differs(config: Config, device: Device) -> bool:
+    """Whether a base computes otherwise in training and evaluation than exactly."""
+    in_16_bits = compute_precision(config.quant, device) is not Precision.float32
+    return in_16_bits or QUANTIZERS[config.quant.storage].rounds_inputs
 
 
-def _reload(folder: Path, device_kind: str) -> Any:
-    """The merged model as anyone would load it: the files are what is verified."""
-    return AutoModelForCausalLM.from_pretrained(
+def _predictions(
+    folder: Path, device: Device, checked: CheckedRows, scratch: Path
+) -> MergedPredictions:
+    """What the merged model says, loaded as anyone would: the files are what is verified. It
+    computes in float32, whatever its type."""
+    merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
-        device_map={"": device_kind},
+        dtype=torch.float32,
+        device_map={"": device.kind},
         use_safetensors=True,
         trust_remote_code=runs_own_code(folder),
     ).eval()
+    return merged_predictions(merged, checked, scratch)
+
+
+def _gap(checks: Checks, config: Config, device: Device) -> ArithmeticGap | None:
+    if checks.trained is None:
+        return None
+    return ArithmeticGap(
+        compute=compute_precision(config.quant, device).value,
+        largest_logit_difference=checks.trained.largest_logit_difference,
+        prediction_agreement=checks.trained.prediction_agreement,
+        adapter_loss_nats=checks.trained.adapter_loss_nats,
+    )
 
 
 def failure(record: MergeRecord, config: Config) -> str:

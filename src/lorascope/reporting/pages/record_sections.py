@@ -113,6 +113,17 @@ def _without_rounding(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
     return (("Without INT8's rounding of activations", (f"{agreement}, {logits}",)),)
 
 
+def _in_16_bits(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
+    gap = merge.arithmetic_gap
+    if gap is None:
+        return ()
+    facts = (
+        f"{100 * gap.prediction_agreement:.2f} % equal predictions, logits within "
+        f"{gap.largest_logit_difference:.2g}, loss {gap.adapter_loss_nats:.4f} nats"
+    )
+    return ((f"Adapter on its base computed in {gap.compute}, as trained", (facts,)),)
+
+
 def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator[Block]:
     """The merged model and how it was verified; `recommended` is the trial that the rule names."""
     if merge is None:
@@ -130,6 +141,7 @@ def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator
         ("Equal next-token predictions", (f"{100 * merge.prediction_agreement:.2f} %",)),
         ("Largest logit difference", (f"{merge.largest_logit_difference:.2g}",)),
         *_without_rounding(merge),
+        *_in_16_bits(merge),
         ("Loss, adapter on its base", (f"{merge.adapter_loss_nats:.4f} nats",)),
         ("Loss, merged", (f"{merge.merged_loss_nats:.4f} nats",)),
         *([head] if merge.untied_head else []),
