@@ -24,6 +24,16 @@ class LayerStack:
     """[trials, rank, out], that is B^T: products with few columns are slow."""
     magnitude: nn.Parameter | None = None
     """[trials, out] for DoRA."""
+    both: Tensor | None = None
+    """[trials, rank (in + out)]: A and B of each trial side by side, sharing their memory."""
+
+    def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A and B in `dtype`, cast in one call."""
+        if self.a.dtype is dtype or self.both is None:
+            return _cast(self.a, dtype), _cast(self.b, dtype)
+        sizes = [self.a[0].numel(), self.b[0].numel()]
+        a, b = torch.split(self.both.to(dtype), sizes, dim=1)
+        return a.view(self.a.shape), b.view(self.b.shape)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """A, B and, for DoRA, the magnitude."""
@@ -65,8 +75,9 @@ class AddAdapters(torch.autograd.Function):
         added = _parts(result.view(trials, -1, out.shape[-1]), sizes)
         hiddens = []
         for stack, its_rows, sums in zip(stacks, _parts(rows, sizes), added, strict=True):
-            hidden = torch.bmm(_cast(stack.a, compute), its_rows.mT).mul_(stack.scale)
-            sums.baddbmm_(hidden.mT, _cast(stack.b, compute))
+            a, b = stack.matrices(compute)
+            hidden = torch.bmm(a, its_rows.mT).mul_(stack.scale)
+            sums.baddbmm_(hidden.mT, b)
             hiddens.append(hidden)
         ctx.stacks, ctx.sizes, ctx.shape = stacks, sizes, x.shape
         ctx.save_for_backward(rows, *hiddens)
@@ -84,7 +95,7 @@ class AddAdapters(torch.autograd.Function):
         parts = zip(_parts(rows, sizes), _parts(own, sizes), of_parts, strict=True)
         for stack, hidden, part in zip(ctx.stacks, hiddens, parts, strict=True):
             its_rows, its_gradient, of_its_rows = part
-            a, b = _cast(stack.a, compute), _cast(stack.b, compute)
+            a, b = stack.matrices(compute)
             back = torch.bmm(b, its_gradient.mT).mul_(stack.scale)
             stack.b.grad.add_(torch.bmm(hidden, its_gradient))
             stack.a.grad.add_(torch.bmm(back, its_rows))

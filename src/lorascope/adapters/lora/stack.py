@@ -90,10 +90,11 @@ class RankStack:
         self.gradients = torch.zeros_like(self.values)
         scale = torch.tensor([scale_of(config) for config in self.configs], device=self.device)
         dropouts = [config.dropout for config in self.configs]
-        self.layers = {
-            name: LayerStack(scale[:, None, None], dropouts, *(nn.Parameter(v) for v in parts))
-            for name, parts in self._views(self.values).items()
-        }
+        self.layers = {}
+        for name, (a, b, *magnitude) in self._views(self.values).items():
+            trained = [nn.Parameter(own) for own in (a, b, *magnitude)]
+            self.layers[name] = LayerStack(scale[:, None, None], dropouts, *trained)
+            self.layers[name].both = self._side_by_side(a, b)
         self.rows = [nn.Parameter(row) for row in self.values]
         # Each layer's gradients are added up in the one matrix that the optimizer reads.
         gradients = self._views(self.gradients)
@@ -115,6 +116,11 @@ class RankStack:
                 found[layer.name].append(matrix[:, start:end].view(trials, *size))
                 start = end
         return found
+
+    def _side_by_side(self, a: Tensor, b: Tensor) -> Tensor:
+        """A and B^T of one layer as one view [trials, rank (in + out)]: B follows A."""
+        size = (len(a), a[0].numel() + b[0].numel())
+        return self.values.as_strided(size, self.values.stride(), a.storage_offset())
 
     def values_of(self, index: int) -> Iterator[tuple[str, Tensor]]:
         """Views of one trial's values as PEFT has them, padding excluded."""
