@@ -199,6 +199,9 @@ def test_on_cuda_a_plan_computes_in_16_bits_and_counts_what_autocast_copies() ->
     assert on_cuda.adapter_bytes == on_cpu.adapter_bytes
     assert on_cuda.activation_bytes < on_cpu.activation_bytes
     assert needed_bytes(on_cuda) >= on_cuda.base_bytes
+    # The largest matrix in the compute type; on a CPU in float16 before, for the backward pass.
+    assert on_cpu.dequantization_bytes == (2 + 4) * 64 * 160
+    assert on_cuda.dequantization_bytes == 2 * 64 * 160
 
 
 def test_extrapolation_is_a_line_through_both_depths() -> None:

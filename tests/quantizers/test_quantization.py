@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit, Params4bit
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from lorascope.adapters.attach import attach
@@ -25,7 +27,7 @@ from lorascope.quantizers.footprint import (
     measure_footprint,
     require_values_in_range,
 )
-from lorascope.quantizers.kinds import quantizer_of
+from lorascope.quantizers.kinds import QUANTIZERS, quantizer_of
 from lorascope.quantizers.loading import (
     arithmetic,
     compute_precision,
@@ -227,7 +229,41 @@ def test_four_bits_are_read_exactly_forward_and_in_16_bits_backward(
     assert "rounded to float16 in backward passes" in str(arithmetic(model))
 
 
-def test_int8_rounds_inputs_in_evaluation_and_not_in_training_steps_on_a_cpu(
+def test_both_passes_of_a_4_bit_layer_read_the_same_weights_on_cuda(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    """Shown on a CPU, which itself keeps bitsandbytes' second rounding."""
+    quant, equal = compose("quant=nf4", "quant.compute=bfloat16").quant, {}
+    for kind in ("cpu", "cuda"):
+        model = load_base(project.quantized("small", "nf4"), quant, CPU)
+        layer = model.model.layers[0].mlp.up_proj
+        state, stored = layer.weight.quant_state, layer.weight.quant_state.dtype
+        state.dtype = quantizer_of(layer).backward_dtype(kind, torch.bfloat16, stored)
+        forward = layer(torch.eye(64, dtype=torch.bfloat16)).T
+        x = torch.zeros(layer.out_features, 64, dtype=torch.bfloat16, requires_grad=True)
+        layer(x).backward(torch.eye(layer.out_features, dtype=torch.bfloat16))
+        assert x.grad is not None
+        equal[kind] = torch.equal(x.grad, forward)
+        said = quantizer_of(layer).arithmetic(layer)
+        assert said.startswith("4-bit weights are dequantized to the compute type")
+        assert ("rounded" in said) is (kind == "cpu")
+    assert equal == {"cpu": False, "cuda": True}
+
+
+def test_preparing_4_bit_layers_sets_their_backward_type_where_that_is_no_cpu() -> None:
+    types = {}
+    for device in ("cpu", "meta"):
+        layer = Linear4bit(64, 2, bias=False, quant_type="nf4").to("cpu")
+        state = layer.weight.quant_state
+        codes = layer.weight.data.to(device)
+        layer.weight = Params4bit(codes, False, quant_state=state, bnb_quantized=True)
+        state.dtype = torch.float16
+        QUANTIZERS[Storage.nf4].prepare(nn.Sequential(layer), torch.bfloat16)
+        types[device] = state.dtype
+    assert types == {"cpu": torch.float16, "meta": torch.bfloat16}
+
+
+def test_int8_rounds_inputs_in_evaluation_and_not_in_training_steps(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     x, trained, _, _, weight = layer_and_gradient(project, compose, "int8", True)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
+from lorascope.adapters.lora.product import compute_type
 from lorascope.adapters.stack import Weights, adapted_layers, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
@@ -93,15 +94,15 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _keep_types(model: PeftModel) -> PeftModel:
-    """Let adapted layers give what they are given: for some methods PEFT (0.21) gives float32 on a
-    4-bit base that computes in 16 bits, and attention takes no two types."""
+    """Let adapted layers give the type that is computed in, as bare ones do: for some methods PEFT
+    (0.21) gives float32 on a base that computes in 16 bits, and attention takes no two types."""
     kind = KINDS.get(str(model.peft_config["default"].peft_type.value).lower())
     if kind is None or not kind.packed:
         for layer in model.modules():
             if isinstance(layer, BaseTunerLayer):
-                layer.register_forward_hook(_as_given)
+                layer.register_forward_hook(_in_compute_type)
     return model
 
 
-def _as_given(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
-    return result.to(given[0].dtype)
+def _in_compute_type(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    return result.to(compute_type(given[0]))

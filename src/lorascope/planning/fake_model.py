@@ -27,7 +27,6 @@ from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.bases.transformers_config import (
     in_short,
-    stored_dtype,
     text_config,
     unusable_config,
     with_layers,
@@ -35,7 +34,6 @@ from lorascope.bases.transformers_config import (
 from lorascope.config import AdapterConfig, QuantConfig
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.quantizers.kinds import QUANTIZERS
-from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.training.pack import PackedModel, peft_pack, stacked_pack
 
 DEVICE = "cpu"
@@ -51,6 +49,8 @@ class FakeModelSpec:
     quant: QuantConfig
     adapter: AdapterConfig
     compute: torch.dtype
+    backward: torch.dtype
+    """The type that a backward pass dequantizes weights to."""
     attention: str = "auto"
     beside: tuple[AdapterConfig, ...] = ()
     """Further adapters that are trained at once with `adapter`."""
@@ -136,8 +136,7 @@ def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
     """Fake tensors for meta ones, tied parameters staying one; call it under FakeTensorMode."""
     fakes: dict[int, nn.Parameter] = {}
     quantizer = QUANTIZERS[spec.quant.storage]
-    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
-    quantizer.fill_fake_layers(model, spec.quant, stored)
+    quantizer.fill_fake_layers(model, spec.quant, spec.backward)
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:

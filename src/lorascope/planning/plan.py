@@ -205,5 +205,5 @@ def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
 
 def _dequantized_width(spec: FakeModelSpec) -> int:
     """Bytes a weight of its temporary copies, at most."""
-    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
-    return QUANTIZERS[spec.quant.storage].dequantized_width(spec.compute, stored)
+    cast = 0 if spec.backward is spec.compute else spec.compute.itemsize
+    return spec.backward.itemsize + cast

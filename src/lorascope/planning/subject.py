@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig
 from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.trace import TraceSettings
-from lorascope.quantizers.kinds import precision_on
+from lorascope.quantizers.kinds import QUANTIZERS, precision_on
+from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import DataCard
 
 
@@ -86,4 +88,6 @@ def spec_of(
 ) -> FakeModelSpec:
     """The model in training on a device of this kind, with one adapter or with several at once."""
     compute = TORCH_DTYPES[precision_on(quant, kind).value]
-    return FakeModelSpec(model_config, quant, adapter, compute, attention, tuple(beside))
+    stored = unquantized_dtype(quant, stored_dtype(model_config))
+    backward = QUANTIZERS[quant.storage].backward_dtype(kind, compute, stored)
+    return FakeModelSpec(model_config, quant, adapter, compute, backward, attention, tuple(beside))

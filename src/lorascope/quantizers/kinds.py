@@ -61,17 +61,20 @@ class Quantizer(Protocol):
         """Scales and nested constants of a layer, and with `shared` the code tables, which all
         layers share."""
 
-    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
-        """Whether a row's result depends on other rows of x [trials x samples, tokens, in]."""
-
     def require_evaluable(self, name: str, layer: Any) -> None:
         """Raise ModelError where an evaluation would change what a layer stores."""
 
     def arithmetic(self, layer: Any) -> str:
         """Arithmetic of a layer, in words."""
 
-    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
-        """Bytes a weight of the temporary copies that a layer makes of it, at most."""
+    def backward_dtype(
+        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
+    ) -> torch.dtype:
+        """The type that a backward pass dequantizes a weight to, before it computes in `compute`.
+
+        Args:
+            stored: the type of what is not quantized.
+        """
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
         """Such layers on the meta device in place of the linear layers that loading quantizes.
@@ -80,11 +83,11 @@ class Quantizer(Protocol):
             ModelError: nothing of `model` would be stored so, or in another layer's form.
         """
 
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
         """Weights and constants without data for these layers; call it under FakeTensorMode.
 
         Args:
-            stored: the type of what is not quantized.
+            backward: the type that a backward pass dequantizes a weight to.
         """
 
     def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:

@@ -54,22 +54,21 @@ class Plain:
     def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         yield from ()
 
-    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
-        return False
-
     def require_evaluable(self, name: str, layer: Any) -> None:
         """An evaluation changes nothing."""
 
     def arithmetic(self, layer: Any) -> str:
         return "weights are read as they are stored"
 
-    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
-        return compute.itemsize
+    def backward_dtype(
+        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
+    ) -> torch.dtype:
+        return compute
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
         """The model's own layers stay."""
 
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
         """There is nothing to fill."""
 
     def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:

@@ -166,10 +166,7 @@ class PackedLinear(nn.Module):
                 f"{self._name}: this layer gets {tuple(x.shape)} for a batch {self._shape.batch}, "
                 "so that no row tells its trial"
             )
-        if trials > 1 and self._quantizer.rows_interfere(self.base_layer, x, trials):
-            result = torch.cat([self.base_layer(own) for own in x.chunk(trials)])
-        else:
-            result = self.base_layer(x)
+        result = self.base_layer(x)
         return self.adapters.add(result, x, self) if self._shape.adapters else result
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorascope.adapters.lora.product import AddAdapters, LayerStack
+from lorascope.adapters.lora.product import AddAdapters, LayerStack, compute_type
 from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
 
 
@@ -18,6 +18,9 @@ class LoraLayer(StackedLayer):
     B^T [trials, rank, out], scale [trials, 1, 1]; a stack holds trials of one padded rank.
     """
 
+    squares: Tensor | None
+    """DoRA: squared norms [out] of the frozen weight's rows, from the first step on."""
+
     def __init__(self, stacks: list[LayerStack], shape: PackShape, name: str) -> None:
         super().__init__()
         self._stacks, self._sizes = stacks, [len(stack.a) for stack in stacks]
@@ -25,6 +28,7 @@ class LoraLayer(StackedLayer):
         rates = [rate for stack in stacks for rate in stack.dropouts]
         self._dropouts = rates if any(rates) else []
         self._shape, self._name = shape, name
+        self.register_buffer("squares", None, persistent=False)
         for index, stack in enumerate(stacks):
             for part, parameter in zip("abm", stack.parameters(), strict=False):
                 self.register_parameter(f"{part}{index}", parameter)
@@ -57,14 +61,18 @@ class LoraLayer(StackedLayer):
         """DoRA of one stack: rows [trials, n, in], out [trials, n, out] -> [trials, n, out]."""
         assert stack.magnitude is not None
         kept = self._dropped(rows, stack.dropouts, start)
-        hidden = torch.bmm(kept, stack.a.mT) * stack.scale
-        weight = base.weight(rows.dtype)
+        hidden = torch.bmm(kept, stack.a.mT).mul_(stack.scale)
+        weight = base.weight(compute_type(rows))
+        if self.squares is None:
+            self.squares = squared_norms(weight)
         bare = out if kept is rows else kept @ weight.T
         if base.bias is not None and kept is rows:
             bare = bare - base.bias
-        ratio = (stack.magnitude / dora_norms(weight, stack))[:, None]
+        ratio = (stack.magnitude / dora_norms(weight, self.squares, stack))[:, None]
         # A view: of a parameter itself autocast keeps a copy, checkpointed or not.
-        return out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b[:])
+        sums = out + (ratio - 1) * bare + ratio * torch.bmm(hidden, stack.b[:])
+        # Under autocast the ratio is float32, and the residual stream would become so too.
+        return sums.to(out.dtype)
 
     def _dropped(self, rows: Tensor, dropouts: Sequence[float], start: int = 0) -> Tensor:
         """rows [trials, n, in] with dropout: times 0, or 1 / (1 - p).
@@ -92,15 +100,24 @@ class LoraLayer(StackedLayer):
 
 
 @torch.no_grad()
-def dora_norms(weight: Tensor, stack: LayerStack) -> Tensor:
+def squared_norms(weight: Tensor) -> Tensor:
+    """Squared norms [out] of the rows of W, in float32."""
+    return weight.float().pow(2).sum(1)
+
+
+@torch.no_grad()
+def dora_norms(weight: Tensor, squares: Tensor, stack: LayerStack) -> Tensor:
     """Norms [trials, out] of the rows of W + s B A, as constants (DoRA, section 4.3).
 
     |w + s b A|^2 = |w|^2 + 2 s (w A^T) b + s^2 b (A A^T) b, so that no trial's sum is built.
+    Products are in the type of the weight, sums in float32.
+
+    Args:
+        squares: `squared_norms(weight)`, which no step changes.
     """
     norms = []
     for a, b, scale in zip(stack.a, stack.b.mT, stack.scale.flatten(), strict=True):
-        own = weight.float()
-        cross = 2 * scale * ((own @ a.T) * b).sum(1)
+        cross = 2 * scale * ((weight @ a.T.to(weight.dtype)) * b).sum(1)
         square = scale**2 * ((b @ (a @ a.T)) * b).sum(1)
-        norms.append((own.pow(2).sum(1) + cross + square).clamp_min(0).sqrt())
+        norms.append((squares + cross + square).clamp_min(0).sqrt())
     return torch.stack(norms)

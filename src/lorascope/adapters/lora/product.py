@@ -68,7 +68,7 @@ class AddAdapters(torch.autograd.Function):
             sizes: number of trials in each stack.
             _: parameters of the stacks, passed so that autograd sees them.
         """
-        compute, trials = _compute_type(x), sum(sizes)
+        compute, trials = compute_type(x), sum(sizes)
         rows = _cast(x.reshape(trials, -1, x.shape[-1]), compute)
         # In place: a linear layer's result is nobody else's, nor needed for its gradient.
         result = _cast(out.detach(), compute).contiguous()
@@ -105,8 +105,9 @@ class AddAdapters(torch.autograd.Function):
         return gradient, of_x, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
-def _compute_type(x: Tensor) -> torch.dtype:
-    """Autocast's where it is on: it does not look into functions of our own."""
+def compute_type(x: Tensor) -> torch.dtype:
+    """The type that products of `x` are computed in: autocast's where it is on, which does not look
+    into autograd functions of our own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 

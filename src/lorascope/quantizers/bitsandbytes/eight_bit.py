@@ -52,7 +52,12 @@ class EightBit:
         )
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
-        """A loaded model computes as it is."""
+        """Let training steps compute in one way on every device."""
+        from lorascope.quantizers.bitsandbytes.eight_bit_layer import EightBitLinear
+
+        for layer in model.modules():
+            if self.owns(layer):
+                layer.__class__ = EightBitLinear
 
     def owns(self, layer: nn.Module) -> bool:
         from bitsandbytes.nn import Linear8bitLt
@@ -69,45 +74,31 @@ class EightBit:
         return weight
 
     def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
-        """The row scales: the first forward pass moves them from the weight to the layer's
-        state."""
-        scales = getattr(layer.weight, "SCB", None)
-        yield layer.state.SCB if scales is None else scales
+        from lorascope.quantizers.bitsandbytes.eight_bit_layer import row_scales
 
-    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
-        """Whether some trial's rows hold an outlier: a feature is computed in 16 bits for all rows
-        of a batch as soon as one row has an outlier there. A trial whose values are not numbers
-        must not hide another's. Of tensors without data nothing is known to be an outlier."""
-        import torch
-        from torch._subclasses.fake_tensor import FakeTensor
-
-        threshold = layer.state.threshold
-        if threshold <= 0 or isinstance(x, FakeTensor):
-            return False
-        rows = x.detach().reshape(trials, -1)
-        peaks = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1)
-        return not bool((peaks < threshold).all())
+        yield row_scales(layer)
 
     def require_evaluable(self, name: str, layer: Any) -> None:
         """An evaluation changes nothing."""
 
     def arithmetic(self, layer: Any) -> str:
-        """As measured with bitsandbytes 0.50.2 (tests/quantizers)."""
-        when = ", in evaluation, not in training steps" if layer.weight.device.type == "cpu" else ""
+        """As measured with bitsandbytes 0.50.2 on a CPU (tests/quantizers)."""
         return (
             "inputs are rounded to float16 and to 8 bits a token, outlier columns (from "
-            f"{layer.state.threshold:g} on) apart{when}"
+            f"{layer.state.threshold:g} on) apart, in evaluation, not in training steps"
         )
 
-    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
-        return compute.itemsize
+    def backward_dtype(
+        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
+    ) -> torch.dtype:
+        return compute
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
         from lorascope.quantizers.bitsandbytes.fake_layers import put_eight_bit_layers
 
         put_eight_bit_layers(model, quant)
 
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
         from lorascope.quantizers.bitsandbytes.fake_layers import fill_eight_bit_layers
 
         fill_eight_bit_layers(model)

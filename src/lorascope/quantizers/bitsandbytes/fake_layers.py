@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -15,6 +15,7 @@ from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
 from lorascope.quantizers.bits import BLOCK, NESTED_BLOCK
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
+from lorascope.quantizers.bitsandbytes.eight_bit_layer import EightBitLinear
 from lorascope.quantizers.bitsandbytes.four_bit import REPACKS, FourBit
 
 
@@ -68,7 +69,7 @@ class _FakeFourBit(_Readable, Linear4bit):  # type: ignore[misc]
     quantizer = FourBit()
 
 
-class _FakeEightBit(_Readable, Linear8bitLt):  # type: ignore[misc]
+class _FakeEightBit(_Readable, EightBitLinear):
     quantizer = EightBit()
 
 
@@ -103,22 +104,22 @@ def put_eight_bit_layers(model: Any, quant: QuantConfig) -> None:
     model.is_loaded_in_8bit = True
 
 
-def fill_four_bit_layers(model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+def fill_four_bit_layers(model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
     """Packed weights with their constants; all layers share the code tables."""
     tables = _empty(16), _empty(256)
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
-            layer.weight = _four_bit_weight(layer, quant, stored, *tables)
+            layer.weight = _four_bit_weight(layer, quant, backward, *tables)
             layer.quant_state = layer.weight.quant_state
 
 
 def _four_bit_weight(
-    layer: Any, quant: QuantConfig, stored: torch.dtype, codes: Tensor, nested_codes: Tensor
+    layer: Any, quant: QuantConfig, backward: torch.dtype, codes: Tensor, nested_codes: Tensor
 ) -> nn.Parameter:
     """Codes [ceil(out x in / 2), 1] and their constants, as bitsandbytes lays them out.
 
     Args:
-        stored: the type that the backward pass dequantizes to first.
+        backward: the type that a backward pass dequantizes to.
         codes: the table of 16 values.
         nested_codes: the table of 256 values for nested constants.
     """
@@ -138,7 +139,7 @@ def _four_bit_weight(
         code=codes,
         blocksize=BLOCK,
         quant_type=quant.storage.value,
-        dtype=stored,
+        dtype=backward,
         offset=offset,
         state2=state2,
     )
@@ -148,7 +149,7 @@ def _four_bit_weight(
 def fill_eight_bit_layers(model: nn.Module) -> None:
     """Codes [out, in], with their scales where a layer in training has them."""
     for layer in model.modules():
-        if isinstance(layer, Linear8bitLt):
+        if isinstance(layer, EightBitLinear):
             codes = _empty(layer.out_features, layer.in_features, dtype=torch.int8)
             weight: Any = nn.Parameter(codes, requires_grad=False)
             weight.CB = weight.SCB = None

@@ -50,9 +50,10 @@ class FourBit:
         )
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
-        """Let layers compute in `compute`, whatever their folder was quantized with, keep them from
-        repacking, and let all share one copy of each code table, which has the same values in each:
-        a nested table takes 1 KiB a layer, more than double quantization saves on a small one."""
+        """Let layers compute in `compute`, on CUDA in backward passes too, whatever their folder
+        was quantized with; keep them from repacking; and let all share one copy of each code table,
+        which has the same values in each: a nested table takes 1 KiB a layer, more than double
+        quantization saves on a small one."""
         tables: dict[tuple[float, ...], Tensor] = {}
         for layer in model.modules():
             if not self.owns(layer):
@@ -60,6 +61,8 @@ class FourBit:
             own: Any = layer
             setattr(own, REPACKS, False)
             own.compute_dtype, own.compute_type_is_set = compute, True
+            state = own.weight.quant_state
+            state.dtype = self.backward_dtype(own.weight.device.type, compute, state.dtype)
             for state in _states(own):
                 if state.code is not None:
                     state.code = tables.setdefault(tuple(state.code.tolist()), state.code)
@@ -85,9 +88,6 @@ class FourBit:
             own = (state.absmax, state.code if shared else None, getattr(state, "offset", None))
             yield from (tensor for tensor in own if tensor is not None)
 
-    def rows_interfere(self, layer: Any, x: Tensor, trials: int) -> bool:
-        return False
-
     def require_evaluable(self, name: str, layer: Any) -> None:
         if layer.weight.device.type == "cpu" and getattr(layer, REPACKS, False):
             raise ModelError(
@@ -98,26 +98,31 @@ class FourBit:
 
     def arithmetic(self, layer: Any) -> str:
         """As measured with bitsandbytes 0.50.2 (tests/quantizers)."""
-        backward = str(layer.weight.quant_state.dtype).removeprefix("torch.")
+        backward = layer.weight.quant_state.dtype
+        if backward is layer.compute_dtype:
+            return "4-bit weights are dequantized to the compute type"
         return (
-            "4-bit weights are dequantized to the compute type in forward passes, and rounded "
-            f"to {backward} in backward passes"
+            "4-bit weights are dequantized to the compute type in forward passes, and rounded to "
+            f"{str(backward).removeprefix('torch.')} in backward passes"
         )
 
-    def dequantized_width(self, compute: torch.dtype, stored: torch.dtype) -> int:
-        """They are dequantized to the stored type in the backward pass, and cast to the computing
-        one."""
-        return compute.itemsize + (0 if stored is compute else stored.itemsize)
+    def backward_dtype(
+        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
+    ) -> torch.dtype:
+        """On CUDA the type that is computed in, as in forward passes. On a CPU bitsandbytes' own
+        choice, the stored type, though it rounds once more: FP32 gradients would change with it,
+        and with them every trial that was ever trained."""
+        return stored if device_kind == "cpu" else compute
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
         from lorascope.quantizers.bitsandbytes.fake_layers import put_four_bit_layers
 
         put_four_bit_layers(model, quant, compute)
 
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, stored: torch.dtype) -> None:
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
         from lorascope.quantizers.bitsandbytes.fake_layers import fill_four_bit_layers
 
-        fill_four_bit_layers(model, quant, stored)
+        fill_four_bit_layers(model, quant, backward)
 
     def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
         from lorascope.quantizers.bitsandbytes.kernels import FOUR_BIT

@@ -3,7 +3,7 @@
 They follow `bitsandbytes/backends/{default,cuda}/ops.py` (0.50.2) line by line; only shapes and
 types matter. Activations are assumed to have no outliers beyond the INT8 threshold: how many
 columns have some is known only with data. Each would add one 16-bit number a row, and a column of
-the weight. Only evaluation meets them on a CPU: INT8 training there dequantizes the weight.
+the weight. Only evaluation meets them: training steps dequantize the weight.
 """
 
 from __future__ import annotations
