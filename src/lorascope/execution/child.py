@@ -27,6 +27,7 @@ from lorascope.execution.engine import (
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
 from lorascope.machine.environment import prepare_environment, use_determinism
+from lorascope.machine.out_of_memory import is_out_of_memory
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status
 from lorascope.training.progress import Progress, Stopped
@@ -81,7 +82,6 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     prepare_environment(config.runtime)
     # There already where children are forked; elsewhere before all that it brings.
     import lorascope.execution.local.preloaded  # noqa: F401, I001
-    import torch
 
     from lorascope.training.validation import Unsaved
     from lorascope.meters.batches import BatchMemory
@@ -111,11 +111,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
         outcomes = train_pack(_pack_plan(job), device, progress, memory)
     except Unpackable as error:
         return Outcome(split=Split(str(error), into_singles=True))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return no_room(Status.out_of_memory, _first_line(error))
-    except RuntimeError as error:
-        # torch's allocator on a CPU has no exception type of its own.
-        if "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         return no_room(Status.out_of_memory, _first_line(error))
     plans, pack_plan = _predicted(job, device, memory)
