@@ -21,6 +21,8 @@ REACHED = ("bases", "data")
 """Rooms that count with what `WHOLE` imports: the rest makes inputs, which count by content."""
 COMPUTE_TYPES = "lorascope.machine.devices"
 """Chooses what a mode computes in: counted with the quantizers."""
+BATCHES = "lorascope.counting.scored_batches"
+"""Decides what is scored at once: counted with scoring."""
 BESIDE = {
     "bits", "fake_layers", "footprint", "kernels", "merged_folder", "merging", "progress",
     "shipped_model",
@@ -42,7 +44,7 @@ def counted() -> dict[str, set[str]]:
     scored = scoring | {n for m in scoring for n in ours(m) if room(n) in REACHED}
     rooms = {name: {m for m in trained if room(m) == name} for name in (*WHOLE, *REACHED)}
     rooms["quantizers"].add(COMPUTE_TYPES)
-    return dict(sorted({**rooms, "scoring": scored - trained}.items()))
+    return dict(sorted({**rooms, "scoring": {BATCHES, *scored} - trained}.items()))
 
 
 def _is_beside(module: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lorascope.config import Precision
 from lorascope.records import TrialRecord
 
 SHOWN_LETTERS = 10
@@ -26,6 +27,15 @@ RAISED: Mapping[str, tuple[str, ...]] = {
 }
 """Room -> why its revision was raised, once for each time: what gave other values, and in which
 case. The first revision is 1."""
+
+RAISED_IN_16_BITS: Mapping[str, tuple[str, ...]] = {
+    "objectives": (
+        "with quant.compute=bfloat16 or float16, validation and scoring compute adapters in that "
+        "type, as training does, and no more in float32",
+    ),
+}
+"""The same, where only a base that is told to compute in 16 bits gives other values, in training
+or in an evaluation. `auto` computes in 16 bits on a GPU only, and nothing had run there."""
 
 TRAINING = ("adapters", "bases", "data", "objectives", "quantizers", "training")
 """Rooms whose code decides an adapter's values. Prepared rows and stored bases count by content."""
@@ -55,9 +65,15 @@ FORMER_SCORING_CODE = {
 """Commit -> digests of the code that scored, in the order in which identities had them."""
 
 
-def revisions(rooms: Iterable[str]) -> dict[str, int]:
-    """The present revision of each room."""
-    return {room: 1 + len(RAISED[room]) for room in rooms}
+def revisions(rooms: Iterable[str], compute: str) -> dict[str, int]:
+    """The present revision of each room for a base with this `quant.compute`."""
+    return {room: 1 + len(reasons(room, compute)) for room in rooms}
+
+
+def reasons(room: str, compute: str) -> tuple[str, ...]:
+    """Why a room's revision was raised, as far as it matters with this `quant.compute`."""
+    sixteen_bits = compute in (Precision.bfloat16, Precision.float16)
+    return (RAISED_IN_16_BITS.get(room, ()) if sixteen_bits else ()) + RAISED[room]
 
 
 def raised(revisions_of: Mapping[str, int]) -> dict[str, int]:

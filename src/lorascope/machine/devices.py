@@ -4,6 +4,7 @@ name."""
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def choose_device(wanted: DeviceKind) -> Device:
             "Use runtime.device=auto or cpu, or install a CUDA build of torch."
         )
     return Device("cuda", f"cuda: {torch.cuda.get_device_name(0)}")
+
+
+def autocast(
+    kind: str, compute: torch.dtype, keep_casts: bool = True
+) -> AbstractContextManager[object]:
+    """Mixed precision of a forward pass on a kind of device: adapters are kept in FP32, and compute
+    in the base's 16 bits. FP32 needs none.
+
+    Args:
+        keep_casts: keep what a parameter is cast to until the end of the context.
+    """
+    if compute is torch.float32:
+        return nullcontext()
+    return torch.autocast(kind, dtype=compute, cache_enabled=keep_casts)
 
 
 def cpu_name() -> str:

@@ -1,4 +1,5 @@
-"""A model that is measured, not trained: its mode, its forward pass, and its loss on a split."""
+"""A model that is measured, not trained: its mode, its forward pass, its loss on a split, and the
+log-probabilities that it gives tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from lorascope.machine.devices import autocast
 from lorascope.objectives.kinds import Forward, Objective, Sample, TokenBatch
 from lorascope.objectives.masks import unread_masks
 from lorascope.quantizers.kinds import quantized_layers
@@ -16,7 +19,8 @@ from lorascope.quantizers.kinds import quantized_layers
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluate without gradients and without traces: every module's training flag comes back.
+    """Evaluate in the precision of training, without gradients and without traces: every module's
+    training flag comes back.
 
     Raises:
         ModelError: an evaluation would change what a layer of the base stores.
@@ -26,11 +30,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), autocast(*_computing(model), keep_casts=False):
             yield
     finally:
         for module, training in flags:
             module.training = training
+
+
+def _computing(model: Any) -> tuple[str, torch.dtype]:
+    """Kind of device and type that a model computes in: loading brings its embeddings to that type,
+    whatever they are stored in."""
+    weight = model.get_input_embeddings().weight
+    return weight.device.type, weight.dtype
 
 
 def forward_of(model: Any) -> Forward:
@@ -65,3 +76,36 @@ def summed_loss(
             weight += int(batch.weights.sum())
             total += objective.validation_loss(forward, batch.to(device))
     return float(total), weight
+
+
+def log_probabilities(
+    model: Any, ids: Tensor, positions: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Log-probabilities [positions, vocabulary] of the tokens behind `positions`, softmax in FP32.
+
+    Args:
+        ids: [samples, tokens], padded on the right.
+        positions: [positions], counted through all samples.
+        mask: [samples, tokens], 1 where a token is. Causal attention needs none.
+    """
+    logits = logits_at(model, ids, positions, mask)
+    # A 16-bit log-softmax would cost three digits of every log-likelihood.
+    return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+
+
+def logits_at(model: Any, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits [positions, vocabulary]; the head never sees the other positions.
+
+    A hook cuts them off: `logits_to_keep` of transformers takes no such list that differs from
+    sample to sample, only a mask, for which a GPU's host would wait.
+    """
+
+    def keep(head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0].flatten(0, 1)[positions][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits[0]

@@ -164,6 +164,7 @@ def trace_evaluation(
         tracker.add(present)
         stack.enter_context(tracker)
         stack.enter_context(torch.no_grad())
+        stack.enter_context(_autocast(spec, settings, keep_casts=False))
         objective, forward = OBJECTIVES[settings.train.objective](), forward_of(model)
         # Nothing of a batch outlives it, so that one of several equal ones is enough.
         for batch in dict.fromkeys(batches):
@@ -222,13 +223,17 @@ def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]
 
 
 @contextmanager
-def _autocast(spec: FakeModelSpec, settings: TraceSettings) -> Iterator[None]:
+def _autocast(
+    spec: FakeModelSpec, settings: TraceSettings, keep_casts: bool = True
+) -> Iterator[None]:
     """Mixed precision of the forward pass, where it computes in 16 bits."""
     with ExitStack() as stack:
         if spec.compute in SIXTEEN_BITS:
             if settings.device == "cuda":
                 stack.enter_context(CudaAutocast())
-            stack.enter_context(torch.autocast(DEVICE, dtype=spec.compute))
+            stack.enter_context(
+                torch.autocast(DEVICE, dtype=spec.compute, cache_enabled=keep_casts)
+            )
         yield
 
 

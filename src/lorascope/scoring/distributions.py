@@ -10,17 +10,20 @@ of at most `GROUPS` it is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
+from lorascope.counting.scored_batches import BatchRule, Sample
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.objectives.completion import last_completion, pad_samples
-from lorascope.objectives.evaluation import evaluation_mode
+from lorascope.objectives.evaluation import evaluation_mode, log_probabilities
 
 GROUPS = 512
 MAX_TOKENS = 1024
@@ -28,7 +31,7 @@ MAX_TOKENS = 1024
 
 
 def token_distributions(
-    model: nn.Module, tokenizer: Any, rows: Sequence[PreparedRow], batch_size: int
+    model: Any, tokenizer: Any, rows: Sequence[PreparedRow], batch_size: int
 ) -> NDArray[np.float32]:
     """Log-probabilities of token groups at the completions' tokens, row by row.
 
@@ -37,17 +40,19 @@ def token_distributions(
         first axes, so that two models' arrays can be compared line by line.
     """
     samples = _first_samples(rows, tokenizer)
-    device = next(model.parameters()).device
+    embedding = model.get_input_embeddings().weight
+    rule = BatchRule(batch_size, vocabulary=embedding.shape[0])
+    sizes = [Sample(len(ids), _counted(labels)) for ids, labels in samples]
     parts: list[Tensor] = []
+    rest = iter(samples)
     with evaluation_mode(model):
-        for start in range(0, len(samples), batch_size):
-            ids, labels, mask = (
-                part.to(device) for part in pad_samples(samples[start : start + batch_size])
-            )
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-            # Only the completions' positions: the whole batch in FP32 could be large.
-            kept = logits[labels[:, 1:] != IGNORED_LABEL].float()
-            parts.append(_grouped(torch.log_softmax(kept, dim=-1)).cpu())
+        for count in rule.sizes(sizes):
+            ids, labels, mask = pad_samples(list(islice(rest, count)))
+            # A position predicts the label behind it.
+            predicting = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+            positions = (predicting.flatten() != IGNORED_LABEL).nonzero().flatten()
+            ids, positions, mask = (part.to(embedding.device) for part in (ids, positions, mask))
+            parts.append(_grouped(log_probabilities(model, ids, positions, mask)).cpu())
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     return values
 
@@ -59,11 +64,15 @@ def _first_samples(
     tokens = 0
     for row in rows:
         ids, labels = last_completion(row, tokenizer)
-        tokens += sum(label != IGNORED_LABEL for label in labels[1:])
+        tokens += _counted(labels)
         if samples and tokens > MAX_TOKENS:
             break
         samples.append((ids, labels))
     return samples
+
+
+def _counted(labels: Sequence[int]) -> int:
+    return sum(label != IGNORED_LABEL for label in labels[1:])
 
 
 def _grouped(log_probabilities: Tensor) -> Tensor:
@@ -72,5 +81,5 @@ def _grouped(log_probabilities: Tensor) -> Tensor:
     if vocabulary <= GROUPS:
         return log_probabilities
     padding = -vocabulary % GROUPS
-    padded = nn.functional.pad(log_probabilities, (0, padding), value=-torch.inf)
+    padded = functional.pad(log_probabilities, (0, padding), value=-torch.inf)
     return torch.logsumexp(padded.reshape(len(padded), -1, GROUPS), dim=1)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from lorascope.adapters.attach import detach, load_adapter
-from lorascope.config import Config, Scoring
+from lorascope.config import Config, EvaluateConfig, Scoring
+from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
+from lorascope.errors import DeviceError
 from lorascope.files.layout import DISTRIBUTIONS, Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, sha256_of_file, write_atomically
 from lorascope.machine.devices import choose_device, use_threads
 from lorascope.machine.environment import use_determinism
+from lorascope.machine.out_of_memory import is_out_of_memory
 from lorascope.machine.progress import StepProgress
 from lorascope.machine.ram import keep_freed_memory
 from lorascope.quantizers.loading import load_base
@@ -26,7 +33,7 @@ from lorascope.scoring.distributions import token_distributions
 from lorascope.scoring.items import summarize, write_items
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
 
-SCORED_SPLITS = ("validation", "test")
+T = TypeVar("T")
 
 
 class LoadedBase:
@@ -45,8 +52,8 @@ class LoadedBase:
 
     @classmethod
     def load(cls, config: Config, layout: Layout) -> None:
-        """Load the base that `config` asks for."""
-        cls.key = None
+        """Load the base that `config` asks for, once the former one is gone."""
+        cls.let_go()
         folder = layout.quantized(config.model.name, config.quant.name)
         device = choose_device(config.runtime.device)
         use_determinism(config.runtime.deterministic)
@@ -56,6 +63,19 @@ class LoadedBase:
         cls.tokenizer = load_tokenizer(folder)
         cls.device_name = device.name
         cls.key = _base_key(config, layout)
+
+    @classmethod
+    def let_go(cls) -> None:
+        """Give back the memory of the base that was loaded."""
+        cls.key = cls.model = cls.tokenizer = None
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Give back what nothing holds any more: hooks on a model refer to the model."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def _base_key(config: Config, layout: Layout) -> str:
@@ -81,15 +101,23 @@ def score_subject(
         place: of the trial in its sweep, such as "3/16 ", for those who watch.
         started: when the work began, by `time.perf_counter`.
     """
-    model, tokenizer, asked = LoadedBase.model, LoadedBase.tokenizer, config.evaluate
+    model, asked = LoadedBase.model, config.evaluate
     if trial:
         model = load_adapter(model, layout.trials(config.quant.name) / trial.trial / "adapter")
     data = layout.data(config.model.name, config.data.name)
     card, title = read_record(data, DataCard), f"{place}{name}"
-    splits = {s: _score_split(config, card, data, model, s, folder, title) for s in SCORED_SPLITS}
-    distributions_sha256 = _keep_distributions(config, data, model, folder)
-    further = run_lm_eval_tasks(model, tokenizer, list(asked.lm_eval_tasks), asked.batch_size)
-    said = protocol(model, tokenizer, Scoring(card.scoring), asked.max_new_tokens)
+
+    def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
+        in_use = replace(asked, batch_size=batch_size)
+        return (
+            {s: _score_split(in_use, card, data, model, s, folder, title) for s in SCORED_SPLITS},
+            _keep_distributions(in_use, data, model, folder),
+            run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
+        )
+
+    (splits, distributions_sha256, further), batch_size = with_room(scores, asked.batch_size)
+    said = protocol(model, LoadedBase.tokenizer, Scoring(card.scoring), asked.max_new_tokens)
+    said["batches"] = str(BatchRule(batch_size, model.get_input_embeddings().weight.shape[0]))
     if trial:
         LoadedBase.model = detach(model)
     return EvaluationRecord(
@@ -99,7 +127,7 @@ def score_subject(
         trial_identity=trial.identity if trial else None,
         key=trial.key if trial else None,
         scoring=card.scoring,
-        batch_size=asked.batch_size,
+        batch_size=batch_size,
         splits=splits,
         lm_eval_metrics=further,
         items_sha256={s: sha256_of_file(folder / f"{s}.jsonl") for s in SCORED_SPLITS},
@@ -112,27 +140,55 @@ def score_subject(
     )
 
 
+def with_room(scores: Callable[[int], T], batch_size: int) -> tuple[T, int]:
+    """What `scores` gives with a batch size, and the batch size: half of it where memory runs out.
+
+    Raises:
+        DeviceError: half of it is too much too.
+    """
+    try:
+        return scores(batch_size), batch_size
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+    # Only now is all given back that the failed batch held.
+    give_back_memory()
+    half = max(1, batch_size // 2)
+    print(f"memory ran out ({reason}): scored again with batches of {half}", flush=True)
+    try:
+        return scores(half), half
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"evaluate.batch_size={batch_size}: memory runs out, with half of it too ({reason}). "
+            f"Set evaluate.batch_size={max(1, half // 2)}, or free memory for this."
+        ) from error
+
+
 def _score_split(
-    config: Config, card: DataCard, data: Path, model: Any, split: str, folder: Path, title: str
-) -> SplitScore:
+    asked: EvaluateConfig, card: DataCard, data: Path, model: Any, split: str, folder: Path,
+    title: str,
+) -> SplitScore:  # fmt: skip
     items = score_rows(
         model,
         LoadedBase.tokenizer,
         read_rows(data / f"{split}.jsonl"),
         Scoring(card.scoring),
         card.answer_pattern,
-        config.evaluate.batch_size,
-        config.evaluate.max_new_tokens,
+        asked.batch_size,
+        asked.max_new_tokens,
         on_progress=StepProgress(f"{title} on {split}", unit="request"),
     )
     write_items(folder / f"{split}.jsonl", items)
     return summarize(items)
 
 
-def _keep_distributions(config: Config, data: Path, model: Any, folder: Path) -> str:
+def _keep_distributions(asked: EvaluateConfig, data: Path, model: Any, folder: Path) -> str:
     """Write what the model expects of the test completions' tokens; the file's digest."""
     rows = read_rows(data / "test.jsonl")
-    expected = token_distributions(model, LoadedBase.tokenizer, rows, config.evaluate.batch_size)
+    expected = token_distributions(model, LoadedBase.tokenizer, rows, asked.batch_size)
     content = BytesIO()
     np.save(content, expected, allow_pickle=False)
     # numpy itself does not say why a write failed.

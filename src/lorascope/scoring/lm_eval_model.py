@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
+
 from lorascope.config import Scoring
+from lorascope.counting.scored_batches import BatchRule
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import pad_token_id, stop_token_ids
+from lorascope.scoring.log_likelihoods import Encoded
 
 OnProgress = Callable[[int, int], None]
 """Called with (requests answered, requests in all): a row has one for its loss, one for each
 choice, one for its generation."""
-
-Encoded = tuple[list[int], list[int]]
-"""Token ids of a context and of its continuation."""
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:
@@ -28,25 +29,23 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
     With `literal_special_tokens` (prepared rows) nothing is added to a text's tokens, and they are
     split as in training (see `encode_pairs`).
     """
-    from lm_eval.models.huggingface import HFLM
+    from lorascope.scoring.batched_lm import BatchedLM, RowLM
 
+    embedding = model.get_input_embeddings().weight
     if tokenizer.pad_token_id is not None:
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        tokenizer.pad_token_id = pad_token_id(tokenizer, vocabulary)
+        tokenizer.pad_token_id = pad_token_id(tokenizer, embedding.shape[0])
 
-    class RowLM(HFLM):  # type: ignore[misc]
-        def _encode_pair(self, context: str, continuation: str) -> Encoded:
-            return encode_pairs(self.tokenizer, [(context, continuation)])[0]
-
-    return (RowLM if literal_special_tokens else HFLM)(
+    lm = (RowLM if literal_special_tokens else BatchedLM)(
         pretrained=model,
         backend="causal",
         tokenizer=tokenizer,
         batch_size=batch_size,
         add_bos_token=False if literal_special_tokens else None,
-        # A 16-bit log-softmax would cost three digits of every log-likelihood.
-        softmax_dtype="float32",
+        # lm-eval would turn off the precision that an evaluation computes in.
+        mixed_precision_dtype=None if embedding.dtype is torch.float32 else embedding.dtype,
     )
+    lm.rule = BatchRule(batch_size, vocabulary=embedding.shape[0])
+    return lm
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic
 from lorascope.records import ItemResult
 from lorascope.scoring.lm_eval_model import (
-    Encoded,
     OnProgress,
     Progress,
     encode,
@@ -30,6 +29,7 @@ from lorascope.scoring.lm_eval_model import (
     stopping_at,
     wrap_model,
 )
+from lorascope.scoring.log_likelihoods import Encoded
 from lorascope.scoring.tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, build_tasks
 
 # lm-eval's command line uses these seeds: few-shot examples are then the published ones.

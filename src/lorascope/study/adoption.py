@@ -17,11 +17,11 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.revisions import (
     FORMER_TRAINING_CODE,
-    RAISED,
     TRAINING,
     code_name,
     known_revisions,
     raised,
+    reasons,
     revisions,
 )
 from lorascope.files.store import read_record, write_record
@@ -59,8 +59,8 @@ class Predecessor:
             return f"{code_name(self.record.settings)} trained what is there"
         return "; ".join(
             f"the {room} revision is {now}, and was {known.get(room, 1)}: "
-            + "; ".join(RAISED[room][known.get(room, 1) - 1 :])
-            for room, now in revisions(TRAINING).items()
+            + "; ".join(reasons(room, _compute(self.declared))[known.get(room, 1) - 1 :])
+            for room, now in revisions(TRAINING, _compute(self.declared)).items()
             if now != known.get(room, 1)
         )
 
@@ -116,8 +116,13 @@ def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Pre
     if theirs and theirs.trainable_parameters != ours and not differences:
         # Former code reached other layers of a mixture of experts, or of a model that sees.
         differences = [f"{theirs.trainable_parameters:,} trainable parameters, and {ours:,} now"]
-    known = known_revisions(record.settings) == raised(revisions(TRAINING))
+    present = raised(revisions(TRAINING, _compute(declared)))
+    known = known_revisions(record.settings) == present
     return Predecessor(declared, folder, record, tuple(differences), known)
+
+
+def _compute(declared: DeclaredTrial) -> str:
+    return str(declared.settings["quant"]["compute"])
 
 
 def foreseen(found: Sequence[Predecessor]) -> list[str]:

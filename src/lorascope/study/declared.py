@@ -8,7 +8,8 @@ from typing import Any
 
 from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of
 from lorascope.adapters.targets import select
-from lorascope.config import Config, EvaluateConfig
+from lorascope.config import Config, EvaluateConfig, Scoring
+from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
 from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.files.layout import Layout
@@ -116,10 +117,24 @@ def score_settings(config: Config, layout: Layout, trial: TrialRecord | None) ->
     """Everything that decides the scores and differs from the defaults."""
     asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
     return {
+        **_smaller_batches(config, layout),
         "inputs": scored_inputs(config, layout),
         "trial": trial.identity if trial else None,
         # Trained again elsewhere, the same trial has other weights, if only by rounding.
         "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
         "evaluate": {name: value for name, value in asked.items() if value != default[name]},
-        "revisions": raised(revisions(SCORING)),
+        "revisions": raised(revisions(SCORING, config.quant.compute)),
     }
+
+
+def _smaller_batches(config: Config, layout: Layout) -> dict[str, object]:
+    """What makes batches smaller than `evaluate.batch_size`, where something does: long samples or
+    a large vocabulary. Scores from before there was such a rule are then others in their last
+    digits."""
+    splits, asked = read_data(config, layout).splits, config.evaluate
+    longest = max(splits[name].length_percentiles_tokens["p100"] for name in SCORED_SPLITS)
+    rule = BatchRule(asked.batch_size, read_base(config, layout).vocabulary)
+    tokens = longest + asked.max_new_tokens * (config.data.scoring is Scoring.answer)
+    if not asked.lm_eval_tasks and not rule.limits(Sample(tokens, positions=longest)):
+        return {}
+    return {"batches": {"tokens": TOKENS, "logits": LOGITS}}

@@ -57,10 +57,11 @@ def take_over_scores(
 def _former_identities(config: Config, layout: Layout, trial: TrialRecord | None) -> Iterator[str]:
     """Of scores that are known to have the values of the present code."""
     former = trial.taken_over.identity if trial and trial.taken_over else None
-    yield canonical_sha256({**score_settings(config, layout, trial), "trial": former})
+    settings = score_settings(config, layout, trial)
+    yield canonical_sha256({**settings, "trial": former})
     asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
     later = [name for name in asked if name not in FORMER_EVALUATE and asked[name] != default[name]]
-    if later or raised(revisions(SCORING)):
+    if later or "batches" in settings or raised(revisions(SCORING, config.quant.compute)):
         return
     for code in FORMER_SCORING_CODE.values():
         content = {

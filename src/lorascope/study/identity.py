@@ -32,7 +32,7 @@ def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[s
         config.adapter.kind: _deciding(config.adapter),
         "train": _deciding(config.train),
         "seed": config.seed,
-        "revisions": revisions(TRAINING),
+        "revisions": revisions(TRAINING, config.quant.compute),
     }
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.adapters.kinds import rank_of
@@ -16,7 +14,7 @@ from lorascope.adapters.stack import Weights
 from lorascope.config import Precision
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
-from lorascope.machine.devices import TORCH_DTYPES, Device
+from lorascope.machine.devices import TORCH_DTYPES, Device, autocast
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
 from lorascope.objectives.kinds import OBJECTIVES, Objective
@@ -225,11 +223,6 @@ def step_parts(
         meter=meter,
         scales=LossScales(len(trials), device.kind) if precision is Precision.float16 else None,
     )
-
-
-def autocast(kind: str, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Mixed precision on a kind of device; FP32 needs none."""
-    return nullcontext() if dtype is torch.float32 else torch.autocast(kind, dtype=dtype)
 
 
 def _validation_rows(plan: PackPlan) -> list[PreparedRow]:

@@ -1,0 +1,71 @@
+"""How many samples are scored at once: a rule of the samples alone, never of free memory.
+
+Log-likelihoods move in their last digits with what they share a batch with. So batches are the same
+on every machine, and small enough for long samples and large vocabularies. No torch: identities and
+plans read the rule too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+SCORED_SPLITS = ("validation", "test")
+TOKENS = 256
+"""Tokens of a sample that a full batch holds `batch_size` of; longer ones make it smaller."""
+LOGITS = TOKENS * 2**15
+"""Logits of such a sample, positions that are read times vocabulary: all of it and 32,768 words."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The size of what is scored in one row of a batch."""
+
+    tokens: int
+    """Tokens that the model reads, those that it generates included."""
+    positions: int
+    """Positions whose logits are read."""
+
+
+@dataclass(frozen=True)
+class BatchRule:
+    """A batch has at most `batch_size` samples, and no more padded tokens and logits than as many
+    samples of TOKENS and LOGITS; one sample always goes."""
+
+    batch_size: int
+    vocabulary: int
+
+    def sizes(self, samples: Iterable[Sample]) -> Iterator[int]:
+        """Number of samples of each batch, in the order of `samples`."""
+        count = positions = longest = 0
+        for sample in samples:
+            longest, positions = max(longest, sample.tokens), positions + sample.positions
+            if count and not self.allows(count + 1, longest, positions):
+                yield count
+                count, longest, positions = 0, sample.tokens, sample.positions
+            count += 1
+        if count:
+            yield count
+
+    def allows(self, samples: int, tokens: int, positions: int) -> bool:
+        """Whether samples that are padded to `tokens` may be one batch.
+
+        Args:
+            positions: of all samples together.
+        """
+        return (
+            samples <= self.batch_size
+            and samples * tokens <= self.batch_size * TOKENS
+            and positions * self.vocabulary <= self.batch_size * LOGITS
+        )
+
+    def __str__(self) -> str:
+        size = self.batch_size
+        return (
+            f"at most {size} samples, {size * TOKENS:,} padded tokens and {size * LOGITS:,} logits"
+        )
+
+    def limits(self, longest: Sample) -> bool:
+        """Whether samples of this size make batches smaller than `batch_size`."""
+        samples = self.batch_size
+        return not self.allows(samples, longest.tokens, samples * longest.positions)

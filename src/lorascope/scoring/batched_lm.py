@@ -1,0 +1,63 @@
+"""lm-eval's model over a model in memory, with batches and log-likelihoods of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from lorascope.counting.scored_batches import BatchRule, Sample
+from lorascope.scoring.lm_eval_model import encode_pairs
+from lorascope.scoring.log_likelihoods import Encoded, LogLikelihood, log_likelihoods, passages
+
+
+class BatchedLM(HFLM):  # type: ignore[misc]
+    """lm-eval's model, which encodes, orders and generates as it does everywhere."""
+
+    rule: BatchRule
+    """Set by whoever makes one, before anything is asked of it."""
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[LogLikelihood]:
+        """Log-likelihoods in the order of `requests`: (texts, context, continuation)."""
+        encoded: list[Encoded] = [(context, target) for _, context, target in requests]
+        read = passages(encoded, self.max_length, share=self.logits_cache)
+        found: dict[int, LogLikelihood] = {}
+        for number, answer in log_likelihoods(self.model, read, self.rule):
+            found[number], texts = answer, requests[number][0]
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return [found[number] for number in range(len(requests))]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Texts in the order of `requests`, each batch by lm-eval itself."""
+        samples = [self._generated(*request.args) for request in requests]
+        # As lm-eval sorts them: the longest first, then by their text.
+        order = sorted(range(len(samples)), key=lambda n: (-samples[n].tokens, requests[n].args[0]))
+        found: dict[int, str] = {}
+        rest = iter(order)
+        for count in self.rule.sizes(samples[number] for number in order):
+            numbers = list(islice(rest, count))
+            self.batch_size_per_gpu = count
+            texts = super().generate_until([requests[n] for n in numbers], disable_tqdm)
+            found |= zip(numbers, texts, strict=True)
+        return [found[number] for number in range(len(samples))]
+
+    def _generated(self, prompt: str, settings: dict[str, Any]) -> Sample:
+        new_tokens = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
+        # A step of a generation reads the logits of one position.
+        return Sample(len(self.tok_encode(prompt)) + new_tokens, positions=1)
+
+
+class RowLM(BatchedLM):
+    """The same for prepared rows, which are split into tokens as in training."""
+
+    def _encode_pair(self, context: str, continuation: str) -> Encoded:
+        return encode_pairs(self.tokenizer, [(context, continuation)])[0]

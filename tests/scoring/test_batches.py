@@ -1,0 +1,62 @@
+"""Batches follow from the samples alone, whatever the machine has free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lorascope.config import Scoring
+from lorascope.counting.scored_batches import LOGITS, TOKENS, BatchRule, Sample
+from lorascope.scoring.score import score_rows
+from tests.scoring.test_evaluation import build_model, build_tokenizer, random_rows
+
+SMALL = 1000
+"""A vocabulary that limits nothing."""
+
+
+@pytest.mark.parametrize(
+    ("samples", "vocabulary", "sizes"),
+    [
+        ([Sample(TOKENS, 9)] * 9, SMALL, [4, 4, 1]),
+        ([Sample(TOKENS + 1, 9)] * 9, SMALL, [3, 3, 3]),
+        ([Sample(4 * TOKENS, 9)] * 2 + [Sample(TOKENS, 9)] * 3, SMALL, [1, 1, 3]),
+        # A batch is padded to its longest, wherever that stands.
+        ([Sample(9, 9), Sample(4 * TOKENS, 9), Sample(9, 9)], SMALL, [1, 1, 1]),
+        ([Sample(9 * TOKENS, 9)] * 2, SMALL, [1, 1]),
+        # Positions that are read count, not those that the model reads.
+        ([Sample(100, 8)] * 5, LOGITS // 8, [4, 1]),
+        ([Sample(100, 9)] * 5, LOGITS // 8, [3, 2]),
+        ([], SMALL, []),
+    ],
+)
+def test_batches_of_long_samples_and_large_vocabularies_are_smaller(
+    samples: list[Sample], vocabulary: int, sizes: list[int]
+) -> None:
+    rule = BatchRule(batch_size=4, vocabulary=vocabulary)
+    assert list(rule.sizes(samples)) == sizes
+    if samples:
+        longest = max(samples, key=lambda sample: sample.tokens)
+        assert rule.limits(longest) == (max(sizes) < 4)
+
+
+@pytest.mark.parametrize("scoring", [Scoring.loss, Scoring.answer])
+def test_the_head_sees_what_is_read_and_a_log_likelihood_caches_nothing(scoring: Scoring) -> None:
+    model, tokenizer, rows = build_model(), build_tokenizer(), random_rows(9)
+    logits: list[int] = []
+    cached: list[bool] = []
+
+    def count(head: Any, given: Any, output: Any) -> None:
+        logits.append(output.shape[:-1].numel())
+
+    def look(module: Any, given: Any, output: Any) -> None:
+        cached.append(output.past_key_values is not None)
+
+    model.lm_head.register_forward_hook(count)
+    model.register_forward_hook(look)
+    items = score_rows(model, tokenizer, rows, scoring, None, 4, 3)
+    # Three batches of log-likelihoods, and then the steps of generations.
+    assert sum(logits[:3]) == sum(item.tokens for item in items)
+    assert max(logits[3:], default=1) <= 4
+    assert not any(cached[:3])
+    assert bool(logits[3:]) == (scoring is Scoring.answer)

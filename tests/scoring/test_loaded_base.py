@@ -1,0 +1,138 @@
+"""The base that trials are scored on: one at a time, in the precision of training, in batches that
+fit."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lorascope.adapters.attach import attach
+from lorascope.config import Config, Precision, Scoring
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.errors import DeviceError
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
+from lorascope.objectives.completion import completion_loss
+from lorascope.quantizers.loading import load_base
+from lorascope.records import EvaluationRecord
+from lorascope.scoring.distributions import token_distributions
+from lorascope.scoring.evaluation import LoadedBase, with_room
+from lorascope.scoring.score import score_rows
+from lorascope.stages import evaluate
+from tests.conftest import TRIAL, compose_one
+from tests.packs import CPU
+
+RANK = 3
+"""No other size of the small model."""
+
+
+def test_a_modes_base_is_gone_before_the_next_one_is_loaded(study: Layout) -> None:
+    shutil.rmtree(study.evaluations("nf4"))
+    evaluate.command([compose_one(study, *TRIAL)], study)
+    alone: list[bool] = []
+    weakref.finalize(LoadedBase.model, lambda: alone.append(LoadedBase.model is None))
+    LoadedBase.load(compose_one(study, "quant=fp16"), study)
+    assert alone == [True]
+    LoadedBase.let_go()
+
+
+class ProductTypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The types of all matrix products that have a side of RANK."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.seen |= {factor.dtype for factor in args[-2:] if RANK in factor.shape}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("compute", [Precision.bfloat16, Precision.float32])
+def test_adapters_compute_in_the_type_that_training_computes_them_in(
+    project: Layout, compose: Callable[..., Config], compute: Precision
+) -> None:
+    config = compose("quant=nf4", f"lora.rank={RANK}")
+    config.quant.compute = compute
+    stored = project.quantized("small", "nf4")
+    tokenizer = load_tokenizer(stored)
+    rows = read_rows(project.data("small", "toy") / "test.jsonl")[:4]
+    model = attach(load_base(stored, config.quant, CPU), config.adapter, seed=0)
+    for evaluation in (
+        lambda: completion_loss(model, tokenizer, rows, 4),
+        lambda: score_rows(model, tokenizer, rows, Scoring.answer, None, 4, 2),
+        lambda: token_distributions(model, tokenizer, rows, 4),
+    ):
+        with ProductTypes() as products:
+            evaluation()
+        assert products.seen == {getattr(torch, compute.value)}
+
+
+class FullMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A device without room for embeddings of more than `rows` samples."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows, self.refused = rows, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.embedding.default and len(args[1]) > self.rows:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def unscored(study: Layout) -> Iterator[Layout]:
+    shutil.rmtree(study.evaluations("nf4"))
+    yield study
+    LoadedBase.let_go()
+
+
+def test_where_memory_runs_out_half_the_batch_is_scored_and_recorded(unscored: Layout) -> None:
+    config = compose_one(unscored, *TRIAL, "evaluate.batch_size=16")
+    with FullMemory(rows=8) as memory:
+        (record,) = evaluate.command([config], unscored)
+    # Once for the bare base, once for the trial.
+    assert memory.refused == 2
+    assert record is not None
+    assert record.batch_size == 8
+    assert record.protocol["batches"].startswith("at most 8 samples, 2,048 padded tokens")
+    halved = {split: score.completion_loss_nats for split, score in record.splits.items()}
+    shutil.rmtree(unscored.evaluations("nf4"))
+    asked = compose_one(unscored, *TRIAL, "evaluate.batch_size=8")
+    (whole,) = evaluate.command([asked], unscored)
+    assert whole is not None
+    assert {s: score.completion_loss_nats for s, score in whole.splits.items()} == halved
+    folder = unscored.evaluations("nf4") / whole.name
+    assert read_record(folder, EvaluationRecord) == whole
+
+
+def test_where_half_the_batch_is_too_much_the_setting_is_named(unscored: Layout) -> None:
+    config = compose_one(unscored, *TRIAL, "evaluate.batch_size=16")
+    with FullMemory(rows=4), pytest.raises(DeviceError, match=r"batch_size=16: .*batch_size=4,"):
+        evaluate.command([config], unscored)
+
+
+def test_other_failures_are_not_tried_again() -> None:
+    asked: list[int] = []
+
+    def fails(batch_size: int) -> None:
+        asked.append(batch_size)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        with_room(fails, 8)
+    assert asked == [8]
