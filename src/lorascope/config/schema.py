@@ -186,7 +186,8 @@ class EvaluateConfig:
     """The scoring of trials."""
 
     batch_size: int = bounded(64, ONE_OR_MORE, "Try 64.")
-    """One fixed size for all that is compared: log-likelihoods move with padding."""
+    """One fixed size for all that is compared: log-likelihoods move with padding. Samples of more
+    than 256 tokens, and large vocabularies, are scored fewer at once."""
     max_new_tokens: int = bounded(16, ONE_OR_MORE, "Try 16.")
     lm_eval_tasks: list[str] = field(default_factory=list)
     """Further lm-eval tasks by name; they need a network or a warm cache."""
