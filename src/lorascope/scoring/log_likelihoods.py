@@ -1,8 +1,8 @@
 """Log-likelihoods of continuations, as lm-eval computes them, from the logits that are read.
 
 lm-eval 0.4.13 asks for the logits of all positions, with a cache of keys and values that nobody
-reads, and takes the softmax of them all: 51 GB for Llama-2-7B in NF4 and 64 samples of 1,024 tokens,
-as traced on fake tensors; 16 of them take 9.6 GB here.
+reads, and takes the softmax of them all: 51 GB for Llama-2-7B in NF4 and 64 samples of 1,024
+tokens, as traced on fake tensors. Here batches are of 16 such samples, which take 9.6 GB.
 """
 
 from __future__ import annotations
