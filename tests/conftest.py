@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +24,12 @@ COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
 """The trial of the fixtures `trained` and `study`. Six steps are not shown to beat the bare base:
 auto would ship nothing."""
-BASE_OVERRIDES = ("model=small", "data=toy", "train=few", "runtime.tracking=false")
+TEST_DEVICE = os.environ.get("LORASCOPE_TEST_DEVICE")
+"""Device that tests marked gpu run on, where one is asked for; see tests/devices.py."""
+BASE_OVERRIDES = (
+    "model=small", "data=toy", "train=few", "runtime.tracking=false",
+    *([f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []),
+)  # fmt: skip
 LONGEST = (
     "pipeline", "seed_simulation", "plan", "benchmarks", "stopping", "kills", "early_stopping",
     "packing", "prediction", "tracking", "simulation", "sweep_simulation",

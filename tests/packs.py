@@ -14,17 +14,17 @@ from lorascope.config import Config
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.files.layout import Layout
-from lorascope.machine.devices import Device
+from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.meters.batches import BatchMemory
 from lorascope.objectives.completion import pad_samples
+from lorascope.quantizers.loading import compute_precision
 from lorascope.records import TrainingResult
 from lorascope.training.log import Diverged
 from lorascope.training.progress import Progress, StepReport, ValidationReport, unwatched
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 from lorascope.training.validation import Unsaved
-
-CPU = Device("cpu", "cpu")
+from tests.devices import DEVICE
 
 
 def plan_for(project: Layout, config: Config, adapter: Path) -> PackPlan:
@@ -62,13 +62,16 @@ def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path)
     tokenizer = load_tokenizer(plan.base)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
     samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
+    compute = TORCH_DTYPES[compute_precision(config.quant, DEVICE).value]
     arguments = TrainingArguments(
         str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
         per_device_train_batch_size=train.micro_batch_size,
         gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
         lr_scheduler_type=train.schedule, warmup_steps=train.warmup_fraction,
         weight_decay=train.weight_decay, max_grad_norm=train.max_gradient_norm,
-        seed=config.seed, data_seed=config.seed, logging_steps=1, report_to="none", use_cpu=True,
+        seed=config.seed, data_seed=config.seed, logging_steps=1, report_to="none",
+        use_cpu=DEVICE.kind == "cpu",
+        bf16=compute is torch.bfloat16, fp16=compute is torch.float16,
         disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
     )  # fmt: skip
     trainer = Trainer(
@@ -83,7 +86,7 @@ def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path)
 
 def train_alone(
     plan: PackPlan,
-    device: Device = CPU,
+    device: Device = DEVICE,
     progress: Progress = unwatched,
     memory: BatchMemory | None = None,
 ) -> TrainingResult:

@@ -33,8 +33,8 @@ from lorascope.training.pack import Unpackable
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES
 from tests.counting.architecture_cases import config_values, meta_model, peft_count
+from tests.devices import CPU
 from tests.packs import (
-    CPU,
     Interrupted,
     bare_losses,
     interrupted_at,

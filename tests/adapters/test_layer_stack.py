@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,18 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.lora.product import AddAdapters, LayerStack
 from lorascope.adapters.lora.stack import LoraStack
 from lorascope.records import LinearShape
+from tests.devices import DEVICE
+
+pytestmark = pytest.mark.gpu
 
 TRIALS, SAMPLES, TOKENS, WIDE, HIGH = 5, 2, 7, 12, 9
+
+
+@pytest.fixture(autouse=True)
+def tensors_on_the_device() -> Iterator[None]:
+    """Every tensor that a test makes."""
+    with torch.device(DEVICE.kind):
+        yield
 
 
 def stack_of(trials: int, rank: int, dtype: torch.dtype) -> LayerStack:
@@ -94,7 +105,7 @@ def test_autocast_computes_in_its_type_and_gradients_stay_in_the_parameters() ->
     expected = by_formula(out, x, stacks)
     references = torch.autograd.grad(expected.sum(), [x, *parameters])
 
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.kind, dtype=torch.bfloat16):
         result = added(out, x, stacks)
     result.float().sum().backward()  # type: ignore[no-untyped-call]
 

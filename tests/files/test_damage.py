@@ -40,7 +40,8 @@ from lorascope.study.preparation import unprepared
 from lorascope.training.progress import StepReport, ValidationReport
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
-from tests.packs import CPU, plan_for, train_alone
+from tests.devices import CPU
+from tests.packs import plan_for, train_alone
 
 LORASCOPE = Path(sys.executable).parent / "lorascope"
 OTHER = (*TRIAL, "seed=8")

@@ -15,7 +15,8 @@ from lorascope.machine.devices import Device
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
 from lorascope.quantizers.loading import load_base
-from tests.packs import CPU, plan_for, train_alone
+from tests.devices import CPU
+from tests.packs import plan_for, train_alone
 
 NOT_TRACKING = Device("cuda", "where the allocator measures")
 

@@ -38,7 +38,8 @@ from lorascope.training.pack import PackedModel, pack_adapters
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan
 from tests.conftest import SHARED
-from tests.packs import CPU, pack_plan, plan_for
+from tests.devices import CPU
+from tests.packs import pack_plan, plan_for
 
 MODES = ["fp16", "int8", "nf4", "nf4_dq"]
 RANKS = [1, 8, 64, 512]

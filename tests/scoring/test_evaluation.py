@@ -34,6 +34,7 @@ from lorascope.scoring.lm_eval_model import (
 )
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
 from lorascope.scoring.tasks import right_choice
+from tests.devices import DEVICE
 
 EOS = "<eos>"
 CONTEXT_TOKENS = 32
@@ -73,7 +74,7 @@ def build_model(vocabulary: int = 64) -> LlamaForCausalLM:
         pad_token_id=0,
         initializer_range=0.2,
     )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config).to(DEVICE.kind).eval()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,8 +121,9 @@ def random_rows(count: int, seed: int = 0) -> list[PreparedRow]:
 
 def reference_log_likelihood(model: Any, prompt: list[int], target: list[int]) -> float:
     """One row alone, unpadded, position by position, in double precision after the logits."""
+    ids = torch.tensor([prompt + target], device=model.device)
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([prompt + target])).logits[0].double()
+        logits = model(input_ids=ids).logits[0].double()
     total = 0.0
     for offset, token in enumerate(target):
         scores = logits[len(prompt) + offset - 1]
@@ -134,8 +136,9 @@ def reference_generation(model: Any, tokenizer: Any, prompt: str, max_new_tokens
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     made: list[int] = []
     for _ in range(max_new_tokens):
+        so_far = torch.tensor([ids + made], device=model.device)
         with torch.no_grad():
-            best = int(model(input_ids=torch.tensor([ids + made])).logits[0, -1].argmax())
+            best = int(model(input_ids=so_far).logits[0, -1].argmax())
         if best == tokenizer.eos_token_id:
             break
         made.append(best)
@@ -145,6 +148,7 @@ def reference_generation(model: Any, tokenizer: Any, prompt: str, max_new_tokens
 # Loss
 
 
+@pytest.mark.gpu
 def test_loss_of_each_row_equals_unbatched_reference(model: Any, tokenizer: Any) -> None:
     rows = random_rows(23)
     items = score_rows(model, tokenizer, rows, **LOSS)
@@ -160,6 +164,7 @@ def test_loss_of_each_row_equals_unbatched_reference(model: Any, tokenizer: Any)
         assert item.target_sha256 == hashlib.sha256(row.completion.encode()).hexdigest()
 
 
+@pytest.mark.gpu
 def test_loss_does_not_depend_on_batch_size_or_order(model: Any, tokenizer: Any) -> None:
     rows = random_rows(17)
     together = score_rows(model, tokenizer, rows, **{**LOSS, "batch_size": 17})
@@ -170,6 +175,7 @@ def test_loss_does_not_depend_on_batch_size_or_order(model: Any, tokenizer: Any)
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_completion_loss_agrees_with_lm_eval(model: Any, tokenizer: Any, batch_size: int) -> None:
     rows = [*random_rows(20), make_row("no prompt", "", f" w3 w4{EOS}")]
@@ -289,6 +295,7 @@ def test_the_protocol_says_where_generation_ends(model: Any, tokenizer: Any) -> 
 # Choices
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_choices_equal_brute_force(model: Any, tokenizer: Any, batch_size: int) -> None:
     rows = random_rows(25)
@@ -302,6 +309,7 @@ def test_choices_equal_brute_force(model: Any, tokenizer: Any, batch_size: int) 
     assert 0 < sum(bool(item.correct) for item in items) < len(items)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("blank", [" ", ""])
 def test_choices_by_length_are_lm_evals_acc_norm_without_the_blank(
     model: Any, tokenizer: Any, blank: str
@@ -339,6 +347,7 @@ def test_choices_without_one_right_answer_are_refused(
 # Answers
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_answers_equal_unbatched_greedy_generation(
     model: Any, tokenizer: Any, batch_size: int
@@ -371,6 +380,7 @@ def test_answers_ignore_the_models_generation_config(tokenizer: Any) -> None:
     assert (config.repetition_penalty, config.eos_token_id) == (5.0, None)
 
 
+@pytest.mark.gpu
 def test_answers_of_an_adapted_model(tokenizer: Any) -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -28,7 +28,8 @@ from lorascope.training.log import Diverged
 from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from lorascope.training.run import train_pack
 from lorascope.training.validation import best_of, has_stopped, misses
-from tests.packs import CPU, bare_collator, pack_plan, plan_for, train_alone
+from tests.devices import CPU
+from tests.packs import bare_collator, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]
 

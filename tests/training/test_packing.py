@@ -35,7 +35,8 @@ from lorascope.training.pack import PackedLinear, Unpackable, pack_adapters, ref
 from lorascope.training.run import train_pack
 from lorascope.training.validation import Unsaved
 from tests.conftest import MODES
-from tests.packs import CPU, bare_losses, pack_plan, plan_for, train_alone
+from tests.devices import DEVICE, EXACT, LOSS_NATS, assert_same_training, computing
+from tests.packs import bare_losses, pack_plan, plan_for, train_alone
 
 Compose = Callable[..., Config]
 
@@ -62,7 +63,7 @@ def shape(wide: int, high: int) -> LinearShape:
 
 
 def lora_stack(trials: int, wide: int, high: int) -> LoraStack:
-    return LoraStack([LoraConfig(rank=8)] * trials, [shape(wide, high)], "cpu")
+    return LoraStack([LoraConfig(rank=8)] * trials, [shape(wide, high)], DEVICE.kind)
 
 
 def trained(outcomes: Sequence[TrainingResult | Diverged | Unsaved]) -> list[TrainingResult]:
@@ -75,6 +76,7 @@ def test_every_objective_can_be_chosen() -> None:
     assert set(schema.OBJECTIVES) == set(OBJECTIVES)
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
@@ -94,17 +96,17 @@ def test_packed_and_alone_are_equal_to_the_bit_on_one_thread(
 ) -> None:
     configs = [compose(f"quant={mode}", *own, "train.micro_batch_size=4") for own in trials]
     folders = [tmp_path / f"packed{index}" for index in range(len(configs))]
-    packed = trained(train_pack(pack_plan(project, configs, folders), CPU))
+    packed = trained(train_pack(pack_plan(project, configs, folders), DEVICE))
     for config, folder, result in zip(configs, folders, packed, strict=True):
         alone = train_alone(plan_for(project, config, tmp_path / "alone"))
-        assert result.adapter_sha256 == alone.adapter_sha256
-        assert result.losses == alone.losses
-        assert result.validation_loss_nats == alone.validation_loss_nats
-        assert result.processed_tokens == alone.processed_tokens
-        ours, theirs = weights(folder), weights(tmp_path / "alone")
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert_same_training(result, alone)
+        if EXACT:
+            assert result.validation_loss_nats == alone.validation_loss_nats
+            ours, theirs = weights(folder), weights(tmp_path / "alone")
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mode", ["fp16", "nf4"])
@@ -114,19 +116,19 @@ def test_dora_and_checkpointed_layers_are_packed_to_the_bit(
     shared = (f"quant={mode}", "lora.dora=true", "train.gradient_checkpointing=true")
     configs = [compose(*shared, *own) for own in MIXED_RANKS]
     folders = [tmp_path / f"packed{index}" for index in range(len(configs))]
-    packed = trained(train_pack(pack_plan(project, configs, folders), CPU))
+    packed = trained(train_pack(pack_plan(project, configs, folders), DEVICE))
     for config, result in zip(configs, packed, strict=True):
-        alone = train_alone(plan_for(project, config, tmp_path / "alone"))
-        assert result.adapter_sha256 == alone.adapter_sha256
+        assert_same_training(result, train_alone(plan_for(project, config, tmp_path / "alone")))
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dora", [False, True])
 def test_a_pack_of_one_follows_a_bare_trainer_with_peft(
     project: Layout, compose: Compose, tmp_path: Path, mode: str, dora: bool
 ) -> None:
-    if dora and mode == "int8":
+    if dora and mode == "int8" and DEVICE.kind == "cpu":
         pytest.skip("bitsandbytes cannot train DoRA on INT8 on a CPU")
     config = compose(
         f"quant={mode}", "lora.rank=8", f"lora.dora={dora}", "seed=3", "train.steps=50",
@@ -134,14 +136,15 @@ def test_a_pack_of_one_follows_a_bare_trainer_with_peft(
         "train.weight_decay=0.01", "train.log_every_steps=1", "train.max_gradient_norm=0.5",
     )  # fmt: skip
     ours = train_alone(plan_for(project, config, tmp_path / "ours"))
-    base = load_base(project.quantized("small", mode), config.quant, CPU)
+    base = load_base(project.quantized("small", mode), config.quant, DEVICE)
     bare = attach(base, config.adapter, config.seed)
     losses = bare_losses(project, config, bare, tmp_path / "bare")
     assert len(ours.losses) == len(losses) == 50
     for point, loss in zip(ours.losses, losses, strict=True):
-        assert abs(point.loss_nats - loss) < 1e-5, point.step
+        assert abs(point.loss_nats - loss) < (1e-5 if EXACT else LOSS_NATS), point.step
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mode", ["fp16", "nf4"])
@@ -159,13 +162,15 @@ def test_longer_samples_of_another_seed_change_rounding_alone(
     configs = [compose(f"quant={mode}", f"seed={seed}") for seed in range(3)]
     folders = [tmp_path / f"packed{seed}" for seed in range(3)]
     plan = replace(pack_plan(project, configs, folders), data=tmp_path / "data")
-    for trial, result in zip(plan.trials, trained(train_pack(plan, CPU)), strict=True):
+    for trial, result in zip(plan.trials, trained(train_pack(plan, DEVICE)), strict=True):
         alone = train_alone(replace(plan, trials=[replace(trial, adapter=tmp_path / "alone")]))
         for together, by_itself in zip(result.losses, alone.losses, strict=True):
-            assert together.loss_nats == pytest.approx(by_itself.loss_nats, rel=1e-6)
+            gap = abs(together.loss_nats - by_itself.loss_nats)
+            assert gap < (1e-6 * by_itself.loss_nats if EXACT else LOSS_NATS)
         assert result.processed_tokens == alone.processed_tokens
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["fp16", "int8"])
 def test_a_trial_that_diverges_leaves_the_others_as_they_are(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
@@ -174,17 +179,17 @@ def test_a_trial_that_diverges_leaves_the_others_as_they_are(
     wild = ("train.learning_rate=1e30", "train.max_gradient_norm=1e30", "lora.rank=4")
     configs = [good[0], compose(f"quant={mode}", *wild), good[1]]
     first, lost, last = train_pack(
-        pack_plan(project, configs, [tmp_path / name for name in "abc"]), CPU
+        pack_plan(project, configs, [tmp_path / name for name in "abc"]), DEVICE
     )
     assert isinstance(lost, Diverged)
     assert not (tmp_path / "b").exists()
     for config, result in zip(good, (first, last), strict=True):
         assert isinstance(result, TrainingResult)
         alone = train_alone(plan_for(project, config, tmp_path / "alone"))
-        assert result.adapter_sha256 == alone.adapter_sha256
-        assert result.losses == alone.losses
+        assert_same_training(result, alone)
 
 
+@pytest.mark.gpu
 def test_padded_ranks_stay_zero_and_are_not_saved(
     project: Layout, compose: Compose, tmp_path: Path
 ) -> None:
@@ -192,13 +197,16 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
     train_alone(plan_for(project, config, tmp_path / "a"))
     shapes = {min(value.shape) for value in weights(tmp_path / "a").values()}
     assert shapes == {3}
-    base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
+    base = load_base(project.quantized("small", "fp16"), config.quant, DEVICE)
     pack = pack_adapters(base, [config.adapter], [0])
     optimizer = adamw(pack.stack.rows, [config.train])
-    batch = Completion().collate([(row, row) for row in torch.randint(3, 50, (2, 5))], 1, 0)
+    rows = torch.randint(3, 50, (2, 5))
+    batch = Completion().collate([(row, row) for row in rows], 1, 0).to(torch.device(DEVICE.kind))
     for _ in range(3):
         pack.zero_grad()
-        Completion().losses(pack, batch).sum().backward()  # type: ignore[no-untyped-call]
+        with computing(config.quant):
+            losses = Completion().losses(pack, batch)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         clip(rows_of(optimizer), [1.0])
         optimizer.step()
     assert isinstance(pack.stack, LoraStack)
@@ -208,6 +216,7 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
         assert not layer.b[:, 3:].any()
 
 
+@pytest.mark.gpu
 def test_an_interrupted_pack_resumes_to_the_same_bits(
     project: Layout, compose: Compose, tmp_path: Path
 ) -> None:
@@ -217,7 +226,7 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
     def plan(name: str) -> list[Path]:
         return [tmp_path / f"{name}{index}" for index in range(len(configs))]
 
-    whole = trained(train_pack(pack_plan(project, configs, plan("whole")), CPU))
+    whole = trained(train_pack(pack_plan(project, configs, plan("whole")), DEVICE))
     interrupted = replace(
         pack_plan(project, configs, plan("resumed")), checkpoints=tmp_path / "checkpoints"
     )
@@ -228,15 +237,13 @@ def test_an_interrupted_pack_resumes_to_the_same_bits(
         return False
 
     with pytest.raises(KeyboardInterrupt):
-        train_pack(interrupted, CPU, stop)
+        train_pack(interrupted, DEVICE, stop)
     names = sorted(path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file())
     assert names == ["pack.json", "pack.safetensors", "sha256"]
-    resumed = trained(train_pack(interrupted, CPU))
+    resumed = trained(train_pack(interrupted, DEVICE))
     for before, after in zip(whole, resumed, strict=True):
         assert after.resumed_at_step == 4
-        assert after.adapter_sha256 == before.adapter_sha256
-        assert after.losses == before.losses
-        assert after.processed_tokens == before.processed_tokens
+        assert_same_training(after, before)
 
 
 def test_each_trial_reads_in_the_order_in_which_accelerate_shuffles_for_its_seed() -> None:
@@ -268,6 +275,7 @@ def test_a_batch_holds_trial_after_trial_and_is_padded_on_the_right() -> None:
     assert not Completion().collate(samples[2:], trials=2, pad_token_id=9).padded
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(("kind", "trials"), [("lora", 2), ("ia3", 1)])
 def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
     project: Layout, compose: Compose, kind: str, trials: int
@@ -275,16 +283,20 @@ def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
     """The shared reference of several trials, in every mode to the bit."""
     for mode in MODES:
         config = compose(f"quant={mode}", f"adapter={kind}")
-        base = load_base(project.quantized("small", mode), config.quant, CPU)
+        base = load_base(project.quantized("small", mode), config.quant, DEVICE)
         rows = torch.randint(3, 50, (4, 5))
         batch = Completion().collate([(row, row) for row in rows], trials, 0)
-        bare = forward_of(base)(batch)
+        batch = batch.to(torch.device(DEVICE.kind))
+        with computing(config.quant):
+            bare = forward_of(base)(batch)
         pack = pack_adapters(base, [config.adapter] * trials, list(range(trials)))
         for row in pack.stack.rows:
             row.data.normal_(std=0.1)
-        assert torch.equal(pack(batch, adapters=False), bare)
-        assert not torch.equal(pack(batch), bare)
-        pack(batch).sum().backward()
+        with computing(config.quant):
+            assert torch.equal(pack(batch, adapters=False), bare)
+            adapted = pack(batch)
+        assert not torch.equal(adapted, bare)
+        adapted.sum().backward()
         assert all(row.grad is not None and row.grad.any() for row in pack.stack.rows)
 
 
@@ -329,10 +341,11 @@ def test_a_base_with_dropout_of_its_own_trains_one_trial_only() -> None:
     refuse_unpackable(AutoModelForCausalLM.from_config(config), 2)
 
 
+@pytest.mark.gpu
 def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
     stack = lora_stack(2, 4, 4)
     optimizer = adamw(stack.rows, [TrainConfig(learning_rate=0.1)] * 2)
-    rows, scales = rows_of(optimizer), LossScales(2, "cpu")
+    rows, scales = rows_of(optimizer), LossScales(2, DEVICE.kind)
     gradients = stack.stacks[0].gradients
     gradients[0], gradients[1] = 2.0**16, math.inf
     scales.unscale(rows)
@@ -348,15 +361,17 @@ def test_a_trial_whose_gradient_overflows_skips_its_step_alone() -> None:
     assert rows[1].grad is not None
 
 
+@pytest.mark.gpu
 def test_loss_scales_double_after_two_thousand_good_steps() -> None:
     rows = rows_of(adamw(lora_stack(1, 4, 4).rows, [TrainConfig()]))
-    scales = LossScales(1, "cpu")
+    scales = LossScales(1, DEVICE.kind)
     for _ in range(2000):
         scales.unscale(rows)
     assert scales.scales.tolist() == [2.0**17]
     assert scales.good_steps.tolist() == [0.0]
 
 
+@pytest.mark.gpu
 def test_clipping_scales_each_trial_to_its_own_limit() -> None:
     stack = lora_stack(3, 4, 4)
     rows = rows_of(adamw(stack.rows, [TrainConfig()] * 3))
