@@ -12,7 +12,8 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 TRIALS := experiments/train experiments/evaluate
 
-.PHONY: repro report bench gpu-check ui push-trials pull-trials test lint types install lock clean
+.PHONY: repro report bench gpu-check gpu-wheels gpu-carried ui push-trials pull-trials test test-floor \
+  lint types install lock clean
 
 repro: $(INSTALLED)
 	dvc repro
@@ -25,9 +26,18 @@ report: $(INSTALLED)
 bench: $(INSTALLED)
 	python -m benchmarks
 
-# Its half on a machine with CUDA: ten minutes, offline; elsewhere it says so and ends.
+# One run on a machine with CUDA: eight minutes, offline; elsewhere it says so and ends.
 gpu-check: $(INSTALLED)
 	python -m benchmarks.gpu_check
+
+# What a machine with CUDA and no network lacks, into gpu-carried/. There, without installing:
+# python3 -m benchmarks.gpu_check
+gpu-wheels: $(INSTALLED)
+	python -m benchmarks.gpu_check.wheels gpu-carried/wheels
+
+# The same, with the study that `make repro` left, its CPU records, and the plans of the timed steps.
+gpu-carried: gpu-wheels
+	python -m benchmarks.gpu_check.carry gpu-carried
 
 ui: $(INSTALLED)
 	lorascope ui
@@ -52,6 +62,16 @@ pull-trials:
 # Files come in the order of tests/conftest.py, the longest first.
 test: lint types
 	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# The suite with each dependency at its floor in pyproject.toml. FLOORS replaces floors that cannot
+# be installed, such as FLOORS=torch==2.13.0 where only that comes in a build for CPUs.
+FLOOR := .venv-floor
+test-floor:
+	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) -m tests.floors $(FLOORS) > $(FLOOR)/floors.txt
+	$(FLOOR)/bin/python -m pip install --quiet -c $(FLOOR)/floors.txt -e '.[dev,joblib]'
+	PATH="$(CURDIR)/$(FLOOR)/bin:$$PATH" OMP_NUM_THREADS=1 \
+	  $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -1,97 +1,58 @@
-"""The GPU check on a CPU with tiny shapes: bases, steps and arithmetic are the real ones."""
+"""The GPU check, whole, on a CPU with tiny shapes: what it tells is held against what is known."""
 
 from __future__ import annotations
 
-import json
-import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu_check.base_check import Asked, attempt, check_base
-from benchmarks.gpu_check.findings import break_even, finding, line
+from benchmarks.gpu_check import steps as steps_module
+from benchmarks.gpu_check.cases import SUBJECTS, TINY_CONFIGS, Case, tiny
+from benchmarks.gpu_check.lines import Lines
+from benchmarks.gpu_check.page import page_of, plan_error_percent
+from benchmarks.gpu_check.plans import MODES
+from benchmarks.gpu_check.profile import covered
 from benchmarks.gpu_check.random_base import random_base
-from benchmarks.gpu_check.records import (
-    BARE,
-    MODES,
-    PACKED,
-    BaseRow,
-    Effort,
-    Gain,
-    LayerRow,
-    StepRow,
-)
-from benchmarks.gpu_check.run import growing_checks, write_check
+from benchmarks.gpu_check.steps import Check, Step, marked_files, run_step
+from benchmarks.gpu_check.study import Scores, compared
 from lorascope.bases.transformers_config import stored_dtype
-from lorascope.config import Config, Precision, QuantConfig, Storage
+from lorascope.config import Config, QuantConfig, Storage
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import load_base, quantize_base, unquantized_dtype
 from tests.conftest import REPOSITORY
-from tests.packs import CPU
+from tests.devices import CPU
 
-SIZES: dict[str, object] = {
-    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": None,
-    "eos_token_id": 2, "pad_token_id": 1,
-}  # fmt: skip
-TINY: dict[str, dict[str, object]] = {
-    "tiny-llama": {"model_type": "llama", **SIZES, "torch_dtype": "float16"},
-    "tiny-gemma": {
-        "model_type": "gemma", **SIZES, "num_key_value_heads": 1, "head_dim": 32,
-        "torch_dtype": "bfloat16",
-    },
-}  # fmt: skip
 SIXTEEN_BITS = {
     torch.float16: QuantConfig("fp16", Storage.float16),
     torch.bfloat16: QuantConfig("bf16", Storage.bfloat16),
 }
-QUICK = Effort(
-    tokens=(4, 64), trials=(1, 2), warm_up_steps=2, measured_steps=2, layer_tokens=8,
-    layer_calls=1,
-)  # fmt: skip
 PLAN_TOLERANCE_PERCENT = 0.1
 """As in tests/planning/test_prediction.py."""
-ROW = StepRow("tiny-llama", "nf4", PACKED, 1, 4)
-
-
-def asked(shape: str, quant: QuantConfig, seconds: float = 600) -> Asked:
-    return Asked(shape, TINY[shape], quant, CPU, QUICK, time.monotonic() + seconds)
-
-
-def timed(
-    path: str,
-    trials: int,
-    tokens: int,
-    seconds: float,
-    peak_and_plan: tuple[int, int] | None = None,
-) -> StepRow:
-    peak, plan = peak_and_plan or (None, None)
-    return StepRow(
-        ROW.shape, ROW.mode, path, trials, tokens, seconds, peak_bytes=peak, planned_bytes=plan
-    )
+LONGEST_SECONDS = 180.0
 
 
 def test_modes_are_those_of_conf(compose: Callable[..., Config]) -> None:
-    assert [compose(f"quant={quant.name}").quant for quant in MODES] == list(MODES)
+    assert [compose(f"quant={name}").quant for name in MODES] == list(MODES.values())
 
 
-@pytest.mark.parametrize("quant", MODES, ids=lambda quant: quant.name)
-@pytest.mark.parametrize("shape", TINY)
+@pytest.mark.parametrize(("shape", "mode"), [(s, m) for s in TINY_CONFIGS for m in MODES])
 def test_a_random_base_is_what_the_stages_make_of_the_same_weights(
-    tmp_path: Path, shape: str, quant: QuantConfig
+    tmp_path: Path, shape: str, mode: str
 ) -> None:
-    stored = unquantized_dtype(quant, stored_dtype(TINY[shape]))
-    source = random_base(shape, TINY[shape], SIXTEEN_BITS[stored], CPU).model
+    config, quant = TINY_CONFIGS[shape], MODES[mode]
+    stored = unquantized_dtype(quant, stored_dtype(config))
+    source = random_base(config, SIXTEEN_BITS[stored], CPU).model
     source.to(stored).save_pretrained(tmp_path / "base")
     quantize_base(tmp_path / "base", quant, CPU, tmp_path / "stored")
     staged = load_base(tmp_path / "stored", quant, CPU)
-    ours = random_base(shape, TINY[shape], quant, CPU).model
+    ours = random_base(config, quant, CPU).model
     ids = torch.randint(96, (2, 7))
     with torch.no_grad():
         assert torch.equal(ours(ids).logits, staged(ids).logits)
@@ -99,121 +60,115 @@ def test_a_random_base_is_what_the_stages_make_of_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shape", "quant"),
-    list(zip([*TINY, *TINY], MODES, strict=True)),
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_every_row_of_a_base_is_measured_and_peaks_are_those_of_the_plan(
-    shape: str, quant: QuantConfig
-) -> None:
-    rows = list(check_base(asked(shape, quant)))
-    assert [row.failure for row in rows if row.failure] == []
-    (base,) = (row for row in rows if isinstance(row, BaseRow))
-    layers = [row for row in rows if isinstance(row, LayerRow)]
-    steps = [row for row in rows if isinstance(row, StepRow)]
-    assert (base.base_bytes or 0) > 0
-    # Seven linear layers in each of two blocks.
-    assert sum(row.layers for row in layers) == (0 if quant.name == "fp16" else 14)
-    assert [(row.path, row.trials, row.tokens_a_trial) for row in steps] == [
-        (PACKED, 1, 4), (PACKED, 1, 64), (BARE, 1, 4), (BARE, 1, 64), (PACKED, 2, 4),
-        (PACKED, 2, 64),
+def test_the_whole_check_runs_on_a_cpu_and_tells_what_is_known_there(tmp_path: Path) -> None:
+    before = used_seconds()
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--tiny", "--seconds", "1500"]
+    command += ["--output", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    assert used_seconds() - before < LONGEST_SECONDS
+    lines: list[dict[str, Any]] = Lines(tmp_path / "results.jsonl").read()
+    log = (tmp_path / "log.txt").read_text()
+    assert {line["ended"] for line in lines if line["kind"] == "end"} == {"well"}, log[-3000:]
+    assert [line["failure"] for line in lines if line.get("failure")] == []
+    told = {kind: [line for line in lines if line["kind"] == kind] for kind in ("test", "trial")}
+    assert {line["outcome"] for line in told["test"]} == {"passed"}
+    # The same device, the same bits: a base and two trials, in a folder where none was trained.
+    assert len(told["trial"]) == 3
+    for line in told["trial"]:
+        assert line["passed"]
+        assert set(line["loss_gaps_nats"].values()) == {0.0}
+    assert [line["passed"] for line in lines if line["kind"] == "merge"] == [True]
+    for subject in map(tiny, SUBJECTS):
+        cases = [line for line in lines if line["step"] == subject.name and "case" in line]
+        assert [line["case"] for line in cases] == [case.name for case in subject.cases]
+        for line, case in zip(cases, subject.cases, strict=True):
+            if case.profiled:
+                assert line["launches"] > 100
+                assert 0 < line["busy_share"] <= 1
+            elif not case.bare:
+                assert abs(plan_error_percent(line) or 100) < PLAN_TOLERANCE_PERCENT, line
+    assert "3 of 3 within losses and standard errors" in (tmp_path / "page.md").read_text()
+
+
+def used_seconds() -> float:
+    """CPU time of processes that ended: unlike the clock's it is the same on a busy computer."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_step_that_takes_too_long_is_ended_with_its_children_and_told(tmp_path: Path) -> None:
+    check = Check("cuda", False, tmp_path, tmp_path)
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; '\
+              'time.sleep(60); open(\"late\", \"w\")'])"
+    later = time.monotonic() + 100
+    run_step(Step("slow", 2, ("-c", script)), check, later, None)
+    run_step(Step("cut", 60, ("-c", "")), check, time.monotonic() + 5, None)
+    run_step(Step("wrong", 60, ("-c", "raise SystemExit(3)")), check, later, None)
+    slow, cut, wrong = check.lines.read()
+    assert slow["ended"] == "stopped after 2 s"
+    assert cut["ended"] == "left out: the check's time was over"
+    assert wrong["ended"] == "exit code 3"
+    assert "== slow" in check.log.read_text()
+
+
+def test_steps_and_their_limits_fill_eight_minutes_at_most(tmp_path: Path) -> None:
+    whole = list(steps_module.steps(Check("cuda", False, tmp_path, tmp_path)))
+    assert [step.name for step in whole] == [
+        "start", "tests", "llama-2-7b nf4", "study", "llama-2-7b int8", "gemma-2b nf4",
+        "llama-2-7b fp16",
     ]  # fmt: skip
-    for row in steps:
-        if row.path == PACKED:
-            assert abs(row.plan_error_percent or 100) < PLAN_TOLERANCE_PERCENT
+    assert sum(step.limit_seconds for step in whole if step.name != "start") <= 470
 
 
-def test_another_computing_type_in_the_same_process_is_measured_too() -> None:
-    """Accelerate keeps a mixed precision for a process; a GPU's modes need two of them."""
-    four_bits = QuantConfig("nf4", Storage.nf4, compute=Precision.bfloat16)
-    brief = replace(QUICK, tokens=(4,), trials=(1,))
-    for quant in (MODES[0], four_bits):
-        rows = list(check_base(replace(asked("tiny-llama", quant), effort=brief)))
-        assert [row.failure for row in rows if row.failure] == []
+def test_files_with_marked_tests_are_found() -> None:
+    assert "tests/training/test_packing.py" in marked_files()
 
 
-def test_a_measurement_that_fails_is_a_row_with_its_reason() -> None:
-    def failing(row: StepRow) -> StepRow:
-        raise ValueError("no such\nkernel")
-
-    def full(row: StepRow) -> StepRow:
-        raise torch.OutOfMemoryError("tried 8 GiB")
-
-    later = time.monotonic() + 600
-    assert attempt(ROW, later, failing) == replace(ROW, failure="ValueError: no such kernel")
-    assert attempt(ROW, later, full).failure.startswith("does not fit this device: ")
-
-
-def test_a_base_that_cannot_be_made_leaves_the_others(tmp_path: Path) -> None:
-    configs: dict[str, dict[str, object]] = {
-        "unknown": {"model_type": "no-such-model"},
-        "tiny-llama": TINY["tiny-llama"],
-    }
-    brief = replace(QUICK, tokens=(4,), trials=(1,))
-    *_, check = growing_checks(configs, [MODES[2]], CPU, brief, on_row=lambda row: None)
-    assert [bool(base.failure) for base in check.bases] == [True, False]
-    assert {row.shape for row in check.steps} == {"tiny-llama"}
-    page = write_check(tmp_path, replace(check, device_name="cuda: NVIDIA H100 80GB"))
-    assert page.name.startswith("nvidia-h100-80gb-")
-    record = json.loads(page.with_suffix(".json").read_text())
-    assert record["steps"][0]["step_seconds"] == check.steps[0].step_seconds
-    assert "no-such-model" in page.read_text().split("## Not measured")[1]
+def test_a_study_is_compared_loss_by_loss_and_in_standard_errors() -> None:
+    known = Scores({"test": 1.0}, {"test": (0.8, 0.05)})
+    near = compared(Scores({"test": 1.02}, {"test": (0.89, 0.05)}), known)
+    assert near["passed"]
+    assert near["gaps_in_standard_errors"] == {"test": pytest.approx(1.8)}
+    assert near["loss_gaps_nats"] == {"test": pytest.approx(0.02)}
+    assert not compared(Scores({"test": 1.04}, {"test": (0.8, 0.05)}), known)["passed"]
+    assert not compared(Scores({"test": 1.0}, {"test": (0.91, 0.05)}), known)["passed"]
+    assert not compared(Scores({"test": 1.0}, {}), None)["passed"]
+    assert not compared(Scores({}, {}), known)["passed"]
 
 
-def test_what_the_deadline_cuts_off_is_told_and_not_begun() -> None:
-    (base,) = check_base(asked("tiny-llama", MODES[0], seconds=-1))
-    assert base.failure == "left out: the time was over"
+def test_spans_that_overlap_count_once() -> None:
+    assert covered([(5, 6), (0, 2), (1, 3), (1.5, 2)]) == 4.0
 
 
-def test_line_gives_floor_and_cost_of_a_token_with_its_residual() -> None:
-    assert line({10: 0.3, 20: 0.4, 40: 0.6}) == pytest.approx((0.2, 0.01, 0), abs=1e-9)
-    # Residuals of least squares through (0, 1), (1, 2), (2, 4): 1/6, 2/6, 1/6.
-    assert line({0: 1.0, 1: 2.0, 2: 4.0})[2] == pytest.approx(100 * (1 / 3) / 2)
-    assert line({10: 0.3, 20: 0.4}) == (None, None, None)
+def test_the_page_tells_gains_and_distances_of_what_there_is() -> None:
+    lines: list[dict[str, object]] = [
+        steps_line(Case(256, 8), 0.2, peak=100, planned=103),
+        steps_line(Case(256), 0.1, peak=100, planned=99),
+        steps_line(Case(256, bare=True), 0.15),
+        {"step": "tests", "kind": "test", "name": "t", "outcome": "failed", "failure": "a\nb != c"},
+        {"step": "study", "kind": "end", "ended": "stopped after 150 s", "seconds": 150.0},
+    ]
+    page = page_of(lines)
+    assert "8 single steps / K=8 256: 4.00" in page
+    assert "bare 256 / lorascope's step: 1.50" in page
+    assert "median error 2.0 %, largest 3.0 %, 2 cases" in page
+    assert "1 failed\n- t: b != c" in page
+    assert "- study: stopped after 150 s, 150.0 s" in page
 
 
-def test_findings_follow_from_the_rows_of_a_base() -> None:
-    steps = [
-        timed(PACKED, 1, 16, 0.10), timed(PACKED, 1, 64, 0.20, (100, 97)),
-        timed(BARE, 1, 16, 0.12), timed(PACKED, 8, 16, 0.20),
-        timed(PACKED, 8, 64, 1.60, (200, 202)),
-        replace(ROW, tokens_a_trial=256, failure="does not fit"),
-    ]  # fmt: skip
-    layer = LayerRow("tiny-llama", "nf4", 64, 128, 3, 8, 0.005, 0.003)
-    found = finding(BaseRow("tiny-llama", "nf4", 1), steps, [layer, replace(layer, layers=1)])
-    assert found.launch_floor_seconds == 0.10
-    assert [(g.trials, g.tokens_a_trial) for g in found.gains] == [(8, 16), (8, 64)]
-    assert [g.ratio for g in found.gains] == pytest.approx([4.0, 1.0])
-    assert [g.ratio for g in found.bare_ratios] == pytest.approx([1.2])
-    assert found.break_even_tokens_a_trial == 16
-    assert found.dequantization_seconds == pytest.approx(4 * 0.002)
-    assert found.largest_plan_error_percent == pytest.approx(-3.0)
-
-
-@pytest.mark.parametrize(
-    ("gains", "tokens"),
-    [
-        ([], None),
-        ([Gain(2, 16, 1.5), Gain(8, 16, 1.01)], 0),
-        ([Gain(8, 16, 1.5), Gain(8, 64, 1.03), Gain(8, 256, 1.02)], 64),
-    ],
-)
-def test_break_even_is_that_of_the_largest_packs(gains: list[Gain], tokens: int | None) -> None:
-    assert break_even(gains) == tokens
+def steps_line(
+    case: Case, seconds: float, peak: int | None = None, planned: int | None = None
+) -> dict[str, object]:
+    return {
+        "step": "llama-2-7b nf4", "kind": "steps", "case": case.name, "step_seconds": seconds,
+        "lowest_seconds": seconds, "highest_seconds": seconds, "tokens_a_second": 1.0,
+        "peak_bytes": peak, "reserved_bytes": None, "planned_bytes": planned,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
 def test_without_cuda_it_says_so_and_ends_well(tmp_path: Path) -> None:
-    """From a checkout whose package is on the path and not installed."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY / "src"),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--output", str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "no CUDA device" in done.stdout
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "page.md").exists()

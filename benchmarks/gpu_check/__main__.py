@@ -1,55 +1,76 @@
-"""`python -m benchmarks.gpu_check`: measure one CUDA device, offline, and write reports/gpu/."""
+"""`python -m benchmarks.gpu_check`: one run on a machine with a GPU, offline, at most 8 minutes.
+
+Tests that take a device, a study held against its CPU records, and the time and memory of steps.
+Each result is a line in results.jsonl of the output folder as soon as it is there; page.md sums
+them up. --tiny runs the whole on a CPU with tiny shapes.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-from dataclasses import replace
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
-# Set before the libraries read it: nothing here needs the hub.
-os.environ["HF_HUB_OFFLINE"] = "1"
+from benchmarks.gpu_check.page import page_of
+from benchmarks.gpu_check.steps import REPOSITORY, Check, run_step, steps
 
-import torch
-
-from benchmarks.gpu_check.page import told
-from benchmarks.gpu_check.records import MODES, SHAPES, Effort
-from benchmarks.gpu_check.run import growing_checks, write_check
-from benchmarks.origin import REPOSITORY
-from lorascope.bases.known_configs import known_config, known_config_names
-from lorascope.config import DeviceKind
-from lorascope.machine.devices import choose_device
-from lorascope.machine.libraries import quiet_libraries
+DEADLINE_SECONDS = 470.0
+"""Eight minutes, less what the last step's end takes."""
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    modes = [quant.name for quant in MODES]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=known_config_names(), default=list(SHAPES))
-    parser.add_argument("--modes", nargs="+", choices=modes, default=modes)
-    parser.add_argument("--seconds", type=float, default=Effort.deadline_seconds)
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes on this computer's CPU")
+    parser.add_argument(
+        "--carried", type=Path, default=REPOSITORY / "gpu-carried",
+        help="folder with study, plans and wheels, as `make gpu-carried` fills it",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=REPOSITORY / "reports" / "gpu")
+    parser.add_argument("--seconds", type=float, default=DEADLINE_SECONDS)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print and write, the files anew after each base."""
+    """Run all steps that there is time for, and write the page after each."""
     given = arguments()
-    if not torch.cuda.is_available():
-        print("gpu-check: torch sees no CUDA device here, so that there is nothing to measure.")
-        return
-    quiet_libraries()
-    configs = {shape: known_config(shape) for shape in given.shapes}
-    quants = [quant for quant in MODES if quant.name in given.modes]
-    effort = replace(Effort(), deadline_seconds=given.seconds)
-    for check in growing_checks(
-        configs, quants, choose_device(DeviceKind.cuda), effort,
-        on_row=lambda row: print(told(row), flush=True),
-    ):  # fmt: skip
-        page = write_check(given.output, check)
-    print(page.read_text(encoding="utf-8"))
-    print(f"{page} and .json beside it: {check.seconds:.0f} s.")
+    deadline = time.monotonic() + given.seconds
+    given.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
+        carried = Path(scratch) / "carried" if given.tiny else given.carried.absolute()
+        device = "cpu" if given.tiny else "cuda"
+        check = Check(device, given.tiny, carried, given.output.absolute())
+        for former in (check.lines.path, check.log):
+            former.unlink(missing_ok=True)
+        site = installed(carried / "wheels", Path(scratch) / "site")
+        for step in steps(check):
+            run_step(step, check, deadline, site)
+            if not any(line["kind"] == "start" for line in check.lines.read()):
+                print(f"gpu-check: no CUDA device here, or torch does not load: {check.log}")
+                print("`python -m benchmarks.gpu_check --tiny` runs the whole on a CPU.")
+                return
+            write_page(check)
+    print(write_page(check).read_text(encoding="utf-8"))
+
+
+def installed(wheels: Path, site: Path) -> Path | None:
+    """The folder in which carried wheels lie installed; None where none were carried."""
+    found = sorted(map(str, wheels.glob("*.whl")))
+    if not found:
+        return None
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--no-compile", "--target", str(site), *found], check=True)
+    return site
+
+
+def write_page(check: Check) -> Path:
+    """Write what is known so far."""
+    page = check.output / "page.md"
+    page.write_text(page_of(check.lines.read()), encoding="utf-8")
+    return page
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from transformers import Trainer, default_data_collator
+from transformers import Trainer, TrainerCallback, default_data_collator
 from transformers.trainer_callback import PrinterCallback
 
+from benchmarks.gpu_check.cases import ALPHA, LEARNING_RATE, RANK, Case
 from benchmarks.gpu_check.packed_run import random_samples
-from benchmarks.gpu_check.records import LEARNING_RATE, LORA, LoadedBase, StepRow
-from benchmarks.gpu_check.step_clock import StepClock
+from benchmarks.gpu_check.random_base import LoadedBase
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.quantizers.loading import compute_precision
 
@@ -22,30 +22,29 @@ sys.path.append(str(Path(__file__).parents[1]))
 import bare_script
 
 
-def bare_row(base: LoadedBase, row: StepRow, clock: StepClock) -> StepRow:
-    """`row` with what steps of one trial took and needed.
-
-    Raises:
-        OutOfTime: the deadline came before a step was measured.
-    """
+def bare_steps(base: LoadedBase, case: Case, steps: int, clock: TrainerCallback) -> None:
+    """Take so many steps of one trial with transformers' Trainer, of which `clock` hears."""
     samples = [
         {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids}
-        for ids in random_samples(base, row.tokens_a_trial, clock.steps)
+        for ids in random_samples(base, case, steps)
     ]
     compute = TORCH_DTYPES[compute_precision(base.quant, base.device).value]
     with tempfile.TemporaryDirectory() as scratch:
         given = Namespace(
-            output=Path(scratch), steps=clock.steps, batch_size=1, learning_rate=LEARNING_RATE,
-            rank=LORA.rank, alpha=LORA.alpha, seed=0,
+            output=Path(scratch), steps=steps, batch_size=case.samples,
+            learning_rate=LEARNING_RATE, rank=RANK, alpha=ALPHA, seed=0,
         )  # fmt: skip
+        arguments = bare_script.training_arguments(given, compute)
+        arguments.use_cpu = base.device.kind == "cpu"
+        arguments.gradient_checkpointing = case.checkpointed
         model = bare_script.with_adapter(base.model, given)
         try:
             trainer = Trainer(
-                model=model, args=bare_script.training_arguments(given, compute),
-                train_dataset=samples, data_collator=default_data_collator, callbacks=[clock],
+                model=model, args=arguments, train_dataset=samples,
+                data_collator=default_data_collator, callbacks=[clock],
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         finally:
             model.unload()
-    return clock.measured(row)
+            base.model.activation_checkpointing_disable()

@@ -1,164 +1,145 @@
-"""The page: what was found for each base, then every row, then what was not measured and why."""
+"""The page of a GPU check: what its lines of results say together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
 
-from benchmarks.gpu_check.findings import GAIN_THAT_PAYS
-from benchmarks.gpu_check.records import (
-    BaseRow,
-    Finding,
-    Gain,
-    GpuCheck,
-    LayerRow,
-    StepRow,
-)
+from benchmarks.gpu_check.cases import MIXED_RANKS, SUBJECTS, Case
+from benchmarks.gpu_check.lines import Line
 
 GIGABYTE = 1e9
+FLOPS_A_WEIGHT = 4
+"""Of a frozen weight for each token: two forward, two for the gradient of its input. What layers
+that are checkpointed compute again does not count."""
+PACKED, ALONE, BARE = Case(256, 8).name, Case(256).name, Case(256, bare=True).name
+MIXED = Case(256, 8, ranks=MIXED_RANKS).name
 
 
-def as_markdown(check: GpuCheck) -> str:
-    """The whole page."""
-    lora, effort = check.lora, check.effort
-    lines = [
-        f"# GPU check: {check.device_name}", "",
-        "Written by `make gpu-check`. Bases have the shapes of public models and random weights: "
-        "times and memory are real, losses mean nothing. A random base has other outliers than a "
-        "trained one, on which the time of INT8 depends.", "",
-        f"All steps: rank {lora.rank} on all linear layers, one sample a trial, no checkpointed "
-        f"layers; median of {effort.measured_steps} after {effort.warm_up_steps} to warm up, by "
-        "the clock from the end of one step to the end of the next. The `bare` ones are those of "
-        "benchmarks/bare_script.py.", "",
-        "## What was found", "", *_found(check), "",
-        "Floor: a trial's step at the fewest tokens. Cost a token: slope of the least-squares line "
-        "through a trial's steps at all token counts, with its largest residual. Dequantization: "
-        "forward passes of all linear layers beyond 16-bit ones of equal shape, at "
-        f"{effort.layer_tokens} tokens. Pays to: the most tokens a trial, of those measured, at "
-        f"which packing {effort.trials[-1]} gains over {100 * (GAIN_THAT_PAYS - 1):.0f} %. Plan: "
-        "its largest error against the measured peak.", "",
-        "## Packing: steps of K trials alone / one step of the pack", "",
-        *_by_tokens(check, [(f, g) for f in check.findings for g in f.gains]), "",
-        "## B0: the bare script's step / lorascope's, one trial", "",
-        *_by_tokens(check, [(f, g) for f in check.findings for g in f.bare_ratios]), "",
-        "## Steps", "", *_steps(check.steps), "",
-        "## Layers", "", *_layers(check.layers), "",
-        "## Not measured", "", *_not_measured(check), "",
-        f"Device memory {check.device_bytes / GIGABYTE:.1f} GB; CUDA {check.cuda_version}; "
-        f"{check.seconds:.0f} s of {effort.deadline_seconds:.0f}. Commit {check.git_commit}; "
-        f"{check.versions}.",
+def page_of(lines: Sequence[Line]) -> str:
+    """The whole page, of however many lines there are so far."""
+    start: dict[str, Any] = next((line for line in lines if line["kind"] == "start"), {})
+    parts = [
+        f"# GPU check: {start.get('device', 'unknown device')}", "",
+        "Written by `make gpu-check` from results.jsonl beside it. Bases of the timed steps have "
+        "the shapes of public models and random weights: times and memory are real, losses mean "
+        "nothing.", "",
+        "## Steps", "", *_ends(lines), "",
+        "## Tests", "", *_tests(lines), "",
+        "## The study against its CPU records", "", *_study(lines), "",
+        "## Gains", "", *_gains(lines), "",
+        "## Time and memory", "", *_cases(lines), "",
+        f"Commit {start.get('commit')}; CUDA {start.get('cuda')}; {start.get('versions')}.",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join(parts) + "\n"
 
 
-def _found(check: GpuCheck) -> Iterable[str]:
-    yield from _head(
-        ("Model", "Mode"), "Base GB", "Floor ms", "Cost a token µs", "Fit ±%",
-        "Dequantization ms", "Pays to", "Plan %",
-    )  # fmt: skip
-    for base, own in zip(check.bases, check.findings, strict=True):
-        yield _line(
-            own.shape, own.mode, _number(base.base_bytes, 1 / GIGABYTE),
-            _number(own.launch_floor_seconds, 1e3), _number(own.seconds_a_token, 1e6),
-            _number(own.largest_residual_percent, 1), _number(own.dequantization_seconds, 1e3),
-            _break_even(own, check), _number(own.largest_plan_error_percent, 1),
-        )  # fmt: skip
+def _ends(lines: Sequence[Line]) -> Iterator[str]:
+    for line in lines:
+        if line["kind"] == "end":
+            yield f"- {line['step']}: {line['ended']}, {line['seconds']} s"
 
 
-def _break_even(finding: Finding, check: GpuCheck) -> str:
-    tokens = finding.break_even_tokens_a_trial
-    if tokens is None:
-        return ""
-    measured = [g.tokens_a_trial for g in finding.gains if g.trials == check.effort.trials[-1]]
-    return f"{tokens} or more" if tokens == max(measured, default=None) else str(tokens)
+def _tests(lines: Sequence[Line]) -> Iterator[str]:
+    told = [line for line in lines if line["kind"] == "test"]
+    counts = Counter(str(line["outcome"]) for line in told)
+    yield ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
+    for line in told:
+        if line["outcome"] == "failed":
+            failure = str(line["failure"]).strip().splitlines()
+            yield f"- {line['name']}: {failure[-1] if failure else ''}"
 
 
-def _by_tokens(check: GpuCheck, gains: Sequence[tuple[Finding, Gain]]) -> Iterable[str]:
-    """A line for each base and number of trials, a column for each token count."""
-    yield from _head(
-        ("Model", "Mode"), "K", *(f"{tokens} tokens" for tokens in check.effort.tokens)
-    )
-    ratios: dict[tuple[str, str, int], dict[int, float]] = {}
-    for finding, gain in gains:
-        own = ratios.setdefault((finding.shape, finding.mode, gain.trials), {})
-        own[gain.tokens_a_trial] = gain.ratio
-    for (shape, mode, trials), own in ratios.items():
-        cells = (_number(own.get(tokens), 1) for tokens in check.effort.tokens)
-        yield _line(shape, mode, str(trials), *cells)
+def _study(lines: Sequence[Line]) -> Iterator[str]:
+    trials: list[dict[str, Any]] = [line for line in lines if line["kind"] == "trial"]
+    passed = sum(bool(line["passed"]) for line in trials)
+    yield f"{passed} of {len(trials)} within losses and standard errors."
+    for line in trials:
+        if "failure" in line:
+            yield f"- {line['name']}: {line['failure']}"
+            continue
+        gap = max(line["loss_gaps_nats"].values(), key=abs)
+        errors = max(line["gaps_in_standard_errors"].values(), key=abs, default=0.0)
+        verdict = "" if line["passed"] else ", too far"
+        yield f"- {line['name']}: {gap:+.4f} nats, {errors:+.2f} standard errors{verdict}"
+    for line in lines:
+        if line["kind"] == "merge":
+            yield f"- merge: {'passed' if line['passed'] else line['failure']}"
 
 
-def _steps(rows: Sequence[StepRow]) -> Iterable[str]:
-    yield from _head(
-        ("Model", "Mode", "By"), "K", "Tokens a trial", "Step ms", "Lowest to highest",
-        "Tokens/s", "Peak GB", "Planned GB", "Plan %",
-    )  # fmt: skip
-    for row in rows:
-        if row.step_seconds is not None:
-            spread = f"{_number(row.lowest_seconds, 1e3)} to {_number(row.highest_seconds, 1e3)}"
-            yield _line(
-                row.shape, row.mode, row.path, str(row.trials), str(row.tokens_a_trial),
-                _number(row.step_seconds, 1e3), spread, _number(row.tokens_a_second, 1),
-                _number(row.peak_bytes, 1 / GIGABYTE), _number(row.planned_bytes, 1 / GIGABYTE),
-                _number(row.plan_error_percent, 1),
-            )  # fmt: skip
+def _gains(lines: Sequence[Line]) -> Iterator[str]:
+    steps = {
+        (str(line["step"]), str(line["case"])): line for line in lines if line["kind"] == "steps"
+    }
+    for subject in SUBJECTS:
+        seconds: dict[str, Any] = {
+            case: line["step_seconds"]
+            for (name, case), line in steps.items()
+            if name == subject.name and "step_seconds" in line
+        }
+        for case in subject.cases:
+            alone, packed = Case(case.tokens).name, seconds.get(case.name)
+            if packed is None or case.samples > 1 or case.padded or case.outliers:
+                continue
+            if case.bare and alone in seconds:
+                ratio = packed / seconds[alone]
+                yield f"- {subject.name}, {case.name} / lorascope's step: {ratio:.2f}"
+            elif case.trials > 1 and alone in seconds:
+                gain = case.trials * seconds[alone] / packed
+                yield f"- {subject.name}, {case.trials} single steps / {case.name}: {gain:.2f}"
+    yield from _plans(steps.values())
+    yield from _throughput(lines, steps)
 
 
-def _layers(rows: Sequence[LayerRow]) -> Iterable[str]:
-    yield from _head(
-        ("Model", "Mode"), "In", "Out", "Layers", "Tokens", "Quantized ms", "16-bit ms"
-    )
-    for row in rows:
-        if row.quantized_seconds is not None:
-            yield _line(
-                row.shape, row.mode, str(row.in_features), str(row.out_features), str(row.layers),
-                str(row.tokens), _number(row.quantized_seconds, 1e3),
-                _number(row.plain_seconds, 1e3),
-            )  # fmt: skip
+def _plans(steps: Any) -> Iterator[str]:
+    errors = [abs(error) for line in steps if (error := plan_error_percent(line)) is not None]
+    if errors:
+        yield (
+            f"- peaks against the plan: median error {median(errors):.1f} %, "
+            f"largest {max(errors):.1f} %, {len(errors)} cases"
+        )
 
 
-def _not_measured(check: GpuCheck) -> list[str]:
-    rows: list[BaseRow | StepRow | LayerRow] = [*check.bases, *check.layers, *check.steps]
-    told = [f"- {row_name(row)}: {row.failure}" for row in rows if row.failure]
-    return told or ["Nothing: all rows are there."]
+def _throughput(lines: Sequence[Line], steps: Any) -> Iterator[str]:
+    weights: dict[str, Any] = {
+        str(line["step"]): line["linear_parameters"] for line in lines if line["kind"] == "base"
+    }
+    for (name, case), line in steps.items():
+        if line.get("samples", 1) > 1 and "tokens_a_second" in line and name in weights:
+            flops = FLOPS_A_WEIGHT * weights[name] * line["tokens_a_second"]
+            yield f"- {name}, {case}: {flops / 1e12:.0f} TFLOP/s in the base's linear layers"
 
 
-def row_name(row: BaseRow | StepRow | LayerRow) -> str:
-    """What to call a row."""
-    name = f"{row.shape} {row.mode}"
-    if isinstance(row, StepRow):
-        return f"{name} {row.path} K={row.trials} tokens={row.tokens_a_trial}"
-    if isinstance(row, LayerRow):
-        return f"{name} layer {row.in_features} x {row.out_features}"
-    return f"{name} base"
+def plan_error_percent(line: dict[str, Any]) -> float | None:
+    """How far the plan is above the measured peak; None where either is missing."""
+    if not line.get("peak_bytes") or not line.get("planned_bytes"):
+        return None
+    return 100 * (float(line["planned_bytes"]) / float(line["peak_bytes"]) - 1)
 
 
-def told(row: BaseRow | StepRow | LayerRow) -> str:
-    """One line about a row, as it is printed while the check runs."""
-    if row.failure:
-        return f"{row_name(row)}: {row.failure}"
-    if isinstance(row, BaseRow):
-        size = _number(row.base_bytes, 1 / GIGABYTE)
-        return f"{row_name(row)}: {size} GB, made in {_number(row.make_seconds, 1)} s"
-    if isinstance(row, LayerRow):
-        quantized, plain = _number(row.quantized_seconds, 1e3), _number(row.plain_seconds, 1e3)
-        return f"{row_name(row)}: {quantized} ms, 16-bit {plain} ms"
-    peak = f", peak {_number(row.peak_bytes, 1 / GIGABYTE)} GB" if row.peak_bytes else ""
-    error = row.plan_error_percent
-    plan = "" if error is None else f", planned {error:+.1f} %"
-    return f"{row_name(row)}: {_number(row.step_seconds, 1e3)} ms{peak}{plan}"
+def _cases(lines: Sequence[Line]) -> Iterator[str]:
+    yield "| Base | Case | Step ms | From, to | Tokens/s | Peak GB | Reserved GB | Plan % |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    for line in lines:
+        row: dict[str, Any] = dict(line)
+        name = f"| {row['step']} | {row.get('case', 'base')} |"
+        if "failure" in row and row["kind"] in ("steps", "profile"):
+            yield f"{name} {row['failure']} | | | | | |"
+        elif row["kind"] == "steps":
+            low, high = (1e3 * row[key] for key in ("lowest_seconds", "highest_seconds"))
+            error = plan_error_percent(row)
+            percent = "" if error is None else f"{error:+.1f}"
+            yield (
+                f"{name} {1e3 * row['step_seconds']:.1f} | {low:.1f} to {high:.1f} "
+                f"| {row['tokens_a_second']:.0f} | {_gigabytes(row['peak_bytes'])} "
+                f"| {_gigabytes(row['reserved_bytes'])} | {percent} |"
+            )
+        elif row["kind"] == "profile":
+            busy = f"{row['launches']} launches, busy {100 * row['busy_share']:.0f} %"
+            yield f"{name} {1e3 * row['step_seconds']:.1f} | {busy} | | | | |"
 
 
-def _head(texts: Sequence[str], *numbers: str) -> tuple[str, str]:
-    rules = ["---"] * len(texts) + ["---:"] * len(numbers)
-    return _line(*texts, *numbers), "|" + "|".join(rules) + "|"
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _number(value: float | None, factor: float) -> str:
-    """Three digits that count or more, in the column's unit; empty where it is unknown."""
-    if value is None:
-        return ""
-    scaled = value * factor
-    return f"{scaled:.0f}" if abs(scaled) >= 1000 else f"{scaled:.3g}"
+def _gigabytes(size: float | None) -> str:
+    return "" if size is None else f"{size / GIGABYTE:.2f}"

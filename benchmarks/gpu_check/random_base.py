@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from bitsandbytes.functional import int8_vectorwise_quant
@@ -12,7 +13,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.utils.quantization_config import QuantizationMethod
 
-from benchmarks.gpu_check.records import LoadedBase
 from lorascope.bases.transformers_config import stored_dtype, text_config
 from lorascope.config import QuantConfig
 from lorascope.machine.devices import TORCH_DTYPES, Device
@@ -22,9 +22,18 @@ from lorascope.quantizers.loading import compute_precision, unquantized_dtype
 SEED = 0
 
 
-def random_base(
-    shape: str, config: Mapping[str, object], quant: QuantConfig, device: Device
-) -> LoadedBase:
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen base on its device."""
+
+    config: Mapping[str, object]
+    """As in its config.json."""
+    quant: QuantConfig
+    device: Device
+    model: PreTrainedModel
+
+
+def random_base(config: Mapping[str, object], quant: QuantConfig, device: Device) -> LoadedBase:
     """What quantize-base and load_base make of a base whose weights transformers initialises.
 
     The model stands in 16 bits first, so that the device must hold that much, and is quantized
@@ -48,7 +57,7 @@ def random_base(
                 parameter.data = parameter.data.to(stored).to(compute)
     QUANTIZERS[quant.storage].prepare(model, compute)
     model.requires_grad_(False)
-    return LoadedBase(shape, config, quant, device, model.eval())
+    return LoadedBase(config, quant, device, model.eval())
 
 
 def _quantize(

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from benchmarks.gpu_check.records import Effort, StepRow
 from lorascope.machine.devices import Device
 from lorascope.training.loop import StepEnd
 
 
 class OutOfTime(Exception):
     """The deadline came before a step was measured."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Steps of a measurement."""
+
+    warm_up_steps: int = 3
+    """They load kernels, find the loss scale of FP16 and make the optimizer's state."""
+    measured_steps: int = 5
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """What steps took and needed."""
+
+    step_seconds: float
+    """Median."""
+    lowest_seconds: float
+    highest_seconds: float
+    peak_bytes: int | None
+    """Bytes that tensors took at most, by the allocator of a CUDA device."""
+    reserved_bytes: int | None
+    """Bytes that the allocator took from the device at most."""
 
 
 def synchronize(device: Device) -> None:
@@ -46,7 +68,8 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
     def after_step(self, end: StepEnd) -> None:
         """The same in our loop."""
-        end.stop = end.last or self._is_over()
+        is_over = self._is_over()
+        end.stop = end.last or is_over
 
     def _is_over(self) -> bool:
         """Note the end of a step; whether the time is over."""
@@ -56,8 +79,8 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
             torch.cuda.reset_peak_memory_stats()
         return time.monotonic() > self._until
 
-    def measured(self, row: StepRow) -> StepRow:
-        """`row` with what its steps took, and on CUDA the allocator's peak.
+    def measured(self) -> StepTimes:
+        """What the steps took, and on CUDA the allocator's peaks.
 
         Raises:
             OutOfTime: the deadline came before a step was measured.
@@ -66,10 +89,9 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
         seconds = [end - start for start, end in pairwise(ends)]
         if not seconds:
             raise OutOfTime(f"the time was over after {len(self._ends)} steps")
-        middle = median(seconds)
         on_cuda = self._device.kind == "cuda"
-        return replace(
-            row, step_seconds=middle, lowest_seconds=min(seconds), highest_seconds=max(seconds),
-            tokens_a_second=row.trials * row.tokens_a_trial / middle,
-            peak_bytes=torch.cuda.max_memory_allocated() if on_cuda else None,
+        return StepTimes(
+            median(seconds), min(seconds), max(seconds),
+            torch.cuda.max_memory_allocated() if on_cuda else None,
+            torch.cuda.max_memory_reserved() if on_cuda else None,
         )  # fmt: skip
