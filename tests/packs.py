@@ -24,6 +24,7 @@ from lorascope.training.progress import Progress, StepReport, ValidationReport, 
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 from lorascope.training.validation import Unsaved
+from tests.devices import CPU as CPU
 from tests.devices import DEVICE
 
 
