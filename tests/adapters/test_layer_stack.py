@@ -136,7 +136,9 @@ def test_a_rank_is_cast_to_16_bits_in_one_call_each_way() -> None:
     """Of small layers the calls take the time: casts were 4 of 14 calls of a rank on a layer."""
     torch.manual_seed(0)
     stack = LoraStack(
-        [LoraConfig(rank=rank) for rank in (8, 8, 64)], [LinearShape("l", "l", WIDE, HIGH)], "cpu"
+        [LoraConfig(rank=rank) for rank in (8, 8, 64)],
+        [LinearShape("l", "l", WIDE, HIGH)],
+        DEVICE.kind,
     )
     for row in stack.rows:
         row.data.normal_()
