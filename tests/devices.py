@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from lorascope.config import DeviceKind, QuantConfig
-from lorascope.machine.devices import TORCH_DTYPES, Device, choose_device
+from lorascope.machine.devices import TORCH_DTYPES, Device, autocast, choose_device
 from lorascope.quantizers.loading import compute_precision
 from lorascope.records import TrainingResult
-from lorascope.training.run import autocast
 
 CPU = Device("cpu", "cpu")
 ASKED = os.environ.get("LORASCOPE_TEST_DEVICE", "cpu")
