@@ -60,18 +60,17 @@ def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Merge:
     adapted = load_adapter(plain, adapter).get_base_model()
     tuned = {n: m for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
 
-    def layers() -> Iterator[Tensors]:
-        for _, group in groupby(names, _layer):
-            merged = dict(_merged(base, tuned, group))
-            cast = {n: _cast(t, dtype) if n in parameters else t for n, t in merged.items()}
-            del merged
-            yield revert_weight_conversion(plain, cast)
+    def in_files(group: Iterable[str]) -> Tensors:
+        values = {
+            name: value.to(dtype) if name in parameters and value.is_floating_point() else value
+            for name, value in _merged(base, tuned, group)
+        }
+        renamed: Tensors = revert_weight_conversion(plain, values)
+        return renamed
 
-    return Merge(plain, untied, dtype, layers())
-
-
-def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value.to(dtype) if value.is_floating_point() else value
+    # Whoever takes a layer is the only one to hold it.
+    layers = (in_files(group) for _, group in groupby(names, _layer))
+    return Merge(plain, untied, dtype, layers)
 
 
 def _layer(name: str) -> str:
