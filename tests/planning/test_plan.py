@@ -18,7 +18,15 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.config_json import model_config_dict
 from lorascope.bases.known_configs import known_config
 from lorascope.bases.transformers_config import context_tokens, text_config
-from lorascope.config import Config, ModelConfig, ModelKind
+from lorascope.config import (
+    Config,
+    ModelConfig,
+    ModelKind,
+    Precision,
+    QuantConfig,
+    Storage,
+    TrainConfig,
+)
 from lorascope.config.rules import validate
 from lorascope.errors import ConfigError, LorascopeError, ModelError
 from lorascope.execution import sweep
@@ -100,6 +108,37 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     (unpadded,) = plan.command([config], bare_project)
     assert UNPADDED not in capsys.readouterr().out
     assert unpadded.tokens == 20
+
+
+@pytest.mark.parametrize(("trials", "train_gb"), [(1, 4), (8, 15)])
+def test_logits_of_a_large_vocabulary_are_there_in_parts_only(trials: int, train_gb: float) -> None:
+    """gemma-2b with 256,000 words, 4 x 512 tokens, all of them labelled: at all positions at once
+    eight trials took 55 GB, and the validation of one 86 GB."""
+    quant = QuantConfig("nf4", Storage.nf4, compute=Precision.bfloat16)
+    train = TrainConfig(micro_batch_size=4, gradient_checkpointing=True)
+    config = Config(quant=quant, adapter=LoraConfig(rank=8), train=train)
+    subject = subject_of(config, known_config("gemma-2b"), "cuda", padded_to(512))
+    beside = (LoraConfig(rank=8),) * (trials - 1)
+    planned = plan_memory(replace(subject, spec=replace(subject.spec, beside=beside)))
+    assert planned.peak_bytes["train"] <= train_gb * 10**9
+    assert planned.peak_bytes["evaluate"] <= planned.peak_bytes["train"]
+
+
+def test_a_plan_takes_all_positions_as_labelled_unless_the_data_card_says_how_many() -> None:
+    config, values = Config(adapter=LoraConfig(rank=8)), {**LLAMA, "vocab_size": 32_000}
+    longest = {"p0": 20, "p50": 20, "p90": 20, "p99": 20, "p100": 20}
+    card = data_card()
+    for tokens in (None, 5):
+        splits = {
+            name: replace(split, length_percentiles_tokens=longest, most_trained_tokens=tokens)
+            for name, split in card.splits.items()
+        }
+        lengths = sample_lengths(replace(card, splits=splits))
+        assert lengths == SampleLengths(20, equal=True, trained=tokens)
+        planned = plan_memory(subject_of(config, values, "cuda", lengths))
+        labelled = (19 if tokens is None else tokens) * config.train.micro_batch_size
+        # In FP16 once, in FP32 as logits, logarithms and gradient at most.
+        assert 2 * 4 * 32_000 * labelled < planned.logits_bytes < 4.5 * 4 * 32_000 * labelled
 
 
 def test_a_kind_of_device_that_is_none_is_refused() -> None:

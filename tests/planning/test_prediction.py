@@ -26,7 +26,6 @@ from lorascope.files.layout import Layout
 from lorascope.meters.batches import Batch, BatchMemory
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
 from lorascope.objectives.completion import Completion
-from lorascope.objectives.kinds import TokenBatch
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of, plan_memory
 from lorascope.planning.subject import PlanSubject, spec_of
@@ -188,11 +187,10 @@ def tracked_step(model: PackedModel, batch: Batch) -> int:
     """The second step of a plain training loop, without our own step."""
     model.train()
     optimizer = adamw(model.stack.rows, [TrainConfig()])
-    ids = torch.randint(3, 100, (batch.samples, batch.tokens))
-    labels, mask = ids.clone(), torch.ones_like(ids)
+    rows = list(torch.randint(3, 100, (batch.samples, batch.tokens)))
+    inputs = Completion().collate([(ids, ids) for ids in rows], 1, 0)
     if batch.padded:
-        mask[0, -2:] = 0
-    inputs = TokenBatch(ids, mask, labels, torch.tensor([8]), [0], batch.padded)
+        inputs.attention_mask[0, -2:] = 0
     for _ in range(2):
         tracker = TensorTracker()
         tracker.add([*persistent_tensors(model, optimizer), *inputs.tensors()])

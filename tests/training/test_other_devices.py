@@ -31,7 +31,7 @@ from lorascope.machine.devices import Device
 from lorascope.meters.batches import BatchMemory
 from lorascope.objectives.completion import Completion
 from lorascope.objectives.evaluation import forward_of, summed_loss
-from lorascope.objectives.kinds import TokenBatch
+from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.masks import unread_masks
 from lorascope.quantizers.loading import load_base
 from lorascope.training.checkpoint import PackCheckpoints
@@ -127,8 +127,9 @@ def padded_batch(trials: int = 2) -> TokenBatch:
 
 
 def on(device: str, batch: TokenBatch) -> TokenBatch:
-    ids, mask, labels, weights = (tensor.to(device) for tensor in batch.tensors())
-    return TokenBatch(ids, mask, labels, weights, batch.tokens, batch.padded)
+    ids, mask, labels, weights, index = (tensor.to(device) for tensor in batch.tensors())
+    places = Places(index, batch.places.counts)
+    return TokenBatch(ids, mask, labels, weights, places, batch.tokens, batch.padded)
 
 
 def parts_of(pack: PackedModel, scales: LossScales | None = None) -> StepParts:
@@ -202,9 +203,9 @@ def test_nobody_asks_a_device_what_is_padded(architecture: PretrainedConfig) -> 
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(architecture)
     batch = on("meta", padded_batch(trials=1))
-    assert forward_of(base)(batch).shape == (2, 9, 60)
+    assert forward_of(base)(batch, batch.places).all().shape == (8 + 5, 60)
     # Autocast, which LoRA's layers ask about, knows no meta device.
-    assert pack_adapters(base, [Ia3Config()], [0])(batch).shape == (2, 9, 60)
+    assert pack_adapters(base, [Ia3Config()], [0])(batch, batch.places).all().shape == (8 + 5, 60)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda own: own.model_type)

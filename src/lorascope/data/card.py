@@ -82,6 +82,7 @@ def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path)
         eos_trained_share=sum(sample.eos_trained for sample in samples) / len(samples),
         unknown_token_share=sum(sample.unknown for sample in samples) / tokens,
         chance_accuracy=sum(1 / count for count in choices) / len(choices) if choices else None,
+        most_trained_tokens=max(sample.trained for sample in samples),
     )
 
 

@@ -5,10 +5,9 @@ On CUDA the allocator itself measures, and only the largest batch is noted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -35,11 +34,20 @@ class Batch:
     """Whether some sample is shorter: attention then gets a mask."""
     optimizer_state: bool = True
     """Whether the optimizer has its state already; it has none in the first step."""
+    labelled: float | None = None
+    """Labelled positions a sample, whose logits are computed; None is all positions but the last,
+    which predicts nothing."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(samples, padded tokens a sample)"""
         return self.samples, self.tokens
+
+    @property
+    def labelled_positions(self) -> float:
+        """Labelled positions of all samples."""
+        labelled = self.tokens - 1 if self.labelled is None else self.labelled
+        return labelled * self.samples
 
 
 class BatchMemory:
@@ -64,9 +72,8 @@ class BatchMemory:
         self, pack: nn.Module, optimizer: torch.optim.Optimizer, batch: TokenBatch
     ) -> Iterator[None]:
         """Measure one forward and backward pass, unless one measured before was no smaller."""
-        rows, tokens = batch.shape
         # The state is empty before the first step.
-        shape = Batch(rows // len(batch.weights), tokens, batch.padded, bool(optimizer.state))
+        shape = _batch_of(batch, bool(optimizer.state))
         if any(_covers(other, shape) for other in self._seen):
             yield
             return
@@ -108,38 +115,37 @@ class BatchMemory:
     @contextmanager
     def validation(
         self, model: nn.Module, waiting: Iterable[torch.Tensor], in_training: bool = False
-    ) -> Iterator[None]:
+    ) -> Iterator[Callable[[TokenBatch], None]]:
         """Measure the first batches of a validation loss.
 
         Args:
             waiting: tensors that exist beside the model.
             in_training: whether the validation runs between two steps: its peak is the training's.
+
+        Returns:
+            What to call before each batch.
         """
         tracker = TensorTracker()
         batches: list[Batch] = []
 
-        def before(module: nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
+        def before_batch(batch: TokenBatch) -> None:
             tracker.paused = len(batches) >= TRACKED_EVALUATIONS
             if not tracker.paused:
-                batches.append(_batch_of(kwargs))
+                batches.append(_batch_of(batch))
 
-        handle = model.register_forward_pre_hook(before, with_kwargs=True)
-        try:
-            if self._tracking:
-                tracker.add(persistent_tensors(model))
-                tracker.add(waiting)
-                with tracker:
-                    yield
-                if in_training:
-                    self._note_peak(tracker)
-                else:
-                    known = self.evaluate_peak_bytes or 0
-                    self.evaluate_peak_bytes = max(known, tracker.peak_bytes)
+        if self._tracking:
+            tracker.add(persistent_tensors(model))
+            tracker.add(waiting)
+            with tracker:
+                yield before_batch
+            if in_training:
+                self._note_peak(tracker)
             else:
-                yield
-            self.evaluation = batches
-        finally:
-            handle.remove()
+                known = self.evaluate_peak_bytes or 0
+                self.evaluate_peak_bytes = max(known, tracker.peak_bytes)
+        else:
+            yield before_batch
+        self.evaluation = batches
 
     def with_peaks(self, phases: Mapping[str, PhaseMemory]) -> dict[str, PhaseMemory]:
         """`phases` with the peaks that were tracked in them."""
@@ -150,9 +156,12 @@ class BatchMemory:
         }
 
 
-def _batch_of(inputs: Mapping[str, torch.Tensor]) -> Batch:
-    rows, tokens = inputs["input_ids"].shape
-    return Batch(rows, tokens, padded=not bool(inputs["attention_mask"].all()))
+def _batch_of(batch: TokenBatch, optimizer_state: bool = True) -> Batch:
+    rows, tokens = batch.shape
+    labelled = sum(batch.places.counts) / rows
+    return Batch(
+        rows // len(batch.weights), tokens, batch.padded, optimizer_state, labelled=labelled
+    )
 
 
 def _size(batch: Batch) -> tuple[bool, int]:
@@ -166,4 +175,5 @@ def _covers(known: Batch, other: Batch) -> bool:
         and known.tokens >= other.tokens
         and known.padded >= other.padded
         and known.optimizer_state >= other.optimizer_state
+        and known.labelled_positions >= other.labelled_positions
     )

@@ -15,7 +15,7 @@ from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row, tokenize_rows
 from lorascope.errors import DataError
 from lorascope.objectives.evaluation import summed_loss
-from lorascope.objectives.kinds import Forward, Sample, TokenBatch
+from lorascope.objectives.kinds import Forward, Places, Sample, TokenBatch
 
 
 class Completion:
@@ -37,45 +37,49 @@ class Completion:
             raise DataError("No rows to measure a loss on. Check the split's row limits.")
         return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
 
-    def collate(self, samples: Sequence[Sample], trials: int, pad_token_id: int) -> TokenBatch:
+    def collate(
+        self, samples: Sequence[Sample], trials: int, pad_token_id: int, longest: int = 0
+    ) -> TokenBatch:
         """A batch of samples that stand trial after trial; its weights are the labels' counts."""
-        ids, labels, mask = pad_samples(samples, pad_token_id)
+        ids, labels, mask = pad_samples(samples, pad_token_id, longest)
+        # As transformers shifts: no position precedes the first label, none follows the last.
+        predicts = functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
+        weights = predicts.view(trials, -1).sum(1)
         return TokenBatch(
             input_ids=ids,
             attention_mask=mask,
             labels=labels,
-            # No position precedes the first: its label is never predicted.
-            weights=(labels[:, 1:] != IGNORED_LABEL).view(trials, -1).sum(1),
+            weights=weights,
+            places=Places(predicts.flatten().nonzero().flatten(), weights.tolist()),
             tokens=mask.view(trials, -1).sum(1).tolist(),
             padded=not bool(mask.all()),
         )
 
     def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """Each trial's summed loss [trials] in FP32."""
-        losses = token_losses(forward(batch), batch.labels).view(len(batch.weights), -1)
+        losses = token_losses(forward, batch).view(len(batch.weights), -1)
         # One sum a trial: a sum over an axis may round in another order for another number of them.
         return torch.stack([own.sum() for own in losses.unbind()])
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """The summed loss of a batch of one trial, in FP64."""
-        losses = token_losses(forward(batch), batch.labels)
+        losses = token_losses(forward, batch)
         return losses[:, :-1].flatten().sum(dtype=torch.float64)
 
 
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the label behind each position, in FP32; 0 where that is ignored.
+def token_losses(forward: Forward, batch: TokenBatch) -> Tensor:
+    """Cross-entropy [rows, longest] of the label behind each position, in FP32; 0 where that is
+    ignored."""
+    index = batch.places.index
+    labels = batch.labels.flatten().index_select(0, index + 1)
+    losses = forward(batch, batch.places).each(cross_entropies, labels)
+    # Summed where they stand, zeros among them: the order of a sum decides its last digit.
+    return losses.new_zeros(batch.labels.numel()).index_copy(0, index, losses).view(batch.shape)
 
-    logits [rows, tokens, vocabulary], labels [rows, tokens] -> [rows, tokens]. As transformers
-    shifts: a position predicts the label behind it, and the last position predicts nothing.
-    """
-    shifted = functional.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
-    losses = functional.cross_entropy(
-        logits.float().flatten(0, 1),
-        shifted.flatten(),
-        ignore_index=IGNORED_LABEL,
-        reduction="none",
-    )
-    return losses.view(labels.shape)
+
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """[places, vocabulary], [places] -> [places] in FP32."""
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def completion_loss(
@@ -108,11 +112,19 @@ def last_completion(row: PreparedRow, tokenizer: Any) -> tuple[list[int], list[i
     return list(ids), list(labels)
 
 
-def pad_samples(samples: Sequence[Sample], pad_token_id: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def pad_samples(
+    samples: Sequence[Sample], pad_token_id: int = 0, longest: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
     ids = [torch.as_tensor(own) for own, _ in samples]
     labels = [torch.as_tensor(own) for _, own in samples]
-    padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+    padded = _padded(ids, pad_token_id, longest)
     lengths = torch.tensor([len(own) for own in ids])
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-    return padded, pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL), mask
+    return padded, _padded(labels, IGNORED_LABEL, longest), mask
+
+
+def _padded(values: Sequence[Tensor], filler: int, longest: int) -> Tensor:
+    padded = pad_sequence(list(values), batch_first=True, padding_value=filler)
+    missing = longest - padded.shape[1]
+    return functional.pad(padded, (0, missing), value=filler) if missing > 0 else padded

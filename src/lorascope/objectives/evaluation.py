@@ -3,18 +3,22 @@ log-probabilities that it gives tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lorascope.machine.devices import autocast
-from lorascope.objectives.kinds import Forward, Objective, Sample, TokenBatch
-from lorascope.objectives.masks import unread_masks
+from lorascope.objectives.kinds import Forward, Objective, Places, Sample, TokenBatch
+from lorascope.objectives.logits import Logits, forward_at
 from lorascope.quantizers.kinds import quantized_layers
+
+TOKENS_AT_ONCE = 4096
+"""Tokens of one forward pass, padding included, more of which keep no device busier."""
 
 
 @contextmanager
@@ -46,24 +50,32 @@ def _computing(model: Any) -> tuple[str, torch.dtype]:
 
 def forward_of(model: Any) -> Forward:
     """The forward pass of a base, or of a base with PEFT's adapter on it."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
 
-    def forward(batch: TokenBatch, adapters: bool = True) -> Tensor:
-        kind = batch.input_ids.device.type
-        with unread_masks(kind), nullcontext() if adapters else model.disable_adapter():
-            logits: Tensor = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-        return logits
+    def forward(batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
+        with nullcontext() if adapters else model.disable_adapter():
+            return forward_at(base, batch, places)
 
     return forward
 
 
+def samples_at_once(batch_size: int, longest: int) -> int:
+    """Samples of one forward pass, of a batch whose longest sample has so many tokens."""
+    return min(batch_size, max(1, TOKENS_AT_ONCE // longest))
+
+
 def summed_loss(
-    objective: Objective, model: nn.Module, samples: Sequence[Sample], batch_size: int
+    objective: Objective,
+    model: nn.Module,
+    samples: Sequence[Sample],
+    batch_size: int,
+    before_batch: Callable[[TokenBatch], None] = lambda batch: None,
 ) -> tuple[float, int]:
     """Loss of all samples, and what to divide it by for a mean: (sum, weight).
 
-    The host waits for the device after the last batch.
+    Samples are padded to the longest of their batch, also where memory asks for smaller ones, so
+    that nothing changes but the order of a sum in FP64. The host waits for the device after the
+    last one.
 
     Raises:
         ModelError: an evaluation would change what a layer of the base stores.
@@ -72,9 +84,14 @@ def summed_loss(
     total, weight = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluation_mode(model):
         for start in range(0, len(samples), batch_size):
-            batch = objective.collate(samples[start : start + batch_size], 1, 0)
-            weight += int(batch.weights.sum())
-            total += objective.validation_loss(forward, batch.to(device))
+            together = samples[start : start + batch_size]
+            longest = max(len(ids) for ids, _ in together)
+            size = samples_at_once(batch_size, longest)
+            for first in range(0, len(together), size):
+                part = objective.collate(together[first : first + size], 1, 0, longest)
+                weight += int(part.weights.sum())
+                before_batch(part)
+                total += objective.validation_loss(forward, part.to(device))
     return float(total), weight
 
 

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lorascope.data.rows import PreparedRow
+    from lorascope.objectives.logits import Logits
 
 Sample: TypeAlias = "tuple[Sequence[int] | Tensor, Sequence[int] | Tensor]"
 """Token ids and labels, equally many; a label is -100 where nothing is learnt."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Positions of a batch at which logits are asked for."""
+
+    index: Tensor
+    """[places]: row x longest + position of each, rising."""
+    counts: list[int]
+    """Places of each trial."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class TokenBatch:
     """[trials x samples, longest]"""
     weights: Tensor
     """[trials]: what a trial's summed loss is divided by, so that it is a mean."""
+    places: Places
+    """Where labels are predicted: a position before each."""
     tokens: list[int]
     """Tokens of each trial, padding excluded."""
     padded: bool
@@ -43,23 +56,25 @@ class TokenBatch:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors of the batch."""
-        return self.input_ids, self.attention_mask, self.labels, self.weights
+        own = self.input_ids, self.attention_mask, self.labels, self.weights
+        return *own, self.places.index
 
     def to(self, device: torch.device) -> TokenBatch:
         """The batch on `device`. The host does not wait for the copy to a GPU."""
         if device.type == "cpu":
             return self
-        ids, mask, labels, weights = (
+        ids, mask, labels, weights, index = (
             tensor.pin_memory().to(device, non_blocking=True) for tensor in self.tensors()
         )
-        return TokenBatch(ids, mask, labels, weights, self.tokens, self.padded)
+        places = Places(index, self.places.counts)
+        return TokenBatch(ids, mask, labels, weights, places, self.tokens, self.padded)
 
 
 class Forward(Protocol):
     """A model's forward pass."""
 
-    def __call__(self, batch: TokenBatch, adapters: bool = True) -> Tensor:
-        """Logits [trials x samples, longest, vocabulary]; without adapters those of the frozen
+    def __call__(self, batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
+        """Logits at `places` of the batch, its own or others; without adapters those of the frozen
         base that all trials share."""
 
 
@@ -81,8 +96,14 @@ class Objective(Protocol):
             DataError: there are no rows.
         """
 
-    def collate(self, samples: Sequence[Sample], trials: int, pad_token_id: int) -> TokenBatch:
-        """A batch of samples that stand trial after trial, equally many of each trial."""
+    def collate(
+        self, samples: Sequence[Sample], trials: int, pad_token_id: int, longest: int = 0
+    ) -> TokenBatch:
+        """A batch of samples that stand trial after trial, equally many of each trial.
+
+        Args:
+            longest: tokens to pad to where no sample is as long.
+        """
 
     def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """Each trial's summed loss [trials] in FP32, from which gradients are taken."""

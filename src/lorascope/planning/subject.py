@@ -10,6 +10,7 @@ from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig
 from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
+from lorascope.objectives.evaluation import samples_at_once
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.trace import TraceSettings
 from lorascope.quantizers.kinds import QUANTIZERS, precision_on
@@ -25,14 +26,19 @@ class SampleLengths:
     """Tokens of the longest sample."""
     equal: bool
     """Whether each split has samples of one length only, so that no batch is padded."""
+    trained: int | None = None
+    """Trained tokens of the sample with the most; None where that may be all of them."""
 
 
 def sample_lengths(card: DataCard) -> SampleLengths:
     """The lengths that a data card tells."""
-    lengths = [card.splits[name].length_percentiles_tokens for name in ("train", "validation")]
+    splits = [card.splits[name] for name in ("train", "validation")]
+    lengths = [split.length_percentiles_tokens for split in splits]
+    trained = [split.most_trained_tokens for split in splits]
     return SampleLengths(
         longest=max(length["p100"] for length in lengths),
         equal=all(length["p0"] == length["p100"] for length in lengths),
+        trained=None if None in trained else max(tokens for tokens in trained if tokens),
     )
 
 
@@ -50,8 +56,8 @@ class PlanSubject:
 def subject_of(
     config: Config, model_config: Mapping[str, object], kind: str, lengths: SampleLengths
 ) -> PlanSubject:
-    """A trial as it is declared, in the worst case: every batch holds a longest sample, and is
-    padded where there are several samples of other lengths.
+    """A trial as it is declared, in the worst case: every batch holds longest samples with the most
+    trained tokens, and is padded where there are several samples of other lengths.
 
     Args:
         model_config: the values of the base's config.json.
@@ -62,14 +68,18 @@ def subject_of(
     """
     if kind not in (DeviceKind.cpu, DeviceKind.cuda):
         raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
-    train, samples, tokens = config.train, config.evaluate.batch_size, lengths.longest
+    train, tokens, trained = config.train, lengths.longest, lengths.trained
+    labelled = None if trained is None else min(trained, tokens - 1)
+    samples = samples_at_once(config.evaluate.batch_size, tokens)
     batch = Batch(
         samples=train.micro_batch_size,
         tokens=tokens,
         padded=train.micro_batch_size > 1 and not lengths.equal,
         optimizer_state=train.steps != 1,
+        labelled=labelled,
     )
-    evaluated = Batch(samples, tokens, padded=samples > 1 and not lengths.equal)
+    padded = samples > 1 and not lengths.equal
+    evaluated = Batch(samples, tokens, padded, labelled=labelled)
     return PlanSubject(
         spec=spec_of(config.quant, config.adapter, config.model.attention, model_config, kind),
         settings=TraceSettings(kind, train),

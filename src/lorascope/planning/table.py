@@ -30,7 +30,7 @@ PARTS = (
     ("gradient_bytes", "gradients"),
     ("optimizer_bytes", "optimizer state"),
     ("activation_bytes", "activations saved"),
-    ("logits_bytes", "logits, where they peak"),
+    ("logits_bytes", "logits of labelled positions"),
     ("dequantization_bytes", "largest dequantized weight"),
 )
 

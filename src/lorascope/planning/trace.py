@@ -19,7 +19,7 @@ from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
-from lorascope.objectives.kinds import OBJECTIVES, TokenBatch
+from lorascope.objectives.kinds import OBJECTIVES, Places, TokenBatch
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
@@ -242,7 +242,10 @@ def _fake_batch(batch: Batch, trials: int) -> TokenBatch:
     shape = (trials * batch.samples, batch.tokens)
     ids, mask, labels = (torch.zeros(shape, dtype=torch.long, device=DEVICE) for _ in range(3))
     weights = torch.ones(trials, dtype=torch.long, device=DEVICE)
-    return TokenBatch(ids, mask, labels, weights, [0] * trials, batch.padded)
+    labelled = round(trials * batch.labelled_positions)
+    counts = [labelled // trials + (trial < labelled % trials) for trial in range(trials)]
+    places = Places(torch.zeros(labelled, dtype=torch.long, device=DEVICE), counts)
+    return TokenBatch(ids, mask, labels, weights, places, [0] * trials, batch.padded)
 
 
 def block_bytes(device: str) -> int:

@@ -131,6 +131,8 @@ class SplitCard:
     unknown_token_share: float
     chance_accuracy: float | None = None
     """Share of rows that a guess among each row's choices gets right; None without choices."""
+    most_trained_tokens: int | None = None
+    """Trained tokens of the sample with the most; None in older records."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ from lorascope.adapters.stack import (
 )
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
-from lorascope.objectives.kinds import TokenBatch
-from lorascope.objectives.masks import unread_masks
+from lorascope.objectives.kinds import Places, TokenBatch
+from lorascope.objectives.logits import Logits, forward_at
 from lorascope.quantizers.kinds import quantizer_of
 from lorascope.records import LinearShape
 
@@ -86,16 +86,12 @@ class PackedModel(nn.Module):
         # A base with dropout of its own draws from the global generator.
         torch.manual_seed(step_seed(self.shape.seeds[0], step, micro_batch))
 
-    def forward(self, batch: TokenBatch, adapters: bool = True) -> Tensor:
-        """Logits [trials x samples, tokens, vocabulary]; without adapters those of the frozen base,
-        which is the same for all trials."""
+    def forward(self, batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
+        """Logits at `places`; without adapters those of the frozen base, which is the same for all
+        trials."""
         self.shape.batch = batch.shape
-        kind = batch.input_ids.device.type
-        with unread_masks(kind), nullcontext() if adapters else self._without_adapters():
-            logits: Tensor = self.base(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-        return logits
+        with nullcontext() if adapters else self._without_adapters():
+            return forward_at(self.base, batch, places)
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:

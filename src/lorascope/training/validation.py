@@ -103,10 +103,11 @@ class PackValidation:
             first = index not in self._measured
             self._measured.add(index)
             measured = self._memory.validation(model, waiting, in_training=True)
-            with measured if first else nullcontext():
+            with measured if first else nullcontext(lambda batch: None) as before_batch:
                 loss_sum, tokens = summed_loss(
-                    self._parts.objective, model, self._samples, self._plan.evaluate_batch_size
-                )
+                    self._parts.objective, model, self._samples, self._plan.evaluate_batch_size,
+                    before_batch,
+                )  # fmt: skip
         return loss_sum / tokens
 
     def _judge(self, index: int, point: ValidationPoint) -> None:
@@ -166,8 +167,11 @@ def check_adapter(
     with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
         _save(model, trial.adapter, plan.base_name)
-        with memory.validation(model, [tensor for other in others for tensor in other.values()]):
-            loss_sum, tokens = summed_loss(objective, model, samples, plan.evaluate_batch_size)
+        waiting = [tensor for other in others for tensor in other.values()]
+        with memory.validation(model, waiting) as before_batch:
+            loss_sum, tokens = summed_loss(
+                objective, model, samples, plan.evaluate_batch_size, before_batch
+            )
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
         # PEFT counts packed 4-bit weights by what they stand for.
