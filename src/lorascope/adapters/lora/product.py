@@ -109,7 +109,9 @@ def compute_type(x: Tensor) -> torch.dtype:
     """The type that products of `x` are computed in: autocast's where it is on, which does not look
     into autograd functions of our own."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    # torch knows no autocast of meta tensors, and refuses to say so.
+    on = not x.is_meta and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else x.dtype
 
 
 # What follows are calls that most layers need not make: a small layer's time is that of its calls.
