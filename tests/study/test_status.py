@@ -22,6 +22,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folders
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, Status, TrialRecord
+from lorascope.reporting import units
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import declared_overrides
@@ -301,7 +302,8 @@ def test_a_real_training_and_its_scores_are_found(
     assert loss.value == f"{trial.result.validation_loss_nats:.4f}"
     assert accuracy.value == f"{100 * (scored.splits['validation'].accuracy or 0):.1f}"
     text = status_text(status(project, *asked))
-    assert f"{trial.result.processed_tokens:,} tokens in {trial.result.train_seconds:.1f} s" in text
+    seconds = units.seconds(trial.result.train_seconds)
+    assert f"{trial.result.processed_tokens:,} tokens in {seconds} s" in text
 
 
 def test_an_empty_mode_shows_no_best() -> None:
