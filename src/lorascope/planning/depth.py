@@ -61,7 +61,7 @@ def training_trace(subject: PlanSubject) -> Trace:
 
 def _layer_bytes(first: Trace, second: Trace, layers: int) -> dict[str, float]:
     values = {name: second.segments[name] - first.segments[name] for name in first.segments}
-    for part in ("activations", "adapter"):
+    for part in ("activations", "gradients"):
         values[part] = second.parts[part] - first.parts[part]
     return {name: value / layers for name, value in values.items()}
 
@@ -88,7 +88,7 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     decomposed = any(kind_of(own).reads_weights(own) for own in spec.pack)
     kept = decomposed and not settings.train.gradient_checkpointing
     width = spec.compute.itemsize if kept and spec.compute in SIXTEEN_BITS else 0
-    copies = slopes["adapter"] * width / FLOAT32_BYTES
+    copies = slopes["gradients"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)
     added = _layers(subject)[0] - len(traced.first)
     return {

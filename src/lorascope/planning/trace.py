@@ -53,8 +53,8 @@ class Trace:
     """base, constants, adapter, gradients, optimizer, activations, what each of HEAD_SEGMENTS adds
     to them, and counts of parameters."""
     layer_bytes: dict[str, float] = field(default_factory=dict)
-    """Bytes that one layer more adds to each segment, and to the parts "activations" and "adapter";
-    empty where that is not known."""
+    """Bytes that one layer more adds to each segment, and to the parts "activations" and
+    "gradients"; empty where that is not known."""
 
 
 def trace_training(
@@ -75,7 +75,8 @@ def trace_training(
         model, optimizer, tracker = _in_training(spec, settings, batch, kept)
         fake = _fake_batch(batch, len(spec.pack))
         tracker.add(fake.tensors())
-        before_bytes = tracker.live_bytes
+        # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
+        before_bytes = tracker.live_bytes - _frozen_beside(model, settings.device)
         marks = StepMarks(model, tracker, period, partial(_autocast, spec, settings))
         model.train()
         if settings.train.gradient_checkpointing:
@@ -91,7 +92,8 @@ def trace_training(
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * len(spec.pack))
         sizes = _persistent_parts(model, optimizer)
-        sizes["activations"] = marks.layers_end_bytes - before_bytes
+        frozen = _frozen_beside(model, settings.device)
+        sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
             sizes[name] = tracker.segments[name] - marks.layers_end_bytes
         return Trace(tracker.segments, sizes)
@@ -122,10 +124,10 @@ def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> d
     }
 
 
-def _frozen_beside(model: PackedModel) -> int:
+def _frozen_beside(model: PackedModel, device: str = "cpu") -> int:
     """Bytes of what a method keeps beside the base's layers without training it, shared tensors
-    once: VeRA's matrices."""
-    kept = TensorTracker()
+    once: VeRA's matrices, DoRA's norms of the base."""
+    kept = TensorTracker(block_bytes(device))
     for name in model.layers:
         buffers = model.base.get_submodule(name).named_buffers()
         kept.add(tensor for own, tensor in buffers if not own.startswith("base_layer."))
