@@ -25,7 +25,12 @@ from transformers import (
 
 from lorascope.objectives import logits
 from lorascope.objectives.completion import Completion
-from lorascope.objectives.evaluation import forward_of, summed_loss
+from lorascope.objectives.evaluation import (
+    evaluation_mode,
+    forward_of,
+    log_probabilities,
+    summed_loss,
+)
 from lorascope.objectives.kinds import Places, TokenBatch
 
 SHAPE: dict[str, Any] = {
@@ -139,6 +144,17 @@ def test_a_few_places_are_rounded_as_many_are(monkeypatch: pytest.MonkeyPatch) -
     for at_once in (10**9, 97 * 2):
         monkeypatch.setattr(logits, "LOGITS_AT_ONCE", at_once)
         assert torch.equal(forward_of(model)(batch, Places(index, [1, 0])).all(), every[index])
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_few_positions_are_scored_with_the_bits_of_all(count: int) -> None:
+    """Scores of the last, small batch of a split are those of any other."""
+    config = LlamaConfig(**{**SHAPE, "hidden_size": 256, "vocab_size": 512})
+    model, ids = model_of(config), torch.randint(3, 512, (2, 20))
+    with evaluation_mode(model):
+        expected = model(input_ids=ids, use_cache=False).logits.flatten(0, 1).log_softmax(-1)
+        found = log_probabilities(model, ids, torch.arange(5, 5 + count))
+    assert torch.equal(found, expected[5 : 5 + count])
 
 
 def test_a_model_with_code_of_its_own_makes_all_logits() -> None:

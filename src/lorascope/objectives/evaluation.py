@@ -50,13 +50,17 @@ def _computing(model: Any) -> tuple[str, torch.dtype]:
 
 def forward_of(model: Any) -> Forward:
     """The forward pass of a base, or of a base with PEFT's adapter on it."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = _base_of(model)
 
     def forward(batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         with nullcontext() if adapters else model.disable_adapter():
-            return forward_at(base, batch, places)
+            return forward_at(base, batch.input_ids, batch.attention_mask, places)
 
     return forward
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def samples_at_once(batch_size: int, longest: int) -> int:
@@ -105,24 +109,7 @@ def log_probabilities(
         positions: [positions], counted through all samples.
         mask: [samples, tokens], 1 where a token is. Causal attention needs none.
     """
-    logits = logits_at(model, ids, positions, mask)
+    places = Places(positions, [len(positions)])
+    logits = forward_at(_base_of(model), ids, mask, places).all()
     # A 16-bit log-softmax would cost three digits of every log-likelihood.
     return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-
-
-def logits_at(model: Any, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits [positions, vocabulary]; the head never sees the other positions.
-
-    A hook cuts them off: `logits_to_keep` of transformers takes no such list that differs from
-    sample to sample, only a mask, for which a GPU's host would wait.
-    """
-
-    def keep(head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (given[0].flatten(0, 1)[positions][None],)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    finally:
-        hook.remove()
-    return logits[0]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils.generic import ModelOutput
 
-from lorascope.objectives.kinds import Places, TokenBatch
+from lorascope.objectives.kinds import Places
 from lorascope.objectives.masks import unread_masks
 
 LOGITS_AT_ONCE = 2**26
@@ -67,15 +67,18 @@ class Logits:
         return torch.cat([again(*part) for part in parts])
 
 
-def forward_at(model: Any, batch: TokenBatch, places: Places) -> Logits:
+def forward_at(model: Any, ids: Tensor, mask: Tensor | None, places: Places) -> Logits:
     """The model's forward pass, with a head for `places` alone.
+
+    Args:
+        ids: [samples, longest], padded on the right.
+        mask: [samples, longest], 1 where a token is; None where nothing says it, as causal
+            attention needs none.
 
     A model with code of its own may make logits in any way: it makes all of them, and those at
     `places` are kept.
     """
-    inputs = {
-        "input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False,
-    }  # fmt: skip
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     sizes = part_sizes(places.counts, int(model.config.get_text_config().vocab_size))
     index = places.index if len(sizes) == 1 else places.index[:0]
     outputs: list[ModelOutput] = []
@@ -88,7 +91,7 @@ def forward_at(model: Any, batch: TokenBatch, places: Places) -> Logits:
 
     name = _body_name(model)
     hooked = nullcontext() if name is None else _hooked(getattr(model, name), at_places)
-    with unread_masks(batch.input_ids.device.type), hooked:
+    with unread_masks(ids.device.type), hooked:
         logits: Tensor = model(**inputs).logits
     if name is None or not outputs:
         return Logits(_rows(logits, places.index), None, sizes)

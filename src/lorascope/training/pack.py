@@ -91,7 +91,7 @@ class PackedModel(nn.Module):
         trials."""
         self.shape.batch = batch.shape
         with nullcontext() if adapters else self._without_adapters():
-            return forward_at(self.base, batch, places)
+            return forward_at(self.base, batch.input_ids, batch.attention_mask, places)
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:
