@@ -126,6 +126,18 @@ def test_where_half_the_batch_is_too_much_the_setting_is_named(unscored: Layout)
         evaluate.command([config], unscored)
 
 
+def test_one_row_has_no_half() -> None:
+    asked: list[int] = []
+
+    def fails(batch_size: int) -> None:
+        asked.append(batch_size)
+        raise MemoryError
+
+    with pytest.raises(DeviceError, match="Leave the longest rows out, or free memory"):
+        with_room(fails, 1)
+    assert asked == [1]
+
+
 def test_other_failures_are_not_tried_again() -> None:
     asked: list[int] = []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -65,6 +66,19 @@ class LoadedBase:
         cls.key = _base_key(config, layout)
 
     @classmethod
+    @contextmanager
+    def adapted(cls, adapter: Path | None) -> Iterator[Any]:
+        """The base, with an adapter on it where one is given; it is bare again afterwards. After an
+        error it is loaded anew, since the adapter may still sit on it."""
+        try:
+            model = cls.model if adapter is None else load_adapter(cls.model, adapter)
+            yield model
+            cls.model = model if adapter is None else detach(model)
+        except BaseException:
+            cls.key = None
+            raise
+
+    @classmethod
     def let_go(cls) -> None:
         """Give back the memory of the base that was loaded."""
         cls.key = cls.model = cls.tokenizer = None
@@ -101,25 +115,22 @@ def score_subject(
         place: of the trial in its sweep, such as "3/16 ", for those who watch.
         started: when the work began, by `time.perf_counter`.
     """
-    model, asked = LoadedBase.model, config.evaluate
-    if trial:
-        model = load_adapter(model, layout.trials(config.quant.name) / trial.trial / "adapter")
-    data = layout.data(config.model.name, config.data.name)
+    asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
     card, title = read_record(data, DataCard), f"{place}{name}"
+    adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
+    with LoadedBase.adapted(adapter) as model:
 
-    def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
-        in_use = replace(asked, batch_size=batch_size)
-        return (
-            {s: _score_split(in_use, card, data, model, s, folder, title) for s in SCORED_SPLITS},
-            _keep_distributions(in_use, data, model, folder),
-            run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
-        )
+        def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
+            used = replace(asked, batch_size=batch_size)
+            return (
+                {s: _score_split(used, card, data, model, s, folder, title) for s in SCORED_SPLITS},
+                _keep_distributions(used, data, model, folder),
+                run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
+            )
 
-    (splits, distributions_sha256, further), batch_size = with_room(scores, asked.batch_size)
-    said = protocol(model, LoadedBase.tokenizer, Scoring(card.scoring), asked.max_new_tokens)
-    said["batches"] = str(BatchRule(batch_size, model.get_input_embeddings().weight.shape[0]))
-    if trial:
-        LoadedBase.model = detach(model)
+        (splits, distributions_sha256, further), batch_size = with_room(scores, asked.batch_size)
+        said = protocol(model, LoadedBase.tokenizer, Scoring(card.scoring), asked.max_new_tokens)
+        said["batches"] = str(BatchRule(batch_size, model.get_input_embeddings().weight.shape[0]))
     return EvaluationRecord(
         name=name,
         identity=identity,
@@ -144,27 +155,23 @@ def with_room(scores: Callable[[int], T], batch_size: int) -> tuple[T, int]:
     """What `scores` gives with a batch size, and the batch size: half of it where memory runs out.
 
     Raises:
-        DeviceError: half of it is too much too.
+        DeviceError: half of it is too much too, or there is no half.
     """
-    try:
-        return scores(batch_size), batch_size
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-    # Only now is all given back that the failed batch held.
-    give_back_memory()
-    half = max(1, batch_size // 2)
-    print(f"memory ran out ({reason}): scored again with batches of {half}", flush=True)
-    try:
-        return scores(half), half
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"evaluate.batch_size={batch_size}: memory runs out, with half of it too ({reason}). "
-            f"Set evaluate.batch_size={max(1, half // 2)}, or free memory for this."
-        ) from error
+    for size in dict.fromkeys((batch_size, max(1, batch_size // 2))):
+        try:
+            return scores(size), size
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+        # Only now is all given back that the failed batch held.
+        give_back_memory()
+        print(f"memory ran out with batches of {size} ({reason})", flush=True)
+    remedy = f"Set evaluate.batch_size={size // 2}" if size > 1 else "Leave the longest rows out"
+    raise DeviceError(
+        f"evaluate.batch_size={batch_size}: memory runs out, with batches of {size} ({reason}). "
+        f"{remedy}, or free memory for this."
+    )
 
 
 def _score_split(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
@@ -65,8 +64,12 @@ def _evaluate_subject(
         if taken := take_over_scores(config, layout, name, trial):
             print(f"{name}: scores taken over, with the values that the present code gives")
             return taken
+        started = time.perf_counter()
+        _load(config, layout)
+        from lorascope.scoring.evaluation import score_subject
+
         with replaced_folder(folder) as scratch:
-            record = _score(config, layout, name, identity, trial, scratch, place)
+            record = score_subject(config, layout, name, identity, trial, scratch, place, started)
             write_record(scratch, record)
         print(f"{place}{_sentence(record)}", flush=True)
         if config.runtime.tracking and trial:
@@ -80,31 +83,17 @@ def _tell(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _score(
-    config: Config,
-    layout: Layout,
-    name: str,
-    identity: str,
-    trial: TrialRecord | None,
-    folder: Path,
-    place: str,
-) -> EvaluationRecord:
-    started = time.perf_counter()
+def _load(config: Config, layout: Layout) -> None:
+    """Have the base that `config` asks for in memory."""
     require_data(config, layout)
     import_uncollected(
         "lorascope.scoring.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
     )
-    from lorascope.scoring.evaluation import LoadedBase, score_subject
+    from lorascope.scoring.evaluation import LoadedBase
 
     if not LoadedBase.is_of(config, layout):
         require_stored(config, layout)
         LoadedBase.load(config, layout)
-    try:
-        return score_subject(config, layout, name, identity, trial, folder, place, started)
-    except BaseException:
-        # An adapter may still sit on the shared base: the next one must not be scored with it.
-        LoadedBase.key = None
-        raise
 
 
 def _sentence(record: EvaluationRecord) -> str:
