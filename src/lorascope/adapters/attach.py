@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
-from lorascope.adapters.lora.product import compute_type
 from lorascope.adapters.stack import Weights, adapted_layers, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
 from lorascope.files.layout import ADAPTER_FILES
+from lorascope.machine.devices import compute_type
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:

@@ -61,6 +61,18 @@ def autocast(
     return torch.autocast(kind, dtype=compute, cache_enabled=keep_casts)
 
 
+def compute_type(x: torch.Tensor) -> torch.dtype:
+    """The type that products of `x` are computed in: autocast's where it is on, which does not look
+    into autograd functions of our own."""
+    kind = x.device.type
+    # torch knows no autocast of meta tensors, and refuses to say so.
+    on = not x.is_meta and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else x.dtype
+
+
+# What follows are calls that most layers need not make: a small layer's time is that of its calls.
+
+
 def cpu_name() -> str:
     """The processor's name, where the system says it; else its architecture."""
     described = CPU_DESCRIPTION.read_text().splitlines() if CPU_DESCRIPTION.is_file() else []

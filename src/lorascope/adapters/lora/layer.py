@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorascope.adapters.lora.product import AddAdapters, LayerStack, compute_type
+from lorascope.adapters.lora.product import AddAdapters, LayerStack
 from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
+from lorascope.machine.devices import compute_type
 
 
 class LoraLayer(StackedLayer):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lorascope.machine.devices import compute_type
+
 
 @dataclass
 class LayerStack:
@@ -103,18 +105,6 @@ class AddAdapters(torch.autograd.Function):
                 torch.bmm(back.mT, a, out=of_its_rows)
         of_x = None if of_rows is None else of_rows.view(ctx.shape)
         return gradient, of_x, *[None] * (len(ctx.needs_input_grad) - 2)
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """The type that products of `x` are computed in: autocast's where it is on, which does not look
-    into autograd functions of our own."""
-    kind = x.device.type
-    # torch knows no autocast of meta tensors, and refuses to say so.
-    on = not x.is_meta and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if on else x.dtype
-
-
-# What follows are calls that most layers need not make: a small layer's time is that of its calls.
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

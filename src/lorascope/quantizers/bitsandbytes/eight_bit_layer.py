@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lorascope.adapters.lora.product import compute_type
+from lorascope.machine.devices import compute_type
 
 
 class EightBitLinear(Linear8bitLt):  # type: ignore[misc]
