@@ -29,6 +29,7 @@ from lorascope.bases.transformers_config import in_short
 from lorascope.config import DeviceKind
 from lorascope.machine.devices import choose_device
 from lorascope.machine.libraries import quiet_libraries
+from lorascope.machine.out_of_memory import is_out_of_memory
 from lorascope.quantizers.footprint import measure_footprint
 
 OUTLIER_CHANNELS, OUTLIER_FACTOR = 4, 40.0
@@ -105,10 +106,10 @@ def attempt(measurement: Measurement, case: Case) -> Values:
                 with_outliers(1 / OUTLIER_FACTOR)
     except OutOfTime as error:
         return {"failure": f"left out: {error}"}
-    except torch.OutOfMemoryError as error:
-        reason = f"does not fit this device: {in_short(error)}"
-        return {"failure": reason, **planned(measurement, case)}
     except Exception as error:
+        if is_out_of_memory(error):
+            reason = f"does not fit this device: {in_short(error)}"
+            return {"failure": reason, **planned(measurement, case)}
         return {"failure": in_short(error)}
     finally:
         free_memory()
