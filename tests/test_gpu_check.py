@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from packaging.utils import canonicalize_name
 
 from benchmarks.gpu_check import steps as steps_module
 from benchmarks.gpu_check.cases import SUBJECTS, TINY_CONFIGS, Case, tiny
@@ -22,12 +24,15 @@ from benchmarks.gpu_check.profile import covered
 from benchmarks.gpu_check.random_base import random_base
 from benchmarks.gpu_check.steps import Check, Step, marked_files, run_step
 from benchmarks.gpu_check.study import Scores, compared
+from benchmarks.gpu_check.wheels import THERE, WANTED, needed
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import Config, QuantConfig, Storage
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import load_base, quantize_base, unquantized_dtype
 from tests.conftest import REPOSITORY
 from tests.devices import CPU
+from tests.imports import MODULES, room
+from tests.test_layers import foreign
 
 SIXTEEN_BITS = {
     torch.float16: QuantConfig("fp16", Storage.float16),
@@ -172,3 +177,17 @@ def test_without_cuda_it_says_so_and_ends_well(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "no CUDA device" in done.stdout
     assert not (tmp_path / "page.md").exists()
+
+
+def test_carried_wheels_are_all_that_the_other_machine_lacks() -> None:
+    """Imports of all rooms but the report's and MLflow's, which the study there does not enter."""
+    there = {canonicalize_name(name) for name in (*needed(WANTED, THERE), *THERE)}
+    distributions = packages_distributions()
+    entered = [module for module in MODULES if room(module) not in ("reporting", "tracking")]
+    lacking = {
+        (module, name)
+        for module in entered
+        for name in foreign(module) & distributions.keys()
+        if not there & {canonicalize_name(own) for own in distributions[name]}
+    }
+    assert not lacking
