@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,8 +121,16 @@ def resampled_sums(sums: Floats, resamples: int, seed: int, room: int) -> Iterat
     """
     groups = sums.shape[-1]
     for start in range(0, resamples, room):
-        count = min(room, resamples - start)
-        draws = np.random.default_rng((seed, start)).integers(groups, size=(count, groups))
-        draws += np.arange(count)[:, None] * groups
-        drawn = np.bincount(draws.ravel(), minlength=count * groups).reshape(count, groups)
-        yield drawn.astype(np.float64) @ sums.T
+        yield _drawn(groups, min(room, resamples - start), seed, start) @ sums.T
+
+
+@lru_cache(maxsize=1)
+def _drawn(groups: int, count: int, seed: int, start: int) -> Floats:
+    """How often each group is in each of `count` resamples: [resamples, groups]. The comparisons of
+    a study have as many groups, one after the other."""
+    draws = np.random.default_rng((seed, start)).integers(groups, size=(count, groups))
+    draws += np.arange(count)[:, None] * groups
+    drawn = np.bincount(draws.ravel(), minlength=count * groups).reshape(count, groups)
+    times = drawn.astype(np.float64)
+    times.setflags(write=False)
+    return times

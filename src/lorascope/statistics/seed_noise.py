@@ -13,8 +13,9 @@ small: two seeds of equal mean do not show that seeds are equal.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -50,22 +51,18 @@ class SeedNoise:
 
     def tail(self, gap: float, item_variance: float, item_degrees: float) -> float:
         """Chance of an estimate `gap` or more above the truth."""
-        variances, weights = self._variances(item_variance)
-        known = variances > 0
-        with np.errstate(divide="ignore"):
-            distances = np.where(known, -gap / np.sqrt(np.where(known, variances, 1.0)), 0.0)
-        tails = stdtr(item_degrees, distances)
-        sure = 0.5 if gap == 0 else float(gap < 0)
-        return float(weights @ np.where(known, tails, sure))
+        return self._tails(item_variance, item_degrees)(gap)
 
     def reach(self, item_variance: float, item_degrees: float, beyond: float = 0.025) -> float:
         """The gap whose `tail` is `beyond`; 0 where nothing varies."""
         scale = math.sqrt(item_variance + self.raw / self.seeds)
         if scale == 0:
             return 0.0
+        tail = self._tails(item_variance, item_degrees)
 
+        @cache
         def excess(gap: float) -> float:
-            return self.tail(gap * scale, item_variance, item_degrees) - beyond
+            return tail(gap * scale) - beyond
 
         farthest = 4.0
         while excess(farthest) > 0 and farthest < FARTHEST:
@@ -73,6 +70,21 @@ class SeedNoise:
         if excess(farthest) > 0:
             return farthest * scale
         return scale * float(brentq(excess, 0.0, farthest, xtol=1e-6))
+
+    def _tails(self, item_variance: float, item_degrees: float) -> Callable[[float], float]:
+        """`tail` as a function of the gap: a search for a root asks for many."""
+        variances, weights = self._variances(item_variance)
+        known = variances > 0
+        all_known = bool(known.all())
+        deviations = np.sqrt(np.where(known, variances, 1.0))
+
+        def tail(gap: float) -> float:
+            tails = stdtr(item_degrees, -gap / deviations)
+            if not all_known:
+                tails = np.where(known, tails, 0.5 if gap == 0 else float(gap < 0))
+            return float(weights @ tails)
+
+        return tail
 
     def _variances(self, item_variance: float) -> tuple[Floats, Floats]:
         if math.isinf(self.degrees):
