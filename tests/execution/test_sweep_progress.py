@@ -10,14 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.execution.clock import PackClock, SweepClock
-from lorascope.execution.progress import (
-    RunningPack,
-    SweepProgress,
-    SweepState,
-    duration,
-    sweep_lines,
-)
+from lorascope.execution.clock import SweepClock
+from lorascope.execution.progress import SweepProgress, SweepState, duration, sweep_lines
 from lorascope.records import Status, TrialRecord
 from lorascope.training.progress import StepReport, ValidationReport
 from tests.study_factory import Trial, trial_record
@@ -28,8 +22,12 @@ def step(step: int, losses_nats: Sequence[float] = (), tokens: int = 0) -> StepR
     return StepReport(step, 100, list(losses_nats), tokens)
 
 
-def running(trials: int, phase: StepReport | ValidationReport | None) -> RunningPack:
-    return RunningPack(trials, PackClock(trials, 0.0), phase)
+def state_of(trials: int, *running: tuple[int, StepReport | ValidationReport | None]) -> SweepState:
+    """Of a sweep that runs packs of so many trials, each in its phase."""
+    clock = SweepClock(trials)
+    for count, phase in running:
+        clock.start_pack(count, 0.0).phase = phase
+    return SweepState(trials, clock)
 
 
 def records(*trials: Trial) -> list[TrialRecord]:
@@ -42,25 +40,28 @@ REFUSED = Trial("nf4", 128, status=Status.out_of_memory, reason="no room")
 
 
 def test_counts_the_best_and_the_running_pack_are_told() -> None:
-    state = SweepState(48, running=[running(8, step(40, [1.0, 2.0]))], tokens_per_second=51234.5)
+    state = state_of(48, (8, None))
     state.add(records(BETTER, DIVERGED, GOOD, REFUSED))
-    state.seconds_left = 754.0
-    first, second = sweep_lines(state)
+    state.clock.leave_out(40)
+    for done, tokens in ((4, 0), (40, 409_876)):
+        state.clock.running[0].report(step(done, [1.0, 2.0], tokens), 0.2 * done)
+    # 10,246.9 tokens and a fifth of a second for each of 60 steps; all before took as long.
+    first, second = sweep_lines(state, 8.0)
     best = trial_record(BETTER)
     assert best.result is not None
     assert first == (
         "2/48 trials done, 1 diverged, 1 out of memory, 8 running, "
         f"best {best.result.validation_loss_nats:.4f} {best.trial.rpartition('-')[0]}"
     )
-    assert second == "training, step 40/100, loss 1.500, 51,234 tokens/s, about 13 min left"
+    assert second == "training, step 40/100, loss 1.500, 51,234 tokens/s, about 12 s left"
 
 
 def test_losses_of_different_objectives_are_not_ranked() -> None:
-    state, other = SweepState(2), records(GOOD)[0]
+    state, other = state_of(2), records(GOOD)[0]
     state.add(records(BETTER))
-    assert "best" in sweep_lines(state)[0]
+    assert "best" in sweep_lines(state, 0.0)[0]
     state.add([replace(other, settings={**other.settings, "train": {"objective": "other"}})])
-    assert sweep_lines(state)[0] == "2/2 trials done"
+    assert sweep_lines(state, 0.0)[0] == "2/2 trials done"
 
 
 @pytest.mark.parametrize(
@@ -77,27 +78,29 @@ def test_losses_of_different_objectives_are_not_ranked() -> None:
 def test_what_a_child_does_is_a_word(
     phase: StepReport | ValidationReport | None, words: str
 ) -> None:
-    assert sweep_lines(SweepState(9, running=[running(8, phase)])) == (
+    assert sweep_lines(state_of(9, (8, phase)), 0.0) == (
         "0/9 trials done, 8 running",
         words,
     )
 
 
 def test_packs_side_by_side_are_told_together() -> None:
-    ahead, behind = running(4, step(40, [1.0, 2.0])), running(3, step(38, [3.0, math.nan]))
-    state = SweepState(9, running=[ahead, behind], tokens_per_second=100.0)
-    assert sweep_lines(state) == (
+    state = state_of(9, (4, step(40, [1.0, 2.0])), (3, step(38, [3.0, math.nan])))
+    ahead, behind = state.clock.running
+    assert sweep_lines(state, 0.0) == (
         "0/9 trials done, 7 running",
-        "training, step 40/100 + training, step 38/100, loss 2.000, 100 tokens/s",
+        "training, step 40/100 + training, step 38/100, loss 2.000",
     )
     ahead.phase = ValidationReport(3, 4)
-    assert sweep_lines(state)[1].startswith("validating 4/4 + training, step 38/100, loss 3.000")
+    assert sweep_lines(state, 0.0)[1].startswith(
+        "validating 4/4 + training, step 38/100, loss 3.000"
+    )
     ahead.phase = behind.phase = None
-    assert sweep_lines(state)[1] == "loading"
+    assert sweep_lines(state, 0.0)[1] == "loading"
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert sweep_lines(SweepState(9)) == ("0/9 trials done", "")
+    assert sweep_lines(state_of(9), 0.0) == ("0/9 trials done", "")
 
 
 @pytest.mark.parametrize(
@@ -197,5 +200,4 @@ def test_whoever_waits_for_a_pack_loads_no_library_that_trains() -> None:
 def test_trials_that_end_without_a_record_count_as_failed() -> None:
     show = SweepProgress(4)
     show.end_pack(show.start_pack(4), [], lost=4)
-    assert sweep_lines(show.state)[0] == "0/4 trials done, 4 failed"
-    assert not show.state.seconds_left
+    assert sweep_lines(show.state, 0.0) == ("0/4 trials done, 4 failed", "")

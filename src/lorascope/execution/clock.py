@@ -8,18 +8,21 @@ FEWEST_STEPS = 3
 """Before so many steps of a pack nothing is concluded from them."""
 
 
-class PackClock:
-    """Of one pack. Times are in seconds of one clock."""
+class RunningPack:
+    """A pack that is being trained. Times are in seconds of one clock."""
 
     def __init__(self, trials: int, now: float) -> None:
         self.trials = trials
         self.started = now
+        self.phase: StepReport | ValidationReport | None = None
+        """None before its first step is done."""
         self._first: tuple[StepReport, float] | None = None
         self._last: tuple[StepReport, float] | None = None
         self._tokens_a_step: float | None = None
 
     def report(self, phase: StepReport | ValidationReport, now: float) -> None:
         """The pack is so far."""
+        self.phase = phase
         if not isinstance(phase, StepReport):
             return
         if self._first is None or self._last is None:
@@ -53,7 +56,7 @@ class PackClock:
 
 
 class SweepClock:
-    """Of all packs, of which `slots` are trained at the same time."""
+    """The packs of a sweep, of which `slots` are trained at the same time."""
 
     def __init__(self, trials: int, slots: int = 1) -> None:
         self._left = trials
@@ -61,17 +64,17 @@ class SweepClock:
         self._slots = slots
         self._ended = 0
         self._ended_seconds = 0.0
-        self._running: list[PackClock] = []
+        self.running: list[RunningPack] = []
 
-    def start_pack(self, trials: int, now: float) -> PackClock:
+    def start_pack(self, trials: int, now: float) -> RunningPack:
         """So many trials are started at once."""
-        pack = PackClock(trials, now)
-        self._running.append(pack)
+        pack = RunningPack(trials, now)
+        self.running.append(pack)
         return pack
 
-    def end_pack(self, pack: PackClock, trials: int, now: float) -> None:
+    def end_pack(self, pack: RunningPack, trials: int, now: float) -> None:
         """So many of its trials have ended; the others are tried again."""
-        self._running.remove(pack)
+        self.running.remove(pack)
         self._ended += trials
         self._left -= trials
         self._ended_seconds += now - pack.started
@@ -83,7 +86,7 @@ class SweepClock:
     @property
     def tokens_per_second(self) -> float | None:
         """Of all packs that run; None until all are known."""
-        speeds = [pack.tokens_per_second for pack in self._running]
+        speeds = [pack.tokens_per_second for pack in self.running]
         known = [speed for speed in speeds if speed is not None]
         return sum(known) if known and len(known) == len(speeds) else None
 
@@ -92,19 +95,19 @@ class SweepClock:
         each = self._seconds_a_trial()
         if each is None:
             return None
-        rest = [max(0.0, _seconds_of(pack, each) - (now - pack.started)) for pack in self._running]
-        waiting = self._left - sum(pack.trials for pack in self._running)
+        rest = [max(0.0, _seconds_of(pack, each) - (now - pack.started)) for pack in self.running]
+        waiting = self._left - sum(pack.trials for pack in self.running)
         return max([(sum(rest) + each * waiting) / self._slots, *rest])
 
     def _seconds_a_trial(self) -> float | None:
         """Seconds of a slot's time that a trial takes."""
         if self._ended:
             return self._ended_seconds / self._ended
-        known = [pack for pack in self._running if pack.seconds is not None]
-        if not known or len(known) < len(self._running):
+        known = [pack.seconds for pack in self.running if pack.seconds is not None]
+        if not known or len(known) < len(self.running):
             return None
-        return sum(pack.seconds or 0.0 for pack in known) / sum(pack.trials for pack in known)
+        return sum(known) / sum(pack.trials for pack in self.running)
 
 
-def _seconds_of(pack: PackClock, each: float) -> float:
+def _seconds_of(pack: RunningPack, each: float) -> float:
     return pack.seconds if pack.seconds is not None else each * pack.trials

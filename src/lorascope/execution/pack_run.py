@@ -12,10 +12,11 @@ from pathlib import Path
 
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import LorascopeError
+from lorascope.execution.clock import RunningPack
 from lorascope.execution.engine import Engine, Event, Job, Outcome, Slot
 from lorascope.execution.outcome import NotTrained, concluded
 from lorascope.execution.packs import Pack
-from lorascope.execution.progress import RunningPack, SweepProgress
+from lorascope.execution.progress import SweepProgress
 from lorascope.execution.saved import checkpoint_folder
 from lorascope.execution.stop import StopRequest
 from lorascope.files.disk_faults import is_full_disk

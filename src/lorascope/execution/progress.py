@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lorascope.execution.clock import PackClock, SweepClock
+from lorascope.execution.clock import RunningPack, SweepClock
 from lorascope.machine.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
 from lorascope.records import Status, TrainingResult, TrialRecord
 from lorascope.training.progress import StepReport, ValidationReport
@@ -20,31 +20,17 @@ DEFAULT_COLUMNS = 80
 
 
 @dataclass
-class RunningPack:
-    """A pack that is being trained."""
-
-    trials: int
-    clock: PackClock
-    phase: StepReport | ValidationReport | None = None
-    """None before its first step is done."""
-
-
-@dataclass
 class SweepState:
     """What there is to be told."""
 
     trials: int
     """In all, those included that were there before."""
+    clock: SweepClock
     ended: Counter[Status] = field(default_factory=Counter)
     best: TrialRecord | None = None
     """That with the smallest validation loss."""
     objectives: set[str] = field(default_factory=set)
     """What its trials lowered: losses of different objectives are not ranked."""
-    running: list[RunningPack] = field(default_factory=list)
-    tokens_per_second: float | None = None
-    """Of all its trials."""
-    seconds_left: float | None = None
-    """Of the sweep."""
 
     def add(self, records: Sequence[TrialRecord]) -> None:
         """Trials that have ended."""
@@ -59,37 +45,38 @@ def _loss(record: TrialRecord) -> float:
     return record.result.validation_loss_nats if record.result else math.inf
 
 
-def sweep_lines(state: SweepState) -> tuple[str, str]:
+def sweep_lines(state: SweepState, now: float) -> tuple[str, str]:
     """The whole sweep, and the packs that run."""
+    running = state.clock.running
     counts = [f"{state.ended[Status.completed]}/{state.trials} trials done"]
     counts += [
         f"{state.ended[status]} {status.replace('_', ' ')}"
         for status in Status
         if status is not Status.completed and state.ended[status]
     ]
-    if state.running:
-        counts.append(f"{sum(pack.trials for pack in state.running)} running")
+    if running:
+        counts.append(f"{sum(pack.trials for pack in running)} running")
     if len(state.objectives) == 1 and state.best is not None and state.best.result is not None:
         # The hash would not fit; the trial's own line has it.
         name = state.best.trial.rpartition("-")[0]
         counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")
-    now = _phases(state) if state.running else []
-    if state.seconds_left:
-        now.append(f"about {duration(state.seconds_left)} left")
-    return ", ".join(counts), ", ".join(now)
+    phases = _phases(state.clock) if running else []
+    if seconds := state.clock.seconds_left(now):
+        phases.append(f"about {duration(seconds)} left")
+    return ", ".join(counts), ", ".join(phases)
 
 
-def _phases(state: SweepState) -> list[str]:
+def _phases(clock: SweepClock) -> list[str]:
     """Of each pack; of all, losses and speed."""
-    phases = [pack.phase for pack in state.running]
+    phases = [pack.phase for pack in clock.running]
     words = [" + ".join(dict.fromkeys(_words(phase) for phase in phases))]
     steps = [phase for phase in phases if isinstance(phase, StepReport)]
     # A trial that diverged leaves the others as they are.
     losses_nats = [loss for s in steps for loss in s.losses_nats if math.isfinite(loss)]
     if losses_nats:
         words.append(f"loss {sum(losses_nats) / len(losses_nats):.3f}")
-    if steps and state.tokens_per_second is not None:
-        words.append(f"{state.tokens_per_second:,.0f} tokens/s")
+    if steps and clock.tokens_per_second is not None:
+        words.append(f"{clock.tokens_per_second:,.0f} tokens/s")
     return words
 
 
@@ -137,8 +124,8 @@ class SweepProgress:
     before there is something to wait for."""
 
     def __init__(self, trials: int, slots: int = 1) -> None:
-        self.state = SweepState(trials)
         self._clock = SweepClock(trials, slots)
+        self.state = SweepState(trials, self._clock)
         # A signal's handler may come while the same thread holds it.
         self._lock = threading.RLock()
         self._terminal = sys.stderr.isatty()
@@ -171,8 +158,7 @@ class SweepProgress:
     def start_pack(self, trials: int) -> RunningPack:
         """A child begins to load what `trials` trials need."""
         with self._lock:
-            pack = RunningPack(trials, self._clock.start_pack(trials, time.monotonic()))
-            self.state.running.append(pack)
+            pack = self._clock.start_pack(trials, time.monotonic())
             self._show(at_once=self._terminal)
         return pack
 
@@ -180,17 +166,14 @@ class SweepProgress:
         """The pack is so far."""
         with self._lock:
             changed = type(phase) is not type(pack.phase)
-            pack.phase = phase
-            pack.clock.report(phase, time.monotonic())
+            pack.report(phase, time.monotonic())
             self._show(at_once=changed and self._terminal)
 
     def end_pack(self, pack: RunningPack, records: Sequence[TrialRecord], lost: int = 0) -> None:
         """Trials have ended with these records, and `lost` ones without; others of the pack are
         tried again."""
         with self._lock:
-            self._clock.end_pack(pack.clock, len(records) + lost, time.monotonic())
-            # By identity: packs may look alike.
-            self.state.running = [other for other in self.state.running if other is not pack]
+            self._clock.end_pack(pack, len(records) + lost, time.monotonic())
             self.state.add(records)
             self.state.ended[Status.failed] += lost
             self.clear()
@@ -202,13 +185,10 @@ class SweepProgress:
     def clear(self) -> None:
         """Make room for other words."""
         with self._lock:
-            self._clear()
-
-    def _clear(self) -> None:
-        if self._lines_on_screen:
-            up = f"\x1b[{self._lines_on_screen - 1}A" if self._lines_on_screen > 1 else ""
-            print(f"\r{up}\x1b[J", end="", file=sys.stderr, flush=True)
-        self._lines_on_screen = 0
+            if self._lines_on_screen:
+                up = f"\x1b[{self._lines_on_screen - 1}A" if self._lines_on_screen > 1 else ""
+                print(f"\r{up}\x1b[J", end="", file=sys.stderr, flush=True)
+            self._lines_on_screen = 0
 
     def __enter__(self) -> SweepProgress:
         return self
@@ -226,7 +206,7 @@ class SweepProgress:
             return
         lines = self._lines(now)
         if self._terminal:
-            self._clear()
+            self.clear()
             width = _columns() - 1
             print("\n".join(line[:width] for line in lines), end="", file=sys.stderr, flush=True)
             self._lines_on_screen = len(lines)
@@ -235,9 +215,7 @@ class SweepProgress:
 
     def _lines(self, now: float) -> list[str]:
         self._shown = now
-        self.state.tokens_per_second = self._clock.tokens_per_second
-        self.state.seconds_left = self._clock.seconds_left(now)
-        return [line for line in sweep_lines(self.state) if line]
+        return [line for line in sweep_lines(self.state, now) if line]
 
 
 def _columns() -> int:
