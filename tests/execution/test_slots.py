@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.execution import sweep as sweeps
-from lorascope.execution.engine import Event, Outcome, Slot
+from lorascope.execution.engine import FollowedJob, Killed, Outcome, Slot
 from lorascope.execution.local.process import await_imports
 from lorascope.execution.local.slots import LocalEngine
 from lorascope.execution.packs import in_slots
@@ -69,19 +69,20 @@ def test_without_a_word_all_processors_that_are_allowed_count(
     assert len(LocalEngine(compose().runtime).slots(50)) == 3
 
 
-class Job:
-    """A job that ends when it is told to."""
+class Sleeper:
+    """A process that ends when it is killed."""
 
     def __init__(self) -> None:
-        self.told = threading.Event()
+        self.killed = threading.Event()
 
-    def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
-        self.told.wait(timeout_seconds)
-        return Outcome()
+    def ended(self, seconds: float) -> bool:
+        return self.killed.wait(seconds)
 
-    def stop(self, now: bool) -> None:
-        assert now
-        self.told.set()
+    def kill(self) -> None:
+        self.killed.set()
+
+    def lost(self) -> Outcome:
+        raise AssertionError
 
 
 def test_work_is_done_at_the_same_time_each_in_its_slot_and_returned_in_order() -> None:
@@ -117,19 +118,20 @@ def test_a_failure_lets_others_finish_and_starts_no_more() -> None:
     assert 6 not in done
 
 
-def test_an_interrupt_ends_all_jobs_at_once() -> None:
+def test_an_interrupt_ends_all_jobs_at_once(tmp_path: Path) -> None:
     told: list[int] = []
 
     def work(number: int, slot: str) -> None:
-        job = Job()
+        job = FollowedJob(tmp_path / str(number), Sleeper())
         with stop.running(job):
             if number == 2:
                 # Both have started.
                 time.sleep(0.3)
                 os.kill(os.getpid(), signal.SIGINT)
-            job.wait(lambda event: None, WAIT_SECONDS)
-        if job.told.is_set():
-            told.append(number)
+            with suppress(Killed):
+                job.wait(lambda event: None, WAIT_SECONDS)
+                return
+        told.append(number)
 
     with stop_request(lambda: None) as stop, pytest.raises(KeyboardInterrupt):
         in_slots([1, 2, 3], "ab", work, stop)

@@ -14,7 +14,7 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.execution import sweep
 from lorascope.execution.engine import Failure, Outcome, Slot
-from lorascope.execution.outcome import concluded
+from lorascope.execution.pack_run import concluded
 from lorascope.files.confidential import HIDDEN, public_address, without_secrets
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.provenance import capture

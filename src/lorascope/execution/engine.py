@@ -130,20 +130,6 @@ class Killed(Exception):
     """A job that was ended because somebody asked for it."""
 
 
-class Handle(Protocol):
-    """A job that was submitted."""
-
-    def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
-        """Follow the job to its end, which comes after `timeout_seconds` at the latest.
-
-        Raises:
-            Killed: `stop(now=True)` ended it.
-        """
-
-    def stop(self, now: bool) -> None:
-        """Ask the pack to save and stop, or end its process at once; from whatever thread."""
-
-
 class Engine(Protocol):
     """Where packs are trained."""
 
@@ -156,7 +142,7 @@ class Engine(Protocol):
     def slots(self, packs: int) -> list[Slot]:
         """Places for at most so many packs at the same time, one or more."""
 
-    def submit(self, job: Job) -> Handle:
+    def submit(self, job: Job) -> FollowedJob:
         """Start to train `job` in its slot."""
 
 
@@ -174,7 +160,7 @@ class Process(Protocol):
 
 
 class FollowedJob:
-    """The handle of a job whose files can be read here."""
+    """A job that was submitted, and whose files can be read here."""
 
     def __init__(self, folder: Path, process: Process) -> None:
         self._folder = folder
@@ -183,7 +169,7 @@ class FollowedJob:
         self._read_bytes = 0
 
     def stop(self, now: bool) -> None:
-        """See `Handle`."""
+        """Ask the pack to save and stop, or end its process at once; from whatever thread."""
         if now:
             self._killed = True
             self._process.kill()
@@ -193,7 +179,12 @@ class FollowedJob:
                 (self._folder / STOP).touch()
 
     def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
-        """See `Handle`. The job's folder is gone afterwards."""
+        """Follow the job to its end, which comes after `timeout_seconds` at the latest. Its folder
+        is gone afterwards.
+
+        Raises:
+            Killed: `stop(now=True)` ended it.
+        """
         try:
             timed_out = self._follow(on_event, timeout_seconds)
             if self._killed:

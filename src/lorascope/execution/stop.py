@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from lorascope.execution.engine import Handle
+from lorascope.execution.engine import FollowedJob
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
@@ -30,7 +30,7 @@ class StopRequest:
         """Whether everything is to end without being saved."""
         self._on_first = on_first
         self._asked: int | None = None
-        self._running: set[Handle] = set()
+        self._running: set[FollowedJob] = set()
 
     @property
     def asked(self) -> bool:
@@ -59,7 +59,7 @@ class StopRequest:
         self._stop_all(now=True)
 
     @contextmanager
-    def running(self, job: Handle) -> Iterator[None]:
+    def running(self, job: FollowedJob) -> Iterator[None]:
         """Within it `job` hears what is asked; threads may run jobs of their own."""
         self._running.add(job)
         try:
