@@ -109,7 +109,7 @@ def test_saved_packs_come_before_whole_ones_and_these_before_what_is_left(
         for rank in EVERYTHING
     }
     for pack, step in saved.items():
-        save(layout, [trials[rank].declared.identity for rank in pack], step)
+        save(layout, [trials[rank].identity for rank in pack], step)
     left = [trials[rank] for rank in missing]
     packs = _unfinished(list(trials.values()), left, 2, layout)
     found = [[rank_of(trial.config.adapter) for trial in pack] for pack in packs]

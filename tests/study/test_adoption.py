@@ -21,7 +21,7 @@ from lorascope.files.revisions import FORMER_SCORING_CODE, FORMER_TRAINING_CODE,
 from lorascope.files.store import read_record, sha256_of_files, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.stages import adopt, evaluate, prune
-from lorascope.study.adoption import declared_trials, foreseen, predecessors, take_over
+from lorascope.study.adoption import foreseen, predecessors, take_over
 from lorascope.study.collect import collect
 from lorascope.study.declared import base_name, declare_trial, read_trial, scored_inputs
 from lorascope.study.grid import expand
@@ -43,7 +43,7 @@ def age(layout: Layout, code: str = CODE, scoring: str = COMMIT) -> dict[str, Pa
         }  # fmt: skip
         base = scores / base_name(config, layout)
         _rename(base, base, canonical_sha256({**told, "trial": None}), None)
-        (folder,) = declared_trials([config], layout)
+        folder = declare_trial(config, layout).folder
         record = read_record(folder, TrialRecord)
         settings = {k: v for k, v in record.settings.items() if k != "revisions"} | {"code": code}
         identity = canonical_sha256(settings)
@@ -98,7 +98,7 @@ def adopt_all(layout: Layout, *flags: str) -> None:
 
 
 def lines(layout: Layout) -> list[str]:
-    return foreseen(predecessors(declared_trials(grid(layout), layout)))
+    return foreseen(predecessors(declare_trial(config, layout) for config in grid(layout)))
 
 
 def test_trials_and_scores_of_known_code_are_taken_over_instead_of_made_again(
@@ -200,7 +200,7 @@ def test_a_damaged_adapter_is_not_taken_over(recorded: Layout) -> None:
     file = folder / "adapter" / ADAPTER_FILES[0]
     file.write_text(file.read_text()[::-1])
     configs = grid(recorded)
-    found = predecessors(declared_trials(configs, recorded))
+    found = predecessors(declare_trial(config, recorded) for config in configs)
     (damaged,) = (one for one in found if one.declared.name == name)
     with pytest.raises(RecordError):
         take_over(damaged, recorded)
@@ -212,7 +212,7 @@ def test_a_former_trial_that_cannot_be_read_is_told_with_a_remedy(
 ) -> None:
     folder = next(iter(age(recorded).values()))
     (folder / RECORD).write_text("{")
-    assert len(predecessors(declared_trials(grid(recorded), recorded))) == 3
+    assert len(predecessors(declare_trial(config, recorded) for config in grid(recorded))) == 3
     told = capsys.readouterr().err
     assert f"not taken over: {folder / RECORD}: not a readable TrialRecord" in told
     assert f"Delete {folder} and run `lorascope train-lora` again." in told
@@ -230,7 +230,7 @@ def test_it_is_said_before_training_why_trials_are_trained_again(
             "began a step late."
         )
     configs = expand(recorded, [*declared_overrides(recorded), "train.steps=7"])
-    (told,) = foreseen(predecessors(declared_trials(configs, recorded)))
+    (told,) = foreseen(predecessors(declare_trial(config, recorded) for config in configs))
     assert told.startswith("To be trained beside those that are there: 4 trials (train.steps=")
     assert told.endswith("and 7 is declared).")
 
@@ -239,7 +239,8 @@ def test_a_default_that_was_another_one_does_not_pass_for_the_present_one(
     recorded: Layout,
 ) -> None:
     """Both trials have one identity, as neither differs from the default of its time."""
-    (folder, declared), *_ = declared_trials(grid(recorded), recorded).items()
+    declared = declare_trial(grid(recorded)[0], recorded)
+    folder = declared.folder
     record = read_record(folder, TrialRecord)
     train: Any = record.settings["train"]
     former = {**record.settings, "train": {**train, "weight_decay": 0.1}}
@@ -261,6 +262,6 @@ def test_a_trial_whose_adapter_reached_other_layers_passes_for_none(recorded: La
     assert record.result is not None
     more = record.result.trainable_parameters + 8
     write_record(former, replace(record, result=replace(record.result, trainable_parameters=more)))
-    found = predecessors(declared_trials(grid(recorded), recorded))
+    found = predecessors(declare_trial(config, recorded) for config in grid(recorded))
     assert [one.folder for one in found if not one.passes] == [former]
     assert f"({more:,} trainable parameters, and {more - 8:,} now)" in foreseen(found)[-1]

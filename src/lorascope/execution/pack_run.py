@@ -94,7 +94,7 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
     finally:
         place.stop.worth_saving.discard(_title(pack))
     names = {record.trial for record in records}
-    unsaved = [trial.declared.name for trial in pack if trial.declared.name not in names]
+    unsaved = [trial.name for trial in pack if trial.name not in names]
     place.show.end_pack(running, records, lost=len(unsaved))
     return PackEnd(records, _failures(records), unsaved=unsaved)
 
@@ -102,7 +102,7 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
 def _without_results(pack: Pack, place: SweepPlace, slot: Slot, reason: NotTrained) -> PackEnd:
     if reason.later:
         print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
-        return PackEnd(postponed=[trial.declared.name for trial in pack])
+        return PackEnd(postponed=[trial.name for trial in pack])
     end = PackEnd(errors=[reason.error] if reason.error else [])
     if reason.size:
         for start in range(0, len(pack), reason.size):
@@ -123,7 +123,7 @@ def _train_pack(
     """
     # Captured before the trials: they started with these versions, at this time.
     provenance = capture(place.layout, "unknown", 0, pack[0].config.runtime.deterministic)
-    identities = [trial.declared.identity for trial in pack]
+    identities = [trial.identity for trial in pack]
     with checkpoint_folder(identities, place.layout) as checkpoints:
         _tell_damaged(checkpoints)
         with replaced_folders([trial.folder for trial in pack]) as folders:
@@ -170,7 +170,7 @@ def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
 
 
 def _title(pack: Pack) -> str:
-    first = pack[0].declared.name
+    first = pack[0].name
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
 
 
@@ -235,10 +235,10 @@ def concluded(
         None
         if not end.kept
         else TrialRecord(
-            trial=trial.declared.name,
-            identity=trial.declared.identity,
-            key=trial.declared.key,
-            settings=trial.declared.settings,
+            trial=trial.name,
+            identity=trial.identity,
+            key=trial.key,
+            settings=trial.settings,
             status=end.status,
             reason=without_secrets(end.reason) if end.reason else None,
             last_lines=[]

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -29,12 +28,9 @@ LATER = ("merge", "decide", "seed", "ship")
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(DeclaredTrial):
     """A trial that a sweep declares."""
 
-    config: Config
-    declared: DeclaredTrial
-    folder: Path
     work: float
     """How long its training step takes, where that of the base alone takes 1."""
 

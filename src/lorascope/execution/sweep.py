@@ -21,7 +21,7 @@ from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, work_at_r
 from lorascope.execution.progress import SweepProgress
 from lorascope.execution.saved import saved_packs
 from lorascope.execution.stop import stop_request
-from lorascope.files.layout import RECORD, Layout
+from lorascope.files.layout import Layout
 from lorascope.files.locks import FolderLocked, locked_folder
 from lorascope.files.store import finish_replacements, read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
@@ -50,8 +50,8 @@ def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     trials = [_trial(config, layout) for config in configs]
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
-    different = {t.declared.identity: t for t in trials}
-    take_over_known({trial.folder: trial.declared for trial in trials}, layout)
+    different = {t.identity: t for t in trials}
+    take_over_known(trials, layout)
     known = _known(different)
     _tell_known(list(known.values()))
     missing = [trial for name, trial in different.items() if name not in known]
@@ -81,7 +81,7 @@ def _train_missing(
         here = SweepPlace(layout, engine, show, stop)
         end = _train_packs(_unfinished(declared, missing, count, layout), count, here)
         names = set(end.postponed)
-        postponed = [trial for trial in missing if trial.declared.name in names]
+        postponed = [trial for trial in missing if trial.name in names]
         if postponed:
             # They have the machine for themselves.
             end.add(_train_packs(_unfinished(postponed, postponed, 1, layout), 1, here))
@@ -98,9 +98,9 @@ def _unfinished(
     that it ends as if undisturbed, then others. Then what is missing as a whole of the packs that
     are declared, and the rest, packed anew. Of one base those that take longest are trained first,
     so that the last ones end at about the same time."""
-    left = {trial.declared.identity: trial for trial in missing}
+    left = {trial.identity: trial for trial in missing}
     most = missing[0].config.runtime.pack_trials
-    whole = [[trial.declared.identity for trial in pack] for pack in packs_of(declared, slots)]
+    whole = [[trial.identity for trial in pack] for pack in packs_of(declared, slots)]
     saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
     packs = []
     for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
@@ -129,10 +129,9 @@ def _train_packs(packs: Sequence[Pack], slots: int, here: SweepPlace) -> PackEnd
 
 
 def _trial(config: Config, layout: Layout) -> Trial:
-    declared = declare_trial(config, layout)
     width = _hidden_size(layout.quantized(config.model.name, config.quant.name))
     work = work_at_rank(rank_of(config.adapter), width) if width else 1.0
-    return Trial(config, declared, layout.trials(config.quant.name) / declared.name, work)
+    return Trial(**vars(declare_trial(config, layout)), work=work)
 
 
 def _hidden_size(base: Path) -> int | None:
@@ -175,9 +174,9 @@ def _known(trials: Mapping[str, Trial]) -> dict[str, TrialRecord]:
 
 def _lasting_record(trial: Trial) -> TrialRecord | None:
     """Of a trial that is there as it was trained: to train it no more is to use it."""
-    if not (trial.folder / RECORD).is_file():
+    if not trial.is_recorded:
         return None
-    record = read_trial(trial.declared, trial.folder)
+    record = read_trial(trial, trial.folder)
     if record.status is Status.completed:
         require_adapter(record, trial.folder)
     return record if record.status in LASTING else None
@@ -201,7 +200,7 @@ def _train_locked(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
         finish_replacements(parent)
         known = [record for trial in pack if (record := _lasting_record(trial))]
         place.show.add_found(known)
-        left = [trial for trial in pack if trial.declared.name not in {r.trial for r in known}]
+        left = [trial for trial in pack if trial.name not in {r.trial for r in known}]
         if not left:
             return PackEnd()
         end = train_and_keep(left, place, slot)

@@ -7,18 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
-from lorascope.files.layout import RECORD, Layout
+from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.revisions import code_name
 from lorascope.files.store import read_record
 from lorascope.records import TrialRecord
-from lorascope.study.adoption import (
-    Predecessor,
-    declared_trials,
-    foreseen,
-    predecessors,
-    take_over,
-)
+from lorascope.study.adoption import Predecessor, foreseen, predecessors, take_over
 from lorascope.study.declared import base_name, declare_trial
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.grid import with_overrides
@@ -43,7 +37,7 @@ def command(
         raise LorascopeError(
             f"adopt: trials have no names yet: {lacking.problem} Run `{lacking.command}` first."
         )
-    found = predecessors(declared_trials(configs, layout))
+    found = predecessors(declare_trial(config, layout) for config in configs)
     going = [one for one in found if one.passes or (ASSUME in flags and not one.differences)]
     for one in going:
         word = "" if one.passes else ", on your word"
@@ -73,10 +67,9 @@ def _take_over_all(going: Sequence[Predecessor], configs: Sequence[Config], layo
 def _take_over_scores(config: Config, layout: Layout) -> bool:
     """Those of a trial that was taken over, now or before."""
     declared = declare_trial(config, layout)
-    folder = layout.trials(config.quant.name) / declared.name
-    if not (folder / RECORD).is_file():
+    if not declared.is_recorded:
         return False
-    return _locked(config, layout, declared.name, read_record(folder, TrialRecord))
+    return _locked(config, layout, declared.name, read_record(declared.folder, TrialRecord))
 
 
 def _locked(config: Config, layout: Layout, name: str, trial: TrialRecord | None) -> bool:

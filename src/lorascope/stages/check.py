@@ -13,7 +13,8 @@ from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
-from lorascope.study.adoption import declared_trials, noted_predecessors
+from lorascope.study.adoption import noted_predecessors
+from lorascope.study.declared import declare_trial, trial_key, trial_name
 from lorascope.study.overrides import choices
 from lorascope.study.preparation import unprepared
 
@@ -66,7 +67,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     # What the next training does about trials of another identity; before base and data are
     # prepared, nothing is known of it.
     if not unprepared(configs, layout, []):
-        noted_predecessors(declared_trials(configs, layout))
+        noted_predecessors(declare_trial(config, layout) for config in configs)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
     print(f"valid: trials {len(configs)}, modes {modes}")
@@ -126,8 +127,6 @@ def _warn_of_unwatched(config: Config, layout: Layout) -> None:
 
 def _require_possible_ship(configs: Sequence[Config]) -> None:
     """`ship` must begin like a declared trial; its hash is known only after preparation."""
-    from lorascope.study.declared import trial_key, trial_name
-
     ship = configs[0].ship
     names = [trial_name(trial_key(config), "") for config in configs]
     fits = any(ship.startswith(name.rstrip("-")) for name in names)

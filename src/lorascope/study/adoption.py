@@ -6,11 +6,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.files.identity import DIGESTS
 from lorascope.files.layout import RECORD, Layout
@@ -26,7 +25,7 @@ from lorascope.files.revisions import (
 )
 from lorascope.files.store import read_record, write_record
 from lorascope.records import LASTING, Status, TakenOver, TrialRecord
-from lorascope.study.declared import DeclaredTrial, declare_trial, read_trial
+from lorascope.study.declared import DeclaredTrial, read_trial
 from lorascope.study.identity import differing_settings
 from lorascope.study.intact import require_adapter
 
@@ -59,31 +58,22 @@ class Predecessor:
             return f"{code_name(self.record.settings)} trained what is there"
         return "; ".join(
             f"the {room} revision is {now}, and was {known.get(room, 1)}: "
-            + "; ".join(reasons(room, _compute(self.declared))[known.get(room, 1) - 1 :])
-            for room, now in revisions(TRAINING, _compute(self.declared)).items()
+            + "; ".join(reasons(room, self.declared.config.quant.compute)[known.get(room, 1) - 1 :])
+            for room, now in revisions(TRAINING, self.declared.config.quant.compute).items()
             if now != known.get(room, 1)
         )
 
 
-def declared_trials(configs: Iterable[Config], layout: Layout) -> dict[Path, DeclaredTrial]:
-    """Folder -> trial.
-
-    Raises:
-        LorascopeError: base, data or a mode is not prepared, so that trials have no names.
-    """
-    named = ((layout.trials(c.quant.name), declare_trial(c, layout)) for c in configs)
-    return {parent / trial.name: trial for parent, trial in named}
-
-
-def predecessors(declared: Mapping[Path, DeclaredTrial]) -> list[Predecessor]:
-    """Those of the declared trials, by folder, that have no record; what cannot be read is told."""
-    missing = {folder: t for folder, t in declared.items() if not (folder / RECORD).is_file()}
+def predecessors(trials: Iterable[DeclaredTrial]) -> list[Predecessor]:
+    """Those of declared trials that have no record; what cannot be read is told."""
+    declared = {trial.folder: trial for trial in trials}
+    missing = [trial for trial in declared.values() if not trial.is_recorded]
     there = {
         parent: sorted(set(parent.glob("*-*")) - declared.keys())
-        for parent in {folder.parent for folder in missing}
+        for parent in {trial.folder.parent for trial in missing}
     }
     unreadable: dict[Path, RecordError] = {}
-    found = [_predecessor(t, there[folder.parent], unreadable) for folder, t in missing.items()]
+    found = [_predecessor(trial, there[trial.folder.parent], unreadable) for trial in missing]
     for error in unreadable.values():
         print(f"warning: not taken over: {error}", file=sys.stderr, flush=True)
     return [one for one in found if one]
@@ -116,13 +106,9 @@ def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Pre
     if theirs and theirs.trainable_parameters != ours and not differences:
         # Former code reached other layers of a mixture of experts, or of a model that sees.
         differences = [f"{theirs.trainable_parameters:,} trainable parameters, and {ours:,} now"]
-    present = raised(revisions(TRAINING, _compute(declared)))
+    present = raised(revisions(TRAINING, declared.config.quant.compute))
     known = known_revisions(record.settings) == present
     return Predecessor(declared, folder, record, tuple(differences), known)
-
-
-def _compute(declared: DeclaredTrial) -> str:
-    return str(declared.settings["quant"]["compute"])
 
 
 def foreseen(found: Sequence[Predecessor]) -> list[str]:
@@ -135,13 +121,16 @@ def foreseen(found: Sequence[Predecessor]) -> list[str]:
             "values are those that the present code gives."
         )
     vouchable = Counter(one.reason for one in found if not one.differences and not one.passes)
+    commits = " and ".join(FORMER_TRAINING_CODE.values())
     for reason, count in vouchable.items():
         lines.append(
             f"To be trained again: {_trials(count)}, as {reason}. The present values are known to "
-            f"be those of {_known_code()}. `lorascope adopt --assume-equal` takes over others on "
-            "your word."
+            f"be those of the code of lorascope at {commits}. `lorascope adopt --assume-equal` "
+            "takes over others on your word."
         )
-    others = Counter((one.reason, _same_asked(one)) for one in found if one.differences)
+    # Nobody asked for the difference, where the same settings find other content.
+    content = {f"other {name}" for name in DIGESTS}
+    others = Counter((o.reason, set(o.differences) <= content) for o in found if o.differences)
     for (reason, asked_alike), count in others.items():
         again = "again" if asked_alike else "beside those that are there"
         lines.append(f"To be trained {again}: {_trials(count)} ({reason}).")
@@ -152,27 +141,18 @@ def _trials(count: int) -> str:
     return "1 trial" if count == 1 else f"{count} trials"
 
 
-def _same_asked(found: Predecessor) -> bool:
-    """Whether nobody asked for the difference: the same settings, over other content."""
-    return set(found.differences) <= {f"other {name}" for name in DIGESTS}
-
-
-def _known_code() -> str:
-    return f"the code of lorascope at {' and '.join(FORMER_TRAINING_CODE.values())}"
-
-
-def noted_predecessors(declared: Mapping[Path, DeclaredTrial]) -> list[Predecessor]:
+def noted_predecessors(trials: Iterable[DeclaredTrial]) -> list[Predecessor]:
     """`predecessors`, after a note of what the next training does about them."""
-    found = predecessors(declared)
+    found = predecessors(trials)
     for line in foreseen(found):
         print(f"note: {line}", file=sys.stderr, flush=True)
     return found
 
 
-def take_over_known(declared: Mapping[Path, DeclaredTrial], layout: Layout) -> None:
+def take_over_known(trials: Iterable[DeclaredTrial], layout: Layout) -> None:
     """Note what becomes of predecessors, and take over those that pass. What cannot be taken over
     stays as it is, and is trained again."""
-    for one in noted_predecessors(declared):
+    for one in noted_predecessors(trials):
         if one.passes:
             try:
                 take_over(one, layout)
@@ -188,11 +168,11 @@ def take_over(found: Predecessor, layout: Layout) -> TrialRecord:
         RecordError: its adapter is not what was trained.
         FolderLocked: somebody trains the declared trial.
     """
-    declared, target = found.declared, found.folder.with_name(found.declared.name)
-    with locked_folder(target, layout):
-        if (target / RECORD).is_file():
+    declared = found.declared
+    with locked_folder(declared.folder, layout):
+        if declared.is_recorded:
             # Another process was faster.
-            return read_trial(declared, target)
+            return read_trial(declared, declared.folder)
         record = read_record(found.folder, TrialRecord)
         if record.status is Status.completed:
             require_adapter(record, found.folder)
@@ -205,5 +185,5 @@ def take_over(found: Predecessor, layout: Layout) -> TrialRecord:
                 settings=declared.settings, taken_over=former,
             )  # fmt: skip
             write_record(found.folder, record)
-        os.rename(found.folder, target)
+        os.rename(found.folder, declared.folder)
     return record

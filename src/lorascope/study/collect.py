@@ -9,12 +9,7 @@ from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
-from lorascope.records import (
-    EvaluationRecord,
-    MergeRecord,
-    Study,
-    TrialRecord,
-)
+from lorascope.records import EvaluationRecord, MergeRecord, Study, TrialRecord
 from lorascope.study.declared import (
     DeclaredTrial,
     base_name,
@@ -42,11 +37,10 @@ def collect(configs: list[Config], layout: Layout) -> Study:
         evaluations += current_scores(config, layout, name, None)
     for config in configs:
         declared = declare_trial(config, layout)
-        folder = layout.trials(config.quant.name) / declared.name
-        if not (folder / RECORD).is_file():
+        if not declared.is_recorded:
             missing[declared.name] = declared
             continue
-        trial = read_trial(declared, folder)
+        trial = read_trial(declared, declared.folder)
         trials.append(replace(trial, settings=in_full(trial.settings)))
         evaluations += current_scores(config, layout, trial.trial, trial)
     return Study(

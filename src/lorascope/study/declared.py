@@ -12,7 +12,7 @@ from lorascope.config import Config, EvaluateConfig, Scoring
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
 from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
-from lorascope.files.layout import Layout
+from lorascope.files.layout import RECORD, Layout
 from lorascope.files.revisions import SCORING, raised, revisions
 from lorascope.files.store import read_record
 from lorascope.records import TrialKey, TrialRecord
@@ -26,13 +26,23 @@ BASE_NAME = "base"
 class DeclaredTrial:
     """A trial as it will be known, trained or not."""
 
-    name: str
+    config: Config
+    folder: Path
+    """Of its record and its adapter."""
     identity: str
     key: TrialKey
     settings: dict[str, Any]
     """All that decides its result, in full; the identity is made of what differs from defaults."""
     trainable_parameters: int
     """Parameters of its adapter, counted from the base's shapes."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def is_recorded(self) -> bool:
+        return (self.folder / RECORD).is_file()
 
 
 def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
@@ -48,7 +58,8 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = trial_identity(settings)
     key = trial_key(config)
-    return DeclaredTrial(trial_name(key, identity), identity, key, settings, trainable)
+    folder = layout.trials(config.quant.name) / trial_name(key, identity)
+    return DeclaredTrial(config, folder, identity, key, settings, trainable)
 
 
 def trial_key(config: Config) -> TrialKey:

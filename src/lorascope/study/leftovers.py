@@ -16,7 +16,7 @@ from lorascope.files.identity import SHORT_HASH_LENGTH
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import COMPLETE, read_record, scratch_target
 from lorascope.records import LASTING, EvaluationRecord, TrialRecord
-from lorascope.study.adoption import declared_trials, predecessors
+from lorascope.study.adoption import predecessors
 from lorascope.study.declared import base_name, declare_trial
 
 
@@ -42,16 +42,6 @@ class Leftover:
 
 
 @dataclass(frozen=True)
-class Needed:
-    """What declared grids name."""
-
-    folders: set[Path]
-    """Of trials and scores, there or not."""
-    checkpoints: set[Path]
-    """Of trials that are still to be trained, or trained again."""
-
-
-@dataclass(frozen=True)
 class Found:
     """What is there."""
 
@@ -62,38 +52,39 @@ class Found:
     """What is not ours to judge, and why."""
 
 
-def needed(configs: Iterable[Config], layout: Layout) -> Needed:
-    """What the trials of `configs` have, or will have.
+def needed(configs: Iterable[Config], layout: Layout) -> set[Path]:
+    """Folders that the trials of `configs` have, or will have: of trials, scores, and checkpoints
+    of those that are still to be trained, or trained again.
 
     Raises:
         LorascopeError: base, data or a mode is not prepared, so that trials have no names.
     """
     folders: set[Path] = set()
-    checkpoints: set[Path] = set()
-    configs = list(configs)
-    for one in predecessors(declared_trials(configs, layout)):
+    trials = [declare_trial(config, layout) for config in configs]
+    for one in predecessors(trials):
         if not one.differences:
             # `adopt` may take it over, and its scores with it.
             quant = one.folder.parent.name
             folders |= {one.folder, layout.evaluations(quant) / one.folder.name}
-    for config in configs:
-        trial, quant = declare_trial(config, layout), config.quant.name
-        folder, scores = layout.trials(quant) / trial.name, layout.evaluations(quant)
-        folders |= {folder, scores / trial.name, scores / base_name(config, layout)}
-        if not _lasting(folder):
-            checkpoints.add(layout.checkpoints / trial.identity)
-    return Needed(folders, checkpoints)
+    for trial in trials:
+        scores = layout.evaluations(trial.config.quant.name)
+        folders |= {trial.folder, scores / trial.name, scores / base_name(trial.config, layout)}
+        if not _lasting(trial.folder):
+            folders.add(layout.checkpoints / trial.identity)
+    return folders
 
 
-def find_leftovers(layout: Layout, needed: Needed) -> Found:
+def find_leftovers(layout: Layout, needed: set[Path]) -> Found:
     """Everything in the folders of all modes, and all checkpoints, against what is needed."""
     leftovers: list[Leftover] = []
     passed_over: list[str] = []
     named: Counter[Kind] = Counter()
-    places = [(kind, mode) for kind, top in _tops(layout) for mode in _folders(top, passed_over)]
+    # The folders of all modes lie side by side, so one mode's parent holds them all.
+    tops = ((Kind.trial, layout.trials("any")), (Kind.scores, layout.evaluations("any")))
+    places = [(kind, mode) for kind, any_ in tops for mode in _folders(any_.parent, passed_over)]
     for kind, mode in places:
         for folder in _folders(mode, passed_over):
-            if folder in needed.folders:
+            if folder in needed:
                 named[kind] += 1
             elif (folder / COMPLETE).is_file():
                 passed_over.append(f"{folder}: trained, and put in place by the next train-lora")
@@ -104,7 +95,7 @@ def find_leftovers(layout: Layout, needed: Needed) -> Found:
             else:
                 passed_over.append(f"{folder}: no record, so lorascope did not make it")
     for folder in _folders(layout.checkpoints, passed_over):
-        if folder in needed.checkpoints:
+        if folder in needed:
             named[Kind.checkpoints] += 1
         else:
             leftovers.append(_leftover(Kind.checkpoints, folder, folder, "not needed"))
@@ -119,14 +110,6 @@ def is_in_use(leftover: Leftover, running: set[Path]) -> bool:
         short = leftover.folder.name[:SHORT_HASH_LENGTH]
         return any(name.endswith(f"-{short}") for name in names)
     return leftover.target.name in names
-
-
-def _tops(layout: Layout) -> tuple[tuple[Kind, Path], ...]:
-    # The folders of all modes lie side by side, so one mode's parent holds them all.
-    return (
-        (Kind.trial, layout.trials("any").parent),
-        (Kind.scores, layout.evaluations("any").parent),
-    )
 
 
 def _folders(parent: Path, passed_over: list[str]) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
-from lorascope.files.layout import RECORD, Layout
+from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folders
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.adoption import Predecessor, predecessors
@@ -96,26 +96,24 @@ def _mode_status(
     if unprepared(configs, layout, []):
         return ModeStatus(quant, len(configs))
     # Two points of a grid may be one trial, such as those of lora.rank=8,8.
-    points = [(declare_trial(config, layout), config) for config in configs]
-    declared = {trial.name: (trial, config) for trial, config in points}
+    declared = {trial.name: trial for trial in (declare_trial(c, layout) for c in configs)}
     mode = ModeStatus(quant, len(declared), nameable=True)
-    mode.training = [name for name in declared if layout.trials(quant) / name in running]
-    mode.former = predecessors({layout.trials(quant) / n: t for n, (t, _) in declared.items()})
+    mode.training = [trial.name for trial in declared.values() if trial.folder in running]
+    mode.former = predecessors(declared.values())
     first = configs[0]
     name = base_name(first, layout)
     mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))
-    for trial, config in declared.values():
-        _add_trial(mode, trial, config, layout)
+    for trial in declared.values():
+        _add_trial(mode, trial, layout)
     return mode
 
 
-def _add_trial(mode: ModeStatus, declared: DeclaredTrial, config: Config, layout: Layout) -> None:
-    name = declared.name
-    folder = layout.trials(mode.quant) / name
-    if not (folder / RECORD).is_file():
+def _add_trial(mode: ModeStatus, declared: DeclaredTrial, layout: Layout) -> None:
+    name, config = declared.name, declared.config
+    if not declared.is_recorded:
         mode.missing.append(name)
         return
-    trial = _read(lambda: read_trial(declared, folder), mode)
+    trial = _read(lambda: read_trial(declared, declared.folder), mode)
     if trial is None:
         return
     mode.trials.append(trial)
