@@ -214,7 +214,7 @@ def _imports_begun(name: str, rest: Sequence[str]) -> Iterator[None]:
     """Training's libraries take seconds to import, which begins here, while the sweep is judged;
     not where Hydra's own settings are changed: another launcher has other processes, and an
     environment for jobs must reach them."""
-    from lorascope.study.flags import take_apart
+    from lorascope.study.request import take_apart
 
     asks_hydra = any(word.lstrip("+~").startswith("hydra") for word in rest)
     if name != "train-lora" or take_apart(rest).asks_only:

@@ -36,7 +36,7 @@ from lorascope.stages import (
 )
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
-from lorascope.study.preparation import unprepared
+from lorascope.study.intact import unprepared
 from lorascope.training.progress import StepReport, ValidationReport
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one

@@ -30,7 +30,7 @@ from lorascope.stages import evaluate, merge, prepare_data, quantize_base, repor
 from lorascope.stages.prepare_base import _source
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
-from lorascope.study.preparation import unprepared
+from lorascope.study.intact import unprepared
 from tests.conftest import BASE_OVERRIDES, compose_one
 
 REVISION = "0" * 40

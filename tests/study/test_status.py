@@ -23,11 +23,11 @@ from lorascope.files.locks import locked_folders
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.reporting import units
+from lorascope.stages.status import best_of, next_step, status_text
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import declared_overrides
 from lorascope.study.status import ModeStatus, SweepStatus, sweep_status
-from lorascope.study.status_text import best_of, next_step, status_text
 from tests.conftest import REPOSITORY, run_command
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial

@@ -16,8 +16,8 @@ from lorascope.study.adoption import Predecessor, foreseen, predecessors, take_o
 from lorascope.study.declared import base_name, declare_trial
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.grid import with_overrides
+from lorascope.study.intact import unprepared
 from lorascope.study.params import declared_overrides
-from lorascope.study.preparation import unprepared
 
 YES, ASSUME = "--yes", "--assume-equal"
 

@@ -15,8 +15,8 @@ from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.declared import declare_trial, trial_key, trial_name
+from lorascope.study.intact import unprepared
 from lorascope.study.overrides import choices
-from lorascope.study.preparation import unprepared
 
 if TYPE_CHECKING:
     from lorascope.data.prepare import Source

@@ -17,9 +17,9 @@ from lorascope.files.store import remove_folder
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.grid import expand, with_overrides
+from lorascope.study.intact import unprepared
 from lorascope.study.leftovers import Found, Kind, Leftover, find_leftovers, is_in_use, needed
 from lorascope.study.params import declared_overrides
-from lorascope.study.preparation import unprepared
 
 YES = "--yes"
 

@@ -15,7 +15,7 @@ from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.adoption import Predecessor, predecessors
 from lorascope.study.collect import current_scores, one_question
 from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
-from lorascope.study.preparation import Unprepared, unprepared
+from lorascope.study.intact import Unprepared, unprepared
 
 T = TypeVar("T")
 
