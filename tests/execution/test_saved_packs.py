@@ -9,8 +9,7 @@ import pytest
 
 from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
-from lorascope.execution.packs import Trial
-from lorascope.execution.saved import TRIALS, checkpoint_folder, saved_packs
+from lorascope.execution.packs import TRIALS, Trial, checkpoint_folder, saved_packs
 from lorascope.execution.sweep import _trial, _unfinished
 from lorascope.files.layout import Layout
 from lorascope.training.checkpoint import sign_checkpoint
@@ -74,7 +73,7 @@ def test_a_pack_whose_checkpoint_is_damaged_or_going_is_passed_over(
     def gone(folder: Path) -> Path:
         raise FileNotFoundError(folder)
 
-    monkeypatch.setattr("lorascope.execution.saved.last_checkpoint", gone)
+    monkeypatch.setattr("lorascope.execution.packs.last_checkpoint", gone)
     assert saved_packs(layout, "ab") == []
 
 

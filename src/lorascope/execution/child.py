@@ -19,7 +19,6 @@ from lorascope.execution.engine import (
     Failure,
     Job,
     Outcome,
-    Split,
     TrialOutcome,
     read_job,
     write_outcome,
@@ -99,7 +98,7 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
 
     def no_room(status: Status, reason: str, plan: MemoryPlan | None = None) -> Outcome:
         if not alone:
-            return Outcome(split=Split(reason, for_memory=True))
+            return Outcome(split="halves")
         return Outcome([TrialOutcome(status, reason, None, device.name, threads, plan)])
 
     QUANTIZERS[config.quant.storage].require_trainable(config.adapter, device.kind)
@@ -109,8 +108,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     memory = BatchMemory(device)
     try:
         outcomes = train_pack(_pack_plan(job), device, progress, memory)
-    except Unpackable as error:
-        return Outcome(split=Split(str(error), into_singles=True))
+    except Unpackable:
+        return Outcome(split="singles")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -185,7 +184,8 @@ def _subject(job: Job, device: Device) -> PlanSubject:
     from lorascope.planning.subject import sample_lengths, subject_of
 
     lengths = sample_lengths(read_record(job.data, DataCard))
-    subject = subject_of(job.config, _model_config(job.base), device.kind, lengths)
+    values = json.loads((job.base / "config.json").read_bytes())
+    subject = subject_of(job.config, values, device.kind, lengths)
     beside = tuple(config.adapter for config in job.configs[1:])
     return replace(subject, spec=replace(subject.spec, beside=beside))
 
@@ -199,11 +199,6 @@ def _failed_prediction_passed_over() -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         print(f"the memory of this pack is not predicted: {reason}", flush=True)
-
-
-def _model_config(base: Path) -> dict[str, object]:
-    values: dict[str, object] = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return values
 
 
 def _first_line(error: BaseException) -> str:

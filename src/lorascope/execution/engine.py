@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -90,16 +90,6 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A pack that cannot be trained as it is; smaller ones may."""
-
-    reason: str
-    into_singles: bool = False
-    """Whether no two trials can be trained at once."""
-    for_memory: bool = False
-
-
-@dataclass(frozen=True)
 class Failure:
     """The error that ended a pack."""
 
@@ -116,7 +106,8 @@ class Outcome:
     """How a pack ended: as its process wrote, or as is known of a process that wrote nothing."""
 
     trials: list[TrialOutcome] = field(default_factory=list)
-    split: Split | None = None
+    split: Literal["halves", "singles"] | None = None
+    """What to try instead of a pack that lacks memory, or of which no two trials go together."""
     saved_at: tuple[int, int] | None = None
     """The step at which the pack was saved because somebody asked it to stop, and all its steps."""
     failure: Failure | None = None

@@ -15,9 +15,8 @@ from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import LorascopeError
 from lorascope.execution.clock import RunningPack
 from lorascope.execution.engine import Engine, Event, Job, Outcome, Slot, TrialOutcome
-from lorascope.execution.packs import Pack
+from lorascope.execution.packs import Pack, checkpoint_folder
 from lorascope.execution.progress import SweepProgress
-from lorascope.execution.saved import checkpoint_folder
 from lorascope.execution.stop import StopRequest
 from lorascope.files.confidential import without_secrets
 from lorascope.files.disk_faults import is_full_disk
@@ -228,7 +227,9 @@ def concluded(
         Stopped: the pack is saved.
         OSError: the disk has no room.
     """
-    if slot.memory_bytes is not None and _lacks_memory(outcome):
+    lacks_memory = any(trial.status in NO_ROOM for trial in outcome.trials)
+    if slot.memory_bytes is not None and (lacks_memory or outcome.split == "halves"):
+        # Of a share of the memory only.
         raise NotTrained(later=True)
     ends = _trial_outcomes(pack, outcome)
     return [
@@ -258,15 +259,15 @@ def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
     """How each trial ended; bad input is no trial's result."""
     if outcome.saved_at is not None:
         raise Stopped(*outcome.saved_at)
-    failure, split = outcome.failure, outcome.split
+    failure = outcome.failure
     if failure is not None and failure.is_full_disk:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), failure.place)
     if failure is not None and failure.is_input:
         raise NotTrained(error=LorascopeError(failure.reason))
-    if split is not None and split.into_singles:
+    if outcome.split == "singles":
         raise NotTrained(size=1)
     failed = failure is not None or outcome.exit_signal is not None
-    if split is not None or (failed and len(pack) > 1):
+    if outcome.split == "halves" or (failed and len(pack) > 1):
         raise NotTrained(size=-(-len(pack) // 2))
     if failure is not None:
         return [TrialOutcome(Status.failed, failure.reason)]
@@ -282,10 +283,3 @@ def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
     if not any(trial.kept for trial in outcome.trials):
         raise OSError(errno.ENOSPC, outcome.trials[0].reason)
     return outcome.trials
-
-
-def _lacks_memory(outcome: Outcome) -> bool:
-    """Whether a pack that had a share of the memory only needs more."""
-    if outcome.split is not None:
-        return outcome.split.for_memory
-    return any(trial.status in NO_ROOM for trial in outcome.trials)

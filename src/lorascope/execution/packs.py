@@ -1,12 +1,15 @@
-"""Which trials of a sweep are trained at once, and packs side by side."""
+"""Which trials of a sweep are trained at once, packs side by side, and packs that were saved."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -14,7 +17,11 @@ from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
+from lorascope.files.identity import canonical_sha256
+from lorascope.files.layout import Layout
+from lorascope.files.store import write_atomically
 from lorascope.study.declared import DeclaredTrial
+from lorascope.training.checkpoint import checkpoints, last_checkpoint, step_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,6 +32,9 @@ OWN = ("learning_rate", "weight_decay", "max_gradient_norm")
 that."""
 LATER = ("merge", "decide", "seed", "ship")
 """The seed is each trial's own too; the others concern what comes after training."""
+
+TRIALS = "trials.json"
+"""Identities of a pack's trials in their order, beside its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +144,47 @@ def in_slots(
     if failed:
         raise failed[0]
     return [future.result() for future in futures]
+
+
+@contextmanager
+def checkpoint_folder(identities: Sequence[str], layout: Layout) -> Iterator[Path]:
+    """Where the pack of these trials keeps checkpoints, called by the first one and by all of them:
+    another pack must not resume from here. It goes afterwards, unless there are some."""
+    folder = layout.checkpoints / identities[0] / canonical_sha256(list(identities))
+    try:
+        write_atomically(folder / TRIALS, json.dumps(list(identities)).encode())
+        yield folder
+    finally:
+        if not checkpoints(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                # Another pack may begin with the same trial.
+                folder.parent.rmdir()
+
+
+def saved_packs(layout: Layout, wanted: Collection[str]) -> list[list[str]]:
+    """Identities of the trials of each pack that has a whole checkpoint and nothing but `wanted`
+    trials, in the pack's order; what took most steps, over all its trials, comes first."""
+    found: list[tuple[int, list[str]]] = []
+    for note in sorted(layout.checkpoints.glob(f"*/*/{TRIALS}")):
+        identities = _identities(note)
+        # Judged before its files, which may be large, are read.
+        if not identities or not set(identities) <= set(wanted):
+            continue
+        # Another sweep may be saving there, and deleting what came before.
+        with suppress(OSError):
+            last = last_checkpoint(note.parent)
+            if last is not None:
+                found.append((step_of(last) * len(identities), identities))
+    found.sort(key=lambda one: one[0], reverse=True)
+    return [identities for _, identities in found]
+
+
+def _identities(note: Path) -> list[str]:
+    """Empty where the note is damaged: its folder is called by what it should say."""
+    try:
+        identities = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return []
+    told = isinstance(identities, list) and canonical_sha256(identities) == note.parent.name
+    return identities if told else []

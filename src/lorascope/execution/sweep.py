@@ -17,9 +17,8 @@ from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
 from lorascope.execution.local.slots import LocalEngine
 from lorascope.execution.pack_run import PackEnd, SweepPlace, train_and_keep
-from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, work_at_rank
+from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, saved_packs, work_at_rank
 from lorascope.execution.progress import SweepProgress
-from lorascope.execution.saved import saved_packs
 from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
 from lorascope.files.locks import FolderLocked, locked_folder

@@ -39,6 +39,10 @@ class Layout:
         return self.root / ".lorascope"
 
     @property
+    def locks(self) -> Path:
+        return self.private / "locks"
+
+    @property
     def hydra(self) -> Path:
         """What Hydra takes for its output: conf/config.yaml names it too."""
         return self.private / "hydra"

@@ -47,7 +47,9 @@ def locked_folder(
     # Imported where it is needed: it takes a tenth of what `status` takes as a whole.
     from filelock import FileLock, Timeout
 
-    path = _lock_file(target, layout)
+    # Named by the folder's place in the project, which a trial and its scores do not share.
+    place = target.relative_to(layout.root)
+    path = layout.locks / place.parent / f"{place.name}{SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait_seconds is None else wait_seconds)
     try:
@@ -55,15 +57,14 @@ def locked_folder(
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                place = target.relative_to(layout.root)
                 on_wait(f"{place}: another process is writing it; waiting until it has ended")
                 lock.acquire(cancel_check=give_up)
         else:
             lock.acquire(cancel_check=give_up)
     except Timeout as error:
         raise FolderLocked(
-            f"{target.relative_to(layout.root)}: another process is writing it. Wait until it has "
-            "ended, or end it (`lorascope status` shows what runs), and try again."
+            f"{place}: another process is writing it. Wait until it has ended, or end it "
+            "(`lorascope status` shows what runs), and try again."
         ) from error
     try:
         yield
@@ -73,10 +74,9 @@ def locked_folder(
 
 def locked_folders(layout: Layout) -> set[Path]:
     """All folders of the project whose lock someone holds now."""
-    top = _locks(layout)
     return {
-        layout.root / path.relative_to(top).with_suffix("")
-        for path in top.rglob(f"*{SUFFIX}")
+        layout.root / path.relative_to(layout.locks).with_suffix("")
+        for path in layout.locks.rglob(f"*{SUFFIX}")
         if _is_held(path)
     }
 
@@ -91,13 +91,3 @@ def _is_held(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def _locks(layout: Layout) -> Path:
-    return layout.private / "locks"
-
-
-def _lock_file(target: Path, layout: Layout) -> Path:
-    """Named by the folder's place in the project, which a trial and its scores do not share."""
-    place = target.relative_to(layout.root)
-    return _locks(layout) / place.parent / f"{place.name}{SUFFIX}"

@@ -15,13 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from posixpath import normpath
 
-from lorascope.config import (
-    DataConfig,
-    DataKind,
-    ModelConfig,
-    ModelKind,
-    TemplateKind,
-)
+from lorascope.config import DataConfig, DataKind, ModelConfig, ModelKind, TemplateKind
 from lorascope.errors import RecordError
 from lorascope.files.confidential import with_public_addresses
 

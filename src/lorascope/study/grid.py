@@ -18,7 +18,7 @@ from lorascope.config.rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import composed, composing, object_of
-from lorascope.study.overrides import is_group, is_hydra, read_overrides
+from lorascope.study.overrides import groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
 BESIDE_A_RECIPE = {"seed", "merge", "decide", "ship"}
@@ -57,11 +57,16 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     """
     parsed = read_overrides(with_overrides([], overrides), layout)
     _require_countable(parsed)
-    values = [axis for axis in parsed if axis.is_sweep_override() and _is_value(axis, layout)]
-    groups = [axis for axis in parsed if axis not in values]
+    chosen = groups(layout)
+    values = [
+        axis
+        for axis in parsed
+        if axis.is_sweep_override() and axis.key_or_group not in chosen and not is_hydra(axis)
+    ]
+    files = [axis for axis in parsed if axis not in values]
     with composing(layout):
         # One by one: a bad value is found at the first.
-        choices = (composed(point) for point in product(*(_texts(axis) for axis in groups)))
+        choices = (composed(point) for point in product(*(_texts(axis) for axis in files)))
         points = [config for choice in choices for config in _with_values(choice, values)]
     _require_trained(parsed, {config.adapter.kind for config in points})
     return points
@@ -94,11 +99,6 @@ def _values_up_to(axis: Override, most: int) -> int:
     # shuffle(range(...)) would be written out.
     values = value.range() if isinstance(value, RangeSweep) else axis.sweep_iterator()
     return sum(1 for _ in islice(values, most))
-
-
-def _is_value(override: Override, layout: Layout) -> bool:
-    """Whether an override sets a value, rather than choosing a group's file."""
-    return not is_group(override, layout) and not is_hydra(override)
 
 
 def _texts(override: Override) -> list[str]:

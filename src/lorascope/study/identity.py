@@ -84,7 +84,7 @@ def differing_settings(there: Mapping[str, Any], declared: Mapping[str, Any]) ->
     return [
         f"other {key}"
         if key in DIGESTS
-        else f"{key}={_shown(theirs.get(key))}, and {_shown(ours.get(key))} is declared"
+        else f"{key}={json.dumps(theirs.get(key))}, and {json.dumps(ours.get(key))} is declared"
         for key in dict.fromkeys([*ours, *theirs])
         if theirs.get(key) != ours.get(key)
     ]
@@ -111,7 +111,3 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
         if group not in MADE_BY:
             flat |= {f"{group}.{name}".rstrip("."): own for name, own in inner.items()}
     return flat
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value)

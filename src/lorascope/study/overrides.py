@@ -95,11 +95,6 @@ def is_hydra(override: Override) -> bool:
     return override.key_or_group.startswith(("hydra.", "hydra/"))
 
 
-def is_group(override: Override, layout: Layout) -> bool:
-    """Whether it chooses a file, rather than setting a value."""
-    return override.key_or_group in groups(layout)
-
-
 def groups(layout: Layout) -> list[str]:
     """The folders of conf/."""
     return sorted(path.name for path in layout.conf.iterdir() if path.is_dir())
@@ -110,9 +105,14 @@ def choices(group: str, layout: Layout) -> list[str]:
     return sorted(p.stem for p in (layout.conf / group).glob("*.yaml") if is_name(p.stem))
 
 
-def known_keys() -> dict[str, Any]:
+def known_keys(schema: Any = Composed, before: str = "") -> dict[str, Any]:
     """Every key of the schema with its type."""
-    return _keys_of(Composed, "")
+    keys: dict[str, Any] = {}
+    hints = get_type_hints(schema)
+    for own in fields(schema):
+        key, kind = f"{before}{own.name}", hints[own.name]
+        keys |= known_keys(kind, f"{key}.") if is_dataclass(kind) else {key: kind}
+    return keys
 
 
 def closest(word: str, known: Sequence[str]) -> str:
@@ -125,32 +125,14 @@ def closest(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _keys_of(schema: Any, before: str) -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    hints = get_type_hints(schema)
-    for own in fields(schema):
-        kind = hints[own.name]
-        if is_dataclass(kind):
-            keys |= _keys_of(kind, f"{before}{own.name}.")
-        else:
-            keys[f"{before}{own.name}"] = kind
-    return keys
-
-
 def _read(text: str, layout: Layout) -> Override:
     override = _parsed(text)
     if is_hydra(override):
         return override
     key = override.key_or_group
     _require_plain(override, text, layout)
-    if is_group(override, layout):
+    if key in groups(layout):
         return _chosen(override, text, layout)
-    if key not in known_keys():
-        known = [*known_keys(), *groups(layout)]
-        raise LorascopeError(
-            f"{text}: there is no key {key}.{closest(key, known)} "
-            "`lorascope train-lora --help` shows all keys."
-        )
     group, _, last = key.rpartition(".")
     if last == "name":
         raise LorascopeError(
@@ -197,19 +179,17 @@ def _corrected(text: str) -> str:
 
 def _require_plain(override: Override, text: str, layout: Layout) -> None:
     """No appending, forcing, deleting or moving: every key is there already, with a value."""
-    key = override.key_or_group
-    if override.type is OverrideType.CHANGE and override.package is None and key:
-        return
-    known = [*known_keys(), *groups(layout)]
+    key, known = override.key_or_group, [*known_keys(), *groups(layout)]
     if key not in known:
         raise LorascopeError(
-            f"{text}: there is no key {key!r}, and none can be added or removed."
+            f"{text}: there is no key {key or 'without a name'}, and none can be added or removed."
             f"{closest(key, known)} `lorascope train-lora --help` shows all keys."
         )
-    raise LorascopeError(
-        f"{text}: every key is there already, so that it is set and neither added, removed nor "
-        f"moved. Write {key}=value."
-    )
+    if override.type is not OverrideType.CHANGE or override.package is not None:
+        raise LorascopeError(
+            f"{text}: every key is there already, so that it is set and neither added, removed nor "
+            f"moved. Write {key}=value."
+        )
 
 
 def _chosen(override: Override, text: str, layout: Layout) -> Override:
@@ -222,11 +202,8 @@ def _chosen(override: Override, text: str, layout: Layout) -> Override:
                 f"{text}: matches no file of conf/{group}. It has: {', '.join(there)}."
             )
         return _parsed(f"{group}={','.join(str(name) for name in names)}")
-    if override.is_interval_sweep():
-        names = [value]
-    else:
-        names = list(override.sweep_iterator()) if override.is_sweep_override() else [value]
-    for name in names:
+    several = override.is_sweep_override() and not override.is_interval_sweep()
+    for name in override.sweep_iterator() if several else [value]:
         _require_choice(group, name, text, there)
     return override
 

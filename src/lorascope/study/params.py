@@ -20,18 +20,12 @@ from lorascope.files.layout import Layout
 TARGETS = f"{DEFAULT_KIND}.targets"
 DIALS = [f"{DEFAULT_KIND}.{d.name}" for d in KINDS[DEFAULT_KIND].method.dials if d.letter]
 PARAMETER_KEYS = {
-    "model": "model",
-    "data": "data",
-    "quant": "quant",
-    TARGETS: DEFAULT_KIND,
-    **{key: key for key in DIALS},
-    "train": "train",
-    "seed": "seed",
-    "evaluate": "evaluate",
-    "merge": "merge",
-    "decide": "decide",
-    "ship": "ship",
-}
+    key: DEFAULT_KIND if key == TARGETS else key
+    for key in (
+        "model", "data", "quant", TARGETS, *DIALS, "train", "seed", "evaluate", "merge", "decide",
+        "ship",
+    )
+}  # fmt: skip
 """Keys of params.yaml -> keys of the configuration."""
 FILE_KEYS = ("model", "data", TARGETS, "train", "evaluate", "merge", "decide")
 """Keys whose value dvc.yaml puts into a path, as the name of one file of conf/."""

@@ -14,12 +14,7 @@ from pathlib import Path
 from lorascope.config import DeviceKind, RuntimeConfig
 from lorascope.execution.child import train_job
 from lorascope.execution.engine import FollowedJob, Job, Slot, write_job
-from lorascope.execution.local.process import (
-    Child,
-    await_imports,
-    end_fork_server,
-    start_imports,
-)
+from lorascope.execution.local.process import Child, await_imports, end_fork_server, start_imports
 from lorascope.machine.environment import may_use_cuda
 from lorascope.machine.ram import available_ram_bytes
 from lorascope.planning.arithmetic import GIGABYTE
