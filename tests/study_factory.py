@@ -304,7 +304,7 @@ def lora_dials(
 
 
 def trial_key(trial: Trial) -> TrialKey:
-    """Settings as `files.identity` makes them."""
+    """Settings as `study.identity` makes them."""
     targets = "+".join(sorted(trial.modules)) or trial.targets.value
     return TrialKey(
         "tiny", "biographies", trial.quant, trial.method, targets, dials_of(trial), trial.seed

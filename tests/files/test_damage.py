@@ -20,8 +20,8 @@ from lorascope.adapters.attach import load_adapter
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, ModelError, RecordError
 from lorascope.execution import sweep
-from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import RECORD, Layout
+from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import read_record, write_record
 from lorascope.quantizers.loading import load_base
 from lorascope.records import Status, TrialRecord

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
-from lorascope.files.identity import canonical_sha256
+from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import (
     finish_replacements,
     read_record,

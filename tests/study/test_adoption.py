@@ -15,9 +15,13 @@ from lorascope.comparing.results import Pairing
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.sweep import run_sweep
-from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
-from lorascope.files.revisions import FORMER_SCORING_CODE, FORMER_TRAINING_CODE, RAISED
+from lorascope.files.revisions import (
+    FORMER_SCORING_CODE,
+    FORMER_TRAINING_CODE,
+    RAISED,
+    canonical_sha256,
+)
 from lorascope.files.store import read_record, sha256_of_files, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.stages import adopt, evaluate, prune

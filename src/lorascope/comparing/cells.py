@@ -12,7 +12,7 @@ from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
 from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
-from lorascope.files.identity import MADE_BY
+from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"

@@ -113,7 +113,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return no_room(Status.out_of_memory, _first_line(error))
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        return no_room(Status.out_of_memory, first_line)
     plans, pack_plan = _predicted(job, device, memory)
     trials = [
         TrialOutcome(Status.diverged, str(outcome), None, device.name, threads)
@@ -199,7 +200,3 @@ def _failed_prediction_passed_over() -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         print(f"the memory of this pack is not predicted: {reason}", flush=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lorascope.config import ModelConfig, ModelKind
+from lorascope.config import ModelKind
 from lorascope.errors import LorascopeError
 from lorascope.execution.clock import RunningPack
 from lorascope.execution.engine import Engine, Event, Job, Outcome, Slot, TrialOutcome
@@ -27,8 +27,6 @@ from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.training.checkpoint import checkpoints as checkpoints_in
 from lorascope.training.checkpoint import is_whole
 from lorascope.training.progress import Stopped
-
-NO_ROOM = (Status.refused, Status.out_of_memory)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,13 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
     names = {record.trial for record in records}
     unsaved = [trial.name for trial in pack if trial.name not in names]
     place.show.end_pack(running, records, lost=len(unsaved))
-    return PackEnd(records, _failures(records), unsaved=unsaved)
+    # A trial that failed has its record; the sweep must say so too.
+    failures: list[Exception] = [
+        LorascopeError(f"{record.trial} failed: {record.reason}. Its record has the last lines.")
+        for record in records
+        if record.status is Status.failed
+    ]
+    return PackEnd(records, failures, unsaved=unsaved)
 
 
 def _without_results(pack: Pack, place: SweepPlace, slot: Slot, reason: NotTrained) -> PackEnd:
@@ -113,13 +117,7 @@ def _train_pack(
     pack: Pack, place: SweepPlace, slot: Slot, running: RunningPack
 ) -> list[TrialRecord]:
     """Train `pack` at once and put its trials' folders in place, but for those of trials that the
-    disk has no room for.
-
-    Raises:
-        OSError: the disk has room for none of them.
-        NotTrained: there is nothing to keep.
-        Stopped: somebody asked for it; the pack is saved.
-    """
+    disk has no room for; OSError where it has room for none. Raises what `concluded` does."""
     # Captured before the trials: they started with these versions, at this time.
     provenance = capture(place.layout, "unknown", 0, pack[0].config.runtime.deterministic)
     identities = [trial.identity for trial in pack]
@@ -159,15 +157,6 @@ def _fits(folder: Path, record: TrialRecord | None) -> bool:
     return True
 
 
-def _failures(records: Sequence[TrialRecord]) -> list[Exception]:
-    """A trial that failed has its record; the sweep must say so too."""
-    return [
-        LorascopeError(f"{record.trial} failed: {record.reason}. Its record has the last lines.")
-        for record in records
-        if record.status is Status.failed
-    ]
-
-
 def _title(pack: Pack) -> str:
     first = pack[0].name
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
@@ -187,21 +176,17 @@ def _tell_damaged(checkpoints: Path) -> None:
 def _job(
     pack: Pack, place: SweepPlace, slot: Slot, folders: Sequence[Path], checkpoints: Path
 ) -> Job:
-    config, layout = pack[0].config, place.layout
+    config, model, layout = pack[0].config, pack[0].config.model, place.layout
     return Job(
-        base=layout.quantized(config.model.name, config.quant.name),
-        base_name=_public_name(config.model),
-        data=layout.data(config.model.name, config.data.name),
+        base=layout.quantized(model.name, config.quant.name),
+        # What an adapter's files call its base: its id, where the hub has it.
+        base_name=str(model.repository) if model.kind is ModelKind.hub else model.name,
+        data=layout.data(model.name, config.data.name),
         checkpoints=checkpoints,
         configs=[trial.config for trial in pack],
         adapters=[folder / "adapter" for folder in folders],
         slot=slot,
     )
-
-
-def _public_name(model: ModelConfig) -> str:
-    """What an adapter's files call its base: its id, where the hub has it."""
-    return str(model.repository) if model.kind is ModelKind.hub else model.name
 
 
 def _train(job: Job, pack: Pack, place: SweepPlace, running: RunningPack) -> Outcome:
@@ -227,7 +212,8 @@ def concluded(
         Stopped: the pack is saved.
         OSError: the disk has no room.
     """
-    lacks_memory = any(trial.status in NO_ROOM for trial in outcome.trials)
+    no_room = (Status.refused, Status.out_of_memory)
+    lacks_memory = any(trial.status in no_room for trial in outcome.trials)
     if slot.memory_bytes is not None and (lacks_memory or outcome.split == "halves"):
         # Of a share of the memory only.
         raise NotTrained(later=True)

@@ -17,8 +17,8 @@ from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
-from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import Layout
+from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import write_atomically
 from lorascope.study.declared import DeclaredTrial
 from lorascope.training.checkpoint import checkpoints, last_checkpoint, step_of

@@ -145,10 +145,7 @@ class SweepProgress:
             return
         with self._lock:
             self.add_known(records)
-            self.clear()
-            for record in records:
-                print(f"trained by another process: {sentence(record)}", flush=True)
-            print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+            self._tell(records, "trained by another process: ")
 
     def start(self) -> None:
         """Libraries are loaded, which takes seconds."""
@@ -176,11 +173,14 @@ class SweepProgress:
             self._clock.end_pack(pack, len(records) + lost, time.monotonic())
             self.state.add(records)
             self.state.ended[Status.failed] += lost
-            self.clear()
-            for record in records:
-                print(sentence(record), flush=True)
-            if records:
-                print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+            self._tell(records)
+
+    def _tell(self, records: Sequence[TrialRecord], before: str = "") -> None:
+        self.clear()
+        for record in records:
+            print(f"{before}{sentence(record)}", flush=True)
+        if records:
+            print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Make room for other words."""

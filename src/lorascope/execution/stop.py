@@ -84,11 +84,8 @@ def _end(number: int) -> NoReturn:
 
 @contextmanager
 def stop_request(on_first: Callable[[], None]) -> Iterator[StopRequest]:
-    """Listen inside the block; the former handlers are back after it.
-
-    Args:
-        on_first: called in the signal's handler, before a line is written to standard error.
-    """
+    """Listen inside the block, and call `on_first` in the handler, before a line is written to
+    standard error; the former handlers are back after the block."""
     request = StopRequest(on_first)
     former = {}
     # Only the main thread may set handlers, and hears signals.

@@ -153,11 +153,7 @@ def _require_inputs(trials: Sequence[Trial], layout: Layout) -> None:
 
 
 def _known(trials: Mapping[str, Trial]) -> dict[str, TrialRecord]:
-    """The records of those that are there, by the same names.
-
-    Raises:
-        RecordError: of one or several what is there is not what was trained.
-    """
+    """The records of those that are there; RecordError where some are not what was trained."""
     known, damaged = {}, []
     for name, trial in trials.items():
         try:

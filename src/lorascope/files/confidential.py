@@ -70,16 +70,12 @@ def with_public_addresses(value: Any) -> Any:
 
 def without_secrets(text: str) -> str:
     """`text` with public addresses only, and without the values of secrets in the environment."""
-    return hidden_in(with_public_addresses(text), environment_secrets())
-
-
-def environment_secrets() -> set[str]:
-    """Values of variables that are called after secrets."""
-    return {
+    secrets = {
         value
         for name, value in os.environ.items()
         if SECRET_NAMES.search(name.upper()) and len(value) >= SHORTEST_SECRET
     }
+    return hidden_in(with_public_addresses(text), secrets)
 
 
 def hidden_in(text: str, secrets: set[str]) -> str:

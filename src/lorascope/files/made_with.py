@@ -36,7 +36,7 @@ def base_settings(model: ModelConfig) -> dict[str, object]:
         own = {"repository": model.repository, "revision": model.revision}
     else:
         own = {"path": normpath(str(model.path))}
-    return _keyed("model", {"kind": model.kind.value, **own})
+    return {f"model.{key}": value for key, value in {"kind": model.kind.value, **own}.items()}
 
 
 def data_settings(data: DataConfig) -> dict[str, object]:
@@ -51,8 +51,7 @@ def data_settings(data: DataConfig) -> dict[str, object]:
         for key in OF_THE_HUB:
             del values[key]
     # As the record and conf/ have them: a message shows what stands there.
-    plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
-    return _keyed("data", plain)
+    return {f"data.{k}": v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
 
 
 def differing(asked: Settings, made: Settings | None) -> list[str]:
@@ -89,7 +88,3 @@ def _override(key: str, value: object) -> str:
     else:
         text = json.dumps(value)
     return shlex.quote(f"{key}={text}")
-
-
-def _keyed(group: str, values: Settings) -> dict[str, object]:
-    return {f"{group}.{key}": value for key, value in values.items()}

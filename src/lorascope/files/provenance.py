@@ -84,27 +84,19 @@ def _dependencies() -> list[str]:
 
 def git_state(layout: Layout) -> tuple[str | None, bool | None]:
     """(commit that holds the project, whether what decides results differs from it or is not in
-    it). The commit is None where the project lies untracked in another repository."""
-    commit = _git(layout, "rev-parse", "--verify", "HEAD") if _tracked(layout) else None
-    return commit, _git_dirty(layout)
-
-
-def _git_dirty(layout: Layout) -> bool | None:
-    """Files that stages rewrite count for nothing. None without Git."""
+    it). The commit is None where the project lies untracked in another repository, both are
+    None without Git; files that stages rewrite count for nothing."""
+    tracked = _git(layout, "ls-files", "--", ".")
+    commit = _git(layout, "rev-parse", "--verify", "HEAD") if tracked else None
     excluded = [f":(exclude){path}" for path in REWRITTEN_BY_STAGES]
     changes = _git(
         layout, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded
     )  # fmt: skip
     if changes is None:
-        return None
+        return commit, None
     others = _git(layout, "ls-files", "--others", "--", *SOURCES)
     modules = _git(layout, "ls-files", "--others", "--exclude-standard", "--", MODULES)
-    return bool(changes or others or modules or not _tracked(layout) or _hidden(layout))
-
-
-def _tracked(layout: Layout) -> bool:
-    """Whether Git knows any file of the project."""
-    return bool(_git(layout, "ls-files", "--", "."))
+    return commit, bool(changes or others or modules or not tracked or _hidden(layout))
 
 
 def _hidden(layout: Layout) -> bool:

@@ -1,4 +1,5 @@
-"""Revisions of the numbers, raised where the same settings and inputs give other values.
+"""Revisions of the numbers, raised where the same settings and inputs give other values, and the
+digest of settings.
 
 They are part of what makes two trials the same; the text of the code is not.
 tests/files/test_revisions.py fails where code that decides values is not the code that was recorded
@@ -7,12 +8,19 @@ last, and says what to do.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorascope.config import Precision
 from lorascope.records import TrialRecord
 
+SHORT_HASH_LENGTH = 10
+MADE_BY = ("code", "revisions")
+"""Settings that say which code trained a trial; `code` in records from before revisions."""
+DIGESTS = ("base", "data")
+"""Settings that are digests of content."""
 SHOWN_LETTERS = 10
 """Of a digest."""
 
@@ -63,6 +71,12 @@ FORMER_SCORING_CODE = {
     ),
 }
 """Commit -> digests of the code that scored, in the order in which identities had them."""
+
+
+def canonical_sha256(value: object) -> str:
+    """Digest of plain data, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def revisions(rooms: Iterable[str], compute: str) -> dict[str, int]:

@@ -218,10 +218,8 @@ def replaced_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def finish_replacements(parent: Path) -> None:
-    """Put in place what complete scratch folders in `parent` hold after a kill.
-
-    Several processes and threads may call it at once.
-    """
+    """Put in place what complete scratch folders in `parent` hold after a kill; several processes
+    and threads may call it at once."""
     for marker in sorted(parent.glob(f".*/{COMPLETE}")):
         _move_all(marker.parent)
 

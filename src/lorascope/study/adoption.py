@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope.errors import LorascopeError, RecordError
-from lorascope.files.identity import DIGESTS
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.revisions import (
+    DIGESTS,
     FORMER_TRAINING_CODE,
     TRAINING,
     code_name,

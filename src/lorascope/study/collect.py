@@ -65,11 +65,7 @@ def collect(configs: list[Config], layout: Layout) -> Study:
 
 
 def one_question(configs: list[Config]) -> Config:
-    """The first of `configs`, all of which ask about one model and one dataset.
-
-    Raises:
-        ConfigError: they do not.
-    """
+    """The first of `configs`; ConfigError unless all ask about one model and one dataset."""
     for key in ("model", "data"):
         names = sorted({getattr(config, key).name for config in configs})
         if len(names) > 1:

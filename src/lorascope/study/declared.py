@@ -11,9 +11,14 @@ from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig, Scoring
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
-from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.revisions import SCORING, raised, revisions
+from lorascope.files.revisions import (
+    SCORING,
+    SHORT_HASH_LENGTH,
+    canonical_sha256,
+    raised,
+    revisions,
+)
 from lorascope.files.store import read_record
 from lorascope.records import TrialKey, TrialRecord
 from lorascope.study.identity import differing_settings, trial_identity, trial_settings

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 from lorascope.config import Config, EvaluateConfig
-from lorascope.files.identity import canonical_sha256
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.revisions import FORMER_SCORING_CODE, SCORING, raised, revisions
+from lorascope.files.revisions import (
+    FORMER_SCORING_CODE,
+    SCORING,
+    canonical_sha256,
+    raised,
+    revisions,
+)
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.study.declared import score_settings, scored_inputs

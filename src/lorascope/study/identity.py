@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.adapters.kinds import DEFAULT_KIND, KINDS, kind_name
 from lorascope.config import Config, DataConfig, ModelConfig, QuantConfig, TrainConfig
-from lorascope.files.identity import DIGESTS, MADE_BY, canonical_sha256
-from lorascope.files.revisions import TRAINING, raised, revisions
+from lorascope.files.revisions import (
+    DIGESTS,
+    MADE_BY,
+    TRAINING,
+    canonical_sha256,
+    raised,
+    revisions,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

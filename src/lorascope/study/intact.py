@@ -64,11 +64,7 @@ def _made_with(stored: FootprintRecord) -> dict[str, object]:
 
 
 def read_data(config: Config, layout: Layout) -> DataCard:
-    """The card of the prepared rows that `config` asks for.
-
-    Raises:
-        RecordError: as `read_base`.
-    """
+    """The card of the prepared rows that `config` asks for; raises as `read_base`."""
     folder = layout.data(config.model.name, config.data.name)
     card = _record(folder, DataCard, _data_again(config))
     asked = data_settings(config.data)

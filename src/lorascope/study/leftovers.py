@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
-from lorascope.files.identity import SHORT_HASH_LENGTH
 from lorascope.files.layout import RECORD, Layout
+from lorascope.files.revisions import SHORT_HASH_LENGTH
 from lorascope.files.store import COMPLETE, read_record, scratch_target
 from lorascope.records import LASTING, EvaluationRecord, TrialRecord
 from lorascope.study.adoption import predecessors

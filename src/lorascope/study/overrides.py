@@ -24,10 +24,6 @@ from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 
-NO_FILE = ("recipe",)
-"""Groups of which no file need be chosen: recipe=null."""
-
-
 KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
 
 
@@ -210,7 +206,8 @@ def _chosen(override: Override, text: str, layout: Layout) -> Override:
 
 def _require_choice(group: str, name: object, text: str, there: list[str]) -> None:
     word = name.text if isinstance(name, QuotedString) else name
-    if word is None and group in NO_FILE:
+    if word is None and group == "recipe":
+        # No file of it need be chosen.
         return
     if not isinstance(word, str) or not is_name(word):
         raise LorascopeError(

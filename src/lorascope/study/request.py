@@ -92,14 +92,8 @@ def refuse_foreign_flags(command: str, flags: Mapping[str, str]) -> None:
 
 
 def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) -> Arguments:
-    """The arguments of a command that has flags of its own.
-
-    Args:
-        known: each flag with an example of its value; empty for one that takes no value.
-
-    Raises:
-        LorascopeError: a flag is unknown, or lacks its value.
-    """
+    """The arguments of a command that has flags of its own: those of `known`, each with an example
+    of its value, which is empty for one that takes none."""
     given = take_apart(arguments, [flag for flag, example in known.items() if example])
     for flag, value in given.flags.items():
         if flag not in known or (value and not known[flag]):
@@ -126,10 +120,9 @@ def grid_points(
     layout: Layout,
 ) -> tuple[list[Config], dict[str, str], list[str]]:
     """The points of the grid of params.yaml, with the overrides among `arguments` in place of its
-    axes; the command's own flags, and those overrides.
+    axes; the command's own `flags`, and those overrides.
 
     Args:
-        flags: that the command knows, see `own_flags`.
         one_study: whether it can look at one model, one dataset and one rule only.
     """
     given = own_flags(command, arguments, flags)

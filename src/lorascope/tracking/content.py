@@ -12,7 +12,7 @@ from datetime import datetime
 from pydantic_core import to_json
 
 from lorascope.files.confidential import without_secrets
-from lorascope.files.identity import SHORT_HASH_LENGTH, canonical_sha256
+from lorascope.files.revisions import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import Provenance, Status, TrialKey, TrialRecord
 from lorascope.tracking.points import Point, metric_name, trial_points
 

@@ -32,18 +32,13 @@ PARENT = "parent.lock"
 
 
 class Child:
-    """A process that does the job of one folder."""
+    """A process that does the job of one folder; see `engine.Process`."""
 
     def __init__(
         self, body: Callable[[Path], None], folder: Path, preload: str, fresh: bool
     ) -> None:
-        """Start `body(folder)`.
-
-        Args:
-            body: importable.
-            preload: module with the heavy imports, loaded once in the fork server.
-            fresh: start a new interpreter instead of forking (needed for CUDA).
-        """
+        """Start `body(folder)`, forked from a server that has imported the module `preload`, or
+        `fresh` in a new interpreter (needed for CUDA)."""
         self._folder = folder
         self._lock = os.open(folder / PARENT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -53,7 +48,6 @@ class Child:
         _start(self._process, fresh)
 
     def ended(self, seconds: float) -> bool:
-        """Whether it has ended, waiting for that up to so many seconds."""
         if not wait([self._process.sentinel], seconds):
             return False
         self._process.join()
@@ -63,11 +57,9 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it at once; from whatever thread."""
         self._process.kill()
 
     def lost(self) -> Outcome:
-        """How it ended, having written no outcome."""
         code = self._process.exitcode
         if code is not None and code < 0:
             return Outcome(exit_signal=-code)
@@ -108,13 +100,9 @@ def start_imports(preload: str) -> None:
 def await_imports(preload: str) -> None:
     """Return once the fork server can start children at once: starting them waits for it, deaf to
     all but signals."""
-    child = _context(preload, fresh=False).Process(target=_nothing)
+    child = _context(preload, fresh=False).Process()
     _start(child, fresh=False)
     child.join()
-
-
-def _nothing() -> None:
-    pass
 
 
 def end_fork_server() -> None:

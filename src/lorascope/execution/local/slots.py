@@ -31,18 +31,16 @@ class LocalEngine:
         self._cuda = may_use_cuda(runtime.device)
 
     def prepare(self) -> None:
-        """Begin to load what children need; with CUDA each loads it itself."""
+        # With CUDA each child loads it itself.
         if not self._cuda:
             start_imports(PRELOADED)
 
     def await_ready(self) -> None:
-        """Return once the fork server has loaded it."""
         if not self._cuda:
             await_imports(PRELOADED)
 
     def slots(self, packs: int) -> list[Slot]:
-        """Places for at most so many packs. Call it before the first pack starts, which takes
-        memory itself."""
+        # Asked before the first pack starts, which takes memory itself.
         threads = _threads(self._runtime)
         most = min(threads, self._runtime.packs_at_once or threads)
         count = 1 if self._cuda else max(1, min(most, packs))
@@ -53,7 +51,6 @@ class LocalEngine:
         return [Slot(max(1, threads // count), int(whole / count))] * count
 
     def submit(self, job: Job) -> FollowedJob:
-        """Start to train `job` in a process of its own."""
         # Not in the project, whose disk may be full: then its process could not say so.
         folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
         write_job(folder, job)
