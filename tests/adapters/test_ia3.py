@@ -170,7 +170,7 @@ def test_a_4_bit_base_that_computes_in_16_bits_can_be_validated(
 REFUSED = (
     (["adapter=ia3", "lora.rank=8"], "lora.rank=8: a setting of adapter=lora, and adapter=ia3"),
     (["ia3.targets=q_v"], "ia3.targets=q_v: a setting of adapter=ia3, and adapter=lora"),
-    (["adapter=ia3", "ia3.rank=8"], "there is no key ia3.rank"),
+    (["adapter=ia3", "ia3.rank=8"], "there is no key 'ia3.rank'"),
     (["adapter=ia4"], "expected one of .lora, ia3."),
     (["adapter=ia3", "ia3=modules"], "ia3.modules=.*goes with targets=modules"),
 )

@@ -178,7 +178,7 @@ def _require_plain(override: Override, text: str, layout: Layout) -> None:
     key, known = override.key_or_group, [*known_keys(), *groups(layout)]
     if key not in known:
         raise LorascopeError(
-            f"{text}: there is no key {key or 'without a name'}, and none can be added or removed."
+            f"{text}: there is no key {key!r}, and none can be added or removed."
             f"{closest(key, known)} `lorascope train-lora --help` shows all keys."
         )
     if override.type is not OverrideType.CHANGE or override.package is not None:
