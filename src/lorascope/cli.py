@@ -6,11 +6,11 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import lorascope.quantizers  # noqa: F401 (keeps what is imported later quiet)
 from lorascope.config import Config
@@ -20,19 +20,10 @@ from lorascope.files.layout import Layout, find_layout
 EXIT_BAD_INPUT = 2
 
 
-class Run(Protocol):
-    """The function `command` in a command's module of `stages/`: points of the grid, the project,
-    the command's own flags, and the overrides as they were typed. It returns the exit code, or what
-    it made."""
-
-    def __call__(
-        self,
-        configs: Sequence[Config],
-        layout: Layout,
-        flags: Mapping[str, str],
-        overrides: Sequence[str],
-    ) -> object: ...
-
+Run = Callable[[Sequence[Config], Layout, Mapping[str, str], Sequence[str]], object]
+"""The function `command` in a command's module of `stages/`: points of the grid, the project, the
+command's own flags, and the overrides as they were typed. It returns the exit code, or what it
+made."""
 
 Points = Literal["none", "one", "sweep", "study", "grid"]
 """Points of the grid that a command looks at: none; one; one or, with -m, several; all of one study
@@ -209,21 +200,18 @@ def run_named(
     return made if isinstance(made, int) else 0
 
 
-@contextmanager
-def _imports_begun(name: str, rest: Sequence[str]) -> Iterator[None]:
+def _imports_begun(name: str, rest: Sequence[str]) -> AbstractContextManager[None]:
     """Training's libraries take seconds to import, which begins here, while the sweep is judged;
     not where Hydra's own settings are changed: another launcher has other processes, and an
     environment for jobs must reach them."""
     from lorascope.study.request import take_apart
 
     asks_hydra = any(word.lstrip("+~").startswith("hydra") for word in rest)
-    if name != "train-lora" or take_apart(rest).asks_only:
-        yield
-        return
+    if name != "train-lora" or asks_hydra or take_apart(rest).asks_only:
+        return nullcontext()
     from lorascope.execution.local.slots import training_imports
 
-    with nullcontext() if asks_hydra else training_imports():
-        yield
+    return training_imports()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 SHOWN_NAMES = 3
 """Names that an error lists; it counts the others."""
@@ -19,12 +18,7 @@ class ConfigError(LorascopeError):
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         self.key = key
         self.value = value
-        self._parts = (key, value, problem, remedy)
         super().__init__(f"{key}={value!r}: {problem}. {remedy}")
-
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str], dict[str, Any]]:
-        """Errors travel between processes, and pickle would rebuild this one from its text."""
-        return ConfigError, self._parts, self.__dict__
 
 
 class DataError(LorascopeError):

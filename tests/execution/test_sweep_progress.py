@@ -41,7 +41,7 @@ REFUSED = Trial("nf4", 128, status=Status.out_of_memory, reason="no room")
 
 def test_counts_the_best_and_the_running_pack_are_told() -> None:
     state = state_of(48, (8, None))
-    state.add(records(BETTER, DIVERGED, GOOD, REFUSED))
+    state.records += records(BETTER, DIVERGED, GOOD, REFUSED)
     state.clock.leave_out(40)
     for done, tokens in ((4, 0), (40, 409_876)):
         state.clock.running[0].report(step(done, [1.0, 2.0], tokens), 0.2 * done)
@@ -58,9 +58,9 @@ def test_counts_the_best_and_the_running_pack_are_told() -> None:
 
 def test_losses_of_different_objectives_are_not_ranked() -> None:
     state, other = state_of(2), records(GOOD)[0]
-    state.add(records(BETTER))
+    state.records += records(BETTER)
     assert "best" in sweep_lines(state, 0.0)[0]
-    state.add([replace(other, settings={**other.settings, "train": {"objective": "other"}})])
+    state.records += [replace(other, settings={**other.settings, "train": {"objective": "other"}})]
     assert sweep_lines(state, 0.0)[0] == "2/2 trials done"
 
 

@@ -15,15 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from pydantic import TypeAdapter
+from typing import Literal, Protocol
 
 from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
-from lorascope.files.store import write_atomically
+from lorascope.files.store import type_adapter, write_atomically
 from lorascope.records import MemoryPlan, Status, TrainingResult
 from lorascope.training.progress import StepReport, ValidationReport
 
@@ -40,8 +37,6 @@ EXIT_SECONDS = 5
 """For a process that has written its outcome to give back what it holds."""
 
 Event = StepReport | ValidationReport
-
-_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 @dataclass(frozen=True)
@@ -182,7 +177,7 @@ class FollowedJob:
                 raise Killed
             outcome: Outcome
             if (path := self._folder / OUTCOME).is_file():
-                outcome = _adapter(Outcome).validate_python(json.loads(path.read_bytes()))
+                outcome = type_adapter(Outcome).validate_python(json.loads(path.read_bytes()))
             else:
                 outcome = Outcome(timed_out=True) if timed_out else self._process.lost()
             return replace(outcome, last_lines=last_lines(self._folder))
@@ -242,10 +237,10 @@ class EventWriter:
 def write_job(folder: Path, job: Job) -> None:
     """Put `job` into its folder. The settings of an adapter stand under the name of their kind, as
     each kind has its own."""
-    plain = _adapter(Job).dump_python(job, mode="json", warnings=False)
+    plain = type_adapter(Job).dump_python(job, mode="json", warnings=False)
     for values, config in zip(plain["configs"], job.configs, strict=True):
         own = config.adapter
-        values["adapter"] = {own.kind: _adapter(type(own)).dump_python(own, mode="json")}
+        values["adapter"] = {own.kind: type_adapter(type(own)).dump_python(own, mode="json")}
     write_atomically(folder / JOB, json.dumps(plain).encode())
 
 
@@ -253,17 +248,17 @@ def read_job(folder: Path) -> Job:
     """The job of a folder."""
     plain = json.loads((folder / JOB).read_bytes())
     adapters = [values.pop("adapter") for values in plain["configs"]]
-    job: Job = _adapter(Job).validate_python(plain)
+    job: Job = type_adapter(Job).validate_python(plain)
     for config, settings in zip(job.configs, adapters, strict=True):
         ((kind, values),) = settings.items()
-        config.adapter = _adapter(KINDS[kind].config).validate_python(values)
+        config.adapter = type_adapter(KINDS[kind].config).validate_python(values)
     return job
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Tell whoever follows how the job ended, as the last thing."""
     # Python's JSON keeps infinities, which a prediction may hold.
-    plain = _adapter(Outcome).dump_python(outcome, mode="json")
+    plain = type_adapter(Outcome).dump_python(outcome, mode="json")
     write_atomically(folder / OUTCOME, json.dumps(plain).encode())
 
 

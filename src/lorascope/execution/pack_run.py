@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,15 +57,14 @@ class PackEnd:
         self.unsaved += other.unsaved
 
 
+@dataclass(eq=False)
 class NotTrained(Exception):
     """A pack without results: it is tried in parts of `size` trials, later by itself, or its error
     is reported."""
 
-    def __init__(self, size: int = 0, later: bool = False, error: Exception | None = None) -> None:
-        super().__init__()
-        self.size = size
-        self.later = later
-        self.error = error
+    size: int = 0
+    later: bool = False
+    error: Exception | None = None
 
 
 def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
@@ -84,8 +82,7 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
         place.show.end_pack(running, [], lost=0 if tried_again else len(pack))
         return _without_results(pack, place, slot, error)
     except Stopped as stopped:
-        place.show.clear()
-        print(f"{_title(pack)}: {stopped}; the same command goes on from there", file=sys.stderr)
+        place.show.note(f"{_title(pack)}: {stopped}; the same command goes on from there")
         place.stop.end_if_asked()
         raise
     finally:
@@ -104,7 +101,7 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
 
 def _without_results(pack: Pack, place: SweepPlace, slot: Slot, reason: NotTrained) -> PackEnd:
     if reason.later:
-        print(f"{_title(pack)}: no room beside other packs; trained after them", file=sys.stderr)
+        place.show.note(f"{_title(pack)}: no room beside other packs; trained after them")
         return PackEnd(postponed=[trial.name for trial in pack])
     end = PackEnd(errors=[reason.error] if reason.error else [])
     if reason.size:
@@ -122,7 +119,12 @@ def _train_pack(
     provenance = capture(place.layout, "unknown", 0, pack[0].config.runtime.deterministic)
     identities = [trial.identity for trial in pack]
     with checkpoint_folder(identities, place.layout) as checkpoints:
-        _tell_damaged(checkpoints)
+        # Told here and not in the child, whose output nobody sees.
+        for damaged in (one for one in checkpoints_in(checkpoints) if not is_whole(one)):
+            place.show.note(
+                f"warning: {damaged} is damaged and passed over: training goes on from the "
+                "checkpoint before it, or from the start."
+            )
         with replaced_folders([trial.folder for trial in pack]) as folders:
             outcome = _train(_job(pack, place, slot, folders, checkpoints), pack, place, running)
             ended = concluded(pack, slot, outcome, provenance)
@@ -160,17 +162,6 @@ def _fits(folder: Path, record: TrialRecord | None) -> bool:
 def _title(pack: Pack) -> str:
     first = pack[0].name
     return first if len(pack) == 1 else f"{first} and {len(pack) - 1} more"
-
-
-def _tell_damaged(checkpoints: Path) -> None:
-    """Here and not in the child, whose output nobody sees."""
-    for one in checkpoints_in(checkpoints):
-        if not is_whole(one):
-            print(
-                f"warning: {one} is damaged and passed over: training goes on from the checkpoint "
-                "before it, or from the start.",
-                file=sys.stderr,
-            )
 
 
 def _job(

@@ -26,40 +26,30 @@ class SweepState:
     trials: int
     """In all, those included that were there before."""
     clock: SweepClock
-    ended: Counter[Status] = field(default_factory=Counter)
-    best: TrialRecord | None = None
-    """That with the smallest validation loss."""
-    objectives: set[str] = field(default_factory=set)
-    """What its trials lowered: losses of different objectives are not ranked."""
-
-    def add(self, records: Sequence[TrialRecord]) -> None:
-        """Trials that have ended."""
-        for record in records:
-            self.ended[record.status] += 1
-            self.objectives.add(record.objective)
-            if self.best is None or _loss(record) < _loss(self.best):
-                self.best = record if record.result else self.best
-
-
-def _loss(record: TrialRecord) -> float:
-    return record.result.validation_loss_nats if record.result else math.inf
+    records: list[TrialRecord] = field(default_factory=list)
+    """Of trials that have ended."""
+    lost: int = 0
+    """Trials that ended without a record, which count as failed."""
 
 
 def sweep_lines(state: SweepState, now: float) -> tuple[str, str]:
     """The whole sweep, and the packs that run."""
-    running = state.clock.running
-    counts = [f"{state.ended[Status.completed]}/{state.trials} trials done"]
+    running, ended = state.clock.running, Counter(record.status for record in state.records)
+    ended[Status.failed] += state.lost
+    counts = [f"{ended[Status.completed]}/{state.trials} trials done"]
     counts += [
-        f"{state.ended[status]} {status.replace('_', ' ')}"
+        f"{ended[status]} {status.replace('_', ' ')}"
         for status in Status
-        if status is not Status.completed and state.ended[status]
+        if status is not Status.completed and ended[status]
     ]
     if running:
         counts.append(f"{sum(pack.trials for pack in running)} running")
-    if len(state.objectives) == 1 and state.best is not None and state.best.result is not None:
+    losses = [(r.result.validation_loss_nats, r.trial) for r in state.records if r.result]
+    # Losses of different objectives are not ranked.
+    if losses and len({record.objective for record in state.records}) == 1:
+        loss, name = min(losses, key=lambda one: one[0])
         # The hash would not fit; the trial's own line has it.
-        name = state.best.trial.rpartition("-")[0]
-        counts.append(f"best {state.best.result.validation_loss_nats:.4f} {name}")
+        counts.append(f"best {loss:.4f} {name.rpartition('-')[0]}")
     phases = _phases(state.clock) if running else []
     if seconds := state.clock.seconds_left(now):
         phases.append(f"about {duration(seconds)} left")
@@ -136,7 +126,7 @@ class SweepProgress:
     def add_known(self, records: Sequence[TrialRecord]) -> None:
         """Trials that are there already."""
         with self._lock:
-            self.state.add(records)
+            self.state.records += records
             self._clock.leave_out(len(records))
 
     def add_found(self, records: Sequence[TrialRecord]) -> None:
@@ -171,8 +161,8 @@ class SweepProgress:
         tried again."""
         with self._lock:
             self._clock.end_pack(pack, len(records) + lost, time.monotonic())
-            self.state.add(records)
-            self.state.ended[Status.failed] += lost
+            self.state.records += records
+            self.state.lost += lost
             self._tell(records)
 
     def _tell(self, records: Sequence[TrialRecord], before: str = "") -> None:
@@ -181,6 +171,11 @@ class SweepProgress:
             print(f"{before}{sentence(record)}", flush=True)
         if records:
             print("; ".join(self._lines(time.monotonic())), file=sys.stderr, flush=True)
+
+    def note(self, sentence: str) -> None:
+        """Other words, for whoever watches."""
+        self.clear()
+        print(sentence, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Make room for other words."""

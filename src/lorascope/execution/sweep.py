@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,12 +112,7 @@ def _train_packs(packs: Sequence[Pack], slots: int, here: SweepPlace) -> PackEnd
     """Train what is missing of `packs`, so many at the same time."""
 
     def train(pack: Pack, slot: Slot) -> PackEnd:
-        try:
-            return _train_locked(pack, here, slot)
-        except FolderLocked:
-            # It is waited for until somebody stops this sweep.
-            here.stop.end_if_asked()
-            raise
+        return _train_locked(pack, here, slot)
 
     end = PackEnd()
     if packs:
@@ -187,10 +181,20 @@ def _tell_known(records: Sequence[TrialRecord]) -> None:
 def _train_locked(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
     """Train what another sweep has not finished meanwhile."""
     parent = pack[0].folder.parent
+
+    def is_asked() -> bool:
+        return place.stop.asked
+
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
-        for trial in sorted(pack, key=lambda trial: trial.folder):
-            locks.enter_context(_waited_for(trial, place))
+        for folder in sorted(trial.folder for trial in pack):
+            lock = locked_folder(folder, place.layout, None, is_asked, place.show.note)
+            try:
+                locks.enter_context(lock)
+            except FolderLocked:
+                # It is waited for until somebody stops this sweep.
+                place.stop.end_if_asked()
+                raise
         # Whoever held a lock before may have been killed.
         finish_replacements(parent)
         known = [record for trial in pack if (record := _lasting_record(trial))]
@@ -207,17 +211,6 @@ def _train_locked(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
             names = ", ".join(end.unsaved)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{parent}: {names}")
         return end
-
-
-def _waited_for(trial: Trial, place: SweepPlace) -> AbstractContextManager[None]:
-    """The lock on a trial's folder, however long another sweep holds it, unless somebody stops
-    this one."""
-
-    def tell(sentence: str) -> None:
-        place.show.clear()
-        print(sentence, file=sys.stderr, flush=True)
-
-    return locked_folder(trial.folder, place.layout, None, lambda: place.stop.asked, tell)
 
 
 def _tracked(

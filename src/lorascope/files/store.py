@@ -43,14 +43,14 @@ STAGES = {
 """Record type -> the stage that makes it."""
 
 
-_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+type_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 """Building an adapter takes longer than using it."""
 
 
 def write_record(folder: Path, record: Any) -> None:
     """Write `record` to folder/record.json, atomically, as readable JSON with a stable order, with
     its own digest and the sizes of the files that lie in `folder` by then, for `read_record`."""
-    adapter = _adapter(type(record))
+    adapter = type_adapter(type(record))
     text = adapter.dump_json(record)
     # JSON has no NaN and no infinity: such a value would be lost, and the record unreadable.
     adapter.validate_json(text)
@@ -77,7 +77,7 @@ def read_record(folder: Path, record_type: type[T]) -> T:
     again = f"Delete {folder} and run {stage} again."
     try:
         content = json.loads(path.read_bytes())
-        record: T = _adapter(record_type).validate_json(json.dumps(in_format_2(content)))
+        record: T = type_adapter(record_type).validate_json(json.dumps(in_format_2(content)))
     except FileNotFoundError as error:
         raise RecordError(
             f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."

@@ -58,20 +58,17 @@ def command(
 def _take_over_all(going: Sequence[Predecessor], configs: Sequence[Config], layout: Layout) -> None:
     for one in going:
         take_over(one, layout)
-    scored = sum(_take_over_scores(config, layout) for config in configs)
     bases = {config.quant.name: config for config in configs}.values()
-    scored += sum(_locked(config, layout, base_name(config, layout), None) for config in bases)
+    subjects: list[tuple[Config, str, TrialRecord | None]] = [
+        (config, base_name(config, layout), None) for config in bases
+    ]
+    # Of trials that were taken over, now or before.
+    for trial in (declare_trial(config, layout) for config in configs):
+        if trial.is_recorded:
+            record = read_record(trial.folder, TrialRecord)
+            subjects.append((trial.config, trial.name, record))
+    scored = 0
+    for config, name, of in subjects:
+        with locked_folder(layout.evaluations(config.quant.name) / name, layout):
+            scored += take_over_scores(config, layout, name, of) is not None
     print(f"Taken over: {len(going)} trials, and {scored} scores of trials and bare bases.")
-
-
-def _take_over_scores(config: Config, layout: Layout) -> bool:
-    """Those of a trial that was taken over, now or before."""
-    declared = declare_trial(config, layout)
-    if not declared.is_recorded:
-        return False
-    return _locked(config, layout, declared.name, read_record(declared.folder, TrialRecord))
-
-
-def _locked(config: Config, layout: Layout, name: str, trial: TrialRecord | None) -> bool:
-    with locked_folder(layout.evaluations(config.quant.name) / name, layout):
-        return take_over_scores(config, layout, name, trial) is not None

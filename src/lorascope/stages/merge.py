@@ -52,21 +52,18 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> MergeRecor
 
 
 def _sentence(record: MergeRecord) -> str:
-    return (
+    """With what 16 bits do to the adapter on its base, for information."""
+    gap = record.arithmetic_gap
+    sentence = (
         f"merged {record.trial} ({record.chosen_by}): agreement "
         f"{record.prediction_agreement:.4f}, largest logit difference "
         f"{record.largest_logit_difference:.2g}, loss {record.merged_loss_nats:.4f} against "
-        f"{record.adapter_loss_nats:.4f} nats{_gap(record)}"
+        f"{record.adapter_loss_nats:.4f} nats"
     )
-
-
-def _gap(record: MergeRecord) -> str:
-    """What 16 bits do to the adapter on its base, for information."""
-    gap = record.arithmetic_gap
-    if gap is None:
-        return ""
-    return (
-        f"; computed in {gap.compute}, as it was trained, adapter on base agrees on "
-        f"{gap.prediction_agreement:.4f}, logits differ by at most "
-        f"{gap.largest_logit_difference:.2g}, and its loss is {gap.adapter_loss_nats:.4f} nats"
-    )
+    if gap is not None:
+        sentence += (
+            f"; computed in {gap.compute}, as it was trained, adapter on base agrees on "
+            f"{gap.prediction_agreement:.4f}, logits differ by at most "
+            f"{gap.largest_logit_difference:.2g}, and its loss is {gap.adapter_loss_nats:.4f} nats"
+        )
+    return sentence

@@ -28,7 +28,7 @@ MODES = (
     Column("damaged", "Damaged", get=lambda mode: len(mode.damaged) or None),
     Column("training", "Training now", get=lambda mode: len(mode.training) or None),
     Column("scored", "Scored", get=lambda mode: _known(mode, len(mode.scores))),
-    Column("base_scored", "Bare base", right=False, get=lambda mode: _base(mode)),
+    Column("base_scored", "Bare base", right=False, get=lambda mode: _known(mode, _base(mode))),
 )
 
 
@@ -129,20 +129,18 @@ def best_of(mode: ModeStatus) -> list[Best]:
     return found
 
 
-def _known(mode: ModeStatus, count: int) -> int | None:
-    return count if mode.nameable else None
+def _known(mode: ModeStatus, value: object) -> object:
+    return value if mode.nameable else None
+
+
+def _base(mode: ModeStatus) -> str:
+    return "scored" if mode.base_scored else "not scored"
 
 
 def _failed(mode: ModeStatus) -> str:
     """1 diverged, 2 killed."""
     counts = Counter(trial.status for trial in mode.failed)
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-
-
-def _base(mode: ModeStatus) -> str | None:
-    if not mode.nameable:
-        return None
-    return "scored" if mode.base_scored else "not scored"
 
 
 def _reason(trial: TrialRecord) -> str:

@@ -15,13 +15,13 @@ from typing import TypeVar
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
-from lorascope.files.made_with import base_settings, data_settings, require_made_with
+from lorascope.files.made_with import Settings, base_settings, data_settings, require_made_with
 from lorascope.files.store import read_record, require_content
 from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
 from lorascope.study.params import READS, stage_command
 
-T = TypeVar("T")
+R = TypeVar("R", BaseRecord, FootprintRecord, DataCard)
 
 
 def read_base(config: Config, layout: Layout) -> BaseRecord:
@@ -31,10 +31,7 @@ def read_base(config: Config, layout: Layout) -> BaseRecord:
         RecordError: it is missing, damaged, or made with other settings than are asked for.
     """
     folder = layout.base(config.model.name)
-    base = _record(folder, BaseRecord, _base_again(config))
-    asked = base_settings(config.model)
-    require_made_with(asked, base.settings, folder, _base_again(config))
-    return base
+    return _prepared(folder, BaseRecord, base_settings(config.model), _base_again(config))
 
 
 def read_mode(config: Config, layout: Layout) -> FootprintRecord:
@@ -43,39 +40,34 @@ def read_mode(config: Config, layout: Layout) -> FootprintRecord:
     Raises:
         RecordError: as `read_base`; or it is that of another base, once behind the same name.
     """
-    name, quant = config.model.name, config.quant.name
-    base, folder = read_base(config, layout), layout.quantized(name, quant)
-    stored = _record(folder, FootprintRecord, _mode_again(config))
+    name, again = config.model.name, _mode_again(config)
+    base, folder = read_base(config, layout), layout.quantized(name, config.quant.name)
+    stored = _prepared(folder, FootprintRecord, mode_settings(config.quant), again)
     if stored.base_sha256 != base.content_sha256:
         raise RecordError(
             f"{folder}: made from another base than {layout.base(name)} now holds. "
-            f"Run `{_mode_again(config)}` again."
+            f"Run `{again}` again."
         )
-    require_made_with(mode_settings(config.quant), _made_with(stored), folder, _mode_again(config))
     return stored
-
-
-def _made_with(stored: FootprintRecord) -> dict[str, object]:
-    """As far as it is known of records that kept no settings."""
-    told: dict[str, object] = {"quant.storage": stored.storage}
-    if stored.double_quantization is not None:
-        told |= {"quant.double_quantization": stored.double_quantization}
-    return stored.settings or told
 
 
 def read_data(config: Config, layout: Layout) -> DataCard:
     """The card of the prepared rows that `config` asks for; raises as `read_base`."""
     folder = layout.data(config.model.name, config.data.name)
-    card = _record(folder, DataCard, _data_again(config))
-    asked = data_settings(config.data)
-    require_made_with(asked, card.settings, folder, _data_again(config))
-    return card
+    return _prepared(folder, DataCard, data_settings(config.data), _data_again(config))
 
 
-def _record(folder: Path, record_type: type[T], command: str) -> T:
+def _prepared(folder: Path, record_type: type[R], asked: Settings, command: str) -> R:
     if not (folder / RECORD).is_file():
         raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
-    return read_record(folder, record_type)
+    record = read_record(folder, record_type)
+    made = record.settings
+    if isinstance(record, FootprintRecord) and not made:
+        # As far as it is known of records that kept no settings.
+        known = {"storage": record.storage, "double_quantization": record.double_quantization}
+        made = {f"quant.{key}": value for key, value in known.items() if value is not None}
+    require_made_with(asked, made, folder, command)
+    return record
 
 
 def require_base(config: Config, layout: Layout) -> None:

@@ -31,16 +31,10 @@ def _sections() -> list[tuple[str, Any, Any]]:
     """Name, type and default of what stands at the top of a composed configuration."""
     kinds = {name: kind.config for name, kind in KINDS.items()}
     hints: dict[str, Any] = {**get_type_hints(Config), **kinds, "adapter": KindName}
-    values = {own.name: own.default for own in fields(Config)}
+    values = {own.name: own.default for own in fields(Config) if own.default is not MISSING}
     values["adapter"] = KindName(DEFAULT_KIND)
     return [
-        (
-            name,
-            type_,
-            values[name]
-            if values.get(name, MISSING) is not MISSING
-            else field(default_factory=type_),
-        )
+        (name, type_, values.get(name, field(default_factory=type_)))
         for name, type_ in hints.items()
     ]
 
