@@ -68,11 +68,8 @@ class NotTrained(Exception):
 
 
 def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
-    """Train `pack` in `slot` and write each trial's folder.
-
-    Where a pack cannot be trained, or fails, its halves are tried: one trial's failure is that
-    trial's alone.
-    """
+    """Train `pack` in `slot` and write each trial's folder. Where a pack cannot be trained, or
+    fails, its halves are tried: one trial's failure is that trial's alone."""
     place.stop.end_if_asked()
     running = place.show.start_pack(len(pack))
     try:
@@ -196,13 +193,8 @@ def _train(job: Job, pack: Pack, place: SweepPlace, running: RunningPack) -> Out
 def concluded(
     pack: Pack, slot: Slot, outcome: Outcome, provenance: Provenance
 ) -> list[TrialRecord | None]:
-    """The records of a pack that has ended; None for a trial that the disk had no room for.
-
-    Raises:
-        NotTrained: there is nothing to record.
-        Stopped: the pack is saved.
-        OSError: the disk has no room.
-    """
+    """The records of a pack that has ended; None for a trial that the disk had no room for, and
+    OSError where it has none. Raises NotTrained, or Stopped for a pack that is saved."""
     no_room = (Status.refused, Status.out_of_memory)
     lacks_memory = any(trial.status in no_room for trial in outcome.trials)
     if slot.memory_bytes is not None and (lacks_memory or outcome.split == "halves"):

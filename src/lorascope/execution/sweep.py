@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lorascope.adapters.kinds import rank_of
@@ -111,13 +112,9 @@ def _unfinished(
 def _train_packs(packs: Sequence[Pack], slots: int, here: SweepPlace) -> PackEnd:
     """Train what is missing of `packs`, so many at the same time."""
 
-    def train(pack: Pack, slot: Slot) -> PackEnd:
-        return _train_locked(pack, here, slot)
-
     end = PackEnd()
-    if packs:
-        for one in in_slots(packs, here.engine.slots(slots), train, here.stop):
-            end.add(one)
+    for one in in_slots(packs, here.engine.slots(slots), partial(_train_locked, here), here.stop):
+        end.add(one)
     return end
 
 
@@ -178,22 +175,18 @@ def _tell_known(records: Sequence[TrialRecord]) -> None:
         print(f"{records[0].trial}: {records[0].status} already", flush=True)
 
 
-def _train_locked(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
+def _train_locked(place: SweepPlace, pack: Pack, slot: Slot) -> PackEnd:
     """Train what another sweep has not finished meanwhile."""
-    parent = pack[0].folder.parent
-
-    def is_asked() -> bool:
-        return place.stop.asked
-
+    parent, stop = pack[0].folder.parent, place.stop
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
         for folder in sorted(trial.folder for trial in pack):
-            lock = locked_folder(folder, place.layout, None, is_asked, place.show.note)
+            lock = locked_folder(folder, place.layout, None, lambda: stop.asked, place.show.note)
             try:
                 locks.enter_context(lock)
             except FolderLocked:
                 # It is waited for until somebody stops this sweep.
-                place.stop.end_if_asked()
+                stop.end_if_asked()
                 raise
         # Whoever held a lock before may have been killed.
         finish_replacements(parent)

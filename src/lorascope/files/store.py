@@ -225,7 +225,10 @@ def finish_replacements(parent: Path) -> None:
 
 
 def _move_all(scratch: Path) -> None:
-    with _only_mover(scratch.parent):
+    # One process, or thread, at a time: the system drops the lock with its holder.
+    lock = os.open(scratch.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not (scratch / COMPLETE).exists():
             # Whoever came first has moved all of it.
             return
@@ -238,17 +241,8 @@ def _move_all(scratch: Path) -> None:
                 os.replace(target, former)
             os.replace(folder, target)
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _only_mover(parent: Path) -> Iterator[None]:
-    """One process, or thread, at a time: the system drops the lock with its holder."""
-    handle = os.open(parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
     finally:
-        os.close(handle)
+        os.close(lock)
 
 
 def scratch_target(folder: Path) -> Path | None:

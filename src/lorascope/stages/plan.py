@@ -13,12 +13,8 @@ from lorascope.records import MemoryPlan
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[MemoryPlan]:
-    """Print the plans of `configs`, one line a trial; of a single one the details too.
-
-    A trial that cannot be planned has a line that says why.
-
-    Returns:
-        The plans that could be made.
+    """Print the plans of `configs`, one line a trial, and return those that could be made; a trial
+    that cannot be planned has a line that says why. Of a single one the details are shown too.
 
     Raises:
         LorascopeError: no trial can be planned; it is the first one's reason.

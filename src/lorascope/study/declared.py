@@ -94,11 +94,8 @@ def trial_name(key: TrialKey, identity: str) -> str:
 
 
 def read_trial(declared: DeclaredTrial, folder: Path) -> TrialRecord:
-    """The record of a declared trial in `folder`.
-
-    Raises:
-        RecordError: it is missing, damaged or edited, lacks its files, or is another trial's.
-    """
+    """The record of a declared trial in `folder`; RecordError where it is missing, damaged or
+    edited, lacks its files, or is another trial's."""
     trial = read_record(folder, TrialRecord)
     # Defaults that are another version's would pass for the same identity.
     differences = differing_settings(trial.settings, declared.settings)

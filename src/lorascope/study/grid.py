@@ -122,17 +122,12 @@ def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
         own = {key: value for key, value in values.items() if group_of(key) not in others}
         name = str(own) if others else str(number)
         if name not in found:
-            found[name] = _with_value(composed, own)
+            changed = copy.deepcopy(composed)
+            for key, value in own.items():
+                OmegaConf.update(changed, key, value)
+            found[name] = object_of(changed)
+            validate(found[name])
     return list(found.values())
-
-
-def _with_value(composed: DictConfig, values: dict[str, Any]) -> Config:
-    point = copy.deepcopy(composed)
-    for key, value in values.items():
-        OmegaConf.update(point, key, value)
-    config = object_of(point)
-    validate(config)
-    return config
 
 
 def _plain(value: Any) -> Any:

@@ -41,11 +41,7 @@ def require_scores(record: EvaluationRecord, folder: Path) -> None:
 
 
 def distributions_of(record: EvaluationRecord, folder: Path) -> Path | None:
-    """The checked file of next-token distributions; None where the evaluation has none.
-
-    Raises:
-        RecordError: it is missing or not what the record says.
-    """
+    """The checked file of next-token distributions; None where the evaluation has none."""
     if record.distributions_sha256 is None:
         return None
     path = folder / DISTRIBUTIONS
