@@ -12,8 +12,7 @@ import pytest
 from lorascope.config import Config, DeviceKind, RuntimeConfig
 from lorascope.execution.child import answer, train_in_child
 from lorascope.execution.engine import FollowedJob, Job, Outcome, Slot, read_job, write_job
-from lorascope.execution.local.process import Child
-from lorascope.execution.local.slots import PRELOADED
+from lorascope.execution.local.slots import PRELOADED, Child
 from lorascope.files.layout import Layout
 from lorascope.machine.environment import hide_gpus, prepare_environment
 from lorascope.training.progress import Progress

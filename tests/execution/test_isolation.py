@@ -28,7 +28,7 @@ from lorascope.execution.engine import (
     read_job,
     write_job,
 )
-from lorascope.execution.local.process import Child
+from lorascope.execution.local.slots import Child
 from lorascope.files.layout import Layout
 from lorascope.records import Status
 from lorascope.training.progress import Progress, StepReport, Stopped, ValidationReport

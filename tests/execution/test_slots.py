@@ -16,8 +16,7 @@ import pytest
 from lorascope.config import Config
 from lorascope.execution import sweep as sweeps
 from lorascope.execution.engine import FollowedJob, Killed, Outcome, Slot
-from lorascope.execution.local.process import await_imports
-from lorascope.execution.local.slots import LocalEngine
+from lorascope.execution.local.slots import LocalEngine, await_imports
 from lorascope.execution.packs import in_slots
 from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
