@@ -219,20 +219,12 @@ def _errors_as_sentences() -> Iterator[None]:
     """Errors that a person can act on end the process with a sentence; others keep their stack."""
     try:
         yield
-    except LorascopeError as error:
-        _tell(error)
-        raise SystemExit(EXIT_BAD_INPUT) from error
     except Exception as error:
+        from lorascope.files.confidential import without_secrets
         from lorascope.files.disk_faults import disk_fault
 
-        fault = disk_fault(error)
-        if fault is None:
+        told = str(error) if isinstance(error, LorascopeError) else disk_fault(error)
+        if told is None:
             raise
-        _tell(LorascopeError(fault))
+        print(f"lorascope: error: {without_secrets(told)}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_BAD_INPUT) from error
-
-
-def _tell(error: LorascopeError) -> None:
-    from lorascope.files.confidential import without_secrets
-
-    print(f"lorascope: error: {without_secrets(str(error))}", file=sys.stderr, flush=True)

@@ -146,7 +146,8 @@ def test_an_old_record_with_a_password_is_mirrored_without_it() -> None:
 
 
 def test_errors_reach_the_console_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    from lorascope.cli import _tell
+    from lorascope.cli import _errors_as_sentences
 
-    _tell(LorascopeError("cannot read https://me:pass1@hub/x?token=pass2"))
+    with pytest.raises(SystemExit), _errors_as_sentences():
+        raise LorascopeError("cannot read https://me:pass1@hub/x?token=pass2")
     assert capsys.readouterr().err == "lorascope: error: cannot read https://hub/x\n"

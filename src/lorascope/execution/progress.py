@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from lorascope.execution.clock import RunningPack, SweepClock
 from lorascope.machine.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
-from lorascope.records import Status, TrainingResult, TrialRecord
+from lorascope.records import Status, TrialRecord
 from lorascope.training.progress import StepReport, ValidationReport
 
 DEFAULT_COLUMNS = 80
@@ -84,21 +84,15 @@ def sentence(record: TrialRecord) -> str:
     if record.result is None:
         return f"{record.trial}: {record.status}, {record.reason}"
     result = record.result
-    count = result.trials_at_once
+    count, stopped, saved = result.trials_at_once, result.stopped_at_step, result.saved_step
     together = f" ({count} at once)" if count > 1 else ""
+    early = "" if stopped is None else f", stopped at step {stopped}"
+    best = "" if saved in (None, result.steps) else f", best of step {saved}"
     return (
         f"{record.trial}: validation loss {result.validation_loss_nats:.4f} nats, "
         f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
-        f"{_kept(result)}"
+        f"{early}{best}"
     )
-
-
-def _kept(result: TrainingResult) -> str:
-    """Where a trial stopped early, and which step is saved if that is not the last."""
-    stopped, saved = result.stopped_at_step, result.saved_step
-    words = [] if stopped is None else [f"stopped at step {stopped}"]
-    words += [] if saved in (None, result.steps) else [f"best of step {saved}"]
-    return "".join(f", {word}" for word in words)
 
 
 def duration(seconds: float) -> str:
