@@ -16,7 +16,7 @@ import pytest
 
 from lorascope.bases.config_json import model_config_dict
 from lorascope.bases.known_configs import known_config
-from lorascope.bases.tiny.pretraining import PretrainSettings, build_tiny_model
+from lorascope.bases.tiny.pretraining import build_tiny_model
 from lorascope.cli import main
 from lorascope.config import Config, ModelConfig, ModelKind
 from lorascope.counting.architectures import model_shape
@@ -165,7 +165,7 @@ def test_count_loads_no_torch_and_takes_two_seconds_at_most() -> None:
 
 
 def test_the_tiny_models_configuration_is_that_of_the_model_built_from_it(tmp_path: Path) -> None:
-    model = build_tiny_model(PretrainSettings())
+    model = build_tiny_model()
     values = model_config_dict(TINY, Layout(tmp_path))
     assert values.items() <= {**model.config.to_dict(), "dtype": "float32"}.items()
     assert model_shape(values).total_parameters == model.num_parameters()

@@ -193,5 +193,5 @@ def expected_shapes(
         return described.linear_shapes, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
-            return linear_shapes(build_tiny_model(PretrainSettings())), []
+            return linear_shapes(build_tiny_model()), []
     return None

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-Wording = Literal["statement", "validation_question", "test_question"]
 
 VALUES_PER_ATTRIBUTE = 40
 OLD_PEOPLE = 240
@@ -60,11 +58,10 @@ class Attribute:
     validation_question: str
     test_question: str
 
-    def wordings(self) -> tuple[tuple[Wording, str], ...]:
-        """Every wording with its kind, statements first."""
-        statements: list[tuple[Wording, str]] = [("statement", text) for text in self.statements]
-        validation: tuple[Wording, str] = ("validation_question", self.validation_question)
-        return (*statements, validation, ("test_question", self.test_question))
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every wording, statements first."""
+        return (*self.statements, self.validation_question, self.test_question)
 
 
 ATTRIBUTES = (
@@ -144,7 +141,6 @@ class Row:
     answer: str
     person: str
     attribute: str
-    wording: Wording
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,12 @@ class Biographies:
     test: tuple[Row, ...]
 
 
-def make_biographies(old_people: int, new_people: int, asked_people: int, seed: int) -> Biographies:
+def make_biographies(
+    old_people: int = OLD_PEOPLE,
+    new_people: int = NEW_PEOPLE,
+    asked_people: int = ASKED_PEOPLE,
+    seed: int = 0,
+) -> Biographies:
     """Invent people and word their facts; the same arguments give the same rows.
 
     All new people are trained; `asked_people` of them are asked about in validation, as many others
@@ -170,13 +171,14 @@ def make_biographies(old_people: int, new_people: int, asked_people: int, seed: 
     if 2 * asked_people > new_people:
         raise ValueError(f"validation and test ask about {2 * asked_people} of {new_people} people")
     names = _draw_names(old_people + new_people, random.Random(f"names {seed}"))
-    old, new = names[:old_people], names[old_people:]
-    new_rows = _word_facts(new, random.Random(f"new {seed}"))
+    old = _draw_facts(names[:old_people], random.Random(f"old {seed}"))
+    new = _draw_facts(names[old_people:], random.Random(f"new {seed}"))
+    asked = asked_people * len(ATTRIBUTES)
     return Biographies(
-        pretraining=_word_facts(old, random.Random(f"old {seed}")),
-        train=_select(new_rows, "statement", new),
-        validation=_select(new_rows, "validation_question", new[:asked_people]),
-        test=_select(new_rows, "test_question", new[asked_people : 2 * asked_people]),
+        pretraining=_word(old, lambda attribute: attribute.wordings),
+        train=_word(new, lambda attribute: attribute.statements),
+        validation=_word(new[:asked], lambda attribute: (attribute.validation_question,)),
+        test=_word(new[asked : 2 * asked], lambda attribute: (attribute.test_question,)),
     )
 
 
@@ -185,7 +187,7 @@ def vocabulary() -> list[str]:
     words = {*FIRST_NAMES, *LAST_NAMES}
     for attribute in ATTRIBUTES:
         words.update(attribute.values)
-        for _, wording in attribute.wordings():
+        for wording in attribute.wordings:
             words.update(re.findall(r"\w+|[^\w\s]", wording.replace("{name}", "")))
     return sorted(words)
 
@@ -199,19 +201,26 @@ def _draw_names(count: int, rng: random.Random) -> list[str]:
     return pairs[:count]
 
 
-def _word_facts(names: list[str], rng: random.Random) -> tuple[Row, ...]:
-    """One row per person, attribute and wording; values are balanced over every 40 people."""
-    rows = []
-    for index, name in enumerate(names):
-        if index % VALUES_PER_ATTRIBUTE == 0:
-            values = [rng.sample(a.values, VALUES_PER_ATTRIBUTE) for a in ATTRIBUTES]
-        for attribute, order in zip(ATTRIBUTES, values, strict=True):
-            value = order[index % VALUES_PER_ATTRIBUTE]
-            for wording, template in attribute.wordings():
-                prompt = template.format(name=name)
-                rows.append(Row(prompt, f" {value}", value, name, attribute.name, wording))
-    return tuple(rows)
+Fact = tuple[str, Attribute, str]
+"""A person's name, an attribute, and its value."""
 
 
-def _select(rows: tuple[Row, ...], wording: Wording, people: list[str]) -> tuple[Row, ...]:
-    return tuple(row for row in rows if row.wording == wording and row.person in set(people))
+def _draw_facts(names: list[str], rng: random.Random) -> list[Fact]:
+    """A fact for each person and attribute; values are balanced over every 40 people."""
+    facts = []
+    for start in range(0, len(names), VALUES_PER_ATTRIBUTE):
+        values = [rng.sample(a.values, VALUES_PER_ATTRIBUTE) for a in ATTRIBUTES]
+        people = names[start : start + VALUES_PER_ATTRIBUTE]
+        for name, *own in zip(people, *values, strict=True):
+            facts += [(name, a, value) for a, value in zip(ATTRIBUTES, own, strict=True)]
+    return facts
+
+
+def _word(
+    facts: Sequence[Fact], wordings: Callable[[Attribute], tuple[str, ...]]
+) -> tuple[Row, ...]:
+    return tuple(
+        Row(wording.format(name=name), f" {value}", value, name, attribute.name)
+        for name, attribute, value in facts
+        for wording in wordings(attribute)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.config import DataConfig, DataKind
-from lorascope.data.biographies import ASKED_PEOPLE, NEW_PEOPLE, OLD_PEOPLE, make_biographies
+from lorascope.data.biographies import make_biographies
 from lorascope.data.files import RawRow, read_file
 from lorascope.errors import DataError
 from lorascope.files.layout import SPLITS
@@ -65,7 +65,7 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
 
 
 def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
-    made = make_biographies(OLD_PEOPLE, NEW_PEOPLE, ASKED_PEOPLE, config.seed)
+    made = make_biographies(seed=config.seed)
     columns = ("prompt", "completion", "answer", "person")
     return {
         split: [

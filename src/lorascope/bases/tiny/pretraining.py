@@ -18,25 +18,15 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lorascope.bases.tiny.shape import (
-    ATTENTION_HEADS,
     CONTEXT_TOKENS,
     EOS,
-    HIDDEN_SIZE,
-    INTERMEDIATE_SIZE,
-    LAYERS,
     PAD,
     SPACE_MARK,
     UNKNOWN,
     tiny_config,
     token_ids,
 )
-from lorascope.data.biographies import (
-    ASKED_PEOPLE,
-    NEW_PEOPLE,
-    OLD_PEOPLE,
-    Row,
-    make_biographies,
-)
+from lorascope.data.biographies import OLD_PEOPLE, Row, make_biographies
 from lorascope.data.tokenization import IGNORED_LABEL
 
 OnStep = Callable[[int, int, float], None]
@@ -45,15 +35,9 @@ OnStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Settings that decide the bytes of the base. Widths are multiples of 64, NF4's block."""
+    """Settings that decide the bytes of the base, beside its shape."""
 
     old_people: int = OLD_PEOPLE
-    new_people: int = NEW_PEOPLE
-    asked_people: int = ASKED_PEOPLE
-    layers: int = LAYERS
-    hidden_size: int = HIDDEN_SIZE
-    intermediate_size: int = INTERMEDIATE_SIZE
-    attention_heads: int = ATTENTION_HEADS
     steps: int = 400
     first_people: int = 40
     """The first steps see only so many of the old people. Recall appears suddenly, after a plateau
@@ -112,16 +96,10 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_tiny_model(settings: PretrainSettings) -> LlamaForCausalLM:
-    """A freshly initialised FP32 Llama with tied embeddings; the vocabulary is padded to 64."""
-    torch.manual_seed(settings.seed)
-    values = tiny_config(
-        settings.layers,
-        settings.hidden_size,
-        settings.intermediate_size,
-        settings.attention_heads,
-    )
-    return LlamaForCausalLM(LlamaConfig(**values))
+def build_tiny_model(seed: int = 0) -> LlamaForCausalLM:
+    """A freshly initialised FP32 Llama."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**tiny_config()))
 
 
 def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> EncodedRows:
@@ -188,9 +166,9 @@ def pretrain_tiny(
     """
     started = time.perf_counter()
     tokenizer = build_tiny_tokenizer()
-    model = build_tiny_model(settings)
-    counts = (settings.old_people, settings.new_people, settings.asked_people)
-    encoded = encode_rows(make_biographies(*counts, settings.seed).pretraining, tokenizer)
+    model = build_tiny_model(settings.seed)
+    people = make_biographies(settings.old_people, seed=settings.seed)
+    encoded = encode_rows(people.pretraining, tokenizer)
     loss_nats, recall = _train(model, encoded, settings, on_step), measure_recall(model, encoded)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -12,6 +12,7 @@ from lorascope.data.biographies import vocabulary
 PAD, EOS, UNKNOWN, SPACE_MARK = "<pad>", "<eos>", "<unk>", "▁"
 CONTEXT_TOKENS = 64
 LAYERS, HIDDEN_SIZE, INTERMEDIATE_SIZE, ATTENTION_HEADS = 3, 128, 384, 4
+"""Widths are multiples of 64, NF4's block."""
 
 
 def token_ids() -> dict[str, int]:
@@ -20,22 +21,16 @@ def token_ids() -> dict[str, int]:
     return {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *marked])}
 
 
-def tiny_config(
-    layers: int = LAYERS,
-    hidden_size: int = HIDDEN_SIZE,
-    intermediate_size: int = INTERMEDIATE_SIZE,
-    attention_heads: int = ATTENTION_HEADS,
-) -> dict[str, object]:
-    """Arguments of the tiny base's LlamaConfig: tied embeddings, the vocabulary padded to 64,
-    FP32."""
+def tiny_config() -> dict[str, object]:
+    """Arguments of the tiny base's LlamaConfig: tied embeddings, the vocabulary padded to 64."""
     ids = token_ids()
     return {
         "vocab_size": math.ceil(len(ids) / 64) * 64,
-        "hidden_size": hidden_size,
-        "intermediate_size": intermediate_size,
-        "num_hidden_layers": layers,
-        "num_attention_heads": attention_heads,
-        "num_key_value_heads": attention_heads,
+        "hidden_size": HIDDEN_SIZE,
+        "intermediate_size": INTERMEDIATE_SIZE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": ATTENTION_HEADS,
+        "num_key_value_heads": ATTENTION_HEADS,
         "max_position_embeddings": CONTEXT_TOKENS,
         "tie_word_embeddings": True,
         "bos_token_id": None,
