@@ -7,8 +7,9 @@ tokenizer that transformers would load with a token lost: see `keep_unknown_toke
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +43,69 @@ PLAIN_CLASS = "PreTrainedTokenizerFast"
 
 def check_folder(folder: Path, model: ModelConfig) -> None:
     """Raise ModelError unless `folder` holds config, safetensors weights and a tokenizer."""
-    key = base_label(model)
+    for problem in chain(_lacking(folder), _unusable(folder, model.trust_remote_code)):
+        raise ModelError(f"{base_label(model)}: {problem}")
+
+
+def _lacking(folder: Path) -> Iterator[str]:
     if not folder.is_dir():
-        raise ModelError(f"{key}: no such folder ({folder.name}). Correct the path.")
+        yield f"no such folder ({folder.name}). Correct the path."
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{key}: lacks config.json. Save the model with save_pretrained.")
+        yield "lacks config.json. Save the model with save_pretrained."
     if not any(folder.glob(WEIGHTS)):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         found = "holds pickled weights only, which can run code" if pickled else "lacks weights"
-        raise ModelError(
-            f"{key}: {found}; *.safetensors is needed. Save it again with save_pretrained."
-        )
+        yield f"{found}; *.safetensors is needed. Save it again with save_pretrained."
     if not weight_files(folder):
-        raise ModelError(
-            f"{key}: lacks weights under the name that transformers looks for, {WHOLE} or {INDEX}. "
-            "Save it again with save_pretrained."
+        yield (
+            f"lacks weights under the name that transformers looks for, {WHOLE} or {INDEX}. Save "
+            "it again with save_pretrained."
         )
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(
-            f"{key}: lacks a tokenizer (one of {', '.join(TOKENIZER_FILES)}). "
-            "Save it there with tokenizer.save_pretrained."
+        yield (
+            f"lacks a tokenizer (one of {', '.join(TOKENIZER_FILES)}). Save it there with "
+            "tokenizer.save_pretrained."
         )
-    if not model.trust_remote_code:
-        _refuse_remote_code(folder, key)
-    _refuse_quantized(folder, key)
-    _refuse_adapter(folder, key)
-    _refuse_missing_shards(folder, key)
-    _refuse_damaged_weights(folder, key)
+    for index in sorted(folder.glob(f"{WEIGHTS}.index.json")):
+        named = set(read_json(index)["weight_map"].values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            yield (
+                f"lacks {', '.join(missing)}, which {index.name} names. Copy or download the "
+                "model again."
+            )
+
+
+def _unusable(folder: Path, trusted: bool) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    if runs_own_code(folder) and not trusted:
+        yield (
+            "its config runs code from the model's folder (auto_map). If you trust it, set "
+            "model.trust_remote_code=true."
+        )
+    config = read_json(folder / "config.json")
+    for name in ("quantization_config", "compression_config"):
+        if settings := config.get(name):
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            yield (
+                f"its weights are quantized already ({name} in config.json"
+                f"{f', {method}' if method else ''}), and modes are made from full precision. Use "
+                "the 16-bit model that it was made from."
+            )
+    if (folder / "adapter_config.json").is_file():
+        yield (
+            "holds an adapter (adapter_config.json), which transformers would load with the model "
+            "or instead of it. Use the folder of the base alone, or merge the adapter."
+        )
+    for path in sorted(folder.glob(WEIGHTS)):
+        try:
+            with safe_open(path, framework="pt") as weights:
+                weights.keys()
+        except (SafetensorError, OSError) as error:
+            yield (
+                f"{path.name} ({path.stat().st_size} bytes) cannot be read: {error}. Copy or "
+                "download it again."
+            )
 
 
 def base_label(model: ModelConfig) -> str:
@@ -85,61 +122,6 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     named = set(read_json(index)["weight_map"].values()) if index.is_file() else set()
     return [folder / name for name in sorted(named)]
-
-
-def _refuse_quantized(folder: Path, key: str) -> None:
-    """Refuse weights that are quantized already: 16 bits cannot be made of another program's 4."""
-    config = read_json(folder / "config.json")
-    for name in ("quantization_config", "compression_config"):
-        settings = config.get(name)
-        if settings:
-            method = settings.get("quant_method") if isinstance(settings, dict) else None
-            raise ModelError(
-                f"{key}: its weights are quantized already ({name} in config.json"
-                f"{f', {method}' if method else ''}), and modes are made from full precision. Use "
-                "the 16-bit model that it was made from."
-            )
-
-
-def _refuse_adapter(folder: Path, key: str) -> None:
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{key}: holds an adapter (adapter_config.json), which transformers would load with "
-            "the model or instead of it. Use the folder of the base alone, or merge the adapter."
-        )
-
-
-def _refuse_remote_code(folder: Path, key: str) -> None:
-    if runs_own_code(folder):
-        raise ModelError(
-            f"{key}: its config runs code from the model's folder (auto_map). If you trust it, set "
-            "model.trust_remote_code=true."
-        )
-
-
-def _refuse_missing_shards(folder: Path, key: str) -> None:
-    for index in sorted(folder.glob(f"{WEIGHTS}.index.json")):
-        named = set(read_json(index)["weight_map"].values())
-        missing = sorted(name for name in named if not (folder / name).is_file())
-        if missing:
-            raise ModelError(
-                f"{key}: lacks {', '.join(missing)}, which {index.name} names. Copy or download "
-                "the model again."
-            )
-
-
-def _refuse_damaged_weights(folder: Path, key: str) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob(WEIGHTS)):
-        try:
-            with safe_open(path, framework="pt") as weights:
-                weights.keys()
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{key}: {path.name} ({os.path.getsize(path)} bytes) cannot be read: {error}. "
-                "Copy or download it again."
-            ) from error
 
 
 def runs_own_code(folder: Path) -> bool:
@@ -192,7 +174,7 @@ def keep_unknown_token(folder: Path, trust_remote_code: bool = False) -> bool:
     if not restore_unknown_token(tokenizer):
         return False
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    config = read_json(config_path) if config_path.is_file() else {}
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
         # The former class has tokens of its own where the file names none.
         config.setdefault(key, getattr(tokenizer, key))

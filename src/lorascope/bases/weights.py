@@ -7,7 +7,7 @@ would be one of another model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class StoredTensor:
     @property
     def is_floating(self) -> bool:
         return self.dtype.startswith(("F", "BF"))
+
+    def read(self, name: str) -> Tensor:
+        with safe_open(self.file, framework="pt") as weights:
+            value: Tensor = weights.get_tensor(name)
+        return value
 
 
 def require_fitting_weights(
@@ -125,10 +130,7 @@ def _loading_info(
     model_class: Any, config: PretrainedConfig, stored: Mapping[str, StoredTensor]
 ) -> dict[str, Any]:
     """Report of transformers on loading tensors of these names and shapes, on the meta device."""
-    empty = {
-        name: torch.empty(tensor.shape, dtype=torch.float32, device="meta")
-        for name, tensor in stored.items()
-    }
+    empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in stored.items()}
     _, info = model_class.from_pretrained(
         None,
         config=config,
@@ -149,9 +151,11 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
     # Old files hold what the model does not load, such as attention masks.
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     ignored = "|".join(f"({pattern})" for pattern in patterns) or r"(?!)"
-    for name, tensor in _values(folder):
-        if re.search(ignored, name) or not tensor.is_floating_point():
+    stored = stored_tensors(folder)
+    for name, header in stored.items():
+        if re.search(ignored, name) or not header.is_floating:
             continue
+        tensor = header.read(name)
         # 8-bit floats know no isfinite.
         wrong = int((~torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor)).sum())
         if wrong:
@@ -161,31 +165,18 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
                 "diverged, or was converted to a type that is too narrow. Save it again in bf16 or "
                 "fp32 from a sound copy."
             )
-    _require_equal_ties(folder, label, model)
+    _require_equal_ties(stored, label, model)
 
 
-def _values(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (no dict)
-                yield name, weights.get_tensor(name)
-
-
-def _require_equal_ties(folder: Path, label: str, model: PreTrainedModel) -> None:
+def _require_equal_ties(
+    stored: Mapping[str, StoredTensor], label: str, model: PreTrainedModel
+) -> None:
     """Refuse a tied pair that is stored with two values: transformers would untie it."""
-    stored = stored_tensors(folder)
     for target, source in getattr(model, "all_tied_weights_keys", {}).items():
-        if target in stored and source in stored:
-            pair = [_value(stored[name].file, name) for name in (target, source)]
-            if not torch.equal(*pair):
-                raise ModelError(
-                    f"{label}: config.json ties {target} to {source}, but the file holds both with "
-                    "different values. Set tie_word_embeddings to false in config.json, or leave "
-                    f"{target} out of the file."
-                )
-
-
-def _value(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as weights:
-        value: Tensor = weights.get_tensor(name)
-    return value
+        both = [stored[name] for name in (target, source) if name in stored]
+        if len(both) == 2 and not torch.equal(both[0].read(target), both[1].read(source)):
+            raise ModelError(
+                f"{label}: config.json ties {target} to {source}, but the file holds both with "
+                "different values. Set tie_word_embeddings to false in config.json, or leave "
+                f"{target} out of the file."
+            )
