@@ -15,15 +15,15 @@ from lorascope.adapters.targets import peft_targets, select
 from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import Targets
 from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
-from lorascope.counting.methods import (
+from lorascope.counting.parameters import (
     houlsby_adapter_parameters,
     ia3_parameters,
+    lora_parameters,
     peft_all_linear_parameters,
     prefix_tuning_parameters,
     prompt_tuning_parameters,
     target_parameters_lora,
 )
-from lorascope.counting.parameters import lora_parameters
 from lorascope.errors import ConfigError
 from tests.counting.architecture_cases import (
     CASES,
@@ -148,7 +148,7 @@ def test_houlsby_adapters_equal_two_bottlenecks_with_biases_a_layer() -> None:
 
     one = nn.Sequential(nn.Linear(24, 5), nn.ReLU(), nn.Linear(5, 24))
     size = sum(parameter.numel() for parameter in one.parameters())
-    assert houlsby_adapter_parameters(layers=3, hidden=24, bottleneck=5) == 3 * 2 * size
+    assert houlsby_adapter_parameters(shape_of("llama"), bottleneck=5) == 3 * 2 * size
 
 
 PUBLISHED_TOTALS = {

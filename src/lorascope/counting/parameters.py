@@ -1,8 +1,13 @@
-"""How many parameters and bytes an adapter has, from the shapes of the matrices it sits on.
+"""How many parameters and bytes adapters have, and the methods beside them, from shapes alone.
 
 LoRA (Hu et al. 2021, arXiv 2106.09685): a weight W [out, in] gets B A with A [rank, in] and
 B [out, rank]: rank (in + out) parameters. DoRA (Liu et al. 2024, arXiv 2402.09353) adds one
 magnitude an output row.
+
+For the methods beside LoRA, PEFT's own count is the reference where it has the method, else the
+LoRA paper's formula (section 5.1): d is the hidden size, L the layers, p tokens, b the bottleneck.
+Task heads that a method may train too are left out. Full fine-tuning and BitFit are numbers of
+`ModelShape` itself.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.records import Matrix
 
 FLOAT32_BYTES = 4
@@ -54,3 +60,70 @@ def square_matrix_rule(base_parameters: float, rank: int) -> float:
     2,498,560.
     """
     return 2 * rank * math.sqrt(base_parameters)
+
+
+def houlsby_adapter_parameters(shape: ModelShape, bottleneck: int) -> int:
+    """Adapter-H (Houlsby et al. 2019, arXiv 1902.00751): 2 L (2 d b + b + d).
+
+    Two adapters a layer, after attention and after the MLP; each goes down to `bottleneck` and up
+    again, with biases.
+    """
+    return 2 * shape.layers * (2 * shape.hidden * bottleneck + bottleneck + shape.hidden)
+
+
+def prefix_layer_parameters(shape: ModelShape, tokens: int) -> int:
+    """PrefixLayer of the LoRA paper: L d (l_p + l_i), trained activations after every layer."""
+    return shape.layers * shape.hidden * tokens
+
+
+def prompt_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int:
+    """Prompt tuning (Lester et al. 2021, arXiv 2104.08691), as PEFT counts it: p d. The LoRA
+    paper's PrefixEmbed is the same, with trained embeddings around the prompt: d (l_p + l_i)."""
+    return virtual_tokens * shape.hidden
+
+
+def prefix_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int:
+    """Prefix tuning (Li and Liang 2021, arXiv 2101.00190), as PEFT counts it: p L (key + value).
+
+    Without the reparametrisation that is dropped after training. Grouped-query attention makes keys
+    and values narrower than d. Twice the LoRA paper's PrefixLayer, which has one vector where this
+    has a key and a value.
+    """
+    return 2 * virtual_tokens * shape.layers * shape.prefix_features
+
+
+def ia3_parameters(shape: ModelShape) -> int:
+    """IA3 (Liu et al. 2022, arXiv 2205.05638) on PEFT's default targets.
+
+    One factor an output feature of the attention targets, one an input feature of the feed-forward
+    ones. PEFT matches the end of a name, so that RoBERTa's attention.output.dense counts among the
+    latter; it takes q in place of k for some models.
+    """
+    outputs, inputs = shape.ia3_targets
+    return sum(m.out_features for m in _ending_in(shape, outputs)) + sum(
+        m.in_features for m in _ending_in(shape, inputs)
+    )
+
+
+def target_parameters_lora(matrices: Iterable[WeightMatrix], rank: int) -> int:
+    """LoRA on bare parameters, PEFT's `target_parameters`: experts x rank (in + out) a tensor.
+
+    A 3-D tensor of experts gets a pair of matrices an expert; a router's 2-D weight gets one.
+    """
+    return sum(matrix.experts * lora_parameters([matrix], rank) for matrix in matrices)
+
+
+def peft_all_linear_parameters(shape: ModelShape, rank: int) -> int:
+    """LoRA where PEFT is told "all-linear": as on named modules, and on experts and routers too.
+
+    Experts were linear layers before transformers 5 fused them into 3-D tensors, so PEFT
+    still adapts them under that name; where gate and up are one tensor it doubles the rank.
+    """
+    bare = (target_parameters_lora([m], m.fused * rank) for m in shape.expert_matrices)
+    return lora_parameters(shape.matrices, rank) + sum(bare)
+
+
+def _ending_in(shape: ModelShape, endings: tuple[str, ...]) -> list[WeightMatrix]:
+    """Matrices whose dotted name ends in one of `endings`, whole parts only."""
+    dotted = tuple(f".{ending}" for ending in endings)
+    return [matrix for matrix in shape.matrices if f".{matrix.name}".endswith(dotted)]

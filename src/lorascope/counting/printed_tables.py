@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
-from lorascope.counting.methods import (
+from lorascope.counting.parameters import (
     houlsby_adapter_parameters,
-    prefix_embedding_parameters,
+    lora_parameters,
     prefix_layer_parameters,
+    prompt_tuning_parameters,
+    square_matrix_rule,
 )
-from lorascope.counting.parameters import lora_parameters, square_matrix_rule
 
 GPT3_HIDDEN, GPT3_LAYERS = 12288, 96
 GPT3 = model_shape({
@@ -60,21 +61,21 @@ class PaperRow:
 def _prefix_embed(prefix: int, infix: int, printed: float) -> PaperRow:
     return PaperRow(
         "PrefixEmbed", f"l_p={prefix}, l_i={infix}", "d (l_p + l_i)", printed,
-        lambda shape: prefix_embedding_parameters(shape.hidden, prefix + infix),
+        lambda shape: prompt_tuning_parameters(shape, prefix + infix),
     )  # fmt: skip
 
 
 def _prefix_layer(prefix: int, infix: int, printed: float) -> PaperRow:
     return PaperRow(
         "PrefixLayer", f"l_p={prefix}, l_i={infix}", "L d (l_p + l_i)", printed,
-        lambda shape: prefix_layer_parameters(shape.layers, shape.hidden, prefix + infix),
+        lambda shape: prefix_layer_parameters(shape, prefix + infix),
     )  # fmt: skip
 
 
 def _adapter(bottleneck: int, printed: float) -> PaperRow:
     return PaperRow(
         "Adapter-H", f"r={bottleneck}", "2 L (2 d r + r + d)", printed,
-        lambda shape: houlsby_adapter_parameters(shape.layers, shape.hidden, bottleneck),
+        lambda shape: houlsby_adapter_parameters(shape, bottleneck),
     )  # fmt: skip
 
 

@@ -74,8 +74,7 @@ class ModelShape:
 
     @property
     def linear_shapes(self) -> list[LinearShape]:
-        """The layers that can get an adapter, as `adapters.layers.linear_shapes` finds them in the
-        model itself."""
+        """The layers that can get an adapter, as `adapters.layers.linear_shapes` finds them."""
         return [
             LinearShape(m.name, m.name.rpartition(".")[2], m.in_features, m.out_features)
             for m in self.matrices

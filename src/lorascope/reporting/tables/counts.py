@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
 from lorascope.counting.architectures import ModelShape, WeightMatrix
-from lorascope.counting.methods import (
+from lorascope.counting.parameters import (
+    adamw_bytes,
+    adapter_bytes,
     houlsby_adapter_parameters,
     ia3_parameters,
     peft_all_linear_parameters,
-    prefix_embedding_parameters,
     prefix_layer_parameters,
     prefix_tuning_parameters,
     prompt_tuning_parameters,
     target_parameters_lora,
 )
-from lorascope.counting.parameters import adamw_bytes, adapter_bytes
 from lorascope.errors import ConfigError
 from lorascope.records import LinearShape
 from lorascope.reporting import units
@@ -133,16 +133,13 @@ METHODS: dict[str, Callable[[ModelShape], list[MethodRow]]] = {
     "full": _full,
     "bitfit": _bitfit,
     "adapter": _at(
-        "Adapter-H (Houlsby)", "bottleneck {}", ADAPTER_SIZES,
-        lambda shape, size: houlsby_adapter_parameters(shape.layers, shape.hidden, size),
+        "Adapter-H (Houlsby)", "bottleneck {}", ADAPTER_SIZES, houlsby_adapter_parameters
     ),
     "prefix_embed": _at(
-        "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS,
-        lambda shape, tokens: prefix_embedding_parameters(shape.hidden, tokens),
+        "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS, prompt_tuning_parameters
     ),
     "prefix_layer": _at(
-        "PrefixLayer (LoRA paper)", "{} tokens", TOKEN_COUNTS,
-        lambda shape, tokens: prefix_layer_parameters(shape.layers, shape.hidden, tokens),
+        "PrefixLayer (LoRA paper)", "{} tokens", TOKEN_COUNTS, prefix_layer_parameters
     ),
     "prefix": _at("Prefix tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prefix_tuning_parameters),
     "prompt": _at("Prompt tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prompt_tuning_parameters),
