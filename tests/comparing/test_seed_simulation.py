@@ -79,7 +79,7 @@ class Luck:
         parts = Components(
             seeds, GROUPS, alone, alone - flicker / seeds if several else None,
             flicker if several else None, 0.0 if several else None,
-            float(difference.var(ddof=1)) if several else None, GROUPS - 1.0,
+            float(difference.var(ddof=1)) if several else None, GROUPS - 1.0, GROUPS - 1.0,
         )  # fmt: skip
         mean = float(difference.mean())
         return TwoWayEstimate(mean, math.sqrt(alone), GROUPS - 1.0, mean, mean, 1.0, parts)

@@ -34,7 +34,7 @@ def test_two_seeds_of_equal_means_do_not_show_that_seeds_are_equal() -> None:
 
 
 def _parts(raw: float, seeds: int = 2) -> Components:
-    return Components(seeds, 100, 0.01, 0.005, 0.01, raw - 0.01, raw, 99.0)
+    return Components(seeds, 100, 0.01, 0.005, 0.01, raw - 0.01, raw, 99.0, 99.0)
 
 
 def test_what_carries_the_same_luck_counts_once() -> None:

@@ -25,6 +25,7 @@ from scipy.optimize import brentq
 from scipy.stats import t as student
 
 from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
+from lorascope.statistics.one_sided import OneSided
 from lorascope.statistics.shares import (
     PairedCounts,
     PairedDifference,
@@ -80,7 +81,7 @@ def accuracy_difference(
 
 
 @dataclass(frozen=True)
-class FlipDifference:
+class FlipDifference(OneSided):
     """Share right of a minus that of b, with its 95 % interval and two-sided p against zero."""
 
     estimate: float
@@ -90,18 +91,12 @@ class FlipDifference:
     two_way: TwoWayEstimate
     flips: PairedCounts
 
-    def p_not_below(self, limit: float) -> float:
-        """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
-        return _tail(self.two_way, self.flips, limit, 1)
-
-    def p_not_above(self, limit: float) -> float:
-        """One-sided p against "truth >= limit": small shows that the truth is below `limit`."""
-        return _tail(self.two_way, self.flips, limit, -1)
+    def tail_beyond(self, limit: float, side: int) -> float:
+        return _tail(self.two_way, self.flips, limit, side)
 
 
 def independent_flips(difference: Floats, clusters: ArrayLike | None) -> PairedCounts:
-    """Answers and changed ones in `difference` [seeds, items] of -1, 0 and 1, each divided by
-    deff above."""
+    """Answers and changed ones in `difference` [seeds, items] of -1, 0 and 1, over deff above."""
     answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
     sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)
@@ -140,7 +135,6 @@ def _are_few(measured: TwoWayEstimate, flips: PairedCounts) -> bool:
 
 
 def _tail(measured: TwoWayEstimate, flips: PairedCounts, limit: float, side: int) -> float:
-    """Chance of an estimate as far on `side` of `limit` if that were the truth."""
     under_test = 0.0
     if _are_few(measured, flips):
         inside = min(max(limit, -EDGE), EDGE)

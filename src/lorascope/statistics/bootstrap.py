@@ -17,6 +17,7 @@ from lorascope.statistics.clusters import (
     resampled_sums,
     small_sample,
 )
+from lorascope.statistics.one_sided import OneSided
 
 RESAMPLES = 9999
 CHUNK = 4_000_000
@@ -24,7 +25,7 @@ CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class BootstrapDifference:
+class BootstrapDifference(OneSided):
     """Loss per token of a minus that of b, in nats: above zero, a is worse."""
 
     estimate: float
@@ -47,21 +48,10 @@ class BootstrapDifference:
         """Two-sided, against no difference."""
         return min(1.0, 2 * min(self.p_not_below(0.0), self.p_not_above(0.0)))
 
-    def p_not_below(self, limit: float) -> float:
-        """One-sided p against "truth <= limit": small shows that the truth is above `limit`."""
-        return self._tail(int((self.replicates <= limit).sum()), limit)
-
-    def p_not_above(self, limit: float) -> float:
-        """One-sided p against "truth >= limit": small shows that the truth is below `limit`.
-
-        Non-inferiority of a by a margin of nats is p_not_above(margin).
-        """
-        return self._tail(int((self.replicates >= limit).sum()), limit)
-
-    def _tail(self, beyond: int, limit: float) -> float:
-        """Chance of the tail beyond `limit`, which `beyond` replicates reach. The number of
-        replicates is a floor that many comparisons cannot pass: where none lies beyond, t with the
-        replicates' standard error says how much smaller p is."""
+    def tail_beyond(self, limit: float, side: int) -> float:
+        # The number of replicates is a floor that many comparisons cannot pass: where none lies
+        # beyond, t with the replicates' standard error says how much smaller p is.
+        beyond = int((side * self.replicates <= side * limit).sum())
         share = (beyond + 1) / (self.replicates.size + 1)
         least = float(student.cdf(norm.ppf(share) / self.narrowness, self.degrees))
         if beyond or self.standard_error == 0:

@@ -47,8 +47,7 @@ class SmallSample:
     factors: Floats
     """Factor on each squared residual, so that their sum is unbiased: [groups]."""
     degrees: float
-    """Degrees of freedom of that sum: groups - 1 where all are alike, fewer the more they
-    differ."""
+    """Degrees of freedom of that sum: groups - 1 where all are alike, fewer where they differ."""
 
 
 def small_sample(weights: Floats, variances: Floats) -> SmallSample:

@@ -7,12 +7,13 @@ first, hardest step asks for.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from lorascope.statistics.shares import standard_error
-from lorascope.statistics.two_way import Components, VarianceParts
+from lorascope.statistics.two_way import Components
 
 SEEDS_CONSIDERED = 100
 """The most seeds that a plan may ask for."""
@@ -113,15 +114,13 @@ def projected_half_width(
             detectable_with_error(math.sqrt(items + pooled), components.item_degrees, comparisons)
             for items in (components.items_alone / seeds, components.items_alone)
         )
-    expected = VarianceParts(
+    variance, degrees = replace(
+        components,
         seeds=seeds,
-        of_items=components.item + components.item_by_seed / seeds,
-        of_seeds=components.item_by_seed + components.seed,
-        of_both=components.item_by_seed,
-        item_degrees=components.item_degrees,
+        items_alone=components.item + components.item_by_seed / seeds,
+        seed_raw=components.item_by_seed + components.seed,
         both_degrees=components.item_degrees,
-    )
-    variance, degrees = expected.variance()
+    ).variance()
     half = detectable_with_error(math.sqrt(variance), degrees, comparisons)
     return half, half
 

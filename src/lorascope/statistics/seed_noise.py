@@ -25,8 +25,7 @@ from lorascope.statistics.clusters import Floats
 
 NODES = 48
 CROWDED = 4
-"""Exponent of the nodes' places: it crowds them where chi2 is near 0 and the spread may be
-large."""
+"""Exponent of the nodes' places: crowds them where chi2 is near 0 and the spread is large."""
 FARTHEST = 1e6
 """The largest quantile that is looked for, in typical standard errors."""
 

@@ -31,8 +31,7 @@ from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.two_way import Components, TwoWayEstimate
 
 Ends = frozenset[Hashable]
-"""Names of the luck that the two sides of a comparison share with others; one name where a side has
-none."""
+"""Names of the luck that the sides of a comparison share with others; one where a side has none."""
 SHARED_CORRELATION = 0.25
 """Correlation of the squared seed deviations of two differences from one reference: the differences
 themselves correlate by 1/2 where both sides spread alike, their squares by its square."""

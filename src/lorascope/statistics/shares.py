@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
+from lorascope.statistics.one_sided import OneSided
+
 Z_95 = 1.959964
 """The normal deviate that leaves 2.5 % on either side."""
 EXACT_BELOW = 25
@@ -73,7 +75,7 @@ class PairedCounts:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(OneSided):
     """The share right of a minus that of b, with what the items can say about it."""
 
     counts: PairedCounts
@@ -84,16 +86,8 @@ class PairedDifference:
     p_value: float
     """McNemar's, two-sided: chance of a difference this large if the truth were none."""
 
-    def p_not_below(self, limit: float) -> float:
-        """One-sided p against "true difference <= limit": small shows a is above `limit`.
-
-        Non-inferiority of a by a margin is p_not_below(-margin).
-        """
-        return float(norm.sf(score(self.counts, limit)))
-
-    def p_not_above(self, limit: float) -> float:
-        """One-sided p against "true difference >= limit": small shows a is below `limit`."""
-        return float(norm.cdf(score(self.counts, limit)))
+    def tail_beyond(self, limit: float, side: int) -> float:
+        return float(norm.sf(side * score(self.counts, limit)))
 
 
 def paired_counts(right_a: ArrayLike, right_b: ArrayLike) -> PairedCounts:

@@ -32,6 +32,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
+from lorascope.statistics.one_sided import OneSided
 from lorascope.statistics.seed_noise import SeedNoise
 
 SEEDS_SHOW = 2.0
@@ -60,6 +61,8 @@ class Components:
     """Variance of the seed means as they are: seed + item_by_seed, before any truncation."""
     item_degrees: float
     """Degrees of freedom of `items_alone`: groups - 1 where all have one size."""
+    both_degrees: float
+    """Degrees of freedom that `item_by_seed` has with two seeds."""
 
     @property
     def item_standard_error(self) -> float:
@@ -71,9 +74,27 @@ class Components:
         """Standard deviation of the seed means as measured; None: unknown."""
         return None if self.seed_raw is None else math.sqrt(self.seed_raw)
 
+    def variance(self) -> tuple[float, float]:
+        """Variance of the estimate, and the degrees of freedom of its t."""
+        both, raw = self.item_by_seed, self.seed_raw
+        if self.seeds == 1 or both is None or raw is None or raw <= both:
+            return self.items_alone, self.item_degrees
+        between_seeds, from_seeds = self.seeds - 1, (raw - both) / self.seeds
+        total = self.items_alone + from_seeds
+        spread = self.items_alone**2 / self.item_degrees
+        spread += (raw / self.seeds) ** 2 / between_seeds
+        spread += (both / self.seeds) ** 2 / (self.both_degrees * between_seeds)
+        satterthwaite = total**2 / spread
+        if raw < SEEDS_SHOW * both:
+            return total, satterthwaite
+        width = stdtrit(self.item_degrees, 0.975) ** 2 * self.items_alone / total
+        width += stdtrit(between_seeds, 0.975) ** 2 * from_seeds / total
+        howe = _degrees_of(math.sqrt(width), between_seeds, self.item_degrees)
+        return total, min(satterthwaite, howe)
+
 
 @dataclass(frozen=True)
-class TwoWayEstimate:
+class TwoWayEstimate(OneSided):
     """An estimate with its 95 % t interval and two-sided p against zero."""
 
     estimate: float
@@ -87,19 +108,8 @@ class TwoWayEstimate:
     noise: SeedNoise | None = None
     """Spread between seeds known from several comparisons; where set, tails come from it."""
 
-    def p_not_below(self, limit: float) -> float:
-        """One-sided p against "truth <= limit": small shows that the truth is above `limit`.
-
-        Non-inferiority of an accuracy difference by a margin is p_not_below(-margin).
-        """
-        return self.tail(self.estimate - limit)
-
-    def p_not_above(self, limit: float) -> float:
-        """One-sided p against "truth >= limit": small shows that the truth is below `limit`.
-
-        Non-inferiority of a difference of losses by a margin is p_not_above(margin).
-        """
-        return self.tail(limit - self.estimate)
+    def tail_beyond(self, limit: float, side: int) -> float:
+        return self.tail(side * (self.estimate - limit))
 
     def tail(self, gap: float, least_item_variance: float = 0.0) -> float:
         """Chance of an estimate `gap` or more above the truth, with an item part not below this."""
@@ -127,49 +137,14 @@ def two_way(
     if each.shape != totals.shape[1:] or each.min() < 0 or each.sum() <= 0:
         raise ValueError("weights must be one number of 0 or more per item, not all 0")
     estimate = float(totals.sum() / (len(totals) * each.sum()))
-    parts = _parts(totals - estimate * each, each, clusters)
-    variance, degrees = parts.variance()
+    components = _components(totals - estimate * each, each, clusters)
+    variance, degrees = components.variance()
     error = math.sqrt(variance)
     half = float(stdtrit(degrees, 0.975)) * error
     p_value = float(2 * stdtr(degrees, -abs(_distance(estimate, error))))
-    components = _components(parts, len(group_sums(each, clusters)))
     return TwoWayEstimate(
         estimate, error, degrees, estimate - half, estimate + half, p_value, components
     )
-
-
-@dataclass(frozen=True)
-class VarianceParts:
-    """The terms of the variance of an estimate over items and seeds."""
-
-    seeds: int
-    of_items: float
-    """Variance of the estimate if seeds had no spread."""
-    of_seeds: float
-    """Variance between the means of seeds, as measured; 0 with one seed."""
-    of_both: float
-    """The part of `of_seeds` that comes of items that flicker from seed to seed."""
-    item_degrees: float
-    """Degrees of freedom of `of_items`."""
-    both_degrees: float
-    """Degrees of freedom that `of_both` has with two seeds."""
-
-    def variance(self) -> tuple[float, float]:
-        """Variance of the estimate, and the degrees of freedom of its t."""
-        if self.seeds == 1 or self.of_seeds <= self.of_both:
-            return self.of_items, self.item_degrees
-        between_seeds, from_seeds = self.seeds - 1, (self.of_seeds - self.of_both) / self.seeds
-        total = self.of_items + from_seeds
-        spread = self.of_items**2 / self.item_degrees
-        spread += (self.of_seeds / self.seeds) ** 2 / between_seeds
-        spread += (self.of_both / self.seeds) ** 2 / (self.both_degrees * between_seeds)
-        satterthwaite = total**2 / spread
-        if self.of_seeds < SEEDS_SHOW * self.of_both:
-            return total, satterthwaite
-        width = stdtrit(self.item_degrees, 0.975) ** 2 * self.of_items / total
-        width += stdtrit(between_seeds, 0.975) ** 2 * from_seeds / total
-        howe = _degrees_of(math.sqrt(width), between_seeds, self.item_degrees)
-        return total, min(satterthwaite, howe)
 
 
 def _degrees_of(quantile: float, first: float, second: float) -> float:
@@ -184,44 +159,36 @@ def _degrees_of(quantile: float, first: float, second: float) -> float:
     return float(1 / inverse)
 
 
-def _parts(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> VarianceParts:
-    """The variance's terms from `residuals` [seeds, items], value - estimate x weight, and
-    `weights` [items]."""
+def _components(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Components:
+    """The variance's terms: `residuals` [seeds, items] are value - estimate x weight."""
     seeds, whole = len(residuals), float(weights.sum())
     sizes = group_sums(weights, clusters)
     mean = residuals.mean(axis=0)
     between = small_sample(sizes, group_variances(mean, weights, clusters))
     of_items = _variance(group_sums(mean, clusters), between.factors, whole)
+    known = (seeds, len(sizes), of_items)
     if seeds == 1:
-        return VarianceParts(seeds, of_items, 0.0, 0.0, between.degrees, between.degrees)
+        return Components(*known, None, None, None, None, between.degrees, between.degrees)
     shifts = residuals.sum(axis=1) / whole
     # A better seed moves an item by its weight, so that large groups move by more.
     flicker = residuals - mean - shifts[:, None] * weights
     within = small_sample(sizes, group_variances(flicker, weights, clusters))
     of_both = _variance(group_sums(flicker, clusters), within.factors, whole) / (seeds - 1)
     of_seeds = float(shifts.var(ddof=1))
-    return VarianceParts(seeds, of_items, of_seeds, of_both, between.degrees, within.degrees)
+    return Components(
+        *known,
+        item=max(0.0, of_items - of_both / seeds),
+        item_by_seed=of_both,
+        seed=max(0.0, of_seeds - of_both),
+        seed_raw=of_seeds,
+        item_degrees=between.degrees,
+        both_degrees=within.degrees,
+    )
 
 
 def _variance(totals: Floats, factors: Floats, weight: float) -> float:
     """Variance of the sum of `totals` [..., groups] / `weight`, summed over the leading axis."""
     return float((factors * totals**2).sum()) / weight**2
-
-
-def _components(parts: VarianceParts, groups: int) -> Components:
-    seeds, of_items = parts.seeds, parts.of_items
-    if seeds == 1:
-        return Components(seeds, groups, of_items, None, None, None, None, parts.item_degrees)
-    return Components(
-        seeds,
-        groups,
-        of_items,
-        item=max(0.0, of_items - parts.of_both / seeds),
-        item_by_seed=parts.of_both,
-        seed=max(0.0, parts.of_seeds - parts.of_both),
-        seed_raw=parts.of_seeds,
-        item_degrees=parts.item_degrees,
-    )
 
 
 def _distance(gap: float, standard_error: float) -> float:
