@@ -73,11 +73,10 @@ def cluster_of(row: RawRow, column: str | None) -> str | None:
         return None
     value = row.values.get(column)
     if value is None:
-        have = ", ".join(map(str, row.values)) or "none"
         raise RowError(
             row.place, f"no value in column {column}",
-            f"no value in column {column!r}, which data.cluster names (columns: {have}). Fill it "
-            "in, correct the name, or leave data.cluster empty.",
+            f"no value in column {column!r}, which data.cluster names (columns: {row.columns}). "
+            "Fill it in, correct the name, or leave data.cluster empty.",
         )  # fmt: skip
     require_characters(row.place, str(value))
     return digest_of(str(value))[:16]
@@ -93,11 +92,10 @@ def text_column(
 ) -> str:
     """A text column, present and not blank."""
     if column not in row.values:
-        have = ", ".join(map(str, row.values)) or "none"
         raise RowError(
             row.place, f"no column {column}",
-            f"no column {column!r}, which format={form} needs (columns: {have}). Rename the "
-            "column, or choose the format that fits in data.format.",
+            f"no column {column!r}, which format={form} needs (columns: {row.columns}). Rename "
+            "the column, or choose the format that fits in data.format.",
         )  # fmt: skip
     value = row.values[column]
     if allow_empty and value is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ class RawRow:
     """Place of the row for messages, e.g. 'data/raw/rows.jsonl, line 7'."""
     fault: str = ""
     """Reason why the row is of no use, although its file can be read; empty for a sound row."""
+
+    @property
+    def columns(self) -> str:
+        return ", ".join(map(str, self.values)) or "none"
 
 
 def read_file(key: str, name: str, root: Path) -> list[RawRow]:
@@ -85,8 +90,7 @@ def _require_whole(faults: list[str], remedy: str) -> None:
 
 
 class _JsonDecoder(json.JSONDecoder):
-    """A JSON decoder that notes keys which stand twice in one object: the first value would be
-    lost."""
+    """Notes keys that stand twice in one object: the first value would be lost."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object)
@@ -107,8 +111,7 @@ class _JsonDecoder(json.JSONDecoder):
 
 
 JSON_ERRORS = (ValueError, RecursionError)
-"""Errors for invalid JSON, for numbers of thousands of digits, and for thousands of nested
-brackets."""
+"""Errors for invalid JSON, numbers of thousands of digits, and thousands of nested brackets."""
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[RawRow]:
@@ -148,27 +151,25 @@ def _read_json(path: Path, name: str) -> Iterator[RawRow]:
 
 def _list_items(text: str, name: str) -> Iterator[RawRow]:
     """The rows of a JSON list, read one by one, so that each knows its line."""
-    decoder, number, line = _JsonDecoder(), 0, 1
-    position = _behind_blanks(text, 0)
-    if text[position : position + 1] != "[":
+    decoder, line, counted, start = _JsonDecoder(), 1, 0, _behind_blanks(text, 0)
+    if not text.startswith("[", start):
         kind = type(json.loads(text)).__name__ if text.strip() else "blank text"
         raise DataError(
             f"{name}: holds a {kind}, but a .json source is a list of objects. Wrap the rows in "
             "[ ... ]."
         )
-    start = counted = _behind_blanks(text, position + 1)
-    line += text.count("\n", 0, start)
-    closed = text[start : start + 1] == "]"
-    while not closed:
-        value, end = decoder.raw_decode(text, start)
-        number += 1
-        yield decoder.row(value, f"{name}, row {number} (line {line})")
-        end = _behind_blanks(text, end)
-        if text[end : end + 1] not in ("]", ","):
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
-        closed = text[end] == "]"
-        start = end if closed else _behind_blanks(text, end + 1)
+    for number in itertools.count(1):
+        start = _behind_blanks(text, start + 1)
+        if number == 1 and text.startswith("]", start):
+            break
         line, counted = line + text.count("\n", counted, start), start
+        value, end = decoder.raw_decode(text, start)
+        yield decoder.row(value, f"{name}, row {number} (line {line})")
+        start = _behind_blanks(text, end)
+        if text.startswith("]", start):
+            break
+        if not text.startswith(",", start):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, start)
     rest = _behind_blanks(text, start + 1)
     if rest < len(text):
         raise json.JSONDecodeError("Extra data", text, rest)

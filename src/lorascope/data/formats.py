@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from lorascope.config import Format
-from lorascope.data.conversations import Conversation, Turn, shortened, text_column
-from lorascope.data.dialogues import from_chat, from_rendered, from_turns
+from lorascope.data.conversations import Conversation, Role, Turn, shortened, text_column
 from lorascope.data.files import RawRow
+from lorascope.data.rows import Segment
 from lorascope.data.unfit_rows import RowError, require_characters
 
 
@@ -122,12 +124,151 @@ def _alpaca(row: RawRow) -> Conversation:
     return single(f"{instruction}\n\n{extra}" if extra else instruction, output, row.place, plain)
 
 
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+UNREAD = ("reasoning", "reasoning_content", "thinking", "tool_calls")
+"""Keys that messages from elsewhere may have beside their content."""
+HUMAN, ASSISTANT = "### Human:", "### Assistant:"
+
+
+def _chat(row: RawRow) -> Conversation:
+    """`messages` with role and content, or `conversations` with from and value."""
+    column, speaker, said = "messages", "role", "content"
+    if column not in row.values and "conversations" in row.values:
+        column, speaker, said = "conversations", "from", "value"
+    messages = row.values.get(column)
+    if not isinstance(messages, list) or not messages:
+        raise RowError(
+            row.place, "no list of messages",
+            "format=chat needs a column messages (a list of role and content) or conversations (a "
+            f"list of from and value); columns: {row.columns}. Repair the row, or choose the "
+            "format that fits in data.format.",
+        )  # fmt: skip
+    turns = []
+    for number, message in enumerate(messages, start=1):
+        place = f"{row.place}, {column}[{number}]"
+        if not isinstance(message, dict) or speaker not in message or said not in message:
+            raise RowError(
+                place, f"a turn lacks {speaker} or {said}",
+                f"must have {speaker!r} and {said!r}, not {shortened(message)}.",
+            )  # fmt: skip
+        role = ROLES.get(str(message[speaker]))
+        if role is None:
+            known = ", ".join(ROLES)
+            raise RowError(
+                place, f"a turn by an unknown {speaker}",
+                f"unknown {speaker}={shortened(message[speaker])}. Known are {known}: rename or "
+                "remove this turn.",
+            )  # fmt: skip
+        turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
+    unread = sorted(key for key in UNREAD if any(message.get(key) for message in messages))
+    return replace(_checked(turns, row.place), unread=tuple(unread))
+
+
+def _turns(row: RawRow) -> Conversation:
+    """`### Human:` and `### Assistant:` in one text. A closing question without a reply is cut."""
+    text = text_column(row, "text", "turns")
+    parts = re.split(rf"({HUMAN}|{ASSISTANT})", text)
+    if len(parts) == 1 or parts[0].strip():
+        raise RowError(
+            row.place, f"does not start with {HUMAN}",
+            f"format=turns needs text that starts with {HUMAN!r}, not {text[:60]!r}. Repair the "
+            "row, or choose the format that fits in data.format.",
+        )  # fmt: skip
+    turns = [
+        Turn("user" if mark == HUMAN else "assistant", said.strip())
+        for mark, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    cut = len(turns) > 2 and turns[-1].role == "user"
+    return _checked(turns[:-1] if cut else turns, row.place, cut_question=cut)
+
+
+def _checked(turns: list[Turn], place: str, cut_question: bool = False) -> Conversation:
+    """A conversation whose turns alternate, hold text, and end with a reply."""
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    for number, turn in enumerate(spoken):
+        expected = "user" if number % 2 == 0 else "assistant"
+        if turn.role != expected:
+            raise RowError(
+                place, "turns that do not alternate",
+                f"turn {number + 1} is by the {turn.role}, where the {expected} must speak: turns "
+                "alternate, from a user's question to an assistant's reply. Repair this row.",
+            )  # fmt: skip
+        if not turn.content:
+            raise RowError(
+                place, "an empty turn",
+                f"turn {number + 1} ({turn.role}) is empty. Fill in or remove this row.",
+            )  # fmt: skip
+    if len(spoken) < 2 or spoken[-1].role != "assistant":
+        raise RowError(
+            place, "no reply at the end",
+            "ends without an assistant's reply, so there is nothing to train on. Add the reply or "
+            "remove this row.",
+        )  # fmt: skip
+    return Conversation(tuple(turns), place=place, cut_question=cut_question)
+
+
+REPLY_MARKS = (
+    ("[/INST]", "</s>"),
+    ("<|im_start|>assistant\n", "<|im_end|>"),
+    ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("<start_of_turn>model\n", "<end_of_turn>"),
+    ("### Response:", None),
+)
+"""Marks that open and close a reply in known templates; None closes at the end of the text."""
+
+
+def _rendered(row: RawRow) -> Conversation:
+    """Text that stands in a model's template already: replies between known marks are trained."""
+    text = text_column(row, "text", "rendered")
+    marks = next((marks for marks in REPLY_MARKS if marks[0] in text), None)
+    if marks is None:
+        known = ", ".join(repr(opening) for opening, _ in REPLY_MARKS)
+        raise RowError(
+            row.place, "no mark that opens a reply",
+            f"no mark that opens a completion in {text[:60]!r}. format=rendered knows {known}. For "
+            "raw text choose another data.format.",
+        )  # fmt: skip
+    segments, turns = [], []
+    for between, reply in _cut(text, *marks):
+        if not reply.strip().removesuffix(marks[1] or "").strip():
+            raise RowError(
+                row.place, "an empty reply",
+                f"the completion after {marks[0]!r} is empty, so there is nothing to train on. "
+                "Fill in or remove this row.",
+            )  # fmt: skip
+        segments += [Segment(between, False), Segment(reply, True)]
+        turns += [Turn("user", between.strip()), Turn("assistant", reply.strip())]
+    return Conversation(tuple(turns), rendered=tuple(segments), place=row.place)
+
+
+def _cut(text: str, opening: str, closing: str | None) -> list[tuple[str, str]]:
+    """(text up to and with the opening mark, reply with the closing mark) for each reply.
+
+    What follows the last reply without opening another (a line break, a question) is left out.
+    """
+    pairs, start = [], 0
+    while (found := text.find(opening, start)) >= 0:
+        begin = found + len(opening)
+        end = text.find(closing, begin) if closing else -1
+        end = end + len(closing or "") if end >= 0 else len(text)
+        pairs.append((text[start:begin], text[begin:end]))
+        start = end
+    return pairs
+
+
 CONVERTERS: dict[Format, Callable[[RawRow], Conversation]] = {
     Format.prompt_completion: _prompt_completion,
     Format.question_answer: _question_answer,
     Format.source_target: _source_target,
     Format.alpaca: _alpaca,
-    Format.chat: from_chat,
-    Format.turns: from_turns,
-    Format.rendered: from_rendered,
+    Format.chat: _chat,
+    Format.turns: _turns,
+    Format.rendered: _rendered,
 }
