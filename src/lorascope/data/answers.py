@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.conversations import Conversation
 from lorascope.data.rows import PreparedRow
 from lorascope.data.templates import Template
+from lorascope.data.tokenization import Tokenizer
 from lorascope.data.unfit_rows import RowError
 from lorascope.errors import ConfigError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TOLERATED_SHARE = 0.05
 """Share of completions that may be longer than evaluate.max_new_tokens."""
@@ -137,7 +134,7 @@ def written_answer(conversation: Conversation, template: Template, config: DataC
 
 def require_room(
     rows: Sequence[PreparedRow],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     max_new_tokens: int,
     context_tokens: int,
 ) -> str | None:
@@ -196,7 +193,7 @@ def _remedy(completions: Sequence[int], room: int) -> str:
 
 
 def unreadable_answers(
-    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, pattern: str | None
+    rows: Sequence[PreparedRow], tokenizer: Tokenizer, pattern: str | None
 ) -> list[PreparedRow]:
     """Rows whose own trained completion, read back from its tokens as a generation is, would count
     as wrong: no model could be right on them."""
@@ -209,5 +206,5 @@ def unreadable_answers(
     ]
 
 
-def _length(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def _length(text: str, tokenizer: Tokenizer) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])

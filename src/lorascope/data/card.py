@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +15,11 @@ from lorascope.config import DataConfig
 from lorascope.data.conversations import Conversation
 from lorascope.data.rows import PreparedRow
 from lorascope.data.templates import Template, turn_text
-from lorascope.data.tokenization import IGNORED_LABEL
+from lorascope.data.tokenization import IGNORED_LABEL, Tokenizer
 from lorascope.data.unfit_rows import RowError, by_count
 from lorascope.files.layout import SPLITS
 from lorascope.files.store import sha256_of_file
 from lorascope.records import SplitCard
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PERCENTILES = (0, 50, 90, 99, 100)
 WARN_UNKNOWN_SHARE = 0.01
@@ -40,7 +36,7 @@ class SampleCount:
 
 
 def count_sample(
-    input_ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase
+    input_ids: Sequence[int], labels: Sequence[int], tokenizer: Tokenizer
 ) -> SampleCount:
     """Count one tokenized sample. A tokenizer whose unknown token doubles as end or start of text
     (GPT-2) falls back to bytes, and has no unknown tokens."""

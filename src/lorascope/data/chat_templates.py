@@ -6,14 +6,11 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from lorascope.data.rows import Segment
+from lorascope.data.tokenization import Tokenizer
 from lorascope.data.unfit_rows import RowError
 from lorascope.errors import ConfigError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Messages = list[dict[str, str]]
 TODAY = "strftime_now"
@@ -122,7 +119,7 @@ class ChatTemplate:
             ) from error
 
 
-def make_chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> ChatTemplate:
+def make_chat_template(tokenizer: Tokenizer, date: str) -> ChatTemplate:
     """The tokenizer's chat template, which gets `date` (YYYY-MM-DD) as today's.
 
     Raises:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, Format, Scoring
 from lorascope.data.answers import answer_of, check_settings, unreadable_answers, written_answer
@@ -27,14 +26,10 @@ from lorascope.data.rows import PreparedRow, write_rows
 from lorascope.data.sources import describe_source, read_source
 from lorascope.data.splits import Splits, split_conversations
 from lorascope.data.templates import Template, make_template
-from lorascope.data.tokenization import require_fast, tokenize_row, tokenizer_sha256
+from lorascope.data.tokenization import Tokenizer, require_fast, tokenize_row, tokenizer_sha256
 from lorascope.data.unfit_rows import RowError, UnfitRows
 from lorascope.errors import DataError
 from lorascope.records import DataCard, Provenance, SplitCard
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 OnRow = Callable[[int, int], None]
 """Called with (rows done, rows in all) of the present split."""
@@ -125,7 +120,7 @@ TRIED_ROWS = 20
 """Rows of each split that are tried, enough to see whether a template fits the data at all."""
 
 
-def check_rendering(config: DataConfig, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_rendering(config: DataConfig, source: Source, tokenizer: Tokenizer) -> None:
     """Render some rows of each split, so that a tokenizer or chat template that fits none of them
     is refused before anything is downloaded or stored.
 
@@ -161,7 +156,7 @@ class _Preparation:
 
     config: DataConfig
     template: Template
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     max_tokens: int
     unfit: UnfitRows
     remarks: Remarks
@@ -192,8 +187,7 @@ class _Preparation:
     def _choose(
         self, split: str, conversations: list[Conversation], dropped: Counter[str]
     ) -> list[tuple[PreparedRow, SampleCount]]:
-        """Rows in order until the split's cap is reached; those too long or unfit are dropped and
-        counted."""
+        """Rows in order up to the split's cap; those too long or unfit are counted as dropped."""
         cap = getattr(self.config, f"max_{split}_rows") or len(conversations)
         kept: list[tuple[PreparedRow, SampleCount]] = []
         for index, conversation in enumerate(conversations):
@@ -229,7 +223,7 @@ class _Preparation:
 def prepare_data(
     config: DataConfig,
     model_name: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     context_tokens: int,
     folder: Path,
     root: Path,

@@ -33,8 +33,7 @@ class PreparedRow:
     choices: list[str] | None = None
     """Rendered completions without end-of-text; for scoring=choices."""
     answer: str | None = None
-    """The text that a generation must match (scoring=answer), or the right choice
-    (scoring=choices)."""
+    """Text that a generation must match (scoring=answer), or the right choice (scoring=choices)."""
     cluster: str | None = None
     """Hash of what this row shares with others; None where it shares nothing."""
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lorascope.config import DataConfig, TemplateKind
 from lorascope.data.chat_templates import ChatTemplate, longest_first, make_chat_template
 from lorascope.data.conversations import Conversation, Turn, digest_of
 from lorascope.data.rows import Segment
+from lorascope.data.tokenization import Tokenizer
 from lorascope.data.unfit_rows import RowError
 from lorascope.errors import DataError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,7 @@ class Template:
         ]
 
     def _finish(self, segments: list[Segment]) -> list[Segment]:
-        """Segments with one start token and one end token, and with blanks before a reply moved
-        into it."""
+        """Segments with one start and one end token, and blanks before a reply moved into it."""
         first, last = segments[0], segments[-1]
         if not first.text.lstrip().startswith(self.bos):
             segments = [Segment(self.bos + first.text, first.trained), *segments[1:]]
@@ -113,7 +109,7 @@ class Template:
 def make_template(
     kind: TemplateKind,
     system: str | None,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     date: str = DataConfig.date,
 ) -> Template:
     """The template of this kind with this tokenizer's special tokens; `date` is what a chat
@@ -134,14 +130,14 @@ def make_template(
     return Template(kind, system, bos, eos, chat, special_tokens_of(tokenizer))
 
 
-def special_tokens_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def special_tokens_of(tokenizer: Tokenizer) -> tuple[str, ...]:
     """Tokens that the tokenizer reads as control tokens wherever they stand, and leaves out when it
     reads a generation back; longest first."""
     added = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]
     return longest_first({*added, *map(str, tokenizer.all_special_tokens)})
 
 
-def starting_text(tokenizer: PreTrainedTokenizerBase) -> str:
+def starting_text(tokenizer: Tokenizer) -> str:
     """The begin-of-text token if the tokenizer adds it by itself, else nothing."""
     bos_id = tokenizer.bos_token_id
     added = tokenizer("a")["input_ids"][:1] == [bos_id]

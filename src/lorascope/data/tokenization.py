@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import DataError, ModelError
@@ -15,6 +15,7 @@ from lorascope.errors import DataError, ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 IGNORED_LABEL = -100
 TokenIds = int | list[int] | None
 """The form of `eos_token_id` in config.json and generation_config.json."""
@@ -22,7 +23,7 @@ ROWS_A_CALL = 1000
 """Rows tokenized in one call; a call for all would hold the offsets of all their tokens."""
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Tokenizer:
     """The tokenizer saved in `folder`, with its unknown token in working order.
 
     Raises:
@@ -60,14 +61,14 @@ def restore_unknown_token(tokenizer: Any) -> bool:
 
 
 def tokenize_row(
-    row: PreparedRow, tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
+    row: PreparedRow, tokenizer: Tokenizer, train_on_prompt: bool = False
 ) -> tuple[list[int], list[int]]:
     """`tokenize_rows` for one row."""
     return next(tokenize_rows([row], tokenizer, train_on_prompt))
 
 
 def tokenize_rows(
-    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, train_on_prompt: bool = False
+    rows: Sequence[PreparedRow], tokenizer: Tokenizer, train_on_prompt: bool = False
 ) -> Iterator[tuple[list[int], list[int]]]:
     """(input_ids, labels) of each row, both of length [tokens]; labels are -100 where nothing is
     trained.
@@ -97,7 +98,7 @@ def _labels(row: PreparedRow, ids: list[int], offsets: list[tuple[int, int]]) ->
     return labels
 
 
-def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+def require_fast(tokenizer: Tokenizer) -> None:
     """Raise unless the tokenizer can say which characters a token came from."""
     if not tokenizer.is_fast:
         raise DataError(
@@ -107,7 +108,7 @@ def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def require_known_tokens(
-    rows: Sequence[PreparedRow], tokenizer: PreTrainedTokenizerBase, vocabulary: int
+    rows: Sequence[PreparedRow], tokenizer: Tokenizer, vocabulary: int
 ) -> None:
     """Raise DataError where a row holds a token that the model has no embedding for.
 
@@ -133,7 +134,7 @@ def require_known_tokens(
                 )
 
 
-def pad_token_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int:
+def pad_token_id(tokenizer: Tokenizer, vocabulary: int) -> int:
     """Id of a token to pad with: the tokenizer's own, or end-of-text where the model does not know
     that one. Padding is masked and carries no label, but its embedding is looked up.
 
@@ -144,7 +145,7 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int:
     return end if pad is None or pad >= vocabulary else int(pad)
 
 
-def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
     """Digest of all that decides the ids: the whole fast tokenizer and the special tokens' names.
 
     Truncation and padding are left out: they are switches that a call may have left behind.
