@@ -19,8 +19,7 @@ from lorascope.data.tokenization import pad_token_id, stop_token_ids
 from lorascope.scoring.log_likelihoods import Encoded
 
 OnProgress = Callable[[int, int], None]
-"""Called with (requests answered, requests in all): a row has one for its loss, one for each
-choice, one for its generation."""
+"""Called with (requests answered, requests in all): loss, choices and generation of each row."""
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:
@@ -108,8 +107,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """The progress of requests, in place of lm-eval's response cache, which gets every answered
-    one."""
+    """The progress of requests, in place of lm-eval's response cache, which gets every answer."""
 
     total: int
     report: OnProgress | None

@@ -21,8 +21,7 @@ from lorascope.objectives.evaluation import log_probabilities
 Encoded = tuple[list[int], list[int]]
 """Token ids of a context and of its continuation."""
 LogLikelihood = tuple[float, bool]
-"""Log-likelihood of a continuation in nats, and whether it is what the model expects most, token by
-token."""
+"""Log-likelihood of a continuation in nats, and whether each token is the one expected most."""
 
 
 @dataclass(frozen=True)

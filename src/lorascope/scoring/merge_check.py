@@ -53,8 +53,7 @@ class CheckedRows:
         return summed / tokens
 
     def logits(self, model: Any, row: PreparedRow) -> Tensor:
-        """Logits at the positions that predict the completion, [positions, vocabulary], float32 on
-        the CPU."""
+        """Logits that predict the completion, [positions, vocabulary], float32 on the CPU."""
         ids, labels = last_completion(row, self.tokenizer)
         with evaluation_mode(model):
             logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits

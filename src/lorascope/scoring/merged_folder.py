@@ -136,15 +136,13 @@ def _config_stops(present: TokenIds, end_of_text_id: int) -> TokenIds:
 
 
 def _generation_stops(present: TokenIds, end_of_text_id: int) -> TokenIds:
-    """Stop tokens for generation_config.json: the base's, and before them the trained one where it
-    is not among them."""
+    """Stop tokens for generation_config.json: the base's, the trained one first if it is new."""
     stops = stop_token_ids(end_of_text_id, present)
     return stops[0] if len(stops) == 1 and not isinstance(present, list) else stops
 
 
 def _foreign_names(merged: Merge, base: Path, folder: Path) -> list[str]:
-    """Names of merged tensors that the base does not have: programs that find tensors by name would
-    lose them."""
+    """Merged tensors that the base lacks: programs that find tensors by name would lose them."""
     known = set(stored_tensors(base))
     # The first GPT-2 files lack the prefix, and every program takes either.
     known |= {f"{merged.plain.base_model_prefix}.{name}" for name in known}

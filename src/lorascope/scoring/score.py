@@ -11,7 +11,7 @@ import torch
 
 from lorascope.config import Scoring
 from lorascope.data.rows import PreparedRow
-from lorascope.errors import ConfigError, DataError, ModelError
+from lorascope.errors import ConfigError, DataError
 from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic
 from lorascope.records import ItemResult
@@ -59,14 +59,11 @@ def score_rows(
     generation config are as before afterwards.
 
     Raises:
-        DataError: a row does not fit the model's context, or lacks what `scoring` needs.
-        ModelError: there is no end-of-text token, or an evaluation would change a stored layer.
+        DataError: a row does not fit the model's context.
+        ModelError: an evaluation would change a stored layer.
     """
     from lm_eval.evaluator import evaluate
 
-    if not rows:
-        raise DataError("No rows to score. Check the split's row limits.")
-    _require_end_of_text(tokenizer)
     with evaluation_mode(model), greedy_generation(model, tokenizer), quiet():
         tasks = build_tasks(tokenizer, rows, scoring, answer_pattern, max_new_tokens)
         lm = wrap_model(model, tokenizer, batch_size, literal_special_tokens=True)
@@ -167,17 +164,8 @@ def _load_tasks(tasks: list[str]) -> Any:
         ) from error  # fmt: skip
 
 
-def _require_end_of_text(tokenizer: Any) -> None:
-    if not tokenizer.eos_token:
-        raise ModelError(
-            "The tokenizer has no end-of-text token, so no answer has an end. Set eos_token in the "
-            "model folder's tokenizer_config.json."
-        )
-
-
 def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:
-    """Refuse rows that are too long: lm-eval would cut them from the left, with no more than a
-    warning."""
+    """Refuse rows that are too long: lm-eval would cut them from the left and only warn."""
     longest = max(len(context) + len(target) - 1 for context, target in encoded)
     if longest > context_tokens:
         raise DataError(
@@ -194,14 +182,8 @@ def _check_lengths(encoded: Sequence[Encoded], context_tokens: int) -> None:
 def _check_generation(
     tokenizer: Any, rows: Sequence[PreparedRow], context_tokens: int, max_new_tokens: int
 ) -> None:
-    """Refuse rows without a prompt to generate from, or without room for `max_new_tokens`."""
     prompts = encode(tokenizer, generation_prompts(tokenizer, rows))
     for row, prompt in zip(rows, prompts, strict=True):
-        if not prompt:
-            raise DataError(
-                f"item {row.item}: scoring=answer needs a prompt, and it is empty. Check the "
-                "source row, or use data.scoring=loss."
-            )
         if len(prompt) + max_new_tokens > context_tokens:
             raise DataError(
                 f"item {row.item}: {len(prompt)} prompt tokens and "
@@ -236,8 +218,7 @@ def _collect(
 
 
 def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int, choice: str) -> bool | None:
-    """Whether the item is right, by the metric `choice` where there are choices; None without a
-    rule."""
+    """Whether the item is right, by the metric `choice` among choices; None without a rule."""
     if CHOICES_TASK in logs:
         return bool(logs[CHOICES_TASK][index][choice])
     if ANSWER_TASK in logs and choice == "acc":

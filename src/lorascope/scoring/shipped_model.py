@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,16 +32,6 @@ from lorascope.scoring.merged_folder import MergedFiles, write_merged
 from lorascope.scoring.merging import merge
 
 
-@dataclass(frozen=True)
-class Checks:
-    """Comparisons of the merged model with adapter on base, all of the same rows."""
-
-    exact: MergeCheck
-    """Both in float32, with the very weights that the base stores."""
-    trained: MergeCheck | None
-    """The adapter on its base as it was trained and scored; None where that is `exact`."""
-
-
 def merge_verified(
     folder: Path,
     config: Config,
@@ -62,21 +51,16 @@ def merge_verified(
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
     print(f"merging {trial.trial}", flush=True)
     files, untied = _write(folder, config, layout, adapter)
-    checks = _compare(folder, config, layout, adapter, device)
-    rounds = checks.trained is not None and QUANTIZERS[config.quant.storage].rounds_inputs
-    check = checks.trained if checks.trained is not None and rounds else checks.exact
-    unrounded = checks.exact if rounds else None
+    exact, trained = _compare(folder, config, layout, adapter, device)
+    rounds = QUANTIZERS[config.quant.storage].rounds_inputs
+    check, unrounded = (trained, exact) if trained and rounds else (exact, None)
     return MergeRecord(
         trial=trial.trial,
         quant=config.quant.name,
         precision=config.merge.precision.value,
         chosen_by=chosen_by,
         validation_score=score,
-        items=check.items,
-        largest_logit_difference=check.largest_logit_difference,
-        prediction_agreement=check.prediction_agreement,
-        adapter_loss_nats=check.adapter_loss_nats,
-        merged_loss_nats=check.merged_loss_nats,
+        **vars(check),
         untied_head=untied,
         total_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         content_sha256=sha256_of_files(folder),
@@ -86,7 +70,7 @@ def merge_verified(
         unrounded_logit_difference=unrounded.largest_logit_difference if unrounded else None,
         unrounded_agreement=unrounded.prediction_agreement if unrounded else None,
         foreign_names=files.foreign_names,
-        arithmetic_gap=None if rounds else _gap(checks, config, device),
+        arithmetic_gap=_gap(trained, config, device) if trained and not rounds else None,
     )
 
 
@@ -100,8 +84,12 @@ def _write(folder: Path, config: Config, layout: Layout, adapter: Path) -> tuple
     return write_merged(merged, base, end_of_text_id, folder), merged.untied
 
 
-def _compare(folder: Path, config: Config, layout: Layout, adapter: Path, device: Device) -> Checks:
-    """Load the merged model, then the base, exact and as it was trained, one after the other."""
+def _compare(
+    folder: Path, config: Config, layout: Layout, adapter: Path, device: Device
+) -> tuple[MergeCheck, MergeCheck | None]:
+    """The merged model beside the adapter on its base, over the same rows: first both in float32,
+    with the very weights that the base stores; then the base as it was trained and scored, None
+    where that is the same. They are loaded one after the other."""
     stored = layout.quantized(config.model.name, config.quant.name)
     validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
     checked = CheckedRows(
@@ -116,16 +104,11 @@ def _compare(folder: Path, config: Config, layout: Layout, adapter: Path, device
         exact = load_exact(stored, config.quant, device, attention)
         against_exact = said.check(load_adapter(exact, adapter))
         del exact
-        if not _differs(config, device):
-            return Checks(against_exact, None)
+        in_16_bits = compute_precision(config.quant, device) is not Precision.float32
+        if not in_16_bits and not QUANTIZERS[config.quant.storage].rounds_inputs:
+            return against_exact, None
         base = load_base(stored, config.quant, device, attention)
-        return Checks(against_exact, said.check(load_adapter(base, adapter)))
-
-
-def _differs(config: Config, device: Device) -> bool:
-    """Whether a base computes otherwise in training and evaluation than exactly."""
-    in_16_bits = compute_precision(config.quant, device) is not Precision.float32
-    return in_16_bits or QUANTIZERS[config.quant.storage].rounds_inputs
+        return against_exact, said.check(load_adapter(base, adapter))
 
 
 def _predictions(
@@ -143,14 +126,12 @@ def _predictions(
     return merged_predictions(merged, checked, scratch)
 
 
-def _gap(checks: Checks, config: Config, device: Device) -> ArithmeticGap | None:
-    if checks.trained is None:
-        return None
+def _gap(trained: MergeCheck, config: Config, device: Device) -> ArithmeticGap:
     return ArithmeticGap(
         compute=compute_precision(config.quant, device).value,
-        largest_logit_difference=checks.trained.largest_logit_difference,
-        prediction_agreement=checks.trained.prediction_agreement,
-        adapter_loss_nats=checks.trained.adapter_loss_nats,
+        largest_logit_difference=trained.largest_logit_difference,
+        prediction_agreement=trained.prediction_agreement,
+        adapter_loss_nats=trained.adapter_loss_nats,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from lorascope.config import Scoring
 from lorascope.data.answers import is_right
 from lorascope.data.rows import PreparedRow
-from lorascope.errors import DataError
 from lorascope.scoring.lm_eval_model import generation_prompts
 
 LOSS_TASK = "completion_loss"
@@ -23,11 +22,7 @@ def build_tasks(
     answer_pattern: str | None,
     max_new_tokens: int,
 ) -> dict[str, Any]:
-    """Task name -> lm-eval task; `doc_id` is the row's index in every one.
-
-    Raises:
-        DataError: a row lacks what `scoring` needs.
-    """
+    """Task name -> lm-eval task; `doc_id` is the row's index in every one."""
     tasks = {LOSS_TASK: _loss_task(rows)}
     if scoring is Scoring.choices:
         tasks[CHOICES_TASK] = _choices_task(rows)
@@ -57,7 +52,7 @@ def _choices_task(rows: Sequence[PreparedRow]) -> Any:
         {
             "prompt": row.prompt,
             "choices": [choice.removeprefix(" ") if blank else choice for choice in offered],
-            "right": right_choice(row),
+            "right": [choice.strip() for choice in offered].index(str(row.answer).strip()),
         }
         for row, offered in zip(rows, choices, strict=True)
     ]
@@ -78,8 +73,7 @@ def _answer_task(
 ) -> Any:
     prompts = generation_prompts(tokenizer, rows)
     docs = [
-        {"prompt": prompt, "answer": _required_answer(row)}
-        for prompt, row in zip(prompts, rows, strict=True)
+        {"prompt": prompt, "answer": row.answer} for prompt, row in zip(prompts, rows, strict=True)
     ]
 
     def judge(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, int]:
@@ -122,28 +116,3 @@ def _task(name: str, docs: list[dict[str, Any]], *metrics: str, **settings: Any)
             **settings,
         }
     )
-
-
-def right_choice(row: PreparedRow) -> int:
-    """Index of the right choice; surrounding whitespace does not count.
-
-    Raises:
-        DataError: the row has no choices, or not exactly one of them is the answer.
-    """
-    choices = [choice.strip() for choice in row.choices or []]
-    if row.answer is None or choices.count(row.answer.strip()) != 1:
-        raise DataError(
-            f"item {row.item}: scoring=choices needs an answer that is exactly one of the choices, "
-            f"but answer={row.answer!r} and choices={row.choices!r}. Check the source row, or use "
-            "data.scoring=loss."
-        )
-    return choices.index(row.answer.strip())
-
-
-def _required_answer(row: PreparedRow) -> str:
-    if row.answer is None:
-        raise DataError(
-            f"item {row.item}: scoring=answer needs an answer, and the row has none. Check the "
-            "source row, or use data.scoring=loss."
-        )
-    return row.answer
