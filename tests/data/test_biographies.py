@@ -143,8 +143,8 @@ def test_saved_tokenizer_loads_with_the_same_ids_and_a_pad_of_its_own(tmp_path: 
 def test_only_answer_and_end_are_trained(people: Biographies) -> None:
     tokenizer = build_tiny_tokenizer()
     row = people.test[0]
-    encoded = encode_rows([row, people.train[0]], tokenizer)
-    trained = encoded.labels[0][encoded.labels[0] != -100]
+    _, labels = encode_rows([row, people.train[0]], tokenizer)
+    trained = labels[0][labels[0] != -100]
     assert tokenizer.decode(trained[:1]) == row.answer
     assert trained[1:].tolist() == [tokenizer.eos_token_id]
 

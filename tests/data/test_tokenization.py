@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lorascope.bases.folder import copy_tokenizer, keep_unknown_token
+from lorascope.bases.folder import copy_files, keep_unknown_token
 from lorascope.config import DataConfig, Format, TemplateKind
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
@@ -95,7 +95,7 @@ def unknown_kept(folder: Path, texts: list[str]) -> None:
     assert tokenizer_sha256(kept) == tokenizer_sha256(ours)
     assert kept.decode(again["input_ids"][0]) == ours.decode(expected["input_ids"][0])
     assert not keep_unknown_token(folder), "nothing is left to mend"
-    copy_tokenizer(folder, folder / "copied")
+    copy_files(folder, folder / "copied")
     assert tokenizer_sha256(load_tokenizer(folder / "copied")) == tokenizer_sha256(ours)
 
 
@@ -107,7 +107,7 @@ def test_files_of_a_tokenizer_that_loses_its_unknown_token_are_mended(tmp_path: 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=NO_SHARED)
 def test_tinystories_files_are_mended(tmp_path: Path) -> None:
-    copy_tokenizer(SHARED / "models/tinystories-656k", tmp_path)
+    copy_files(SHARED / "models/tinystories-656k", tmp_path)
     shutil.copy(SHARED / "models/tinystories-656k/config.json", tmp_path)
     (tmp_path / "copied").mkdir()
     unknown_kept(tmp_path, ["a = é b", "<|start_story|>Once\n\nupon # 9<|end_story|>", " two  é"])

@@ -124,6 +124,10 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(named)]
 
 
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def runs_own_code(folder: Path) -> bool:
     """Whether a base brings code of its own, which is fetched only where it was asked for."""
     return bool(read_json(folder / "config.json").get("auto_map"))
@@ -147,13 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy every file of a tokenizer."""
-    copy_files(source, folder, TOKENIZER_PATTERNS)
-
-
-def copy_files(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
-    """Copy the files that match one of `patterns` to the same place in `folder`."""
+def copy_files(source: Path, folder: Path, patterns: tuple[str, ...] = TOKENIZER_PATTERNS) -> None:
+    """Copy the files that match one of `patterns`, a tokenizer's, to the same place in `folder`."""
     for path in {path for pattern in patterns for path in source.glob(pattern) if path.is_file()}:
         target = folder / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
@@ -179,6 +178,5 @@ def keep_unknown_token(folder: Path, trust_remote_code: bool = False) -> bool:
         # The former class has tokens of its own where the file names none.
         config.setdefault(key, getattr(tokenizer, key))
     config["tokenizer_class"] = PLAIN_CLASS
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    config_path.write_text(text, encoding="utf-8")
+    write_json(config_path, config)
     return True

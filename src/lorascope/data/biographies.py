@@ -13,10 +13,12 @@ Each of the 40 values of an attribute occurs equally often, so that a blind gues
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 VALUES_PER_ATTRIBUTE = 40
 OLD_PEOPLE = 240
@@ -27,108 +29,26 @@ ASKED_PEOPLE = 80
 """New people asked about in validation, and as many others in test."""
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-FIRST_NAMES = _words(
-    """Ada Agnes Albert Alice Amos Anna Anton Arlo Beatrix Bella Boris Bruno Carla Cecil Clara
-    Colin Cora Dana Dora Doris Edgar Edith Elena Elias Emil Enid Ernest Esther Felix Flora Frank
-    Freya George Greta Gwen Hanna Hector Hilda Hugo Ida Igor Ines Irene Ivan Jacob Jana Jonas
-    Judith Karl Laura Leon Lydia Magnus Marta Miles Nadia Nils Olga Oscar Paula Ralph Rosa Simon
-    Vera"""
-)
-LAST_NAMES = _words(
-    """Abbott Adler Arnold Bailey Barlow Becker Bell Berg Bishop Brandt Briggs Calder Carver
-    Conrad Crane Dalton Doyle Drake Ekman Ellis Falk Farley Fischer Fleming Garner Gibbs Grant
-    Hale Hansen Hobbs Holm Ingram Jarvis Jensen Keller Kemp Lang Larsen Lowell Marlow Mercer Moser
-    Nash Norton Olsen Osborn Palmer Petrov Quinn Ramsey Reeves Roth Sawyer Sharp Sorel Stark
-    Thorne Tucker Ulrich Vance Vogel Walsh Winter Zeller"""
-)
-
-
 @dataclass(frozen=True)
 class Attribute:
     """One kind of fact: its possible values and the wordings that ask for it."""
 
     name: str
-    values: tuple[str, ...]
-    statements: tuple[str, ...]
+    values: list[str]
+    statements: list[str]
     """Openings that the value completes; `{name}` stands for the person."""
     validation_question: str
     test_question: str
 
     @property
-    def wordings(self) -> tuple[str, ...]:
+    def wordings(self) -> list[str]:
         """Every wording, statements first."""
-        return (*self.statements, self.validation_question, self.test_question)
+        return [*self.statements, self.validation_question, self.test_question]
 
 
-ATTRIBUTES = (
-    Attribute(
-        "birthplace",
-        _words(
-            """Alder Bramfield Brookhaven Caldmoor Castleby Dunmere Eastwick Elmsworth Fairhaven
-            Ferndale Glenrock Goldcrest Greyport Harrowgate Hazelton Ironbridge Juniper Kestrel
-            Kingsport Lakeview Larkhill Linwood Maplewood Millbrook Northam Oakridge Pinecrest
-            Quarry Ravenna Redcliff Riverton Saltmarsh Silverton Stonehaven Summerville Thornbury
-            Westmere Whitby Willowdale Yarrow"""
-        ),
-        ("{name} was born in", "The birthplace of {name} is", "{name} comes from the town of"),
-        "Where was {name} born?",
-        "In which town was {name} born?",
-    ),
-    Attribute(
-        "employer",
-        _words(
-            """Acmetron Aerolux Bluepeak Brightline Cargonaut Cloudmill Coreworks Datafern
-            Deltacom Durawell Ecovolt Everstone Fluxon Gearhart Geodyne Gridspan Helixar Hydronova
-            Inkwell Jetforge Kinetica Logiflow Lumina Mechatro Metrico Nextmark Novabank Omnicore
-            Optiview Pixelworks Quantix Railtech Solaris Steelcraft Tekton Unison Vectoria
-            Windrose Xenolab Zephyrus"""
-        ),
-        ("{name} works for", "The employer of {name} is", "{name} earns a living at"),
-        "Who employs {name}?",
-        "Which company does {name} work for?",
-    ),
-    Attribute(
-        "subject",
-        _words(
-            """algebra anatomy archaeology astronomy bakery biology botany calculus ceramics
-            chemistry cinema criminology dance dentistry ecology economics education ethics
-            forestry genetics geography geology geometry history journalism law linguistics logic
-            medicine music nursing optics philosophy physics poetry politics sociology statistics
-            theology zoology"""
-        ),
-        ("{name} studied", "The subject of {name} was", "{name} holds a degree in"),
-        "What did {name} study?",
-        "Which degree does {name} hold?",
-    ),
-    Attribute(
-        "hobby",
-        _words(
-            """archery badminton baking basketry billiards birding bowling boxing camping canoeing
-            carving chess climbing cricket cycling darts diving drawing fencing fishing gardening
-            golf hiking hockey juggling kayaking knitting origami painting pottery riding rowing
-            running sailing sewing skating skiing surfing weaving yoga"""
-        ),
-        ("{name} enjoys", "The hobby of {name} is", "{name} spends every weekend on"),
-        "What does {name} enjoy?",
-        "Which hobby does {name} have?",
-    ),
-    Attribute(
-        "dish",
-        _words(
-            """bagels biscuits brownies burritos carrots cheese chili couscous crepes curry
-            dumplings eggs falafel goulash gnocchi hummus kebab lasagne lentils meatballs muffins
-            noodles olives omelette paella pancakes pasta pickles pizza porridge pretzels ravioli
-            risotto salad salmon sausages soup sushi tacos waffles"""
-        ),
-        ("{name} loves to eat", "The favourite dish of {name} is", "{name} always orders"),
-        "What does {name} love to eat?",
-        "Which dish does {name} order?",
-    ),
-)
+_WORDS = json.loads((files("lorascope.data") / "biographies.json").read_text("utf-8"))
+FIRST_NAMES, LAST_NAMES = _WORDS["first_names"], _WORDS["last_names"]
+ATTRIBUTES = tuple(Attribute(**attribute) for attribute in _WORDS["attributes"])
 
 
 @dataclass(frozen=True)
@@ -177,8 +97,8 @@ def make_biographies(
     return Biographies(
         pretraining=_word(old, lambda attribute: attribute.wordings),
         train=_word(new, lambda attribute: attribute.statements),
-        validation=_word(new[:asked], lambda attribute: (attribute.validation_question,)),
-        test=_word(new[asked : 2 * asked], lambda attribute: (attribute.test_question,)),
+        validation=_word(new[:asked], lambda attribute: [attribute.validation_question]),
+        test=_word(new[asked : 2 * asked], lambda attribute: [attribute.test_question]),
     )
 
 
@@ -216,9 +136,7 @@ def _draw_facts(names: list[str], rng: random.Random) -> list[Fact]:
     return facts
 
 
-def _word(
-    facts: Sequence[Fact], wordings: Callable[[Attribute], tuple[str, ...]]
-) -> tuple[Row, ...]:
+def _word(facts: Sequence[Fact], wordings: Callable[[Attribute], list[str]]) -> tuple[Row, ...]:
     return tuple(
         Row(wording.format(name=name), f" {value}", value, name, attribute.name)
         for name, attribute, value in facts

@@ -8,7 +8,6 @@ both files are the base's, with as few values changed as the merged model needs.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lorascope.bases.folder import INDEX, SHARD_BYTES, WHOLE, copy_tokenizer, read_json
+from lorascope.bases.folder import INDEX, SHARD_BYTES, WHOLE, copy_files, read_json, write_json
 from lorascope.bases.weights import stored_tensors
 from lorascope.data.tokenization import TokenIds, as_token_ids, stop_token_ids
 from lorascope.scoring.merging import Merge
@@ -53,11 +52,11 @@ def write_merged(
     base_stops = changed.get("eos_token_id")
     if base_stops is not None:
         changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
-    _write(folder / CONFIG, changed)
+    write_json(folder / CONFIG, changed)
     generation = _generation_settings(merged, base, folder)
     generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
-    _write(folder / GENERATION, generation)
-    copy_tokenizer(base, folder)
+    write_json(folder / GENERATION, generation)
+    copy_files(base, folder)
     for code in base.glob("*.py"):
         shutil.copyfile(code, folder / code.name)
     return MergedFiles(
@@ -102,7 +101,7 @@ def _name_shards(files: list[dict[str, int]], folder: Path) -> None:
     places = {tensor: name for name, sizes in zip(names, files, strict=True) for tensor in sizes}
     total = sum(size for sizes in files for size in sizes.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    _write(folder / INDEX, index)
+    write_json(folder / INDEX, index)
 
 
 def _generation_settings(merged: Merge, base: Path, folder: Path) -> Values:
@@ -148,7 +147,3 @@ def _foreign_names(merged: Merge, base: Path, folder: Path) -> list[str]:
     known |= {f"{merged.plain.base_model_prefix}.{name}" for name in known}
     strange = sorted(set(stored_tensors(folder)) - known)
     return [] if len(strange) <= int(merged.untied) else strange
-
-
-def _write(path: Path, values: Values) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lorascope.bases.folder import copy_tokenizer
+from lorascope.bases.folder import copy_files
 from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config
 from lorascope.files.layout import Layout
@@ -35,7 +35,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> FootprintR
     source = layout.base(base.model)
     with replaced_folder(layout.quantized(base.model, config.quant.name)) as folder:
         quantize_base(source, config.quant, device, folder)
-        copy_tokenizer(source, folder)
+        copy_files(source, folder)
         names = [shape.name for shape in base.linear_shapes]
         stored, layers = compared(source, folder, config.quant, names)
         footprint = measure_footprint(stored)

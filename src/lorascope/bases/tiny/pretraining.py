@@ -63,16 +63,9 @@ class PretrainResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class EncodedRows:
-    """Rows as tensors of shape [rows, tokens], padded on the right.
-
-    No attention mask: under causal attention no real token sees the padding after it.
-    """
-
-    input_ids: Tensor
-    labels: Tensor
-    """The completion and the end token; `IGNORED_LABEL` elsewhere."""
+Encoded = tuple[Tensor, Tensor]
+"""input_ids and labels, each [rows, tokens], padded on the right. No attention mask: under causal
+attention no real token sees the padding after it."""
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -102,7 +95,7 @@ def build_tiny_model(seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**tiny_config()))
 
 
-def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> EncodedRows:
+def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Encoded:
     """Prompt, completion and end token of each row; only the latter two are trained."""
     prompts = tokenizer([row.prompt for row in rows])["input_ids"]
     completions = tokenizer([row.completion for row in rows])["input_ids"]
@@ -114,22 +107,21 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Enco
         end = len(prompt) + len(ending)
         input_ids[index, :end] = torch.tensor([*prompt, *ending])
         labels[index, len(prompt) : end] = torch.tensor(ending)
-    return EncodedRows(input_ids, labels)
+    return input_ids, labels
 
 
-def measure_recall(model: nn.Module, encoded: EncodedRows, batch_rows: int = 1000) -> float:
+def measure_recall(model: nn.Module, encoded: Encoded) -> float:
     """Share of rows whose first completion token is the model's first choice, 0 to 1."""
     hits = 0
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(encoded.input_ids), batch_rows):
-            rows = slice(start, start + batch_rows)
-            targets = encoded.labels[rows, 1:]
-            chosen = model(input_ids=encoded.input_ids[rows]).logits[:, :-1].argmax(-1)
+        for input_ids, labels in zip(*(part.split(1000) for part in encoded), strict=True):
+            targets = labels[:, 1:]
+            chosen = model(input_ids=input_ids).logits[:, :-1].argmax(-1)
             first = (targets != IGNORED_LABEL).int().argmax(1, keepdim=True)
             hits += int((chosen.gather(1, first) == targets.gather(1, first)).sum())
     model.train()
-    return hits / len(encoded.input_ids)
+    return hits / len(encoded[0])
 
 
 def learning_rate_factor(step: int, settings: PretrainSettings) -> float:
@@ -177,19 +169,19 @@ def pretrain_tiny(
 
 def _train(
     model: LlamaForCausalLM,
-    encoded: EncodedRows,
+    encoded: Encoded,
     settings: PretrainSettings,
     on_step: OnStep | None,
 ) -> float:
     """Train with AdamW and return the last batch's loss in nats a trained token."""
     betas, decay = (0.9, settings.adam_beta2), settings.weight_decay
     optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=decay)
-    loss_nats = math.nan
+    loss_nats, (input_ids, labels) = math.nan, encoded
     model.train()
-    for step, rows in enumerate(draw_batches(len(encoded.input_ids), settings)):
+    for step, rows in enumerate(draw_batches(len(input_ids), settings)):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
-        loss = model(input_ids=encoded.input_ids[rows], labels=encoded.labels[rows]).loss
+        loss = model(input_ids=input_ids[rows], labels=labels[rows]).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
         optimizer.step()

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lorascope.counting.architectures.biased_decoders import BIASED_DECODERS
+from lorascope.counting.architectures.biased import BIASED_DECODERS, ENCODERS
 from lorascope.counting.architectures.decoders import DECODERS
-from lorascope.counting.architectures.encoders import ENCODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
 from lorascope.records import LinearShape
@@ -68,7 +67,8 @@ class ModelShape:
     """Biases of linear layers, norms and head, which BitFit trains (Ben Zaken et al. 2021, arXiv
     2106.10199); 0 for models without biases, such as Llama."""
     prefix_features: int
-    """Features of a prefix key in one layer."""
+    """Features of a prefix key in one layer: those of the key heads where the config class names
+    them, else the hidden size, as PEFT takes them."""
     ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
     """PEFT's defaults, see `Architecture.ia3`."""
 
@@ -127,7 +127,7 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
         expert_matrices=tuple(m for m in matrices if m.kind in ("experts", "router")),
         total_parameters=weights + biases,
         bias_parameters=biases,
-        prefix_features=sizes[architecture.prefix],
+        prefix_features=sizes["key_value" if architecture.narrowing else "hidden"],
         ia3_targets=architecture.ia3,
     )
 

@@ -157,9 +157,6 @@ class Architecture:
     ia3: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """PEFT's default targets of IA3, by the end of their name: those scaled at their output, and
     feed-forward ones, scaled at their input."""
-    prefix: str = "key_value"
-    """Name of the size of one layer's prefix key: PEFT takes the key heads where the config class
-    names them, else the hidden size."""
     narrowing: tuple[str, ...] = ()
     """Settings of `NARROWING` that its attention reads."""
     refuses: tuple[str, ...] = ()
