@@ -1,13 +1,16 @@
 """Parameter tables that people know from print, with the formula behind each cell.
 
 Where print and formula disagree both are kept: a reader then sees how far a printed table carries.
+What is printed stands in lora_paper.csv and classroom.csv.
 """
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 
 from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
 from lorascope.counting.parameters import (
@@ -25,6 +28,15 @@ GPT3 = model_shape({
 })  # fmt: skip
 """GPT-3 175B by its published geometry, built like GPT-2: its own configuration is not public."""
 
+COUNTS: Mapping[str, Callable[[ModelShape, int], int]] = {
+    "Fine-tune": lambda shape, _: shape.total_parameters,
+    "BitFit": lambda shape, _: shape.bias_parameters,
+    "PrefixEmbed": prompt_tuning_parameters,
+    "PrefixLayer": prefix_layer_parameters,
+    "Adapter-H": houlsby_adapter_parameters,
+}
+"""Method beside LoRA -> its formula over (model, size)."""
+
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -35,12 +47,22 @@ class PaperRow:
     formula: str
     """d: hidden size, L: layers, r: rank or bottleneck, l_p and l_i: tokens before and inside."""
     printed_millions: float
-    count: Callable[[ModelShape], int] = field(compare=False)
-    """The formula, for any model."""
+    size: int = 0
+    """Rank, bottleneck or tokens."""
     matrices: int | None = None
     """LoRA: adapted d x d matrices a layer."""
-    rank: int | None = None
-    """LoRA: the rank."""
+
+    @property
+    def rank(self) -> int | None:
+        """LoRA: the rank."""
+        return self.size if self.matrices else None
+
+    def count(self, shape: ModelShape) -> int:
+        """Parameters by the formula, for any model."""
+        if self.matrices is None:
+            return COUNTS[self.method](shape, self.size)
+        square = WeightMatrix("square", shape.hidden, shape.hidden)
+        return lora_parameters([square] * self.matrices * shape.layers, self.size)
 
     @property
     def computed(self) -> int:
@@ -56,67 +78,6 @@ class PaperRow:
     def is_cut_off(self) -> bool:
         """Whether the printed digit is the formula's, cut off instead of rounded."""
         return not self.agrees and math.floor(self.computed / 1e5) / 10 == self.printed_millions
-
-
-def _prefix_embed(prefix: int, infix: int, printed: float) -> PaperRow:
-    return PaperRow(
-        "PrefixEmbed", f"l_p={prefix}, l_i={infix}", "d (l_p + l_i)", printed,
-        lambda shape: prompt_tuning_parameters(shape, prefix + infix),
-    )  # fmt: skip
-
-
-def _prefix_layer(prefix: int, infix: int, printed: float) -> PaperRow:
-    return PaperRow(
-        "PrefixLayer", f"l_p={prefix}, l_i={infix}", "L d (l_p + l_i)", printed,
-        lambda shape: prefix_layer_parameters(shape, prefix + infix),
-    )  # fmt: skip
-
-
-def _adapter(bottleneck: int, printed: float) -> PaperRow:
-    return PaperRow(
-        "Adapter-H", f"r={bottleneck}", "2 L (2 d r + r + d)", printed,
-        lambda shape: houlsby_adapter_parameters(shape, bottleneck),
-    )  # fmt: skip
-
-
-def _lora(setting: str, matrices: int, rank: int, printed: float) -> PaperRow:
-    def count(shape: ModelShape) -> int:
-        square = WeightMatrix("square", shape.hidden, shape.hidden)
-        return lora_parameters([square] * matrices * shape.layers, rank)
-
-    formula = "2 d r L" if matrices == 1 else f"{matrices} x 2 d r L"
-    return PaperRow("LoRA", setting, formula, printed, count, matrices, rank)
-
-
-LORA_PAPER = (
-    PaperRow("Fine-tune", "", "all", 175_255.8, lambda shape: shape.total_parameters),
-    PaperRow("BitFit", "", "biases", 14.2, lambda shape: shape.bias_parameters),
-    _prefix_embed(32, 8, 0.4),
-    _prefix_embed(64, 8, 0.9),
-    _prefix_embed(128, 8, 1.7),
-    _prefix_embed(256, 8, 3.2),
-    _prefix_embed(512, 8, 6.4),
-    _prefix_layer(2, 2, 5.1),
-    _prefix_layer(8, 0, 10.1),
-    _prefix_layer(8, 8, 20.2),
-    _prefix_layer(32, 4, 44.1),
-    _prefix_layer(64, 0, 76.1),
-    _adapter(1, 7.1),
-    _adapter(4, 21.2),
-    _adapter(8, 40.1),
-    _adapter(16, 77.9),
-    _adapter(64, 304.4),
-    _lora("r_v=2", 1, 2, 4.7),
-    _lora("r_q=r_v=1", 2, 1, 4.7),
-    _lora("r_q=r_v=2", 2, 2, 9.4),
-    _lora("r_q=r_k=r_v=r_o=1", 4, 1, 9.4),
-    _lora("r_q=r_v=4", 2, 4, 18.8),
-    _lora("r_q=r_k=r_v=r_o=2", 4, 2, 18.8),
-    _lora("r_q=r_v=8", 2, 8, 37.7),
-    _lora("r_q=r_k=r_v=r_o=4", 4, 4, 37.7),
-    _lora("r_q=r_v=64", 2, 64, 301.9),
-    _lora("r_q=r_k=r_v=r_o=64", 4, 64, 603.8),
-)
 
 
 @dataclass(frozen=True)
@@ -136,16 +97,19 @@ class ClassroomCell:
         return round(square_matrix_rule(base_parameters, self.rank))
 
 
-CLASSROOM_SIZES = ("7B", "13B", "70B", "180B")
-_CLASSROOM_ROWS = {
-    1: ("167K", "228K", "529K", "849K"),
-    2: ("334K", "456K", "1M", "2M"),
-    8: ("1M", "2M", "4M", "7M"),
-    16: ("3M", "4M", "8M", "14M"),
-    512: ("86M", "117M", "270M", "434M"),
-}
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    return csv.DictReader((files("lorascope.counting") / name).read_text("utf-8").splitlines())
+
+
+LORA_PAPER = tuple(
+    PaperRow(
+        row["method"], row["setting"], row["formula"], float(row["printed_millions"]),
+        int(row["size"] or 0), int(row["matrices"]) if row["matrices"] else None,
+    )
+    for row in _rows("lora_paper.csv")
+)  # fmt: skip
 CLASSROOM = tuple(
-    ClassroomCell(rank, size, printed)
-    for rank, row in _CLASSROOM_ROWS.items()
-    for size, printed in zip(CLASSROOM_SIZES, row, strict=True)
+    ClassroomCell(int(row["rank"]), size, row[size])
+    for row in _rows("classroom.csv")
+    for size in ("7B", "13B", "70B", "180B")
 )
