@@ -26,7 +26,7 @@ from lorascope.objectives.completion import last_completion
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base, load_stored
 from lorascope.records import MergeRecord, Status, TrialRecord
-from lorascope.scoring.merge_check import CheckedRows, MergeCheck, merged_predictions
+from lorascope.scoring.merge_check import MergeCheck, MergedPredictions
 from lorascope.scoring.merged_folder import write_merged
 from lorascope.scoring.merging import merge
 from lorascope.stages import evaluate
@@ -91,7 +91,7 @@ def _merge_and_check(
     untied, merged = _merged(project, config, adapter, folder)
     rows = read_rows(project.data("small", "toy") / "test.jsonl")
     adapted = load_adapter(load_base(stored, config.quant, CPU), adapter)
-    said = merged_predictions(merged, CheckedRows(rows, load_tokenizer(stored), 8), folder)
+    said = MergedPredictions(merged, rows, load_tokenizer(stored), 8, folder)
     return said.check(adapted), untied
 
 

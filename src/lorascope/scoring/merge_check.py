@@ -39,64 +39,52 @@ class MergeCheck:
         return abs(self.adapter_loss_nats - self.merged_loss_nats)
 
 
-@dataclass(frozen=True)
-class CheckedRows:
-    """The rows that are compared, and how models read them."""
-
-    rows: Sequence[PreparedRow]
-    tokenizer: PreTrainedTokenizerBase
-    batch_size: int
-
-    def loss_nats(self, model: Any) -> float:
-        """Mean loss of a completion token."""
-        summed, tokens = completion_loss(model, self.tokenizer, self.rows, self.batch_size)
-        return summed / tokens
-
-    def logits(self, model: Any, row: PreparedRow) -> Tensor:
-        """Logits that predict the completion, [positions, vocabulary], float32 on the CPU."""
-        ids, labels = last_completion(row, self.tokenizer)
-        with evaluation_mode(model):
-            logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
-        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
-        return logits[0, :-1].float().cpu()[predicting]
-
-
-@dataclass(frozen=True)
 class MergedPredictions:
-    """What the merged model predicts: its logits row by row, each in a file of `folder`."""
+    """What the merged model predicts of some rows: its logits row by row, each in a file."""
 
-    checked: CheckedRows
-    folder: Path
-    loss_nats: float
+    def __init__(
+        self,
+        merged: Any,
+        rows: Sequence[PreparedRow],
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        folder: Path,
+    ) -> None:
+        self._rows, self._tokenizer, self._batch_size = rows, tokenizer, batch_size
+        self._files = [folder / f"row-{number}.safetensors" for number in range(len(rows))]
+        for row, file in zip(rows, self._files, strict=True):
+            save_file({"logits": self._logits(merged, row)}, file)
+        self._loss = self._loss_nats(merged)
 
     def check(self, adapted: Any) -> MergeCheck:
         """Compare with the adapter on its base."""
         largest, agreeing, positions = torch.zeros(()), 0, 0
-        for number, row in enumerate(self.checked.rows):
-            ours = self.checked.logits(adapted, row)
-            theirs = load_file(_file(self.folder, number))["logits"]
+        for row, file in zip(self._rows, self._files, strict=True):
+            ours, theirs = self._logits(adapted, row), load_file(file)["logits"]
             # Unlike Python's max, torch's keeps a NaN.
             largest = torch.maximum(largest, (ours - theirs).abs().max())
             agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
             positions += len(ours)
         return MergeCheck(
-            items=len(self.checked.rows),
+            items=len(self._rows),
             largest_logit_difference=float(largest),
             prediction_agreement=agreeing / positions,
-            adapter_loss_nats=self.checked.loss_nats(adapted),
-            merged_loss_nats=self.loss_nats,
+            adapter_loss_nats=self._loss_nats(adapted),
+            merged_loss_nats=self._loss,
         )
 
+    def _loss_nats(self, model: Any) -> float:
+        """Mean loss of a completion token."""
+        summed, tokens = completion_loss(model, self._tokenizer, self._rows, self._batch_size)
+        return summed / tokens
 
-def merged_predictions(merged: Any, checked: CheckedRows, folder: Path) -> MergedPredictions:
-    """Let the merged model predict the rows, and keep its logits in `folder`."""
-    for number, row in enumerate(checked.rows):
-        save_file({"logits": checked.logits(merged, row)}, _file(folder, number))
-    return MergedPredictions(checked, folder, checked.loss_nats(merged))
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"row-{number}.safetensors"
+    def _logits(self, model: Any, row: PreparedRow) -> Tensor:
+        """Logits that predict the completion, [positions, vocabulary], float32 on the CPU."""
+        ids, labels = last_completion(row, self._tokenizer)
+        with evaluation_mode(model):
+            logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
+        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
+        return logits[0, :-1].float().cpu()[predicting]
 
 
 def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeConfig) -> bool:

@@ -22,11 +22,9 @@ from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import compute_precision, load_base, load_exact, load_stored
 from lorascope.records import ArithmeticGap, MergeRecord, TrialRecord
 from lorascope.scoring.merge_check import (
-    CheckedRows,
     MergeCheck,
     MergedPredictions,
     close_enough,
-    merged_predictions,
 )
 from lorascope.scoring.merged_folder import MergedFiles, write_merged
 from lorascope.scoring.merging import merge
@@ -91,16 +89,15 @@ def _compare(
     with the very weights that the base stores; then the base as it was trained and scored, None
     where that is the same. They are loaded one after the other."""
     stored = layout.quantized(config.model.name, config.quant.name)
-    validation = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
-    checked = CheckedRows(
-        validation[: config.merge.verify_items],
-        load_tokenizer(stored),
-        config.evaluate.batch_size,
-    )
-    print(f"comparing it with adapter on base over {len(checked.rows)} rows", flush=True)
+    rows = read_rows(layout.data(config.model.name, config.data.name) / "validation.jsonl")
+    rows = rows[: config.merge.verify_items]
+    print(f"comparing it with adapter on base over {len(rows)} rows", flush=True)
     attention = config.model.attention
     with TemporaryDirectory(dir=folder) as scratch:
-        said = _predictions(folder, device, checked, Path(scratch))
+        said = MergedPredictions(
+            _as_anyone_loads(folder, device), rows, load_tokenizer(stored),
+            config.evaluate.batch_size, Path(scratch),
+        )  # fmt: skip
         exact = load_exact(stored, config.quant, device, attention)
         against_exact = said.check(load_adapter(exact, adapter))
         del exact
@@ -111,19 +108,16 @@ def _compare(
         return against_exact, said.check(load_adapter(base, adapter))
 
 
-def _predictions(
-    folder: Path, device: Device, checked: CheckedRows, scratch: Path
-) -> MergedPredictions:
-    """What the merged model says, loaded as anyone would: the files are what is verified. It
-    computes in float32, whatever its type."""
+def _as_anyone_loads(folder: Path, device: Device) -> PreTrainedModel:
+    """The merged model from its files, which are what is verified; it computes in float32."""
     merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         device_map={"": device.kind},
         use_safetensors=True,
         trust_remote_code=runs_own_code(folder),
-    ).eval()
-    return merged_predictions(merged, checked, scratch)
+    )
+    return merged.eval()
 
 
 def _gap(trained: MergeCheck, config: Config, device: Device) -> ArithmeticGap:
