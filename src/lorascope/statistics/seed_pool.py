@@ -14,7 +14,7 @@ modes, moved by a luck that the modes share, count once. What comparisons share 
 two modes at other ranks) is reckoned as half of their luck, whose squares correlate by 1/4. A
 comparison whose own spread is larger takes that, and its own few degrees where it stands out (one
 collapsed training); it is not pooled then. `seed_noise` says what a spread known so makes of an
-interval; tests/test_seed_simulation.py what remains where luck comes otherwise.
+interval; tests/comparing/test_seed_simulation.py what remains where luck comes otherwise.
 """
 
 from __future__ import annotations

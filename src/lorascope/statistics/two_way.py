@@ -16,7 +16,7 @@ and all of this is the analysis of variance without replication.
 The degrees of freedom of t are Satterthwaite's (1946), or those at which t gives the width of
 Howe (1974) if those are fewer: half width^2 = t_g^2 V_items + t_{S-1}^2 (V_seeds - V_both) / S.
 With few seeds the first alone is too narrow where seeds differ much, the second where items flicker
-from seed to seed; tests/test_statistics_simulation.py has what remains. With one seed all of
+from seed to seed; tests/statistics/test_simulation.py has what remains. With one seed all of
 this is the one-way cluster-robust t test, for right-or-wrong items the t form of Durkalski's
 clustered McNemar test (2003); seed spread is then unknown and not included.
 """

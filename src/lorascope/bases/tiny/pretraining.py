@@ -115,7 +115,7 @@ def measure_recall(model: nn.Module, encoded: Encoded) -> float:
     hits = 0
     model.eval()
     with torch.inference_mode():
-        for input_ids, labels in zip(*(part.split(1000) for part in encoded), strict=True):
+        for input_ids, labels in zip(*(torch.split(part, 1000) for part in encoded), strict=True):
             targets = labels[:, 1:]
             chosen = model(input_ids=input_ids).logits[:, :-1].argmax(-1)
             first = (targets != IGNORED_LABEL).int().argmax(1, keepdim=True)
