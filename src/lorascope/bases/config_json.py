@@ -21,10 +21,8 @@ CONFIG_FILE = "config.json"
 
 
 def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
-    """The config.json of `model`: its prepared base's, else its source's.
-
-    The order is: prepared base, local folder, `known_config`, the tiny model's own settings, the
-    hub cache on this machine.
+    """The config.json of `model`, from its prepared base, else its local folder, `known_config`,
+    the tiny model's own settings, or the hub cache on this machine.
 
     Raises:
         ConfigError: none of them has it.

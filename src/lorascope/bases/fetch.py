@@ -43,11 +43,7 @@ def fetch_base(
     model: ModelConfig, folder: Path, root: Path, progress: OnStep | None = None
 ) -> dict[str, float] | None:
     """Put the base's files into `folder`. Returns what pre-training reached, where it was done
-    here.
-
-    Raises:
-        ModelError: the source lacks something, or cannot be reached.
-    """
+    here; ModelError where the source lacks something, or cannot be reached."""
     quiet_libraries()
     if model.kind is ModelKind.tiny:
         settings = PretrainSettings(steps=model.pretrain_steps, seed=model.pretrain_seed)
@@ -98,11 +94,8 @@ class BaseDescription:
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
-    """Judge the files of a base, its tensors and, with `values`, every value in them.
-
-    Raises:
-        ModelError: something is lacking, does not fit config.json or is not finite.
-    """
+    """Judge the files of a base, its tensors and, with `values`, every value in them: ModelError
+    where something is lacking, does not fit config.json or is not finite."""
     check_folder(folder, model)
     label = base_label(model)
     empty, config = meta_model(folder, label)
@@ -112,10 +105,7 @@ def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) ->
 
 
 def describe(folder: Path, label: str | None = None) -> BaseDescription:
-    """Describe a base from its config alone: no weights are read.
-
-    Args:
-        label: name of the base in errors; the folder's name unless given.
+    """Describe a base from its config alone: no weights are read. `label` names it in errors.
 
     Raises:
         ModelError: transformers cannot build a model from its config, or the tokenizer cannot be
@@ -138,11 +128,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
 
 
 def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedConfig]:
-    """The model that config.json describes, without weights, and the config.
-
-    Raises:
-        ModelError: transformers makes none of it.
-    """
+    """The model that config.json describes, without weights, and the config; else ModelError."""
     own_code = runs_own_code(folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)

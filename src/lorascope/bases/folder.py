@@ -134,11 +134,7 @@ def runs_own_code(folder: Path) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a base's folder.
-
-    Raises:
-        ModelError: the file cannot be read, or holds something else.
-    """
+    """A JSON object of a base's folder; ModelError where the file holds none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

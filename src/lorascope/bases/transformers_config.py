@@ -15,11 +15,8 @@ UNLIMITED_CONTEXT_TOKENS = 2048
 
 
 def text_config(config: Mapping[str, object]) -> PretrainedConfig:
-    """The transformers configuration of a config.json.
-
-    Raises:
-        ModelError: transformers does not know the architecture, or what it is given of it.
-    """
+    """The transformers configuration of a config.json; ModelError where transformers does not know
+    the architecture, or what it is given of it."""
     values = {name: value for name, value in config.items() if name != "quantization_config"}
     kind = values.pop("model_type", None)
     try:

@@ -54,8 +54,7 @@ def require_fitting_weights(
 
     Args:
         label: name of the base in errors.
-        model: the model that `config` describes, on the meta device.
-        config: the whole of config.json.
+        model: the model that `config`, the whole of config.json, describes, on the meta device.
 
     Raises:
         ModelError: tensors are missing, unexpected, of another shape or no floating-point numbers.
@@ -143,11 +142,8 @@ def _loading_info(
 
 
 def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> None:
-    """Read the tensors one by one: all values are finite, and a tied pair is stored as equal.
-
-    Raises:
-        ModelError: the tensor, and how many of its values are infinite or not numbers.
-    """
+    """Read the tensors one by one: ModelError where values are infinite or not numbers, or a tied
+    pair is stored with two values."""
     # Old files hold what the model does not load, such as attention masks.
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     ignored = "|".join(f"({pattern})" for pattern in patterns) or r"(?!)"

@@ -84,10 +84,7 @@ def _check_pattern(config: DataConfig) -> None:
 
 def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
     """The answer that a generation is compared with, before rendering; None for scoring=loss.
-
-    Raises:
-        RowError: the row cannot be scored as the config asks.
-    """
+    RowError where the row cannot be scored as the config asks."""
     if config.scoring is Scoring.choices:
         if conversation.choices is None:
             raise RowError(
@@ -112,12 +109,9 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
 
 def written_answer(conversation: Conversation, template: Template, config: DataConfig) -> str:
     """The answer that a generation must give to be right: taken from the reply as the template
-    writes it, and read as a generation is read. Text that a template adds to replies (an empty
-    thinking part) thus stands on both sides: a model that writes what it was trained on is right.
-
-    Raises:
-        RowError: nothing is left of the answer.
-    """
+    writes it, and read as a generation is read; RowError where nothing is left of it. Text that a
+    template adds to replies (an empty thinking part) thus stands on both sides: a model that writes
+    what it was trained on is right."""
     pattern = config.answer_pattern
     said = conversation.answer if pattern is None else None
     text = template.read_back(template.written(conversation, said or conversation.completion))
@@ -138,10 +132,8 @@ def require_room(
     max_new_tokens: int,
     context_tokens: int,
 ) -> str | None:
-    """Judge evaluate.max_new_tokens against the rows' own completions, end-of-text included.
-
-    Returns:
-        A warning where a few completions are longer, None where all fit.
+    """Judge evaluate.max_new_tokens against the rows' own completions, end-of-text included: a
+    warning where a few completions are longer, None where all fit.
 
     Raises:
         ConfigError: more than 5 % of the completions are longer, so that right answers would count

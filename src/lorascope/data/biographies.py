@@ -81,9 +81,8 @@ def make_biographies(
 ) -> Biographies:
     """Invent people and word their facts; the same arguments give the same rows.
 
-    All new people are trained; `asked_people` of them are asked about in validation, as many others
-    in test, five questions each. Every count is a multiple of 40, so that in every split each value
-    is the answer equally often. The old people do not depend on the number of new ones.
+    `asked_people` of the new ones are asked about in validation, as many others in test. Every
+    count is a multiple of 40. The old people do not depend on the number of new ones.
     """
     for count in (old_people, new_people, asked_people):
         if count <= 0 or count % VALUES_PER_ATTRIBUTE:

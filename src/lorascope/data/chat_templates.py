@@ -120,11 +120,8 @@ class ChatTemplate:
 
 
 def make_chat_template(tokenizer: Tokenizer, date: str) -> ChatTemplate:
-    """The tokenizer's chat template, which gets `date` (YYYY-MM-DD) as today's.
-
-    Raises:
-        ConfigError: there is none, several without a default, or it is not valid Jinja.
-    """
+    """The tokenizer's chat template, which gets `date` (YYYY-MM-DD) as today's; ConfigError where
+    there is none, several without a default, or it is not valid Jinja."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 

@@ -64,11 +64,8 @@ class Conversation:
 
 
 def cluster_of(row: RawRow, column: str | None) -> str | None:
-    """Hash of the row's value in the column that data.cluster names; None where it names none.
-
-    Raises:
-        RowError: the row has no such column, or no value in it.
-    """
+    """Hash of the row's value in the column that data.cluster names, None where it names none;
+    RowError where the row has no value there."""
     if column is None:
         return None
     value = row.values.get(column)

@@ -39,12 +39,8 @@ class RawRow:
 
 
 def read_file(key: str, name: str, root: Path) -> list[RawRow]:
-    """The rows of one local file; `key` is the config key that named it.
-
-    Raises:
-        ConfigError: the ending is none of the known ones.
-        DataError: the file is missing, damaged or empty.
-    """
+    """The rows of one local file; `key` is the config key that named it. ConfigError where its
+    ending is not known, DataError where it is missing, damaged or empty."""
     path = root / name
     reader = READERS.get(path.suffix.lower())
     if reader is None:

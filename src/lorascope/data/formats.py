@@ -14,11 +14,7 @@ from lorascope.data.unfit_rows import RowError, require_characters
 
 
 def to_conversation(row: RawRow, form: Format) -> Conversation:
-    """Read one row as `form`.
-
-    Raises:
-        RowError: a column is missing, of the wrong type, empty, or its content does not fit.
-    """
+    """Read one row as `form`; RowError where a column is missing or its content does not fit."""
     if row.fault:
         raise RowError(row.place, row.fault, f"{row.fault}. Repair or remove this row.")
     return CONVERTERS[form](row)

@@ -83,11 +83,7 @@ def _conversation(row: RawRow, source: str, config: DataConfig) -> Conversation:
 
 
 def prepare_row(conversation: Conversation, template: Template, config: DataConfig) -> PreparedRow:
-    """Render one conversation for training and evaluation.
-
-    Raises:
-        RowError: the template refuses it, or it has nothing to train on or to be scored by.
-    """
+    """Render one conversation for training and evaluation; RowError where it cannot be used."""
     segments = template.render(conversation)
     answer, choices = None, None
     if config.scoring is Scoring.choices:
@@ -122,12 +118,7 @@ TRIED_ROWS = 20
 
 def check_rendering(config: DataConfig, source: Source, tokenizer: Tokenizer) -> None:
     """Render some rows of each split, so that a tokenizer or chat template that fits none of them
-    is refused before anything is downloaded or stored.
-
-    Raises:
-        ConfigError, DataError: the tokenizer has no offsets, no end token or no usable chat
-            template, or none of the rows can be rendered.
-    """
+    is refused (ConfigError, DataError) before anything is downloaded or stored."""
     require_fast(tokenizer)
     template = make_template(config.template, config.system, tokenizer, config.date)
     for split, conversations in source.splits.conversations.items():
@@ -235,8 +226,7 @@ def prepare_data(
     Samples longer than data.max_tokens or the model's context are dropped, never cut.
 
     Raises:
-        ConfigError, DataError: as `check_source`, for what only rendering and tokenizing show too,
-            and where nothing usable would be left.
+        ConfigError, DataError: as `check_source`, and for what only rendering and tokenizing show.
     """
     require_fast(tokenizer)
     source = check_source(config, root)

@@ -50,11 +50,7 @@ def write_rows(path: Path, rows: list[PreparedRow]) -> None:
 
 
 def read_rows(path: Path) -> list[PreparedRow]:
-    """Read what `write_rows` wrote.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Read what `write_rows` wrote; DataError where it is missing or damaged."""
     if not path.is_file():
         raise DataError(f"{path}: no prepared split here. Run `lorascope prepare-data` first.")
     rows = []

@@ -17,11 +17,7 @@ from lorascope.files.layout import SPLITS
 
 def read_source(config: DataConfig, root: Path) -> dict[str, list[RawRow]]:
     """All raw rows by the split that the config names; train always, the others where given.
-
-    Raises:
-        ConfigError: no source of that kind, or a file type that is not known.
-        DataError: a file is missing or malformed, or the hub cannot be reached.
-    """
+    DataError where the hub cannot be reached; for files the errors of `read_file`."""
     if config.kind is DataKind.biographies:
         return _read_biographies(config)
     named = {split: name for split in SPLITS if (name := getattr(config, split))}

@@ -29,11 +29,8 @@ def split_conversations(
     sources: Mapping[str, Sequence[Conversation]], config: DataConfig
 ) -> Splits:
     """Remove duplicates, carve the splits that have no source of their own out of train, and keep
-    each opening question in one split only. The order of rows does not matter.
-
-    Raises:
-        DataError: a split would be empty.
-    """
+    each opening question in one split only. The order of rows does not matter. DataError where a
+    split would be empty."""
     dropped: Counter[str] = Counter()
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     for source, conversation in _unique(sources, dropped):

@@ -116,8 +116,7 @@ def make_template(
     template gets when it asks for today's.
 
     Raises:
-        DataError: the tokenizer has no end-of-text token.
-        ConfigError: kind=chat, and the tokenizer has no usable chat template.
+        DataError, ConfigError: the tokenizer has no end-of-text token, or no usable chat template.
     """
     eos = tokenizer.eos_token
     if not eos:

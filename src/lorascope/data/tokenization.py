@@ -24,11 +24,7 @@ ROWS_A_CALL = 1000
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer saved in `folder`, with its unknown token in working order.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """The tokenizer saved in `folder`, its unknown token in working order; else ModelError."""
     from transformers import AutoTokenizer
 
     try:
@@ -110,13 +106,11 @@ def require_fast(tokenizer: Tokenizer) -> None:
 def require_known_tokens(
     rows: Sequence[PreparedRow], tokenizer: Tokenizer, vocabulary: int
 ) -> None:
-    """Raise DataError where a row holds a token that the model has no embedding for.
+    """Raise DataError where a row holds a token that the model has no embedding for; that has as
+    many rows as `vocabulary`.
 
     Tokens may be added to a tokenizer without resizing the embeddings. Those that no row uses, a
     padding token among them, do no harm.
-
-    Args:
-        vocabulary: rows of the model's embedding.
     """
     outside = {id_: token for token, id_ in tokenizer.get_vocab().items() if id_ >= vocabulary}
     if not outside:
@@ -135,12 +129,8 @@ def require_known_tokens(
 
 
 def pad_token_id(tokenizer: Tokenizer, vocabulary: int) -> int:
-    """Id of a token to pad with: the tokenizer's own, or end-of-text where the model does not know
-    that one. Padding is masked and carries no label, but its embedding is looked up.
-
-    Args:
-        vocabulary: rows of the model's embedding.
-    """
+    """Id of a token to pad with: the tokenizer's own, or end-of-text where the embedding, of
+    `vocabulary` rows, has none for it. Padding is masked and carries no label, but is looked up."""
     pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
     return end if pad is None or pad >= vocabulary else int(pad)
 

@@ -63,14 +63,8 @@ class UnfitRows:
         self.found.setdefault(source, []).append(error)
 
     def require_few(self, all_read: bool = True) -> None:
-        """Judge the rows found so far.
-
-        Args:
-            all_read: Whether every row was looked at; if not, ten are enough to stop for.
-
-        Raises:
-            DataError: a source has more of them than data.max_dropped_fraction allows.
-        """
+        """Raise DataError where a source has more unfit rows than data.max_dropped_fraction allows;
+        before all rows are read, ten are enough to stop for."""
         for source, errors in self.found.items():
             # A share such as 0.29 of 100 rows must be 29 in spite of binary fractions.
             allowed = int(round(self.config.max_dropped_fraction * self.rows_read[source], 6))

@@ -33,12 +33,9 @@ MAX_TOKENS = 1024
 def token_distributions(
     model: Any, tokenizer: Any, rows: Sequence[PreparedRow], batch_size: int
 ) -> NDArray[np.float32]:
-    """Log-probabilities of token groups at the completions' tokens, row by row.
-
-    Returns:
-        [tokens, min(vocabulary, GROUPS)], natural logarithms. Equal rows and tokenizers give equal
-        first axes, so that two models' arrays can be compared line by line.
-    """
+    """Log-probabilities of token groups at the completions' tokens, row by row: [tokens,
+    min(vocabulary, GROUPS)], in nats. Equal rows and tokenizers give equal first axes, so that two
+    models' arrays can be compared line by line."""
     samples = _first_samples(rows, tokenizer)
     embedding = model.get_input_embeddings().weight
     rule = BatchRule(batch_size, vocabulary=embedding.shape[0])

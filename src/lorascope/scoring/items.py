@@ -72,11 +72,7 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
 
 
 def read_items(path: Path) -> list[ItemResult]:
-    """Read what `write_items` wrote.
-
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
+    """Read what `write_items` wrote; RecordError where it is missing or damaged."""
     if not path.is_file():
         raise RecordError(f"{path}: no scored items here. Run `lorascope evaluate` first.")
     items = []

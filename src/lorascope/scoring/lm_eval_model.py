@@ -159,13 +159,8 @@ def request_pairs(rows: Sequence[PreparedRow], scoring: Scoring) -> list[tuple[s
 def encoded_as_stock(
     stock: Any, rows: Sequence[PreparedRow], encoded: Sequence[Encoded], scoring: Scoring
 ) -> list[bool]:
-    """Whether stock lm-eval would make the tokens in use, `encoded`, of all of a row's requests:
-    [rows].
-
-    Args:
-        stock: lm-eval's own model over the same tokenizer.
-        encoded: what `encode_pairs` makes of `request_pairs`.
-    """
+    """Whether stock lm-eval, the model `stock`, would make the tokens in use of all of a row's
+    requests: [rows]. `encoded` is what `encode_pairs` makes of `request_pairs`."""
     pairs = request_pairs(rows, scoring)
     same = [_stock_pair(stock, *pair) == used for pair, used in zip(pairs, encoded, strict=True)]
     choices = iter(same[len(rows) :])

@@ -62,10 +62,7 @@ def passages(requests: Sequence[Encoded], context_tokens: int, share: bool) -> l
 def log_likelihoods(
     model: Any, read: Sequence[Passage], rule: BatchRule
 ) -> Iterator[tuple[int, LogLikelihood]]:
-    """The number of each request and its log-likelihood, batch by batch.
-
-    The caller sets the model's mode (`evaluation_mode`).
-    """
+    """The number of each request and its log-likelihood, batch by batch, in `evaluation_mode`."""
     rest = iter(read)
     for count in rule.sizes(passage.size for passage in read):
         yield from _batch(model, list(islice(rest, count)))

@@ -91,10 +91,8 @@ def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeC
     """Whether the merged model is close enough; one with differences that are not finite is not.
 
     INT8 inference rounds activations, which no merged model does: the merged weights are held to
-    the limits without that rounding, and with it to what it does to next tokens and loss.
-
-    Args:
-        unrounded: for INT8, the check against the adapter on the dequantized base.
+    the limits without that rounding (`unrounded`, against the adapter on the dequantized base), and
+    with it to what it does to next tokens and loss.
     """
     exact = unrounded or check
     close = (

@@ -38,11 +38,8 @@ def merge_verified(
     chosen_by: str,
     score: float | None,
 ) -> MergeRecord:
-    """Merge `trial` into `folder` and compare the result with what was trained.
-
-    Args:
-        chosen_by: how the trial was chosen, and `score` its validation score, for the record.
-    """
+    """Merge `trial`, chosen by `chosen_by` with the validation `score`, into `folder`, and compare
+    the result with what was trained."""
     device = choose_device(config.runtime.device)
     use_determinism(config.runtime.deterministic)
     threads = use_threads(config.runtime.threads)

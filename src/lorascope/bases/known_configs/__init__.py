@@ -18,11 +18,7 @@ def known_config_names() -> list[str]:
 
 
 def known_config(name: str) -> dict[str, object]:
-    """One public config.json that comes with lorascope, e.g. llama-2-7b.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
+    """One public config.json that comes with lorascope, e.g. llama-2-7b; else ConfigError."""
     names = known_config_names()
     if name not in names:
         raise ConfigError(

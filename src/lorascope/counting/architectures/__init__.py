@@ -92,9 +92,8 @@ def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def model_shape(config: Mapping[str, object]) -> ModelShape:
-    """The shapes of the model, with its language-model head, that a config.json describes.
-
-    For a model that sees and reads, these are the shapes of its language model only.
+    """The shapes of the model, with its language-model head, that a config.json describes; for a
+    model that sees and reads, of its language model only.
 
     Raises:
         ConfigError: no table for its model_type, or a setting that a table needs is missing.

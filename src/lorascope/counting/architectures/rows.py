@@ -105,11 +105,7 @@ class Settings:
         self._model_type = str(values.get("model_type"))
 
     def size(self, key: str, otherwise: int | None = None) -> int:
-        """A whole number of at least 1.
-
-        Raises:
-            ConfigError: as `whole`, or it is 0 or negative.
-        """
+        """A whole number of at least 1; else ConfigError."""
         value = self.whole(key, otherwise)
         if value < 1:
             raise self.error(key, value, f"must be 1 or more in a {self._model_type} model")
@@ -120,11 +116,7 @@ class Settings:
         return self._values.get(key)
 
     def whole(self, key: str, otherwise: int | None = None) -> int:
-        """A whole number.
-
-        Raises:
-            ConfigError: it is missing and there is no other value, or it is not a whole number.
-        """
+        """A whole number; ConfigError where it is another value, or missing without `otherwise`."""
         value = self.find(key)
         if value is None and otherwise is not None:
             return otherwise
