@@ -146,7 +146,7 @@ def starting_text(tokenizer: Tokenizer) -> str:
 
 def _require_replies(conversation: Conversation, eos: str) -> None:
     for turn in conversation.turns:
-        if turn.role == "assistant" and not _said(turn, eos).strip():
+        if turn.role == "assistant" and not turn_text(turn, eos).strip():
             raise RowError(
                 conversation.place, "no reply but the end-of-text token",
                 f"the reply is {turn.content!r}, the end-of-text token alone, so there is nothing "
@@ -154,9 +154,10 @@ def _require_replies(conversation: Conversation, eos: str) -> None:
             )  # fmt: skip
 
 
-def _said(turn: Turn, eos: str) -> str:
-    """A reply without an end token that its source wrote out."""
-    return turn.content.rstrip().removesuffix(eos)
+def turn_text(turn: Turn, eos: str) -> str:
+    """A turn's text, for a reply without the end token that its source wrote out."""
+    reply = turn.role == "assistant"
+    return turn.content.rstrip().removesuffix(eos) if reply else turn.content
 
 
 def _render_plain(template: Template, conversation: Conversation) -> list[Segment]:
@@ -172,7 +173,7 @@ def _render_plain(template: Template, conversation: Conversation) -> list[Segmen
         blank = "" if prompt[-1].isspace() or reply.content[0].isspace() else " "
         segments += [
             Segment(lead + prompt, False),
-            Segment(blank + _said(reply, template.eos).rstrip() + template.eos, True),
+            Segment(blank + turn_text(reply, template.eos).rstrip() + template.eos, True),
         ]
     return segments
 
@@ -188,7 +189,7 @@ def _render_llama2(template: Template, conversation: Conversation) -> list[Segme
         lead = system if number == 0 else ""
         segments += [
             Segment(f"{template.bos}[INST] {lead}{question.content.strip()} [/INST]", False),
-            Segment(f" {_said(reply, template.eos).strip()} {template.eos}", True),
+            Segment(f" {turn_text(reply, template.eos).strip()} {template.eos}", True),
         ]
     return segments
 
@@ -202,11 +203,6 @@ def _render_chat(template: Template, conversation: Conversation) -> list[Segment
         for turn in conversation.turns
     ]
     return template.chat.cut(messages, conversation.place)
-
-
-def turn_text(turn: Turn, eos: str) -> str:
-    """A turn's text, for a reply without the end token that its source wrote out."""
-    return _said(turn, eos) if turn.role == "assistant" else turn.content
 
 
 RENDERERS: dict[TemplateKind, Callable[[Template, Conversation], list[Segment]]] = {

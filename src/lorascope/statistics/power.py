@@ -49,10 +49,8 @@ def powered_paired_difference(
 
 
 def detectable_unpaired_difference(share: float, items: int) -> float:
-    """Smallest significant difference of two runs on independent samples of `items` items each.
-
-    z sqrt(2) x standard error of a share.
-    """
+    """Smallest significant difference of two runs on independent samples of `items` items each:
+    z sqrt(2) x standard error of a share."""
     return _deviate(1) * math.sqrt(2) * standard_error(share, items)
 
 
@@ -161,8 +159,6 @@ def _discordant_error(discordant_share: float, items: int) -> float:
 
 
 def powered_reach(comparisons: int = 1, degrees: float = math.inf) -> float:
-    """Standard errors that a true difference must reach to come out significant in 80 %.
-
-    t_alpha + t_power: 1.96 + 0.84 for a single comparison whose error is known.
-    """
+    """Standard errors that a true difference must reach to come out significant in 80 %: t_alpha +
+    t_power, which is 1.96 + 0.84 for a single comparison whose error is known."""
     return _deviate(comparisons, degrees) + float(student.ppf(0.8, degrees))

@@ -115,10 +115,8 @@ def _stands_out(noise: SeedNoise, usual: float, degrees: float, level: float) ->
 
 
 def with_seed_noise(estimate: TwoWayEstimate, pool: SeedNoise | None) -> TwoWayEstimate:
-    """`estimate` with the larger of the pooled spread and its own.
-
-    The components take it too, so that projections from them agree with the interval.
-    """
+    """`estimate` and its components, from which projections are made, with the larger of the pooled
+    spread and its own."""
     parts = estimate.components
     noise = _noise(parts, pool)
     if noise is None:

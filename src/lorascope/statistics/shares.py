@@ -59,10 +59,8 @@ def _require_share(share: float, items: float) -> None:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """Numbers of items: all, and those that only one of the two got right.
-
-    They may be fractions: those of as many independent items as dependent ones are worth.
-    """
+    """Numbers of items: all, and those that only one of the two got right. They are fractions where
+    dependent items are worth fewer independent ones."""
 
     items: float
     only_a: float
@@ -136,10 +134,8 @@ def score(counts: PairedCounts, difference: float) -> float:
 
 
 def restricted_variance(items: float, only_a: float, only_b: float, difference: float) -> float:
-    """Variance of (only_a - only_b) / items if the true difference were `difference`.
-
-    Tango's (2 q + delta (1 - delta)) / n, the formula above.
-    """
+    """Variance of (only_a - only_b) / items if the true difference were `difference`: Tango's
+    (2 q + delta (1 - delta)) / n, the formula above."""
     if not -1 < difference < 1:
         raise ValueError(f"difference={difference}: a share between -1 and 1")
     linear = -only_a - only_b + (2 * items - only_a + only_b) * difference

@@ -41,10 +41,8 @@ SEEDS_SHOW = 2.0
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of an estimate's variance, in its unit squared.
-
-    With S seeds the estimate's variance is item + (seed + item_by_seed) / S.
-    """
+    """The parts of an estimate's variance, in its unit squared: with S seeds it is
+    item + (seed + item_by_seed) / S."""
 
     seeds: int
     groups: int

@@ -152,10 +152,8 @@ def draw_batches(row_count: int, settings: PretrainSettings) -> Iterator[Tensor]
 def pretrain_tiny(
     settings: PretrainSettings, folder: Path, on_step: OnStep | None = None
 ) -> PretrainResult:
-    """Train the base on the old people and save model and tokenizer into `folder`.
-
-    The same settings give the same bytes on one machine with the same number of threads.
-    """
+    """Train the base on the old people and save model and tokenizer into `folder`: the same bytes
+    for the same settings, on one machine with the same number of threads."""
     started = time.perf_counter()
     tokenizer = build_tiny_tokenizer()
     model = build_tiny_model(settings.seed)
