@@ -22,12 +22,8 @@ CONFIG_FILE = "config.json"
 
 def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
     """The config.json of `model`, from its prepared base, else its local folder, `known_config`,
-    the tiny model's own settings, or the hub cache on this machine.
-
-    Raises:
-        ConfigError: none of them has it.
-        ModelError: a file is not a JSON object.
-    """
+    the tiny model's own settings, or the hub cache on this machine. ConfigError where none of them
+    has it, ModelError where a file is not a JSON object."""
     for _, place in _files(model, layout):
         return read_json(place)
     if model.known_config is not None:

@@ -105,12 +105,9 @@ def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) ->
 
 
 def describe(folder: Path, label: str | None = None) -> BaseDescription:
-    """Describe a base from its config alone: no weights are read. `label` names it in errors.
-
-    Raises:
-        ModelError: transformers cannot build a model from its config, or the tokenizer cannot be
-            loaded or ends its texts with a token that the model does not have.
-    """
+    """Describe a base, named `label` in errors, from its config alone; no weights are read.
+    ModelError where transformers cannot build a model from it, or the tokenizer cannot be loaded or
+    ends its texts with a token that the model does not have."""
     label = label or folder.name
     model, config = meta_model(folder, label)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])

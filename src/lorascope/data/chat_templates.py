@@ -31,15 +31,13 @@ class ChatTemplate:
     """(messages, whether to open a reply) -> text."""
 
     def cut(self, messages: Messages, place: str) -> list[Segment]:
-        """The rendered conversation as segments; its replies are trained.
+        """The rendered conversation as segments; its replies are trained. RowError where the
+        template refuses the conversation, or its last reply cannot be found.
 
         A reply ends where the text rendered up to it ends, but for an end token that a template
         writes behind the last turn only (Phi-3). What a template writes otherwise once further
         turns follow (Qwen3 drops the thinking part of replies that are past) is read, not trained:
         a model that answers never sees it so.
-
-        Raises:
-            RowError: the template refuses the conversation, or its last reply cannot be found.
         """
         whole = self._render(messages, False, place)
         segments, start, span = [], 0, None

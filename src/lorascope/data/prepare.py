@@ -47,13 +47,9 @@ class Source:
 
 
 def check_source(config: DataConfig, root: Path) -> Source:
-    """Read, convert and split without a tokenizer, so that bad rows fail before any training.
-
-    Raises:
-        ConfigError: settings that cannot go together.
-        DataError: a missing or damaged file, more rows that do not fit than
-            data.max_dropped_fraction allows, an empty split.
-    """
+    """Read, convert and split without a tokenizer, so that bad rows fail before any training:
+    ConfigError for settings that cannot go together, DataError for a missing or damaged file, more
+    unfit rows than data.max_dropped_fraction allows, or an empty split."""
     check_settings(config)
     raw = read_source(config, root)
     unfit = UnfitRows(config, {source: len(rows) for source, rows in raw.items()})
@@ -221,13 +217,9 @@ def prepare_data(
     provenance: Provenance,
     on_row: OnRow | None = None,
 ) -> DataCard:
-    """Write {train,validation,test}.jsonl into `folder` and return their card.
-
-    Samples longer than data.max_tokens or the model's context are dropped, never cut.
-
-    Raises:
-        ConfigError, DataError: as `check_source`, and for what only rendering and tokenizing show.
-    """
+    """Write {train,validation,test}.jsonl into `folder` and return their card. Samples longer than
+    data.max_tokens or the model's context are dropped, never cut. ConfigError and DataError as in
+    `check_source`, and for what only rendering and tokenizing show."""
     require_fast(tokenizer)
     source = check_source(config, root)
     template = make_template(config.template, config.system, tokenizer, config.date)

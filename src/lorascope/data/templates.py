@@ -45,11 +45,7 @@ class Template:
 
     def render(self, conversation: Conversation) -> list[Segment]:
         """The sample as stretches, read and trained in turn; the last one is trained and ends with
-        the end-of-text token.
-
-        Raises:
-            RowError: there is no reply to train on, or a chat template refuses the conversation.
-        """
+        the end-of-text token. RowError where there is no reply, or a chat template refuses."""
         if conversation.rendered is not None:
             return self._finish(self._translate(conversation.rendered))
         _require_replies(conversation, self.eos)
@@ -113,11 +109,8 @@ def make_template(
     date: str = DataConfig.date,
 ) -> Template:
     """The template of this kind with this tokenizer's special tokens; `date` is what a chat
-    template gets when it asks for today's.
-
-    Raises:
-        DataError, ConfigError: the tokenizer has no end-of-text token, or no usable chat template.
-    """
+    template gets as today's. DataError or ConfigError where the tokenizer has no end-of-text token,
+    or no usable chat template."""
     eos = tokenizer.eos_token
     if not eos:
         raise DataError(

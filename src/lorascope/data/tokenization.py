@@ -136,10 +136,8 @@ def pad_token_id(tokenizer: Tokenizer, vocabulary: int) -> int:
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """Digest of all that decides the ids: the whole fast tokenizer and the special tokens' names.
-
-    Truncation and padding are left out: they are switches that a call may have left behind.
-    """
+    """Digest of all that decides the ids: the whole fast tokenizer and the special tokens' names,
+    but no truncation and padding, which a call may have left behind."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state.update(truncation=None, padding=None)
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}

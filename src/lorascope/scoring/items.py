@@ -63,10 +63,8 @@ def _standard_error(share: float | None, count: int) -> float | None:
 
 
 def write_items(path: Path, items: Sequence[ItemResult]) -> None:
-    """Write one JSON object a line, keys sorted: equal items give equal bytes.
-
-    Floats are written as Python's repr, the shortest text that reads back as the same float.
-    """
+    """Write one JSON object a line, keys sorted: equal items give equal bytes, and floats, written
+    as Python's repr, read back as the same."""
     lines = [json.dumps(asdict(item), sort_keys=True) + "\n" for item in items]
     write_atomically(path, "".join(lines).encode("ascii"))
 

@@ -40,12 +40,9 @@ class Passage:
 
 
 def passages(requests: Sequence[Encoded], context_tokens: int, share: bool) -> list[Passage]:
-    """What is read for `requests`, in lm-eval's order: the longest first.
-
-    Args:
-        context_tokens: longer requests are cut from the left.
-        share: read once what is equal but for the last token, such as one-token choices.
-    """
+    """What is read for `requests`, in lm-eval's order: the longest first, cut from the left to
+    `context_tokens`. With `share`, what is equal but for the last token is read once, such as
+    one-token choices."""
     together: dict[object, list[int]] = {}
     for number, (context, target) in enumerate(requests):
         together.setdefault((*context, *target[:-1]) if share else number, []).append(number)

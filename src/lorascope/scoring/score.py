@@ -113,14 +113,12 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
 def run_lm_eval_tasks(
     model: Any, tokenizer: Any, tasks: Sequence[str], batch_size: int
 ) -> dict[str, float]:
-    """Scores on further lm-eval tasks, groups or YAML files: 'task/metric' -> value.
+    """Scores on further lm-eval tasks, groups or YAML files: 'task/metric' -> value. ConfigError
+    where a task is unknown, or its data cannot be loaded.
 
     A metric from a named filter reads 'task/metric.filter'. Prompts get the tokenizer's own special
     tokens, few-shot examples lm-eval's own seeds, so that values compare with published ones.
     Indexing the built-in tasks takes about 14 s; their data come from the hub or its cache.
-
-    Raises:
-        ConfigError: a task is unknown, or its data cannot be loaded.
     """
     from lm_eval.evaluator import evaluate
 

@@ -97,11 +97,9 @@ def paired_counts(right_a: ArrayLike, right_b: ArrayLike) -> PairedCounts:
 
 
 def paired_difference(counts: PairedCounts) -> PairedDifference:
-    """Difference, 95 % score interval and McNemar's p.
-
-    The interval leaves zero out exactly when p_value < 0.05: where the exact test of few
-    discordant items keeps zero and the score does not, the interval is stretched to zero.
-    """
+    """Difference, 95 % score interval and McNemar's p. The interval leaves zero out exactly when
+    p_value < 0.05: where the exact test of few discordant items keeps zero and the score does not,
+    it is stretched to zero."""
     p_value = mcnemar_p(counts)
     low, high = score_interval(counts)
     if p_value >= 0.05:

@@ -93,11 +93,8 @@ def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
 
 def model_shape(config: Mapping[str, object]) -> ModelShape:
     """The shapes of the model, with its language-model head, that a config.json describes; for a
-    model that sees and reads, of its language model only.
-
-    Raises:
-        ConfigError: no table for its model_type, or a setting that a table needs is missing.
-    """
+    model that sees and reads, of its language model only. ConfigError where its model_type has no
+    table, or a setting that the table needs is missing."""
     config = language_config(config)
     model_type = str(config.get("model_type"))
     architecture = ARCHITECTURES.get(model_type)
