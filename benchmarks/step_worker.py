@@ -21,7 +21,7 @@ from benchmarks.step_workers import WARM_UP_STEPS
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import choose_device, use_threads
-from lorascope.machine.ram import keep_freed_memory
+from lorascope.machine.memory import keep_freed_memory
 from lorascope.meters.batches import BatchMemory
 from lorascope.study.grid import expand
 from lorascope.training.progress import StepReport, ValidationReport

@@ -20,7 +20,6 @@ from lorascope.meters.batches import Batch
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of
 from lorascope.planning.subject import PlanSubject, spec_of
-from lorascope.planning.trace import TraceSettings
 
 MODES = {
     "fp16": QuantConfig("fp16", Storage.float16),
@@ -73,7 +72,8 @@ def planned_bytes(
     *beside, own = adapters_of(case)
     subject = PlanSubject(
         spec=spec_of(quant, own, "auto", config, device_kind, beside),
-        settings=TraceSettings(device_kind, train_config(case, steps=2)),
+        device=device_kind,
+        training=train_config(case, steps=2),
         train=Batch(case.samples, case.tokens, padded=case.padded),
         evaluation=(),
     )

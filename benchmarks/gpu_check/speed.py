@@ -29,7 +29,7 @@ from lorascope.bases.transformers_config import in_short
 from lorascope.config import DeviceKind
 from lorascope.machine.devices import choose_device
 from lorascope.machine.libraries import quiet_libraries
-from lorascope.machine.out_of_memory import is_out_of_memory
+from lorascope.machine.memory import is_out_of_memory
 from lorascope.quantizers.footprint import measure_footprint
 
 OUTLIER_CHANNELS, OUTLIER_FACTOR = 4, 40.0

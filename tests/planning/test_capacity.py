@@ -63,7 +63,7 @@ def test_nothing_fits_where_evaluation_does_not() -> None:
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_one_shallow_evaluation_continues_to_that_of_the_whole_model(kind: str) -> None:
     planned = subject(QuantConfig("nf4_dq", Storage.nf4, True), kind)
-    whole = trace_evaluation(planned.spec, planned.settings, planned.evaluation, kept=None)
+    whole = trace_evaluation(planned, None, planned.evaluation)
     assert evaluation_bytes(planned) == pytest.approx(whole, rel=0.001)
 
 
@@ -78,14 +78,13 @@ def test_a_layer_of_each_kind_continues_to_the_whole_of_gemma_3(
     config = {**EIGHT_LAYERS, "model_type": "gemma3_text", "num_hidden_layers": 13,
               "layer_types": kinds, "sliding_window": 16, "head_dim": 16}  # fmt: skip
     planned = subject(kind="cuda", samples=samples)
-    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
-    settings = replace(planned.settings, train=train)
-    planned = replace(planned, spec=replace(planned.spec, config=config), settings=settings)
-    whole = trace_training(planned.spec, settings, planned.train, kept=None)
+    training = replace(planned.training, gradient_checkpointing=checkpointing)
+    planned = replace(planned, spec=replace(planned.spec, config=config), training=training)
+    whole = trace_training(planned, kept=None)
     assert max(training_trace(planned).segments.values()) == pytest.approx(
         max(whole.segments.values()), rel=0.001
     )
-    evaluated = trace_evaluation(planned.spec, settings, planned.evaluation, kept=None)
+    evaluated = trace_evaluation(planned, None, planned.evaluation)
     assert evaluation_bytes(planned) == pytest.approx(evaluated, rel=0.001)
 
 
@@ -95,11 +94,10 @@ def test_two_shallow_traces_continue_to_the_trace_of_the_whole_model(
     kind: str, checkpointing: bool
 ) -> None:
     planned = subject(kind=kind)
-    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
-    settings = replace(planned.settings, train=train)
-    planned = replace(planned, settings=settings)
+    training = replace(planned.training, gradient_checkpointing=checkpointing)
+    planned = replace(planned, training=training)
     continued = training_trace(planned)
-    whole = trace_training(planned.spec, settings, planned.train, kept=None)
+    whole = trace_training(planned, kept=None)
     assert max(continued.segments.values()) == pytest.approx(
         max(whole.segments.values()), rel=0.001
     )
@@ -152,10 +150,9 @@ def test_more_samples_continue_to_a_trace_with_them(
     """With few tokens gradients outweigh activations, so that peaks lie at the other end. With few
     on CUDA the allocator's blocks would weigh more than what is in them."""
     planned = subject(kind=kind, samples=2 * samples, tokens=tokens)
-    train = replace(planned.settings.train, gradient_checkpointing=checkpointing)
-    settings = replace(planned.settings, train=train)
+    training = replace(planned.training, gradient_checkpointing=checkpointing)
     spec = replace(planned.spec, adapter=LoraConfig(rank=8, dora=dora))
-    planned = replace(planned, settings=settings, spec=spec)
+    planned = replace(planned, training=training, spec=spec)
     fewer = replace(planned, train=replace(planned.train, samples=samples, padded=True))
     continued = segments_like(planned, training_trace(fewer), samples)
     exact = training_trace(planned).segments

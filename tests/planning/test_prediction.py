@@ -29,7 +29,6 @@ from lorascope.objectives.completion import Completion
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import peak_of, plan_memory
 from lorascope.planning.subject import PlanSubject, spec_of
-from lorascope.planning.trace import TraceSettings
 from lorascope.quantizers.loading import load_base, load_stored, quantize_base
 from lorascope.records import MemoryPlan, TrainingResult
 from lorascope.training.optimizer import adamw, clip, rows_of
@@ -63,7 +62,8 @@ def trained_and_predicted(plan: PackPlan) -> tuple[TrainingResult, MemoryPlan]:
     return result, plan_memory(
         PlanSubject(
             spec=spec_of(plan.quant, first, plan.attention, values, "cpu", beside),
-            settings=TraceSettings("cpu", plan.train),
+            device="cpu",
+            training=plan.train,
             train=memory.largest,
             evaluation=tuple(memory.evaluation),
         )
@@ -227,11 +227,8 @@ def test_prediction_holds_for_other_architectures(
     lora, batch = LoraConfig(rank=8), Batch(4, 24, padded)
     model = pack_adapters(load_base(tmp_path / "stored", quant, CPU), [lora], [0])
     values = json.loads((tmp_path / "stored/config.json").read_text())
-    spec, settings = (
-        spec_of(quant, lora, "auto", values, "cpu"),
-        TraceSettings("cpu", TrainConfig()),
-    )
-    planned = PlanSubject(spec, settings, batch, (batch,))
+    spec = spec_of(quant, lora, "auto", values, "cpu")
+    planned = PlanSubject(spec, "cpu", TrainConfig(), batch, (batch,))
     predicted = peak_of(training_trace(planned), planned)
     assert predicted == pytest.approx(tracked_step(model, batch), rel=TOLERANCE)
 

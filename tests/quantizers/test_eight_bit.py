@@ -150,6 +150,6 @@ def test_a_checkpointed_int8_layer_keeps_what_a_4_bit_layer_keeps() -> None:
     kept = {}
     for storage in (Storage.int8, Storage.nf4):
         with checkpointed(storage) as planned:
-            trace = trace_training(planned.spec, planned.settings, planned.train, kept=None)
+            trace = trace_training(planned, kept=None)
             kept[storage] = trace.parts["activations"]
     assert kept[Storage.int8] == kept[Storage.nf4]

@@ -26,7 +26,7 @@ from lorascope.execution.engine import (
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
 from lorascope.machine.environment import prepare_environment, use_determinism
-from lorascope.machine.out_of_memory import is_out_of_memory
+from lorascope.machine.memory import is_out_of_memory
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status
 from lorascope.training.progress import Progress, Stopped
@@ -85,7 +85,7 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     from lorascope.training.validation import Unsaved
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
-    from lorascope.machine.ram import keep_freed_memory
+    from lorascope.machine.memory import keep_freed_memory
     from lorascope.training.pack import Unpackable
     from lorascope.training.run import train_pack
     from lorascope.training.log import Diverged

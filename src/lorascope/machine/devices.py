@@ -70,9 +70,6 @@ def compute_type(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if on else x.dtype
 
 
-# What follows are calls that most layers need not make: a small layer's time is that of its calls.
-
-
 def cpu_name() -> str:
     """The processor's name, where the system says it; else its architecture."""
     described = CPU_DESCRIPTION.read_text().splitlines() if CPU_DESCRIPTION.is_file() else []

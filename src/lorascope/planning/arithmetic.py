@@ -7,12 +7,8 @@ holds for the number of samples and, up to the switch of operations inside a seg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from lorascope.counting.parameters import lora_parameters
-from lorascope.records import Matrix
 
 GIGABYTE = 10**9
 GPU_SIZES_GB = (8, 12, 16, 24, 40, 48, 80, 96, 141)
@@ -47,15 +43,22 @@ def affine_through(first: tuple[int, int], second: tuple[int, int]) -> Affine:
     return y1 - slope * x1, slope
 
 
+def lines_through(
+    at_first: Mapping[str, int], at_second: Mapping[str, int], first: int, second: int
+) -> dict[str, Affine]:
+    """The line of every value that both points have."""
+    return {
+        name: affine_through((first, at_first[name]), (second, at_second[name]))
+        for name in at_first.keys() & at_second.keys()
+    }
+
+
 def extrapolated(
     at_first: Mapping[str, int], at_second: Mapping[str, int], first: int, second: int, target: int
 ) -> dict[str, int]:
     """Every value that both points have, continued as a line to `target`."""
-    values = {}
-    for name in at_first.keys() & at_second.keys():
-        start, slope = affine_through((first, at_first[name]), (second, at_second[name]))
-        values[name] = round(start + slope * target)
-    return values
+    lines = lines_through(at_first, at_second, first, second)
+    return {name: round(start + slope * target) for name, (start, slope) in lines.items()}
 
 
 def layer_period(layer_types: Sequence[str], layers: int) -> int:
@@ -99,13 +102,6 @@ def excerpts(kinds: Sequence[str], layers: int, alike: bool) -> Excerpts | None:
     return found if len(found.second) < layers else None
 
 
-class Widths(NamedTuple):
-    """Bytes of a parameter that is not quantized."""
-
-    stored: int
-    compute: int
-
-
 def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
     """The largest whole x with every line at or under `limit`; None where no line ever rises."""
     bounds = []
@@ -115,52 +111,3 @@ def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
         elif start > limit:
             return 0
     return max(0, int(min(bounds) + 1e-9)) if bounds else None
-
-
-def merge_bytes(
-    parts: Mapping[str, int], widths: Widths, dequantized: bool, shard_bytes: int | None
-) -> int:
-    """Peak of `lorascope merge`: of its check, or of writing the merged model.
-
-    The check computes in float32 and has the merged model or the base, never both; loading an
-    adapter has it twice for a moment. Writing has the base as it is stored, the adapter, and what
-    waits for its file, all of it in float32. A matrix is there once more as it was, as the
-    difference, and as the magnitudes and three masks by which PEFT sees that all is finite.
-
-    Args:
-        parts: the base's bytes and counts of parameters, as in `Trace.parts`.
-        dequantized: whether the check has quantized layers as float32 ones.
-        shard_bytes: size of a weight file; None where another device writes them.
-    """
-    others = parts["parameters"] - parts["quantized_parameters"]
-    packed = parts["base"] - widths.compute * others
-    whole, adapter = 4 * parts["parameters"], parts["saved_adapter"]
-    exact = 4 * others + (4 * parts["quantized_parameters"] if dequantized else packed)
-    check = max(whole, exact + 2 * adapter)
-    if shard_bytes is None:
-        return check
-    merging = (3 * 4 + 3) * max(parts["largest_quantized"], parts["largest_other"])
-    writing = packed + widths.stored * others + adapter + min(whole, shard_bytes) + merging
-    return max(check, writing)
-
-
-def generous_bytes(
-    matrices: Iterable[Matrix],
-    parameters: int,
-    rank: int,
-    tokens: int,
-    vocabulary: int,
-    attention_scores: int,
-) -> int:
-    """More than any training of a model needs: everything in float32, and several copies of it.
-
-    Args:
-        matrices: all linear layers; each is taken to be adapted.
-        tokens: in one batch.
-        attention_scores: layers x heads x samples x tokens x tokens.
-    """
-    listed = list(matrices)
-    largest = max((m.in_features * m.out_features for m in listed), default=0)
-    weights = 4 * parameters + 4 * 6 * lora_parameters(listed, rank) + 4 * 4 * largest
-    features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in listed)
-    return weights + 4 * (tokens * (features + 8 * vocabulary) + 4 * attention_scores)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lorascope.adapters.kinds import rank_of
 from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.parameters import padded_rank
-from lorascope.planning.arithmetic import Affine, affine_through, largest_within
+from lorascope.planning.arithmetic import Affine, largest_within, lines_through
 from lorascope.planning.depth import segments_like, training_trace
 from lorascope.planning.plan import (
     Prediction,
@@ -17,6 +17,7 @@ from lorascope.planning.plan import (
     peak_of,
     plan_memory,
     predict_ranks,
+    workspace_bytes,
 )
 from lorascope.planning.subject import PlanSubject
 
@@ -47,32 +48,22 @@ def capacity_of(subject: PlanSubject, planned: Prediction) -> Capacity:
     return Capacity(
         subject=subject,
         planned=planned,
-        over_samples=_lines(low, known.segments, 2 * low, more),
-        over_ranks=_lines(
-            padded_rank(rank),
+        over_samples=lines_through(known.segments, more, low, 2 * low),
+        over_ranks=lines_through(
             _peaks(subject, planned),
-            padded_rank(other),
             _peaks(subject, at_other),
+            padded_rank(rank),
+            padded_rank(other),
         ),
     )
 
 
 def _peaks(subject: PlanSubject, prediction: Prediction) -> dict[str, int]:
     """Peaks of load, evaluation, a validation in training, and each segment of the step."""
-    trace, phases = prediction.training, prediction.plan.peak_bytes
-    workspace = peak_of(trace, subject) - max(trace.segments.values())
-    step = {name: peak + workspace for name, peak in trace.segments.items()}
+    segments, phases = prediction.training.segments, prediction.plan.peak_bytes
+    step = {name: peak + workspace_bytes(subject.device) for name, peak in segments.items()}
     others = {phase: phases[phase] for phase in ("load", "evaluate")}
     return {**step, **others, "validation": prediction.validation_bytes}
-
-
-def _lines(
-    x1: int, first: Mapping[str, int], x2: int, second: Mapping[str, int]
-) -> dict[str, Affine]:
-    return {
-        name: affine_through((x1, first[name]), (x2, second[name]))
-        for name in first.keys() & second.keys()
-    }
 
 
 def _with_samples(subject: PlanSubject, samples: int) -> PlanSubject:
@@ -90,9 +81,8 @@ def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = Fa
     others = (plan.peak_bytes["load"], plan.peak_bytes["evaluate"])
     if max(*others, capacity.planned.validation_bytes) > limit_bytes:
         return 0
-    training = capacity.planned.training
-    workspace = peak_of(training, subject) - max(training.segments.values())
-    found = largest_within(capacity.over_samples, limit_bytes - workspace) or 0
+    tensor_bytes = limit_bytes - workspace_bytes(subject.device)
+    found = largest_within(capacity.over_samples, tensor_bytes) or 0
     if found <= 1 and subject.train.samples == 1:
         return int(plan.peak_bytes["train"] <= limit_bytes)
     while check and found > 0 and not _trains(_with_samples(subject, found), limit_bytes):
@@ -105,14 +95,12 @@ def largest_rank(capacity: Capacity, limit_bytes: float, check: bool = False) ->
     others up to the next of these."""
     bound = largest_within(capacity.over_ranks, limit_bytes)
     fitting = [rank for rank in STACK_RANKS if bound is None or rank <= bound]
-    while check and fitting and not _fits(at_rank(capacity.subject, fitting[-1]), limit_bytes):
+    while check and fitting:
+        if needed_bytes(plan_memory(at_rank(capacity.subject, fitting[-1]))) <= limit_bytes:
+            break
         del fitting[-1]
     return fitting[-1] if fitting else 0
 
 
 def _trains(subject: PlanSubject, limit_bytes: float) -> bool:
     return peak_of(training_trace(subject), subject) <= limit_bytes
-
-
-def _fits(subject: PlanSubject, limit_bytes: float) -> bool:
-    return needed_bytes(plan_memory(subject)) <= limit_bytes

@@ -1,4 +1,7 @@
-"""Peaks of whole models, continued from traces of a few of their layers."""
+"""Peaks of whole models, continued from traces of a few of their layers.
+
+A model that cannot be traced raises ModelError.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,7 @@ from lorascope.planning.arithmetic import (
     layer_period,
 )
 from lorascope.planning.subject import PlanSubject
-from lorascope.planning.trace import (
-    SIXTEEN_BITS,
-    Trace,
-    evaluation_start_bytes,
-    trace_evaluation,
-    trace_training,
-)
+from lorascope.planning.trace import SIXTEEN_BITS, Trace, trace_evaluation, trace_training
 
 MASKED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers with equal tensors, which differ in what their attention may see. Where nothing
@@ -36,21 +33,14 @@ is padded some need no mask for that, and then save less."""
 
 
 def training_trace(subject: PlanSubject) -> Trace:
-    """The step of the whole model: two shallow traces continued, or the model traced as it is.
-
-    Raises:
-        ModelError: the model cannot be traced.
-    """
-    spec, settings, batch = subject.spec, subject.settings, subject.train
+    """The step of the whole model: two shallow traces continued, or the model traced as it is."""
     layers, kinds = _layers(subject)
-    traced = _excerpts(subject, _masks_differ(subject))
+    traced = _excerpts(subject, in_training=True)
     with _readable_errors(subject):
         if traced is None:
-            return trace_training(spec, settings, batch, None, layer_period(kinds, layers))
-        first, second = (
-            trace_training(spec, settings, batch, kept, traced.period)
-            for kept in (traced.first, traced.second)
-        )
+            return trace_training(subject, None, layer_period(kinds, layers))
+        first = trace_training(subject, traced.first, traced.period)
+        second = trace_training(subject, traced.second, traced.period)
     depths = len(traced.first), len(traced.second)
     return Trace(
         extrapolated(first.segments, second.segments, *depths, layers),
@@ -72,24 +62,20 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
 
     Args:
         samples: of the `known` step.
-
-    Raises:
-        ModelError: the model cannot be traced.
     """
-    traced = _excerpts(subject, _masks_differ(subject))
-    slopes = known.layer_bytes
+    traced = _excerpts(subject, in_training=True)
+    slopes, spec = known.layer_bytes, subject.spec
     if traced is None or not slopes:
         return training_trace(subject).segments
     with _readable_errors(subject):
-        spec, settings, batch = subject.spec, subject.settings, subject.train
-        first = trace_training(spec, settings, batch, traced.first, traced.period)
+        first = trace_training(subject, traced.first, traced.period)
     # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
     # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
     decomposed = any(kind_of(own).reads_weights(own) for own in spec.pack)
-    kept = decomposed and not settings.train.gradient_checkpointing
+    kept = decomposed and not subject.training.gradient_checkpointing
     width = spec.compute.itemsize if kept and spec.compute in SIXTEEN_BITS else 0
     copies = slopes["gradients"] * width / FLOAT32_BYTES
-    grown = (slopes["activations"] - copies) * (batch.samples / samples - 1)
+    grown = (slopes["activations"] - copies) * (subject.train.samples / samples - 1)
     added = _layers(subject)[0] - len(traced.first)
     return {
         name: peak + round(added * (slopes[name] + (grown if _saved(name, slopes) else 0)))
@@ -109,19 +95,14 @@ def _saved(segment: str, slopes: dict[str, float]) -> bool:
 
 def evaluation_bytes(subject: PlanSubject) -> int:
     """The peak of the whole model's evaluation. Of a layer nothing outlives its forward pass there,
-    so that one shallow trace is enough, with what other layers hold all the time.
-
-    Raises:
-        ModelError: the model cannot be traced.
-    """
-    spec, settings, batches = subject.spec, subject.settings, subject.evaluation
-    traced = _excerpts(subject, masks_differ=False)
+    so that one shallow trace is enough, with what other layers hold all the time."""
+    traced = _excerpts(subject, in_training=False)
     with _readable_errors(subject):
         if traced is None:
-            return trace_evaluation(spec, settings, batches, None)
-        peak = trace_evaluation(spec, settings, batches, traced.first)
+            return trace_evaluation(subject, None, subject.evaluation)
+        peak = trace_evaluation(subject, traced.first, subject.evaluation)
         first, second = (
-            (len(kept), evaluation_start_bytes(spec, settings, kept))
+            (len(kept), trace_evaluation(subject, kept, ()))
             for kept in (traced.first, traced.second)
         )
     _, slope = affine_through(first, second)
@@ -134,13 +115,9 @@ def _layers(subject: PlanSubject) -> tuple[int, list[str]]:
     return int(config.num_hidden_layers), list(getattr(config, "layer_types", None) or [])
 
 
-def _masks_differ(subject: PlanSubject) -> bool:
-    """Whether in training some of `MASKED_KINDS` have a mask and others none."""
-    return subject.settings.device != "cpu" or not subject.train.padded
-
-
-def _excerpts(subject: PlanSubject, masks_differ: bool) -> Excerpts | None:
+def _excerpts(subject: PlanSubject, in_training: bool) -> Excerpts | None:
     layers, kinds = _layers(subject)
+    masks_differ = in_training and (subject.device != "cpu" or not subject.train.padded)
     alike = len(set(kinds)) <= 1 or (not masks_differ and set(kinds) <= MASKED_KINDS)
     return excerpts(kinds, layers, alike)
 

@@ -77,12 +77,8 @@ def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> Peft
 
 
 def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedModel:
-    """The model with all its adapters as in training; call it under FakeTensorMode.
-
-    Raises:
-        ModelError: the architecture is unknown, or cannot be built.
-        ConfigError: the adapter's targets match no layer.
-    """
+    """The model with all its adapters as in training; it raises what `fake_adapted` does. Call it
+    under FakeTensorMode."""
     with unset_fake_temporarily(), torch.device("meta"):
         base = _meta_base(spec, kept)
     make_fake(base, spec)
@@ -145,11 +141,7 @@ def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
             if parameter is None or (name == "weight" and quantizer.owns(module)):
                 continue
             if id(parameter) not in fakes:
-                fakes[id(parameter)] = _fake_parameter(parameter, spec)
+                dtype = parameter.dtype if parameter.requires_grad else spec.compute
+                data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
+                fakes[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
             module._parameters[name] = fakes[id(parameter)]
-
-
-def _fake_parameter(parameter: nn.Parameter, spec: FakeModelSpec) -> nn.Parameter:
-    dtype = parameter.dtype if parameter.requires_grad else spec.compute
-    data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
-    return nn.Parameter(data, requires_grad=parameter.requires_grad)

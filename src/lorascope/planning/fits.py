@@ -10,14 +10,13 @@ import torch
 from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
-from lorascope.counting.parameters import padded_rank
+from lorascope.counting.parameters import lora_parameters, padded_rank
 from lorascope.machine.devices import Device
-from lorascope.machine.ram import available_ram_bytes
+from lorascope.machine.memory import available_ram_bytes
 from lorascope.planning.arithmetic import (
     CUDA_CONTEXT_BYTES,
     GIGABYTE,
     UNUSABLE_SHARE,
-    generous_bytes,
     usable_bytes,
 )
 from lorascope.planning.fake_model import causal_model
@@ -77,20 +76,21 @@ def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
 
 
 def generous_need(subject: PlanSubject) -> int:
-    """More bytes than the trial or pack can need, from shapes alone."""
+    """More bytes than the trial or pack can need, from shapes alone: every linear layer is adapted,
+    everything in float32, and several copies of it."""
     spec = subject.spec
     config = text_config(spec.config)
     with torch.device("meta"):
         model = causal_model(config, spec)
-    text = config.get_text_config()
+    matrices, text = linear_shapes(model), config.get_text_config()
     step = replace(subject.train, samples=len(spec.pack) * subject.train.samples)
     batches = (step, *subject.evaluation)
-    scores = max(batch.samples * batch.tokens**2 for batch in batches)
-    return generous_bytes(
-        linear_shapes(model),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        rank=sum(padded_rank(rank_of(own)) for own in spec.pack),
-        tokens=max(batch.samples * batch.tokens for batch in batches),
-        vocabulary=int(text.vocab_size),
-        attention_scores=int(text.num_hidden_layers * text.num_attention_heads) * scores,
-    )
+    tokens = max(batch.samples * batch.tokens for batch in batches)
+    heads = int(text.num_hidden_layers * text.num_attention_heads)
+    scores = heads * max(batch.samples * batch.tokens**2 for batch in batches)
+    rank = sum(padded_rank(rank_of(own)) for own in spec.pack)
+    parameters: int = sum(parameter.numel() for parameter in model.parameters())
+    largest = max((m.in_features * m.out_features for m in matrices), default=0)
+    weights = 4 * parameters + 4 * 6 * lora_parameters(matrices, rank) + 4 * 4 * largest
+    features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in matrices)
+    return weights + 4 * (tokens * (features + 8 * int(text.vocab_size)) + 4 * scores)

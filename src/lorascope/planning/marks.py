@@ -75,6 +75,6 @@ class StepMarks:
 
 
 def _decoder_layers(model: PackedModel) -> nn.ModuleList:
-    count = model.config.get_text_config().num_hidden_layers
+    count = model.base.config.get_text_config().num_hidden_layers
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return lists[0]

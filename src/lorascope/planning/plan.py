@@ -13,13 +13,10 @@ from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
 from lorascope.planning.arithmetic import (
     CUBLAS_WORKSPACE_BYTES,
-    Widths,
     affine_through,
     extrapolated,
-    merge_bytes,
 )
 from lorascope.planning.depth import evaluation_bytes, training_trace
-from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.subject import PlanSubject
 from lorascope.planning.trace import HEAD_SEGMENTS, Trace, block_bytes
 from lorascope.quantizers.kinds import QUANTIZERS
@@ -51,7 +48,7 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
     started = time.perf_counter()
     train, evaluation = training_trace(subject), evaluation_bytes(subject)
     alone = evaluation
-    if subject.spec.beside and subject.settings.train.validate_every_steps:
+    if subject.spec.beside and subject.training.validate_every_steps:
         # The largest adapter, where the others do not wait as they do in the end.
         alone = evaluation_bytes(at_rank(subject, rank_of(subject.spec.pack[-1])))
     validation = _validation_bytes(subject, train, alone)
@@ -60,19 +57,15 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
 
 def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPlan:
     """What `plan_memory` says of a pack, from `predict_ranks` of its trials: validation is that of
-    the highest rank's adapter, while the others wait.
-
-    Raises:
-        ModelError: the architecture is unknown.
-    """
+    the highest rank's adapter, while the others wait."""
     started = time.perf_counter()
     train = training_trace(subject)
     highest = alone[rank_of(subject.spec.pack[-1])].plan
-    block = block_bytes(subject.settings.device)
+    block = block_bytes(subject.device)
     waiting = [
         alone[rank_of(own)].training.parts["saved_adapter"] for own in subject.spec.pack[:-1]
     ]
-    largest = highest.peak_bytes["evaluate"] - _workspace_bytes(subject)
+    largest = highest.peak_bytes["evaluate"] - workspace_bytes(subject.device)
     evaluation = largest + sum(-(-size // block) * block for size in waiting)
     validation = _validation_bytes(subject, train, largest)
     return _plan(subject, train, evaluation, validation, time.perf_counter() - started)
@@ -105,14 +98,6 @@ def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Predi
     return predictions
 
 
-def unpadded_train_bytes(subject: PlanSubject, padded: Prediction) -> int:
-    """The training peak of a trial whose batches hold samples of one length each: attention then
-    needs no mask, and keys and values that heads share need no copies (7 to 19 % less with grouped
-    heads and 2,048 tokens)."""
-    unpadded = replace(subject, train=replace(subject.train, padded=False))
-    return max(peak_of(training_trace(unpadded), unpadded), padded.validation_bytes)
-
-
 def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
     """A trial alone, with an adapter of this rank."""
     adapter = adapter_at_rank(subject.spec.adapter, rank)
@@ -135,18 +120,20 @@ def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> T
 def _validation_bytes(subject: PlanSubject, train: Trace, evaluation: int) -> int:
     """One trial's validation between two steps, where all that is trained waits: its `evaluation`
     alone is all but that."""
-    if not subject.settings.train.validate_every_steps:
+    if not subject.training.validate_every_steps:
         return 0
     waiting = sum(train.parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
-    return evaluation + waiting + _workspace_bytes(subject)
+    return evaluation + waiting + workspace_bytes(subject.device)
 
 
 def _plan(
     subject: PlanSubject, train: Trace, evaluation: int, validation: int, seconds: float
 ) -> MemoryPlan:
-    parts = train.parts
+    parts, spec = train.parts, subject.spec
+    # A weight's temporary copies, at most.
+    cast = 0 if spec.backward is spec.compute else spec.compute.itemsize
     return MemoryPlan(
-        device=subject.settings.device,
+        device=subject.device,
         micro_batch_size=subject.train.samples,
         tokens=subject.train.tokens,
         base_bytes=parts["base"],
@@ -156,11 +143,11 @@ def _plan(
         optimizer_bytes=parts["optimizer"],
         activation_bytes=parts["activations"],
         logits_bytes=max(parts[name] for name in HEAD_SEGMENTS),
-        dequantization_bytes=parts["largest_quantized"] * _dequantized_width(subject.spec),
+        dequantization_bytes=parts["largest_quantized"] * (spec.backward.itemsize + cast),
         peak_bytes={
             "load": _load_peak(subject, parts),
             "train": max(peak_of(train, subject), validation),
-            "evaluate": evaluation + _workspace_bytes(subject),
+            "evaluate": evaluation + workspace_bytes(subject.device),
             "merge": _merge_peak(subject, parts),
         },
         seconds=seconds,
@@ -169,12 +156,12 @@ def _plan(
 
 def peak_of(trace: Trace, subject: PlanSubject) -> int:
     """The highest segment."""
-    return max(trace.segments.values()) + _workspace_bytes(subject)
+    return max(trace.segments.values()) + workspace_bytes(subject.device)
 
 
-def _workspace_bytes(subject: PlanSubject) -> int:
+def workspace_bytes(device: str) -> int:
     """On CUDA cuBLAS takes its workspace from the same allocator."""
-    return CUBLAS_WORKSPACE_BYTES if subject.settings.device == "cuda" else 0
+    return CUBLAS_WORKSPACE_BYTES if device == "cuda" else 0
 
 
 def needed_bytes(plan: MemoryPlan) -> int:
@@ -192,18 +179,24 @@ def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
 
 
 def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
-    """The merged model is written by the CPU, and checked on the device."""
-    spec = subject.spec
-    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config))
-    return merge_bytes(
-        parts,
-        Widths(stored.itemsize, spec.compute.itemsize),
-        dequantized=QUANTIZERS[spec.quant.storage].rounds_inputs,
-        shard_bytes=SHARD_BYTES if subject.settings.device == "cpu" else None,
-    )
+    """Peak of `lorascope merge`: of its check on the device, or, on a CPU, of writing the merged
+    model.
 
-
-def _dequantized_width(spec: FakeModelSpec) -> int:
-    """Bytes a weight of its temporary copies, at most."""
-    cast = 0 if spec.backward is spec.compute else spec.compute.itemsize
-    return spec.backward.itemsize + cast
+    The check computes in float32 and has the merged model or the base, never both; loading an
+    adapter has it twice for a moment. Writing has the base as it is stored, the adapter, and what
+    waits for its file, all of it in float32. A matrix is there once more as it was, as the
+    difference, and as the magnitudes and three masks by which PEFT sees that all is finite.
+    """
+    spec, quantized = subject.spec, parts["quantized_parameters"]
+    others = parts["parameters"] - quantized
+    packed = parts["base"] - spec.compute.itemsize * others
+    whole, adapter = 4 * parts["parameters"], parts["saved_adapter"]
+    rounds_inputs = QUANTIZERS[spec.quant.storage].rounds_inputs
+    exact = 4 * others + (4 * quantized if rounds_inputs else packed)
+    check = max(whole, exact + 2 * adapter)
+    if subject.device != "cpu":
+        return check
+    stored = unquantized_dtype(spec.quant, stored_dtype(spec.config)).itemsize
+    merging = (3 * 4 + 3) * max(parts["largest_quantized"], parts["largest_other"])
+    writing = packed + stored * others + adapter + min(whole, SHARD_BYTES) + merging
+    return max(check, writing)

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.bases.transformers_config import stored_dtype
-from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig
+from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig, TrainConfig
 from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.objectives.evaluation import samples_at_once
 from lorascope.planning.fake_model import FakeModelSpec
-from lorascope.planning.trace import TraceSettings
 from lorascope.quantizers.kinds import QUANTIZERS, precision_on
 from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import DataCard
@@ -47,7 +46,9 @@ class PlanSubject:
     """A trial or, where `spec` names several adapters, a pack, whose memory is predicted."""
 
     spec: FakeModelSpec
-    settings: TraceSettings
+    device: str
+    """cpu or cuda."""
+    training: TrainConfig
     train: Batch
     evaluation: tuple[Batch, ...]
     """The first two batches of the validation loss: the first is the longest."""
@@ -82,7 +83,8 @@ def subject_of(
     evaluated = Batch(samples, tokens, padded, labelled=labelled)
     return PlanSubject(
         spec=spec_of(config.quant, config.adapter, config.model.attention, model_config, kind),
-        settings=TraceSettings(kind, train),
+        device=kind,
+        training=train,
         train=batch,
         evaluation=(evaluated, evaluated),
     )

@@ -85,7 +85,7 @@ AXES = (
     Axis("quant", "Mode", lambda p: p.config.quant.name, right=False, always=True),
     *_setting_axes(in_names=True),
     Axis("seed", "Seed", lambda p: p.config.seed, always=True),
-    Axis("device", "Device", _of_subject(lambda s: s.settings.device), "on {}", right=False),
+    Axis("device", "Device", _of_subject(lambda s: s.device), "on {}", right=False),
     Axis(
         "compute",
         "Computes in",
@@ -112,7 +112,7 @@ AXES = (
     Axis(
         "checkpointing",
         "Checkpointing",
-        _of_subject(lambda s: units.yes_no(s.settings.train.gradient_checkpointing)),
+        _of_subject(lambda s: units.yes_no(s.training.gradient_checkpointing)),
         "gradient checkpointing {}",
         right=False,
     ),
@@ -177,7 +177,8 @@ def _fits(planned: Planned) -> str | None:
     if limit_gb is not None:
         fits = needed_bytes(plan) <= limit_gb * GIGABYTE
         return f"{'' if fits else 'not '}{limit_gb:g} GB{deciding(plan)}"
-    sizes = [size for size in GPU_SIZES_GB if needed_bytes(plan) <= usable(size, plan)]
+    needed = needed_bytes(plan)
+    sizes = [gb for gb in GPU_SIZES_GB if needed <= usable_bytes(gb * GIGABYTE, plan.device)]
     return f"{f'{sizes[0]} GB' if sizes else 'none listed'}{deciding(plan)}"
 
 
@@ -185,11 +186,6 @@ def deciding(plan: MemoryPlan) -> str:
     """The phase that needs most, where that is not the training."""
     phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
     return "" if phase == "train" else f" ({phase})"
-
-
-def usable(size_gb: float, plan: MemoryPlan) -> float:
-    """Bytes that tensors can have of a device of this size."""
-    return usable_bytes(size_gb * GIGABYTE, plan.device)
 
 
 UNPADDED = "train peak, if no batch is padded"
@@ -208,7 +204,7 @@ def reserve(planned: Sequence[Planned]) -> str:
     """The reserve on a GPU, where sizes of GPUs were judged."""
     judged = any(
         one.subject is not None
-        and one.subject.settings.device == "cuda"
+        and one.subject.device == "cuda"
         and one.config.runtime.memory_limit_gb is None
         for one in planned
     )
@@ -236,7 +232,7 @@ def capacities(planned: Planned, prediction: Prediction) -> Table[CapacityRow]:
     assert planned.subject is not None
     plan, limit_gb = prediction.plan, planned.config.runtime.memory_limit_gb
     capacity = capacity_of(planned.subject, prediction)
-    sizes = {size: usable(size, plan) for size in GPU_SIZES_GB}
+    sizes = {size: usable_bytes(size * GIGABYTE, plan.device) for size in GPU_SIZES_GB}
     limits = sizes if limit_gb is None else {limit_gb: limit_gb * GIGABYTE}
     rows = [
         CapacityRow(

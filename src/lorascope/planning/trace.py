@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.stack import adapted_layers
-from lorascope.config import TrainConfig
 from lorascope.counting.parameters import FLOAT32_BYTES
+from lorascope.machine.devices import autocast
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
@@ -24,6 +24,7 @@ from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
 from lorascope.planning.marks import StepMarks
+from lorascope.planning.subject import PlanSubject
 from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
@@ -32,15 +33,6 @@ from lorascope.training.pack import PackedModel
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 HEAD_SEGMENTS = ("head", "head_backward")
 """Segments of a step from the end of the last layer to the loss, and back."""
-
-
-@dataclass(frozen=True)
-class TraceSettings:
-    """Device and training settings of a traced step."""
-
-    device: str
-    """cpu or cuda."""
-    train: TrainConfig
 
 
 @dataclass(frozen=True)
@@ -57,42 +49,37 @@ class Trace:
     "gradients"; empty where that is not known."""
 
 
-def trace_training(
-    spec: FakeModelSpec,
-    settings: TraceSettings,
-    batch: Batch,
-    kept: Sequence[int] | None,
-    period: int = 1,
-) -> Trace:
+def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int = 1) -> Trace:
     """The training's own step: forward, backward, clipping and AdamW.
 
     Args:
         kept: layers that the traced model has, by their number; None is all.
     """
+    train, trials = subject.training, len(subject.spec.pack)
     # A step seeds torch's generator: not that of whoever plans.
-    masks = attention_masks(batch.padded, settings.device)
+    masks = attention_masks(subject.train.padded, subject.device)
     with torch.random.fork_rng(devices=[]), fake_tensors(), masks:
-        model, optimizer, tracker = _in_training(spec, settings, batch, kept)
-        fake = _fake_batch(batch, len(spec.pack))
+        model, optimizer, tracker = _in_training(subject, kept)
+        fake = _fake_batch(subject.train, trials)
         tracker.add(fake.tensors())
         # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
-        before_bytes = tracker.live_bytes - _frozen_beside(model, settings.device)
-        marks = StepMarks(model, tracker, period, partial(_autocast, spec, settings))
+        before_bytes = tracker.live_bytes - _frozen_beside(model, subject.device)
+        marks = StepMarks(model, tracker, period, partial(_autocast, subject))
         model.train()
-        if settings.train.gradient_checkpointing:
-            model.base.activation_checkpointing_enable(_checkpoints(spec, settings))
+        if train.gradient_checkpointing:
+            model.base.activation_checkpointing_enable(_checkpoints(subject))
         parts = StepParts(
             pack=model,
-            objective=OBJECTIVES[settings.train.objective](),
+            objective=OBJECTIVES[train.objective](),
             optimizer=optimizer,
-            max_gradient_norms=[settings.train.max_gradient_norm] * len(spec.pack),
+            max_gradient_norms=[train.max_gradient_norm] * trials,
             autocast=marks.autocast,
             meter=marks,
         )
         with tracker:
-            train_step(parts, [fake], step=0, stopped=[False] * len(spec.pack))
+            train_step(parts, [fake], step=0, stopped=[False] * trials)
         sizes = _persistent_parts(model, optimizer)
-        frozen = _frozen_beside(model, settings.device)
+        frozen = _frozen_beside(model, subject.device)
         sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
             sizes[name] = tracker.segments[name] - marks.layers_end_bytes
@@ -153,55 +140,40 @@ def _parameter_counts(model: PackedModel) -> dict[str, int]:
 
 
 def trace_evaluation(
-    spec: FakeModelSpec,
-    settings: TraceSettings,
-    batches: Sequence[Batch],
-    kept: Sequence[int] | None,
+    subject: PlanSubject, kept: Sequence[int] | None, batches: Iterable[Batch]
 ) -> int:
-    """The validation loss over `batches`, the longest first, as training ends with it."""
-    with ExitStack() as stack:
-        stack.enter_context(fake_tensors())
-        model, present = _evaluated(spec, kept)
-        tracker = _tracker(spec, settings.device)
-        tracker.add(present)
-        stack.enter_context(tracker)
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_autocast(spec, settings, keep_casts=False))
-        objective, forward = OBJECTIVES[settings.train.objective](), forward_of(model)
-        # Nothing of a batch outlives it, so that one of several equal ones is enough.
-        for batch in dict.fromkeys(batches):
-            with attention_masks(batch.padded, settings.device):
-                objective.validation_loss(forward, _fake_batch(batch, trials=1))
-        return tracker.peak_bytes
-
-
-def evaluation_start_bytes(
-    spec: FakeModelSpec, settings: TraceSettings, kept: Sequence[int] | None
-) -> int:
-    """Bytes before the first batch of an evaluation."""
+    """The peak of the validation loss over `batches`, as training ends with it; without batches
+    the bytes before the first one."""
     with fake_tensors():
-        tracker = _tracker(spec, settings.device)
-        tracker.add(_evaluated(spec, kept)[1])
+        model, present = _evaluated(subject.spec, kept)
+        tracker = _tracker(subject)
+        tracker.add(present)
+        objective, forward = OBJECTIVES[subject.training.objective](), forward_of(model)
+        with tracker, torch.no_grad(), _autocast(subject, keep_casts=False):
+            # Nothing of a batch outlives it, so that one of several equal ones is enough.
+            for batch in dict.fromkeys(batches):
+                with attention_masks(batch.padded, subject.device):
+                    objective.validation_loss(forward, _fake_batch(batch, trials=1))
         return tracker.peak_bytes
 
 
 def _in_training(
-    spec: FakeModelSpec, settings: TraceSettings, batch: Batch, kept: Sequence[int] | None
+    subject: PlanSubject, kept: Sequence[int] | None
 ) -> tuple[PackedModel, torch.optim.Optimizer, FakeTracker]:
-    """The pack and its optimizer as `batch` finds them, and a tracker that counts them; call it
+    """The pack and its optimizer as the batch finds them, and a tracker that counts them; call it
     among fake tensors."""
-    pack = fake_pack(spec, kept)
-    if settings.train.patience:
+    pack = fake_pack(subject.spec, kept)
+    if subject.training.patience:
         pack.keep_best()
-    optimizer = adamw(pack.stack.rows, [settings.train] * len(spec.pack))
-    if batch.optimizer_state:
+    optimizer = adamw(pack.stack.rows, [subject.training] * len(pack.stack.rows))
+    if subject.train.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {
                 "step": torch.zeros((), device=row.device),
                 "exp_avg": torch.empty_like(row, requires_grad=False),
                 "exp_avg_sq": torch.empty_like(row, requires_grad=False),
             }
-    tracker = _tracker(spec, settings.device)
+    tracker = _tracker(subject)
     tracker.add(persistent_tensors(pack, optimizer))
     return pack, optimizer, tracker
 
@@ -217,25 +189,19 @@ def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftMod
     return model, [*persistent_tensors(model), *kept_apart]
 
 
-def _checkpoints(spec: FakeModelSpec, settings: TraceSettings) -> dict[str, Any]:
+def _checkpoints(subject: PlanSubject) -> dict[str, Any]:
     """Layers run again as they ran first: torch brings its own autocast back for that, not ours."""
-    cuda = settings.device == "cuda" and spec.compute in SIXTEEN_BITS
+    cuda = subject.device == "cuda" and subject.spec.compute in SIXTEEN_BITS
     again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), CudaAutocast())}
     return {"use_reentrant": False, **(again if cuda else {})}
 
 
 @contextmanager
-def _autocast(
-    spec: FakeModelSpec, settings: TraceSettings, keep_casts: bool = True
-) -> Iterator[None]:
+def _autocast(subject: PlanSubject, keep_casts: bool = True) -> Iterator[None]:
     """Mixed precision of the forward pass, where it computes in 16 bits."""
-    with ExitStack() as stack:
-        if spec.compute in SIXTEEN_BITS:
-            if settings.device == "cuda":
-                stack.enter_context(CudaAutocast())
-            stack.enter_context(
-                torch.autocast(DEVICE, dtype=spec.compute, cache_enabled=keep_casts)
-            )
+    compute = subject.spec.compute
+    cuda = subject.device == "cuda" and compute in SIXTEEN_BITS
+    with CudaAutocast() if cuda else nullcontext(), autocast(DEVICE, compute, keep_casts):
         yield
 
 
@@ -255,6 +221,6 @@ def block_bytes(device: str) -> int:
     return CUDA_BLOCK_BYTES if device == "cuda" else 1
 
 
-def _tracker(spec: FakeModelSpec, device: str) -> FakeTracker:
-    kernels = QUANTIZERS[spec.quant.storage].kernels(device)
-    return FakeTracker(block_bytes(device), kernels, fake=True)
+def _tracker(subject: PlanSubject) -> FakeTracker:
+    kernels = QUANTIZERS[subject.spec.quant.storage].kernels(subject.device)
+    return FakeTracker(block_bytes(subject.device), kernels, fake=True)

@@ -25,9 +25,8 @@ from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, sha256_of_file, write_atomically
 from lorascope.machine.devices import choose_device, use_threads
 from lorascope.machine.environment import use_determinism
-from lorascope.machine.out_of_memory import is_out_of_memory
+from lorascope.machine.memory import is_out_of_memory, keep_freed_memory
 from lorascope.machine.progress import StepProgress
-from lorascope.machine.ram import keep_freed_memory
 from lorascope.quantizers.loading import load_base
 from lorascope.records import DataCard, EvaluationRecord, FootprintRecord, SplitScore, TrialRecord
 from lorascope.scoring.distributions import token_distributions

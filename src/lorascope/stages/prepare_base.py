@@ -25,7 +25,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> BaseRecord
     from lorascope.bases.fetch import describe, fetch_base
     from lorascope.bases.folder import base_label
     from lorascope.machine.devices import cpu_name, use_threads
-    from lorascope.machine.ram import keep_freed_memory
+    from lorascope.machine.memory import keep_freed_memory
 
     model = config.model
     threads = use_threads(config.runtime.threads)

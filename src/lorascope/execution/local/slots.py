@@ -39,7 +39,7 @@ from lorascope.execution.engine import (
     write_job,
 )
 from lorascope.machine.environment import may_use_cuda
-from lorascope.machine.ram import available_ram_bytes
+from lorascope.machine.memory import available_ram_bytes
 from lorascope.planning.arithmetic import GIGABYTE
 
 UNHEARD = {signal.SIGINT, signal.SIGTERM}

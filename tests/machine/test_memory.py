@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorascope.machine.out_of_memory import is_out_of_memory
+from lorascope.machine.memory import is_out_of_memory
 
 
 def test_torchs_allocator_on_a_cpu() -> None:

@@ -1,4 +1,5 @@
-"""The RAM of this computer: how much is free, and how its C library keeps what was given back.
+"""Memory: how much RAM is free, how the C library keeps what was given back, and errors that say
+that it ran out.
 
 No torch: some who ask must not wait for its import.
 """
@@ -15,6 +16,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt in glibc's malloc.h."""
 LARGEST_BYTES = 32 * 2**20
 """The most that M_MMAP_THRESHOLD takes."""
+RAN_OUT = (
+    "out of memory",  # torch.OutOfMemoryError, and torch.AcceleratorError from a kernel's launch
+    "can't allocate memory",  # torch's allocator on a CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",  # a product's handle or workspace
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Parts of a RuntimeError's text, in whatever case, that say so. Of those for CUDA none was seen on
+a GPU; they stand in torch's source."""
 
 
 def available_ram_bytes() -> int:
@@ -43,3 +52,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that the memory of a device or of the computer ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part.lower() in text for part in RAN_OUT)
