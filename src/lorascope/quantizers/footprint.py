@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,32 +44,28 @@ class Footprint:
         return 8 * stored_bytes / self.quantized_parameters
 
 
-class _ByteCounter:
-    """Sums tensors' bytes, each storage once."""
-
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
-
-    def add(self, tensors: Iterator[torch.Tensor]) -> int:
-        total = 0
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self._seen:
-                self._seen.add(storage.data_ptr())
-                total += tensor.numel() * tensor.element_size()
-        return total
+def _unseen_bytes(tensors: Iterable[torch.Tensor], seen: set[int]) -> int:
+    """Bytes of tensors whose storages are not `seen` yet; now they are."""
+    total = 0
+    for tensor in tensors:
+        storage = tensor.untyped_storage().data_ptr()
+        if storage not in seen:
+            seen.add(storage)
+            total += tensor.nbytes
+    return total
 
 
 def measure_footprint(model: nn.Module) -> Footprint:
     """Walk every parameter, buffer and quantization state: `get_memory_footprint` leaves out the
     constants, so NF4 with and without double quantization would look the same."""
-    counter = _ByteCounter()
-    quantized = [(layer, quantizer) for _, layer, quantizer in quantized_layers(model)]
-    weights = counter.add(layer.weight for layer, _ in quantized)
-    constants = counter.add(t for layer, own in quantized for t in own.constants(layer))
-    rest = counter.add(model.parameters()) + counter.add(model.buffers())
-    parameters = sum(layer.in_features * layer.out_features for layer, _ in quantized)
-    return Footprint(parameters, weights, constants, rest)
+    seen: set[int] = set()
+    quantized = list(quantized_layers(model))
+    weights = _unseen_bytes((layer.weight for _, layer, _ in quantized), seen)
+    constants = [t for _, layer, own in quantized for t in own.constants(layer)]
+    constant_bytes = _unseen_bytes(constants, seen)
+    rest = _unseen_bytes((*model.parameters(), *model.buffers()), seen)
+    parameters = sum(layer.in_features * layer.out_features for _, layer, _ in quantized)
+    return Footprint(parameters, weights, constant_bytes, rest)
 
 
 def require_values_in_range(stored: nn.Module, quant: str, dtype: torch.dtype) -> None:
@@ -116,7 +112,7 @@ def layer_errors(reference: nn.Module, stored: nn.Module, names: list[str]) -> l
         # A matrix of zeros is stored as zeros in every mode.
         relative = float(difference.pow(2).mean().sqrt()) / size if size else 0.0
         constants = quantizer.constants(layer, shared=False)
-        stored_bytes = _ByteCounter().add(iter([layer.weight, *constants]))
+        stored_bytes = _unseen_bytes([layer.weight, *constants], set())
         errors.append(LayerError(name, relative, 8 * stored_bytes / exact.numel()))
     return errors
 

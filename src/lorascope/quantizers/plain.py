@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig, Precision, QuantConfig
-from lorascope.quantizers.bits import Floats
+from lorascope.quantizers.bits import StoredBits
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,8 @@ class Plain:
     def settings(self, quant: QuantConfig) -> dict[str, object]:
         return {}
 
-    def bits(self, quant: QuantConfig) -> Floats:
-        return Floats(32 if self.compute is Precision.float32 else 16)
+    def bits(self, quant: QuantConfig) -> StoredBits:
+        return StoredBits(32 if self.compute is Precision.float32 else 16)
 
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""

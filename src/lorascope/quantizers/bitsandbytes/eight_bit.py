@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.adapters.kinds import kind_of
 from lorascope.config import AdapterConfig, Precision, QuantConfig
 from lorascope.errors import ConfigError
-from lorascope.quantizers.bits import RowScales
+from lorascope.quantizers.bits import StoredBits
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,8 @@ class EightBit:
     def settings(self, quant: QuantConfig) -> dict[str, object]:
         return {"int8_outlier_threshold": quant.int8_outlier_threshold}
 
-    def bits(self, quant: QuantConfig) -> RowScales:
-        return RowScales()
+    def bits(self, quant: QuantConfig) -> StoredBits:
+        return StoredBits(8, row_bytes=4)
 
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Whoever reads a weight (DoRA, for its norm) takes it apart; on a CPU bitsandbytes

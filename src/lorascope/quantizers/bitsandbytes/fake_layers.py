@@ -116,13 +116,8 @@ def fill_four_bit_layers(model: nn.Module, quant: QuantConfig, backward: torch.d
 def _four_bit_weight(
     layer: Any, quant: QuantConfig, backward: torch.dtype, codes: Tensor, nested_codes: Tensor
 ) -> nn.Parameter:
-    """Codes [ceil(out x in / 2), 1] and their constants, as bitsandbytes lays them out.
-
-    Args:
-        backward: the type that a backward pass dequantizes to.
-        codes: the table of 16 values.
-        nested_codes: the table of 256 values for nested constants.
-    """
+    """Codes [ceil(out x in / 2), 1] and their constants, as bitsandbytes lays them out; `codes` has
+    16 values and `nested_codes` 256."""
     count = layer.in_features * layer.out_features
     blocks = -(-count // BLOCK)
     nested = quant.double_quantization

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig, Precision, QuantConfig
 from lorascope.errors import ModelError
-from lorascope.quantizers.bits import Blocks
+from lorascope.quantizers.bits import StoredBits
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,13 @@ class FourBit:
     def settings(self, quant: QuantConfig) -> dict[str, object]:
         return {"double_quantization": quant.double_quantization}
 
-    def bits(self, quant: QuantConfig) -> Blocks:
-        return Blocks(quant.double_quantization)
+    def bits(self, quant: QuantConfig) -> StoredBits:
+        """Code tables have 16 float32 values, nested ones 256 more; nested constants have one
+        float32 offset."""
+        if quant.double_quantization:
+            table_bytes = 4 * (16 + 256)
+            return StoredBits(4, table_bytes, block_bytes=1, nested_bytes=4, matrix_bytes=4)
+        return StoredBits(4, table_bytes=4 * 16, block_bytes=4)
 
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""

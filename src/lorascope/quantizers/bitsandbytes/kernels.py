@@ -54,7 +54,10 @@ def int8_mixed_scaled_mm(
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """int8 [rows, in] x [out, in] -> [rows, out] in the inputs' type, on a CPU."""
-    product = _int8_product(codes, weight)
+    if HAS_AVX512:
+        product = torch._int_mm(codes, weight.t())
+    else:
+        product = torch.matmul(codes.float(), weight.float().t()).to(torch.int32)
     result = product * (input_scales.unsqueeze(-1) * weight_scales.unsqueeze(0)) * 6.2e-05
     if bias is not None:
         result += bias
@@ -62,24 +65,12 @@ def int8_mixed_scaled_mm(
 
 
 def int8_mixed_scaled_mm_cuda(
-    inputs: Tensor,
-    codes: Tensor,
-    weight: Tensor,
-    input_scales: Tensor,
-    weight_scales: Tensor,
-    outlier_columns: Tensor | None = None,
-    bias: Tensor | None = None,
+    inputs: Tensor, codes: Tensor, weight: Tensor, *_: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The same on CUDA: a 32-bit integer product, float16, and the inputs' type."""
     product = inputs.new_empty((codes.shape[0], weight.shape[0]), dtype=torch.int32)
     half = torch.empty_like(product, dtype=torch.float16)
     return half.to(inputs.dtype), inputs.new_empty(0)
-
-
-def _int8_product(codes: Tensor, weight: Tensor) -> Tensor:
-    if HAS_AVX512:
-        return torch._int_mm(codes, weight.t())
-    return torch.matmul(codes.float(), weight.float().t()).to(torch.int32)
 
 
 OPERATIONS = torch.ops.bitsandbytes
