@@ -54,11 +54,11 @@ def packed_steps(base: LoadedBase, case: Case, steps: int, clock: Observer) -> i
     samples = [(ids, ids) for ids in random_samples(base, case, steps)]
     data = PackData(samples, seeds, train, objective, pad_token_id=0)
     with random_pack(base, adapters) as pack:
-        parts = step_parts(plan, plan.trials, pack, objective, base.device, memory)
+        parts = step_parts(plan, pack, objective, base.device, memory)
         schedule = schedule_of(train, parts.optimizer, steps)
         log = PackLog(case.trials, base.device.kind, every=steps)
         try:
-            run(parts, data, schedule, log.has_stopped, [log, clock], 0, steps)
+            run(parts, data, schedule, log.has_stopped, [log, clock], 0)
         finally:
             pack.base.activation_checkpointing_disable()
         if not parts.optimizer.state:

@@ -58,12 +58,12 @@ class Stack(Protocol):
     def read(self, index: int) -> Weights:
         """Copies of one trial's values, padding excluded."""
 
-    def write(self, index: int, weights: Weights) -> None:
-        """Set one trial's values."""
-
 
 class LayeredStack(Stack, Protocol):
     """A stack with layers of its own beside the base's, for several trials at once."""
+
+    def write(self, index: int, weights: Weights) -> None:
+        """Set one trial's values."""
 
     def layer(self, name: str, shape: PackShape) -> StackedLayer:
         """The adapters of all trials on the base's layer `name`."""
@@ -111,18 +111,11 @@ class PeftStack:
         self.clear_gradients()
 
     def clear_gradients(self) -> None:
-        """Set all gradients to zero, in place."""
         self._gradients.zero_()
         self.rows[0].grad = self._gradients
 
     def read(self, index: int) -> Weights:
-        """Copies of the values."""
         return {name: value.detach().clone() for name, value in self._trained.items()}
-
-    def write(self, index: int, weights: Weights) -> None:
-        """Set the values."""
-        for name, value in self._trained.items():
-            value.data.copy_(weights[name])
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import nn
@@ -79,17 +80,15 @@ class BatchMemory:
             return
         self._seen.append(shape)
         if not self._tracking:
-            self._note_size(shape)
+            if self.largest is None or _size(shape) > _size(self.largest):
+                self.largest = shape
             yield
             return
-        tracker = TensorTracker()
-        tracker.add(persistent_tensors(pack, optimizer))
-        tracker.add(batch.tensors())
-        with tracker:
+        before_bytes = self.train_peak_bytes or 0
+        with self._measured(chain(persistent_tensors(pack, optimizer), batch.tensors())):
             yield
-        if tracker.peak_bytes > (self.train_peak_bytes or 0):
+        if (self.train_peak_bytes or 0) > before_bytes:
             self.largest = shape
-        self._note_peak(tracker)
 
     @contextmanager
     def optimizer_step(self, pack: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
@@ -98,19 +97,19 @@ class BatchMemory:
         if not self._tracking or self._steps > TRACKED_STEPS:
             yield
             return
+        with self._measured(persistent_tensors(pack, optimizer)):
+            yield
+
+    @contextmanager
+    def _measured(self, present: Iterable[torch.Tensor]) -> Iterator[None]:
         tracker = TensorTracker()
-        tracker.add(persistent_tensors(pack, optimizer))
+        tracker.add(present)
         with tracker:
             yield
         self._note_peak(tracker)
 
     def _note_peak(self, tracker: TensorTracker) -> None:
         self.train_peak_bytes = max(self.train_peak_bytes or 0, tracker.peak_bytes)
-
-    def _note_size(self, batch: Batch) -> None:
-        known = self.largest
-        if known is None or _size(batch) > _size(known):
-            self.largest = batch
 
     @contextmanager
     def validation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -43,10 +43,8 @@ class PhaseMeter:
             torch.cuda.reset_peak_memory_stats()
         elif PEAK_RESET.exists():
             # 5 resets the peak resident size to the present one; a container may forbid it.
-            try:
+            with suppress(OSError):
                 PEAK_RESET.write_text("5")
-            except OSError:
-                return
 
     def _read(self) -> PhaseMemory:
         if self._device.kind == "cuda":

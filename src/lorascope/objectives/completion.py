@@ -28,11 +28,7 @@ class Completion:
         return list(tokenize_rows(rows, tokenizer, train_on_prompt))
 
     def validation_samples(self, rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
-        """Ids and labels of the rows' last completions, the longest first.
-
-        Raises:
-            DataError: there are no rows.
-        """
+        """Ids and labels of the rows' last completions, the longest first."""
         if not rows:
             raise DataError("No rows to measure a loss on. Check the split's row limits.")
         return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
@@ -56,13 +52,11 @@ class Completion:
         )
 
     def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
-        """Each trial's summed loss [trials] in FP32."""
         losses = token_losses(forward, batch).view(len(batch.weights), -1)
         # One sum a trial: a sum over an axis may round in another order for another number of them.
         return torch.stack([own.sum() for own in losses.unbind()])
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
-        """The summed loss of a batch of one trial, in FP64."""
         losses = token_losses(forward, batch)
         return losses[:, :-1].flatten().sum(dtype=torch.float64)
 

@@ -79,10 +79,7 @@ def summed_loss(
 
     Samples are padded to the longest of their batch, also where memory asks for smaller ones, so
     that nothing changes but the order of a sum in FP64. The host waits for the device after the
-    last one.
-
-    Raises:
-        ModelError: an evaluation would change what a layer of the base stores.
+    last one. It raises what `evaluation_mode` does.
     """
     device, forward = next(model.parameters()).device, forward_of(model)
     total, weight = torch.zeros((), dtype=torch.float64, device=device), 0

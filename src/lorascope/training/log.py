@@ -72,7 +72,6 @@ class PackLog:
         return [index for index, pair in enumerate(pairs) if pair == (None, None)]
 
     def has_stopped(self) -> list[bool]:
-        """Which trials have stopped early."""
         return [effort is not None for effort in self.stopped]
 
     def after_step(self, end: StepEnd) -> None:
@@ -166,7 +165,6 @@ class TrainingWatch:
             self.asked_to_stop = end.stop = end.save = True
 
     def end(self) -> None:
-        """The training is over."""
         self._seconds = time.perf_counter() - self._started
 
     def effort(self, index: int, step: int) -> Effort:

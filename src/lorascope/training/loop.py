@@ -139,7 +139,6 @@ def train(
     stopped: Callable[[], Sequence[bool]],
     observers: Sequence[Observer],
     first_step: int,
-    steps: int,
 ) -> int:
     """Train from `first_step` on, which is 0 unless a checkpoint was loaded.
 
@@ -151,6 +150,7 @@ def train(
         The step after which the training ended.
     """
     parts.pack.train()
+    steps = data.steps
     for step in range(first_step, steps):
         batches = [batch.to(parts.pack.device) for batch in data.micro_batches(step)]
         numbers = train_step(parts, batches, step, stopped())

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -63,11 +62,6 @@ class PackedModel(nn.Module):
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
         self.best_rows: list[Tensor] = []
         """The values of each trial's best step, a vector a trial; empty without `keep_best`."""
-
-    @property
-    def config(self) -> Any:
-        """Configuration of the base."""
-        return self.base.config
 
     @property
     def device(self) -> torch.device:
@@ -199,11 +193,7 @@ def stacked_pack(
 
 
 def peft_pack(model: PeftModel, shape: PackShape) -> PackedModel:
-    """A pack of one: the model's adapter in PEFT's own layers.
-
-    Raises:
-        Unpackable: there are several trials.
-    """
+    """A pack of one: the model's adapter in PEFT's own layers. Several trials are Unpackable."""
     if shape.trials > 1:
         raise Unpackable(f"{model.peft_type} adapters are trained one by one")
     base = model.get_base_model()
@@ -215,11 +205,8 @@ def peft_pack(model: PeftModel, shape: PackShape) -> PackedModel:
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:
-    """Raise where the base itself draws random numbers, for which trials would share a generator.
-
-    Raises:
-        Unpackable: the base has dropout of its own, and there are several trials.
-    """
+    """Raise Unpackable where the base itself draws random numbers (dropout of its own), for which
+    several trials would share a generator."""
     if trials == 1:
         return
     for name, module in base.named_modules():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,7 +28,7 @@ from lorascope.training.loop import Meter, Observer, StepParts, train
 from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
 from lorascope.training.pack import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.training.progress import Progress, Stopped, ValidationReport, unwatched
-from lorascope.training.trial_plan import PackPlan, TrialPlan
+from lorascope.training.trial_plan import PackPlan
 from lorascope.training.validation import (
     CheckedAdapter,
     PackValidation,
@@ -46,9 +46,6 @@ class TrainedPack:
     optimizer_bytes: list[int]
     """Optimizer bytes of each trial, padding excluded."""
     steps: int
-    patience: int
-    """Patience in validations; 0 where the last step's weights are saved."""
-    log: PackLog
     watch: TrainingWatch
     data_orders: list[str]
     """Order of each trial's samples, as an expression (`order_expression`)."""
@@ -77,21 +74,16 @@ def train_pack(
         Stopped: `progress` asked for it, and the pack is saved in `plan.checkpoints`.
     """
     order = sorted(range(len(plan.trials)), key=lambda index: rank_of(plan.trials[index].settings))
-    trials = [plan.trials[index] for index in order]
-    outcomes = _train_by_rank(plan, trials, device, progress, memory or BatchMemory(device))
+    by_rank = replace(plan, trials=[plan.trials[index] for index in order])
+    outcomes = _train_by_rank(by_rank, device, progress, memory or BatchMemory(device))
     by_place = dict(zip(order, outcomes, strict=True))
-    return [by_place[place] for place in range(len(trials))]
+    return [by_place[place] for place in range(len(order))]
 
 
 def _train_by_rank(
-    plan: PackPlan,
-    trials: Sequence[TrialPlan],
-    device: Device,
-    progress: Progress,
-    memory: BatchMemory,
+    plan: PackPlan, device: Device, progress: Progress, memory: BatchMemory
 ) -> list[TrainingResult | Diverged | Unsaved]:
-    """`trials` are those of `plan`, by rank, and so are the outcomes."""
-    meter = PhaseMeter(device)
+    meter, trials = PhaseMeter(device), plan.trials
     started = time.perf_counter()
     with meter.phase("load"):
         tokenizer = load_tokenizer(plan.base)
@@ -101,11 +93,11 @@ def _train_by_rank(
         pack = pack_adapters(base, [t.settings for t in trials], [t.seed for t in trials])
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _train(plan, trials, pack, tokenizer, device, memory, progress)
+        trained = _train(plan, pack, tokenizer, device, memory, progress)
         pack.unpack()
         del pack
     with meter.phase("evaluate"):
-        checked = _check_all(base, plan, trials, trained, tokenizer, memory, progress)
+        checked = _check_all(base, plan, trained, tokenizer, memory, progress)
     # What all results of the pack say alike.
     result = partial(
         TrainingResult,
@@ -120,7 +112,7 @@ def _train_by_rank(
         largest_evaluation_batch=memory.evaluation[0].shape if memory.evaluation else None,
     )
     return [
-        own if isinstance(own, Diverged | Unsaved) else result_of(result, trained, index, own)
+        own if isinstance(own, Diverged | Unsaved) else _result(result, plan, trained, index, own)
         for index, own in enumerate(checked)
     ]
 
@@ -128,7 +120,6 @@ def _train_by_rank(
 def _check_all(
     base: PreTrainedModel,
     plan: PackPlan,
-    trials: Sequence[TrialPlan],
     trained: TrainedPack,
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
@@ -137,9 +128,9 @@ def _check_all(
     objective = OBJECTIVES[plan.train.objective]()
     samples = objective.validation_samples(_validation_rows(plan), tokenizer)
     checked: list[CheckedAdapter | Diverged | Unsaved] = []
-    for index, (trial, weights) in enumerate(zip(trials, trained.weights, strict=True)):
-        progress(ValidationReport(index, len(trials)))
-        step = trained.log.diverged_at[index]
+    for index, (trial, weights) in enumerate(zip(plan.trials, trained.weights, strict=True)):
+        progress(ValidationReport(index, len(plan.trials)))
+        step = trained.watch.log.diverged_at[index]
         if step is not None:
             checked.append(Diverged(f"the loss was not finite at step {step}"))
             continue
@@ -149,28 +140,27 @@ def _check_all(
             checked.append(own)
         except (Diverged, Unsaved) as error:
             checked.append(error)
-    progress(ValidationReport(len(trials), len(trials)))
+    progress(ValidationReport(len(plan.trials), len(plan.trials)))
     return checked
 
 
 def _train(
     plan: PackPlan,
-    trials: Sequence[TrialPlan],
     pack: PackedModel,
     tokenizer: PreTrainedTokenizerBase,
     device: Device,
     memory: BatchMemory,
     progress: Progress,
 ) -> TrainedPack:
-    objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in trials]
+    objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in plan.trials]
     rows = read_rows(plan.data / "train.jsonl")
     samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
-    padding = pad_token_id(tokenizer, pack.config.get_text_config().vocab_size)
+    padding = pad_token_id(tokenizer, pack.base.config.get_text_config().vocab_size)
     data = PackData(samples, seeds, plan.train, objective, padding)
     pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
-    parts = step_parts(plan, trials, pack, objective, device, memory)
+    parts = step_parts(plan, pack, objective, device, memory)
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
-    log = PackLog(len(trials), device.kind, plan.train.log_every_steps)
+    log = PackLog(len(seeds), device.kind, plan.train.log_every_steps)
     every = plan.train.checkpoint_every_steps
     checkpoints = PackCheckpoints(plan.checkpoints, every, parts, schedule, log)
     first_step = checkpoints.resume()
@@ -179,33 +169,26 @@ def _train(
     validation = None
     if plan.train.validate_every_steps:
         held_out = objective.validation_samples(_validation_rows(plan), tokenizer)
-        ordered = replace(plan, trials=trials)
-        validation = PackValidation(ordered, parts, held_out, watch, memory)
+        validation = PackValidation(plan, parts, held_out, watch, memory)
         observers.insert(1, validation)
-    step = train(parts, data, schedule, log.has_stopped, observers, first_step, data.steps)
+    step = train(parts, data, schedule, log.has_stopped, observers, first_step)
     watch.end()
     if watch.asked_to_stop:
         raise Stopped(step, data.steps)
     if validation:
-        validation.restore_best()
+        for index in log.left:
+            validation.restore_best(index)
     return TrainedPack(
-        weights=[pack.stack.read(index) for index in range(len(trials))],
+        weights=[pack.stack.read(index) for index in range(len(seeds))],
         optimizer_bytes=moment_bytes(pack.stack.parameters, parts.optimizer),
         steps=step,
-        patience=plan.train.patience,
-        log=log,
         watch=watch,
         data_orders=[order_expression(len(samples), seed) for seed in seeds],
     )
 
 
 def step_parts(
-    plan: PackPlan,
-    trials: Sequence[TrialPlan],
-    pack: PackedModel,
-    objective: Objective,
-    device: Device,
-    meter: Meter,
+    plan: PackPlan, pack: PackedModel, objective: Objective, device: Device, meter: Meter
 ) -> StepParts:
     """Optimizer, precision and limits of a pack's steps, as planned."""
     if plan.train.patience:
@@ -213,7 +196,7 @@ def step_parts(
     if plan.train.gradient_checkpointing:
         pack.base.activation_checkpointing_enable()
     precision = compute_precision(plan.quant, device)
-    trains = [trial.train for trial in trials]
+    trains = [trial.train for trial in plan.trials]
     return StepParts(
         pack=pack,
         objective=objective,
@@ -221,7 +204,7 @@ def step_parts(
         max_gradient_norms=[train.max_gradient_norm for train in trains],
         autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
         meter=meter,
-        scales=LossScales(len(trials), device.kind) if precision is Precision.float16 else None,
+        scales=LossScales(len(trains), device.kind) if precision is Precision.float16 else None,
     )
 
 
@@ -229,20 +212,16 @@ def _validation_rows(plan: PackPlan) -> list[PreparedRow]:
     return read_rows(plan.data / "validation.jsonl")
 
 
-def result_of(
+def _result(
     result: Callable[..., TrainingResult],
+    plan: PackPlan,
     trained: TrainedPack,
     index: int,
     checked: CheckedAdapter,
 ) -> TrainingResult:
-    """Record of the trial at `index` of the pack.
-
-    Args:
-        result: makes a record of the trial's facts; it has those of the pack.
-    """
-    log = trained.log
-    effort = trained.watch.effort(index, trained.steps)
-    best = best_of(log.validations[index]) if trained.patience else None
+    """Record of one trial: `result` has what is the pack's."""
+    log, effort = trained.watch.log, trained.watch.effort(index, trained.steps)
+    best = best_of(log.validations[index]) if plan.train.patience else None
     return result(
         trainable_parameters=checked.trainable_parameters,
         total_parameters=checked.total_parameters,

@@ -47,15 +47,11 @@ def best_of(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
     return min(finite, key=lambda pair: pair[0])[1] if finite else None
 
 
-def misses(points: Sequence[ValidationPoint]) -> int:
-    """Validations since the best one."""
-    best = best_of(points)
-    return len(points) if best is None else len(points) - 1 - list(points).index(best)
-
-
 def has_stopped(points: Sequence[ValidationPoint], patience: int) -> bool:
-    """Whether patience has run out; 0 is patience without end."""
-    return 0 < patience <= misses(points)
+    """Whether there were so many validations since the best one; 0 is patience without end."""
+    best = best_of(points)
+    misses = len(points) if best is None else len(points) - 1 - list(points).index(best)
+    return 0 < patience <= misses
 
 
 class PackValidation:
@@ -89,11 +85,6 @@ class PackValidation:
             known = loss_nats if math.isfinite(loss_nats) else None
             self._judge(index, ValidationPoint(end.step, known))
 
-    def restore_best(self) -> None:
-        """Give the trials that are left their best weights, where those are kept."""
-        for index in self._log.left:
-            self._restore_best(index)
-
     def _loss_nats(self, index: int) -> float:
         """Mean loss a token, of one trial's weights as they are."""
         pack, trial = self._parts.pack, self._plan.trials[index]
@@ -117,11 +108,12 @@ class PackValidation:
             pack = self._parts.pack
             pack.best_rows[index].copy_(pack.stack.rows[index].detach())
         if has_stopped(points, patience):
-            self._restore_best(index)
+            self.restore_best(index)
             self._log.stop(index, self._watch.effort(index, point.step))
 
-    def _restore_best(self, index: int) -> None:
-        """Weights that never had a finite loss stay: they are found to have diverged."""
+    def restore_best(self, index: int) -> None:
+        """Give a trial its best weights, where those are kept. Weights that never had a finite loss
+        stay: they are found to have diverged."""
         if self._plan.train.patience and best_of(self._log.validations[index]) is not None:
             pack = self._parts.pack
             pack.stack.rows[index].data.copy_(pack.best_rows[index])

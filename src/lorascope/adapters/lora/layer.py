@@ -35,7 +35,6 @@ class LoraLayer(StackedLayer):
                 self.register_parameter(f"{part}{index}", parameter)
 
     def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
-        """result [trials x samples, tokens, out] -> the same shape, each trial's product added."""
         if self._stacks[0].magnitude is not None:
             return self._decomposed(x, result, base).view(result.shape)
         if self._dropouts:
@@ -79,10 +78,8 @@ class LoraLayer(StackedLayer):
         """rows [trials, n, in] with dropout: times 0, or 1 / (1 - p).
 
         Drawn from the trial's seed, the step and the layer alone, for as many tokens as the longest
-        sample has: neither other trials nor a pack run again change them.
-
-        Args:
-            start: the first trial's place in the pack.
+        sample has: neither other trials nor a pack run again change them. `start` is the first
+        trial's place in the pack.
         """
         if not any(dropouts):
             return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -41,22 +40,18 @@ class LoraStack:
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
-        """The adapters of all trials on this layer."""
         return LoraLayer([stack.layers[name] for stack in self.stacks], shape, name)
 
     def clear_gradients(self) -> None:
-        """Set all gradients to zero, in place."""
         for stack in self.stacks:
             stack.clear_gradients()
 
     def read(self, index: int) -> Weights:
-        """Copies of one trial's values, padding excluded."""
         stack = self._stack_of(index)
         values = stack.values_of(index - stack.start)
         return {name: v.clone(memory_format=torch.contiguous_format) for name, v in values}
 
     def write(self, index: int, weights: Weights) -> None:
-        """Set one trial's values."""
         stack = self._stack_of(index)
         for name, value in stack.values_of(index - stack.start):
             value.copy_(weights[name].detach())
@@ -65,32 +60,29 @@ class LoraStack:
         return next(stack for stack in reversed(self.stacks) if stack.start <= index)
 
 
-@dataclass
 class RankStack:
     """Neighbouring trials of a pack whose ranks are padded to the same one, as one matrix [trials,
-    parameters of a padded adapter]."""
+    parameters of a padded adapter].
 
-    start: int
-    """Place of its first trial in the pack."""
-    configs: list[LoraConfig]
-    shapes: Sequence[LinearShape]
-    device: torch.device | str
-    rank: int = field(init=False)
-    values: Tensor = field(init=False)
-    gradients: Tensor = field(init=False)
-    layers: dict[str, LayerStack] = field(init=False)
-    rows: list[nn.Parameter] = field(init=False)
-    """Values of each trial as one vector: a row of `values`."""
+    Args:
+        start: place of the first trial in the pack.
+    """
 
-    def __post_init__(self) -> None:
-        self.rank = padded_rank(self.configs[0].rank)
-        dora = self.configs[0].dora
-        padded = LORA.parameters(LoraConfig(rank=self.rank, dora=dora), self.shapes)
-        self.values = torch.zeros((len(self.configs), padded), device=self.device)
+    def __init__(
+        self,
+        start: int,
+        configs: Sequence[LoraConfig],
+        shapes: Sequence[LinearShape],
+        device: torch.device | str,
+    ) -> None:
+        self.start, self.configs, self.shapes = start, configs, shapes
+        self.rank, self.dora = padded_rank(configs[0].rank), configs[0].dora
+        padded = LORA.parameters(LoraConfig(rank=self.rank, dora=self.dora), shapes)
+        self.values = torch.zeros((len(configs), padded), device=device)
         self.gradients = torch.zeros_like(self.values)
-        scale = torch.tensor([scale_of(config) for config in self.configs], device=self.device)
-        dropouts = [config.dropout for config in self.configs]
-        self.layers = {}
+        scale = torch.tensor([scale_of(config) for config in configs], device=device)
+        dropouts = [config.dropout for config in configs]
+        self.layers: dict[str, LayerStack] = {}
         for name, (a, b, *magnitude) in self._views(self.values).items():
             trained = [nn.Parameter(own) for own in (a, b, *magnitude)]
             self.layers[name] = LayerStack(scale[:, None, None], dropouts, *trained)
@@ -109,7 +101,7 @@ class RankStack:
         found: dict[str, list[Tensor]] = {}
         for layer in self.shapes:
             sizes = [(self.rank, layer.in_features), (self.rank, layer.out_features)]
-            magnitude = [(layer.out_features,)] if self.configs[0].dora else []
+            magnitude = [(layer.out_features,)] if self.dora else []
             found[layer.name] = []
             for size in (*sizes, *magnitude):
                 end = start + math.prod(size)
@@ -144,4 +136,4 @@ def _rank_stacks(
     kinds = [(padded_rank(config.rank), config.dora and config.dropout > 0) for config in configs]
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(configs)], strict=True):
-        yield RankStack(start, list(configs[start:end]), shapes, device)
+        yield RankStack(start, configs[start:end], shapes, device)
