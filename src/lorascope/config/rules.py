@@ -12,6 +12,9 @@ from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
 from lorascope.config.schema import STATE_POWER, STATE_PRICE
 from lorascope.errors import ConfigError
 
+NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
+COPY_HASH = "Copy the commit hash from its page on the hub."
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -78,29 +81,17 @@ def require_one_population(config: Config) -> None:
         )  # fmt: skip
 
 
-def _hub_rules(group: str) -> list[Rule]:
-    """A source on the hub is named, and pinned to a commit."""
-
-    def asks_hub(config: Config) -> bool:
-        return bool(getattr(config, group).kind == "hub")
-
-    return [
-        Rule(
-            f"{group}.repository",
-            lambda c: not asks_hub(c) or bool(getattr(c, group).repository),
-            "kind=hub needs a hub id", f"Set repository: owner/name in the {group}'s file.",
-        ),
-        Rule(
-            f"{group}.revision",
-            lambda c: not asks_hub(c) or is_commit(getattr(c, group).revision),
-            "not a commit hash of 40 hex digits, so the study could change under you",
-            "Copy the commit hash from its page on the hub.",
-        ),
-    ]  # fmt: skip
-
-
 RULES = [
-    *_hub_rules("model"),
+    Rule(
+        "model.repository",
+        lambda c: c.model.kind is not ModelKind.hub or bool(c.model.repository),
+        "kind=hub needs a hub id", "Set repository: owner/name in the model's file.",
+    ),
+    Rule(
+        "model.revision",
+        lambda c: c.model.kind is not ModelKind.hub or is_commit(c.model.revision),
+        NOT_PINNED, COPY_HASH,
+    ),
     Rule(
         "model.path",
         lambda c: c.model.kind is not ModelKind.local or bool(c.model.path),
@@ -112,7 +103,16 @@ RULES = [
         lambda c: c.model.kind is not ModelKind.tiny or c.model.pretrain_steps > 0,
         "kind=tiny is pre-trained here and needs steps", "Set it to 1 or more.",
     ),
-    *_hub_rules("data"),
+    Rule(
+        "data.repository",
+        lambda c: c.data.kind is not DataKind.hub or bool(c.data.repository),
+        "kind=hub needs a hub id", "Set repository: owner/name in the data's file.",
+    ),
+    Rule(
+        "data.revision",
+        lambda c: c.data.kind is not DataKind.hub or is_commit(c.data.revision),
+        NOT_PINNED, COPY_HASH,
+    ),
     Rule(
         "data.train",
         lambda c: c.data.kind is DataKind.biographies or bool(c.data.train),
