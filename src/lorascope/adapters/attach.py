@@ -23,13 +23,8 @@ from lorascope.machine.devices import compute_type
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
-    """Put a new adapter on a frozen base.
-
-    The seed is set right here, before the adapter's random matrices are drawn.
-
-    Raises:
-        ConfigError: the targets match no layer.
-    """
+    """Put a new adapter on a frozen base; ConfigError where the targets match no layer. The seed is
+    set right here, before the adapter's random matrices are drawn."""
     made = _peft_config(model, config)
     torch.manual_seed(seed)
     return _keep_types(peft.get_peft_model(model, made))
@@ -81,11 +76,8 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base, for evaluation.
-
-    Raises:
-        ModelError: there are no weights in safetensors; PEFT would take pickled ones then.
-    """
+    """Put a saved adapter on a base, for evaluation; without weights in safetensors, where PEFT
+    would take pickled ones, raise ModelError."""
     if not (folder / ADAPTER_FILES[1]).is_file():
         raise ModelError(
             f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "

@@ -21,11 +21,7 @@ adapted whole, as PEFT's own choice for IA3 has it."""
 
 
 def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape]:
-    """The layers that get an adapter.
-
-    Raises:
-        ConfigError: nothing matches; the message lists what there is.
-    """
+    """The layers that get an adapter; ConfigError lists what there is where nothing matches."""
     kinds = sorted({shape.kind for shape in shapes})
     if config.targets is Targets.modules:
         unknown = sorted(set(config.modules) - set(kinds))

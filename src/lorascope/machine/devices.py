@@ -32,11 +32,8 @@ class Device:
 
 
 def choose_device(wanted: DeviceKind) -> Device:
-    """The wanted device, or for `auto` CUDA where there is one.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
+    """The wanted device, or for `auto` CUDA where there is one; DeviceError where CUDA is asked for
+    and not there."""
     if wanted is DeviceKind.cpu or (wanted is DeviceKind.auto and not torch.cuda.is_available()):
         return Device("cpu", cpu_name())
     if not torch.cuda.is_available():

@@ -24,11 +24,7 @@ TOKENS_AT_ONCE = 4096
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluate in the precision of training, without gradients and without traces: every module's
-    training flag comes back.
-
-    Raises:
-        ModelError: an evaluation would change what a layer of the base stores.
-    """
+    training flag comes back. ModelError where that would change what a layer of the base stores."""
     for name, layer, quantizer in quantized_layers(model):
         quantizer.require_evaluable(name, layer)
     flags = [(module, module.training) for module in model.modules()]

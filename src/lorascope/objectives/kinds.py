@@ -90,11 +90,7 @@ class Objective(Protocol):
         """What is trained on: a sample a row, in the order of the rows."""
 
     def validation_samples(self, rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
-        """What is validated on: a sample a row, the longest first.
-
-        Raises:
-            DataError: there are no rows.
-        """
+        """What is validated on: a sample a row, the longest first; DataError without rows."""
 
     def collate(
         self, samples: Sequence[Sample], trials: int, pad_token_id: int, longest: int = 0

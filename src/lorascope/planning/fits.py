@@ -56,11 +56,7 @@ class Refusal:
 
 
 def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
-    """None where the trial fits.
-
-    Raises:
-        ModelError: the model cannot be traced.
-    """
+    """None where the trial fits; ModelError where the model cannot be traced."""
     if generous_need(subject) <= limit.bytes:
         return None
     plan = plan_memory(subject)

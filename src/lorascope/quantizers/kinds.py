@@ -77,11 +77,8 @@ class Quantizer(Protocol):
         """
 
     def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
-        """Such layers on the meta device in place of the linear layers that loading quantizes.
-
-        Raises:
-            ModelError: nothing of `model` would be stored so, or in another layer's form.
-        """
+        """Such layers on the meta device in place of the linear layers that loading quantizes;
+        ModelError where nothing of `model` would be stored so, or in another layer's form."""
 
     def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
         """Weights and constants without data for these layers; call it under FakeTensorMode.

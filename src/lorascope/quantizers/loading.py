@@ -96,11 +96,7 @@ def load_exact(
 
 def load_stored(folder: Path, quant: QuantConfig) -> PreTrainedModel:
     """The stored base on the CPU, to be read and not to compute: nothing is cast, so that
-    most of it stays in its files until it is read.
-
-    Raises:
-        ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
-    """
+    most of it stays in its files until it is read. It refuses what `load_base` does."""
     model = _load(folder, quant, "cpu", "auto")
     QUANTIZERS[quant.storage].prepare(model, torch.float32)
     return model.requires_grad_(False).eval()
@@ -151,11 +147,8 @@ def _plain_linear(layer: Any) -> nn.Linear:
 
 
 def compute_precision(quant: QuantConfig, device: Device) -> Precision:
-    """The type that matrix products run in on a device that is here (see `precision_on`).
-
-    Raises:
-        DeviceError: the device cannot compute in the type asked for.
-    """
+    """The type that matrix products run in on a device that is here (see `precision_on`); where it
+    cannot compute in the type asked for, DeviceError."""
     cuda = device.kind == "cuda"
     has_bfloat16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     if quant.compute is Precision.bfloat16 and cuda and not has_bfloat16:
