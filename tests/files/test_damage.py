@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +37,11 @@ from lorascope.study.declared import declare_trial
 from lorascope.study.intact import unprepared
 from lorascope.training.progress import StepReport, ValidationReport
 from lorascope.training.run import train_pack
+from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES, TRIAL, compose_one
 from tests.devices import CPU
 from tests.packs import plan_for, train_alone
 
-LORASCOPE = Path(sys.executable).parent / "lorascope"
 OTHER = (*TRIAL, "seed=8")
 
 
@@ -153,10 +151,7 @@ def test_the_command_line_shows_a_sentence_and_no_stack(
     (path,) = study.root.glob(pattern)
     path.write_bytes(path.read_bytes()[:-30])
     stage, *more = arguments
-    done = subprocess.run(
-        [LORASCOPE, stage, *BASE_OVERRIDES, *TRIAL, *more], cwd=study.root, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    done = lorascope(study, stage, *BASE_OVERRIDES, *TRIAL, *more)
     assert done.returncode == 2, done.stderr
     assert "lorascope: error: " in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

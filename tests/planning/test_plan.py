@@ -120,6 +120,7 @@ def test_logits_of_a_large_vocabulary_are_there_in_parts_only(trials: int, train
     subject = subject_of(config, known_config("gemma-2b"), "cuda", padded_to(512))
     beside = (LoraConfig(rank=8),) * (trials - 1)
     planned = plan_memory(replace(subject, spec=replace(subject.spec, beside=beside)))
+    assert units.size(planned.base_bytes) == "2.16 GB"
     assert planned.peak_bytes["train"] <= train_gb * 10**9
     assert planned.peak_bytes["evaluate"] <= planned.peak_bytes["train"]
 
@@ -463,8 +464,7 @@ def test_a_flag_that_plan_lacks_names_the_override(project: Layout) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["llama2_7b_chat", "gemma_2b"])
-def test_a_large_model_is_traced_in_seconds_from_its_configuration_alone(model: str) -> None:
+def test_a_large_model_is_traced_in_seconds_from_its_configuration_alone() -> None:
     # Importing torch, transformers and peft takes 5 to 6 s more, which are theirs and vary.
     code = (
         "import sys, time; from lorascope.cli import main; import lorascope.stages.plan\n"
@@ -476,18 +476,24 @@ def test_a_large_model_is_traced_in_seconds_from_its_configuration_alone(model: 
         "except SystemExit as end: assert end.code in (0, None), end.code\n"
         "print('CPU', (time.process_time() - start) / slowdown)"
     )
-    overrides = [f"model={model}", "quant=nf4", "lora.rank=8", "data=alpaca", "train=one_epoch"]
+    overrides = [
+        "model=llama2_7b_chat",
+        "quant=nf4",
+        "lora.rank=8",
+        "data=alpaca",
+        "train=one_epoch",
+    ]
     # A neighbour on the same processor makes a second of it last up to three times as long: told
     # by an empty loop, which takes less than a quarter of a second where nobody disturbs. The
     # fastest of three counts, so that the first below the bound is enough.
-    assert any(_cpu_seconds(code, model, overrides) < 7 for _ in range(3))
+    assert any(_cpu_seconds(code, overrides) < 7 for _ in range(3))
 
 
-def _cpu_seconds(code: str, model: str, overrides: list[str]) -> float:
+def _cpu_seconds(code: str, overrides: list[str]) -> float:
     done = subprocess.run(
         [sys.executable, "-c", code, "plan", *overrides],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {"llama2_7b_chat": "4.17 GB", "gemma_2b": "2.16 GB"}[model] in done.stdout
+    assert "4.17 GB" in done.stdout
     return float(done.stdout.split()[-1])

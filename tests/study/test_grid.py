@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from lorascope.adapters.kinds import dials_of, rank_of
-from lorascope.cli import main
 from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.disk_faults import is_full_disk
@@ -21,32 +19,12 @@ from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import declared_overrides
 from lorascope.study.request import grid_points, run_stage
+from tests.command_line import lorascope
 from tests.conftest import REPOSITORY, save_small_model
 
 # Its revision is left to the user, who can read it off the hub.
 PINNED = "data.revision=" + "0" * 40
 LORASCOPE = Path(sys.executable).parent / "lorascope"
-
-
-def command(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(LORASCOPE), *arguments], cwd=layout.root, capture_output=True, text=True, check=False
-    )
-
-
-def exit_code(monkeypatch: pytest.MonkeyPatch, layout: Layout, *arguments: str) -> int:
-    """How a command ends that runs in this process, where the libraries are loaded."""
-    monkeypatch.chdir(layout.root)
-    monkeypatch.setattr(sys, "argv", ["lorascope", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        gc.unfreeze()
-    return 0
 
 
 @pytest.mark.parametrize(
@@ -204,7 +182,7 @@ def test_a_glob_chooses_among_the_files_of_a_group(bare_project: Layout) -> None
 
 
 def test_a_bad_value_ends_the_command_with_one_line_and_no_traceback(bare_project: Layout) -> None:
-    done = command(bare_project, "train-lora", "-m", "quant=nf4", "lora.rank=8,0")
+    done = lorascope(bare_project, "train-lora", "-m", "quant=nf4", "lora.rank=8,0")
     assert done.returncode == 2
     assert done.stderr.startswith("lorascope: error: lora.rank=0")
     assert "Traceback" not in done.stderr
@@ -212,7 +190,7 @@ def test_a_bad_value_ends_the_command_with_one_line_and_no_traceback(bare_projec
 
 
 def test_commands_outside_a_project_say_so(tmp_path: Path) -> None:
-    done = command(Layout(tmp_path), "check")
+    done = lorascope(Layout(tmp_path), "check")
     assert done.returncode == 2
     assert "not inside a lorascope project" in done.stderr
 
@@ -231,7 +209,7 @@ def test_a_full_disk_is_recognised_however_it_is_said(error: Exception, full: bo
 
 
 def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
-    done = command(bare_project, "trian")
+    done = lorascope(bare_project, "trian")
     assert done.returncode == 2
     assert "trian" in done.stderr
 
@@ -253,16 +231,12 @@ def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
     ],
 )
 def test_what_a_command_would_ignore_or_misread_is_refused_in_a_sentence(
-    bare_project: Layout,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    told: str,
+    bare_project: Layout, arguments: list[str], told: str
 ) -> None:
-    assert exit_code(monkeypatch, bare_project, *arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("lorascope: error: ")
-    assert told in error
+    done = lorascope(bare_project, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lorascope: error: ")
+    assert told in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train-lora", "--help"], ["report", "--help"]])
@@ -301,9 +275,7 @@ def test_every_recipe_composes(bare_project: Layout) -> None:
         expand(bare_project, [f"recipe={path.stem}", *pinned])
 
 
-def test_check_refuses_what_it_can_know(
-    bare_project: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_refuses_what_it_can_know(bare_project: Layout) -> None:
     cases = {
         "a missing model": ([], "no such folder"),
         "targets that match nothing": (
@@ -314,11 +286,11 @@ def test_check_refuses_what_it_can_know(
     for name, (overrides, part) in cases.items():
         if name != "a missing model" and not (bare_project.root / "models").exists():
             save_small_model(bare_project.root / "models/raw/small")
-        code, told = exit_code(monkeypatch, bare_project, "check", *overrides), capsys.readouterr()
-        assert code == 2, (name, told.err)
-        assert part in told.err, name
+        done = lorascope(bare_project, "check", *overrides)
+        assert done.returncode == 2, (name, done.stderr)
+        assert part in done.stderr, name
         assert not (bare_project.root / "experiments/check.json").exists()
-    assert exit_code(monkeypatch, bare_project, "check") == 0
+    assert lorascope(bare_project, "check").returncode == 0
     assert (bare_project.root / "experiments/check.json").is_file()
 
 
