@@ -14,8 +14,8 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Measure, Verdict
 from lorascope.comparing.ruling import Findings, Projection
 from lorascope.records import Status, Study
+from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.measure_text import MeasureText, p_value, share
 from lorascope.reporting.pages.document import Answer
 from lorascope.reporting.pages.recommendation import UNKNOWN_SEED, answer, what_settles
 from lorascope.reporting.tables.cells import cell_table
@@ -60,7 +60,7 @@ def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> 
     assert test is not None
     assert found.facts[0].label == "Against fp16, rank 8"
     assert found.facts[0].value == "0.0 points"
-    ends = MeasureText(findings.measure).difference_interval(test.difference)
+    ends = findings.measure.difference_interval(test.difference.ends)
     assert f"95 % interval {ends}" in found.facts[0].note
     assert "No cheaper configuration is left undecided." in words(found)
 
@@ -264,12 +264,18 @@ def test_decision_json_holds_rule_answer_and_candidates() -> None:
     (0.012, "+1.2"), (-0.0123, "−1.2"), (0.0001, "0.0"), (-0.0004, "0.0"),
 ])  # fmt: skip
 def test_difference_has_a_sign_unless_it_rounds_to_zero(value: float, text: str) -> None:
-    assert MeasureText(Measure.accuracy).difference(value) == text
+    assert Measure.accuracy.difference(value) == text
 
 
 def test_probabilities_are_certain_only_where_they_are() -> None:
-    assert [share(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == ["0", "< 1", "50", "> 99", "100"]
-    assert [p_value(p) for p in (0.0004, 0.0456)] == ["< 0.001", "0.046"]
+    assert [units.share(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == [
+        "0",
+        "< 1",
+        "50",
+        "> 99",
+        "100",
+    ]
+    assert [units.p_value(p) for p in (0.0004, 0.0456)] == ["< 0.001", "0.046"]
 
 
 def test_names_say_only_what_varies_and_the_answer_says_all() -> None:

@@ -129,9 +129,8 @@ def _best_trial(
     """Of the recommended cell, the seed that validates best; ties go to the lowest seed."""
     if recommended is None:
         return None
-    sign = 1 if measure is Measure.accuracy else -1
     known = [t for t in scores[recommended.cell].trials if t.validation is not None]
-    best = max(known, key=lambda t: (sign * (t.validation or 0.0), -t.seed), default=None)
+    best = max(known, key=lambda t: (measure.sign * (t.validation or 0.0), -t.seed), default=None)
     return best.trial if best else None
 
 

@@ -63,13 +63,12 @@ def _points(
     by_cell, costs = np.array(rows), np.array([s.costs[cost] for s in scores], float)
     on = set(pareto_frontier(costs, by_cell.mean(axis=1)).tolist())
     shares = frontier_probabilities(costs, by_cell, clusters=joined.clusters)
-    sign = 1 if measure is Measure.accuracy else -1
     points = [
         FrontierPoint(
             cost,
             score.cell,
             float(price),
-            sign * float(row.mean()),
+            measure.sign * float(row.mean()),
             index in on,
             float(share),
             score.complete,

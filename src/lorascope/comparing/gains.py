@@ -12,7 +12,7 @@ from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
 from lorascope.comparing.estimates import compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness
-from lorascope.comparing.results import CellKey, Measure
+from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Gain
 from lorascope.statistics.families import holm
 
@@ -31,7 +31,7 @@ def gains(compared: Compared) -> tuple[Gain, ...]:
         if (gain := _gain(data, compared))
     ]
     corrected = holm([gain.p_holm for gain in found])
-    sign = 1 if compared.measure is Measure.accuracy else -1
+    sign = compared.measure.sign
     return tuple(
         replace(gain, p_holm=p, shown=p < SIGNIFICANT and sign * gain.difference.value > 0)
         for gain, p in zip(found, corrected, strict=True)

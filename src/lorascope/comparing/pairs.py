@@ -177,8 +177,7 @@ def _comparison(
 
 def verdict_of(tested: Tested, measure: Measure, p_holm: float, p_margin_holm: float) -> Verdict:
     """What the corrected tests establish; the direction is the estimate's."""
-    value = tested.difference.value
-    gain = value if measure is Measure.accuracy else -value
+    gain = measure.sign * tested.difference.value
     within = p_margin_holm < SIGNIFICANT
     if p_holm < SIGNIFICANT and gain > 0:
         return Verdict.better

@@ -69,4 +69,4 @@ def project_seeds(tested: Tested, more_seeds: int) -> Projection:
 
 def _limit(measure: Measure, margin: float) -> float:
     """The difference at which harm reaches the margin."""
-    return -margin if measure is Measure.accuracy else margin
+    return -measure.sign * margin

@@ -30,8 +30,7 @@ def goodness(score: CellScore, measure: Measure) -> float:
     """Validation score for sorting, more is better; the unscored come last."""
     if score.validation is None:
         return -math.inf
-    value = score.validation.value
-    return value if measure is Measure.accuracy else -value
+    return measure.sign * score.validation.value
 
 
 def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, CellKey]:

@@ -18,9 +18,61 @@ class Measure(StrEnum):
     """What is compared: accuracy where items can be right or wrong, else the completion loss."""
 
     accuracy = "accuracy"
-    """Share of right items; more is better."""
+    """Share of right items; more is better. People read per cent, and points of difference."""
     loss_nats = "loss_nats"
     """Nats a completion token; less is better."""
+
+    @property
+    def words(self) -> str:
+        """Name in a sentence."""
+        return "accuracy" if self is Measure.accuracy else "completion loss"
+
+    @property
+    def unit(self) -> str:
+        """Of a score."""
+        return "%" if self is Measure.accuracy else "nats"
+
+    @property
+    def step(self) -> str:
+        """Unit of a difference of scores."""
+        return "points" if self is Measure.accuracy else "nats"
+
+    @property
+    def scale(self) -> float:
+        """From a score to the number that people read."""
+        return 100.0 if self is Measure.accuracy else 1.0
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self is Measure.accuracy else -1
+
+    def score(self, value: float) -> str:
+        """75.8, or 0.6314."""
+        return f"{100 * value:.1f}" if self is Measure.accuracy else f"{value:.4f}"
+
+    def width(self, value: float) -> str:
+        """A distance between scores, without a sign."""
+        return self.score(abs(value))
+
+    def distance(self, value: float) -> str:
+        """The same with its unit: 1.2 points, or 0.0312 nats."""
+        return f"{self.width(value)} {self.step}"
+
+    def difference(self, value: float) -> str:
+        """With its sign: +1.2 or −1.2; what rounds to zero has none."""
+        number = self.width(value)
+        if not number.strip("0."):
+            return number
+        return f"{'+' if value > 0 else '−'}{number}"
+
+    def interval(self, ends: tuple[float, float]) -> str:
+        """Of a score: 71.3 to 79.7."""
+        return " to ".join(map(self.score, ends))
+
+    def difference_interval(self, ends: tuple[float, float]) -> str:
+        """Of a difference: −4.0 to +1.2."""
+        return " to ".join(map(self.difference, ends))
 
 
 class Verdict(StrEnum):
@@ -112,6 +164,11 @@ class Estimate:
     """Standard deviation from seed to seed; None with one seed: unknown, not zero."""
     item_error: float | None = None
     """The part of the standard error that comes from sampling items."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the 95 % interval."""
+        return self.low, self.high
 
 
 @dataclass(frozen=True)

@@ -163,13 +163,11 @@ def _margin(decision: Decision) -> Iterator[str]:
     """A margin within which an adapter that learnt nothing would lie."""
     if not decision.margin_hides_training or decision.reference_gain is None:
         return
-    points = decision.measure is Measure.accuracy
-    scale, unit = (100, "points") if points else (1, "nats")
-    digits = 1 if points else 4
+    score, step = decision.measure.score, decision.measure.step
     yield (
-        f"The reference gained {scale * decision.reference_gain:.{digits}f} {unit} over its bare "
-        f"base on validation items, no more than the margin of {scale * decision.margin:.{digits}f}"
-        ": an adapter that learnt nothing would count as no worse."
+        f"The reference gained {score(decision.reference_gain)} {step} over its bare base on "
+        f"validation items, no more than the margin of {score(decision.margin)}: an adapter that "
+        "learnt nothing would count as no worse."
     )
 
 

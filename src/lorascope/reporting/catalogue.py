@@ -198,12 +198,12 @@ def shown_blocks(study: Study, findings: Findings, made: Made) -> dict[str, list
 def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
     """File -> content, of everything but the page."""
     figures = {e.file: made[e.name] for e in CATALOGUE if isinstance(e, FigureEntry)}
-    texts = {file: write(study, findings) for file, write in DATA.items()}
+    measure = {file: write(study, findings) for file, write in DATA.items()}
     parts: dict[str, list[str]] = {}
     for entry in CATALOGUE:
         if isinstance(entry, TableEntry) and entry.csv:
-            texts[entry.csv] = made[entry.name].csv()
+            measure[entry.csv] = made[entry.name].csv()
         if isinstance(entry, TableEntry) and entry.markdown:
             parts.setdefault(entry.markdown, []).append(entry.text(study, made[entry.name]))
-    texts |= {file: "\n".join(tables) for file, tables in parts.items()}
-    return {**{file: text.encode() for file, text in texts.items()}, **figures}
+    measure |= {file: "\n".join(tables) for file, tables in parts.items()}
+    return {**{file: text.encode() for file, text in measure.items()}, **figures}

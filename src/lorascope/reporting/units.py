@@ -92,3 +92,17 @@ def short_hash(digest: str) -> str:
 def listed(values: Iterable[object], between: str = ", ") -> str:
     """Distinct values in the order of their first appearance."""
     return between.join(str(value) for value in dict.fromkeys(values)) or "none"
+
+
+def p_value(value: float) -> str:
+    """Three decimals are more than such a number bears."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def share(value: float) -> str:
+    """A probability as per cent: never 0 or 100 unless it is."""
+    if 0 < value < 0.01:
+        return "< 1"
+    if 0.99 < value < 1:
+        return "> 99"
+    return f"{100 * value:.0f}"

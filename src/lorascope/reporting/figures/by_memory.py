@@ -15,7 +15,6 @@ from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_rank import score_label
-from lorascope.reporting.figures.curves import scale
 from lorascope.reporting.figures.style import (
     AXIS,
     INK,
@@ -58,7 +57,7 @@ def _draw_frontier(axes: Axes, findings: Findings, name: Cost) -> None:
     points = sorted(findings.frontiers.get(name, ()), key=lambda p: (p.cost, p.cell))
     bytes_a_unit, unit = units.byte_unit(max((p.cost for p in points), default=1.0))
     axes.set_xlabel(f"{COSTS[name].words.capitalize()}, {unit}")
-    factor = scale(findings.measure)
+    factor = findings.measure.scale
     colors, markers = mode_colors(findings), mode_markers(findings)
     best = [(p.cost / bytes_a_unit, factor * p.score) for p in points if p.on_frontier]
     if best:

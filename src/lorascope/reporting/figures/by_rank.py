@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
-from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, curves, scale, size_axis
+from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, curves, size_axis
 from lorascope.reporting.figures.style import (
     BASE_LINE,
     CHANCE_LINE,
@@ -34,7 +34,7 @@ def draw_by_rank(findings: Findings) -> Figure:
         axes.axhline(score, color=look.colors[quant], linestyle=BASE_LINE, linewidth=1)
     axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
     if findings.chance is not None:
-        chance = scale(findings.measure) * findings.chance
+        chance = findings.measure.scale * findings.chance
         axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
     if any(curve.unscored for curve in drawn):
         axes.plot([], [], "x", color=NEUTRAL, label="no score")

@@ -74,11 +74,6 @@ def size_axis(cells: Iterable[CellKey]) -> SizeAxis:
     return SizeAxis(" or ".join(labels) or "Method", " or ".join(nouns) or "method", ticks)
 
 
-def scale(measure: Measure) -> float:
-    """From a score to what an axis shows."""
-    return 100.0 if measure is Measure.accuracy else 1.0
-
-
 def curves(findings: Findings) -> list[Curve]:
     """In the order of the cells."""
     axis = size_axis(score.cell for score in findings.cells)
@@ -91,7 +86,7 @@ def curves(findings: Findings) -> list[Curve]:
 
 def bases(findings: Findings) -> dict[str, float]:
     """Mode -> test score of its bare base, where it has one."""
-    factor = scale(findings.measure)
+    factor = findings.measure.scale
     found = {
         score.cell.quant: score.test(findings.measure)
         for score in findings.cells
@@ -108,10 +103,10 @@ def _curve(key: CellKey, scores: Sequence[CellScore], axis: SizeAxis, measure: M
 
 
 def _point(score: CellScore, axis: SizeAxis, measure: Measure) -> Point | None:
-    estimate, factor = score.test(measure), scale(measure)
+    estimate, factor = score.test(measure), measure.scale
     if estimate is None:
         return None
     seeds = tuple(factor * trial.test for trial in score.trials if trial.test is not None)
-    ends = factor * estimate.low, factor * estimate.high
+    low, high = (factor * end for end in estimate.ends)
     place = axis.place(score.cell)
-    return Point(place, score.cell.size(), factor * estimate.value, *ends, seeds)
+    return Point(place, score.cell.size(), factor * estimate.value, low, high, seeds)

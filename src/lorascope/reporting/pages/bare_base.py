@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings, Gain
 from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
 
 NONE_BEATS_BASE = "No adapter is shown to beat the bare base"
@@ -29,17 +27,17 @@ def needless_answer(findings: Findings, names: CellNames) -> Answer:
 
 def gain_fact(gain: Gain, findings: Findings, names: CellNames, label: str) -> Fact:
     """What an adapter gained, on validation items."""
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     return Fact(
         label,
-        f"{texts.difference(gain.difference.value)} {texts.step}",
+        f"{measure.difference(gain.difference.value)} {measure.step}",
         f"{names.name(gain.cell)} over {names.name(gain.base)}, on validation items; 95 % interval "
-        f"{texts.difference_interval(gain.difference)}, Holm p {p_value(gain.p_holm)}",
+        f"{measure.difference_interval(gain.difference.ends)}, Holm p {units.p_value(gain.p_holm)}",
     )
 
 
 def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     best = _best(findings)
     yield gain_fact(best, findings, names, "Largest gain")
     base = findings.score(best.base)
@@ -48,9 +46,9 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
         size = base.costs.get(Cost.serving_bytes)
         stored = "" if size is None else f"; {units.size(size)}"
         yield Fact(
-            f"Test {texts.name} of {names.name(best.base)}",
-            f"{texts.score(estimate.value)} {texts.unit}",
-            f"95 % interval {texts.interval(estimate)}{stored}",
+            f"Test {measure.words} of {names.name(best.base)}",
+            f"{measure.score(estimate.value)} {measure.unit}",
+            f"95 % interval {measure.interval(estimate.ends)}{stored}",
         )
     if findings.chance is not None:
         chance = f"{units.percent(findings.chance)} %"
@@ -58,7 +56,7 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
 
 
 def _best(findings: Findings) -> Gain:
-    sign = 1 if findings.measure is Measure.accuracy else -1
+    sign = findings.measure.sign
     return max(findings.decision.gains, key=lambda gain: sign * gain.difference.value)
 
 

@@ -15,7 +15,6 @@ from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_tex
 from lorascope.reporting import units
 from lorascope.reporting.catalogue import Made, shown_blocks
 from lorascope.reporting.figures.curves import size_axis
-from lorascope.reporting.measure_text import MeasureText
 from lorascope.reporting.pages.document import (
     Block,
     Bullets,
@@ -69,7 +68,7 @@ def _sections(
     ) -> Section:
         return Section(anchor, title, (*words, *shown.get(anchor, ()), *after))
 
-    score = MeasureText(findings.measure).name.capitalize()
+    score = findings.measure.words.capitalize()
     size = size_axis(cell.cell for cell in findings.cells).noun
     unscored = any(not row.scored for row in rows)
     none_lost = () if unscored else (text("None: every declared trial has a score."),)

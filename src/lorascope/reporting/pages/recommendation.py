@@ -12,7 +12,6 @@ from lorascope.comparing.results import CellScore, Estimate, Measure
 from lorascope.comparing.ruling import Candidate, Decision, Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
 
@@ -82,7 +81,7 @@ def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
 
 
 def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
-    decision, texts = findings.decision, MeasureText(findings.measure)
+    decision, measure = findings.decision, findings.measure
     assert decision.recommended is not None
     chosen = findings.score(decision.recommended)
     estimate = chosen.test(findings.measure)
@@ -90,12 +89,12 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
         difference = decision.test.difference
         yield Fact(
             f"Against {names.name(decision.reference)}",
-            f"{texts.difference(difference.value)} {texts.step}",
-            f"95 % interval {texts.difference_interval(difference)}, on test items",
+            f"{measure.difference(difference.value)} {measure.step}",
+            f"95 % interval {measure.difference_interval(difference.ends)}, on test items",
         )
     if estimate is not None:
-        yield from _score_facts(estimate, decision, names, texts)
-    yield from _shipped_fact(chosen, decision, texts)
+        yield from _score_facts(estimate, decision, names, measure)
+    yield from _shipped_fact(chosen, decision, measure)
     for gain in decision.gains:
         if gain.cell == decision.recommended:
             yield gain_fact(gain, findings, names, "Gained by training")
@@ -103,23 +102,23 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
 
 
 def _score_facts(
-    own: Estimate, decision: Decision, names: CellNames, texts: MeasureText
+    own: Estimate, decision: Decision, names: CellNames, measure: Measure
 ) -> Iterator[Fact]:
     """The score with seeds that did not choose, where there are some, before that with all."""
     fresh, items = decision.fresh, items_text(own)
-    value = f"{texts.score(own.value)} {texts.unit}"
-    interval = f"95 % interval {texts.interval(own)}"
+    value = f"{measure.score(own.value)} {measure.unit}"
+    interval = f"95 % interval {measure.interval(own.ends)}"
     if fresh is None:
         why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else UNKNOWN_SEED
-        yield Fact(f"Test {texts.name}", value, f"{interval}; {items}, {why}")
+        yield Fact(f"Test {measure.words}", value, f"{interval}; {items}, {why}")
         return
     yield Fact(
-        f"Test {texts.name} of a new seed",
-        f"{texts.score(fresh.estimate.value)} {texts.unit}",
-        f"95 % interval {texts.interval(fresh.estimate)}; {items_text(fresh.estimate)}: each seed "
-        f"scores what the rule chose without it{_chosen_otherwise(decision, names)}",
+        f"Test {measure.words} of a new seed",
+        f"{measure.score(fresh.estimate.value)} {measure.unit}",
+        f"95 % interval {measure.interval(fresh.estimate.ends)}; {items_text(fresh.estimate)}: "
+        f"each seed scores what the rule chose without it{_chosen_otherwise(decision, names)}",
     )
-    yield Fact(f"Test {texts.name} of the chosen seeds", value, f"{interval}; {CARRIES_LUCK}")
+    yield Fact(f"Test {measure.words} of the chosen seeds", value, f"{interval}; {CARRIES_LUCK}")
 
 
 def _chosen_otherwise(decision: Decision, names: CellNames) -> str:
@@ -136,7 +135,7 @@ UNKNOWN_SEED = (
 )
 
 
-def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> Iterator[Fact]:
+def _shipped_fact(chosen: CellScore, decision: Decision, measure: Measure) -> Iterator[Fact]:
     """The adapter that `ship: auto` takes, which is better than the mean of its seeds."""
     trial = next((t for t in chosen.trials if t.trial == decision.trial), None)
     scored = [t for t in chosen.trials if t.test is not None]
@@ -144,7 +143,7 @@ def _shipped_fact(chosen: CellScore, decision: Decision, texts: MeasureText) -> 
         return
     yield Fact(
         "The adapter that `ship: auto` takes",
-        f"{texts.score(trial.test)} {texts.unit}",
+        f"{measure.score(trial.test)} {measure.unit}",
         f"on test items; seed {trial.seed}, the best of {len(scored)} on validation items",
     )
 
@@ -181,19 +180,19 @@ def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
 
 
 def _rule(decision: Decision, names: CellNames) -> Line:
-    texts = MeasureText(decision.measure)
+    measure = decision.measure
     stands_in = "" if decision.reference_is_declared else " (in place of the declared one)"
     reference = names.name(decision.reference) if decision.reference else "none"
     return (
-        f"Rule: least {COSTS[decision.rule.cost].words} whose validation {texts.name} is "
-        f"shown to be worse by less than {texts.width(decision.margin)} {texts.step} than the "
+        f"Rule: least {COSTS[decision.rule.cost].words} whose validation {measure.words} is "
+        f"shown to be worse by less than {measure.distance(decision.margin)} than the "
         f"reference, {reference}{stands_in}; test items choose nothing.",
     )
 
 
 def _basis(decision: Decision) -> Iterator[Line]:
     """What the rule found on validation items."""
-    texts = MeasureText(decision.measure)
+    measure = decision.measure
     if decision.recommended == decision.reference:
         yield (
             "No cheaper configuration passed and is shown to beat the bare base, so the reference "
@@ -204,9 +203,9 @@ def _basis(decision: Decision) -> Iterator[Line]:
         if row.cell == decision.recommended and row.difference and row.p_margin_holm is not None:
             yield (
                 f"On {units.count(row.difference.items)} validation items it differs from the "
-                f"reference by {texts.difference(row.difference.value)} {texts.step}, 95 % "
-                f"interval {texts.difference_interval(row.difference)}; p for worse by the margin "
-                f"{p_value(row.p_margin_holm)} (Holm).",
+                f"reference by {measure.difference(row.difference.value)} {measure.step}, 95 % "
+                f"interval {measure.difference_interval(row.difference.ends)}; p for worse by the "
+                f"margin {units.p_value(row.p_margin_holm)} (Holm).",
             )
 
 
@@ -215,25 +214,25 @@ def _on_test(findings: Findings) -> Iterator[Line]:
     test, margin = findings.decision.test, findings.decision.margin
     if test is None:
         return
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     harm = -test.difference.low if findings.measure is Measure.accuracy else test.difference.high
     reach = "stays inside" if harm < margin else "reaches beyond"
     yield (
         f"On test items the interval of the difference {reach} the margin of "
-        f"{texts.width(margin)} {texts.step}. As one of {len(findings.comparisons)} comparisons, "
-        f"corrected by Holm, the pair is {test.verdict.value}: p is {p_value(test.p_holm)} for any "
-        f"difference and {p_value(test.p_margin_holm)} for worse by the margin.",
+        f"{measure.distance(margin)}. As one of {len(findings.comparisons)} comparisons, "
+        f"corrected by Holm, the pair is {test.verdict.value}: p is {units.p_value(test.p_holm)} "
+        f"for any difference and {units.p_value(test.p_margin_holm)} for worse by the margin.",
     )
 
 
 def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
     """One open candidate, and what would settle it."""
-    texts = MeasureText(decision.measure)
+    measure = decision.measure
     shown = ""
     if row.difference is not None:
         shown = (
-            f": {texts.difference(row.difference.value)} {texts.step} on validation, 95 % "
-            f"interval {texts.difference_interval(row.difference)}"
+            f": {measure.difference(row.difference.value)} {measure.step} on validation, 95 % "
+            f"interval {measure.difference_interval(row.difference.ends)}"
         )
     return (f"Open: {names.name(row.cell)}{shown}. {what_settles(row)}",)
 
@@ -255,24 +254,22 @@ def what_settles(row: Candidate) -> str:
 
 def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:
     """What more seeds would buy: for the recommended cell, or the cheapest open one."""
-    plan, texts = decision.projection, MeasureText(decision.measure)
+    plan, measure = decision.projection, decision.measure
     subjects = [decision.recommended, *(row.cell for row in decision.open)]
     subject = next((cell for cell in subjects if cell not in (None, decision.reference)), None)
     if plan is None or subject is None:
         return
     if plan.seed_spread_known:
-        then = f"± {texts.width(plan.highest)} {texts.step}"
+        then = f"± {measure.distance(plan.highest)}"
         why = ""
     else:
-        then = (
-            f"between ± {texts.width(plan.lowest)} and ± {texts.width(plan.highest)} {texts.step}"
-        )
+        then = f"between ± {measure.width(plan.lowest)} and ± {measure.distance(plan.highest)}"
         why = ", as one seed does not show how much seeds vary"
     yield (
         f"{NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))} more "
         f"{'seed' if plan.more_seeds == 1 else 'seeds'} would take the "
         f"interval of {names.name(subject)} against the reference on validation items from "
-        f"± {texts.width(plan.half_width)} to {then}{why}.",
+        f"± {measure.width(plan.half_width)} to {then}{why}.",
     )
 
 

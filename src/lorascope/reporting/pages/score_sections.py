@@ -12,7 +12,6 @@ from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
-from lorascope.reporting.measure_text import MeasureText
 from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
 from lorascope.reporting.tables.comparisons import of_pairing
 from lorascope.reporting.tables.frontier import frontier_summary
@@ -20,15 +19,15 @@ from lorascope.reporting.tables.frontier import frontier_summary
 
 def rank_words(study: Study, findings: Findings) -> tuple[str, str, str]:
     """Title, description and caption of the figure of scores against rank."""
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     values, drawn = [], curves(findings)
     labels, axis = curve_labels(drawn), size_axis(score.cell for score in findings.cells)
     for curve in drawn:
-        shown = [f"{p.size} {_plotted(p.mean, findings.measure)}" for p in curve.points]
+        shown = [f"{p.size} {measure.score(p.mean / measure.scale)}" for p in curve.points]
         values.append(f"{labels[curve.key]}: {', '.join(shown) or 'no score'}")
     return (
-        f"Test {texts.name} against {axis.label}, by mode",
-        f"{texts.unit} with 95 % intervals. {'; '.join(values)}.",
+        f"Test {measure.words} against {axis.label}, by mode",
+        f"{measure.unit} with 95 % intervals. {'; '.join(values)}.",
         "Bars are 95 % intervals over test items and seeds. Where there are several seeds, lines "
         f"are means and small ticks the seeds. Curves stand slightly apart at one {axis.noun} so "
         "that bars can be seen.",
@@ -41,7 +40,7 @@ def memory_words(study: Study, findings: Findings) -> tuple[str, str, str]:
     points = findings.frontiers.get(Cost.serving_bytes, ())
     frontier = units.listed(names.name(point.cell) for point in points if point.on_frontier)
     return (
-        f"Test {MeasureText(findings.measure).name} against memory, with the Pareto frontier",
+        f"Test {findings.measure.words} against memory, with the Pareto frontier",
         f"On the frontier for serving memory: {frontier}.",
         "The line is the frontier: nothing cheaper scores as well. The fuller a mark, the larger "
         "the share of resampled item sets that put it on the frontier.",
@@ -57,12 +56,12 @@ def frontier_blocks(study: Study, findings: Findings, block: TableBlock) -> Iter
 
 def pairs_words(findings: Findings) -> Iterator[Block]:
     """What the tables of pairs hold."""
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     yield text(
-        f"Differences of test {texts.name}, first minus second, on the same items and seeds. "
+        f"Differences of test {measure.words}, first minus second, on the same items and seeds. "
         f"p-values are corrected (Holm) for all {len(findings.comparisons)} comparisons of "
         f"the study; 'no worse' means worse by less than "
-        f"{texts.width(findings.decision.margin)} {texts.step}."
+        f"{measure.distance(findings.decision.margin)}."
     )
     if not findings.comparisons:
         yield text("Nothing can be compared: fewer than two configurations have scores.")
@@ -109,32 +108,34 @@ def power_blocks(findings: Findings) -> Iterator[Block]:
 
 
 def _power_facts(power: Power) -> list[tuple[str, str]]:
-    texts = MeasureText(power.measure)
+    measure = power.measure
     facts = [("Test items", _items(power))]
     facts += [
-        (f"Before, if {share} of answers differ", _reach(reach, texts))
+        (f"Before, if {share} of answers differ", _reach(reach, measure))
         for share, reach in power.before.items()
     ]
     if power.unpaired is not None:
-        facts.append(("Without pairing: two runs on separate items", _reach(power.unpaired, texts)))
+        facts.append(
+            ("Without pairing: two runs on separate items", _reach(power.unpaired, measure))
+        )
     if power.after is not None:
         facts.append((
             "After, as measured between modes",
-            f"a true difference of {texts.width(power.after)} {texts.step} is found eight times "
+            f"a true difference of {measure.distance(power.after)} is found eight times "
             "of ten (median)",
         ))  # fmt: skip
     if power.after_corrected is not None:
         facts.append((
             f"The same, corrected for {power.comparisons} comparisons",
-            f"{texts.width(power.after_corrected)} {texts.step}",
+            f"{measure.distance(power.after_corrected)}",
         ))  # fmt: skip
     return facts
 
 
-def _reach(reach: Reach, texts: MeasureText) -> str:
+def _reach(reach: Reach, measure: Measure) -> str:
     return (
-        f"{texts.width(reach.significant)} {texts.step} are significant at 5 %; a true difference "
-        f"of {texts.width(reach.found)} is found eight times of ten"
+        f"{measure.distance(reach.significant)} are significant at 5 %; a true difference "
+        f"of {measure.width(reach.found)} is found eight times of ten"
     )
 
 
@@ -142,7 +143,3 @@ def threats_blocks(findings: Findings) -> Iterator[Block]:
     """What speaks against the conclusions."""
     lines = tuple((sentence,) for sentence in findings.threats)
     yield Bullets(lines) if lines else text("The records show none of those that are looked for.")
-
-
-def _plotted(value: float, measure: Measure) -> str:
-    return f"{value:.1f}" if measure is Measure.accuracy else f"{value:.4f}"

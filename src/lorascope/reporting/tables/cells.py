@@ -10,7 +10,6 @@ from lorascope.comparing.results import CellScore, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
-from lorascope.reporting.measure_text import MeasureText
 from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
@@ -24,12 +23,12 @@ def cell_table(findings: Findings) -> Table[CellScore]:
             *cell_columns(score.cell for score in cells),
             Column("seeds", "Seeds", in_text=any(len(score.trials) > 1 for score in cells),
                    get=_scored_seeds),
-            *_estimate_columns("accuracy", "Accuracy %", MeasureText(Measure.accuracy)),
+            *_estimate_columns("accuracy", "Accuracy %", Measure.accuracy),
             Column("chance", "Chance %", units.percent,
                    get=lambda row: findings.chance if row.accuracy else None),
-            *_estimate_columns("loss", "Loss nats", MeasureText(Measure.loss_nats)),
-            Column("validation", f"Validation {MeasureText(measure).unit}",
-                   MeasureText(measure).score, get=_of("validation", "value")),
+            *_estimate_columns("loss", "Loss nats", Measure.loss_nats),
+            Column("validation", f"Validation {measure.unit}", measure.score,
+                   get=_of("validation", "value")),
             Column("items", "Items", units.count, in_text=len(items) > 1, get=_items),
             Column("clusters", "Clusters", in_text=False, get=_of("loss", "clusters")),
             *_cost_columns(),
@@ -44,22 +43,21 @@ def _of(estimate: str, field: str) -> Any:
     return lambda row: getattr(getattr(row, estimate), field, None)
 
 
-def _estimate_columns(name: str, header: str, texts: MeasureText) -> tuple[Column, ...]:
-    def interval(row: CellScore) -> tuple[float, float] | None:
-        estimate = getattr(row, name)
-        return None if estimate is None else (estimate.low, estimate.high)
-
-    def show(ends: tuple[float, float]) -> str:
-        return " to ".join(map(texts.score, ends))
-
+def _estimate_columns(name: str, header: str, measure: Measure) -> tuple[Column, ...]:
     return (
-        Column(name, header, texts.score, get=_of(name, "value")),
-        Column(f"{name}_standard_error", "± SE", texts.width, get=_of(name, "standard_error")),
-        Column(f"{name}_item_error", "of items", texts.width, get=_of(name, "item_error")),
-        Column(f"{name}_interval", "95 % interval", show, in_csv=False, get=interval),
+        Column(name, header, measure.score, get=_of(name, "value")),
+        Column(f"{name}_standard_error", "± SE", measure.width, get=_of(name, "standard_error")),
+        Column(f"{name}_item_error", "of items", measure.width, get=_of(name, "item_error")),
+        Column(
+            f"{name}_interval",
+            "95 % interval",
+            measure.interval,
+            in_csv=False,
+            get=_of(name, "ends"),
+        ),
         Column(f"{name}_low", "Low", in_text=False, get=_of(name, "low")),
         Column(f"{name}_high", "High", in_text=False, get=_of(name, "high")),
-        Column(f"{name}_seed_deviation", "Seed SD", texts.width, get=_of(name, "seed_deviation")),
+        Column(f"{name}_seed_deviation", "Seed SD", measure.width, get=_of(name, "seed_deviation")),
     )
 
 

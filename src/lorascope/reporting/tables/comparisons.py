@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorascope.comparing.results import Comparison, Pairing, Verdict
+from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.tables.cell_columns import machine_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
@@ -25,9 +24,9 @@ WORDS = {
 def comparison_table(findings: Findings) -> Table[Comparison]:
     """One row a pair. CSV has shares and nats, text points and nats."""
     comparisons, names = findings.comparisons, CellNames.of(findings)
-    texts = MeasureText(findings.measure)
+    measure = findings.measure
     several = any(row.difference.seeds > 1 for row in comparisons)
-    estimates = _estimate_columns(texts, several)
+    estimates = _estimate_columns(measure, several)
     cells = [cell for row in comparisons for cell in (row.subject, row.reference)]
     return Table(
         (
@@ -38,9 +37,9 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
             *machine_columns("reference", cells),
             Column("measure", "Measure", in_text=False),
             *estimates,
-            Column("p_value", "p", p_value, in_text=False),
-            Column("p_holm", "Holm p", p_value),
-            Column("p_margin_holm", "Holm p, margin", p_value),
+            Column("p_value", "p", units.p_value, in_text=False),
+            Column("p_holm", "Holm p", units.p_value),
+            Column("p_margin_holm", "Holm p, margin", units.p_value),
             Column("verdict", "Verdict", lambda verdict: WORDS[verdict], right=False),
             Column("subject_only_right", "Gained", units.count),
             Column("reference_only_right", "Lost", units.count),
@@ -48,7 +47,7 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
             Column("divergence_nats", "KL nats", units.nats),
             Column("seed_spread", "Seed spread", right=False, in_csv=False, get=_seed_spread),
             Column("smaller_than_seed_spread", "Inside the seed spread", in_text=False),
-            Column("detectable", f"Detectable {texts.step}", texts.width),
+            Column("detectable", f"Detectable {measure.step}", measure.width),
             Column("detectable_corrected", "Detectable, corrected", in_text=False),
             Column("confounds", "Also differs", right=False, wrap=Wrap.prose, get=_confounds),
         ),
@@ -61,16 +60,14 @@ def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
     return table.only([row for row in table.rows if row.pairing is pairing])
 
 
-def _estimate_columns(texts: MeasureText, several: bool) -> tuple[Column, ...]:
+def _estimate_columns(measure: Measure, several: bool) -> tuple[Column, ...]:
     def of(field: str) -> Any:
         return lambda row: getattr(row.difference, field)
 
     return (
-        Column("difference", f"Difference {texts.step}", texts.difference, get=of("value")),
-        Column(
-            "interval", "95 % interval", lambda ends: " to ".join(map(texts.difference, ends)),
-            in_csv=False, get=lambda row: (row.difference.low, row.difference.high),
-        ),
+        Column("difference", f"Difference {measure.step}", measure.difference, get=of("value")),
+        Column("interval", "95 % interval", measure.difference_interval, in_csv=False,
+               get=of("ends")),
         Column("low", "Low", in_text=False, get=of("low")),
         Column("high", "High", in_text=False, get=of("high")),
         Column("standard_error", "SE", in_text=False, get=of("standard_error")),

@@ -12,7 +12,6 @@ from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.records import DialValue
 from lorascope.reporting import units
-from lorascope.reporting.measure_text import MeasureText, p_value
 from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
@@ -26,24 +25,19 @@ RULE_WORDS = {
 
 def candidate_table(decision: Decision) -> Table[Candidate]:
     """Cheapest first, as the rule judges them on validation items."""
-    texts, cost = MeasureText(decision.measure), COSTS[decision.rule.cost]
-
-    def interval(row: Candidate) -> tuple[float, float] | None:
-        return None if row.difference is None else (row.difference.low, row.difference.high)
-
-    def outcome(row: Candidate) -> str:
-        return _outcome(decision, row)
+    measure, cost = decision.measure, COSTS[decision.rule.cost]
 
     return Table(
         (
             *cell_columns(row.cell for row in decision.candidates),
             Column("cost", cost.words.capitalize(), lambda value: units.amount(value, cost.unit)),
-            Column("difference", f"Difference {texts.step}", texts.difference,
+            Column("difference", f"Difference {measure.step}", measure.difference,
                    get=lambda row: row.difference.value if row.difference else None),
-            Column("interval", "95 % interval", lambda ends: " to ".join(
-                map(texts.difference, ends)), get=interval),
-            Column("p_margin_holm", "Holm p, margin", p_value),
-            Column("outcome", "Under the rule", right=False, wrap=Wrap.prose, get=outcome),
+            Column("interval", "95 % interval", measure.difference_interval,
+                   get=lambda row: row.difference.ends if row.difference else None),
+            Column("p_margin_holm", "Holm p, margin", units.p_value),
+            Column("outcome", "Under the rule", right=False, wrap=Wrap.prose,
+                   get=lambda row: _outcome(decision, row)),
             Column("items_needed", "Items to settle", units.count),
             Column("seeds_needed", "Seeds to settle", units.count),
         ),

@@ -10,7 +10,6 @@ from lorascope.comparing.results import CellKey, FrontierPoint, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
-from lorascope.reporting.measure_text import MeasureText, share
 from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
@@ -23,7 +22,7 @@ def frontier_table(findings: Findings) -> Table[FrontierPoint]:
             Column("cost_name", "Cost"),
             *cell_columns(point.cell for point in points),
             Column("cost", "Amount"),
-            Column("score", MeasureText(findings.measure).name),
+            Column("score", findings.measure.words),
             Column("on_frontier", "On the frontier"),
             Column("probability", "Probability"),
             Column("complete", "All seeds"),
@@ -43,7 +42,7 @@ class FrontierSummary:
 
 def frontier_summary(points: Sequence[FrontierPoint], measure: Measure) -> Table[FrontierSummary]:
     """For people: a row a configuration, two columns a cost."""
-    texts, costs = MeasureText(measure), list(dict.fromkeys(point.cost_name for point in points))
+    costs = list(dict.fromkeys(point.cost_name for point in points))
     places: dict[CellKey, dict[Cost, FrontierPoint]] = {}
     for point in points:
         places.setdefault(point.cell, {})[point.cost_name] = point
@@ -54,7 +53,7 @@ def frontier_summary(points: Sequence[FrontierPoint], measure: Measure) -> Table
     return Table(
         (
             *cell_columns(places),
-            Column("score", f"{texts.name.capitalize()} {texts.unit}", texts.score),
+            Column("score", f"{measure.words.capitalize()} {measure.unit}", measure.score),
             *(column for name in costs for column in _cost_columns(name)),
         ),
         summaries,
@@ -73,7 +72,7 @@ def _cost_columns(name: Cost) -> tuple[Column, Column]:
 
     def show(place: tuple[float, bool, bool]) -> str:
         seeds = "" if place[2] else ", seeds missing"
-        return f"{units.yes_no(place[1])}, {share(place[0])} %{seeds}"
+        return f"{units.yes_no(place[1])}, {units.share(place[0])} %{seeds}"
 
     kind = COSTS[name]
     words = kind.words.capitalize()
