@@ -42,7 +42,7 @@ from lorascope.planning.subject import SampleLengths, sample_lengths, subject_of
 from lorascope.planning.table import UNPADDED
 from lorascope.records import MemoryPlan, Status, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.tables.predicted_memory import (
+from lorascope.reporting.tables.memory import (
     memory_prediction_table,
     worst_memory_error,
 )

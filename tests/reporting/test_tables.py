@@ -21,10 +21,9 @@ from lorascope.reporting.tables.accuracy import (
     by_validation_score,
     modes,
 )
-from lorascope.reporting.tables.mode_memory import mode_memory_table
+from lorascope.reporting.tables.memory import mode_memory_table, trial_memory_table
 from lorascope.reporting.tables.parameters import parameter_rows
 from lorascope.reporting.tables.table import Column, Table
-from lorascope.reporting.tables.trial_memory import trial_memory_table
 from tests.study_factory import TINY, Trial, example_study, lora_dials, make_study, trial_name
 
 

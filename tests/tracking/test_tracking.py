@@ -43,7 +43,7 @@ from lorascope.tracking import (
     try_publish,
     ui_command,
 )
-from lorascope.tracking.points import metric_name
+from lorascope.tracking.content import metric_name
 from tests.study_factory import lora_dials
 
 BUDGET_SECONDS = 30.0

@@ -1,7 +1,10 @@
-"""Every adapter held against the reference on validation items, under the declared rule."""
+"""Every adapter held against the reference on validation items, under the declared rule, and
+what more items or more seeds would make of an open one, if its estimate stays.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,13 +18,18 @@ from lorascope.comparing.pairs import (
     study_spreads,
     tested_pair,
 )
-from lorascope.comparing.prospects import is_near, items_to_settle, seeds_to_settle
 from lorascope.comparing.reference import Reference, best_by_mode, far_behind
-from lorascope.comparing.results import CellKey, Pairing, Verdict
-from lorascope.comparing.ruling import Candidate
+from lorascope.comparing.results import CellKey, Measure, Pairing, Verdict
+from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
+from lorascope.statistics.power import (
+    BOUNDARY_NOISE,
+    items_needed,
+    projected_half_width,
+    seeds_needed,
+)
 
 
 def judged_candidates(
@@ -137,3 +145,60 @@ def _why_not_comparable(pair: Pair) -> str:
     if not common_seeds(pair)[0]:
         return "no seed in common with the reference"
     return "fewer than two independent items in common with the reference"
+
+
+def is_near(tested: Tested, measure: Measure, margin: float) -> bool:
+    """Whether the estimate lies so near the margin that even its side is unknown."""
+    gap = abs(tested.difference.value - _limit(measure, margin))
+    return gap <= BOUNDARY_NOISE * tested.error
+
+
+def items_to_settle(
+    tested: Tested, measure: Measure, margin: float, comparisons: int
+) -> int | None:
+    """Items in all at which the test, corrected for `comparisons`, settles it; None: none would."""
+    parts = tested.two_way.components
+    seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
+    needed = items_needed(
+        tested.difference.value,
+        _limit(measure, margin),
+        math.sqrt(max(0.0, tested.error**2 - seed_variance)),
+        tested.difference.items,
+        math.sqrt(seed_variance),
+        comparisons,
+        tested.two_way.degrees,
+    )
+    # What is open now takes more than there is, whatever the approximation says.
+    return None if needed is None else max(needed, tested.difference.items + 1)
+
+
+def seeds_to_settle(
+    tested: Tested, measure: Measure, margin: float, comparisons: int
+) -> int | None:
+    """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
+    parts = tested.two_way.components
+    needed = seeds_needed(tested.difference.value, _limit(measure, margin), parts, comparisons)
+    return None if needed is None else max(needed, parts.seeds + 1)
+
+
+def project_seeds(tested: Tested, more_seeds: int) -> Projection:
+    """The 95 % half width that `more_seeds` further seeds would give."""
+    parts = tested.two_way.components
+    lowest, highest = projected_half_width(parts, parts.seeds + more_seeds)
+    # Where few answers changed the interval is wider than the components say.
+    now = projected_half_width(parts, parts.seeds)[1]
+    scale = max(1.0, tested.half_width / now) if now else 1.0
+    if not now:
+        lowest, highest = tested.half_width / math.sqrt(parts.seeds + more_seeds), tested.half_width
+    return Projection(
+        more_seeds=more_seeds,
+        half_width=tested.half_width,
+        lowest=scale * lowest,
+        highest=scale * highest,
+        seed_spread_known=parts.item_by_seed is not None,
+    )
+
+
+def _limit(measure: Measure, margin: float) -> float:
+    """The difference at which harm reaches the margin."""
+    return -measure.sign * margin

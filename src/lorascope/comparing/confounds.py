@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.adapters.kinds import method_of
-from lorascope.comparing.cells import other_settings
+from lorascope.comparing.cells import Scored, other_settings
 from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by
 from lorascope.records import EvaluationRecord, TrialRecord
@@ -17,15 +17,14 @@ CONTENT = ("base", "data")
 
 def confounds_of(
     pairing: Pairing,
-    subjects: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
-    references: Sequence[tuple[TrialRecord | None, EvaluationRecord]],
+    subjects: Sequence[Scored],
+    references: Sequence[Scored],
     common_items: int,
 ) -> tuple[str, ...]:
     """Differences that could explain a gap as well, each with both values."""
-    evaluations = [e for _, e in subjects], [e for _, e in references]
+    evaluations = [[scored.evaluation for scored in side] for side in (subjects, references)]
     named = [*_of_items(evaluations, common_items), *_of_scoring(*evaluations)]
-    left = [trial for trial, _ in subjects if trial]
-    right = [trial for trial, _ in references if trial]
+    left, right = ([s.trial for s in side if s.trial] for side in (subjects, references))
     if left and right and pairing is not Pairing.base:
         named += _of_training(left[0], right[0])
         named += _of_machines("trained", left, right)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from lorascope.comparing.candidates import judged_candidates
-from lorascope.comparing.cells import CellData, Compared, base_cell
-from lorascope.comparing.estimates import Tested
+from lorascope.comparing.candidates import judged_candidates, project_seeds
+from lorascope.comparing.cells import Compared, base_cell, join_scored
+from lorascope.comparing.estimates import Tested, cell_estimate
 from lorascope.comparing.gains import gains
-from lorascope.comparing.prospects import project_seeds
 from lorascope.comparing.reference import goodness, reference_of
-from lorascope.comparing.results import CellKey, CellScore, Measure, Verdict
-from lorascope.comparing.ruling import Candidate, Decision, Projection
+from lorascope.comparing.results import CellKey, Verdict
+from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Projection
 from lorascope.records import Status
 
 MORE_SEEDS = 3
@@ -25,51 +25,43 @@ MORE_SEEDS = 3
 
 def decide(compared: Compared) -> Decision:
     """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
-    rule, measure = compared.study.decide, compared.measure
-    cells, by_cell = compared.cells, compared.scores
-    held = reference_of(list(by_cell.values()), rule, measure)
+    rule, measure, scores = compared.study.decide, compared.measure, compared.scores
+    held = reference_of(list(scores.values()), rule, measure)
     reference = held.cell if held else None
     judged = judged_candidates(compared, held)
     tests = {candidate.cell: tested for candidate, tested in judged}
-    ordered = sorted(
-        (candidate for candidate, _ in judged), key=lambda c: _order(c, by_cell, measure)
-    )
+    ordered = sorted((candidate for candidate, _ in judged), key=lambda c: _order(c, compared))
     gained = gains(compared)
     needless = {gain.cell for gain in gained if not gain.shown}
-    recommended = next(
-        (c for c in ordered if _ships(c, reference) and c.cell not in needless), None
-    )
-    open_ones = tuple(
-        c for c in ordered if recommended and _is_cheaper(c, recommended) and _is_open(c)
-    )
+    passed = (c for c in ordered if _ships(c, reference) and c.cell not in needless)
+    recommended = next(passed, None)
+    open_ones = tuple(c for c in ordered if _is_cheaper(c, recommended) and _is_open(c))
     return Decision(
         rule=rule,
         measure=measure,
         margin=compared.margin,
         reference=reference,
-        reference_gain=_gain(by_cell, reference, measure),
+        reference_gain=_gain(reference, compared),
         gains=gained,
         reference_is_declared=held is not None and held.is_declared,
         candidates=tuple(ordered),
         recommended=recommended.cell if recommended else None,
-        trial=_best_trial(by_cell, recommended, measure),
+        trial=_best_trial(recommended, compared),
         open=open_ones,
-        unknown=tuple(c for c in ordered if recommended and _is_unknown(c, recommended, cells)),
+        unknown=tuple(c for c in ordered if _is_unknown(c, recommended, compared)),
         test=None,
         projection=_projection(tests, recommended, open_ones),
-        seeds=_seeds(ordered, recommended, by_cell),
+        seeds=_seeds(ordered, recommended, compared),
     )
 
 
 def _seeds(
-    candidates: Sequence[Candidate],
-    recommended: Candidate | None,
-    scores: Mapping[CellKey, CellScore],
+    candidates: Sequence[Candidate], recommended: Candidate | None, compared: Compared
 ) -> int:
     """The fewest seeds that the answer rests on; 0 without one."""
     if recommended is None:
         return 0
-    own = scores[recommended.cell].validation
+    own = compared.scores[recommended.cell].validation
     judged = [
         candidate.difference.seeds
         for candidate in candidates
@@ -79,9 +71,8 @@ def _seeds(
     return min([own.seeds if own else 0, *judged])
 
 
-def _gain(
-    scores: Mapping[CellKey, CellScore], reference: CellKey | None, measure: Measure
-) -> float | None:
+def _gain(reference: CellKey | None, compared: Compared) -> float | None:
+    scores, measure = compared.scores, compared.measure
     base = scores.get(base_cell(reference.quant)) if reference else None
     if reference is None or base is None or base.validation is None:
         return None
@@ -89,48 +80,42 @@ def _gain(
 
 
 def _ships(candidate: Candidate, reference: CellKey | None) -> bool:
-    if candidate.ineligible:
-        return False
-    return candidate.cell == reference or candidate.verdict is Verdict.no_worse
+    passes = candidate.cell == reference or candidate.verdict is Verdict.no_worse
+    return passes and not candidate.ineligible
 
 
 def _is_open(candidate: Candidate) -> bool:
     return candidate.ineligible is None and candidate.verdict is Verdict.undecided
 
 
-def _is_unknown(
-    candidate: Candidate, recommended: Candidate, cells: Mapping[CellKey, CellData]
-) -> bool:
+def _is_unknown(candidate: Candidate, recommended: Candidate | None, compared: Compared) -> bool:
     """Not judged, and not known to cost more; a training that diverged is known not to ship."""
-    if candidate.verdict is not None or candidate.cell == recommended.cell:
+    if recommended is None or candidate.verdict or candidate.cell == recommended.cell:
         return False
-    if any(seed.status == Status.diverged for seed in cells[candidate.cell].declared):
+    if any(s.status == Status.diverged for s in compared.cells[candidate.cell].declared):
         return False
     least = candidate.least_cost
     return least is None or recommended.cost is None or least < recommended.cost
 
 
-def _is_cheaper(candidate: Candidate, than: Candidate) -> bool:
-    if candidate.cost is None or than.cost is None:
+def _is_cheaper(candidate: Candidate, than: Candidate | None) -> bool:
+    if than is None or candidate.cost is None or than.cost is None:
         return False
     return candidate.cost < than.cost
 
 
-def _order(
-    candidate: Candidate, scores: Mapping[CellKey, CellScore], measure: Measure
-) -> tuple[float, float, CellKey]:
+def _order(candidate: Candidate, compared: Compared) -> tuple[float, float, CellKey]:
     cost = math.inf if candidate.cost is None else candidate.cost
-    return cost, -goodness(scores[candidate.cell], measure), candidate.cell
+    return cost, -goodness(compared.scores[candidate.cell], compared.measure), candidate.cell
 
 
-def _best_trial(
-    scores: Mapping[CellKey, CellScore], recommended: Candidate | None, measure: Measure
-) -> str | None:
+def _best_trial(recommended: Candidate | None, compared: Compared) -> str | None:
     """Of the recommended cell, the seed that validates best; ties go to the lowest seed."""
     if recommended is None:
         return None
-    known = [t for t in scores[recommended.cell].trials if t.validation is not None]
-    best = max(known, key=lambda t: (measure.sign * (t.validation or 0.0), -t.seed), default=None)
+    known = [t for t in compared.scores[recommended.cell].trials if t.validation is not None]
+    sign = compared.measure.sign
+    best = max(known, key=lambda t: (sign * (t.validation or 0.0), -t.seed), default=None)
     return best.trial if best else None
 
 
@@ -145,3 +130,43 @@ def _projection(
         if result is not None:
             return project_seeds(result, MORE_SEEDS)
     return None
+
+
+def fresh_score(compared: Compared) -> FreshScore | None:
+    """What the rule's choice scores on test items with seeds that had no part in the choice.
+
+    A configuration that was chosen as the best by its seeds carries their luck into any test items,
+    however fresh. So the rule is applied again without each seed in turn, and what it then chooses
+    is scored with the seed that was left out (leave-one-out, of the choice and not only of the
+    score). With few seeds it may choose another configuration than all of them do, which the page
+    names. None with one seed, or where a choice without some seed has no score.
+    """
+    study, cells = compared.study, compared.cells
+    seeds = sorted({trial.seed for data in cells.values() for trial in data.declared})
+    if len(seeds) < 2:
+        return None
+    chosen = [_chosen_without(seed, compared) for seed in seeds]
+    scored = [
+        one
+        for seed, cell in zip(seeds, chosen, strict=True)
+        for one in (cells[cell].scored if cell else ())
+        if one.seed == seed
+    ]
+    joined = join_scored(scored, study, "test") if len(scored) == len(seeds) else None
+    estimate = cell_estimate(joined, compared.measure) if joined else None
+    if estimate is None:
+        return None
+    return FreshScore(estimate, tuple(cell for cell in chosen if cell))
+
+
+def _chosen_without(seed: int, compared: Compared) -> CellKey | None:
+    """What the rule recommends from the other seeds."""
+    left = {
+        cell: replace(
+            data,
+            scored=tuple(one for one in data.scored if one.seed != seed),
+            declared=tuple(trial for trial in data.declared if trial.seed != seed),
+        )
+        for cell, data in compared.cells.items()
+    }
+    return decide(Compared.of(compared.study, compared.measure, left)).recommended

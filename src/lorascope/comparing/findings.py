@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.coverage import coverage
-from lorascope.comparing.decision import decide
-from lorascope.comparing.fresh_seeds import fresh_score
+from lorascope.comparing.decision import decide, fresh_score
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
 from lorascope.comparing.reference import best_by_mode, far_behind, near_best

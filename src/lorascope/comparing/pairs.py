@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lorascope.comparing.cells import CellData, Compared, Scored, base_cell, join_scored
 from lorascope.comparing.confounds import confounds_of
-from lorascope.comparing.divergence import mean_divergence_nats
 from lorascope.comparing.estimates import Tested, compare_joined, seed_components
 from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
+from lorascope.errors import RecordError
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
@@ -168,8 +174,8 @@ def _comparison(
         detectable_corrected=tested.detectable(comparisons),
         confounds=confounds_of(
             pair.pairing,
-            [(s.trial, s.evaluation) for s in subjects],
-            [(r.trial, r.evaluation) for r in references],
+            subjects,
+            references,
             tested.difference.items,
         ),
     )
@@ -193,10 +199,39 @@ def _divergence(
     values = []
     for subject, reference in zip(subjects, references, strict=True):
         files = [study.distributions.get(s.evaluation.identity) for s in (reference, subject)]
-        if files[0] is None or files[1] is None:
-            return None
-        value = mean_divergence_nats(files[0], files[1])
+        value = mean_divergence_nats(files[0], files[1]) if files[0] and files[1] else None
         if value is None:
             return None
         values.append(value)
     return sum(values) / len(values) if values else None
+
+
+def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
+    """Mean over completion tokens of KL(reference || subject), in nats.
+
+    Sum over token groups of p (ln p - ln q), p the reference's (Kullback and Leibler 1951). Over
+    groups it is a lower bound of that over tokens (see `token_distributions`). None where the two
+    files hold other tokens or groups, or where it is not finite.
+
+    Raises:
+        RecordError: a file is damaged.
+    """
+    log_p, log_q = _read(reference), _read(subject)
+    if log_p.shape != log_q.shape:
+        return None
+    p = np.exp(log_p)
+    # Where p is 0 the term is 0, whatever q is.
+    log_ratio = np.subtract(log_p, log_q, where=p > 0, out=np.zeros_like(p))
+    mean = float((p * log_ratio).sum(axis=1).mean())
+    return max(0.0, mean) if math.isfinite(mean) else None
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> NDArray[np.float64]:
+    try:
+        return np.load(path, allow_pickle=False).astype(np.float64)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path}: not readable as token distributions ({error}). Delete {path.parent} and run "
+            "`lorascope evaluate` again."
+        ) from error

@@ -4,7 +4,6 @@ Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blan
 """
 
 from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
-from lorascope.records.evaluation import EvaluationRecord, ItemResult, SplitScore
 from lorascope.records.inputs import (
     BaseRecord,
     DataCard,
@@ -15,13 +14,21 @@ from lorascope.records.inputs import (
     SplitCard,
     UnadaptedWeights,
 )
-from lorascope.records.provenance import RECORD_FORMAT, Provenance
-from lorascope.records.study import ArithmeticGap, MergeRecord, Study
+from lorascope.records.study import (
+    ArithmeticGap,
+    EvaluationRecord,
+    ItemResult,
+    MergeRecord,
+    SplitScore,
+    Study,
+)
 from lorascope.records.trial import (
     LASTING,
+    RECORD_FORMAT,
     LossPoint,
     MemoryPlan,
     PhaseMemory,
+    Provenance,
     Status,
     TakenOver,
     TrainingResult,

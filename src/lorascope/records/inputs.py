@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lorascope.records.provenance import RECORD_FORMAT, Provenance
+from lorascope.records.trial import RECORD_FORMAT, Provenance
 
 
 class Matrix(Protocol):

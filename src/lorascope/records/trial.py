@@ -1,4 +1,6 @@
-"""One trial: what it is, how it ended, what it measured, and the memory predicted for it."""
+"""One trial: what it is, how it ended, what it measured, and the memory predicted for it; and what
+every record says of code, versions and device.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,27 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorascope.records.dials import DialValue
-from lorascope.records.provenance import RECORD_FORMAT, Provenance
+
+RECORD_FORMAT = 2
+"""Version of the records on disk: 2 since the key of a trial names its method and dials."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Code, versions and device that a result was made with."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    dvc_lock_sha256: str | None
+    versions: dict[str, str]
+    python: str
+    platform: str
+    device: str
+    """Readable device name, e.g. 'cpu: Intel Xeon' or 'cuda: NVIDIA H200'."""
+    threads: int
+    created_utc: str
+    deterministic: bool = False
+    """Whether torch was held to algorithms that give the same bits each time."""
 
 
 class Status(StrEnum):

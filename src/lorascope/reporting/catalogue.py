@@ -24,15 +24,15 @@ from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table, decision_json
 from lorascope.reporting.tables.frontier import frontier_table
-from lorascope.reporting.tables.mode_memory import mode_memory_table
-from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
-from lorascope.reporting.tables.predicted_memory import (
+from lorascope.reporting.tables.memory import (
     memory_prediction_table,
+    mode_memory_table,
     prediction_sentence,
+    trial_memory_table,
 )
+from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.table import Table
-from lorascope.reporting.tables.trial_memory import trial_memory_table
 
 Made = Mapping[str, Any]
 """Name of an entry -> its table, or its figure as SVG."""

@@ -23,13 +23,13 @@ from lorascope.tracking.connection import (
 )
 from lorascope.tracking.content import (
     EVALUATION_TAG,
+    evaluation_points,
     experiment_name,
     milliseconds,
     sweep_identity,
     sweep_run,
     trial_run,
 )
-from lorascope.tracking.points import evaluation_points
 from lorascope.tracking.runs import ensure_run, find_run, log_points
 
 if TYPE_CHECKING:

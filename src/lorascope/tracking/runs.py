@@ -14,9 +14,9 @@ from lorascope.tracking.content import (
     SUPERSEDED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
+    Point,
     RunContent,
 )
-from lorascope.tracking.points import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

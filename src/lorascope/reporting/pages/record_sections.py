@@ -21,8 +21,8 @@ from lorascope.reporting.pages.document import (
     text,
 )
 from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_table
+from lorascope.reporting.tables.memory import prediction_sentence
 from lorascope.reporting.tables.parameters import parameter_summary
-from lorascope.reporting.tables.predicted_memory import prediction_sentence
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
 
