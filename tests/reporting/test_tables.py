@@ -22,7 +22,7 @@ from lorascope.reporting.tables.accuracy import (
     modes,
 )
 from lorascope.reporting.tables.memory import mode_memory_table, trial_memory_table
-from lorascope.reporting.tables.parameters import parameter_rows
+from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.table import Column, Table
 from tests.study_factory import TINY, Trial, example_study, lora_dials, make_study, trial_name
 
@@ -95,7 +95,7 @@ def test_accuracy_rows_hold_every_base_trial_and_missing_trial() -> None:
     assert len(rows) == 4 + len(study.trials) + len(study.missing)
     assert [row.cell.quant for row in rows if row.cell.base] == ["fp16", "int8", "nf4", "nf4_dq"]
     diverged = next(row for row in rows if row.status == "diverged")
-    assert (diverged.accuracy, diverged.reason) == (None, "loss is nan at step 120")
+    assert (diverged.test, diverged.reason) == (None, "loss is nan at step 120")
     assert [row.trial for row in rows if row.status == "missing"] == list(study.missing)
     assert rows[-1].cell.quant == "nf4_dq"
     assert rows[-1].cell.dial("rank") == 128
@@ -113,9 +113,11 @@ def test_accuracy_row_carries_the_records_numbers_and_wilsons_interval() -> None
     }
     row = accuracy_rows(replace(study, items=alone))[1]
     reference = binomtest(300, 400).proportion_ci(method="wilson")
-    assert row.interval == pytest.approx((reference.low, reference.high), abs=1e-6)
-    assert (row.items, row.accuracy, row.completion_loss_nats) == (400, 0.75, 0.4)
-    assert row.standard_error == pytest.approx((0.75 * 0.25 / 399) ** 0.5)
+    assert row.estimate is not None
+    assert row.estimate.ends == pytest.approx((reference.low, reference.high), abs=1e-6)
+    assert row.test is not None
+    assert (row.test.items, row.test.accuracy, row.test.completion_loss_nats) == (400, 0.75, 0.4)
+    assert row.estimate.standard_error == pytest.approx((0.75 * 0.25 / 399) ** 0.5)
     assert (dict(row.cell.dials), row.seed) == (lora_dials(8), 0)
     assert row.trial == trial_name(trial)
 
@@ -125,7 +127,7 @@ def test_accuracy_row_has_the_interval_of_its_configuration_over_clusters() -> N
     estimate = compare(study).cells[1].accuracy
     assert estimate is not None
     assert estimate.clusters == 80
-    assert accuracy_rows(study)[1].interval == (estimate.low, estimate.high)
+    assert accuracy_rows(study)[1].estimate == estimate
 
 
 def test_trial_and_base_without_evaluation_are_rows_that_say_so() -> None:
@@ -189,10 +191,12 @@ def test_parameter_rows_of_known_models_and_of_the_study() -> None:
     study = make_study([Trial("nf4", 8), Trial("nf4", 24)])
     rows = {(row.model, row.cell.dial("rank")): row for row in parameter_rows(study)}
     assert rows["Llama-2-7B", 8].trainable_parameters == 19_988_480
-    assert rows["Llama-2-7B", 512].adapter_bytes == 4 * 1_279_262_720
-    assert rows["gemma-2b", 64].optimizer_bytes == 8 * 78_446_592
+    texts = {(row["model"], row["rank"]): row for row in read(parameter_table([*rows.values()]))}
+    assert texts["Llama-2-7B", "512"]["adapter_bytes"] == str(4 * 1_279_262_720)
+    assert texts["gemma-2b", "64"]["optimizer_bytes"] == str(8 * 78_446_592)
     assert rows["tiny", 8].measured_parameters == rows["tiny", 8].trainable_parameters == 61_440
-    assert rows["tiny", 8].percent_of_base == pytest.approx(100 * 61_440 / TINY.total_parameters)
+    percent = float(texts["tiny", "8"]["percent_of_base"])
+    assert percent == pytest.approx(100 * 61_440 / TINY.total_parameters)
     assert rows["tiny", 16].measured_parameters is None
     assert ("tiny", 24) in rows
     assert ("Llama-2-7B", 24) not in rows

@@ -18,6 +18,7 @@ from lorascope.reporting.tables.accuracy import (
     modes,
 )
 from lorascope.reporting.tables.decision import decision_metrics
+from lorascope.reporting.tables.table import of
 
 Metrics = dict[str, float | int | str | bool | None]
 
@@ -62,13 +63,14 @@ def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
     base = next((row for row in rows if row.cell.base), None)
     best = next(iter(by_validation_score(rows)), None)
     sizes = best.cell.shown() if best else []
+    accuracy, loss = of("test", "accuracy"), of("test", "completion_loss_nats")
     return {
-        "base_accuracy": base.accuracy if base else None,
-        "base_loss_nats": base.completion_loss_nats if base else None,
+        "base_accuracy": accuracy(base),
+        "base_loss_nats": loss(base),
         "best_trial": best.trial if best else None,
         **{f"best_{dial.name}": value for dial, value in sizes if dial.is_axis},
-        "best_accuracy": best.accuracy if best else None,
-        "best_loss_nats": best.completion_loss_nats if best else None,
+        "best_accuracy": accuracy(best),
+        "best_loss_nats": loss(best),
         "scored_trials": sum(1 for row in rows if row.scored and not row.cell.base),
         "unscored_trials": sum(1 for row in rows if not row.scored and not row.cell.base),
     }

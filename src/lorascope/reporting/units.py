@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 """Decimal: 1 GB is 10^9 bytes."""
@@ -31,12 +31,6 @@ def count(number: float) -> str:
 def percent(share: float) -> str:
     """A share of 1 as per cent with one decimal."""
     return f"{100 * share:.1f}"
-
-
-def percent_range(ends: Sequence[float]) -> str:
-    """Two shares as per cent: 91.0 to 93.2."""
-    low, high = ends
-    return f"{percent(low)} to {percent(high)}"
 
 
 def small_percent(per_cent: float) -> str:

@@ -10,10 +10,10 @@ from lorascope.comparing.cells import base_cell, variants
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import join
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
-from lorascope.records import EvaluationRecord, Status, Study, TrialRecord
+from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns
-from lorascope.reporting.tables.table import Column, Table
+from lorascope.reporting.tables.table import Column, Table, of
 
 BASE = "base"
 """Status of the row of a mode's bare base."""
@@ -29,21 +29,12 @@ class AccuracyRow:
 
     cell: CellKey
     seed: int | None = None
-    items: int | None = None
-    """Of the test split."""
-    accuracy: float | None = None
-    """Share of test items that are right."""
-    standard_error: float | None = None
-    """Of sampling the test items, or their clusters."""
-    interval_low: float | None = None
-    """Lower end of the 95 % interval for that."""
-    interval_high: float | None = None
+    test: SplitScore | None = None
+    validation: SplitScore | None = None
+    estimate: Estimate | None = None
+    """Accuracy on test items with its interval over items, or their clusters."""
     chance: float | None = None
     """What guessing gets right, where items are choices."""
-    completion_loss_nats: float | None = None
-    """Mean a completion token on the test split."""
-    validation_accuracy: float | None = None
-    validation_loss_nats: float | None = None
     trainable_parameters: int | None = None
     stored_bytes: int | None = None
     """Of the base in this mode, without adapters."""
@@ -52,16 +43,9 @@ class AccuracyRow:
     trial: str = BASE
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """Both ends, or None."""
-        if self.interval_low is None or self.interval_high is None:
-            return None
-        return self.interval_low, self.interval_high
-
-    @property
     def scored(self) -> bool:
         """Whether there is a finite test score."""
-        return self.completion_loss_nats is not None and math.isfinite(self.completion_loss_nats)
+        return self.test is not None and math.isfinite(self.test.completion_loss_nats)
 
 
 def modes(study: Study) -> list[str]:
@@ -126,14 +110,15 @@ def by_validation_score(rows: Iterable[AccuracyRow]) -> list[AccuracyRow]:
     """
 
     def order(row: AccuracyRow) -> tuple[float, float, float, str]:
-        score = _loss(row) if row.validation_accuracy is None else -row.validation_accuracy
+        accuracy = row.validation.accuracy if row.validation else None
+        score = _loss(row) if accuracy is None else -accuracy
         return score, _or_last(row.trainable_parameters), _or_last(row.stored_bytes), row.trial
 
     return sorted((r for r in rows if not r.cell.base and math.isfinite(_loss(r))), key=order)
 
 
 def _loss(row: AccuracyRow) -> float:
-    return _or_last(row.validation_loss_nats)
+    return row.validation.completion_loss_nats if row.validation else math.inf
 
 
 def _or_last(value: float | None) -> float:
@@ -147,16 +132,20 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
         (
             *cell_columns(row.cell for row in rows),
             Column("seed", "Seed"),
-            Column("items", "Items", units.count),
-            Column("accuracy", "Accuracy %", units.percent),
-            Column("standard_error", "± SE", units.percent),
-            Column("interval", "95 % interval", units.percent_range, in_csv=False),
-            Column("interval_low", "Low %", in_text=False),
-            Column("interval_high", "High %", in_text=False),
+            Column("items", "Items", units.count, get=of("test", "items")),
+            Column("accuracy", "Accuracy %", units.percent, get=of("test", "accuracy")),
+            Column("standard_error", "± SE", units.percent, get=of("estimate", "standard_error")),
+            Column("interval", "95 % interval", Measure.accuracy.interval, in_csv=False,
+                   get=of("estimate", "ends")),
+            Column("interval_low", "Low %", in_text=False, get=of("estimate", "low")),
+            Column("interval_high", "High %", in_text=False, get=of("estimate", "high")),
             Column("chance", "Chance %", units.percent),
-            Column("completion_loss_nats", "Loss nats", units.nats),
-            Column("validation_accuracy", "Validation %", units.percent),
-            Column("validation_loss_nats", "Validation nats", units.nats),
+            Column("completion_loss_nats", "Loss nats", units.nats,
+                   get=of("test", "completion_loss_nats")),
+            Column("validation_accuracy", "Validation %", units.percent,
+                   get=of("validation", "accuracy")),
+            Column("validation_loss_nats", "Validation nats", units.nats,
+                   get=of("validation", "completion_loss_nats")),
             Column("trainable_parameters", "Trainable", units.count, in_text=False),
             Column("stored_bytes", "Stored base", units.size, in_text=False),
             Column("status", "Status", right=False),
@@ -164,7 +153,7 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table[AccuracyRow]:
             Column("trial", "Trial", right=False),
         ),
         rows,
-    )
+    )  # fmt: skip
 
 
 def _base_row(study: Study, quant: str) -> AccuracyRow:
@@ -190,26 +179,12 @@ def _trial_row(row: TrialRow, evaluation: EvaluationRecord | None, study: Study)
 
 
 def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:
-    test, validation = record.splits.get("test"), record.splits.get("validation")
-    if validation is not None:
-        row = replace(
-            row,
-            validation_accuracy=validation.accuracy,
-            validation_loss_nats=validation.completion_loss_nats,
-        )
-    if test is None:
+    test = record.splits.get("test")
+    row = replace(row, test=test, validation=record.splits.get("validation"))
+    if test is None or test.accuracy is None:
         return row
-    estimate = _estimate(record, study)
-    return replace(
-        row,
-        items=test.items,
-        accuracy=test.accuracy,
-        chance=None if test.accuracy is None else study.data.splits["test"].chance_accuracy,
-        standard_error=estimate.standard_error if estimate else None,
-        interval_low=estimate.low if estimate else None,
-        interval_high=estimate.high if estimate else None,
-        completion_loss_nats=test.completion_loss_nats,
-    )
+    chance = study.data.splits["test"].chance_accuracy
+    return replace(row, chance=chance, estimate=_estimate(record, study))
 
 
 def _estimate(record: EvaluationRecord, study: Study) -> Estimate | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from lorascope.comparing.costs import COSTS, CostKind
 from lorascope.comparing.results import CellScore, Measure
@@ -11,7 +10,7 @@ from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns
-from lorascope.reporting.tables.table import Column, Table, Wrap
+from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 
 def cell_table(findings: Findings) -> Table[CellScore]:
@@ -28,9 +27,9 @@ def cell_table(findings: Findings) -> Table[CellScore]:
                    get=lambda row: findings.chance if row.accuracy else None),
             *_estimate_columns("loss", "Loss nats", Measure.loss_nats),
             Column("validation", f"Validation {measure.unit}", measure.score,
-                   get=_of("validation", "value")),
+                   get=of("validation", "value")),
             Column("items", "Items", units.count, in_text=len(items) > 1, get=_items),
-            Column("clusters", "Clusters", in_text=False, get=_of("loss", "clusters")),
+            Column("clusters", "Clusters", in_text=False, get=of("loss", "clusters")),
             *_cost_columns(),
             Column("state", "Status", right=False, wrap=Wrap.prose, get=_state),
         ),
@@ -38,26 +37,21 @@ def cell_table(findings: Findings) -> Table[CellScore]:
     )  # fmt: skip
 
 
-def _of(estimate: str, field: str) -> Any:
-    """From a row to one number of one of its estimates."""
-    return lambda row: getattr(getattr(row, estimate), field, None)
-
-
 def _estimate_columns(name: str, header: str, measure: Measure) -> tuple[Column, ...]:
     return (
-        Column(name, header, measure.score, get=_of(name, "value")),
-        Column(f"{name}_standard_error", "± SE", measure.width, get=_of(name, "standard_error")),
-        Column(f"{name}_item_error", "of items", measure.width, get=_of(name, "item_error")),
+        Column(name, header, measure.score, get=of(name, "value")),
+        Column(f"{name}_standard_error", "± SE", measure.width, get=of(name, "standard_error")),
+        Column(f"{name}_item_error", "of items", measure.width, get=of(name, "item_error")),
         Column(
             f"{name}_interval",
             "95 % interval",
             measure.interval,
             in_csv=False,
-            get=_of(name, "ends"),
+            get=of(name, "ends"),
         ),
-        Column(f"{name}_low", "Low", in_text=False, get=_of(name, "low")),
-        Column(f"{name}_high", "High", in_text=False, get=_of(name, "high")),
-        Column(f"{name}_seed_deviation", "Seed SD", measure.width, get=_of(name, "seed_deviation")),
+        Column(f"{name}_low", "Low", in_text=False, get=of(name, "low")),
+        Column(f"{name}_high", "High", in_text=False, get=of(name, "high")),
+        Column(f"{name}_seed_deviation", "Seed SD", measure.width, get=of(name, "seed_deviation")),
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.tables.cell_columns import machine_columns
-from lorascope.reporting.tables.table import Column, Table, Wrap
+from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 WORDS = {
     Verdict.better: "better",
@@ -26,7 +24,6 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
     comparisons, names = findings.comparisons, CellNames.of(findings)
     measure = findings.measure
     several = any(row.difference.seeds > 1 for row in comparisons)
-    estimates = _estimate_columns(measure, several)
     cells = [cell for row in comparisons for cell in (row.subject, row.reference)]
     return Table(
         (
@@ -36,7 +33,7 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
             *machine_columns("subject", cells),
             *machine_columns("reference", cells),
             Column("measure", "Measure", in_text=False),
-            *estimates,
+            *_estimate_columns(measure, several),
             Column("p_value", "p", units.p_value, in_text=False),
             Column("p_holm", "Holm p", units.p_value),
             Column("p_margin_holm", "Holm p, margin", units.p_value),
@@ -49,10 +46,11 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
             Column("smaller_than_seed_spread", "Inside the seed spread", in_text=False),
             Column("detectable", f"Detectable {measure.step}", measure.width),
             Column("detectable_corrected", "Detectable, corrected", in_text=False),
-            Column("confounds", "Also differs", right=False, wrap=Wrap.prose, get=_confounds),
+            Column("confounds", "Also differs", right=False, wrap=Wrap.prose,
+                   get=lambda row: "; ".join(row.confounds) or None),
         ),
         comparisons,
-    )
+    )  # fmt: skip
 
 
 def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
@@ -61,20 +59,18 @@ def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
 
 
 def _estimate_columns(measure: Measure, several: bool) -> tuple[Column, ...]:
-    def of(field: str) -> Any:
-        return lambda row: getattr(row.difference, field)
-
     return (
-        Column("difference", f"Difference {measure.step}", measure.difference, get=of("value")),
+        Column("difference", f"Difference {measure.step}", measure.difference,
+               get=of("difference", "value")),
         Column("interval", "95 % interval", measure.difference_interval, in_csv=False,
-               get=of("ends")),
-        Column("low", "Low", in_text=False, get=of("low")),
-        Column("high", "High", in_text=False, get=of("high")),
-        Column("standard_error", "SE", in_text=False, get=of("standard_error")),
-        Column("items", "Items", in_text=False, get=of("items")),
-        Column("clusters", "Clusters", in_text=False, get=of("clusters")),
-        Column("seeds", "Seeds", in_text=several, get=of("seeds")),
-        Column("seed_deviation", "Seed SD", in_text=False, get=of("seed_deviation")),
+               get=of("difference", "ends")),
+        Column("low", "Low", in_text=False, get=of("difference", "low")),
+        Column("high", "High", in_text=False, get=of("difference", "high")),
+        Column("standard_error", "SE", in_text=False, get=of("difference", "standard_error")),
+        Column("items", "Items", in_text=False, get=of("difference", "items")),
+        Column("clusters", "Clusters", in_text=False, get=of("difference", "clusters")),
+        Column("seeds", "Seeds", in_text=several, get=of("difference", "seeds")),
+        Column("seed_deviation", "Seed SD", in_text=False, get=of("difference", "seed_deviation")),
     )  # fmt: skip
 
 
@@ -83,7 +79,3 @@ def _seed_spread(row: Comparison) -> str | None:
     if row.smaller_than_seed_spread is None:
         return None
     return "inside" if row.smaller_than_seed_spread else "outside"
-
-
-def _confounds(row: Comparison) -> str | None:
-    return "; ".join(row.confounds) or None

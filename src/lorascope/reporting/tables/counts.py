@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
@@ -23,6 +23,7 @@ from lorascope.counting.parameters import (
 from lorascope.errors import ConfigError
 from lorascope.records import LinearShape
 from lorascope.reporting import units
+from lorascope.reporting.tables.parameters import count_columns
 from lorascope.reporting.tables.table import Column, Table
 
 ADAPTER_SIZES, TOKEN_COUNTS, EXPERT_RANKS = (8, 64), (20, 100), (8, 64)
@@ -46,19 +47,6 @@ class MethodRow:
     method: str
     size: str
     trainable_parameters: int
-
-
-def _count_columns(shape: ModelShape, weights: Column) -> tuple[Column, ...]:
-    """What follows from the number of trainable parameters; `weights` are theirs in float32."""
-    total = shape.total_parameters
-    return (
-        Column("trainable_parameters", "Trainable", units.count),
-        Column("percent_of_base", "% of base", units.small_percent,
-               get=lambda row: 100 * row.trainable_parameters / total),
-        replace(weights, show=units.size, get=lambda row: adapter_bytes(row.trainable_parameters)),
-        Column("optimizer_bytes", "AdamW state (FP32)", units.size,
-               get=lambda row: adamw_bytes(row.trainable_parameters)),
-    )  # fmt: skip
 
 
 def _with_switch(adapter: AdapterConfig, name: str, layers: Sequence[LinearShape]) -> int:
@@ -87,7 +75,7 @@ def adapter_table(
     return Table(
         (
             Column("rank", "Rank"),
-            *_count_columns(shape, Column("adapter_bytes", "Adapter (FP32)")),
+            *count_columns("adapter_bytes", "Adapter (FP32)", lambda _: shape.total_parameters),
             Column("dora_parameters", "With DoRA", units.count),
         ),
         rows,
@@ -164,7 +152,7 @@ def method_table(shape: ModelShape, methods: Sequence[str] = tuple(METHODS)) -> 
         (
             Column("method", "Method", right=False),
             Column("size", "Size", right=False),
-            *_count_columns(shape, Column("weight_bytes", "Weights (FP32)")),
+            *count_columns("weight_bytes", "Weights (FP32)", lambda _: shape.total_parameters),
         ),
         [row for name in methods for row in METHODS[name](shape)],
     )

@@ -13,7 +13,7 @@ from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.records import DialValue
 from lorascope.reporting import units
 from lorascope.reporting.tables.cell_columns import cell_columns
-from lorascope.reporting.tables.table import Column, Table, Wrap
+from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 RULE_WORDS = {
     Verdict.no_worse: "within the margin",
@@ -32,9 +32,9 @@ def candidate_table(decision: Decision) -> Table[Candidate]:
             *cell_columns(row.cell for row in decision.candidates),
             Column("cost", cost.words.capitalize(), lambda value: units.amount(value, cost.unit)),
             Column("difference", f"Difference {measure.step}", measure.difference,
-                   get=lambda row: row.difference.value if row.difference else None),
+                   get=of("difference", "value")),
             Column("interval", "95 % interval", measure.difference_interval,
-                   get=lambda row: row.difference.ends if row.difference else None),
+                   get=of("difference", "ends")),
             Column("p_margin_holm", "Holm p, margin", units.p_value),
             Column("outcome", "Under the rule", right=False, wrap=Wrap.prose,
                    get=lambda row: _outcome(decision, row)),

@@ -6,6 +6,7 @@ None is unknown: not predicted, not measured, or the trial failed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from lorascope.config import QuantConfig, Storage
@@ -16,7 +17,7 @@ from lorascope.records import FootprintRecord, MemoryPlan, Study
 from lorascope.reporting import units
 from lorascope.reporting.tables.accuracy import TrialRow, trial_rows
 from lorascope.reporting.tables.cell_columns import cell_columns
-from lorascope.reporting.tables.table import Column, Table
+from lorascope.reporting.tables.table import Column, Table, of
 
 PEAKS = {
     "allocated_peak_bytes": "peak",
@@ -177,11 +178,8 @@ def _recorded(
     **how: Any,
 ) -> Column:
     """A field of the trial's record, or of a part of it."""
-
-    def get(row: TrialRow) -> Any:
-        return getattr(getattr(row.trial, part) if part else row.trial, field, None)
-
-    return Column(field, header, show, get=get, **how)  # fmt: skip
+    get = of(part, field) if part else attrgetter(field)
+    return Column(field, header, show, get=lambda row: get(row.trial), **how)
 
 
 def _planned(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lorascope.adapters.kinds import DEFAULT_KIND, KINDS, method_of
 from lorascope.adapters.targets import select
@@ -38,12 +39,8 @@ class ParameterRow:
     cell: CellKey
     """In no mode, with those of its dials that its parameters depend on."""
     trainable_parameters: int
-    percent_of_base: float
-    """100 x trainable / parameters of the base, the adapter not among them."""
-    adapter_bytes: int
-    """In float32."""
-    optimizer_bytes: int
-    """AdamW's two moments in float32."""
+    base_parameters: int
+    """Of the model, the adapter not among them."""
     rule_parameters: int | None
     """The classroom rule 2 rank sqrt(N), for comparison; None without a rank."""
     measured_parameters: int | None
@@ -136,9 +133,7 @@ def _rows(
         model=model.name,
         cell=cell,
         trainable_parameters=trainable,
-        percent_of_base=100 * trainable / model.parameters,
-        adapter_bytes=adapter_bytes(trainable),
-        optimizer_bytes=adamw_bytes(trainable),
+        base_parameters=model.parameters,
         rule_parameters=round(square_matrix_rule(model.parameters, sizes[0])) if sizes else None,
         measured_parameters=measured,
     )
@@ -155,15 +150,26 @@ def parameter_table(rows: Sequence[ParameterRow]) -> Table[ParameterRow]:
             Column("method", "Method", right=False, in_text=methods, get=lambda r: r.cell.method),
             Column("targets", "Targets", right=False, get=lambda row: row.cell.targets),
             *(_dial_column(dial, cells) for dial in dials),
-            Column("trainable_parameters", "Trainable", units.count),
-            Column("percent_of_base", "% of base", units.small_percent),
-            Column("adapter_bytes", "Adapter (FP32)", units.size),
-            Column("optimizer_bytes", "AdamW state (FP32)", units.size),
+            *count_columns("adapter_bytes", "Adapter (FP32)", lambda row: row.base_parameters),
             Column("measured_parameters", "Counted in training", units.count),
             Column("rule_parameters", "Rule 2 r sqrt(N)", units.count),
         ),
         rows,
     )
+
+
+def count_columns(
+    key: str, header: str, base_parameters: Callable[[Any], int]
+) -> tuple[Column, ...]:
+    """What follows from the number of trainable parameters; `key` is their size in float32."""
+    return (
+        Column("trainable_parameters", "Trainable", units.count),
+        Column("percent_of_base", "% of base", units.small_percent,
+               get=lambda row: 100 * row.trainable_parameters / base_parameters(row)),
+        Column(key, header, units.size, get=lambda row: adapter_bytes(row.trainable_parameters)),
+        Column("optimizer_bytes", "AdamW state (FP32)", units.size,
+               get=lambda row: adamw_bytes(row.trainable_parameters)),
+    )  # fmt: skip
 
 
 def _dial_column(dial: Dial, cells: Sequence[CellKey]) -> Column:
@@ -222,5 +228,5 @@ def _size(cell: CellKey) -> str:
 
 
 def _share(row: ParameterRow) -> str:
-    share = units.small_percent(row.percent_of_base)
+    share = units.small_percent(100 * row.trainable_parameters / row.base_parameters)
     return f"{units.count(row.trainable_parameters)} ({share})"

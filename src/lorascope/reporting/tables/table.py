@@ -50,6 +50,11 @@ class Column:
         return getattr(row, self.key) if self.get is None else self.get(row)
 
 
+def of(part: str, field: str) -> Callable[[Any], Any]:
+    """From a row to a field of one of its parts; None where the row, or the part, is missing."""
+    return lambda row: getattr(getattr(row, part, None), field, None)
+
+
 @dataclass(frozen=True)
 class PageCell:
     """One cell of the HTML page."""
