@@ -19,7 +19,7 @@ from lorascope.comparing.pairs import (
     tested_pair,
 )
 from lorascope.comparing.reference import Reference, best_by_mode, far_behind
-from lorascope.comparing.results import CellKey, Measure, Pairing, Verdict
+from lorascope.comparing.results import CellKey, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import Cost
 from lorascope.records import Study
@@ -64,14 +64,13 @@ def _tested(
     """Those that are cheaper than the reference held against it; others stay untested."""
     if reference is None:
         return [(candidate, None) for candidate in candidates]
-    cells, scores, measure = compared.cells, compared.scores, compared.measure
-    far = far_behind(list(scores.values()), reference.cell, measure, compared.margin)
+    cells, far = compared.cells, far_behind(compared, reference.cell)
     held = [Pair(Pairing.decision, cells[c.cell], cells[reference.cell]) for c in candidates]
-    others = pairs(cells, reference.cell.quant, best_by_mode(scores.values(), measure), far)
+    others = pairs(cells, reference.cell.quant, best_by_mode(compared), far)
     trained = [p for p in others if p.pairing is not Pairing.base]
     trained += [p for p in held if p.subject.cell != reference.cell]
     spreads = study_spreads(trained, compared, "validation", far)
-    limit = scores[reference.cell].costs.get(compared.study.decide.cost)
+    limit = compared.scores[reference.cell].costs.get(compared.study.decide.cost)
     found: list[tuple[Candidate, Tested | None]] = []
     for candidate, pair in zip(candidates, held, strict=True):
         cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
@@ -117,7 +116,6 @@ def _with_verdict(
         verdict = Verdict.no_worse
     elif beyond < SIGNIFICANT:
         verdict = Verdict.worse
-    measure, margin = compared.measure, compared.margin
     is_open = verdict is Verdict.undecided
     return replace(
         candidate,
@@ -125,9 +123,9 @@ def _with_verdict(
         p_margin_holm=within,
         verdict=verdict,
         beyond_margin=tested.p_beyond < tested.p_margin,
-        near_margin=is_near(tested, measure, margin),
-        items_needed=items_to_settle(tested, measure, margin, comparisons) if is_open else None,
-        seeds_needed=seeds_to_settle(tested, measure, margin, comparisons) if is_open else None,
+        near_margin=is_near(tested, compared),
+        items_needed=items_to_settle(tested, compared, comparisons) if is_open else None,
+        seeds_needed=seeds_to_settle(tested, compared, comparisons) if is_open else None,
     )
 
 
@@ -147,21 +145,19 @@ def _why_not_comparable(pair: Pair) -> str:
     return "fewer than two independent items in common with the reference"
 
 
-def is_near(tested: Tested, measure: Measure, margin: float) -> bool:
+def is_near(tested: Tested, compared: Compared) -> bool:
     """Whether the estimate lies so near the margin that even its side is unknown."""
-    gap = abs(tested.difference.value - _limit(measure, margin))
+    gap = abs(tested.difference.value - _limit(compared))
     return gap <= BOUNDARY_NOISE * tested.error
 
 
-def items_to_settle(
-    tested: Tested, measure: Measure, margin: float, comparisons: int
-) -> int | None:
+def items_to_settle(tested: Tested, compared: Compared, comparisons: int) -> int | None:
     """Items in all at which the test, corrected for `comparisons`, settles it; None: none would."""
     parts = tested.two_way.components
     seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
     needed = items_needed(
         tested.difference.value,
-        _limit(measure, margin),
+        _limit(compared),
         math.sqrt(max(0.0, tested.error**2 - seed_variance)),
         tested.difference.items,
         math.sqrt(seed_variance),
@@ -172,12 +168,10 @@ def items_to_settle(
     return None if needed is None else max(needed, tested.difference.items + 1)
 
 
-def seeds_to_settle(
-    tested: Tested, measure: Measure, margin: float, comparisons: int
-) -> int | None:
+def seeds_to_settle(tested: Tested, compared: Compared, comparisons: int) -> int | None:
     """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
     parts = tested.two_way.components
-    needed = seeds_needed(tested.difference.value, _limit(measure, margin), parts, comparisons)
+    needed = seeds_needed(tested.difference.value, _limit(compared), parts, comparisons)
     return None if needed is None else max(needed, parts.seeds + 1)
 
 
@@ -199,6 +193,6 @@ def project_seeds(tested: Tested, more_seeds: int) -> Projection:
     )
 
 
-def _limit(measure: Measure, margin: float) -> float:
+def _limit(compared: Compared) -> float:
     """The difference at which harm reaches the margin."""
-    return -measure.sign * margin
+    return -compared.measure.sign * compared.margin

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.joining import JoinedItems, join
-from lorascope.comparing.reference import margin_of
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
@@ -150,7 +149,8 @@ class Compared:
     @property
     def margin(self) -> float:
         """The rule's, in the unit of the measure."""
-        return margin_of(self.study.decide, self.measure)
+        rule = self.study.decide
+        return rule.margin_accuracy if self.measure is Measure.accuracy else rule.margin_loss_nats
 
 
 def _place(order: Sequence[str], quant: str) -> int:

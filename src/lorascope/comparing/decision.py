@@ -25,8 +25,7 @@ MORE_SEEDS = 3
 
 def decide(compared: Compared) -> Decision:
     """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
-    rule, measure, scores = compared.study.decide, compared.measure, compared.scores
-    held = reference_of(list(scores.values()), rule, measure)
+    held = reference_of(compared)
     reference = held.cell if held else None
     judged = judged_candidates(compared, held)
     tests = {candidate.cell: tested for candidate, tested in judged}
@@ -37,8 +36,8 @@ def decide(compared: Compared) -> Decision:
     recommended = next(passed, None)
     open_ones = tuple(c for c in ordered if _is_cheaper(c, recommended) and _is_open(c))
     return Decision(
-        rule=rule,
-        measure=measure,
+        rule=compared.study.decide,
+        measure=compared.measure,
         margin=compared.margin,
         reference=reference,
         reference_gain=_gain(reference, compared),

@@ -76,10 +76,11 @@ def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
     if values is None:
         return None
     crossed = _crossed(values, joined, measure)
-    low, high = crossed.low, crossed.high
-    if measure is Measure.accuracy:
-        low, high = accuracy_interval(values, joined.clusters)
-    return _estimate(crossed, crossed.estimate, low, high, joined, len(values))
+    estimate = _estimate(crossed, crossed, joined, len(values))
+    if measure is Measure.loss_nats:
+        return estimate
+    low, high = accuracy_interval(values, joined.clusters)
+    return replace(estimate, low=low, high=high)
 
 
 def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Tested | None:
@@ -102,13 +103,12 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     elif len(subject) == 1 and crossed.components.item_degrees >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
+    within, beyond = _margin_ps(tested, measure, margin)
     return Tested(
-        difference=_estimate(
-            crossed, tested.estimate, tested.low, tested.high, joined, len(subject)
-        ),
+        difference=_estimate(crossed, tested, joined, len(subject)),
         p_value=tested.p_value,
-        p_margin=_margin_p(tested, measure, margin),
-        p_beyond=_beyond_p(tested, measure, margin),
+        p_margin=within,
+        p_beyond=beyond,
         subject_only_right=won,
         reference_only_right=lost,
         judged=judged,
@@ -142,12 +142,13 @@ def with_seed_pool(test: Tested, pool: SeedNoise | None, measure: Measure, margi
     difference = replace(
         test.difference, low=tested.low, high=tested.high, standard_error=crossed.standard_error
     )
+    within, beyond = _margin_ps(tested, measure, margin)
     return replace(
         test,
         difference=difference,
         p_value=tested.p_value,
-        p_margin=_margin_p(tested, measure, margin),
-        p_beyond=_beyond_p(tested, measure, margin),
+        p_margin=within,
+        p_beyond=beyond,
         two_way=crossed,
     )
 
@@ -166,31 +167,25 @@ def compare_with_base(joined: JoinedItems, measure: Measure) -> tuple[Estimate, 
     tested: FlipDifference | TwoWayEstimate = crossed
     if measure is Measure.accuracy:
         tested = flip_difference(crossed, independent_flips(differences, joined.clusters))
-    estimate = _estimate(
-        crossed, tested.estimate, tested.low, tested.high, joined, len(differences)
-    )
-    return estimate, tested.p_value
+    return _estimate(crossed, tested, joined, len(differences)), tested.p_value
 
 
-def _margin_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
-    if measure is Measure.accuracy:
-        return min(1.0, 2 * tested.p_not_below(-margin))
-    return min(1.0, 2 * tested.p_not_above(margin))
-
-
-def _beyond_p(tested: MathsDifference, measure: Measure, margin: float) -> float:
-    if measure is Measure.accuracy:
-        return min(1.0, 2 * tested.p_not_above(-margin))
-    return min(1.0, 2 * tested.p_not_below(margin))
+def _margin_ps(tested: MathsDifference, measure: Measure, margin: float) -> tuple[float, float]:
+    """Twice the one-sided p against 'worse by the margin or more', and against less harm."""
+    limit = -measure.sign * margin
+    below, above = tested.p_not_below(limit), tested.p_not_above(limit)
+    within, beyond = (below, above) if measure is Measure.accuracy else (above, below)
+    return min(1.0, 2 * within), min(1.0, 2 * beyond)
 
 
 def _estimate(
-    crossed: TwoWayEstimate, value: float, low: float, high: float, joined: JoinedItems, seeds: int
+    crossed: TwoWayEstimate, tested: MathsDifference, joined: JoinedItems, seeds: int
 ) -> Estimate:
+    """The estimate and interval of `tested`, with what it varies by."""
     parts = crossed.components
     return Estimate(
-        value, low, high, crossed.standard_error, joined.items, joined.cluster_count, seeds,
-        parts.seed_spread_raw, parts.item_standard_error,
+        tested.estimate, tested.low, tested.high, crossed.standard_error, joined.items,
+        joined.cluster_count, seeds, parts.seed_spread_raw, parts.item_standard_error,
     )  # fmt: skip
 
 

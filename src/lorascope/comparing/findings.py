@@ -34,13 +34,13 @@ def compare(study: Study) -> Findings:
     measure = study_measure(study)
     chance = study.data.splits["test"].chance_accuracy if measure is Measure.accuracy else None
     compared = Compared.of(study, measure, gather(study, measure))
-    cells, scores, margin = compared.cells, tuple(compared.scores.values()), compared.margin
+    cells, scores = compared.cells, tuple(compared.scores.values())
     decision = decide(compared)
     reference_quant = (
         decision.reference.quant if decision.reference else study.decide.reference_quant
     )
-    far = far_behind(scores, decision.reference, measure, margin)
-    found = list(pairs(cells, reference_quant, best_by_mode(scores, measure), far))
+    far = far_behind(compared, decision.reference)
+    found = list(pairs(cells, reference_quant, best_by_mode(compared), far))
     direct = _direct(found, decision)
     if direct is None and decision.recommended and decision.recommended != decision.reference:
         assert decision.reference is not None
@@ -52,7 +52,7 @@ def compare(study: Study) -> Findings:
         if pair.pairing is Pairing.decision:
             return sum(candidate.verdict is not None for candidate in decision.candidates) + 1
         if pair.pairing is Pairing.rank:
-            return near_best(scores, pair.reference.cell, measure, margin)
+            return near_best(scores, pair.reference.cell, compared)
         return 1
 
     comparisons = compare_all(found, compared, far, choices)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lorascope.comparing.cells import Compared
 from lorascope.comparing.results import CellKey, CellScore, Measure
-from lorascope.config import Cost, DecideConfig
+from lorascope.config import Cost
 
 FAR_MARGINS = 2.0
 """A cell worse than the reference by more margins than this is no candidate: how much its seeds
@@ -33,20 +34,20 @@ def goodness(score: CellScore, measure: Measure) -> float:
     return measure.sign * score.validation.value
 
 
-def best_by_mode(scores: Iterable[CellScore], measure: Measure) -> dict[str, CellKey]:
+def best_by_mode(compared: Compared) -> dict[str, CellKey]:
     """The adapter of each mode that validates best; ties go to the one of fewer bytes.
 
     One with a seed missing is taken only where a mode has no other.
     """
-    best: dict[str, CellScore] = {}
+    best: dict[str, CellKey] = {}
 
     def order(score: CellScore) -> tuple[bool, float, float, CellKey]:
-        return not score.complete, *_preference(score, measure)
+        return not score.complete, *_preference(score, compared.measure)
 
-    for score in sorted(scores, key=order):
+    for score in sorted(compared.scores.values(), key=order):
         if not score.cell.base and score.validation is not None:
-            best.setdefault(score.cell.quant, score)
-    return {quant: score.cell for quant, score in best.items()}
+            best.setdefault(score.cell.quant, score.cell)
+    return best
 
 
 def _preference(score: CellScore, measure: Measure) -> tuple[float, float, CellKey]:
@@ -55,15 +56,15 @@ def _preference(score: CellScore, measure: Measure) -> tuple[float, float, CellK
     return -goodness(score, measure), size, score.cell
 
 
-def reference_of(
-    scores: Sequence[CellScore], rule: DecideConfig, measure: Measure
-) -> Reference | None:
+def reference_of(compared: Compared) -> Reference | None:
     """The reference; None where nothing is complete.
 
     Where the declared rank has no complete cell, the mode's others stand in, and where the declared
     mode has none, the first mode that has; always at the rank that validates best.
     """
-    usable = [s for s in scores if not s.cell.base and s.complete and s.validation is not None]
+    rule, measure = compared.study.decide, compared.measure
+    adapters = [s for s in compared.scores.values() if not s.cell.base]
+    usable = [s for s in adapters if s.complete and s.validation is not None]
     of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
     declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.dial("rank"))]
     stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
@@ -71,33 +72,24 @@ def reference_of(
     if not chosen:
         return None
     best = min(chosen, key=lambda score: _preference(score, measure))
-    near = near_best(chosen, best.cell, measure, margin_of(rule, measure))
-    return Reference(best.cell, bool(declared), near)
+    return Reference(best.cell, bool(declared), near_best(chosen, best.cell, compared))
 
 
-def near_best(scores: Iterable[CellScore], best: CellKey, measure: Measure, margin: float) -> int:
+def near_best(scores: Iterable[CellScore], best: CellKey, compared: Compared) -> int:
     """Adapters of the mode of `best` that luck might have put in its place, itself among them."""
-    of_mode = {s.cell: s for s in scores if s.cell.quant == best.quant and not s.cell.base}
-    usable = [s for s in of_mode.values() if s.complete and s.validation is not None]
-    return sum(not _is_far(s, of_mode[best], measure, margin) for s in usable)
+    of_mode = [s for s in scores if s.cell.quant == best.quant and not s.cell.base]
+    usable = [s for s in of_mode if s.complete and s.validation is not None]
+    return sum(not _is_far(s, best, compared) for s in usable)
 
 
-def far_behind(
-    scores: Sequence[CellScore], reference: CellKey | None, measure: Measure, margin: float
-) -> frozenset[CellKey]:
+def far_behind(compared: Compared, reference: CellKey | None) -> frozenset[CellKey]:
     """Adapters worse than the reference by more than `FAR_MARGINS` margins on validation items."""
-    held = next((score for score in scores if score.cell == reference), None)
-    if held is None:
+    if reference is None:
         return frozenset()
-    adapters = [score for score in scores if not score.cell.base and score.validation]
-    return frozenset(s.cell for s in adapters if _is_far(s, held, measure, margin))
+    adapters = [s for s in compared.scores.values() if not s.cell.base and s.validation]
+    return frozenset(s.cell for s in adapters if _is_far(s, reference, compared))
 
 
-def margin_of(rule: DecideConfig, measure: Measure) -> float:
-    """The rule's margin in the unit of `measure`."""
-    return rule.margin_accuracy if measure is Measure.accuracy else rule.margin_loss_nats
-
-
-def _is_far(score: CellScore, reference: CellScore, measure: Measure, margin: float) -> bool:
-    behind = goodness(reference, measure) - goodness(score, measure)
-    return behind > FAR_MARGINS * margin
+def _is_far(score: CellScore, reference: CellKey, compared: Compared) -> bool:
+    held = goodness(compared.scores[reference], compared.measure)
+    return held - goodness(score, compared.measure) > FAR_MARGINS * compared.margin
