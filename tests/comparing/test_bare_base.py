@@ -19,7 +19,7 @@ from lorascope.data.card import SampleCount, summarise_split
 from lorascope.data.rows import PreparedRow, Segment, write_rows
 from lorascope.files.layout import Layout
 from lorascope.records import Study
-from lorascope.reporting.write import report_files
+from lorascope.reporting.catalogue import report_files
 from lorascope.stages import merge
 from lorascope.statistics.families import holm
 from tests.comparing.simulated_scores import Floats, World

@@ -17,7 +17,7 @@ from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig
 from lorascope.records import Status, Study
-from lorascope.reporting.write import report_files
+from lorascope.reporting.catalogue import report_files
 from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.seed_pool import pool_seeds
 from tests.study_factory import Trial, make_study

@@ -22,7 +22,7 @@ from lorascope.files.disk_faults import disk_fault
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import finish_replacements, read_record, replaced_folder
 from lorascope.records import TrialRecord
-from lorascope.reporting.write import write_reports
+from lorascope.reporting.catalogue import write_reports
 from lorascope.scoring.evaluation import LoadedBase
 from lorascope.stages import (
     evaluate,

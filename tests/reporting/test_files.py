@@ -16,7 +16,15 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
-from lorascope.reporting.catalogue import CATALOGUE, FILES, TableEntry, make_all
+from lorascope.reporting.catalogue import (
+    CATALOGUE,
+    FILES,
+    TableEntry,
+    make_all,
+    report_files,
+    shown_blocks,
+    write_reports,
+)
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.curves import curves
@@ -26,7 +34,6 @@ from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
 from lorascope.reporting.pages.page import document
 from lorascope.reporting.pages.summary import terminal_summary
-from lorascope.reporting.write import report_files, write_reports
 from tests.study_factory import Trial, data_card, example_study, make_study, provenance, trial_name
 
 
@@ -79,7 +86,7 @@ def test_write_reports_writes_every_file_for_a_study_in_any_state(
 
 def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     study, findings = example_study(), compare(example_study())
-    page = document(study, findings, make_all(study, findings))
+    page = document(study, findings, shown_blocks(study, findings, make_all(study, findings)))
     assert {entry.section for entry in CATALOGUE} <= {section.anchor for section in page.sections}
     shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
     # Pairs have a table each kind, and nothing is predicted in this study.
@@ -104,7 +111,7 @@ def test_reports_have_the_same_bytes_in_another_process_with_another_hash_seed(
     code = (
         "import sys; from pathlib import Path; from tests.study_factory import example_study;"
         "from lorascope.comparing.findings import compare; study = example_study();"
-        "from lorascope.reporting.write import write_reports;"
+        "from lorascope.reporting.catalogue import write_reports;"
         "write_reports(study, compare(study), Path(sys.argv[1]))"
     )
     root = Path(__file__).parents[2]
@@ -164,7 +171,9 @@ def test_curves_take_the_mean_over_seeds_and_one_curve_an_alpha() -> None:
 
 def markdown(study: Study) -> str:
     findings = compare(study)
-    return markdown_page(document(study, findings, make_all(study, findings)))
+    return markdown_page(
+        document(study, findings, shown_blocks(study, findings, make_all(study, findings)))
+    )
 
 
 def metrics(study: Study) -> dict[str, Any]:

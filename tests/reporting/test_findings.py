@@ -16,11 +16,12 @@ from lorascope.comparing.ruling import Findings, Projection
 from lorascope.records import Status, Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.metrics import decision_json, decision_metrics
 from lorascope.reporting.pages.document import Answer
 from lorascope.reporting.pages.recommendation import UNKNOWN_SEED, answer, what_settles
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
-from lorascope.reporting.tables.decision import candidate_table, decision_json, decision_metrics
+from lorascope.reporting.tables.decision import candidate_table
 from lorascope.reporting.tables.frontier import frontier_summary, frontier_table
 from tests.study_factory import Trial, example_study, make_study
 

@@ -13,7 +13,7 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import Status, Study
-from lorascope.reporting.write import report_files
+from lorascope.reporting.catalogue import report_files
 from tests.study_factory import Trial, example_study, make_study
 
 LARGEST_PAGE_BYTES = 600_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.comparing.findings import compare
-from lorascope.reporting.write import write_reports
+from lorascope.reporting.catalogue import write_reports
 from tests.browser import CHROMIUM, Browser, browser
 from tests.study_factory import example_study
 

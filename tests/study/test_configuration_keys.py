@@ -14,10 +14,10 @@ import pytest
 from lorascope.comparing.findings import compare
 from lorascope.comparing.results import CellKey, Pairing
 from lorascope.records import Study, TrialKey
+from lorascope.reporting.catalogue import report_files
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import choose_look
-from lorascope.reporting.write import report_files
 from lorascope.study.declared import trial_name
 from tests.study_factory import Trial, digest, lora_dials, make_study
 from tests.study_factory import trial_name as made_up_name

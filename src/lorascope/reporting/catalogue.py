@@ -1,28 +1,33 @@
-"""Every table and figure once: its name, its section of the page, its files, how it is made."""
+"""Every table and figure once: its name, its section, its files, how it is made; and all files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lorascope.comparing.ruling import Findings
+from lorascope.files.store import write_all_atomically
 from lorascope.records import Study
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.style import style, svg
-from lorascope.reporting.metrics import losses_csv, metrics_json
+from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
 from lorascope.reporting.pages import score_sections as of_scores
 from lorascope.reporting.pages.document import Block, FigureBlock, TableBlock
+from lorascope.reporting.pages.html import html_page
+from lorascope.reporting.pages.markdown import markdown_page
+from lorascope.reporting.pages.page import document
 from lorascope.reporting.pages.summary import PAGE, REPORT
 from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
-from lorascope.reporting.tables.decision import candidate_table, decision_json
+from lorascope.reporting.tables.decision import candidate_table
 from lorascope.reporting.tables.frontier import frontier_table
 from lorascope.reporting.tables.memory import (
     memory_prediction_table,
@@ -198,12 +203,39 @@ def shown_blocks(study: Study, findings: Findings, made: Made) -> dict[str, list
 def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
     """File -> content, of everything but the page."""
     figures = {e.file: made[e.name] for e in CATALOGUE if isinstance(e, FigureEntry)}
-    measure = {file: write(study, findings) for file, write in DATA.items()}
+    texts = {file: write(study, findings) for file, write in DATA.items()}
     parts: dict[str, list[str]] = {}
     for entry in CATALOGUE:
         if isinstance(entry, TableEntry) and entry.csv:
-            measure[entry.csv] = made[entry.name].csv()
+            texts[entry.csv] = made[entry.name].csv()
         if isinstance(entry, TableEntry) and entry.markdown:
             parts.setdefault(entry.markdown, []).append(entry.text(study, made[entry.name]))
-    measure |= {file: "\n".join(tables) for file, tables in parts.items()}
-    return {**{file: text.encode() for file, text in measure.items()}, **figures}
+    texts |= {file: "\n".join(tables) for file, tables in parts.items()}
+    return {**{file: text.encode() for file, text in texts.items()}, **figures}
+
+
+def report_files(study: Study, findings: Findings) -> dict[str, bytes]:
+    """File -> content, of every report."""
+    made = make_all(study, findings)
+    page = document(study, findings, shown_blocks(study, findings, made))
+    pages = {REPORT: markdown_page(page).encode(), PAGE: html_page(page).encode()}
+    return {**files_of(study, findings, made), **pages}
+
+
+def write_reports(study: Study, findings: Findings, folder: Path) -> list[Path]:
+    """Write every report into `folder`, or none; files that would not change are left alone.
+
+    The same study gives the same bytes, wherever and whenever.
+
+    Returns:
+        All reports, changed or not, in a fixed order.
+    """
+    files = {folder / name: content for name, content in report_files(study, findings).items()}
+    write_all_atomically(
+        {
+            path: content
+            for path, content in files.items()
+            if not path.is_file() or path.read_bytes() != content
+        }
+    )
+    return list(files)

@@ -1,4 +1,4 @@
-"""What `dvc metrics` and `dvc plots` read: a small summary, and the training losses."""
+"""What machines read beside the tables: the decision, `dvc metrics`, and the training losses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from lorascope.comparing.cells import variants
+from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Decision
-from lorascope.records import MergeRecord, Study
+from lorascope.records import DialValue, MergeRecord, Study
 from lorascope.reporting.tables.accuracy import (
     AccuracyRow,
     accuracy_rows,
     by_validation_score,
     modes,
 )
-from lorascope.reporting.tables.decision import decision_metrics
 from lorascope.reporting.tables.table import of
 
 Metrics = dict[str, float | int | str | bool | None]
@@ -35,8 +37,8 @@ def metrics_json(study: Study, decision: Decision) -> str:
     if study.merge is not None:
         summary["merge"] = _merge(study.merge)
     known = {
-        name: {key: _finite(value) for key, value in metrics.items() if _finite(value) is not None}
-        for name, metrics in summary.items()
+        name: {key: value for key, value in metrics.items() if value is not None}
+        for name, metrics in _finite(summary).items()
     }
     return json.dumps(known, indent=2, allow_nan=False) + "\n"
 
@@ -87,5 +89,74 @@ def _merge(merge: MergeRecord) -> Metrics:
     }
 
 
-def _finite(value: float | int | str | bool | None) -> float | int | str | bool | None:
+def decision_json(decision: Decision) -> str:
+    """The rule, its answer and every candidate, with numbers as they are."""
+    content = {
+        "settled": decision.settled,
+        "seeds": decision.seeds,
+        "holds_for": _holds_for(decision),
+        "rule": _plain(decision.rule),
+        "measure": decision.measure,
+        "margin": decision.margin,
+        "reference": _plain(decision.reference),
+        "reference_is_declared": decision.reference_is_declared,
+        "none_beats_base": decision.none_beats_base,
+        "gains": [_plain(gain) for gain in decision.gains],
+        "recommended": _plain(decision.recommended),
+        "trial": decision.trial,
+        "test": _plain(decision.test),
+        "fresh": _plain(decision.fresh),
+        "projection": _plain(decision.projection),
+        "open": [_plain(row.cell) for row in decision.open],
+        "unknown": [_plain(row.cell) for row in decision.unknown],
+        "candidates": [_plain(row) for row in decision.candidates],
+    }
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _holds_for(decision: Decision) -> str | None:
+    if decision.recommended is None:
+        return None
+    return "this seed; unknown for others" if decision.one_seed else "seeds like these"
+
+
+def decision_metrics(decision: Decision) -> Metrics:
+    """What `dvc metrics diff` should show of a decision."""
+    told, test = _flat(decision.recommended) if decision.recommended else {}, decision.test
+    return {
+        **{f"recommended_{n}": None if value == "" else value for n, value in told.items()},
+        "settled": decision.settled,
+        "none_beats_base": decision.none_beats_base,
+        "open": len(decision.open),
+        "difference": test.difference.value if test else None,
+        "difference_low": test.difference.low if test else None,
+        "difference_high": test.difference.high if test else None,
+    }
+
+
+def _flat(cell: CellKey) -> dict[str, DialValue | None]:
+    """A configuration by the names of table columns."""
+    if cell.base:
+        return {"quant": cell.quant, "base": True}
+    named = {"quant": cell.quant, "method": cell.method, "targets": cell.targets}
+    return {**named, **dict(cell.dials), "variant": cell.variant}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings, configurations with their dials beside the other fields."""
+    if isinstance(value, CellKey):
+        return _flat(value)
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """The same without numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.files.layout import Layout
-from lorascope.reporting.write import write_reports
+from lorascope.reporting.catalogue import write_reports
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial

@@ -73,7 +73,7 @@ def _inlined(figure: FigureBlock) -> Markup:
     opening, rest = text.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', opening)
     assert box is not None, f"{key}: the SVG has no viewBox"
-    # Our own figure, whose measure matplotlib has escaped.
+    # Our own figure, whose texts matplotlib has escaped.
     return Markup(
         f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box.group()} role="img" '
         f'aria-labelledby="{key}-title {key}-desc">'

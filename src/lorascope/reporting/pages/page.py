@@ -13,7 +13,6 @@ from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
 from lorascope.reporting import units
-from lorascope.reporting.catalogue import Made, shown_blocks
 from lorascope.reporting.figures.curves import size_axis
 from lorascope.reporting.pages.document import (
     Block,
@@ -38,8 +37,9 @@ from lorascope.reporting.pages.score_sections import (
 from lorascope.reporting.tables.accuracy import MISSING, AccuracyRow, accuracy_rows, modes
 
 
-def document(study: Study, findings: Findings, made: Made) -> Document:
-    """The whole page, whatever it is written as; `made` has the tables and figures."""
+def document(study: Study, findings: Findings, shown: Mapping[str, Sequence[Block]]) -> Document:
+    """The whole page, whatever it is written as. `shown`: a section's anchor -> its tables and
+    figures."""
     rows = accuracy_rows(study)
     keys = [trial.key for trial in study.trials] + list(study.missing.values())
     labels = dict.fromkeys(method_of(key.method).label for key in keys)
@@ -51,7 +51,7 @@ def document(study: Study, findings: Findings, made: Made) -> Document:
         ),
         declared=_declared(study, keys, rows),
         answer=answer(findings),
-        sections=_sections(study, findings, shown_blocks(study, findings, made), rows),
+        sections=_sections(study, findings, shown, rows),
     )
 
 
