@@ -86,7 +86,6 @@ def _tested(
 
 
 def _candidate(data: CellData, compared: Compared) -> Candidate:
-    """A cell before it is judged."""
     study = compared.study
     cost = compared.scores[data.cell].costs.get(study.decide.cost)
     least = _stored_bytes(data.cell, study) if cost is None else cost
@@ -130,7 +129,6 @@ def _with_verdict(
 
 
 def _why_not(data: CellData) -> str | None:
-    """Why a cell cannot ship: some declared seed has no score."""
     lacking = [seed for seed in data.declared if seed.test is None]
     if not lacking:
         return None
@@ -139,7 +137,6 @@ def _why_not(data: CellData) -> str | None:
 
 
 def _why_not_comparable(pair: Pair) -> str:
-    """Why a scored cell cannot be held against the reference."""
     if not common_seeds(pair)[0]:
         return "no seed in common with the reference"
     return "fewer than two independent items in common with the reference"

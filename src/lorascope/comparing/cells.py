@@ -63,7 +63,6 @@ def variants(study: Study) -> dict[str, str]:
 def _varied(
     settings: Mapping[str, Mapping[str, object]], keys: Mapping[str, TrialKey]
 ) -> list[str]:
-    """Names of the settings in which trials of one mode differ."""
     known = dict.fromkeys(name for values in settings.values() for name in values)
     different = {
         (name, keys[trial].quant, str(values.get(name)))

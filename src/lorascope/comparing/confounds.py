@@ -68,7 +68,6 @@ Made = TrialRecord | EvaluationRecord
 
 
 def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iterator[str]:
-    """Other library versions, devices or thread counts."""
     names = sorted({name for r in (*left, *right) for name in r.provenance.versions})
     changed = []
     for name in names:

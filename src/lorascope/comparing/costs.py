@@ -64,7 +64,6 @@ def _adapter_bytes(spent: Spent) -> float | None:
 
 
 def _training_peak_bytes(spent: Spent) -> float | None:
-    """As measured, else as predicted."""
     measured = [peak for trial in spent.trials if (peak := measured_peak(trial)) is not None]
     return _mean(measured or [t.plan.peak_bytes["train"] for t in spent.trials if t.plan])
 
@@ -75,7 +74,6 @@ def _train_seconds(spent: Spent) -> float | None:
 
 
 def _hourly(spent: Spent, rate: float | None) -> float | None:
-    """What one training takes at `rate` an hour."""
     seconds = _train_seconds(spent)
     return None if seconds is None or rate is None else seconds / SECONDS_AN_HOUR * rate
 

@@ -9,7 +9,7 @@ from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
 from lorascope.config import Cost
 from lorascope.files.revisions import trained_by
-from lorascope.records import Status, Study, dial_text
+from lorascope.records import Status, Study, dial_text, mixed_versions
 
 MANY_FLIPS = 0.1
 """Share of changed answers that is worth a word."""
@@ -45,19 +45,12 @@ def threats(
 def _seeds(
     scores: Sequence[CellScore], comparisons: Sequence[Comparison], declared: float | None
 ) -> Iterator[str]:
-    """How far the spread between seeds is known, from what has scores."""
     scored = {t.seed for score in scores for t in score.trials if t.test is not None}
-    if len(scored) == 1 and declared is not None:
-        yield (
-            f"One training seed ({min(scored)}): the spread between seeds in the intervals of "
-            "differences is the declared one, and not measured here."
-        )
-        return
     if len(scored) == 1:
-        yield (
-            f"One training seed ({min(scored)}): how much results vary from seed to seed is "
-            "unknown and in no interval."
-        )
+        known = "the spread between seeds in the intervals of differences is the declared one, and"
+        unknown = "how much results vary from seed to seed is unknown and in no interval."
+        what = unknown if declared is None else f"{known} not measured here."
+        yield f"One training seed ({min(scored)}): {what}"
         return
     between = [c for c in comparisons if c.pairing is not Pairing.base]
     alone = [c for c in between if c.smaller_than_seed_spread is None]
@@ -135,7 +128,6 @@ def _seed_spread(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _unequal_seeds(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Comparisons that rest on fewer seeds than others."""
     seeds = [c.difference.seeds for c in comparisons]
     fewer = [count for count in seeds if count < max(seeds)]
     if fewer:
@@ -146,7 +138,6 @@ def _unequal_seeds(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _reference(decision: Decision) -> Iterator[str]:
-    """Another reference than the declared one."""
     if decision.reference is None or decision.reference_is_declared:
         return
     rule, cell = decision.rule, decision.reference
@@ -160,7 +151,6 @@ def _reference(decision: Decision) -> Iterator[str]:
 
 
 def _margin(decision: Decision) -> Iterator[str]:
-    """A margin within which an adapter that learnt nothing would lie."""
     if not decision.margin_hides_training or decision.reference_gain is None:
         return
     score, step = decision.measure.score, decision.measure.step
@@ -198,9 +188,7 @@ def _machines(study: Study) -> Iterator[str]:
         values = sorted({str(getattr(provenance, what)) for provenance in made})
         if len(values) > 1:
             yield f"Trials ran on more than one {what}: {', '.join(values)}."
-    names = sorted({name for provenance in made for name in provenance.versions})
-    mixed = [name for name in names if len({p.versions.get(name) for p in made}) > 1]
-    if mixed:
+    if mixed := mixed_versions(made):
         yield f"Trials ran with more than one version of {', '.join(mixed)}."
     if any(provenance.git_dirty for provenance in made):
         yield "Some trials ran from a working tree with uncommitted changes."

@@ -35,6 +35,7 @@ from lorascope.records.trial import (
     TrialKey,
     TrialRecord,
     ValidationPoint,
+    mixed_versions,
 )
 
 __all__ = [
@@ -42,5 +43,5 @@ __all__ = [
     "Dials", "EvaluationRecord", "FootprintRecord", "ItemResult", "LayerError", "LinearShape",
     "LossPoint", "Matrix", "MemoryPlan", "MergeRecord", "Method", "PhaseMemory", "Provenance",
     "SplitCard", "SplitScore", "Status", "Study", "TakenOver", "TrainingResult", "TrialKey",
-    "TrialRecord", "UnadaptedWeights", "ValidationPoint", "dial_text",
+    "TrialRecord", "UnadaptedWeights", "ValidationPoint", "dial_text", "mixed_versions",
 ]  # fmt: skip

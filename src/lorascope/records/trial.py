@@ -4,6 +4,7 @@ every record says of code, versions and device.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -29,6 +30,12 @@ class Provenance:
     created_utc: str
     deterministic: bool = False
     """Whether torch was held to algorithms that give the same bits each time."""
+
+
+def mixed_versions(made: Collection[Provenance]) -> list[str]:
+    """Libraries of which `made` name several versions."""
+    names = sorted({name for provenance in made for name in provenance.versions})
+    return [name for name in names if len({p.versions.get(name) for p in made}) > 1]
 
 
 class Status(StrEnum):

@@ -143,7 +143,6 @@ def _flat(cell: CellKey) -> dict[str, DialValue | None]:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as mappings, configurations with their dials beside the other fields."""
     if isinstance(value, CellKey):
         return _flat(value)
     if isinstance(value, list | tuple):

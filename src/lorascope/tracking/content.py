@@ -201,7 +201,6 @@ def trial_run(trial: TrialRecord, parent: str) -> RunContent:
 
 
 def milliseconds(created_utc: str) -> int:
-    """Milliseconds since 1970 of an ISO time."""
     return int(datetime.fromisoformat(created_utc).timestamp() * 1000)
 
 
@@ -227,7 +226,6 @@ def _data(trial: TrialRecord) -> tuple[str, str]:
 
 
 def _trial_params(trial: TrialRecord) -> dict[str, str]:
-    """Parameters of a trial's run: its key, its whole settings, and how it was computed."""
     named: dict[str, object] = {**vars(trial.key), **trial.key.dials}
     del named["dials"]
     named["device"] = trial.provenance.device
@@ -271,7 +269,6 @@ def _provenance_tags(provenance: Provenance) -> dict[str, str]:
 
 
 def _flat(prefix: str, value: object) -> dict[str, object]:
-    """Nested mappings as one level with dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {

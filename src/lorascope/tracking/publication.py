@@ -173,7 +173,6 @@ class _Writer:
         return bool(new)
 
     def _latest_ms(self, run_id: str, names: list[str]) -> int:
-        """Time of the latest point of those metrics, in milliseconds; -1 without one."""
         histories = (self.client.get_metric_history(run_id, name) for name in names)
         return max((point.timestamp for history in histories for point in history), default=-1)
 

@@ -58,7 +58,6 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
 
 
 def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
-    """Give runs of a trial's former identity its present name and tags, the identity last."""
     renamed = {tag: content.tags[tag] for tag in (TRIAL_TAG, SWEEP_TAG, IDENTITY_TAG)}
     for run in runs:
         for tag, value in {NAME_TAG: content.name, **renamed}.items():

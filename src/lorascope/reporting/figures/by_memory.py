@@ -9,7 +9,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from lorascope.comparing.costs import COSTS
-from lorascope.comparing.results import FrontierPoint
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
@@ -29,8 +28,6 @@ MEMORIES = (Cost.serving_bytes, Cost.training_peak_bytes)
 """Costs that are drawn, a panel each."""
 LABEL_SPACE = (0.1, 0.045)
 """Shares of an axis's width and height that a name takes."""
-Scales = tuple[float, float]
-"""Bytes a unit of the axis across, and what scores are multiplied by."""
 
 
 def draw_by_memory(findings: Findings) -> Figure:
@@ -58,55 +55,42 @@ def _draw_frontier(axes: Axes, findings: Findings, name: Cost) -> None:
     bytes_a_unit, unit = units.byte_unit(max((p.cost for p in points), default=1.0))
     axes.set_xlabel(f"{COSTS[name].words.capitalize()}, {unit}")
     factor = findings.measure.scale
+    drawn = [(p, (p.cost / bytes_a_unit, factor * p.score)) for p in points]
     colors, markers = mode_colors(findings), mode_markers(findings)
-    best = [(p.cost / bytes_a_unit, factor * p.score) for p in points if p.on_frontier]
+    best = [(point.cell, place) for point, place in drawn if point.on_frontier]
     if best:
-        axes.step(*zip(*best, strict=True), where="post", color=AXIS, linewidth=1.2, zorder=1)
-    for point in points:
-        position = point.cost / bytes_a_unit, factor * point.score
-        color = colors[point.cell.quant]
+        steps = zip(*(place for _, place in best), strict=True)
+        axes.step(*steps, where="post", color=AXIS, linewidth=1.2, zorder=1)
+    for point, place in drawn:
+        color, marker = colors[point.cell.quant], markers[point.cell.quant]
+        axes.plot(*place, marker, color=color, mfc=PAPER, markersize=6.5, zorder=2)
         axes.plot(
-            *position, markers[point.cell.quant], color=color, mfc=PAPER, markersize=6.5, zorder=2
-        )
-        axes.plot(
-            *position, markers[point.cell.quant], markersize=6.5, mec=color, mew=0,
+            *place, marker, markersize=6.5, mec=color, mew=0,
             mfc=to_rgba(color, round(point.probability, 2)), zorder=3,
         )  # fmt: skip
-    _ring(axes, findings, points, (bytes_a_unit, factor))
+    for point, place in drawn:
+        if point.cell == findings.decision.recommended:
+            axes.plot(*place, "o", color=INK, mfc="none", markersize=13, mew=1.2, zorder=5)
     axes.margins(x=0.12, y=0.08)
-    _name_points(axes, points, bytes_a_unit, factor, CellNames.of(findings))
+    names = CellNames.of(findings)
+    _name_points(axes, [(names.short(cell), place) for cell, place in best])
 
 
-def _name_points(
-    axes: Axes,
-    points: Sequence[FrontierPoint],
-    bytes_a_unit: float,
-    factor: float,
-    names: CellNames,
-) -> None:
-    """Names those on the frontier, save where two names would stand on each other."""
+def _name_points(axes: Axes, named: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """A name beside each point, save where two names would stand on each other."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     written: list[tuple[float, float]] = []
-    for point in (p for p in points if p.on_frontier):
-        x, y = point.cost / bytes_a_unit, factor * point.score
+    for name, (x, y) in named:
         place = (x - left) / (right - left), (y - low) / (high - low)
         if any(_collide(place, other) for other in written):
             continue
         written.append(place)
         axes.annotate(
-            names.short(point.cell), (x, y), fontsize=8, xytext=(-6, 5),
-            textcoords="offset points", ha="right", zorder=4,
+            name, (x, y), fontsize=8, xytext=(-6, 5), textcoords="offset points", ha="right",
+            zorder=4,
         )  # fmt: skip
 
 
 def _collide(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether the names of points at these shares of the axes would overlap."""
+    """Whether names at these shares of the axes would overlap."""
     return all(abs(a - b) < space for a, b, space in zip(one, other, LABEL_SPACE, strict=True))
-
-
-def _ring(axes: Axes, findings: Findings, points: Sequence[FrontierPoint], scales: Scales) -> None:
-    """Around the recommended configuration."""
-    for point in points:
-        if point.cell == findings.decision.recommended:
-            x, y = point.cost / scales[0], scales[1] * point.score
-            axes.plot(x, y, "o", color=INK, mfc="none", markersize=13, mew=1.2, zorder=5)

@@ -52,7 +52,6 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
 def _draw_mode(
     axes: Axes, trials: Sequence[TrialRecord], sizes: Sequence[float], color: str
 ) -> None:
-    """One line a trial."""
     for trial in trials:
         points = trial.result.losses if trial.result else []
         if not points:
@@ -92,7 +91,6 @@ def _size(trial: TrialRecord) -> float:
 
 
 def _strength(size: float, sizes: Sequence[float]) -> float:
-    """Opacity by the size's place among all."""
     if len(sizes) < 2:
         return 1.0
     return round(FAINTEST + (1 - FAINTEST) * sizes.index(size) / (len(sizes) - 1), 3)

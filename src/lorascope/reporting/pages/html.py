@@ -47,12 +47,10 @@ def html_page(document: Document) -> str:
 
 
 def _packaged(name: str) -> str:
-    """A file beside the template."""
     return (files("lorascope.reporting.pages") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _blocks(section: Section) -> list[Block]:
-    """What the section has for this medium."""
     found: list[Block] = []
     for block in section.blocks:
         found += block.html if isinstance(block, ByMedium) else (block,)

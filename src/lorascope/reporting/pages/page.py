@@ -148,7 +148,6 @@ def _asked(keys: Sequence[TrialKey]) -> str:
 
 
 def _numbers(keys: Sequence[TrialKey]) -> list[tuple[Dial, list[DialValue]]]:
-    """Every dial of `keys` that is no switch, with its values."""
     found: dict[Dial, list[DialValue]] = {}
     for dial, value in (shown for key in keys for shown in cell_of(key).shown()):
         if not isinstance(value, bool):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lorascope.files.revisions import trained_by
-from lorascope.records import DataCard, Provenance, Study
+from lorascope.records import DataCard, Provenance, Study, mixed_versions
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Strong
 
@@ -50,7 +50,6 @@ def provenance_blocks(study: Study) -> Iterator[Block]:
 
 
 def _told_date(data: DataCard) -> str:
-    """What a chat template was told when it asked for today."""
     return f" on {data.template_date}" if data.template_date else ""
 
 
@@ -123,7 +122,6 @@ def _pretraining(measured: dict[str, float] | None) -> str:
 
 
 def _rows(study: Study) -> str:
-    """Rows by split, and what was dropped."""
     data = study.data
     kept = ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
     lost = [f"{units.count(rows)} {why}" for why, rows in sorted(data.dropped_rows.items()) if rows]
@@ -136,8 +134,7 @@ def _disagreements(study: Study) -> list[Line]:
     everything += [record.provenance for record in study.evaluations]
     # A child that was killed could not say where it ran.
     provenances = [provenance for provenance in everything if provenance.threads]
-    names = sorted({name for provenance in provenances for name in provenance.versions})
-    mixed = [name for name in names if len({p.versions.get(name) for p in provenances}) > 1]
+    mixed = mixed_versions(provenances)
     differing = {
         f"versions of {', '.join(mixed)}": bool(mixed),
         "device": len({p.device for p in provenances}) > 1,

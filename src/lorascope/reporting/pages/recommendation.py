@@ -22,39 +22,27 @@ SHOWN_OPEN = 3
 def answer(findings: Findings) -> Answer:
     """What to ship, in numbers."""
     decision, names = findings.decision, CellNames.of(findings)
+    covered = [(sentence,) for sentence in findings.coverage]
     if decision.recommended is None and decision.reference is not None and decision.gains:
         return needless_answer(findings, names)
     if decision.recommended is None:
         return Answer(
             "No configuration can be recommended",
-            "no score", False, (), (*_coverage(findings), *_why_nothing(decision, names)),
+            "no score", False, (), (*covered, *_why_nothing(decision, names)),
         )  # fmt: skip
+    # One seed is one set of adapters, and no configuration.
+    holds = ": for this seed; unknown for others" if decision.one_seed else ""
+    partly = "; part of the model is neither quantized nor adapted as named" if covered else ""
     return Answer(
-        f"Ship {names.full(decision.recommended)}{_holds_for(decision)}",
-        "; ".join([_state(decision), *_in_part(findings)]),
+        f"Ship {names.full(decision.recommended)}{holds}",
+        f"{_state(decision)}{partly}",
         decision.settled,
         tuple(_facts(findings, names)),
-        (*_coverage(findings), *_notes(findings, names)),
+        (*covered, *_notes(findings, names)),
     )
 
 
-def _in_part(findings: Findings) -> Iterator[str]:
-    """What stands in the headline where modes or adapters pass over part of the model."""
-    if findings.coverage:
-        yield "part of the model is neither quantized nor adapted as named"
-
-
-def _coverage(findings: Findings) -> Iterator[Line]:
-    return ((sentence,) for sentence in findings.coverage)
-
-
-def _holds_for(decision: Decision) -> str:
-    """One seed is one set of adapters, and no configuration."""
-    return ": for this seed; unknown for others" if decision.one_seed else ""
-
-
 def _state(decision: Decision) -> str:
-    """Settled, or what is left."""
     left = ["one seed"] if decision.one_seed else []
     if decision.open:
         left.append(f"{len(decision.open)} cheaper undecided")
@@ -122,7 +110,6 @@ def _score_facts(
 
 
 def _chosen_otherwise(decision: Decision, names: CellNames) -> str:
-    """Which other configurations the rule chose without some seed."""
     chosen = decision.fresh.chosen if decision.fresh else ()
     others = dict.fromkeys(cell for cell in chosen if cell != decision.recommended)
     return f" ({', '.join(map(names.name, others))}, not what ships, among them)" if others else ""
@@ -149,7 +136,6 @@ def _shipped_fact(chosen: CellScore, decision: Decision, measure: Measure) -> It
 
 
 def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Iterator[Fact]:
-    """The cost that the rule counts, beside the reference's."""
     decision, cost = findings.decision, COSTS[findings.decision.rule.cost]
     costs = {row.cell: row.cost for row in decision.candidates}
     own, other = costs.get(chosen.cell), costs.get(decision.reference or chosen.cell)
@@ -191,7 +177,6 @@ def _rule(decision: Decision, names: CellNames) -> Line:
 
 
 def _basis(decision: Decision) -> Iterator[Line]:
-    """What the rule found on validation items."""
     measure = decision.measure
     if decision.recommended == decision.reference:
         yield (
@@ -226,7 +211,6 @@ def _on_test(findings: Findings) -> Iterator[Line]:
 
 
 def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
-    """One open candidate, and what would settle it."""
     measure = decision.measure
     shown = ""
     if row.difference is not None:

@@ -13,7 +13,6 @@ from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
-from lorascope.reporting.tables.comparisons import of_pairing
 from lorascope.reporting.tables.frontier import frontier_summary
 
 
@@ -70,9 +69,9 @@ def pairs_words(findings: Findings) -> Iterator[Block]:
 def pair_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
     """Every comparison, by what it compares."""
     for pairing, caption in PAIRING_CAPTIONS.items():
-        chosen = of_pairing(block.table, pairing)
-        if chosen.rows:
-            yield TableBlock(f"{block.key}-{pairing.value}", caption, chosen)
+        rows = [row for row in block.table.rows if row.pairing is pairing]
+        if rows:
+            yield TableBlock(f"{block.key}-{pairing.value}", caption, block.table.only(rows))
 
 
 PAIRING_CAPTIONS = {

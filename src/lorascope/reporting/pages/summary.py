@@ -26,7 +26,6 @@ def terminal_summary(study: Study, findings: Findings, folder: Path) -> str:
 
 
 def _answer(found: Answer) -> str:
-    """What to ship, in numbers, then what it rests on."""
     lines = [f"{found.headline}: {found.state}."]
     lines += [f"{fact.label}: {fact.value} ({fact.note})" for fact in found.facts]
     lines += ["".join(_word(part) for part in note) for note in found.notes]
@@ -54,13 +53,11 @@ def _table(rows: list[AccuracyRow]) -> str:
 
 
 def _unscored(row: AccuracyRow) -> str:
-    """Why a row has no score."""
     where = f"{row.cell.quant} {row.trial}" if row.cell.base else row.trial
     line = f"{where}: {row.status}, {row.reason or 'no reason recorded'}"
     return textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n"
 
 
 def _relative(path: Path) -> Path:
-    """As seen from the working directory, where it lies inside."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -44,7 +44,6 @@ class AccuracyRow:
 
     @property
     def scored(self) -> bool:
-        """Whether there is a finite test score."""
         return self.test is not None and math.isfinite(self.test.completion_loss_nats)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
+from lorascope.comparing.results import Comparison, Measure, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
@@ -51,11 +51,6 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
         ),
         comparisons,
     )  # fmt: skip
-
-
-def of_pairing(table: Table[Comparison], pairing: Pairing) -> Table[Comparison]:
-    """The rows that are compared for one reason."""
-    return table.only([row for row in table.rows if row.pairing is pairing])
 
 
 def _estimate_columns(measure: Measure, several: bool) -> tuple[Column, ...]:

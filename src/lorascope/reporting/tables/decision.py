@@ -40,7 +40,6 @@ def candidate_table(decision: Decision) -> Table[Candidate]:
 
 
 def _outcome(decision: Decision, row: Candidate) -> str:
-    """A few words on what the rule makes of a candidate."""
     words = []
     if row.cell == decision.recommended:
         words.append("recommended")

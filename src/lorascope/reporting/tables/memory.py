@@ -185,13 +185,10 @@ def _recorded(
 def _planned(
     field: str, header: str, show: Callable[[Any], str] = units.size, **how: Any
 ) -> Column:
-    """A number of the prediction."""
     return Column(field, header, show, get=lambda row: getattr(_plan(row), field, None), **how)
 
 
 def _phase(phase: str, field: str, header: str, in_text: bool = True) -> Column:
-    """Bytes of one phase."""
-
     def measured(row: TrialRow) -> int | None:
         memory = row.trial.result.memory.get(phase) if row.trial.result else None
         return getattr(memory, field, None)
@@ -200,7 +197,6 @@ def _phase(phase: str, field: str, header: str, in_text: bool = True) -> Column:
 
 
 def _peaks(phase: str) -> tuple[Column, Column, Column]:
-    """Predicted, measured, and how far these are apart."""
     name = phase.capitalize()
     return (
         _peak(phase),
@@ -228,7 +224,6 @@ def _plan(row: TrialRow) -> MemoryPlan | None:
 
 
 def _states(row: TrialRow) -> int | None:
-    """Adapter, gradients and optimizer state."""
     plan = _plan(row)
     return plan.adapter_bytes + plan.gradient_bytes + plan.optimizer_bytes if plan else None
 
@@ -248,7 +243,6 @@ def _measured(row: TrialRow, phase: str) -> int | None:
 
 
 def _error(row: TrialRow, phase: str) -> float | None:
-    """(predicted - measured) / measured."""
     predicted, measured = _predicted(row, phase), _measured(row, phase)
     return None if predicted is None or not measured else (predicted - measured) / measured
 

@@ -88,7 +88,6 @@ def _unsized(cell: CellKey) -> CellKey:
 
 
 def _sizes(kind: CellKey) -> list[CellKey]:
-    """`kind` at all usual sizes; none where nothing sizes its adapters."""
     axes = [dial for dial in method_of(kind.method).dials if dial.is_axis]
     return [replace(kind, dials=((axes[0].name, n), *kind.dials)) for n in RANKS if axes]
 

@@ -46,7 +46,6 @@ def paper_table() -> Table[PaperRow]:
 
 
 def _difference(row: PaperRow) -> str | None:
-    """How print and formula differ; None where they do not."""
     if row.agrees:
         return None
     if row.is_cut_off:

@@ -142,7 +142,6 @@ class Table(Generic[Row]):
         return [[_page_cell(column, row) for column in self.shown()] for row in self.rows]
 
     def _text(self) -> tuple[list[Column], list[list[str]]]:
-        """Columns that some row fills, and cells [1 + rows, columns] with the headers on top."""
         columns = self.shown()
         body = [[_human(column, column.cell(row)) for column in columns] for row in self.rows]
         return columns, [[column.header for column in columns], *body]
