@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
-from lorascope.comparing.estimates import cell_estimate
-from lorascope.comparing.joining import JoinedItems, join
+from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord

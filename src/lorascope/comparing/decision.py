@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.comparing.candidates import judged_candidates, project_seeds
-from lorascope.comparing.cells import Compared, base_cell, join_scored
-from lorascope.comparing.estimates import Tested, cell_estimate
-from lorascope.comparing.gains import gains
+from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
+from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
+from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness, reference_of
 from lorascope.comparing.results import CellKey, Verdict
-from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Projection
+from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Gain, Projection
 from lorascope.records import Status
+from lorascope.statistics.families import holm
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
@@ -169,3 +170,54 @@ def _chosen_without(seed: int, compared: Compared) -> CellKey | None:
         for cell, data in compared.cells.items()
     }
     return decide(Compared.of(compared.study, compared.measure, left)).recommended
+
+
+def gains(compared: Compared) -> tuple[Gain, ...]:
+    """Every scored adapter against the best bare base that takes no more bytes than its own.
+
+    A smaller base that does as well makes an adapter as needless as its own base does. Corrected
+    for the number of adapters (Holm): among many that learnt nothing, one would seem to have. An
+    adapter that has no such base with a score is left out.
+    """
+    found = [
+        gain
+        for data in compared.cells.values()
+        if not data.cell.base and data.scored
+        if (gain := _gain_of(data, compared))
+    ]
+    corrected = holm([gain.p_holm for gain in found])
+    sign = compared.measure.sign
+    return tuple(
+        replace(gain, p_holm=p, shown=p < SIGNIFICANT and sign * gain.difference.value > 0)
+        for gain, p in zip(found, corrected, strict=True)
+        if p is not None
+    )
+
+
+def _gain_of(data: CellData, compared: Compared) -> Gain | None:
+    """With an uncorrected p, and nothing shown yet."""
+    base = _base_of(data.cell, compared)
+    if base is None:
+        return None
+    scored = [*data.scored, *compared.cells[base].scored]
+    joined = join_scored(scored, compared.study, "validation")
+    tested = compare_with_base(joined, compared.measure) if joined else None
+    if tested is None:
+        return None
+    return Gain(data.cell, base, tested[0], p_holm=tested[1], shown=False)
+
+
+def _base_of(cell: CellKey, compared: Compared) -> CellKey | None:
+    """The bare base that validates best among those of its mode's bytes or fewer."""
+    stored = {footprint.quant: footprint.total_bytes for footprint in compared.study.footprints}
+    scores, measure = compared.scores, compared.measure
+    limit = stored.get(cell.quant)
+    usable = [
+        base_cell(quant)
+        for quant, size in stored.items()
+        if limit is not None and size <= limit and scores[base_cell(quant)].validation
+    ]
+    own = base_cell(cell.quant)
+    # Among equals its own.
+    order = {base: (goodness(scores[base], measure), base == own) for base in usable}
+    return max(usable, key=lambda base: order[base], default=None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lorascope.comparing.cells import Compared, Scored, join_scored
 from lorascope.comparing.costs import COSTS
-from lorascope.comparing.joining import item_key
+from lorascope.comparing.estimates import item_key
 from lorascope.comparing.results import CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier

@@ -12,7 +12,7 @@ from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.adoption import foreseen
 from lorascope.study.grid import with_overrides

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.comparing.cells import base_cell, variants
-from lorascope.comparing.estimates import cell_estimate
-from lorascope.comparing.joining import join
+from lorascope.comparing.estimates import cell_estimate, join
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
 from lorascope.reporting import units
-from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.table import Column, Table, of
 
 BASE = "base"

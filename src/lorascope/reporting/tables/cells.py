@@ -9,7 +9,7 @@ from lorascope.comparing.results import CellScore, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
-from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 

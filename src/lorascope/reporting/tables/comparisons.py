@@ -5,8 +5,7 @@ from __future__ import annotations
 from lorascope.comparing.results import Comparison, Measure, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
-from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.tables.cell_columns import machine_columns
+from lorascope.reporting.cell_names import CellNames, machine_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 WORDS = {

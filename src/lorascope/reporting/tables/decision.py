@@ -6,7 +6,7 @@ from lorascope.comparing.costs import COSTS
 from lorascope.comparing.results import Verdict
 from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.reporting import units
-from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.table import Column, Table, Wrap, of
 
 RULE_WORDS = {

@@ -10,7 +10,7 @@ from lorascope.comparing.results import CellKey, FrontierPoint, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
-from lorascope.reporting.tables.cell_columns import cell_columns
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.table import Column, Table
 
 

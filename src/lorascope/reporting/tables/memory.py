@@ -15,8 +15,8 @@ from lorascope.quantizers.bits import linear_bytes, mean_asymptotic_bits
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import FootprintRecord, MemoryPlan, Study
 from lorascope.reporting import units
+from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.accuracy import TrialRow, trial_rows
-from lorascope.reporting.tables.cell_columns import cell_columns
 from lorascope.reporting.tables.table import Column, Table, of
 
 PEAKS = {
