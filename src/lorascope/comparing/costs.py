@@ -78,14 +78,6 @@ def _hourly(spent: Spent, rate: float | None) -> float | None:
     return None if seconds is None or rate is None else seconds / SECONDS_AN_HOUR * rate
 
 
-def _money(spent: Spent) -> float | None:
-    return _hourly(spent, spent.rule.price_per_hour)
-
-
-def _energy(spent: Spent) -> float | None:
-    return _hourly(spent, spent.rule.power_watts)
-
-
 COSTS = {
     kind.cost: kind
     for kind in (
@@ -99,8 +91,14 @@ COSTS = {
             on_frontier=False,
         ),
         CostKind(Cost.train_seconds, "training time", "Train", "s", _train_seconds),
-        CostKind(Cost.money, "money", "Money", "", _money),
-        CostKind(Cost.energy, "energy", "Energy", "Wh", _energy, "energy_watt_hours"),
+        CostKind(
+            Cost.money, "money", "Money", "",
+            lambda spent: _hourly(spent, spent.rule.price_per_hour),
+        ),
+        CostKind(
+            Cost.energy, "energy", "Energy", "Wh",
+            lambda spent: _hourly(spent, spent.rule.power_watts), "energy_watt_hours",
+        ),
     )
 }  # fmt: skip
 """Every cost, in the order of tables and frontiers."""

@@ -142,6 +142,13 @@ class Decision:
         return self.recommended is not None and self.seeds < 2
 
     @property
+    def holds_for(self) -> str | None:
+        """The seeds that the answer is about."""
+        if self.recommended is None:
+            return None
+        return "this seed; unknown for others" if self.one_seed else "seeds like these"
+
+    @property
     def margin_hides_training(self) -> bool:
         """An adapter that learnt nothing would lie within the margin of the reference."""
         return self.reference_gain is not None and self.reference_gain <= self.margin

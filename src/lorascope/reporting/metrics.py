@@ -13,7 +13,7 @@ from typing import Any
 from lorascope.comparing.cells import variants
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Decision
-from lorascope.records import DialValue, MergeRecord, Study
+from lorascope.records import DialValue, Study
 from lorascope.reporting.tables.accuracy import (
     AccuracyRow,
     accuracy_rows,
@@ -35,7 +35,7 @@ def metrics_json(study: Study, decision: Decision) -> str:
         quant: _mode([row for row in rows if row.cell.quant == quant]) for quant in modes(study)
     }
     if study.merge is not None:
-        summary["merge"] = _merge(study.merge)
+        summary["merge"] = {name: getattr(study.merge, name) for name in MERGE}
     known = {
         name: {key: value for key, value in metrics.items() if value is not None}
         for name, metrics in _finite(summary).items()
@@ -78,46 +78,29 @@ def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
     }
 
 
-def _merge(merge: MergeRecord) -> Metrics:
-    return {
-        "trial": merge.trial,
-        "passed": merge.passed,
-        "prediction_agreement": merge.prediction_agreement,
-        "largest_logit_difference": merge.largest_logit_difference,
-        "adapter_loss_nats": merge.adapter_loss_nats,
-        "merged_loss_nats": merge.merged_loss_nats,
-    }
+MERGE = (
+    "trial", "passed", "prediction_agreement", "largest_logit_difference", "adapter_loss_nats",
+    "merged_loss_nats",
+)  # fmt: skip
+"""What metrics.json says of the merge."""
+
+
+DECISION = (
+    "settled", "seeds", "holds_for", "rule", "measure", "margin", "reference",
+    "reference_is_declared", "none_beats_base", "gains", "recommended", "trial", "test", "fresh",
+    "projection", "open", "unknown", "candidates",
+)  # fmt: skip
+"""What decision.json says of a decision, in this order."""
 
 
 def decision_json(decision: Decision) -> str:
     """The rule, its answer and every candidate, with numbers as they are."""
-    content = {
-        "settled": decision.settled,
-        "seeds": decision.seeds,
-        "holds_for": _holds_for(decision),
-        "rule": _plain(decision.rule),
-        "measure": decision.measure,
-        "margin": decision.margin,
-        "reference": _plain(decision.reference),
-        "reference_is_declared": decision.reference_is_declared,
-        "none_beats_base": decision.none_beats_base,
-        "gains": [_plain(gain) for gain in decision.gains],
-        "recommended": _plain(decision.recommended),
-        "trial": decision.trial,
-        "test": _plain(decision.test),
-        "fresh": _plain(decision.fresh),
-        "projection": _plain(decision.projection),
+    content = {name: _plain(getattr(decision, name)) for name in DECISION}
+    content |= {
         "open": [_plain(row.cell) for row in decision.open],
         "unknown": [_plain(row.cell) for row in decision.unknown],
-        "candidates": [_plain(row) for row in decision.candidates],
     }
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-
-
-def _holds_for(decision: Decision) -> str | None:
-    if decision.recommended is None:
-        return None
-    return "this seed; unknown for others" if decision.one_seed else "seeds like these"
 
 
 def decision_metrics(decision: Decision) -> Metrics:

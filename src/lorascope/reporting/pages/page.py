@@ -5,6 +5,7 @@ Every sentence is made from the records' numbers; none is a verdict that they do
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.adapters.kinds import method_of
@@ -156,7 +157,8 @@ def _numbers(keys: Sequence[TrialKey]) -> list[tuple[Dial, list[DialValue]]]:
 
 
 def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow]) -> Facts:
-    counts = [f"{_count(rows, status)} {status}" for status in _statuses(rows)]
+    ended = Counter(row.status for row in rows if not row.cell.base)
+    counts = [f"{ended[end]} {end}" for end in (*Status, MISSING) if ended[end]]
     settings = sorted({name for name in variants(study).values() if name})
     facts = {
         "Modes": units.listed(modes(study)),
@@ -174,12 +176,3 @@ def _adapter(key: TrialKey) -> str:
     """LoRA; LoRA with rsLoRA and DoRA."""
     switches = [dial.noun for dial, value in cell_of(key).shown() if value is True]
     return " with ".join([method_of(key.method).label, *filter(None, [" and ".join(switches)])])
-
-
-def _statuses(rows: Sequence[AccuracyRow]) -> list[str]:
-    known = [status.value for status in Status] + [MISSING]
-    return [status for status in known if _count(rows, status)]
-
-
-def _count(rows: Sequence[AccuracyRow], status: str) -> int:
-    return sum(1 for row in rows if row.status == status and not row.cell.base)

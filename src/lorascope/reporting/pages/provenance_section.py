@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lorascope.files.revisions import trained_by
-from lorascope.records import DataCard, Provenance, Study, mixed_versions
+from lorascope.records import Provenance, Study, mixed_versions
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Strong
 
@@ -16,6 +16,8 @@ def provenance_blocks(study: Study) -> Iterator[Block]:
     provenances = _provenances(study)
     data, base = study.data, study.base
     seeds = [trial.key.seed for trial in study.trials] + [k.seed for k in study.missing.values()]
+    # What a chat template was told when it asked for today.
+    date = f" on {data.template_date}" if data.template_date else ""
     facts: list[tuple[str, Line]] = [
         ("Commit", (units.listed(map(_commit, provenances)),)),
         ("dvc.lock", (_locks(provenances),)),
@@ -35,7 +37,7 @@ def provenance_blocks(study: Study) -> Iterator[Block]:
         ("Data", (f"{data.name}, {data.source}, sha256 ",
                   Code(units.short_hash(data.content_sha256)))),
         ("Rows", (_rows(study),)),
-        ("Template", (f"{data.template}{_told_date(data)}, sha256 ",
+        ("Template", (f"{data.template}{date}, sha256 ",
                       Code(units.short_hash(data.template_sha256)))),
         ("Tokenizer", ("sha256 ", Code(units.short_hash(data.tokenizer_sha256)))),
         ("Scoring", (f"{data.scoring}, batch size "
@@ -47,10 +49,6 @@ def provenance_blocks(study: Study) -> Iterator[Block]:
     remarks += _disagreements(study)
     if remarks:
         yield Bullets(tuple(remarks))
-
-
-def _told_date(data: DataCard) -> str:
-    return f" on {data.template_date}" if data.template_date else ""
 
 
 def _device(provenance: Provenance) -> str:

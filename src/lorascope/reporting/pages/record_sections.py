@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from lorascope.comparing.ruling import Findings
 from lorascope.records import MergeRecord, Study
@@ -59,27 +58,18 @@ def trial_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterato
 
 def with_runs(study: Study, table: Table[AccuracyRow]) -> Table[AccuracyRow]:
     """The same with a link to each trial's folder and the id of its MLflow run."""
-    runs: Mapping[str, str | None] = {trial.trial: trial.tracking_run for trial in study.trials}
-    return table.with_columns(
-        Column("trial", "Trial", right=False, wrap=Wrap.print, href=_folder(runs)),
-        Column(
-            "tracking_run",
-            "MLflow run",
-            right=False,
-            wrap=Wrap.print,
-            get=lambda row: runs.get(row.trial),
-        ),
-    )
-
-
-def _folder(recorded: Mapping[str, object]) -> Any:
-    """From a row to its trial's folder, as seen from reports/; a missing trial has none."""
+    runs = {trial.trial: trial.tracking_run for trial in study.trials}
 
     def folder(row: AccuracyRow) -> str | None:
-        known = row.trial in recorded
+        """As seen from reports/; a missing trial has none."""
+        known = row.trial in runs
         return f"../experiments/train/{row.cell.quant}/{row.trial}/" if known else None
 
-    return folder
+    return table.with_columns(
+        Column("trial", "Trial", right=False, wrap=Wrap.print, href=folder),
+        Column("tracking_run", "MLflow run", right=False, wrap=Wrap.print,
+               get=lambda row: runs.get(row.trial)),
+    )  # fmt: skip
 
 
 def failures_table(study: Study) -> Table[AccuracyRow]:
