@@ -10,8 +10,6 @@ from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
 from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.counting.parameters import (
-    adamw_bytes,
-    adapter_bytes,
     houlsby_adapter_parameters,
     ia3_parameters,
     peft_all_linear_parameters,
