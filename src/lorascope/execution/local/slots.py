@@ -87,13 +87,15 @@ class LocalEngine:
 @contextmanager
 def training_imports() -> Iterator[None]:
     """Begin to import what the children that train need, where they are forked: with CUDA each
-    imports it itself. The fork server ends with the block."""
+    imports it itself. A fork server that was not there before ends with the block."""
+    before = has_fork_server()
     try:
         if not may_use_cuda(DeviceKind.auto):
             start_imports(PRELOADED)
         yield
     finally:
-        end_fork_server()
+        if not before:
+            end_fork_server()
 
 
 def _threads(runtime: RuntimeConfig) -> int:
@@ -182,12 +184,18 @@ def await_imports(preload: str) -> None:
     child.join()
 
 
+def has_fork_server() -> bool:
+    """Whether this process has started one."""
+    server: Any = forkserver._forkserver
+    return server._forkserver_pid is not None
+
+
 def end_fork_server() -> None:
     """Kill it, if there is one: left to itself it would first import to the end, and then take its
     libraries apart for seconds, beside whatever comes next. No child may be left."""
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is None:
+    if not has_fork_server():
         return
+    server: Any = forkserver._forkserver
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(server._forkserver_pid, signal.SIGKILL)
         # Reaps it, so that another one may be started.
