@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 
-from lorascope.config import DeviceKind, QuantConfig
+from lorascope.config import DeviceKind, Precision, QuantConfig
 from lorascope.machine.devices import TORCH_DTYPES, Device, autocast, choose_device
 from lorascope.quantizers.loading import compute_precision
 from lorascope.records import TrainingResult
@@ -29,6 +30,11 @@ be as far from float32 as bfloat16 was on a CPU in these trainings: 0.0076 nats 
 def computing(quant: QuantConfig) -> AbstractContextManager[object]:
     """The mixed precision in which a mode is trained on the device."""
     return autocast(DEVICE.kind, TORCH_DTYPES[compute_precision(quant, DEVICE).value])
+
+
+def in_float32(quant: QuantConfig) -> QuantConfig:
+    """The mode with products in float32, as a CPU has them: what other programs are held to."""
+    return replace(quant, compute=Precision.float32)
 
 
 def assert_same_training(ours: TrainingResult, theirs: TrainingResult) -> None:

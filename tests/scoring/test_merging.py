@@ -21,7 +21,6 @@ from lorascope.errors import ConfigError, ModelError, RecordError, VerificationE
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
-from lorascope.machine.devices import Device
 from lorascope.objectives.completion import last_completion
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base, load_stored
@@ -33,9 +32,8 @@ from lorascope.stages import evaluate
 from lorascope.stages import merge as merge_stage
 from lorascope.study.collect import collect
 from tests.conftest import MODES
+from tests.devices import DEVICE, in_float32
 from tests.study_factory import Trial, make_study
-
-CPU = Device("cpu", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +43,7 @@ def trained(project: Layout, compose: Callable[..., Config]) -> dict[str, TrialR
     return {mode: sweep.run(compose(f"quant={mode}", *settings), project) for mode in MODES}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(("mode", "largest"), [("fp16", 1e-4), ("nf4", 1e-4), ("nf4_dq", 1e-4)])
 def test_merged_weights_give_the_logits_of_adapter_on_base(
     project: Layout,
@@ -74,6 +73,7 @@ def test_constants_that_are_buffers_are_no_weights_of_the_plain_model(
         merge(model, adapter, torch.float32)
 
 
+@pytest.mark.gpu
 def test_int8_merges_within_its_activation_rounding(
     project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord], tmp_path: Path
 ) -> None:
@@ -90,7 +90,8 @@ def _merge_and_check(
     adapter = project.trials(config.quant.name) / trial.trial / "adapter"
     untied, merged = _merged(project, config, adapter, folder)
     rows = read_rows(project.data("small", "toy") / "test.jsonl")
-    adapted = load_adapter(load_base(stored, config.quant, CPU), adapter)
+    adapted = load_adapter(load_base(stored, in_float32(config.quant), DEVICE), adapter)
+    merged.to(DEVICE.kind)
     said = MergedPredictions(merged, rows, load_tokenizer(stored), 8, folder)
     return said.check(adapted), untied
 
@@ -105,20 +106,21 @@ def _merged(
     return merge_.untied, AutoModelForCausalLM.from_pretrained(folder)
 
 
+@pytest.mark.gpu
 def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone(
     project: Layout, compose: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = compose("quant=nf4")
     stored = project.quantized("small", "nf4")
-    base = load_base(stored, config.quant, CPU)
-    embedding = base.get_input_embeddings().weight.detach().clone()
+    base = load_base(stored, in_float32(config.quant), DEVICE)
+    embedding = base.get_input_embeddings().weight.detach().cpu().clone()
     torch.manual_seed(0)
     adapted = get_peft_model(
         base, LoraConfig(r=4, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
     )
     ids = torch.tensor([[3, 4, 5, 6]])
     with torch.no_grad():
-        expected = adapted.eval()(input_ids=ids).logits
+        expected = adapted.eval()(input_ids=ids.to(DEVICE.kind)).logits.cpu()
     adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     (tmp_path / "merged").mkdir()
     untied, plain = _merged(project, config, tmp_path / "adapter", tmp_path / "merged")
@@ -129,6 +131,7 @@ def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone(
         assert torch.allclose(plain(input_ids=ids).logits, expected, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_the_stage_merges_what_ship_names_and_its_model_loads_in_plain_transformers(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
@@ -152,6 +155,7 @@ def test_the_stage_merges_what_ship_names_and_its_model_loads_in_plain_transform
     assert read_record(folder, MergeRecord) == record
 
 
+@pytest.mark.gpu
 def test_int8_is_shipped_with_both_comparisons_in_its_record(
     project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
 ) -> None:
@@ -166,6 +170,7 @@ def test_int8_is_shipped_with_both_comparisons_in_its_record(
     assert record.foreign_names == []
 
 
+@pytest.mark.gpu
 def test_a_base_that_computes_in_16_bits_is_compared_in_float32_and_the_gap_is_told_apart(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +193,7 @@ def test_a_base_that_computes_in_16_bits_is_compared_in_float32_and_the_gap_is_t
     assert "computed in bfloat16, as it was trained" in capsys.readouterr().out
 
 
+@pytest.mark.gpu
 def test_a_model_merged_in_16_bits_is_compared_in_float32(
     project: Layout, compose: Callable[..., Config], trained: dict[str, TrialRecord]
 ) -> None:
@@ -200,7 +206,9 @@ def test_a_model_merged_in_16_bits_is_compared_in_float32(
     folder = project.merged("small")
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     adapter = project.trials("nf4") / trained["nf4"].trial / "adapter"
-    exact = load_adapter(load_base(project.quantized("small", "nf4"), config.quant, CPU), adapter)
+    stored = project.quantized("small", "nf4")
+    exact = load_adapter(load_base(stored, in_float32(config.quant), DEVICE), adapter)
+    plain.to(DEVICE.kind)
     rows = read_rows(project.data("small", "toy") / "validation.jsonl")
     differences = []
     for row in rows[: record.items]:
@@ -208,7 +216,9 @@ def test_a_model_merged_in_16_bits_is_compared_in_float32(
         predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
         with torch.no_grad():
             ours, theirs = (
-                model(input_ids=torch.tensor([ids])).logits[0, :-1][predicting]
+                model(input_ids=torch.tensor([ids]).to(DEVICE.kind))
+                .logits[0, :-1]
+                .cpu()[predicting]
                 for model in (exact, plain)
             )
         differences.append(float((ours - theirs).abs().max()))

@@ -21,15 +21,14 @@ from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, tokenize_rows
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
-from lorascope.machine.devices import Device
 from lorascope.objectives.completion import pad_samples
 from lorascope.quantizers.bitsandbytes.four_bit import REPACKS
 from lorascope.quantizers.loading import load_base
 from lorascope.records import ItemResult, TrialRecord
 from lorascope.scoring.score import protocol, score_rows
 from tests.conftest import COLORS, REPOSITORY
+from tests.devices import CPU, DEVICE, in_float32
 
-CPU = Device("cpu", "cpu")
 PAGE = REPOSITORY / "docs/reproducing.md"
 NEW_TOKENS = 3
 
@@ -83,7 +82,7 @@ def run_command_line(
     monkeypatch.setattr(sys, "argv", [
         "lm-eval", "run", "--model", "hf", "--model_args", arguments, "--include_path",
         str(folder / "tasks"), "--tasks", "completion_loss,choices,answer", "--batch_size", "8",
-        "--device", "cpu", "--log_samples", "--output_path", str(folder / "out"),
+        "--device", DEVICE.kind, "--log_samples", "--output_path", str(folder / "out"),
     ])  # fmt: skip
     cli_evaluate()
     return {
@@ -95,6 +94,7 @@ def run_command_line(
     }
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("adapted", [False, True], ids=["base", "adapter"])
 def test_lm_evals_command_line_gives_every_items_scores(
     project: Layout,
@@ -107,7 +107,7 @@ def test_lm_evals_command_line_gives_every_items_scores(
     config, record = trial
     stored = project.quantized("small", "fp16")
     adapter = project.trials("fp16") / record.trial / "adapter"
-    model: Any = load_base(stored, config.quant, CPU)
+    model: Any = load_base(stored, in_float32(config.quant), DEVICE)
     if adapted:
         model = load_adapter(model, adapter)
     tokenizer = load_tokenizer(stored)
