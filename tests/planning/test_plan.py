@@ -273,13 +273,13 @@ def test_what_decides_is_named_and_ends_every_other_answer(
 ) -> None:
     config = compose("quant=nf4", "evaluate.batch_size=2048")
     (planned,) = plan.command([config], project)
-    assert "8 GB (evaluate)" in capsys.readouterr().out
+    assert "8 GB (score)" in capsys.readouterr().out
     peaks = planned.peak_bytes
     config.runtime.memory_limit_gb = (peaks["train"] + peaks["evaluate"]) / 2e9
     plan.command([config], project)
     shown = capsys.readouterr().out
-    assert f"not {config.runtime.memory_limit_gb:g} GB (evaluate)" in shown
-    assert shown.splitlines()[-1].split()[1:] == ["no", "(evaluate)", "0", "0"]
+    assert f"not {config.runtime.memory_limit_gb:g} GB (score)" in shown
+    assert shown.splitlines()[-1].split()[1:] == ["no", "(score)", "0", "0"]
 
 
 def test_a_gpu_keeps_a_reserve_and_a_limit_is_taken_at_its_word(

@@ -28,6 +28,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LargestRows:
+    """The most that any scored row asks for."""
+
+    read: Sample
+    """Tokens and positions of a log-likelihood."""
+    generated_tokens: int
+    """Tokens of a prompt and its generation; 0 where nothing is generated."""
+
+
+@dataclass(frozen=True)
 class BatchRule:
     """A batch has at most `batch_size` samples, and no more padded tokens and logits than as many
     samples of TOKENS and LOGITS; one sample always goes."""
@@ -58,6 +68,14 @@ class BatchRule:
             and samples * tokens <= self.batch_size * TOKENS
             and positions * self.vocabulary <= self.batch_size * LOGITS
         )
+
+    def fullest(self, largest: Sample) -> Iterator[tuple[int, int, int]]:
+        """(samples, tokens of each, positions of all) of the largest batches there can be: of the
+        longest samples, and of those that fill a batch to the last token."""
+        most = max(largest.positions, self.batch_size * LOGITS // self.vocabulary)
+        for tokens in sorted({largest.tokens, min(largest.tokens, TOKENS)}, reverse=True):
+            samples = max(1, min(self.batch_size, self.batch_size * TOKENS // tokens))
+            yield samples, tokens, min(samples * largest.positions, most)
 
     def __str__(self) -> str:
         size = self.batch_size

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,9 +148,14 @@ def _pack_plan(job: Job) -> PackPlan:
 
 def _refusal(job: Job, device: Device) -> Refusal | None:
     """Why the pack cannot fit; None where it can, and where that cannot be known beforehand."""
-    from lorascope.planning.fits import MemoryLimit, memory_limit, refusal
+    from lorascope.planning.fits import (
+        MemoryLimit,
+        failed_prediction_passed_over,
+        memory_limit,
+        refusal,
+    )
 
-    with _failed_prediction_passed_over():
+    with failed_prediction_passed_over("this pack"):
         if job.slot.memory_bytes is None:
             limit = memory_limit(device, job.config.runtime.memory_limit_gb)
         else:
@@ -165,12 +169,13 @@ def _predicted(
 ) -> tuple[list[MemoryPlan | None], MemoryPlan | None]:
     """What the batches that were trained should have needed: each trial alone, and all at once
     where there are several. None where that is not known."""
+    from lorascope.planning.fits import failed_prediction_passed_over
     from lorascope.planning.plan import plan_pack, predict_ranks
 
     unknown: list[MemoryPlan | None] = [None] * len(job.configs)
     if memory.largest is None:
         return unknown, None
-    with _failed_prediction_passed_over():
+    with failed_prediction_passed_over("this pack"):
         subject = _subject(job, device)
         evaluation = tuple(memory.evaluation) or subject.evaluation
         subject = replace(subject, train=memory.largest, evaluation=evaluation)
@@ -189,14 +194,3 @@ def _subject(job: Job, device: Device) -> PlanSubject:
     subject = subject_of(job.config, values, device.kind, lengths)
     beside = tuple(config.adapter for config in job.configs[1:])
     return replace(subject, spec=replace(subject.spec, beside=beside))
-
-
-@contextmanager
-def _failed_prediction_passed_over() -> Iterator[None]:
-    """A prediction decides nothing about a trial that can be trained, or was: whatever fails in it
-    is told and passed over."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        print(f"the memory of this pack is not predicted: {reason}", flush=True)

@@ -5,9 +5,10 @@ A model that cannot be traced raises ModelError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from peft import PeftModel
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -25,7 +26,13 @@ from lorascope.planning.arithmetic import (
     layer_period,
 )
 from lorascope.planning.subject import PlanSubject
-from lorascope.planning.trace import SIXTEEN_BITS, Trace, trace_evaluation, trace_training
+from lorascope.planning.trace import (
+    SIXTEEN_BITS,
+    Trace,
+    trace_evaluation,
+    trace_inference,
+    trace_training,
+)
 
 MASKED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers with equal tensors, which differ in what their attention may see. Where nothing
@@ -107,6 +114,27 @@ def evaluation_bytes(subject: PlanSubject) -> int:
         )
     _, slope = affine_through(first, second)
     return peak + round(slope * (_layers(subject)[0] - len(traced.first)))
+
+
+def inference_bytes(
+    subject: PlanSubject, run: Callable[[PeftModel], None], layers_keep: bool
+) -> int:
+    """The peak of the whole model while `run` uses it without gradients: two shallow traces
+    continued.
+
+    Args:
+        layers_keep: something of each layer outlives its forward pass, such as keys and values.
+    """
+    traced = _excerpts(subject, in_training=layers_keep)
+    with _readable_errors(subject):
+        if traced is None:
+            return trace_inference(subject, None, run)
+        first, second = (
+            (len(kept), trace_inference(subject, kept, run))
+            for kept in (traced.first, traced.second)
+        )
+    start, slope = affine_through(first, second)
+    return round(start + slope * _layers(subject)[0])
 
 
 def _layers(subject: PlanSubject) -> tuple[int, list[str]]:

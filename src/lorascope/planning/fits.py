@@ -3,6 +3,8 @@ trace only where that leaves doubt."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +22,7 @@ from lorascope.planning.arithmetic import (
     usable_bytes,
 )
 from lorascope.planning.fake_model import causal_model
-from lorascope.planning.plan import PHASES, needed_bytes, plan_memory
+from lorascope.planning.plan import deciding_phase, needed_bytes, plan_memory
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
 
@@ -63,12 +65,27 @@ def refusal(subject: PlanSubject, limit: MemoryLimit) -> Refusal | None:
     needed = needed_bytes(plan)
     if needed <= limit.bytes:
         return None
-    phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
     return Refusal(
-        f"needs {needed / GIGABYTE:.3g} GB to {phase}, and there are {limit.bytes / GIGABYTE:.3g} "
-        f"GB ({limit.source}); `lorascope plan` says which batch, rank and mode would fit",
+        f"needs {needed / GIGABYTE:.3g} GB to {deciding_phase(plan)}, and there are "
+        f"{limit.bytes / GIGABYTE:.3g} GB ({limit.source}); `lorascope plan` says "
+        "which batch, rank and mode would fit",
         plan,
     )
+
+
+@contextmanager
+def failed_prediction_passed_over(subject: str) -> Iterator[None]:
+    """A prediction decides nothing about what can run, or did: whatever fails in it is told and
+    passed over.
+
+    Args:
+        subject: whose memory is predicted, for people.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        print(f"the memory of {subject} is not predicted: {reason}", flush=True)
 
 
 def generous_need(subject: PlanSubject) -> int:

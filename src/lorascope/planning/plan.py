@@ -23,8 +23,8 @@ from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import MemoryPlan
 
-PHASES = ("load", "train", "evaluate")
-"""Phases of a trial, in their order."""
+PHASES = ("load", "train", "evaluate", "score")
+"""Phases of a trial in their order; a plan says "score" where its rows to score are known."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,15 @@ def workspace_bytes(device: str) -> int:
     return CUBLAS_WORKSPACE_BYTES if device == "cuda" else 0
 
 
+def deciding_phase(plan: MemoryPlan) -> str:
+    """The phase of PHASES with the highest peak."""
+    known = [phase for phase in PHASES if phase in plan.peak_bytes]
+    return max(known, key=lambda phase: plan.peak_bytes[phase])
+
+
 def needed_bytes(plan: MemoryPlan) -> int:
-    """Highest peak of loading, training and evaluation."""
-    return max(plan.peak_bytes[phase] for phase in PHASES)
+    """Highest peak of PHASES."""
+    return plan.peak_bytes[deciding_phase(plan)]
 
 
 def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from lorascope.adapters.kinds import kind_of, rank_of
+from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, DeviceKind
@@ -14,8 +14,10 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import data_settings, differing
 from lorascope.files.store import read_record
+from lorascope.planning.arithmetic import affine_through
 from lorascope.planning.depth import training_trace
 from lorascope.planning.plan import Prediction, peak_of, predict_ranks
+from lorascope.planning.scored import ScoredSubject, declared_rows, score_bytes, scored_subject
 from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
 from lorascope.records import DataCard
 
@@ -51,7 +53,9 @@ def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
         # GPUs are what people plan for, unless they say cpu.
         kind = "cpu" if config.runtime.device is DeviceKind.cpu else "cuda"
         subject = subject_of(config, model_config, kind, _lengths(config, layout, model_config))
-        predictions = predict_ranks(subject, ranks)
+        rows = declared_rows(config, model_config, _card(config, layout))
+        scored = scored_subject(config, model_config, kind, rows)
+        predictions = _with_scoring(scored, predict_ranks(subject, ranks))
     except LorascopeError as error:
         reason = error
     return {rank: Planned(config, label, subject, predictions.get(rank), reason) for rank in ranks}
@@ -64,6 +68,27 @@ def _but_rank(config: Config) -> str:
             del values["adapter"][dial.name]
     del values["seed"]
     return json.dumps(values, sort_keys=True)
+
+
+def _with_scoring(
+    subject: ScoredSubject, predictions: Mapping[int, Prediction]
+) -> dict[int, Prediction]:
+    """Predictions by rank that tell the peak of scoring too. An adapter's size is a line through
+    those of the lowest and the highest rank, and so is the peak."""
+
+    def peak(rank: int) -> int:
+        adapter = at_rank(subject.spec.adapter, rank)
+        return score_bytes(replace(subject, spec=replace(subject.spec, adapter=adapter)))
+
+    lowest, highest = min(predictions), max(predictions)
+    start, slope = float(peak(highest)), 0.0
+    if lowest < highest:
+        start, slope = affine_through((lowest, peak(lowest)), (highest, round(start)))
+    found = {}
+    for rank, known in predictions.items():
+        peaks = {**known.plan.peak_bytes, "score": round(start + slope * rank)}
+        found[rank] = replace(known, plan=replace(known.plan, peak_bytes=peaks))
+    return found
 
 
 def unpadded_peak_bytes(planned: Planned) -> int | None:
@@ -82,10 +107,17 @@ def unpadded_peak_bytes(planned: Planned) -> int | None:
 
 def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:
     """Lengths of the samples where the data are prepared, else the most that the config lets in."""
-    folder = layout.data(config.model.name, config.data.name)
-    if (folder / RECORD).is_file():
-        card = read_record(folder, DataCard)
-        if not differing(data_settings(config.data), card.settings):
-            return sample_lengths(card)
+    card = _card(config, layout)
+    if card is not None:
+        return sample_lengths(card)
     context = context_tokens(text_config(model_config))
     return SampleLengths(min(config.data.max_tokens, context), equal=False)
+
+
+def _card(config: Config, layout: Layout) -> DataCard | None:
+    """The card of the data that `config` asks for; None where they are not prepared."""
+    folder = layout.data(config.model.name, config.data.name)
+    if not (folder / RECORD).is_file():
+        return None
+    card = read_record(folder, DataCard)
+    return None if differing(data_settings(config.data), card.settings) else card

@@ -19,7 +19,7 @@ from lorascope.records import DataCard
 
 @dataclass(frozen=True)
 class SampleLengths:
-    """Lengths of the samples of training and validation."""
+    """Lengths of the samples of several splits."""
 
     longest: int
     """Tokens of the longest sample."""
@@ -29,9 +29,9 @@ class SampleLengths:
     """Trained tokens of the sample with the most; None where that may be all of them."""
 
 
-def sample_lengths(card: DataCard) -> SampleLengths:
-    """The lengths that a data card tells."""
-    splits = [card.splits[name] for name in ("train", "validation")]
+def sample_lengths(card: DataCard, names: Sequence[str] = ("train", "validation")) -> SampleLengths:
+    """The lengths that a data card tells of splits."""
+    splits = [card.splits[name] for name in names]
     lengths = [split.length_percentiles_tokens for split in splits]
     trained = [split.most_trained_tokens for split in splits]
     return SampleLengths(

@@ -16,7 +16,7 @@ from lorascope.planning.arithmetic import (
     usable_bytes,
 )
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
-from lorascope.planning.plan import PHASES, Prediction, needed_bytes
+from lorascope.planning.plan import PHASES, Prediction, deciding_phase, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
@@ -184,7 +184,7 @@ def _fits(planned: Planned) -> str | None:
 
 def deciding(plan: MemoryPlan) -> str:
     """The phase that needs most, where that is not the training."""
-    phase = max(PHASES, key=lambda name: plan.peak_bytes[name])
+    phase = deciding_phase(plan)
     return "" if phase == "train" else f" ({phase})"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -144,16 +144,27 @@ def trace_evaluation(
 ) -> int:
     """The peak of the validation loss over `batches`, as training ends with it; without batches
     the bytes before the first one."""
+
+    def validate(model: PeftModel) -> None:
+        objective, forward = OBJECTIVES[subject.training.objective](), forward_of(model)
+        # Nothing of a batch outlives it, so that one of several equal ones is enough.
+        for batch in dict.fromkeys(batches):
+            with attention_masks(batch.padded, subject.device):
+                objective.validation_loss(forward, _fake_batch(batch, trials=1))
+
+    return trace_inference(subject, kept, validate)
+
+
+def trace_inference(
+    subject: PlanSubject, kept: Sequence[int] | None, run: Callable[[PeftModel], None]
+) -> int:
+    """The peak of what `run` does with the model and its adapter, in the mode of an evaluation."""
     with fake_tensors():
         model, present = _evaluated(subject.spec, kept)
         tracker = _tracker(subject)
         tracker.add(present)
-        objective, forward = OBJECTIVES[subject.training.objective](), forward_of(model)
         with tracker, torch.no_grad(), _autocast(subject, keep_casts=False):
-            # Nothing of a batch outlives it, so that one of several equal ones is enough.
-            for batch in dict.fromkeys(batches):
-                with attention_masks(batch.padded, subject.device):
-                    objective.validation_loss(forward, _fake_batch(batch, trials=1))
+            run(model)
         return tracker.peak_bytes
 
 

@@ -132,7 +132,8 @@ class MemoryPlan:
     dequantization_bytes: int
     """Largest temporary copy of a quantized weight."""
     peak_bytes: dict[str, int]
-    """Peak by phase: load, train, evaluate, merge."""
+    """Peak by phase: load, train, evaluate (the last validation), score where the rows to score are
+    known, merge."""
     seconds: float
     """Duration of the prediction."""
 

@@ -49,7 +49,7 @@ def token_distributions(
             predicting = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
             positions = (predicting.flatten() != IGNORED_LABEL).nonzero().flatten()
             ids, positions, mask = (part.to(embedding.device) for part in (ids, positions, mask))
-            parts.append(_grouped(log_probabilities(model, ids, positions, mask)).cpu())
+            parts.append(group_scores(model, ids, positions, mask).cpu())
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     return values
 
@@ -70,6 +70,12 @@ def _first_samples(
 
 def _counted(labels: Sequence[int]) -> int:
     return sum(label != IGNORED_LABEL for label in labels[1:])
+
+
+def group_scores(model: Any, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """Log-probabilities of token groups behind `positions` [positions, groups], as
+    `log_probabilities` takes them."""
+    return _grouped(log_probabilities(model, ids, positions, mask))
 
 
 def _grouped(log_probabilities: Tensor) -> Tensor:

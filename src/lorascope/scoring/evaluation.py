@@ -44,6 +44,8 @@ class LoadedBase:
     tokenizer: Any = None
     device_name: str = "unknown"
     threads: int = 0
+    room: Any = None
+    """Memory that there was before it was loaded."""
 
     @classmethod
     def is_of(cls, config: Config, layout: Layout) -> bool:

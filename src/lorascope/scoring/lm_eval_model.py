@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lorascope.config import Scoring
-from lorascope.counting.scored_batches import BatchRule
+from lorascope.counting.scored_batches import BatchRule, LargestRows, Sample
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import pad_token_id, stop_token_ids
 from lorascope.scoring.log_likelihoods import Encoded
@@ -208,6 +208,19 @@ def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]
             rows, spaced, bare, joined, trained, strict=True
         )
     ]
+
+
+def largest_rows(
+    tokenizer: Any, rows: Sequence[PreparedRow], scoring: Scoring, max_new_tokens: int
+) -> LargestRows:
+    """What `rows` ask for at most."""
+    encoded = encode_pairs(tokenizer, request_pairs(rows, scoring))
+    generated = 0
+    if scoring is Scoring.answer:
+        prompts = encode(tokenizer, generation_prompts(tokenizer, rows))
+        generated = max(map(len, prompts)) + max_new_tokens
+    read = max(len(context) + len(target) - 1 for context, target in encoded)
+    return LargestRows(Sample(read, max(len(target) for _, target in encoded)), generated)
 
 
 def splits_collide(encoded: Sequence[Encoded]) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lorascope.counting.scored_batches import BatchRule, Sample
@@ -65,6 +66,20 @@ def log_likelihoods(
         yield from _batch(model, list(islice(rest, count)))
 
 
+def token_scores(
+    model: Any, ids: Tensor, positions: Tensor, lines: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens `wanted` [tokens], and whether each is the most probable.
+
+    Args:
+        ids: [samples, tokens], padded on the right.
+        positions: [positions] before which tokens are read, counted through all samples.
+        lines: [tokens]: the place in `positions` of each token's.
+    """
+    scores = log_probabilities(model, ids, positions)
+    return scores[lines, wanted], scores.argmax(-1)[lines] == wanted
+
+
 def _batch(model: Any, read: Sequence[Passage]) -> Iterator[tuple[int, LogLikelihood]]:
     device = model.device
     # What is padded comes behind all that counts, and no position looks ahead.
@@ -78,9 +93,9 @@ def _batch(model: Any, read: Sequence[Passage]) -> Iterator[tuple[int, LogLikeli
             lines += range(len(positions) - len(target), len(positions))
             targets += target
             requests[number] = len(target)
-    scores = log_probabilities(model, ids.to(device), torch.tensor(positions, device=device))
-    at, wanted = torch.tensor(lines, device=device), torch.tensor(targets, device=device)
-    values = torch.split(scores[at, wanted].cpu(), list(requests.values()))
-    expected = torch.split((scores.argmax(-1)[at] == wanted).cpu(), list(requests.values()))
+    asked = (torch.tensor(numbers, device=device) for numbers in (positions, lines, targets))
+    found, best = (part.cpu() for part in token_scores(model, ids.to(device), *asked))
+    values = torch.split(found, list(requests.values()))
+    expected = torch.split(best, list(requests.values()))
     for number, own, best in zip(requests, values, expected, strict=True):
         yield number, (float(own.sum()), bool(best.all()))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from lorascope.config import Config
-from lorascope.errors import RecordError
+from lorascope.errors import DeviceError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.store import read_record, replaced_folder, write_record
@@ -84,15 +84,31 @@ def _tell(sentence: str) -> None:
 
 
 def _load(config: Config, layout: Layout) -> None:
-    """Have the base that `config` asks for in memory."""
+    """Have the base that `config` asks for in memory.
+
+    Raises:
+        DeviceError: scoring needs more memory than there is.
+    """
     require_data(config, layout)
     import_uncollected(
         "lorascope.scoring.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
     )
+    from lorascope.machine.devices import choose_device
+    from lorascope.planning.fits import memory_limit
+    from lorascope.planning.scored import scoring_refusal
     from lorascope.scoring.evaluation import LoadedBase
 
-    if not LoadedBase.is_of(config, layout):
+    loaded, limit_gb = LoadedBase.is_of(config, layout), config.runtime.memory_limit_gb
+    device = choose_device(config.runtime.device)
+    if not loaded:
         require_stored(config, layout)
+        LoadedBase.let_go()
+        LoadedBase.room = memory_limit(device, None)
+    limit = LoadedBase.room if limit_gb is None else memory_limit(device, limit_gb)
+    refused = scoring_refusal(config, layout, device.kind, limit)
+    if refused is not None:
+        raise DeviceError(refused)
+    if not loaded:
         LoadedBase.load(config, layout)
 
 

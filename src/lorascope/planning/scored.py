@@ -1,0 +1,186 @@
+"""Memory of scoring before it starts: the passes that scoring makes, on fake tensors.
+
+Log-likelihoods and distributions are traced as they run. Of a generation the first pass is traced,
+as if its last token were in the prompt: no later pass holds more keys and values, nor reads more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from peft import PeftModel
+
+from lorascope.bases.folder import read_json
+from lorascope.bases.transformers_config import context_tokens, text_config
+from lorascope.config import Config, Scoring, TrainConfig
+from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule, LargestRows, Sample
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.files.layout import Layout
+from lorascope.files.store import read_record
+from lorascope.meters.batches import Batch
+from lorascope.planning.arithmetic import GIGABYTE
+from lorascope.planning.depth import inference_bytes
+from lorascope.planning.fake_mode import attention_masks
+from lorascope.planning.fake_model import DEVICE, FakeModelSpec
+from lorascope.planning.fits import MemoryLimit, failed_prediction_passed_over, generous_need
+from lorascope.planning.plan import workspace_bytes
+from lorascope.planning.subject import PlanSubject, sample_lengths, spec_of
+from lorascope.records import DataCard
+from lorascope.scoring.distributions import MAX_TOKENS, group_scores
+from lorascope.scoring.lm_eval_model import largest_rows
+from lorascope.scoring.log_likelihoods import token_scores
+
+
+@dataclass(frozen=True)
+class ScoredSubject:
+    """A model with an adapter on it, and the rows that it is scored on."""
+
+    spec: FakeModelSpec
+    device: str
+    """cpu or cuda."""
+    batch_size: int
+    rows: LargestRows
+
+    @property
+    def rule(self) -> BatchRule:
+        """The batches of its rows."""
+        vocabulary = text_config(self.spec.config).get_text_config().vocab_size
+        return BatchRule(self.batch_size, int(vocabulary))
+
+    def traced(self, batch: Batch) -> PlanSubject:
+        """The model as traces take it, whatever it is trained with."""
+        return PlanSubject(self.spec, self.device, TrainConfig(), batch, (batch,))
+
+
+def scored_subject(
+    config: Config, model_config: Mapping[str, object], kind: str, rows: LargestRows
+) -> ScoredSubject:
+    """A trial as it is declared."""
+    spec = spec_of(config.quant, config.adapter, config.model.attention, model_config, kind)
+    return ScoredSubject(spec, kind, config.evaluate.batch_size, rows)
+
+
+def declared_rows(
+    config: Config, model_config: Mapping[str, object], card: DataCard | None
+) -> LargestRows:
+    """The largest rows that a data card admits or, before data are prepared, the config: choices
+    are taken to be no longer than the completions that are trained."""
+    context = context_tokens(text_config(model_config))
+    longest, trained, scoring = min(config.data.max_tokens, context), None, config.data.scoring
+    if card is not None:
+        lengths = sample_lengths(card, SCORED_SPLITS)
+        longest, trained, scoring = lengths.longest, lengths.trained, Scoring(card.scoring)
+    read = longest - 1
+    generated = min(read + config.evaluate.max_new_tokens, context)
+    return LargestRows(
+        Sample(read, read if trained is None else min(trained, read)),
+        generated if scoring is Scoring.answer else 0,
+    )
+
+
+def score_bytes(subject: ScoredSubject) -> int:
+    """The peak of scoring, base and adapter included.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    peak = partial(inference_bytes, subject.traced(Batch(1, 1, padded=False)))
+    peaks = [peak(partial(_read, subject), layers_keep=False)]
+    if subject.rows.generated_tokens:
+        peaks.append(peak(partial(_begin_generation, subject), layers_keep=True))
+    return max(peaks) + workspace_bytes(subject.device)
+
+
+def _read(subject: ScoredSubject, model: PeftModel) -> None:
+    """The largest batches of log-likelihoods, and of distributions, which read the last token of a
+    row too."""
+    read = subject.rows.read
+    for samples, tokens, positions in subject.rule.fullest(read):
+        places = torch.zeros(positions, dtype=torch.long, device=DEVICE)
+        with attention_masks(False, subject.device):
+            token_scores(model, _ids(samples, tokens), places, places, places)
+    for samples, tokens, positions in subject.rule.fullest(replace(read, tokens=read.tokens + 1)):
+        most = min(positions, max(MAX_TOKENS, read.positions))
+        places, ids = torch.zeros(most, dtype=torch.long, device=DEVICE), _ids(samples, tokens)
+        with attention_masks(samples > 1, subject.device):
+            group_scores(model, ids, places, torch.ones_like(ids))
+
+
+def _begin_generation(subject: ScoredSubject, model: PeftModel) -> None:
+    """The first pass of the largest batches, which fills the cache of keys and values."""
+    last = {"logits_to_keep": 1} if model.get_base_model()._supports_logits_to_keep() else {}
+    forward = partial(model, use_cache=True, **last)
+    for samples, tokens, _ in subject.rule.fullest(Sample(subject.rows.generated_tokens, 1)):
+        ids = _ids(samples, tokens)
+        # No batch finds the cache of one before it.
+        forward(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -1].float()
+
+
+def _ids(samples: int, tokens: int) -> torch.Tensor:
+    return torch.zeros((samples, tokens), dtype=torch.long, device=DEVICE)
+
+
+def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimit) -> str | None:
+    """Why a trial cannot be scored here; None where it can, and where that cannot be known.
+
+    Args:
+        kind: cpu or cuda.
+    """
+    with failed_prediction_passed_over("scoring"):
+        folder = layout.quantized(config.model.name, config.quant.name)
+        model_config = read_json(folder / "config.json")
+        card = read_record(layout.data(config.model.name, config.data.name), DataCard)
+        rows = declared_rows(config, model_config, card)
+        subject = scored_subject(config, model_config, kind, rows)
+        if _generous_need(subject) <= limit.bytes:
+            return None
+        subject = replace(subject, rows=_prepared_rows(config, layout, Scoring(card.scoring)))
+        needed = score_bytes(subject)
+        return None if needed <= limit.bytes else _reason(subject, limit, needed)
+    return None
+
+
+def _prepared_rows(config: Config, layout: Layout, scoring: Scoring) -> LargestRows:
+    """The largest rows that there are: a card tells no lengths of prompts and choices."""
+    data = layout.data(config.model.name, config.data.name)
+    tokenizer = load_tokenizer(layout.quantized(config.model.name, config.quant.name))
+    rows = [row for split in SCORED_SPLITS for row in read_rows(data / f"{split}.jsonl")]
+    return largest_rows(tokenizer, rows, scoring, config.evaluate.max_new_tokens)
+
+
+def _reason(subject: ScoredSubject, limit: MemoryLimit, needed: int) -> str:
+    return (
+        f"evaluate.batch_size={subject.batch_size}: needs {needed / GIGABYTE:.3g} GB to score, and "
+        f"there are {limit.bytes / GIGABYTE:.3g} GB ({limit.source}). {_remedy(subject, limit)}"
+    )
+
+
+def _remedy(subject: ScoredSubject, limit: MemoryLimit) -> str:
+    size = subject.batch_size
+    while size > 1:
+        size //= 2
+        needed = score_bytes(replace(subject, batch_size=size))
+        if needed <= limit.bytes:
+            return (
+                f"Set evaluate.batch_size={size}, which needs {needed / GIGABYTE:.3g} GB, for all "
+                "that is compared."
+            )
+    return (
+        "A batch of one row does not fit either: choose a mode with fewer bits, or set "
+        "runtime.memory_limit_gb if there is more."
+    )
+
+
+def _generous_need(subject: ScoredSubject) -> int:
+    """More bytes than scoring can need, from shapes alone."""
+    rows, rule = subject.rows, subject.rule
+    longest = max(rows.read.tokens + 1, rows.generated_tokens)
+    batches = [
+        Batch(samples, tokens, padded=True)
+        for samples, tokens, _ in rule.fullest(Sample(longest, rows.read.positions))
+    ]
+    return max(generous_need(subject.traced(batch)) for batch in batches)
