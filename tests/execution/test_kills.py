@@ -15,6 +15,7 @@ import pytest
 
 from lorascope.files.layout import Layout
 from lorascope.files.store import scratch_target
+from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES
 
 KILLS = int(os.environ.get("LORASCOPE_KILLS", "2"))
@@ -29,15 +30,17 @@ SWEEP = (
 )  # fmt: skip
 
 
-def start(project: Layout, *more: str) -> subprocess.Popen[str]:
-    command = [str(Path(sys.executable).parent / "lorascope"), "train-lora", "-m"]
+COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)
+
+
+def start(project: Layout) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, *BASE_OVERRIDES, *SWEEP, *more], cwd=project.root, text=True,
+        [str(Path(sys.executable).parent / "lorascope"), *COMMAND], cwd=project.root, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str]) -> float:
+def seconds_of(process: subprocess.Popen[str]) -> float:
     started = time.monotonic()
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
@@ -57,7 +60,7 @@ def adapters(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(project: Layout) -> None:
     folder = project.trials("nf4")
-    seconds = finish(start(project))
+    seconds = seconds_of(start(project))
     undisturbed = adapters(folder)
     assert len(undisturbed) == 6
     chance = random.Random(0)
@@ -71,7 +74,9 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(project:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         times = {name: (folder / name / "record.json").stat().st_mtime_ns for name in kept}
-        finish(start(project))
+        # The same command, by whichever process.
+        again = lorascope(project, *COMMAND)
+        assert again.returncode == 0, again.stderr
         assert adapters(folder) == undisturbed, f"kill {kill}"
         for name, changed in times.items():
             assert (folder / name / "record.json").stat().st_mtime_ns == changed
