@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -20,16 +18,12 @@ from lorascope.execution import sweep as sweeps
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
 from lorascope.records import Status, TrialRecord
+from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES
-
-LORASCOPE = Path(sys.executable).parent / "lorascope"
 
 
 def sweep(project: Layout, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [LORASCOPE, "train-lora", "-m", *BASE_OVERRIDES, *overrides], cwd=project.root,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return lorascope(project, "train-lora", "-m", *BASE_OVERRIDES, *overrides)
 
 
 def records(project: Layout, seed: int) -> list[TrialRecord]:

@@ -159,7 +159,7 @@ def bare_early_stopping(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "number"), [("fp16", 0), ("fp16", 1), ("fp16", 2), ("nf4", 0)])
+@pytest.mark.parametrize(("mode", "number"), [("nf4", 0), ("fp16", 1), ("fp16", 2)])
 def test_a_pack_of_one_stops_where_transformers_own_callback_stops(
     project: Layout, compose: Compose, tmp_path: Path, mode: str, number: int
 ) -> None:
@@ -209,11 +209,12 @@ def test_what_is_saved_is_the_best_validated_step(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("mode", "checkpointing"), [("int8", False), ("nf4", True)])
 def test_trials_that_stop_at_different_steps_are_equal_to_themselves_alone(
-    project: Layout, compose: Compose, tmp_path: Path, mode: str, checkpointing: bool
+    project: Layout, compose: Compose, tmp_path: Path
 ) -> None:
-    shared = (f"quant={mode}", *EARLY, f"train.gradient_checkpointing={checkpointing}")
+    """In the mode whose outliers are found over all rows of a batch, and with layers that are
+    computed twice."""
+    shared = ("quant=int8", *EARLY, "train.gradient_checkpointing=true")
     configs = [compose(*shared, *own) for own in TRIALS]
     packed = trained(project, configs, tmp_path / "packed")
     assert packed[1].stopped_at_step is None
