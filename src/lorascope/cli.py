@@ -55,6 +55,10 @@ COMMANDS = {
         "store the base in one mode (quant=fp16, int8, nf4, nf4_dq, fp32, bf16, fp4)",
         "one", in_dvc=True,
     ),
+    "settle": Command(
+        "with search=settle: train and score what the answer needs, cheapest first",
+        "study", in_dvc=True,
+    ),
     "train-lora": Command(
         "train trials; -m sweeps: -m quant=nf4 lora.rank=1,8,64 lora.alpha=16,32",
         "sweep", in_dvc=True,

@@ -42,7 +42,7 @@ def judged_candidates(
     and items makes all others look worse.
     """
     candidates = [
-        _candidate(data, compared) for data in compared.cells.values() if not data.cell.base
+        unjudged(data, compared) for data in compared.cells.values() if not data.cell.base
     ]
     shared = _tested(candidates, compared, reference)
     choice = choice_factor(reference.choices if reference else 1)
@@ -85,7 +85,8 @@ def _tested(
     return found
 
 
-def _candidate(data: CellData, compared: Compared) -> Candidate:
+def unjudged(data: CellData, compared: Compared) -> Candidate:
+    """A cell before it is judged."""
     study = compared.study
     cost = compared.scores[data.cell].costs.get(study.decide.cost)
     least = _stored_bytes(data.cell, study) if cost is None else cost

@@ -14,7 +14,9 @@ from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
+NOT_NEEDED = "not needed"
 NOT_SCORED = "not scored"
+NO_EVALUATION = "no evaluation record"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class CellData:
 
     @property
     def complete(self) -> bool:
-        return len(self.scored) == max(1, len(self.declared))
+        needed = [trial for trial in self.declared if trial.status != NOT_NEEDED]
+        return len(self.scored) == max(1, len(needed))
 
 
 def variants(study: Study) -> dict[str, str]:
@@ -48,7 +51,7 @@ def variants(study: Study) -> dict[str, str]:
     differs from mode to mode only is left to the confounds of their comparison. A missing trial
     has its declared settings.
     """
-    keys = {trial.trial: trial.key for trial in study.trials} | study.missing
+    keys = {trial.trial: trial.key for trial in study.trials} | study.missing | study.unneeded
     told = {trial.trial: trial.settings for trial in study.trials} | study.missing_settings
     settings = {name: other_settings(key, told.get(name, {})) for name, key in keys.items()}
     found: dict[str, str] = {}
@@ -119,6 +122,9 @@ def gather(study: Study, measure: Measure) -> dict[CellKey, CellData]:
     for name, key in study.missing.items():
         lost = SeedTrial(name, key.seed, MISSING, "no record", None, None)
         trials.setdefault(cell_of(key, variant[name]), []).append((lost, None))
+    for name, key in study.unneeded.items():
+        unneeded = SeedTrial(name, key.seed, NOT_NEEDED, None, None, None)
+        trials.setdefault(cell_of(key, variant[name]), []).append((unneeded, None))
     cells = [_base(study, footprint.quant) for footprint in study.footprints]
     for cell, members in trials.items():
         members.sort(key=lambda member: member[0].seed)
@@ -165,7 +171,7 @@ def _seed_trial(
 ) -> SeedTrial:
     status, reason = trial.status.value, trial.reason
     if trial.status is Status.completed and evaluation is None:
-        status, reason = NOT_SCORED, "no evaluation record"
+        status, reason = NOT_SCORED, NO_EVALUATION
     scores = {
         split: score.accuracy if measure is Measure.accuracy else score.completion_loss_nats
         for split, score in (evaluation.splits.items() if evaluation else ())

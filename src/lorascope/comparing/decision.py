@@ -17,6 +17,13 @@ from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness, reference_of
 from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Gain, Projection
+from lorascope.comparing.settled_candidates import (
+    NOT_YET,
+    settled_candidates,
+    settled_reference,
+)
+from lorascope.comparing.settling import settle
+from lorascope.config import Search
 from lorascope.records import Status
 from lorascope.statistics.families import holm
 
@@ -26,15 +33,23 @@ MORE_SEEDS = 3
 
 def decide(compared: Compared) -> Decision:
     """Apply `study.decide` to validation items; the caller adds `Decision.test`."""
-    held = reference_of(compared)
+    settling = settle(compared) if compared.study.search is Search.settle else None
+    if settling is not None:
+        held, judged = settled_reference(settling, compared), settled_candidates(settling, compared)
+    else:
+        held = reference_of(compared)
+        judged = judged_candidates(compared, held)
     reference = held.cell if held else None
-    judged = judged_candidates(compared, held)
     tests = {candidate.cell: tested for candidate, tested in judged}
     ordered = sorted((candidate for candidate, _ in judged), key=lambda c: _order(c, compared))
     gained = gains(compared)
-    needless = {gain.cell for gain in gained if not gain.shown}
-    passed = (c for c in ordered if _ships(c, reference) and c.cell not in needless)
-    recommended = next(passed, None)
+    if settling is not None:
+        chosen = settling.accepted or (reference if settling.wanted else None)
+        recommended = next((c for c in ordered if c.cell == chosen), None)
+    else:
+        needless = {gain.cell for gain in gained if not gain.shown}
+        passed = (c for c in ordered if _ships(c, reference) and c.cell not in needless)
+        recommended = next(passed, None)
     open_ones = tuple(c for c in ordered if _is_cheaper(c, recommended) and _is_open(c))
     return Decision(
         rule=compared.study.decide,
@@ -52,6 +67,8 @@ def decide(compared: Compared) -> Decision:
         test=None,
         projection=_projection(tests, recommended, open_ones),
         seeds=_seeds(ordered, recommended, compared),
+        settling=settling,
+        declared=sum(len(data.declared) for data in compared.cells.values()),
     )
 
 
@@ -92,6 +109,8 @@ def _is_unknown(candidate: Candidate, recommended: Candidate | None, compared: C
     """Not judged, and not known to cost more; a training that diverged is known not to ship."""
     if recommended is None or candidate.verdict or candidate.cell == recommended.cell:
         return False
+    if compared.study.search is Search.settle:
+        return candidate.ineligible == NOT_YET
     if any(s.status == Status.diverged for s in compared.cells[candidate.cell].declared):
         return False
     least = candidate.least_cost

@@ -59,7 +59,7 @@ def compare(study: Study) -> Findings:
     decision = replace(
         decision,
         test=_of_pair(comparisons, direct),
-        fresh=fresh_score(compared) if decision.recommended else None,
+        fresh=fresh_score(compared) if decision.recommended and not decision.settling else None,
     )
     return Findings(
         measure=measure,

@@ -14,6 +14,7 @@ from lorascope.comparing.results import (
     Power,
     Verdict,
 )
+from lorascope.comparing.settling import Settling
 from lorascope.config import DecideConfig
 
 
@@ -115,6 +116,10 @@ class Decision:
     that passed it or ruled out what is cheaper. With one, it is about these adapters alone."""
     fresh: FreshScore | None = None
     """None with one seed, or without a recommendation."""
+    settling: Settling | None = None
+    """With search=settle, the course that led to the answer."""
+    declared: int = 0
+    """Trials of the grid, trained or not."""
 
     @property
     def none_beats_base(self) -> bool:

@@ -9,6 +9,7 @@ from lorascope.config.choices import (
     ModelKind,
     Precision,
     Scoring,
+    Search,
     Storage,
     Targets,
     TemplateKind,
@@ -29,5 +30,6 @@ from lorascope.config.schema import (
 __all__ = [
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Precision",
-    "QuantConfig", "RuntimeConfig", "Scoring", "Storage", "Targets", "TemplateKind", "TrainConfig",
+    "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",
+    "TrainConfig",
 ]  # fmt: skip

@@ -80,6 +80,15 @@ class Targets(StrEnum):
     modules = "modules"
 
 
+class Search(StrEnum):
+    """Which of the declared trials are trained."""
+
+    grid = "grid"
+    """All."""
+    settle = "settle"
+    """Those that the answer needs, cheapest first."""
+
+
 class Cost(StrEnum):
     """The quantity by which one configuration is cheaper than another."""
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
 from functools import reduce
 
-from lorascope.config import Config, Cost, DataKind, ModelKind, Precision, Storage, Targets
+from lorascope.config import (
+    Config,
+    Cost,
+    DataKind,
+    ModelKind,
+    Precision,
+    Search,
+    Storage,
+    Targets,
+)
 from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
 from lorascope.config.schema import STATE_POWER, STATE_PRICE
 from lorascope.errors import ConfigError
 
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
+KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
+"""Costs that are counted from shapes: nothing need be trained or planned."""
 COPY_HASH = "Copy the commit hash from its page on the hub."
 
 
@@ -35,6 +47,7 @@ def validate(config: Config) -> None:
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
+            value = value.value if isinstance(value, Enum) else value
             key, remedy = _typed(rule.key, config), _typed(rule.remedy, config)
             raise ConfigError(key, value, rule.problem, remedy)
 
@@ -157,6 +170,17 @@ RULES = [
         "decide.price_per_hour",
         lambda c: c.decide.cost is not Cost.money or c.decide.price_per_hour is not None,
         "decide.cost=money needs a price", STATE_PRICE,
+    ),
+    Rule(
+        "decide.price_per_hour",
+        lambda c: c.decide.budget_money is None or c.decide.price_per_hour is not None,
+        "decide.budget_money needs a price", STATE_PRICE,
+    ),
+    Rule(
+        "decide.cost",
+        lambda c: c.search is Search.grid or c.decide.cost in KNOWN_BEFOREHAND,
+        "search=settle begins with what costs least, which is not known of this cost before it "
+        "is trained", "Use serving_bytes or adapter_bytes, or search=grid.",
     ),
     Rule(
         "decide.power_watts",

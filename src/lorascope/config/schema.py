@@ -34,6 +34,7 @@ from lorascope.config.choices import (
     ModelKind,
     Precision,
     Scoring,
+    Search,
     Storage,
     Targets,
     TemplateKind,
@@ -245,6 +246,17 @@ class DecideConfig:
         "0.01 says that two seeds of one configuration often differ by 0.014; empty is unknown.",
     )
     """The same for data that are scored by loss only, in nats a completion token."""
+    error: float = bounded(
+        0.05, Bound(lambda v: 0 < v < 0.5, "must lie between 0 and 0.5: it is a share"), "Try 0.05."
+    )
+    """With search=settle: the largest chance to ship what is worse than the margin allows."""
+    budget_trials: int | None = bounded(None, ABOVE_ZERO, "Leave it empty for as many as needed.")
+    """With search=settle: trials that may be trained in all. None sets no limit."""
+    budget_hours: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
+    """With search=settle: hours of training after which nothing new is begun, a pack's time shared
+    among its trials."""
+    budget_money: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
+    """The same in money, at price_per_hour."""
     cost: Cost = Cost.serving_bytes
     price_per_hour: float | None = bounded(None, ABOVE_ZERO, STATE_PRICE)
     """Price of an hour for cost=money, in any currency; shown as it is."""
@@ -292,4 +304,5 @@ class Config:
     decide: DecideConfig = field(default_factory=DecideConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     seed: int = bounded(0, SEED)
+    search: Search = Search.grid
     ship: str = "auto"

@@ -52,6 +52,15 @@ class Layout:
         """A folder for each unfinished trial that keeps checkpoints, called by its identity."""
         return self.private / "checkpoints"
 
+    @property
+    def settled(self) -> Path:
+        """Which trials the answer needs, where not all declared ones are trained."""
+        return self.root / "experiments" / "settled.json"
+
+    def stored(self, quant: str) -> Path:
+        """A file a mode, by which DVC knows that a mode's base changed."""
+        return self.root / "experiments" / "stored" / f"{quant}.json"
+
     def data(self, model: str, data: str) -> Path:
         """Prepared rows: they carry the model's chat template and special tokens."""
         return self.root / "data" / data / model

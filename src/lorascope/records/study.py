@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorascope.config import DecideConfig
+from lorascope.config import DecideConfig, Search
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance, TrialKey, TrialRecord
 
@@ -135,8 +135,14 @@ class Study:
     merge: MergeRecord | None
     missing: dict[str, TrialKey] = field(default_factory=dict)
     """Declared trials without a record, by name."""
+    unneeded: dict[str, TrialKey] = field(default_factory=dict)
+    """Declared trials that the answer does not need (search=settle), by name, trained or not."""
     missing_settings: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Settings of the missing trials, by name."""
+    """Settings of the missing and the unneeded trials, by name."""
+    search: Search = Search.grid
+    """Whether all declared trials are trained, or those that the answer needs."""
+    adapter_parameters: dict[str, int] = field(default_factory=dict)
+    """Trainable parameters of each declared trial, trained or not, by name."""
     items: dict[str, dict[str, list[ItemResult]]] = field(default_factory=dict)
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)

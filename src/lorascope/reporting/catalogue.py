@@ -24,6 +24,7 @@ from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
 from lorascope.reporting.pages.page import document
 from lorascope.reporting.pages.summary import PAGE, REPORT
+from lorascope.reporting.settling_text import looks_table
 from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
@@ -110,6 +111,11 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "candidates", "by-rank-section", lambda _, found: candidate_table(found.decision),
         "Candidates on validation items, cheapest first",
+    ),
+    TableEntry(
+        "looks", "by-rank-section",
+        lambda _, found: looks_table(found.decision.settling, found.measure),
+        "Looks at the candidates, in the order in which they were taken",
     ),
     FigureEntry(
         "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),

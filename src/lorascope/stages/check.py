@@ -16,6 +16,7 @@ from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.declared import declare_trial, trial_key, trial_name
 from lorascope.study.intact import unprepared
+from lorascope.study.needed import require_settleable
 from lorascope.study.overrides import choices
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         for quant in {config.quant.name: config.quant for config in configs}.values():
             require_quantizable(folder, quant)
     _require_possible_ship(configs)
+    require_settleable(configs)
     _warn_of_unwatched(first, layout)
     # What the next training does about trials of another identity; before base and data are
     # prepared, nothing is known of it.

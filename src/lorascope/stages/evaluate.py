@@ -17,6 +17,7 @@ from lorascope.study.declared import base_name, declare_trial, evaluation_identi
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.study.intact_scores import require_scores
+from lorascope.study.needed import needed
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
@@ -25,13 +26,24 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
     Returns:
         The trials' records; None for a trial that did not complete.
     """
+    score_bases(configs, layout)
+    return score_trials(needed(configs, layout), layout)
+
+
+def score_bases(configs: Sequence[Config], layout: Layout) -> None:
+    """Score what is missing of the bare base of each mode."""
+    for config in {config.quant.name: config for config in configs}.values():
+        _evaluate_subject(config, layout, base_name(config, layout), None)
+
+
+def score_trials(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecord | None]:
+    """Score what is missing of trained trials; None for one that did not complete."""
     count = len(configs)
     places = [f"{number}/{count} " if count > 1 else "" for number in range(1, count + 1)]
     return [_evaluate(config, layout, place) for config, place in zip(configs, places, strict=True)]
 
 
 def _evaluate(config: Config, layout: Layout, place: str) -> EvaluationRecord | None:
-    _evaluate_subject(config, layout, base_name(config, layout), None)
     declared = declare_trial(config, layout)
     folder = layout.trials(config.quant.name) / declared.name
     if not (folder / RECORD).is_file():
@@ -77,6 +89,12 @@ def _evaluate_subject(
 
             try_publish([], [record], layout)
         return record
+
+
+def let_go() -> None:
+    """Give back the memory of the base that was scored last."""
+    if "lorascope.scoring.evaluation" in sys.modules:
+        sys.modules["lorascope.scoring.evaluation"].LoadedBase.let_go()
 
 
 def _tell(sentence: str) -> None:

@@ -11,7 +11,7 @@ from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
-from lorascope.files.store import replaced_folder, sha256_of_files, write_record
+from lorascope.files.store import replaced_folder, sha256_of_files, write_atomically, write_record
 from lorascope.machine.libraries import import_uncollected
 from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import FootprintRecord
@@ -58,5 +58,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> FootprintR
         write_record(folder, record)
     for sentence in partial_modes([record]):
         print(f"warning: {sentence}", file=sys.stderr)
+    write_atomically(
+        layout.stored(record.quant), f'{{"sha256": "{record.content_sha256}"}}\n'.encode()
+    )
     print(f"{base.model} as {record.quant}: {record.total_bytes:,} bytes")
     return record

@@ -74,6 +74,7 @@ def status_text(status: SweepStatus) -> str:
         f"Model {status.model}, data {status.data}: {declared} trials declared.\n",
         Table(MODES, modes).plain(),
         _best_table(best).plain() if best else "",
+        _settled(status),
         _listed("Failed", failed),
         _listed("Damaged", [reason for mode in modes for reason in mode.damaged]),
         _listed("Trained otherwise", foreseen([one for mode in modes for one in mode.former])),
@@ -168,6 +169,15 @@ def _trained(trials: list[TrialRecord]) -> str:
     )
 
 
+def _settled(status: SweepStatus) -> str:
+    """How far a settling is: what is missing beside it stays untrained."""
+    if not status.settled or "needed" not in status.settled:
+        return ""
+    needed, declared = len(status.settled["needed"]), status.settled["declared"]
+    end = status.settled["stopped"] or "the answer stands; the others stay untrained"
+    return f"search: settle: {needed} of {declared} declared trials are needed ({end}).\n"
+
+
 def _next(status: SweepStatus) -> str:
     step = next_step(status)
     title = "Next"
@@ -184,6 +194,10 @@ def next_step(status: SweepStatus) -> Step:
     """What brings the study further; `report` where it is complete."""
     if status.unprepared:
         return Step([missing.command for missing in status.unprepared], by_dvc=True)
+    if status.settled is not None and ("needed" not in status.settled or status.settled["stopped"]):
+        return Step([stage_command("settle", status.overrides)], by_dvc=True)
+    if status.settled is not None:
+        return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=True)
     modes = status.modes
     again = [trial for mode in modes for trial in mode.failed if trial.status not in LASTING]
     unrecorded = sum(mode.declared - len(mode.trials) for mode in modes)

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from lorascope.config import Config
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
+from lorascope.study.needed import needed
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Train the trials that `configs` describe, but for those that are there already."""
-    run_sweep(configs, layout)
+    for config in configs:
+        # A mode of which nothing is needed has a folder all the same: DVC looks for it.
+        layout.trials(config.quant.name).mkdir(parents=True, exist_ok=True)
+    if trained := needed(configs, layout):
+        run_sweep(trained, layout)

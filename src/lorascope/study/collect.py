@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lorascope.config import Config
+from lorascope.comparing.cells import Compared, gather, study_measure
+from lorascope.comparing.settling import Settling, settle
+from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
@@ -25,18 +27,28 @@ from lorascope.study.intact_scores import distributions_of, scored_items
 def collect(configs: list[Config], layout: Layout) -> Study:
     """The records of exactly the trials that `configs` declare; what is not there is named.
 
+    With search=settle, of those that the answer needs.
+
     Raises:
         ConfigError: the grid spans several models or datasets.
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
+    study = collect_all(configs, layout)
+    return needed_part(study, settle_study(study)) if study.search is Search.settle else study
+
+
+def collect_all(configs: list[Config], layout: Layout) -> Study:
+    """The same of all declared trials, whatever the search."""
     first = one_question(configs)
     trials, evaluations = [], []
     missing: dict[str, DeclaredTrial] = {}
+    parameters: dict[str, int] = {}
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
         evaluations += current_scores(config, layout, name, None)
     for config in configs:
         declared = declare_trial(config, layout)
+        parameters[declared.name] = declared.trainable_parameters
         if not declared.is_recorded:
             missing[declared.name] = declared
             continue
@@ -61,6 +73,29 @@ def collect(configs: list[Config], layout: Layout) -> Study:
             if (path := distributions_of(record, _folder(record, layout)))
         },
         decide=first.decide,
+        search=first.search,
+        adapter_parameters=parameters,
+    )
+
+
+def settle_study(study: Study) -> Settling:
+    """How far the answer stands, by what is there of `study`."""
+    measure = study_measure(study)
+    return settle(Compared(study, measure, gather(study, measure), {}))
+
+
+def needed_part(study: Study, settling: Settling) -> Study:
+    """`study` with the trials that the answer did not ask for among the unneeded."""
+    spare = [trial for trial in study.trials if trial.trial not in settling.used]
+    identities = {trial.identity for trial in spare}
+    unneeded = {name: k for name, k in study.missing.items() if name not in settling.used}
+    return replace(
+        study,
+        trials=[trial for trial in study.trials if trial.trial in settling.used],
+        evaluations=[e for e in study.evaluations if e.trial_identity not in identities],
+        missing={name: key for name, key in study.missing.items() if name in settling.used},
+        unneeded=unneeded | {trial.trial: trial.key for trial in spare},
+        missing_settings=study.missing_settings | {t.trial: t.settings for t in spare},
     )
 
 

@@ -23,7 +23,7 @@ PARAMETER_KEYS = {
     key: DEFAULT_KIND if key == TARGETS else key
     for key in (
         "model", "data", "quant", TARGETS, *DIALS, "train", "seed", "evaluate", "merge", "decide",
-        "ship",
+        "search", "ship",
     )
 }  # fmt: skip
 """Keys of params.yaml -> keys of the configuration."""
@@ -33,8 +33,30 @@ READS = {
     "prepare-base": ("model",),
     "prepare-data": ("model", "data", "evaluate"),
     "quantize-base": ("model", "quant"),
-    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed"),
-    "evaluate": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "evaluate"),
+    "settle": (
+        "model",
+        "data",
+        "quant",
+        "adapter",
+        *KINDS,
+        "train",
+        "seed",
+        "search",
+        "evaluate",
+        "decide",
+    ),
+    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "search"),
+    "evaluate": (
+        "model",
+        "data",
+        "quant",
+        "adapter",
+        *KINDS,
+        "train",
+        "seed",
+        "search",
+        "evaluate",
+    ),
 }
 """Stage -> first parts of the keys that it reads, as in dvc.yaml; and of all stages:"""
 ALWAYS_READ = ("recipe", "runtime")

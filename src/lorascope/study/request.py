@@ -36,7 +36,7 @@ INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 OTHER_FOLDERS = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun",
 )  # fmt: skip
-ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "ship", "runtime")
+ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "search", "ship", "runtime")
 """First parts of keys that are no axes of a study."""
 
 PACKED = "hydra/launcher=packed"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lorascope.config import Config
+from lorascope.config import Config, Search
 from lorascope.errors import RecordError
 from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folders
@@ -16,6 +16,7 @@ from lorascope.study.adoption import Predecessor, predecessors
 from lorascope.study.collect import current_scores, one_question
 from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
 from lorascope.study.intact import Unprepared, unprepared
+from lorascope.study.needed import read_settled
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class SweepStatus:
     modes: list[ModeStatus]
     running: list[Path]
     """Folders, of this study or another, that some process trains or scores into now."""
+    settled: dict[str, Any] | None = None
+    """With search=settle, what experiments/settled.json says; empty where there is none."""
 
 
 def sweep_status(
@@ -87,6 +90,7 @@ def sweep_status(
         unprepared(configs, layout, overrides),
         [_mode_status(quant, ones, layout, running) for quant, ones in modes.items()],
         sorted(folder.relative_to(layout.root) for folder in running),
+        read_settled(layout) if first.search is Search.settle else None,
     )
 
 

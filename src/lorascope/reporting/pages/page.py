@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.adapters.kinds import method_of
-from lorascope.comparing.cells import variants
+from lorascope.comparing.cells import NOT_NEEDED, variants
 from lorascope.comparing.results import cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
@@ -42,7 +42,8 @@ def document(study: Study, findings: Findings, shown: Mapping[str, Sequence[Bloc
     """The whole page, whatever it is written as. `shown`: a section's anchor -> its tables and
     figures."""
     rows = accuracy_rows(study)
-    keys = [trial.key for trial in study.trials] + list(study.missing.values())
+    others = [*study.missing.values(), *study.unneeded.values()]
+    keys = [trial.key for trial in study.trials] + others
     labels = dict.fromkeys(method_of(key.method).label for key in keys)
     return Document(
         title=f"{' and '.join(labels)} study: {study.base.model} on {study.data.name}",
@@ -71,8 +72,8 @@ def _sections(
 
     score = findings.measure.words.capitalize()
     size = size_axis(cell.cell for cell in findings.cells).noun
-    unscored = any(not row.scored for row in rows)
-    none_lost = () if unscored else (text("None: every declared trial has a score."),)
+    unscored = any(not row.scored and row.status != NOT_NEEDED for row in rows)
+    none_lost = () if unscored else (text("None: every trial that was trained has a score."),)
     all_points = Paragraph(("All points: ", Link("losses.csv", "losses.csv"), "."))
     return (
         section("by-rank-section", f"{score} against {size}"),
@@ -158,7 +159,7 @@ def _numbers(keys: Sequence[TrialKey]) -> list[tuple[Dial, list[DialValue]]]:
 
 def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow]) -> Facts:
     ended = Counter(row.status for row in rows if not row.cell.base)
-    counts = [f"{ended[end]} {end}" for end in (*Status, MISSING) if ended[end]]
+    counts = [f"{ended[end]} {end}" for end in (*Status, MISSING, NOT_NEEDED) if ended[end]]
     settings = sorted({name for name in variants(study).values() if name})
     facts = {
         "Modes": units.listed(modes(study)),

@@ -87,6 +87,12 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
         if gain.cell == decision.recommended:
             yield gain_fact(gain, findings, names, "Gained by training")
     yield from _cost_fact(findings, chosen, names)
+    if decision.settling is not None:
+        yield Fact(
+            "Trials that the answer needed",
+            units.count(len(decision.settling.used)),
+            f"of {units.count(decision.declared)} declared; the others were not trained for it",
+        )
 
 
 def _score_facts(
@@ -97,7 +103,8 @@ def _score_facts(
     value = f"{measure.score(own.value)} {measure.unit}"
     interval = f"95 % interval {measure.interval(own.ends)}"
     if fresh is None:
-        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else UNKNOWN_SEED
+        why = UNKNOWN_SEED if decision.settling is None else CARRIES_LUCK
+        why = "chosen with this seed, whose luck is in it" if own.seeds == 1 else why
         yield Fact(f"Test {measure.words}", value, f"{interval}; {items}, {why}")
         return
     yield Fact(
@@ -184,13 +191,14 @@ def _basis(decision: Decision) -> Iterator[Line]:
             "itself is recommended.",
         )
         return
+    corrected = "Holm" if decision.settling is None else "of its look, for all looks and candidates"
     for row in decision.candidates:
         if row.cell == decision.recommended and row.difference and row.p_margin_holm is not None:
             yield (
                 f"On {units.count(row.difference.items)} validation items it differs from the "
                 f"reference by {measure.difference(row.difference.value)} {measure.step}, 95 % "
                 f"interval {measure.difference_interval(row.difference.ends)}; p for worse by the "
-                f"margin {units.p_value(row.p_margin_holm)} (Holm).",
+                f"margin {units.p_value(row.p_margin_holm)} ({corrected}).",
             )
 
 

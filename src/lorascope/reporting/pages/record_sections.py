@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lorascope.comparing.cells import NOT_NEEDED
 from lorascope.comparing.ruling import Findings
 from lorascope.records import MergeRecord, Study
 from lorascope.reporting import units
@@ -75,7 +76,9 @@ def with_runs(study: Study, table: Table[AccuracyRow]) -> Table[AccuracyRow]:
 def failures_table(study: Study) -> Table[AccuracyRow]:
     """What has no score, and why."""
     rows = accuracy_rows(study)
-    table = accuracy_table(rows).only([row for row in rows if not row.scored])
+    table = accuracy_table(rows).only(
+        [row for row in rows if not row.scored and row.status != NOT_NEEDED]
+    )
     columns = (*table.keys_to("seed"), "status", "reason", "trial")
     reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
     return with_runs(study, table.select(*columns).with_columns(reason))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import base_cell, variants
+from lorascope.comparing.cells import NOT_NEEDED, base_cell, variants
 from lorascope.comparing.estimates import cell_estimate, join
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
@@ -72,6 +72,11 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
                 cell_of(key, variant[name]), key.seed, status=MISSING, reason=NO_RECORD, trial=name
             )
             for name, key in study.missing.items()
+            if key.quant == quant
+        ]
+        mode += [
+            AccuracyRow(cell_of(key, variant[name]), key.seed, status=NOT_NEEDED, trial=name)
+            for name, key in study.unneeded.items()
             if key.quant == quant
         ]
         rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]

@@ -1,0 +1,146 @@
+"""How a settling reads: its plan, each look, its end, and its table of looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorascope.comparing.budget import Spent
+from lorascope.comparing.cells import study_measure
+from lorascope.comparing.results import Measure, Verdict
+from lorascope.comparing.settling import FIRST_LOOK, Look, Settling
+from lorascope.records import Study
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames, cell_columns, varied_fields
+from lorascope.reporting.tables.table import Column, Table
+
+ENDS = {
+    Verdict.no_worse: "accepted",
+    Verdict.worse: "dropped",
+    Verdict.undecided: "undecided",
+}
+"""What a look makes of a candidate."""
+
+
+def plan_text(study: Study, settling: Settling) -> str:
+    """What may be trained, before anything is: the least, the most, and in which order."""
+    declared = declared_trials(study)
+    seeds = max(declared_seeds(study))
+    names = _names(study, settling)
+    lines = [
+        f"search: settle: the cheapest of {declared} declared trials' configurations that is no "
+        f"worse than the reference by the margin, wrong in at most {100 * study.decide.error:g} %",
+        f"each candidate is looked at with {FIRST_LOOK} seeds, then with one more each time, at "
+        f"most {seeds}",
+    ]
+    if settling.reference is None:
+        lines.append(
+            f"first the reference is chosen among {len(settling.wanted)} ranks of "
+            f"{study.decide.reference_quant}, by validation items that judge nothing else"
+        )
+    elif settling.order:
+        order = ", ".join(names.name(cell) for cell in settling.order)
+        lines.append(f"reference: {names.name(settling.reference)}; cheaper, in order: {order}")
+    return "\n".join(lines)
+
+
+def round_line(settling: Settling, spent: Spent) -> str:
+    """What is trained next, and what was spent before."""
+    money = "" if spent.money is None else f", {spent.money:.3g} in money"
+    return (
+        f"next: {', '.join(settling.wanted)} ({spent.trials} trials, "
+        f"{units.seconds(3600 * spent.hours)} of training{money} so far)"
+    )
+
+
+def look_line(look: Look, study: Study) -> str:
+    """One look: what was seen, and what it was held against."""
+    measure = study_measure(study)
+    name = CellNames(varied_fields([look.cell])).name(look.cell)
+    return (
+        f"look: {name}, {look.seeds} seeds: {measure.difference(look.difference.value)} "
+        f"{measure.step}, 95 % interval {measure.difference_interval(look.difference.ends)}; p for "
+        f"worse by the margin {units.p_value(look.p_within)}, held against "
+        f"{units.p_value(look.level)}: {_end(look)}"
+    )
+
+
+def outcome(study: Study, settling: Settling, stopped: str | None) -> str:
+    """The answer, and what it cost beside the declared grid."""
+    names, declared = _names(study, settling), declared_trials(study)
+    used = f"{len(settling.used)} of {declared} declared trials were needed"
+    if settling.wanted:
+        return f"not settled ({stopped}); {used}"
+    if settling.accepted is None:
+        return f"nothing ships: no adapter is shown to beat the bare base; {used}"
+    left = ""
+    if settling.undecided:
+        cells = "; ".join(names.name(cell) for cell in settling.undecided)
+        left = f"; cheaper, but undecided with all seeds: {cells}"
+    return f"settled: {names.full(settling.accepted)}{left}; {used}"
+
+
+def settled_content(study: Study, settling: Settling, stopped: str | None) -> dict[str, Any]:
+    """For machines: which trials are needed, and every look."""
+    return {
+        "needed": sorted(settling.used - set(settling.wanted)) if settling.wanted
+        else sorted(settling.used),
+        "declared": declared_trials(study),
+        "stopped": stopped,
+        "settled": not settling.wanted and settling.accepted is not None
+        and not settling.undecided,
+        "looks": [
+            {
+                "quant": look.cell.quant, **dict(look.cell.dials), "seeds": look.seeds,
+                "difference": look.difference.value, "share": look.share, "level": look.level,
+                "p_within": look.p_within, "p_beyond": look.p_beyond,
+                "verdict": look.verdict.value,
+            }
+            for look in settling.looks
+        ],
+    }  # fmt: skip
+
+
+def looks_table(settling: Settling | None, measure: Measure) -> Table[Look]:
+    """Every look, in the order in which they were taken."""
+    looks = settling.looks if settling else ()
+    return Table(
+        (
+            *cell_columns(look.cell for look in looks),
+            Column("seeds", "Seeds"),
+            Column("difference", f"Difference {measure.step}", measure.difference,
+                   get=lambda look: look.difference.value),
+            Column("interval", "95 % interval", measure.difference_interval,
+                   get=lambda look: look.difference.ends),
+            Column("share", "Information", lambda share: f"{100 * share:.0f} %"),
+            Column("p_within", "p, worse by the margin", units.p_value),
+            Column("level", "Held against", units.p_value),
+            Column("p_beyond", "p, within the margin", units.p_value),
+            Column("end", "Then", right=False, get=_end),
+        ),
+        looks,
+    )  # fmt: skip
+
+
+def _end(look: Look) -> str:
+    return "out of reach" if look.out_of_reach else ENDS[look.verdict]
+
+
+def declared_trials(study: Study) -> int:
+    """Trials of the declared grid, needed or not."""
+    return len(study.trials) + len(study.missing) + len(study.unneeded)
+
+
+def declared_seeds(study: Study) -> list[int]:
+    """Number of declared seeds of each configuration."""
+    keys = [t.key for t in study.trials] + [*study.missing.values(), *study.unneeded.values()]
+    counts: dict[str, set[int]] = {}
+    for key in keys:
+        counts.setdefault(f"{key.quant} {key.method} {key.targets} {key.dials}", set()).add(
+            key.seed
+        )
+    return [len(seeds) for seeds in counts.values()]
+
+
+def _names(study: Study, settling: Settling) -> CellNames:
+    cells = [cell for cell in (settling.reference, *settling.order) if cell is not None]
+    return CellNames(varied_fields(cells))

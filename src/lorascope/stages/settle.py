@@ -1,0 +1,56 @@
+"""settle: train and score what the answer needs, cheapest first, until it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorascope.comparing.budget import spent, stops
+from lorascope.config import Config, Search
+from lorascope.execution.sweep import run_sweep
+from lorascope.files.layout import Layout
+from lorascope.reporting.settling_text import (
+    look_line,
+    outcome,
+    plan_text,
+    round_line,
+    settled_content,
+)
+from lorascope.stages.evaluate import let_go, score_bases, score_trials
+from lorascope.study.collect import collect_all, settle_study
+from lorascope.study.declared import declare_trial
+from lorascope.study.needed import require_settleable, write_settled
+
+
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
+    """Ask for trials, train and score them, look, and go on until nothing more is wanted.
+
+    What is wanted follows from the records alone: after a kill it goes on where it stood.
+    """
+    first = configs[0]
+    if first.search is Search.grid:
+        write_settled(Search.grid, {}, layout)
+        print("search: grid: every declared trial is trained; there is nothing to settle")
+        return
+    require_settleable(configs)
+    by_name = {declare_trial(config, layout).name: config for config in configs}
+    score_bases(configs, layout)
+    told = None
+    while True:
+        study = collect_all(list(configs), layout)
+        settling = settle_study(study)
+        if told is None:
+            print(plan_text(study, settling), flush=True)
+        for look in settling.looks[told or 0 :]:
+            print(look_line(look, study), flush=True)
+        told = len(settling.looks)
+        why = stops(study, settling, first.decide) if settling.wanted else None
+        write_settled(Search.settle, settled_content(study, settling, why), layout)
+        if not settling.wanted or why:
+            break
+        print(round_line(settling, spent(study, settling, first.decide)), flush=True)
+        wanted = [by_name[name] for name in settling.wanted]
+        run_sweep(wanted, layout)
+        score_trials(wanted, layout)
+        # What is trained next needs the memory.
+        let_go()
+    print(outcome(study, settling, why), flush=True)

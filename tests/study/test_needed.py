@@ -1,0 +1,78 @@
+"""search=settle as commands: it trains what the answer needs, goes on where it stood, and what it
+did not need stays untrained in every later stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lorascope.files.layout import Layout
+from tests.command_line import lorascope
+from tests.conftest import make_project, save_small_model
+
+SMALL = ("runtime.tracking=false", "train.steps=60")
+
+
+def said(layout: Layout, *arguments: str) -> str:
+    done = lorascope(layout, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A prepared study of four configurations with three seeds each, by loss."""
+    layout = make_project(tmp_path_factory.mktemp("settling"))
+    save_small_model(layout.root / "models/raw/small")
+    text = layout.params.read_text().replace("search: grid", "search: settle")
+    layout.params.write_text(text.replace('seed: "0"', 'seed: "0,1,2"'))
+    for stage in ("prepare-base", "prepare-data"):
+        said(layout, stage)
+    for quant in ("fp16", "nf4"):
+        said(layout, "quantize-base", f"quant={quant}")
+    return layout
+
+
+@pytest.mark.slow
+def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project: Layout) -> None:
+    layout = project
+    assert "nothing is settled yet" in lorascope(layout, "train-lora", "-m").stderr
+    first = said(layout, "settle", *SMALL, "decide.budget_trials=4")
+    assert "not settled (budget_trials=4" in first
+    content = json.loads(layout.settled.read_bytes())
+    assert content["stopped"]
+    assert len(content["needed"]) <= 4
+    assert "lorascope settle" in said(layout, "status", *SMALL)
+    whole = said(layout, "settle", *SMALL)
+    again = said(layout, "settle", *SMALL)
+    assert "validation loss" in whole
+    assert "validation loss" not in again
+    assert again.splitlines()[-1] == whole.splitlines()[-1]
+    content = json.loads(layout.settled.read_bytes())
+    trained = {p.name for q in ("fp16", "nf4") for p in layout.trials(q).iterdir()}
+    assert trained == set(content["needed"])
+    assert f"{len(trained)} of 12 declared trials" in again
+    assert "validation loss" not in said(layout, "train-lora", "-m", *SMALL)
+    assert "scored already" in said(layout, "evaluate", "-m", *SMALL)
+    said(layout, "report", *SMALL)
+    page = (layout.reports / "report.md").read_text()
+    assert f"{len(trained)} completed, {12 - len(trained)} not needed" in page
+    assert "Looks at the candidates" in page
+
+
+def test_one_seed_and_costs_that_are_known_later_are_refused(tmp_path: Path) -> None:
+    layout = make_project(tmp_path)
+    one = lorascope(layout, "settle", "search=settle")
+    assert one.returncode == 2
+    assert "seed=0: search=settle judges over seeds" in one.stderr.replace("'", "")
+    timed = lorascope(layout, "settle", "search=settle", "decide.cost=train_seconds")
+    assert "decide.cost=train_seconds" in timed.stderr.replace("'", "")
+    assert "Use serving_bytes or adapter_bytes" in timed.stderr
+
+
+def test_a_grid_needs_all(tmp_path: Path) -> None:
+    layout = make_project(tmp_path)
+    assert "nothing to settle" in said(layout, "settle")
+    assert json.loads(layout.settled.read_bytes()) == {"search": "grid"}
