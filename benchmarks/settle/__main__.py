@@ -12,12 +12,13 @@ from itertools import combinations
 
 from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
 from lorascope.comparing.cells import Compared
+from lorascope.comparing.course import Course
 from lorascope.comparing.estimates import seed_components
 from lorascope.comparing.pairs import SIGNIFICANT
+from lorascope.comparing.panel import Panel
 from lorascope.comparing.reference import FAR_MARGINS
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.seed_spread import seed_spreads
-from lorascope.comparing.settling import Course, Panel
 from lorascope.statistics.families import holm_hopeful
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.comparing.cells import Compared, gather
+from lorascope.comparing.course import Course
 from lorascope.comparing.estimates import JoinedItems
+from lorascope.comparing.panel import Panel
 from lorascope.comparing.results import CellKey, Measure
-from lorascope.comparing.settling import Course, Panel, Settling
+from lorascope.comparing.settling import Settling
 from lorascope.config import DecideConfig
 from tests.study_factory import Trial, make_study
 

@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
 from lorascope.comparing.cells import MISSING, Compared
+from lorascope.comparing.course import Course
+from lorascope.comparing.panel import Panel
 from lorascope.comparing.results import CellKey, Verdict
-from lorascope.comparing.settling import Course, Panel
 
 
 def rank(cell: CellKey) -> int:
@@ -107,6 +108,23 @@ def test_a_failed_training_refuses_its_candidate() -> None:
     settling = settled(replace(compared, cells=cells), panel)
     assert settling.refused == {cheapest: "seed 0 diverged (loss is nan)"}
     assert settling.accepted == settling.order[1]
+
+
+def test_without_the_reference_nothing_is_judged_and_what_may_pass_is_tried_again() -> None:
+    compared, panel = drawn(fine)
+    reference = settled(compared, panel).reference
+    assert reference is not None
+    for status, ends in [("diverged", True), ("failed", False)]:
+        data = compared.cells[reference]
+        lost = replace(data.declared[1], status=status, reason="x", test=None)
+        declared = (data.declared[0], lost, *data.declared[2:])
+        cells = {**compared.cells, reference: replace(data, declared=declared)}
+        settling = settled(replace(compared, cells=cells), panel)
+        assert settling.accepted is None
+        if ends:
+            assert set(settling.refused.values()) == {"seed 1 diverged (x)"}
+        else:
+            assert settling.wanted == (lost.trial,)
 
 
 def test_nothing_ships_that_does_not_beat_the_bare_base() -> None:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
+from lorascope.config import Cost
 from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
+BYTES_A_PARAMETER = 4
+"""Of an adapter's file, which holds float32."""
 NOT_NEEDED = "not needed"
 NOT_SCORED = "not scored"
 NO_EVALUATION = "no evaluation record"
@@ -207,3 +210,12 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
         peak_measured=any(measured_peak(trial) is not None for trial in trials),
         complete=data.complete,
     )
+
+
+def declared_cost(cell: CellKey, compared: Compared) -> float:
+    """What is known of the rule's cost before anything is trained: bytes, from shapes."""
+    study, trials = compared.study, compared.cells[cell].declared
+    adapter = study.adapter_parameters[trials[0].trial] * BYTES_A_PARAMETER
+    if study.decide.cost is Cost.adapter_bytes:
+        return adapter
+    return adapter + next(one.total_bytes for one in study.footprints if one.quant == cell.quant)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from lorascope.comparing.candidates import judged_candidates, project_seeds
 from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
+from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import goodness, reference_of
@@ -22,7 +23,6 @@ from lorascope.comparing.settled_candidates import (
     settled_candidates,
     settled_reference,
 )
-from lorascope.comparing.settling import settle
 from lorascope.config import Search
 from lorascope.records import Status
 from lorascope.statistics.families import holm

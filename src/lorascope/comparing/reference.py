@@ -93,3 +93,12 @@ def far_behind(compared: Compared, reference: CellKey | None) -> frozenset[CellK
 def _is_far(score: CellScore, reference: CellKey, compared: Compared) -> bool:
     held = goodness(compared.scores[reference], compared.measure)
     return held - goodness(score, compared.measure) > FAR_MARGINS * compared.margin
+
+
+def reference_choices(compared: Compared) -> list[CellKey]:
+    """The declared cells of which one becomes the reference."""
+    rule = compared.study.decide
+    cells = [cell for cell in compared.cells if not cell.base]
+    of_mode = [cell for cell in cells if cell.quant == rule.reference_quant]
+    named = [cell for cell in of_mode if rule.reference_rank in (None, cell.dial("rank"))]
+    return named or of_mode or cells

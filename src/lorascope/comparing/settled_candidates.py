@@ -13,10 +13,10 @@ from lorascope.comparing.candidates import (
 from lorascope.comparing.cells import NOT_NEEDED, CellData, Compared
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.reference import Reference
+from lorascope.comparing.reference import Reference, reference_choices
 from lorascope.comparing.results import Verdict
 from lorascope.comparing.ruling import Candidate
-from lorascope.comparing.settling import Look, Settling, reference_choices
+from lorascope.comparing.settling import Look, Settling
 
 NOT_YET = "not trained yet"
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from lorascope.comparing.budget import Spent
 from lorascope.comparing.cells import study_measure
+from lorascope.comparing.course import FIRST_LOOK
 from lorascope.comparing.results import Measure, Verdict
-from lorascope.comparing.settling import FIRST_LOOK, Look, Settling
+from lorascope.comparing.settling import Look, Settling
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames, cell_columns, varied_fields

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorascope.comparing.cells import Compared, gather, study_measure
-from lorascope.comparing.settling import Settling, settle
+from lorascope.comparing.course import settle
+from lorascope.comparing.settling import Settling
 from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
