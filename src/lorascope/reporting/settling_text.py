@@ -73,11 +73,11 @@ def outcome(study: Study, settling: Settling, stopped: str | None) -> str:
         return f"not settled ({stopped}); {used}"
     if settling.accepted is None:
         return f"nothing ships: no adapter is shown to beat the bare base; {used}"
-    left = ""
+    shipped = names.full(settling.accepted)
     if settling.undecided:
         cells = "; ".join(names.name(cell) for cell in settling.undecided)
-        left = f"; cheaper, but undecided with all seeds: {cells}"
-    return f"settled: {names.full(settling.accepted)}{left}; {used}"
+        return f"ships {shipped}; not settled, as with all seeds {cells} is undecided; {used}"
+    return f"settled: {shipped}; {used}"
 
 
 def settled_content(study: Study, settling: Settling, stopped: str | None) -> dict[str, Any]:
