@@ -12,7 +12,7 @@ import torch
 from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
-from lorascope.counting.parameters import lora_parameters, padded_rank
+from lorascope.counting.parameters import padded_rank
 from lorascope.machine.devices import Device
 from lorascope.machine.memory import available_ram_bytes
 from lorascope.planning.arithmetic import (
@@ -104,6 +104,7 @@ def generous_need(subject: PlanSubject) -> int:
     rank = sum(padded_rank(rank_of(own)) for own in spec.pack)
     parameters: int = sum(parameter.numel() for parameter in model.parameters())
     largest = max((m.in_features * m.out_features for m in matrices), default=0)
-    weights = 4 * parameters + 4 * 6 * lora_parameters(matrices, rank) + 4 * 4 * largest
+    adapters = rank * sum(m.in_features + m.out_features for m in matrices)
+    weights = 4 * parameters + 4 * 6 * adapters + 4 * 4 * largest
     features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in matrices)
     return weights + 4 * (tokens * (features + 8 * int(text.vocab_size)) + 4 * scores)
