@@ -14,8 +14,8 @@ from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.course import Course
 from lorascope.comparing.estimates import seed_components
+from lorascope.comparing.evidence import Evidence, Panel
 from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.panel import Panel
 from lorascope.comparing.reference import FAR_MARGINS
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.seed_spread import seed_spreads
@@ -67,16 +67,16 @@ HEADER = """\
 
 def fixed_design(compared: Compared, panel: Panel) -> CellKey:
     """The cheapest within the margin by all seeds of the whole grid, else the reference."""
-    course = Course(compared, panel, None)
+    course = Course(Evidence(compared, panel), None)
     reference = course.choose_reference()
     assert reference is not None
     order, measure, rule = course.candidates(reference), compared.measure, compared.study.decide
     seeds = len(compared.cells[reference].declared)
-    raw = {cell: course.difference(cell, reference, seeds) for cell in order}
+    raw = {cell: course.evidence.difference(cell, reference, seeds) for cell in order}
     shown = [
         (one, other, parts)
         for one, other in combinations([*order, reference], 2)
-        if (joined := course.joined(one, other, seeds))
+        if (joined := course.evidence.joined(one, other, seeds))
         and (parts := seed_components(joined, measure))
     ]
     harms = {c: -measure.sign * t.difference.value for c, t in raw.items() if t}

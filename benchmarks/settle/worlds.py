@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lorascope.comparing.cells import Compared, gather
 from lorascope.comparing.course import Course
 from lorascope.comparing.estimates import JoinedItems
-from lorascope.comparing.panel import Panel
+from lorascope.comparing.evidence import Evidence, Panel
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.settling import Settling
 from lorascope.config import DecideConfig
@@ -96,7 +96,7 @@ class World:
 
 def settled(compared: Compared, panel: Panel) -> Settling:
     """The course on these answers; the reference is named, so that all items judge."""
-    return Course(compared, panel, None).run()
+    return Course(Evidence(compared, panel), None).run()
 
 
 def is_wrong(settling: Settling, truth: Truth, margin: float) -> bool:

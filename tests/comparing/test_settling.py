@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
-from lorascope.comparing.cells import MISSING, Compared
+from lorascope.comparing.cells import MISSING, Compared, gather
 from lorascope.comparing.course import Course
-from lorascope.comparing.panel import Panel
-from lorascope.comparing.results import CellKey, Verdict
+from lorascope.comparing.evidence import Evidence, Panel, panel_of
+from lorascope.comparing.reference import reference_choices
+from lorascope.comparing.results import CellKey, Measure, Verdict
+from tests.study_factory import Trial, make_study
 
 
 def rank(cell: CellKey) -> int:
@@ -133,14 +135,35 @@ def test_nothing_ships_that_does_not_beat_the_bare_base() -> None:
     assert set(settling.refused.values()) == {"not shown to beat the bare base"}
 
 
+def test_a_named_rank_with_two_alphas_is_chosen_and_the_first_mode_stands_in() -> None:
+    """With the rank named, nothing chose between its two alphas, and nothing shipped."""
+    compared, panel = drawn(fine, world=World(seeds=2, modes=("int8", "nf4")))
+    choices = [(cell.quant, rank(cell)) for cell in reference_choices(compared)]
+    assert choices == [("int8", 4), ("int8", 8), ("int8", 16)]
+    assert Course(Evidence(compared, panel), panel).run().accepted is not None
+    study = replace(make_study([Trial("fp16", 16, alpha) for alpha in (16.0, 32.0)]), decide=RULE)
+    both = Compared(study, Measure.accuracy, gather(study, Measure.accuracy), {})
+    assert len(reference_choices(both)) == 2
+    judging, choosing = (panel_of(both, chooses=one) for one in (False, True))
+    assert judging is not None
+    assert choosing is not None
+    assert judging.items.items + choosing.items.items == 200
+    alone = replace(study, trials=study.trials[:1])
+    one = Compared(alone, Measure.accuracy, gather(alone, Measure.accuracy), {})
+    everything = panel_of(one, chooses=False)
+    assert everything is not None
+    assert everything.items.items == 200
+    assert panel_of(one, chooses=True) is None
+
+
 def test_the_reference_is_chosen_by_items_that_judge_nothing() -> None:
     compared, panel = drawn(lambda cell: 0.1 * (rank(cell) == 8), world=World(seeds=2))
     rule = replace(RULE, reference_rank=None)
     compared = replace(compared, study=replace(compared.study, decide=rule))
-    chosen = Course(compared, panel, panel).run().reference
+    chosen = Course(Evidence(compared, panel), panel).run().reference
     assert chosen is not None
     assert rank(chosen) == 8
-    assert Course(without(compared, set()), panel, panel).run().wanted == tuple(
+    assert Course(Evidence(without(compared, set()), panel), panel).run().wanted == tuple(
         compared.cells[cell].declared[0].trial
         for cell in compared.cells
         if cell.quant == "fp16" and not cell.base

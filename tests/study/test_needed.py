@@ -43,7 +43,9 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert "not settled (budget_trials=4" in first
     content = json.loads(layout.settled.read_bytes())
     assert content["stopped"]
+    assert content["wanted"]
     assert len(content["needed"]) <= 4
+    assert len({*content["needed"], *content["wanted"], *content["unneeded"]}) == 12
     assert "lorascope settle" in said(layout, "status", *SMALL)
     whole = said(layout, "settle", *SMALL)
     again = said(layout, "settle", *SMALL)
@@ -56,6 +58,8 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert f"{len(trained)} of 12 declared trials" in again
     assert "validation loss" not in said(layout, "train-lora", "-m", *SMALL)
     assert "scored already" in said(layout, "evaluate", "-m", *SMALL)
+    other = lorascope(layout, "train-lora", "-m", *SMALL, "lora.rank=6")
+    assert "is not of the grid that was settled" in other.stderr
     said(layout, "report", *SMALL)
     page = (layout.reports / "report.md").read_text()
     assert f"{len(trained)} completed, {12 - len(trained)} not needed" in page
@@ -70,6 +74,15 @@ def test_one_seed_and_costs_that_are_known_later_are_refused(tmp_path: Path) -> 
     timed = lorascope(layout, "settle", "search=settle", "decide.cost=train_seconds")
     assert "decide.cost=train_seconds" in timed.stderr.replace("'", "")
     assert "Use serving_bytes or adapter_bytes" in timed.stderr
+
+
+def test_a_study_has_one_search(tmp_path: Path) -> None:
+    layout = make_project(tmp_path)
+    layout.params.write_text(layout.params.read_text().replace("search: grid", "search: some"))
+    assert "params.yaml: search='some'" in lorascope(layout, "settle").stderr
+    layout.params.write_text(layout.params.read_text().replace("search: some", "search: grid"))
+    swept = lorascope(layout, "settle", "search=grid,settle").stderr
+    assert "looks at one search at a time" in swept
 
 
 def test_a_grid_needs_all(tmp_path: Path) -> None:

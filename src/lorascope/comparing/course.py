@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 from scipy.stats import norm
 
@@ -31,17 +30,11 @@ from lorascope.comparing.cells import (
     declared_cost,
 )
 from lorascope.comparing.estimates import (
-    JoinedItems,
-    Tested,
     cell_estimate,
-    compare_joined,
-    compare_with_base,
-    seed_components,
 )
-from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.panel import Panel, panel_of
+from lorascope.comparing.evidence import Evidence, Panel, harm, panel_of
 from lorascope.comparing.reference import FAR_MARGINS, reference_choices
-from lorascope.comparing.results import CellKey, Estimate, Measure, Verdict
+from lorascope.comparing.results import CellKey, Measure, Verdict
 from lorascope.comparing.seed_spread import seed_spreads
 from lorascope.comparing.settling import Look, Settling
 from lorascope.records import LASTING, Status
@@ -68,22 +61,24 @@ class _Wanting(Exception):
 
 def settle(compared: Compared) -> Settling:
     """Replay the course of a settling over what is there of `compared`'s declared cells."""
-    judging = panel_of(compared, chooses=False)
-    return Course(compared, judging, panel_of(compared, chooses=True)).run()
+    evidence = Evidence(compared, panel_of(compared, chooses=False))
+    return Course(evidence, panel_of(compared, chooses=True)).run()
 
 
 @dataclass
 class Course:
     """One replay."""
 
-    compared: Compared
-    judging: Panel | None
+    evidence: Evidence
     choosing: Panel | None
     used: dict[str, None] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     refused: dict[CellKey, str] = field(default_factory=dict)
-    components: dict[tuple[CellKey, CellKey, int], Components | None] = field(default_factory=dict)
-    """Of the difference of two cells with so many seeds."""
+
+    @property
+    def compared(self) -> Compared:
+        """The declared cells, with what there is of them."""
+        return self.evidence.compared
 
     def run(self) -> Settling:
         """How far it comes."""
@@ -113,7 +108,7 @@ class Course:
                 estimate = cell_estimate(self.choosing.of(trials), self.measure)
                 if estimate is not None:
                     scores[cell] = (
-                        -_harm(estimate, self.measure),
+                        -harm(estimate, self.measure),
                         -declared_cost(cell, self.compared),
                     )
         return max(scores, key=lambda cell: scores[cell], default=None)
@@ -147,7 +142,9 @@ class Course:
             return passed
         if reference not in self._ask({reference: FIRST_LOOK}):
             return None
-        return reference if self._gains(reference, FIRST_LOOK, len(order)) else None
+        return (
+            reference if self.evidence.beats_base(reference, FIRST_LOOK, len(order) + 1) else None
+        )
 
     def _verdict(self, cell: CellKey, reference: CellKey, candidates: int) -> Verdict | None:
         """Of the looks at a candidate until one decides, or its seeds end; None: refused."""
@@ -181,7 +178,9 @@ class Course:
         if look.out_of_reach:
             self.refused[cell] = OUT_OF_REACH
             return None
-        if look.verdict is Verdict.no_worse and not self._gains(cell, look.seeds, candidates):
+        if look.verdict is Verdict.no_worse and not self.evidence.beats_base(
+            cell, look.seeds, candidates + 1
+        ):
             return Verdict.undecided
         return look.verdict
 
@@ -192,11 +191,12 @@ class Course:
         self, cell: CellKey, reference: CellKey, seeds: int, last: int, candidates: int
     ) -> Look | None:
         """None where they share too few items to be compared."""
-        raw = self.difference(cell, reference, seeds)
+        raw = self.evidence.difference(cell, reference, seeds)
         if raw is None:
             return None
         rule, measure, margin = self.compared.study.decide, self.measure, self.compared.margin
-        shown, far = self._shown(cell, reference, seeds), self._far()
+        known = {look.cell: look.seeds for look in self.looks} | {cell: seeds}
+        shown, far = self.evidence.components_between(known, reference), self._far()
         near = seed_spreads(shown, far, rule, measure, margin).of(raw, cell, reference)
         # What is shown to be worse ships nothing: there the spread of hopeless ones counts too.
         every = seed_spreads(shown, (), rule, measure, margin).of(raw, cell, reference)
@@ -216,65 +216,14 @@ class Course:
             verdict = Verdict.no_worse
         elif beyond < dropping:
             verdict = Verdict.worse
-        behind = seeds / last * _harm(near.difference, self.measure) > margin
+        behind = seeds / last * harm(near.difference, self.measure) > margin
         out = behind and verdict is Verdict.undecided and seeds < last
         return Look(cell, near, shares[seeds], level, within, beyond, verdict, out)
 
     def _far(self) -> list[CellKey]:
         """What lies so far behind the reference that its seeds say nothing of others."""
         limit = FAR_MARGINS * self.compared.margin
-        return [look.cell for look in self.looks if _harm(look.difference, self.measure) > limit]
-
-    def _shown(
-        self, cell: CellKey, reference: CellKey, now: int
-    ) -> list[tuple[CellKey, CellKey, Components]]:
-        """Every two of what was looked at so far, `cell` and the reference, on their seeds."""
-        seeds = {look.cell: look.seeds for look in self.looks} | {cell: now}
-        found = [(one, reference, count) for one, count in seeds.items()]
-        found += [(a, b, min(seeds[a], seeds[b])) for a, b in combinations(sorted(seeds), 2)]
-        shown = []
-        for place in found:
-            if place not in self.components:
-                joined = self.joined(*place)
-                self.components[place] = seed_components(joined, self.measure) if joined else None
-            if parts := self.components[place]:
-                shown.append((place[0], place[1], parts))
-        return shown
-
-    def difference(self, cell: CellKey, reference: CellKey, seeds: int) -> Tested | None:
-        joined = self.joined(cell, reference, seeds)
-        return compare_joined(joined, self.measure, self.compared.margin) if joined else None
-
-    def joined(self, cell: CellKey, reference: CellKey, seeds: int) -> JoinedItems | None:
-        names = [*self._trials(cell, seeds), *self._trials(reference, seeds)]
-        known = self.judging is not None and self.judging.rows.keys() >= set(names)
-        return self.judging.of(names) if self.judging and known else None
-
-    def _gains(self, cell: CellKey, seeds: int, candidates: int) -> bool:
-        """Whether these trainings are shown to beat the best bare base of their bytes or fewer.
-
-        Without a score of one nothing is known, which the decision says.
-        """
-        base, names = self._base_of(cell), self._trials(cell, seeds)
-        if base is None or self.judging is None or not self.judging.rows.keys() >= set(names):
-            return True
-        joined = self.judging.of([*names, base])
-        tested = compare_with_base(joined, self.measure)
-        if tested is None:
-            return True
-        gain, p = tested
-        return (candidates + 1) * p < SIGNIFICANT and _harm(gain, self.measure) < 0
-
-    def _base_of(self, cell: CellKey) -> str | None:
-        stored = {one.quant: one.total_bytes for one in self.compared.study.footprints}
-        usable = {}
-        for quant, size in stored.items():
-            if self.judging and quant in self.judging.rows and size <= stored[cell.quant]:
-                estimate = cell_estimate(self.judging.of([quant]), self.measure)
-                if estimate is not None:
-                    # Among equals its own.
-                    usable[quant] = -_harm(estimate, self.measure), quant == cell.quant
-        return max(usable, key=lambda quant: usable[quant], default=None)
+        return [look.cell for look in self.looks if harm(look.difference, self.measure) > limit]
 
     def _ask(self, seeds: Mapping[CellKey, int]) -> dict[CellKey, list[str]]:
         """The first so many trials of each cell; a cell of which one failed is left out.
@@ -293,10 +242,7 @@ class Course:
                     lost.add(cell)
         if wanted:
             raise _Wanting(wanted)
-        return {c: self._trials(c, count) for c, count in seeds.items() if c not in lost}
-
-    def _trials(self, cell: CellKey, seeds: int) -> list[str]:
-        return [trial.trial for trial in self.compared.cells[cell].declared[:seeds]]
+        return {c: self.evidence.trials(c, count) for c, count in seeds.items() if c not in lost}
 
     def _failure(self, cell: CellKey) -> str:
         lost = next(t for t in self.compared.cells[cell].declared if t.test is None)
@@ -317,8 +263,3 @@ def _share(parts: Components, now: int, last: int, before: float) -> float:
 def _one_sided(doubled: float) -> float:
     """Of a one-sided p value that was doubled, and cut at 1."""
     return doubled / 2 if doubled < 1 else 1.0
-
-
-def _harm(difference: Estimate, measure: Measure) -> float:
-    """By how much it is worse than the reference."""
-    return -measure.sign * difference.value

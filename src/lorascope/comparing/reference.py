@@ -96,9 +96,10 @@ def _is_far(score: CellScore, reference: CellKey, compared: Compared) -> bool:
 
 
 def reference_choices(compared: Compared) -> list[CellKey]:
-    """The declared cells of which one becomes the reference."""
+    """The declared cells of which one becomes the reference; as `reference_of`, of the first mode
+    where the declared one is not there."""
     rule = compared.study.decide
     cells = [cell for cell in compared.cells if not cell.base]
     of_mode = [cell for cell in cells if cell.quant == rule.reference_quant]
     named = [cell for cell in of_mode if rule.reference_rank in (None, cell.dial("rank"))]
-    return named or of_mode or cells
+    return named or of_mode or [cell for cell in cells if cell.quant == cells[0].quant]

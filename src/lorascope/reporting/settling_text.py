@@ -81,11 +81,12 @@ def outcome(study: Study, settling: Settling, stopped: str | None) -> str:
 
 
 def settled_content(study: Study, settling: Settling, stopped: str | None) -> dict[str, Any]:
-    """For machines: which trials are needed, and every look."""
+    """For machines: which of the declared trials are needed, and every look."""
+    names = {trial.trial for trial in study.trials} | study.missing.keys()
     return {
-        "needed": sorted(settling.used - set(settling.wanted)) if settling.wanted
-        else sorted(settling.used),
-        "declared": declared_trials(study),
+        "needed": sorted(settling.used - set(settling.wanted)),
+        "wanted": sorted(settling.wanted),
+        "unneeded": sorted(names - settling.used),
         "stopped": stopped,
         "settled": not settling.wanted and settling.accepted is not None
         and not settling.undecided,

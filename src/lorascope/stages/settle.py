@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorascope.comparing.budget import spent, stops
 from lorascope.config import Config, Search
+from lorascope.errors import RecordError
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
 from lorascope.reporting.settling_text import (
@@ -34,7 +35,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     require_settleable(configs)
     by_name = {declare_trial(config, layout).name: config for config in configs}
     score_bases(configs, layout)
-    told = None
+    told: int | None = None
+    asked: tuple[str, ...] = ()
     while True:
         study = collect_all(list(configs), layout)
         settling = settle_study(study)
@@ -47,6 +49,12 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         write_settled(Search.settle, settled_content(study, settling, why), layout)
         if not settling.wanted or why:
             break
+        if settling.wanted == asked:
+            raise RecordError(
+                f"{', '.join(asked)}: trained and scored, and still without a score that counts. "
+                "`lorascope status` says what became of it."
+            )
+        asked = settling.wanted
         print(round_line(settling, spent(study, settling, first.decide)), flush=True)
         wanted = [by_name[name] for name in settling.wanted]
         run_sweep(wanted, layout)

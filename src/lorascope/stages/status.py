@@ -173,8 +173,11 @@ def _settled(status: SweepStatus) -> str:
     """How far a settling is: what is missing beside it stays untrained."""
     if not status.settled or "needed" not in status.settled:
         return ""
-    needed, declared = len(status.settled["needed"]), status.settled["declared"]
-    end = status.settled["stopped"] or "the answer stands; the others stay untrained"
+    needed, wanted, others = (len(status.settled[k]) for k in ("needed", "wanted", "unneeded"))
+    declared = needed + wanted + others
+    end = "the answer stands; the others stay untrained"
+    if wanted:
+        end = status.settled["stopped"] or f"{wanted} more are wanted now"
     return f"search: settle: {needed} of {declared} declared trials are needed ({end}).\n"
 
 
@@ -194,7 +197,7 @@ def next_step(status: SweepStatus) -> Step:
     """What brings the study further; `report` where it is complete."""
     if status.unprepared:
         return Step([missing.command for missing in status.unprepared], by_dvc=True)
-    if status.settled is not None and ("needed" not in status.settled or status.settled["stopped"]):
+    if status.settled is not None and status.settled.get("wanted", True):
         return Step([stage_command("settle", status.overrides)], by_dvc=True)
     if status.settled is not None:
         return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=True)

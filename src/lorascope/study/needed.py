@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lorascope.config import Config, Search
@@ -39,15 +39,22 @@ def needed(configs: Sequence[Config], layout: Layout) -> list[Config]:
     """Those of `configs` that are trained: all of a grid, or what a settling asked for.
 
     Raises:
-        RecordError: nothing was settled yet.
+        LorascopeError: nothing was settled yet, or another grid was.
     """
     settles = [config for config in configs if config.search is Search.settle]
     if not settles:
         return list(configs)
-    names = _asked_for(layout)
-    kept = [config for config in settles if declare_trial(config, layout).name in names]
+    names, others = _asked_for(layout)
+    declared = {declare_trial(config, layout).name: config for config in settles}
+    if strange := declared.keys() - names - others:
+        raise LorascopeError(
+            f"search=settle: {min(strange)} is not of the grid that was settled. Run `lorascope "
+            "settle` with the same settings, or name search=grid to train every trial that you ask "
+            "for."
+        )
+    kept = [config for name, config in declared.items() if name in names]
     quant = ",".join(dict.fromkeys(config.quant.name for config in configs))
-    print(f"{quant}: {len(kept)} of {len(configs)} trials are needed (search=settle)", flush=True)
+    print(f"{quant}: {len(kept)} of {len(declared)} trials are needed (search=settle)", flush=True)
     return kept
 
 
@@ -69,11 +76,12 @@ def read_settled(layout: Layout) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _asked_for(layout: Layout) -> set[str]:
-    names: Iterable[str] | None = read_settled(layout).get("needed")
-    if names is None:
+def _asked_for(layout: Layout) -> tuple[set[str], set[str]]:
+    """The names of the trials that are needed, and of the others of the same grid."""
+    content = read_settled(layout)
+    if "needed" not in content:
         raise LorascopeError(
             "search=settle: nothing is settled yet. Run `lorascope settle search=settle`, which "
             "trains what the answer needs, or name search=grid to train every declared trial."
         )
-    return set(names)
+    return set(content["needed"]), {*content["wanted"], *content["unneeded"]}

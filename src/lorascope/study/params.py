@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
+from lorascope.config import Search
 from lorascope.config.bounds import is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
@@ -126,6 +127,8 @@ def _sweep(key: str, value: object) -> str:
         return ",".join(_file_name(key, name) for name in names)
     if key in FILE_KEYS:
         return _file_name(key, value)
+    if key == "search" and value not in set(Search):
+        raise _unusable(key, value, "a study has one search", " or ".join(Search))
     if value is None or isinstance(value, (list, dict)):
         raise _unusable(
             key, value, "DVC puts it into a command, and takes no list and nothing empty there",

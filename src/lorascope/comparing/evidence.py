@@ -1,0 +1,147 @@
+"""What a study's validation items show of its configurations with so many seeds.
+
+Items are joined once for all evaluations. Where the rule leaves the reference open, one cluster of
+items in `CHOOSING` chooses it, and judges nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from lorascope.comparing.cells import Compared
+from lorascope.comparing.estimates import (
+    JoinedItems,
+    Tested,
+    cell_estimate,
+    compare_joined,
+    compare_with_base,
+    join,
+    seed_components,
+)
+from lorascope.comparing.pairs import SIGNIFICANT
+from lorascope.comparing.reference import reference_choices
+from lorascope.comparing.results import CellKey, Estimate, Measure
+from lorascope.records import ItemResult
+from lorascope.statistics.two_way import Components
+
+CHOOSING = 4
+"""One cluster of validation items in so many chooses the reference, and judges nothing."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Items scored under many evaluations, joined once."""
+
+    items: JoinedItems
+    rows: Mapping[str, int]
+    """Name of a trial, or of a bare base's mode -> its evaluation."""
+
+    def of(self, names: Sequence[str]) -> JoinedItems:
+        """The evaluations of these, in this order."""
+        rows = [self.rows[name] for name in names]
+        right = self.items.correct
+        return replace(
+            self.items,
+            correct=None if right is None else right[rows],
+            loss_nats=self.items.loss_nats[rows],
+        )
+
+
+def panel_of(compared: Compared, chooses: bool) -> Panel | None:
+    """The validation items that choose the reference, or that judge; None where there are none.
+
+    Where only one configuration can be the reference, all judge.
+    """
+    is_open = len(reference_choices(compared)) > 1
+    names, tables = [], []
+    for data in compared.cells.values():
+        for one in data.scored:
+            rows = compared.study.items.get(one.evaluation.identity, {}).get("validation", [])
+            kept = [item for item in rows if (is_open and _chooses(item)) is chooses]
+            if kept:
+                names.append(one.trial.trial if one.trial else data.cell.quant)
+                tables.append(kept)
+    joined = join(tables) if tables else None
+    return Panel(joined, {name: row for row, name in enumerate(names)}) if joined else None
+
+
+def _chooses(item: ItemResult) -> bool:
+    """By the cluster's name alone, so that more data move no item from one side to the other."""
+    name = item.cluster or item.item
+    return hashlib.sha256(name.encode()).digest()[0] % CHOOSING == 0
+
+
+@dataclass
+class Evidence:
+    """Configurations held against each other on the items that judge."""
+
+    compared: Compared
+    judging: Panel | None
+    components: dict[tuple[CellKey, CellKey, int], Components | None] = field(default_factory=dict)
+    """Of the difference of two cells with so many seeds."""
+
+    @property
+    def measure(self) -> Measure:
+        """Of the study."""
+        return self.compared.measure
+
+    def trials(self, cell: CellKey, seeds: int) -> list[str]:
+        return [trial.trial for trial in self.compared.cells[cell].declared[:seeds]]
+
+    def difference(self, cell: CellKey, reference: CellKey, seeds: int) -> Tested | None:
+        joined = self.joined(cell, reference, seeds)
+        return compare_joined(joined, self.measure, self.compared.margin) if joined else None
+
+    def joined(self, cell: CellKey, reference: CellKey, seeds: int) -> JoinedItems | None:
+        names = [*self.trials(cell, seeds), *self.trials(reference, seeds)]
+        known = self.judging is not None and self.judging.rows.keys() >= set(names)
+        return self.judging.of(names) if self.judging and known else None
+
+    def components_between(
+        self, seeds: Mapping[CellKey, int], reference: CellKey
+    ) -> list[tuple[CellKey, CellKey, Components]]:
+        """Of every two of these cells and the reference, on the seeds that they share."""
+        places = [(cell, reference, count) for cell, count in seeds.items()]
+        places += [(a, b, min(seeds[a], seeds[b])) for a, b in combinations(sorted(seeds), 2)]
+        shown = []
+        for place in places:
+            if place not in self.components:
+                joined = self.joined(*place)
+                self.components[place] = seed_components(joined, self.measure) if joined else None
+            if parts := self.components[place]:
+                shown.append((place[0], place[1], parts))
+        return shown
+
+    def beats_base(self, cell: CellKey, seeds: int, tests: int) -> bool:
+        """Whether these trainings are shown to beat the best bare base of their bytes or fewer.
+
+        Without a score of one nothing is known, which the decision says.
+        """
+        base, names = self._base_of(cell), self.trials(cell, seeds)
+        if base is None or self.judging is None or not self.judging.rows.keys() >= set(names):
+            return True
+        joined = self.judging.of([*names, base])
+        tested = compare_with_base(joined, self.measure)
+        if tested is None:
+            return True
+        gain, p = tested
+        return tests * p < SIGNIFICANT and harm(gain, self.measure) < 0
+
+    def _base_of(self, cell: CellKey) -> str | None:
+        stored = {one.quant: one.total_bytes for one in self.compared.study.footprints}
+        usable = {}
+        for quant, size in stored.items():
+            if self.judging and quant in self.judging.rows and size <= stored[cell.quant]:
+                estimate = cell_estimate(self.judging.of([quant]), self.measure)
+                if estimate is not None:
+                    # Among equals its own.
+                    usable[quant] = -harm(estimate, self.measure), quant == cell.quant
+        return max(usable, key=lambda quant: usable[quant], default=None)
+
+
+def harm(difference: Estimate, measure: Measure) -> float:
+    """By how much a difference, or a score, is the worse one."""
+    return -measure.sign * difference.value
