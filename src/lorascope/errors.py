@@ -18,7 +18,12 @@ class ConfigError(LorascopeError):
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         self.key = key
         self.value = value
+        self._parts = (key, value, problem, remedy)
         super().__init__(f"{key}={value!r}: {problem}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str]]:
+        """A launcher's jobs pickle it, and pickle would rebuild it from its text."""
+        return ConfigError, self._parts
 
 
 class DataError(LorascopeError):

@@ -12,6 +12,7 @@ from lorascope.comparing.course import Course
 from lorascope.comparing.evidence import Evidence, Panel, panel_of
 from lorascope.comparing.reference import reference_choices
 from lorascope.comparing.results import CellKey, Measure, Verdict
+from lorascope.reporting.settling_text import outcome
 from tests.study_factory import Trial, make_study
 
 
@@ -112,27 +113,43 @@ def test_a_failed_training_refuses_its_candidate() -> None:
     assert settling.accepted == settling.order[1]
 
 
-def test_without_the_reference_nothing_is_judged_and_what_may_pass_is_tried_again() -> None:
+def with_lost(compared: Compared, cell: CellKey, place: int) -> Compared:
+    """With one training of a cell diverged."""
+    data = compared.cells[cell]
+    lost = replace(data.declared[place], status="diverged", reason="x", test=None)
+    declared = (*data.declared[:place], lost, *data.declared[place + 1 :])
+    return replace(compared, cells={**compared.cells, cell: replace(data, declared=declared)})
+
+
+def test_without_a_reference_nothing_is_judged_and_the_reason_is_told() -> None:
     compared, panel = drawn(fine)
     reference = settled(compared, panel).reference
     assert reference is not None
-    for status, ends in [("diverged", True), ("failed", False)]:
-        data = compared.cells[reference]
-        lost = replace(data.declared[1], status=status, reason="x", test=None)
-        declared = (data.declared[0], lost, *data.declared[2:])
-        cells = {**compared.cells, reference: replace(data, declared=declared)}
-        settling = settled(replace(compared, cells=cells), panel)
-        assert settling.accepted is None
-        if ends:
-            assert set(settling.refused.values()) == {"seed 1 diverged (x)"}
-        else:
-            assert settling.wanted == (lost.trial,)
+    settling = settled(with_lost(compared, reference, 1), panel)
+    assert settling.accepted is None
+    assert not settling.looks
+    assert settling.no_reference == "fp16, rank 16: seed 1 diverged (x)"
+    assert "there is no reference" in outcome(compared.study, settling, None)
+
+
+def test_the_next_best_is_the_reference_where_the_best_failed() -> None:
+    compared, panel = drawn(lambda cell: 0.1 * (rank(cell) == 8) - 0.1 * (rank(cell) == 4))
+    rule = replace(RULE, reference_rank=None)
+    compared = replace(compared, study=replace(compared.study, decide=rule))
+    ranked = Course(Evidence(compared, panel), panel).ranked_references()
+    assert [rank(cell) for cell in ranked] == [8, 16, 4]
+    settling = Course(Evidence(with_lost(compared, ranked[0], 1), panel), panel).run()
+    assert settling.reference == ranked[1]
+    assert settling.accepted is not None
 
 
 def test_nothing_ships_that_does_not_beat_the_bare_base() -> None:
     settling = settled(*drawn(fine, world=World(base=0.7)))
     assert settling.accepted is None
+    assert settling.no_reference is None
     assert set(settling.refused.values()) == {"not shown to beat the bare base"}
+    assert {look.no_gain for look in settling.looks if look.seeds == 6} == {True}
+    assert "no adapter is shown to beat" in outcome(make_study([Trial("nf4")]), settling, None)
 
 
 def test_a_named_rank_with_two_alphas_is_chosen_and_the_first_mode_stands_in() -> None:

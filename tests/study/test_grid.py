@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 import signal
 import subprocess
@@ -12,9 +13,10 @@ import pytest
 
 from lorascope.adapters.kinds import dials_of, rank_of
 from lorascope.config import Config
-from lorascope.errors import LorascopeError
+from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
+from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import declared_overrides
@@ -339,3 +341,20 @@ def test_another_launcher_of_hydra_runs_each_point_as_a_job(
     run_stage("train-lora", ["--cfg", "job", "lora.rank=1"], True, project, asked.append)
     assert "alpha: 8" in capsys.readouterr().out
     assert len(asked) == 3
+
+
+def test_a_trial_that_two_points_name_is_one_seed(recorded: Layout) -> None:
+    """`lora.rank=2,2` made two seeds of one training."""
+    twice = collect(
+        expand(recorded, ["quant=fp16,nf4", "lora.rank=2,2", "lora.alpha=16"]), recorded
+    )
+    once = collect(expand(recorded, ["quant=fp16,nf4", "lora.rank=2", "lora.alpha=16"]), recorded)
+    assert [trial.trial for trial in twice.trials] == [trial.trial for trial in once.trials]
+    assert len(twice.evaluations) == len(once.evaluations)
+
+
+def test_an_error_of_a_setting_travels_between_processes() -> None:
+    """A launcher's jobs pickle what ends them."""
+    error = ConfigError("lora.rank", 0, "must be 1 or more", "Use 8.")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.key, again.value) == (str(error), "lora.rank", 0)

@@ -66,6 +66,18 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert "Looks at the candidates" in page
 
 
+@pytest.mark.slow
+def test_what_memory_refuses_ends_it_with_a_reason_and_is_tried_once_more_a_run(
+    project: Layout,
+) -> None:
+    """It was asked for again and again, without an end."""
+    tight = (*SMALL, "train.steps=61", "runtime.memory_limit_gb=0.0001")
+    for _ in range(2):
+        ended = said(project, "settle", *tight)
+        assert "nothing ships: there is no reference to hold candidates against" in ended
+        assert "refused" in ended.splitlines()[-1]
+
+
 def test_one_seed_and_costs_that_are_known_later_are_refused(tmp_path: Path) -> None:
     layout = make_project(tmp_path)
     one = lorascope(layout, "settle", "search=settle")

@@ -18,34 +18,24 @@ there the error is each candidate's own, not divided.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scipy.stats import norm
 
-from lorascope.comparing.cells import (
-    MISSING,
-    NO_EVALUATION,
-    NOT_NEEDED,
-    Compared,
-    declared_cost,
-)
-from lorascope.comparing.estimates import (
-    cell_estimate,
-)
+from lorascope.comparing.cells import MISSING, NO_EVALUATION, NOT_NEEDED, Compared, declared_cost
+from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.evidence import Evidence, Panel, harm, panel_of
 from lorascope.comparing.reference import FAR_MARGINS, reference_choices
 from lorascope.comparing.results import CellKey, Measure, Verdict
 from lorascope.comparing.seed_spread import seed_spreads
 from lorascope.comparing.settling import Look, Settling
-from lorascope.records import LASTING, Status
 from lorascope.statistics.families import choice_factor
 from lorascope.statistics.group_sequential import bounds
 from lorascope.statistics.two_way import Components
 
 FIRST_LOOK = 2
 """Seeds before the first look: one says nothing of others."""
-PASSING = frozenset(status.value for status in Status if status not in LASTING)
-"""What ended a training, such as an interruption, and may not end the next one."""
+NO_GAIN = "not shown to beat the bare base"
 OUT_OF_REACH = "out of reach, were further seeds as good as the reference"
 LEAST_RISE = 1e-6
 """Share of information by which a look is after another, where no seed brings any."""
@@ -57,6 +47,10 @@ class _Wanting(Exception):
     def __init__(self, trials: Sequence[str]) -> None:
         super().__init__(*trials)
         self.trials = tuple(trials)
+
+
+class _ReferenceFailed(Exception):
+    """A training of the reference failed for good."""
 
 
 def settle(compared: Compared) -> Settling:
@@ -71,9 +65,11 @@ class Course:
 
     evidence: Evidence
     choosing: Panel | None
-    used: dict[str, None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     looks: list[Look] = field(default_factory=list)
     refused: dict[CellKey, str] = field(default_factory=dict)
+    reference: CellKey | None = None
+    order: tuple[CellKey, ...] = ()
 
     @property
     def compared(self) -> Compared:
@@ -82,36 +78,55 @@ class Course:
 
     def run(self) -> Settling:
         """How far it comes."""
-        reference: CellKey | None = None
-        order: tuple[CellKey, ...] = ()
-        accepted: CellKey | None = None
-        wanted: tuple[str, ...] = ()
         try:
-            reference = self.choose_reference()
-            order = self.candidates(reference) if reference else ()
-            accepted = self._accepted(reference, order) if reference else None
+            return self._settled()
         except _Wanting as stop:
-            wanted = stop.trials
+            return replace(self._found(), wanted=stop.trials)
+
+    def _settled(self) -> Settling:
+        """With the best reference of which no seed failed.
+
+        Raises:
+            _Wanting: trials are asked for that are not there.
+        """
+        ranked, failed = self.ranked_references(), None
+        for reference in ranked:
+            self.reference, self.order = reference, self.candidates(reference)
+            try:
+                accepted = self._accepted(reference, self.order)
+                return replace(self._found(), accepted=accepted)
+            except _ReferenceFailed as lost:
+                # What was held against it says nothing any more.
+                failed = str(lost)
+                self.looks, self.refused = [], {}
+        self.reference, self.order = None, ()
+        return replace(self._found(), no_reference=failed or self._why_none_chosen())
+
+    def _why_none_chosen(self) -> str:
+        lost = filter(self._failure, reference_choices(self.compared))
+        named = map(self._named_failure, lost)
+        return next(named, "no validation item chooses it; name decide.reference_rank")
+
+    def _found(self) -> Settling:
         return Settling(
-            reference, order, tuple(self.looks), self.refused, frozenset(self.used), wanted,
-            accepted,
+            used=frozenset(self.used), reference=self.reference, order=self.order,
+            looks=tuple(self.looks), refused=self.refused,
         )  # fmt: skip
 
-    def choose_reference(self) -> CellKey | None:
-        """The named one, else the best of its mode by its first seed, on the choosing items."""
+    def ranked_references(self) -> list[CellKey]:
+        """The named one; else those of its mode, best first by their first seed on the choosing
+        items, among equals the cheapest."""
         choices = reference_choices(self.compared)
         if len(choices) == 1:
-            return choices[0]
+            return choices
         scores = {}
         for cell, trials in self._ask(dict.fromkeys(choices, 1)).items():
             if self.choosing and trials[0] in self.choosing.rows:
                 estimate = cell_estimate(self.choosing.of(trials), self.measure)
                 if estimate is not None:
-                    scores[cell] = (
-                        -harm(estimate, self.measure),
-                        -declared_cost(cell, self.compared),
-                    )
-        return max(scores, key=lambda cell: scores[cell], default=None)
+                    cost = declared_cost(cell, self.compared)
+                    scores[cell] = harm(estimate, self.measure), cost, cell
+        return sorted(scores, key=lambda cell: scores[cell])
 
     @property
     def measure(self) -> Measure:
@@ -119,6 +134,7 @@ class Course:
         return self.compared.measure
 
     def candidates(self, reference: CellKey) -> tuple[CellKey, ...]:
+        """What costs less than the reference, cheapest first."""
         limit = declared_cost(reference, self.compared)
         cells = [cell for cell in self.compared.cells if not cell.base]
         cheaper = [cell for cell in cells if declared_cost(cell, self.compared) < limit]
@@ -140,36 +156,56 @@ class Course:
                 return cell
         if passed is not None:
             return passed
-        if reference not in self._ask({reference: FIRST_LOOK}):
-            return None
-        return (
-            reference if self.evidence.beats_base(reference, FIRST_LOOK, len(order) + 1) else None
-        )
+        return reference if self._reference_gains(reference, len(order) + 1) else None
+
+    def _reference_gains(self, reference: CellKey, tests: int) -> bool:
+        """Whether it is shown to beat the bare base, with as many seeds as that takes."""
+        for seeds in range(FIRST_LOOK, len(self.compared.cells[reference].declared) + 1):
+            self._ask_with(reference, {reference: seeds})
+            if self.evidence.beats_base(reference, seeds, tests):
+                return True
+        return False
 
     def _verdict(self, cell: CellKey, reference: CellKey, candidates: int) -> Verdict | None:
         """Of the looks at a candidate until one decides, or its seeds end; None: refused."""
-        last = self._last(cell, reference)
-        if last < FIRST_LOOK:
-            self.refused[cell] = "fewer than two declared seeds in common with the reference"
+        seeds = [
+            [trial.seed for trial in self.compared.cells[c].declared] for c in (cell, reference)
+        ]
+        if seeds[0] != seeds[1] or len(seeds[0]) < FIRST_LOOK:
+            self.refused[cell] = "other seeds are declared than of the reference, or fewer than two"
             return None
-        for seeds in range(FIRST_LOOK, last + 1):
-            scored = self._ask({cell: seeds, reference: seeds})
-            if len(scored) < len({cell, reference}):
-                self.refused[cell] = self._failure(reference if cell in scored else cell)
+        verdict: Verdict | None = Verdict.undecided
+        for count in range(FIRST_LOOK, len(seeds[0]) + 1):
+            if cell not in self._ask_with(reference, {cell: count, reference: count}):
+                self.refused[cell] = self._failure(cell)
                 return None
-            verdict = self._judged(cell, reference, candidates, seeds)
+            verdict = self._judged(cell, reference, candidates, count)
             if verdict is not Verdict.undecided:
                 return verdict
-        if self.looks[-1].verdict is Verdict.no_worse:
-            self.refused[cell] = "not shown to beat the bare base"
+        if self.looks[-1].no_gain:
+            self.refused[cell] = NO_GAIN
             return None
-        return Verdict.undecided
+        return verdict
+
+    def _ask_with(
+        self, reference: CellKey, seeds: Mapping[CellKey, int]
+    ) -> dict[CellKey, list[str]]:
+        """`_ask`, the reference among `seeds`.
+
+        Raises:
+            _Wanting: as `_ask`.
+            _ReferenceFailed: a training of the reference did.
+        """
+        scored = self._ask(seeds)
+        if reference not in scored:
+            raise _ReferenceFailed(self._named_failure(reference))
+        return scored
 
     def _judged(
         self, cell: CellKey, reference: CellKey, candidates: int, seeds: int | None = None
     ) -> Verdict | None:
         """What one look makes of a candidate; by default at all its seeds. None: refused."""
-        last = self._last(cell, reference)
+        last = len(self.compared.cells[cell].declared)
         look = self._look(cell, reference, seeds or last, last, candidates)
         if look is None:
             self.refused[cell] = "fewer than two independent items in common with the reference"
@@ -178,14 +214,7 @@ class Course:
         if look.out_of_reach:
             self.refused[cell] = OUT_OF_REACH
             return None
-        if look.verdict is Verdict.no_worse and not self.evidence.beats_base(
-            cell, look.seeds, candidates + 1
-        ):
-            return Verdict.undecided
         return look.verdict
-
-    def _last(self, cell: CellKey, reference: CellKey) -> int:
-        return min(len(self.compared.cells[one].declared) for one in (cell, reference))
 
     def _look(
         self, cell: CellKey, reference: CellKey, seeds: int, last: int, candidates: int
@@ -211,19 +240,22 @@ class Course:
         beyond = min(1.0, choices * _one_sided(every.p_beyond))
         within = _one_sided(near.p_margin)
         dropping = float(norm.sf(bounds(spent, rule.error)[-1]))
-        verdict = Verdict.undecided
+        verdict, no_gain = Verdict.undecided, False
         if within < level:
-            verdict = Verdict.no_worse
+            no_gain = not self.evidence.beats_base(cell, seeds, candidates + 1)
+            verdict = Verdict.undecided if no_gain else Verdict.no_worse
         elif beyond < dropping:
             verdict = Verdict.worse
         behind = seeds / last * harm(near.difference, self.measure) > margin
         out = behind and verdict is Verdict.undecided and seeds < last
-        return Look(cell, near, shares[seeds], level, within, beyond, verdict, out)
+        return Look(cell, near, shares[seeds], level, within, beyond, verdict, out, no_gain)
 
     def _far(self) -> list[CellKey]:
-        """What lies so far behind the reference that its seeds say nothing of others."""
+        """What lies, by its last look, so far behind the reference that its seeds say nothing of
+        others."""
         limit = FAR_MARGINS * self.compared.margin
-        return [look.cell for look in self.looks if harm(look.difference, self.measure) > limit]
+        last = {look.cell: harm(look.difference, self.measure) for look in self.looks}
+        return [cell for cell, behind in last.items() if behind > limit]
 
     def _ask(self, seeds: Mapping[CellKey, int]) -> dict[CellKey, list[str]]:
         """The first so many trials of each cell; a cell of which one failed is left out.
@@ -234,9 +266,8 @@ class Course:
         wanted, lost = [], set()
         for cell, count in seeds.items():
             for trial in self.compared.cells[cell].declared[:count]:
-                self.used[trial.trial] = None
-                lacks = trial.status in (MISSING, NOT_NEEDED) or trial.reason == NO_EVALUATION
-                if lacks or trial.status in PASSING:
+                self.used.add(trial.trial)
+                if trial.status in (MISSING, NOT_NEEDED) or trial.reason == NO_EVALUATION:
                     wanted.append(trial.trial)
                 elif trial.test is None:
                     lost.add(cell)
@@ -245,8 +276,16 @@ class Course:
         return {c: self.evidence.trials(c, count) for c, count in seeds.items() if c not in lost}
 
     def _failure(self, cell: CellKey) -> str:
-        lost = next(t for t in self.compared.cells[cell].declared if t.test is None)
-        return f"seed {lost.seed} {lost.status}" + (f" ({lost.reason})" if lost.reason else "")
+        """Which of its trainings failed, and how; empty where none did."""
+        trials = self.compared.cells[cell].declared
+        lost = next((t for t in trials if t.trial in self.used and t.test is None), None)
+        if lost is None:
+            return ""
+        reason = f" ({lost.reason})" if lost.reason else ""
+        return f"seed {lost.seed} {lost.status}{reason}"
+
+    def _named_failure(self, cell: CellKey) -> str:
+        return f"{cell.quant}, {cell.size()}: {self._failure(cell)}"
 
 
 def _share(parts: Components, now: int, last: int, before: float) -> float:

@@ -15,7 +15,7 @@ from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.reference import goodness, reference_of
+from lorascope.comparing.reference import best_base, goodness, reference_of
 from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Gain, Projection
 from lorascope.comparing.settled_candidates import (
@@ -228,15 +228,10 @@ def _gain_of(data: CellData, compared: Compared) -> Gain | None:
 
 def _base_of(cell: CellKey, compared: Compared) -> CellKey | None:
     """The bare base that validates best among those of its mode's bytes or fewer."""
-    stored = {footprint.quant: footprint.total_bytes for footprint in compared.study.footprints}
-    scores, measure = compared.scores, compared.measure
-    limit = stored.get(cell.quant)
-    usable = [
-        base_cell(quant)
-        for quant, size in stored.items()
-        if limit is not None and size <= limit and scores[base_cell(quant)].validation
-    ]
-    own = base_cell(cell.quant)
-    # Among equals its own.
-    order = {base: (goodness(scores[base], measure), base == own) for base in usable}
-    return max(usable, key=lambda base: order[base], default=None)
+    scored = {
+        base.quant: goodness(score, compared.measure)
+        for base, score in compared.scores.items()
+        if base.base and score.validation
+    }
+    found = best_base(cell.quant, compared.study, scored)
+    return None if found is None else base_cell(found)

@@ -22,7 +22,7 @@ from lorascope.comparing.estimates import (
     seed_components,
 )
 from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.reference import reference_choices
+from lorascope.comparing.reference import best_base, reference_choices
 from lorascope.comparing.results import CellKey, Estimate, Measure
 from lorascope.records import ItemResult
 from lorascope.statistics.two_way import Components
@@ -92,8 +92,11 @@ class Evidence:
         return [trial.trial for trial in self.compared.cells[cell].declared[:seeds]]
 
     def difference(self, cell: CellKey, reference: CellKey, seeds: int) -> Tested | None:
+        """The first so many seeds of a cell minus those of the reference."""
         joined = self.joined(cell, reference, seeds)
-        return compare_joined(joined, self.measure, self.compared.margin) if joined else None
+        tested = compare_joined(joined, self.measure, self.compared.margin) if joined else None
+        self.components[cell, reference, seeds] = tested.two_way.components if tested else None
+        return tested
 
     def joined(self, cell: CellKey, reference: CellKey, seeds: int) -> JoinedItems | None:
         names = [*self.trials(cell, seeds), *self.trials(reference, seeds)]
@@ -131,15 +134,15 @@ class Evidence:
         return tests * p < SIGNIFICANT and harm(gain, self.measure) < 0
 
     def _base_of(self, cell: CellKey) -> str | None:
-        stored = {one.quant: one.total_bytes for one in self.compared.study.footprints}
-        usable = {}
-        for quant, size in stored.items():
-            if self.judging and quant in self.judging.rows and size <= stored[cell.quant]:
-                estimate = cell_estimate(self.judging.of([quant]), self.measure)
-                if estimate is not None:
-                    # Among equals its own.
-                    usable[quant] = -harm(estimate, self.measure), quant == cell.quant
-        return max(usable, key=lambda quant: usable[quant], default=None)
+        if self.judging is None:
+            return None
+        found = {
+            quant: -harm(estimate, self.measure)
+            for quant in {one.quant for one in self.compared.study.footprints}
+            if quant in self.judging.rows
+            if (estimate := cell_estimate(self.judging.of([quant]), self.measure))
+        }
+        return best_base(cell.quant, self.compared.study, found)
 
 
 def harm(difference: Estimate, measure: Measure) -> float:

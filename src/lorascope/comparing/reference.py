@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.results import CellKey, CellScore, Measure
 from lorascope.config import Cost
+from lorascope.records import Study
 
 FAR_MARGINS = 2.0
 """A cell worse than the reference by more margins than this is no candidate: how much its seeds
@@ -103,3 +104,15 @@ def reference_choices(compared: Compared) -> list[CellKey]:
     of_mode = [cell for cell in cells if cell.quant == rule.reference_quant]
     named = [cell for cell in of_mode if rule.reference_rank in (None, cell.dial("rank"))]
     return named or of_mode or [cell for cell in cells if cell.quant == cells[0].quant]
+
+
+def best_base(quant: str, study: Study, goodness_of: Mapping[str, float]) -> str | None:
+    """The mode whose bare base scores best among those of no more bytes than `quant`; among equals
+    its own.
+
+    `goodness_of` holds the modes whose base has a score.
+    """
+    stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
+    limit = stored.get(quant, -1)
+    usable = [one for one, size in stored.items() if size <= limit and one in goodness_of]
+    return max(usable, key=lambda one: (goodness_of[one], one == quant), default=None)

@@ -65,12 +65,12 @@ def _looked_at(
 ) -> Candidate:
     tested = look.tested
     many = len(settling.order)
-    is_open = look.verdict is Verdict.undecided and not look.out_of_reach
+    is_open = look.verdict is Verdict.undecided and not (look.out_of_reach or look.no_gain)
     return replace(
         candidate,
         difference=tested.difference,
         # In the place of Holm's: below 5 % where the look's bound is crossed.
-        p_margin_holm=min(1.0, SIGNIFICANT * look.p_within / look.level),
+        p_margin_holm=min(1.0, SIGNIFICANT * look.p_within / look.level) if look.level else 1.0,
         verdict=None if look.out_of_reach else look.verdict,
         beyond_margin=tested.p_beyond < tested.p_margin,
         near_margin=is_near(tested, compared),

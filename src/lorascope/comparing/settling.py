@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.comparing.estimates import (
     Tested,
@@ -30,6 +30,8 @@ class Look:
     out_of_reach: bool
     """Were each further seed as good as the reference, the mean over all declared seeds would
     still lie beyond the margin."""
+    no_gain: bool
+    """Within the margin, and not shown to beat the bare base."""
 
     @property
     def difference(self) -> Estimate:
@@ -46,19 +48,21 @@ class Look:
 class Settling:
     """How far the answer stands."""
 
-    reference: CellKey | None
-    """None as long as it is not chosen."""
-    order: tuple[CellKey, ...]
-    """The candidates, cheapest first; those that cost no less than the reference are none."""
-    looks: tuple[Look, ...]
-    refused: Mapping[CellKey, str]
-    """Candidates that cannot ship, and why: a training that failed, no gain over the bare base."""
     used: frozenset[str]
     """Names of the trials that were asked for."""
-    wanted: tuple[str, ...]
+    reference: CellKey | None = None
+    """None as long as it is not chosen, and where there is none."""
+    order: tuple[CellKey, ...] = ()
+    """The candidates, cheapest first; those that cost no less than the reference are none."""
+    looks: tuple[Look, ...] = ()
+    refused: Mapping[CellKey, str] = field(default_factory=dict)
+    """Candidates that cannot ship, and why: a training that failed, no gain over the bare base."""
+    wanted: tuple[str, ...] = ()
     """Names of those that are not there yet; none where the answer stands."""
-    accepted: CellKey | None
+    accepted: CellKey | None = None
     """What ships: a candidate, or the reference where no candidate does."""
+    no_reference: str | None = None
+    """Why there is nothing to hold candidates against."""
 
     def last_look(self, cell: CellKey) -> Look | None:
         """The newest one at a candidate."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from lorascope.comparing.cells import variants
+from lorascope.comparing.cells import NOT_NEEDED, variants
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Decision
 from lorascope.records import DialValue, Study
@@ -74,7 +74,9 @@ def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
         "best_accuracy": accuracy(best),
         "best_loss_nats": loss(best),
         "scored_trials": sum(1 for row in rows if row.scored and not row.cell.base),
-        "unscored_trials": sum(1 for row in rows if not row.scored and not row.cell.base),
+        "unscored_trials": sum(
+            1 for row in rows if not row.scored and not row.cell.base and row.status != NOT_NEEDED
+        ),
     }
 
 

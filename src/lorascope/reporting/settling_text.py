@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lorascope.comparing.budget import Spent
-from lorascope.comparing.cells import study_measure
 from lorascope.comparing.course import FIRST_LOOK
 from lorascope.comparing.results import Measure, Verdict
 from lorascope.comparing.settling import Look, Settling
@@ -23,23 +22,22 @@ ENDS = {
 
 
 def plan_text(study: Study, settling: Settling) -> str:
-    """What may be trained, before anything is: the least, the most, and in which order."""
-    declared = declared_trials(study)
-    seeds = max(declared_seeds(study))
-    names = _names(study, settling)
+    """What may be trained, before anything is: how often, how much, and in which order."""
+    names, declared = _names(settling), declared_trials(study)
+    keys = [trial.key for trial in study.trials] + [*study.missing.values()]
     lines = [
-        f"search: settle: the cheapest of {declared} declared trials' configurations that is no "
-        f"worse than the reference by the margin, wrong in at most {100 * study.decide.error:g} %",
+        f"search: settle: of {declared} declared trials those that the answer needs, wrong in at "
+        f"most {100 * study.decide.error:g} %",
         f"each candidate is looked at with {FIRST_LOOK} seeds, then with one more each time, at "
-        f"most {seeds}",
+        f"most {len({key.seed for key in keys})}",
     ]
     if settling.reference is None:
         lines.append(
-            f"first the reference is chosen among {len(settling.wanted)} ranks of "
-            f"{study.decide.reference_quant}, by validation items that judge nothing else"
+            "first the reference is chosen: each of its mode is trained with one seed, and "
+            "validation items choose that judge nothing else"
         )
     elif settling.order:
-        order = ", ".join(names.name(cell) for cell in settling.order)
+        order = "; ".join(names.name(cell) for cell in settling.order)
         lines.append(f"reference: {names.name(settling.reference)}; cheaper, in order: {order}")
     return "\n".join(lines)
 
@@ -53,10 +51,9 @@ def round_line(settling: Settling, spent: Spent) -> str:
     )
 
 
-def look_line(look: Look, study: Study) -> str:
+def look_line(look: Look, settling: Settling, measure: Measure) -> str:
     """One look: what was seen, and what it was held against."""
-    measure = study_measure(study)
-    name = CellNames(varied_fields([look.cell])).name(look.cell)
+    name = _names(settling).name(look.cell)
     return (
         f"look: {name}, {look.seeds} seeds: {measure.difference(look.difference.value)} "
         f"{measure.step}, 95 % interval {measure.difference_interval(look.difference.ends)}; p for "
@@ -67,17 +64,20 @@ def look_line(look: Look, study: Study) -> str:
 
 def outcome(study: Study, settling: Settling, stopped: str | None) -> str:
     """The answer, and what it cost beside the declared grid."""
-    names, declared = _names(study, settling), declared_trials(study)
+    names, declared = _names(settling), declared_trials(study)
     used = f"{len(settling.used)} of {declared} declared trials were needed"
     if settling.wanted:
         return f"not settled ({stopped}); {used}"
     if settling.accepted is None:
-        return f"nothing ships: no adapter is shown to beat the bare base; {used}"
+        why = "no adapter is shown to beat the bare base"
+        if settling.no_reference:
+            why = f"there is no reference to hold candidates against: {settling.no_reference}"
+        return f"nothing ships: {why}; {used}"
     shipped = names.full(settling.accepted)
     if settling.undecided:
         cells = "; ".join(names.name(cell) for cell in settling.undecided)
-        return f"ships {shipped}; not settled, as with all seeds {cells} is undecided; {used}"
-    return f"settled: {shipped}; {used}"
+        return f"{shipped} ships, not settled: undecided with all seeds: {cells}; {used}"
+    return f"the answer stands: {shipped}; {used}"
 
 
 def settled_content(study: Study, settling: Settling, stopped: str | None) -> dict[str, Any]:
@@ -88,8 +88,6 @@ def settled_content(study: Study, settling: Settling, stopped: str | None) -> di
         "wanted": sorted(settling.wanted),
         "unneeded": sorted(names - settling.used),
         "stopped": stopped,
-        "settled": not settling.wanted and settling.accepted is not None
-        and not settling.undecided,
         "looks": [
             {
                 "quant": look.cell.quant, **dict(look.cell.dials), "seeds": look.seeds,
@@ -124,6 +122,8 @@ def looks_table(settling: Settling | None, measure: Measure) -> Table[Look]:
 
 
 def _end(look: Look) -> str:
+    if look.no_gain:
+        return "within the margin, no gain over the bare base shown"
     return "out of reach" if look.out_of_reach else ENDS[look.verdict]
 
 
@@ -132,17 +132,6 @@ def declared_trials(study: Study) -> int:
     return len(study.trials) + len(study.missing) + len(study.unneeded)
 
 
-def declared_seeds(study: Study) -> list[int]:
-    """Number of declared seeds of each configuration."""
-    keys = [t.key for t in study.trials] + [*study.missing.values(), *study.unneeded.values()]
-    counts: dict[str, set[int]] = {}
-    for key in keys:
-        counts.setdefault(f"{key.quant} {key.method} {key.targets} {key.dials}", set()).add(
-            key.seed
-        )
-    return [len(seeds) for seeds in counts.values()]
-
-
-def _names(study: Study, settling: Settling) -> CellNames:
+def _names(settling: Settling) -> CellNames:
     cells = [cell for cell in (settling.reference, *settling.order) if cell is not None]
     return CellNames(varied_fields(cells))

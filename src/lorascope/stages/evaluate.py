@@ -17,7 +17,7 @@ from lorascope.study.declared import base_name, declare_trial, evaluation_identi
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.study.intact_scores import require_scores
-from lorascope.study.needed import needed
+from lorascope.study.needed import only_needed
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
@@ -27,7 +27,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
         The trials' records; None for a trial that did not complete.
     """
     score_bases(configs, layout)
-    return score_trials(needed(configs, layout), layout)
+    return score_trials(only_needed(configs, layout), layout)
 
 
 def score_bases(configs: Sequence[Config], layout: Layout) -> None:

@@ -10,7 +10,7 @@ from lorascope.errors import VerificationError
 from lorascope.files.layout import Layout
 from lorascope.files.store import replaced_folder, write_atomically, write_record
 from lorascope.records import MergeRecord
-from lorascope.study.collect import collect
+from lorascope.study.collect import collect, collect_all
 from lorascope.study.declared import declare_trial
 from lorascope.study.intact import require_adapter, require_data, require_stored
 
@@ -30,7 +30,9 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> MergeRecor
     """
     target = layout.merged(configs[0].model.name)
     try:
-        trial, chosen_by, score = choose(configs[0].ship, collect(list(configs), layout))
+        # A trial that is named may be one that the answer did not need.
+        gathered = collect if configs[0].ship == "auto" else collect_all
+        trial, chosen_by, score = choose(configs[0].ship, gathered(list(configs), layout))
     except NothingShips as found:
         with replaced_folder(target) as folder:
             write_atomically(folder / NOTHING_SHIPPED, f"{found}\n".encode())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.budget import spent, stops
+from lorascope.comparing.cells import study_measure
 from lorascope.config import Config, Search
 from lorascope.errors import RecordError
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
+from lorascope.records import LASTING
 from lorascope.reporting.settling_text import (
     look_line,
     outcome,
@@ -35,6 +37,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     require_settleable(configs)
     by_name = {declare_trial(config, layout).name: config for config in configs}
     score_bases(configs, layout)
+    _train_again(by_name, layout)
     told: int | None = None
     asked: tuple[str, ...] = ()
     while True:
@@ -43,7 +46,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         if told is None:
             print(plan_text(study, settling), flush=True)
         for look in settling.looks[told or 0 :]:
-            print(look_line(look, study), flush=True)
+            print(look_line(look, settling, study_measure(study)), flush=True)
         told = len(settling.looks)
         why = stops(study, settling, first.decide) if settling.wanted else None
         write_settled(Search.settle, settled_content(study, settling, why), layout)
@@ -51,14 +54,27 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             break
         if settling.wanted == asked:
             raise RecordError(
-                f"{', '.join(asked)}: trained and scored, and still without a score that counts. "
-                "`lorascope status` says what became of it."
+                f"{', '.join(asked)}: trained and scored, and still without a score. `lorascope "
+                "status` says what became of it."
             )
         asked = settling.wanted
         print(round_line(settling, spent(study, settling, first.decide)), flush=True)
-        wanted = [by_name[name] for name in settling.wanted]
-        run_sweep(wanted, layout)
-        score_trials(wanted, layout)
-        # What is trained next needs the memory.
-        let_go()
+        _train_and_score([by_name[name] for name in settling.wanted], layout)
     print(outcome(study, settling, why), flush=True)
+
+
+def _train_again(by_name: Mapping[str, Config], layout: Layout) -> None:
+    """Once a run, what was asked for before and ended without a result that lasts, such as for
+    want of memory: if it ends so again, its candidate is refused."""
+    study = collect_all(list(by_name.values()), layout)
+    used = settle_study(study).used
+    again = [t.trial for t in study.trials if t.trial in used and t.status not in LASTING]
+    if again:
+        _train_and_score([by_name[name] for name in again], layout)
+
+
+def _train_and_score(configs: Sequence[Config], layout: Layout) -> None:
+    # What is trained needs the memory of what was scored last.
+    let_go()
+    run_sweep(configs, layout)
+    score_trials(configs, layout)

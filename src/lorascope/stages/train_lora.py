@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lorascope.config import Config
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
-from lorascope.study.needed import needed
+from lorascope.study.needed import only_needed
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
@@ -15,5 +15,5 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     for config in configs:
         # A mode of which nothing is needed has a folder all the same: DVC looks for it.
         layout.trials(config.quant.name).mkdir(parents=True, exist_ok=True)
-    if trained := needed(configs, layout):
+    if trained := only_needed(configs, layout):
         run_sweep(trained, layout)

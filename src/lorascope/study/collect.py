@@ -47,8 +47,9 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
         evaluations += current_scores(config, layout, name, None)
-    for config in configs:
-        declared = declare_trial(config, layout)
+    # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
+    for declared in {one.name: one for one in (declare_trial(c, layout) for c in configs)}.values():
+        config = declared.config
         parameters[declared.name] = declared.trainable_parameters
         if not declared.is_recorded:
             missing[declared.name] = declared

@@ -35,7 +35,7 @@ def write_settled(search: Search, content: dict[str, Any], layout: Layout) -> No
     write_atomically(layout.settled, text.encode())
 
 
-def needed(configs: Sequence[Config], layout: Layout) -> list[Config]:
+def only_needed(configs: Sequence[Config], layout: Layout) -> list[Config]:
     """Those of `configs` that are trained: all of a grid, or what a settling asked for.
 
     Raises:
