@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lorascope.config import Scoring
 from lorascope.counting.scored_batches import LOGITS, TOKENS, BatchRule, Sample
@@ -39,6 +44,47 @@ def test_batches_of_long_samples_and_large_vocabularies_are_smaller(
     if samples:
         longest = max(samples, key=lambda sample: sample.tokens)
         assert rule.limits(longest) == (max(sizes) < 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    batch_size=st.integers(1, 7),
+    vocabulary=st.sampled_from([SMALL, 32_000, 256_000, 3_000_000]),
+    tokens=st.integers(1, 1900),
+    positions=st.integers(1, 1900),
+)
+@example(batch_size=16, vocabulary=SMALL, tokens=2049, positions=2048)
+# One sample has more positions than several may.
+@example(batch_size=4, vocabulary=256_000, tokens=400, positions=400)
+def test_no_batch_that_the_rule_allows_needs_more_than_the_fullest(
+    batch_size: int, vocabulary: int, tokens: int, positions: int
+) -> None:
+    rule, most = BatchRule(batch_size, vocabulary), batch_size * LOGITS // vocabulary
+    allowed = []
+    for samples, length in product(range(1, batch_size + 1), range(1, tokens + 1)):
+        read = samples * min(positions, length)
+        if samples == 1 or rule.allows(samples, length, min(read, most)):
+            allowed.append((samples, length, read if samples == 1 else min(read, most)))
+    fullest = list(rule.fullest(Sample(tokens, positions)))
+    assert set(fullest) <= set(allowed)
+    (padded, *others), (found_padded, *found) = needs(allowed), needs(fullest)
+    assert found_padded.max() == padded.max()
+    for every, own in zip(others, found, strict=True):
+        assert own.max() == every.max()
+        # Tokens that a length does not divide are left out.
+        for weight in np.linspace(0, every.max() / padded.max(), 9):
+            assert (weight * padded + every).max() <= 1.005 * (weight * found_padded + own).max()
+
+
+def needs(batches: list[tuple[int, int, int]]) -> NDArray[np.int64]:
+    """Padded tokens, what attention makes of them, and positions: [3, batches]."""
+    samples, tokens, positions = np.array(batches).T
+    return np.array([samples * tokens, samples * tokens**2, positions])
+
+
+def test_two_nearly_longest_samples_may_be_one_batch() -> None:
+    fullest = BatchRule(16, SMALL).fullest(Sample(2049, 60))
+    assert list(fullest) == [(1, 2049, 60), (2, 2048, 120), (16, 256, 960)]
 
 
 @pytest.mark.parametrize("scoring", [Scoring.loss, Scoring.answer])

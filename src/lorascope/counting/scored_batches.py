@@ -40,7 +40,11 @@ class LargestRows:
 @dataclass(frozen=True)
 class BatchRule:
     """A batch has at most `batch_size` samples, and no more padded tokens and logits than as many
-    samples of TOKENS and LOGITS; one sample always goes."""
+    samples of TOKENS and LOGITS; one sample always goes.
+
+    A model with code of its own computes logits at all positions, and not only at those that are
+    read (see `lorascope.objectives.logits.forward_at`): it holds more of them than the rule says.
+    """
 
     batch_size: int
     vocabulary: int
@@ -70,12 +74,22 @@ class BatchRule:
         )
 
     def fullest(self, largest: Sample) -> Iterator[tuple[int, int, int]]:
-        """(samples, tokens of each, positions of all) of the largest batches there can be: of the
-        longest samples, and of those that fill a batch to the last token."""
-        most = max(largest.positions, self.batch_size * LOGITS // self.vocabulary)
-        for tokens in sorted({largest.tokens, min(largest.tokens, TOKENS)}, reverse=True):
-            samples = max(1, min(self.batch_size, self.batch_size * TOKENS // tokens))
-            yield samples, tokens, min(samples * largest.positions, most)
+        """(samples, tokens of each, positions of all) of the largest batches there can be, the
+        longest samples first.
+
+        Padded tokens and positions are most with `batch_size` samples, or with one that goes beyond
+        the limits. Attention, padded tokens x length, is largest with as many of the longest
+        samples as go, or with one more that are shorter. It is over when logits are made, so that
+        no batch between needs more of both.
+        """
+        padded, read = self.batch_size * TOKENS, self.batch_size * LOGITS // self.vocabulary
+        longest = max(1, min(self.batch_size, padded // largest.tokens))
+        fewest = longest if largest.positions <= read else 1
+        shorter = min(longest + 1, self.batch_size)
+        for samples in sorted({fewest, longest, shorter, self.batch_size}):
+            tokens = largest.tokens if samples == 1 else min(largest.tokens, padded // samples)
+            positions = samples * min(largest.positions, tokens)
+            yield samples, tokens, positions if samples == 1 else min(positions, read)
 
     def __str__(self) -> str:
         size = self.batch_size
