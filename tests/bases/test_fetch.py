@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -84,6 +85,14 @@ def test_a_folder_that_lacks_something_is_refused_by_name(
         check_folder(folder, LOCAL)
     for part in ["model.path='here'", *parts]:
         assert part in str(caught.value)
+
+
+def test_unreadable_weights_keep_the_librarys_own_error(good: Path, tmp_path: Path) -> None:
+    shutil.copytree(good, tmp_path / "copy")
+    truncated(tmp_path / "copy")
+    with pytest.raises(ModelError) as caught:
+        check_folder(tmp_path / "copy", LOCAL)
+    assert isinstance(caught.value.__cause__, SafetensorError)
 
 
 def test_a_hub_model_without_network_says_how_to_warm_the_cache(

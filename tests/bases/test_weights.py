@@ -6,14 +6,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from lorascope.bases.fetch import expected_shapes, fetch_base, require_sound_base
+from lorascope.bases.fetch import (
+    expected_shapes,
+    fetch_base,
+    meta_model,
+    require_sound_base,
+)
+from lorascope.bases.weights import require_sound_values
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from tests.conftest import SHARED, save_small_model
@@ -130,6 +138,22 @@ def test_a_base_that_does_not_fit_its_config_is_refused(
     for part in ["model.path='here'", *parts]:
         assert part in str(caught.value)
     assert not any((tmp_path / "out").iterdir())
+
+
+def test_each_file_is_opened_once_for_its_values(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = meta_model(good, "good")
+    opened: list[Path] = []
+
+    def counted(path: Path, **settings: str) -> Any:
+        opened.append(path)
+        return safe_open(path, **settings)
+
+    monkeypatch.setattr("lorascope.bases.weights.safe_open", counted)
+    require_sound_values(good, "good", model)
+    # Once more for the headers, of which ties are told.
+    assert opened == [good / "model.safetensors"] * 2
 
 
 def test_check_refuses_a_local_base_of_other_tensors_without_reading_values(

@@ -45,6 +45,7 @@ def check_folder(folder: Path, model: ModelConfig) -> None:
     """Raise ModelError unless `folder` holds config, safetensors weights and a tokenizer."""
     for problem in chain(_lacking(folder), _unusable(folder, model.trust_remote_code)):
         raise ModelError(f"{base_label(model)}: {problem}")
+    _require_readable_weights(folder, base_label(model))
 
 
 def _lacking(folder: Path) -> Iterator[str]:
@@ -76,8 +77,6 @@ def _lacking(folder: Path) -> Iterator[str]:
 
 
 def _unusable(folder: Path, trusted: bool) -> Iterator[str]:
-    from safetensors import SafetensorError, safe_open
-
     if runs_own_code(folder) and not trusted:
         yield (
             "its config runs code from the model's folder (auto_map). If you trust it, set "
@@ -97,15 +96,20 @@ def _unusable(folder: Path, trusted: bool) -> Iterator[str]:
             "holds an adapter (adapter_config.json), which transformers would load with the model "
             "or instead of it. Use the folder of the base alone, or merge the adapter."
         )
+
+
+def _require_readable_weights(folder: Path, label: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
     for path in sorted(folder.glob(WEIGHTS)):
         try:
             with safe_open(path, framework="pt") as weights:
                 weights.keys()
         except (SafetensorError, OSError) as error:
-            yield (
-                f"{path.name} ({path.stat().st_size} bytes) cannot be read: {error}. Copy or "
-                "download it again."
-            )
+            raise ModelError(
+                f"{label}: {path.name} ({path.stat().st_size} bytes) cannot be read: {error}. Copy "
+                "or download it again."
+            ) from error
 
 
 def base_label(model: ModelConfig) -> str:

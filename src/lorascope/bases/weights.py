@@ -7,7 +7,7 @@ would be one of another model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class StoredTensor:
         return self.dtype.startswith(("F", "BF"))
 
     def read(self, name: str) -> Tensor:
+        """Its values, for which the file is opened."""
         with safe_open(self.file, framework="pt") as weights:
             value: Tensor = weights.get_tensor(name)
         return value
@@ -147,11 +148,9 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
     # Old files hold what the model does not load, such as attention masks.
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     ignored = "|".join(f"({pattern})" for pattern in patterns) or r"(?!)"
-    stored = stored_tensors(folder)
-    for name, header in stored.items():
-        if re.search(ignored, name) or not header.is_floating:
+    for name, tensor in _values(folder):
+        if re.search(ignored, name) or not tensor.is_floating_point():
             continue
-        tensor = header.read(name)
         # 8-bit floats know no isfinite.
         wrong = int((~torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor)).sum())
         if wrong:
@@ -161,7 +160,15 @@ def require_sound_values(folder: Path, label: str, model: PreTrainedModel) -> No
                 "diverged, or was converted to a type that is too narrow. Save it again in bf16 or "
                 "fp32 from a sound copy."
             )
-    _require_equal_ties(stored, label, model)
+    _require_equal_ties(stored_tensors(folder), label, model)
+
+
+def _values(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """All tensors, file by file."""
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no dict)
+                yield name, weights.get_tensor(name)
 
 
 def _require_equal_ties(
