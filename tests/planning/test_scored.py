@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lorascope.adapters.attach import attach
 from lorascope.adapters.lora.kind import LoraConfig
@@ -19,8 +21,14 @@ from lorascope.data.rows import PreparedRow
 from lorascope.errors import DeviceError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
+from lorascope.machine.memory import MemoryLimit
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
-from lorascope.planning.scored import ScoredSubject, score_bytes, scored_subject
+from lorascope.planning.scored import (
+    ScoredSubject,
+    score_bytes,
+    scored_subject,
+    scoring_refusal,
+)
 from lorascope.quantizers.loading import load_base, quantize_base
 from lorascope.scoring.distributions import token_distributions
 from lorascope.scoring.lm_eval_model import largest_rows
@@ -113,6 +121,39 @@ def test_plan_is_the_upper_bound_of_a_generation(tmp_path: Path, mode: str) -> N
     with tracker:
         score_rows(model, tokenizer, rows, Scoring.answer, None, 8, NEW_TOKENS)
     assert tracker.peak_bytes <= score_bytes(subject) < 1.05 * tracker.peak_bytes
+
+
+def test_without_a_trace_of_scoring_the_rest_is_planned(
+    project: Layout,
+    compose: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model that keeps no keys and values, as some do not."""
+    forward = LlamaForCausalLM.forward
+
+    @wraps(forward)
+    def uncached(self: Any, *given: Any, use_cache: bool | None = None, **named: Any) -> Any:
+        if use_cache:
+            raise NotImplementedError("no cache here")
+        return forward(self, *given, use_cache=use_cache, **named)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", uncached)
+    (planned,) = plan.command([compose("quant=nf4")], project)
+    assert set(planned.peak_bytes) == {"load", "train", "evaluate", "merge"}
+    shown = capsys.readouterr().out
+    assert re.search(r"the memory of scoring small in nf4 is not predicted: .*no cache here", shown)
+    assert " 8 GB" in shown
+
+
+def test_a_generation_is_planned_no_longer_than_the_context(
+    project: Layout, compose: Callable[..., Config]
+) -> None:
+    """What is longer is refused row by row, with the setting that is too large."""
+    config = compose("quant=nf4", "runtime.device=cpu", "evaluate.max_new_tokens=100000")
+    (planned,) = plan.command([config], project)
+    limit = MemoryLimit(planned.peak_bytes["score"], "what is planned")
+    assert scoring_refusal(config, project, "cpu", limit) is None
 
 
 def test_what_does_not_fit_is_refused_with_a_batch_size_that_does(

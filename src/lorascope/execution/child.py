@@ -148,12 +148,8 @@ def _pack_plan(job: Job) -> PackPlan:
 
 def _refusal(job: Job, device: Device) -> Refusal | None:
     """Why the pack cannot fit; None where it can, and where that cannot be known beforehand."""
-    from lorascope.planning.fits import (
-        MemoryLimit,
-        failed_prediction_passed_over,
-        memory_limit,
-        refusal,
-    )
+    from lorascope.machine.memory import MemoryLimit
+    from lorascope.planning.fits import failed_prediction_passed_over, memory_limit, refusal
 
     with failed_prediction_passed_over("this pack"):
         if job.slot.memory_bytes is None:

@@ -7,6 +7,7 @@ No torch: some who ask must not wait for its import.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,15 @@ RAN_OUT = (
 )
 """Parts of a RuntimeError's text, in whatever case, that say so. Of those for CUDA none was seen on
 a GPU; they stand in torch's source."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """Most bytes that a trial may take."""
+
+    bytes: int
+    source: str
+    """Origin of the number, for people."""
 
 
 def available_ram_bytes() -> int:

@@ -1,4 +1,5 @@
-"""The largest micro-batch and rank that fit a given memory: lines through traces, then checked."""
+"""The largest micro-batch and rank that can be trained in a given memory: lines through traces,
+then checked. Scoring has batches of its own: whether they fit too, a plan's `needed_bytes` says."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def _with_samples(subject: PlanSubject, samples: int) -> PlanSubject:
 
 
 def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = False) -> int:
-    """Samples of the largest micro-batch with which the trial fits; 0 where none does.
+    """Samples of the largest micro-batch with which the trial can be trained; 0 where none is.
 
     Args:
         check: trace the answer, and lower it until its trace fits.
@@ -91,8 +92,8 @@ def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = Fa
 
 
 def largest_rank(capacity: Capacity, limit_bytes: float, check: bool = False) -> int:
-    """The largest rank, at most 512, with which the trial fits; 0 where none does. Training pads
-    others up to the next of these."""
+    """The largest rank, at most 512, with which the trial can be trained; 0 where none is. Training
+    pads others up to the next of these."""
     bound = largest_within(capacity.over_ranks, limit_bytes)
     fitting = [rank for rank in STACK_RANKS if bound is None or rank <= bound]
     while check and fitting:

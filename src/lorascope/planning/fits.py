@@ -14,7 +14,7 @@ from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
 from lorascope.counting.parameters import padded_rank
 from lorascope.machine.devices import Device
-from lorascope.machine.memory import available_ram_bytes
+from lorascope.machine.memory import MemoryLimit, available_ram_bytes
 from lorascope.planning.arithmetic import (
     CUDA_CONTEXT_BYTES,
     GIGABYTE,
@@ -25,15 +25,6 @@ from lorascope.planning.fake_model import causal_model
 from lorascope.planning.plan import deciding_phase, needed_bytes, plan_memory
 from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
-
-
-@dataclass(frozen=True)
-class MemoryLimit:
-    """Most bytes that a trial may take."""
-
-    bytes: int
-    source: str
-    """Origin of the number, for people."""
 
 
 def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:

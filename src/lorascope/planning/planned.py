@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from lorascope.adapters.kinds import at_rank, kind_of, rank_of
+from lorascope.adapters.kinds import at_rank, rank_of
 from lorascope.bases.config_json import config_label, model_config_dict
 from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, DeviceKind
@@ -16,9 +15,16 @@ from lorascope.files.made_with import data_settings, differing
 from lorascope.files.store import read_record
 from lorascope.planning.arithmetic import affine_through
 from lorascope.planning.depth import training_trace
+from lorascope.planning.fits import failed_prediction_passed_over
 from lorascope.planning.plan import Prediction, peak_of, predict_ranks
 from lorascope.planning.scored import ScoredSubject, declared_rows, score_bytes, scored_subject
-from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
+from lorascope.planning.subject import (
+    PlanSubject,
+    SampleLengths,
+    memory_settings,
+    sample_lengths,
+    subject_of,
+)
 from lorascope.records import DataCard
 
 
@@ -44,6 +50,10 @@ def planned_trials(configs: Sequence[Config], layout: Layout) -> list[Planned]:
     return [replace(found[_but_rank(c)][rank_of(c.adapter)], config=c) for c in configs]
 
 
+def _but_rank(config: Config) -> str:
+    return memory_settings(replace(config, adapter=at_rank(config.adapter, 1)))
+
+
 def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
     config, label = group[0], config_label(group[0].model, layout)
     ranks = sorted({rank_of(one.adapter) for one in group})
@@ -52,22 +62,17 @@ def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
         model_config = model_config_dict(config.model, layout)
         # GPUs are what people plan for, unless they say cpu.
         kind = "cpu" if config.runtime.device is DeviceKind.cpu else "cuda"
-        subject = subject_of(config, model_config, kind, _lengths(config, layout, model_config))
-        rows = declared_rows(config, model_config, _card(config, layout))
+        card = _card(config, layout)
+        subject = subject_of(config, model_config, kind, _lengths(config, model_config, card))
+        rows = declared_rows(config, model_config, card)
         scored = scored_subject(config, model_config, kind, rows)
-        predictions = _with_scoring(scored, predict_ranks(subject, ranks))
+        predictions = predict_ranks(subject, ranks)
     except LorascopeError as error:
         reason = error
+    else:
+        with failed_prediction_passed_over(f"scoring {label} in {config.quant.name}"):
+            predictions = _with_scoring(scored, predictions)
     return {rank: Planned(config, label, subject, predictions.get(rank), reason) for rank in ranks}
-
-
-def _but_rank(config: Config) -> str:
-    values = {**asdict(config), "kind": config.adapter.kind}
-    for dial in kind_of(config.adapter).method.dials:
-        if dial.is_axis or dial.times_learning_rate:
-            del values["adapter"][dial.name]
-    del values["seed"]
-    return json.dumps(values, sort_keys=True)
 
 
 def _with_scoring(
@@ -105,9 +110,10 @@ def unpadded_peak_bytes(planned: Planned) -> int | None:
     return max(peak_of(training_trace(unpadded), unpadded), prediction.validation_bytes)
 
 
-def _lengths(config: Config, layout: Layout, model_config: dict[str, object]) -> SampleLengths:
+def _lengths(
+    config: Config, model_config: dict[str, object], card: DataCard | None
+) -> SampleLengths:
     """Lengths of the samples where the data are prepared, else the most that the config lets in."""
-    card = _card(config, layout)
     if card is not None:
         return sample_lengths(card)
     context = context_tokens(text_config(model_config))

@@ -21,12 +21,13 @@ from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
+from lorascope.machine.memory import MemoryLimit
 from lorascope.meters.batches import Batch
 from lorascope.planning.arithmetic import GIGABYTE
 from lorascope.planning.depth import inference_bytes
 from lorascope.planning.fake_mode import attention_masks
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec
-from lorascope.planning.fits import MemoryLimit, failed_prediction_passed_over, generous_need
+from lorascope.planning.fits import failed_prediction_passed_over, generous_need
 from lorascope.planning.plan import workspace_bytes
 from lorascope.planning.subject import PlanSubject, sample_lengths, spec_of
 from lorascope.records import DataCard
@@ -51,9 +52,9 @@ class ScoredSubject:
         vocabulary = text_config(self.spec.config).get_text_config().vocab_size
         return BatchRule(self.batch_size, int(vocabulary))
 
-    def traced(self, batch: Batch) -> PlanSubject:
+    def traced(self, *batches: Batch) -> PlanSubject:
         """The model as traces take it, whatever it is trained with."""
-        return PlanSubject(self.spec, self.device, TrainConfig(), batch, (batch,))
+        return PlanSubject(self.spec, self.device, TrainConfig(), batches[0], batches)
 
 
 def scored_subject(
@@ -138,7 +139,10 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
         subject = scored_subject(config, model_config, kind, rows)
         if _generous_need(subject) <= limit.bytes:
             return None
-        subject = replace(subject, rows=_prepared_rows(config, layout, Scoring(card.scoring)))
+        rows = _prepared_rows(config, layout, Scoring(card.scoring))
+        # What is longer than the context is refused row by row, with the setting that is too large.
+        generated = min(rows.generated_tokens, context_tokens(text_config(model_config)))
+        subject = replace(subject, rows=replace(rows, generated_tokens=generated))
         needed = score_bytes(subject)
         return None if needed <= limit.bytes else _reason(subject, limit, needed)
     return None
@@ -183,4 +187,4 @@ def _generous_need(subject: ScoredSubject) -> int:
         Batch(samples, tokens, padded=True)
         for samples, tokens, _ in rule.fullest(Sample(longest, rows.read.positions))
     ]
-    return max(generous_need(subject.traced(batch)) for batch in batches)
+    return generous_need(subject.traced(*batches))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from lorascope.adapters.kinds import kind_of
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig, TrainConfig
 from lorascope.errors import ConfigError
@@ -103,3 +105,13 @@ def spec_of(
     stored = unquantized_dtype(quant, stored_dtype(model_config))
     backward = QUANTIZERS[quant.storage].backward_dtype(kind, compute, stored)
     return FakeModelSpec(model_config, quant, adapter, compute, backward, attention, tuple(beside))
+
+
+def memory_settings(config: Config) -> str:
+    """The settings that a trial's memory follows from, as text: scale and seed take none."""
+    values = {**asdict(config), "kind": config.adapter.kind}
+    for dial in kind_of(config.adapter).method.dials:
+        if dial.times_learning_rate:
+            del values["adapter"][dial.name]
+    del values["seed"]
+    return json.dumps(values, sort_keys=True)

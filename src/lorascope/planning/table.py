@@ -152,7 +152,7 @@ def table(planned: Sequence[Planned]) -> Table[Planned]:
     )
 
 
-def _bytes_column(key: str, header: str, get: Callable[[MemoryPlan], int]) -> Column:
+def _bytes_column(key: str, header: str, get: Callable[[MemoryPlan], int | None]) -> Column:
     def cell(planned: Planned) -> int | None:
         return None if planned.prediction is None else get(planned.prediction.plan)
 
@@ -164,8 +164,9 @@ def _states_bytes(plan: MemoryPlan) -> int:
     return plan.adapter_bytes + plan.gradient_bytes + plan.optimizer_bytes
 
 
-def _peak_bytes(phase: str) -> Callable[[MemoryPlan], int]:
-    return lambda plan: plan.peak_bytes[phase]
+def _peak_bytes(phase: str) -> Callable[[MemoryPlan], int | None]:
+    """None where the phase could not be traced."""
+    return lambda plan: plan.peak_bytes.get(phase)
 
 
 def _fits(planned: Planned) -> str | None:
