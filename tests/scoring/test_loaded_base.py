@@ -4,26 +4,31 @@ fit."""
 from __future__ import annotations
 
 import shutil
+import sys
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.adapters.attach import attach
-from lorascope.config import Config, Precision, Scoring
+from lorascope.config import Config, Precision, Scoring, TrainConfig
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import DeviceError
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
+from lorascope.machine.memory import keep_freed_memory
 from lorascope.objectives.completion import completion_loss
+from lorascope.planning.subject import memory_settings
 from lorascope.quantizers.loading import load_base
 from lorascope.records import EvaluationRecord
 from lorascope.scoring.distributions import token_distributions
-from lorascope.scoring.evaluation import LoadedBase, with_room
+from lorascope.scoring.evaluation import LoadedBase, give_back_memory, with_room
 from lorascope.scoring.score import score_rows
 from lorascope.stages import evaluate
 from tests.conftest import TRIAL, compose_one
@@ -41,6 +46,40 @@ def test_a_modes_base_is_gone_before_the_next_one_is_loaded(study: Layout) -> No
     LoadedBase.load(compose_one(study, "quant=fp16"), study)
     assert alone == [True]
     LoadedBase.let_go()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what is freed")
+def test_memory_that_the_c_library_keeps_is_given_back() -> None:
+    def resident_mb() -> int:
+        return int(psutil.Process().memory_info().rss) // 2**20
+
+    keep_freed_memory()
+    held = [torch.ones(2**18) for _ in range(200)]
+    full_mb = resident_mb()
+    held.clear()
+    kept_mb = resident_mb()
+    give_back_memory()
+    assert full_mb - kept_mb < 20 < 180 < kept_mb - resident_mb()
+
+
+def test_trials_that_differ_in_seed_and_scale_are_judged_once(study: Layout) -> None:
+    LoadedBase.let_go()
+    shutil.rmtree(study.evaluations("nf4"))
+    config = compose_one(study, *TRIAL)
+    evaluate.score_bases([config], study)
+    before = set(LoadedBase.fitting)
+    evaluate.score_trials([config], study)
+    assert before == LoadedBase.fitting
+    assert len(before) == 1
+    like = [compose_one(study, *TRIAL, *o) for o in (["seed=5"], ["lora.alpha=64"])]
+    unlike = [
+        compose_one(study, *TRIAL, o)
+        for o in ("lora.rank=8", "lora.targets=q_v", "evaluate.batch_size=2", "quant=fp16")
+    ]
+    assert {memory_settings(replace(c, train=TrainConfig())) for c in like} == before
+    assert not {memory_settings(replace(c, train=TrainConfig())) for c in unlike} & before
+    LoadedBase.let_go()
+    assert not LoadedBase.fitting
 
 
 class ProductTypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -101,12 +140,16 @@ def unscored(study: Layout) -> Iterator[Layout]:
     LoadedBase.let_go()
 
 
-def test_where_memory_runs_out_half_the_batch_is_scored_and_recorded(unscored: Layout) -> None:
+def test_where_memory_runs_out_half_the_batch_is_scored_and_recorded(
+    unscored: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = compose_one(unscored, *TRIAL, "evaluate.batch_size=16")
     with FullMemory(rows=8) as memory:
         (record,) = evaluate.command([config], unscored)
     # Once for the bare base, once for the trial.
     assert memory.refused == 2
+    told = "memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.): scored again with "
+    assert capsys.readouterr().out.count(f"{told}batches of 8\n") == 2
     assert record is not None
     assert record.batch_size == 8
     assert record.protocol["batches"].startswith("at most 8 samples, 2,048 padded tokens")
@@ -133,8 +176,9 @@ def test_one_row_has_no_half() -> None:
         asked.append(batch_size)
         raise MemoryError
 
-    with pytest.raises(DeviceError, match="Leave the longest rows out, or free memory"):
+    with pytest.raises(DeviceError, match="Leave the longest rows out, or free memory") as caught:
         with_room(fails, 1)
+    assert isinstance(caught.value.__cause__, MemoryError)
     assert asked == [1]
 
 

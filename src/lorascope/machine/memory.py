@@ -64,6 +64,14 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def give_back_freed_memory() -> None:
+    """Give the system the memory of freed tensors that the C library keeps; nothing happens where
+    it cannot be asked to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that the memory of a device or of the computer ran out."""
     if isinstance(error, MemoryError):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,12 @@ from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, sha256_of_file, write_atomically
 from lorascope.machine.devices import choose_device, use_threads
 from lorascope.machine.environment import use_determinism
-from lorascope.machine.memory import is_out_of_memory, keep_freed_memory
+from lorascope.machine.memory import (
+    MemoryLimit,
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from lorascope.machine.progress import StepProgress
 from lorascope.quantizers.loading import load_base
 from lorascope.records import DataCard, EvaluationRecord, FootprintRecord, SplitScore, TrialRecord
@@ -44,8 +49,10 @@ class LoadedBase:
     tokenizer: Any = None
     device_name: str = "unknown"
     threads: int = 0
-    room: Any = None
+    room: MemoryLimit | None = None
     """Memory that there was before it was loaded."""
+    fitting: ClassVar[set[str]] = set()
+    """Settings of what was judged to fit beside it: each is judged once."""
 
     @classmethod
     def is_of(cls, config: Config, layout: Layout) -> bool:
@@ -83,12 +90,14 @@ class LoadedBase:
     def let_go(cls) -> None:
         """Give back the memory of the base that was loaded."""
         cls.key = cls.model = cls.tokenizer = None
+        cls.fitting.clear()
         give_back_memory()
 
 
 def give_back_memory() -> None:
     """Give back what nothing holds any more: hooks on a model refer to the model."""
     gc.collect()
+    give_back_freed_memory()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
@@ -158,19 +167,26 @@ def with_room(scores: Callable[[int], T], batch_size: int) -> tuple[T, int]:
     Raises:
         DeviceError: half of it is too much too, or there is no half.
     """
-    for size in dict.fromkeys((batch_size, max(1, batch_size // 2))):
+    size = batch_size
+    while True:
         try:
             return scores(size), size
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
+            if size == 1 or size < batch_size:
+                raise DeviceError(_no_room(batch_size, size, reason)) from error
         # Only now is all given back that the failed batch held.
         give_back_memory()
-        print(f"memory ran out with batches of {size} ({reason})", flush=True)
-    remedy = f"Set evaluate.batch_size={size // 2}" if size > 1 else "Leave the longest rows out"
-    raise DeviceError(
-        f"evaluate.batch_size={batch_size}: memory runs out, with batches of {size} ({reason}). "
+        size //= 2
+        print(f"memory ran out ({reason}): scored again with batches of {size}", flush=True)
+
+
+def _no_room(asked: int, tried: int, reason: str) -> str:
+    remedy = f"Set evaluate.batch_size={tried // 2}" if tried > 1 else "Leave the longest rows out"
+    return (
+        f"evaluate.batch_size={asked}: memory runs out, with batches of {tried} ({reason}). "
         f"{remedy}, or free memory for this."
     )
 

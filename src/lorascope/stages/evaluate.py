@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from lorascope.config import Config
+from lorascope.config import Config, TrainConfig
 from lorascope.errors import DeviceError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
@@ -114,6 +115,7 @@ def _load(config: Config, layout: Layout) -> None:
     from lorascope.machine.devices import choose_device
     from lorascope.planning.fits import memory_limit
     from lorascope.planning.scored import scoring_refusal
+    from lorascope.planning.subject import memory_settings
     from lorascope.scoring.evaluation import LoadedBase
 
     loaded, limit_gb = LoadedBase.is_of(config, layout), config.runtime.memory_limit_gb
@@ -122,12 +124,16 @@ def _load(config: Config, layout: Layout) -> None:
         require_stored(config, layout)
         LoadedBase.let_go()
         LoadedBase.room = memory_limit(device, None)
-    limit = LoadedBase.room if limit_gb is None else memory_limit(device, limit_gb)
-    refused = scoring_refusal(config, layout, device.kind, limit)
-    if refused is not None:
-        raise DeviceError(refused)
+    settings = memory_settings(replace(config, train=TrainConfig()))
+    if settings not in LoadedBase.fitting:
+        room = LoadedBase.room if limit_gb is None else None
+        limit = room or memory_limit(device, limit_gb)
+        refused = scoring_refusal(config, layout, device.kind, limit)
+        if refused is not None:
+            raise DeviceError(refused)
     if not loaded:
         LoadedBase.load(config, layout)
+    LoadedBase.fitting.add(settings)
 
 
 def _sentence(record: EvaluationRecord) -> str:
