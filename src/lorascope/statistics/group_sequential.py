@@ -23,7 +23,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from lorascope.statistics.clusters import Floats
 
@@ -43,7 +43,7 @@ Spending = Callable[[float, float], float]
 
 def obrien_fleming(share: float, error: float) -> float:
     """Little early, most at the end: 2 - 2 Phi(z_{error / 2} / sqrt(share)) (Lan and DeMets)."""
-    return float(2 * norm.sf(norm.isf(error / 2) / math.sqrt(share)))
+    return float(2 * ndtr(ndtri(error / 2) / math.sqrt(share)))
 
 
 def pocock(share: float, error: float) -> float:
@@ -65,7 +65,9 @@ def bounds(
     """
     _require_rising(shares)
     spent = [spending(share, error) for share in shares]
-    return _bounds(tuple(shares), tuple(np.diff(spent, prepend=0.0).tolist()))
+    newly = tuple(np.diff(spent, prepend=0.0).tolist())
+    looks = range(1, len(newly) + 1)
+    return tuple(_looked(tuple(shares[:look]), newly[:look])[0] for look in looks)
 
 
 def crossing(shares: Sequence[float], at: Sequence[float], drift: float = 0.0) -> list[float]:
@@ -82,17 +84,19 @@ def crossing(shares: Sequence[float], at: Sequence[float], drift: float = 0.0) -
 
 
 @lru_cache(maxsize=4096)
-def _bounds(shares: tuple[float, ...], newly: tuple[float, ...]) -> tuple[float, ...]:
-    found: list[float] = []
-    paths: _Paths | None = None
-    for share, error in zip(shares, newly, strict=True):
-        if paths is not None and share - paths.share < LEAST_STEP:
-            bound = float(norm.isf(error)) if error > 0 else NO_BOUND
-        else:
-            bound = _bound(error, share, paths)
-            paths = _below(bound, share, paths, 0.0)
-        found.append(min(bound, NO_BOUND))
-    return tuple(found)
+def _looked(shares: tuple[float, ...], newly: tuple[float, ...]) -> tuple[float, _Paths | None]:
+    """The bound of the last of these looks, and what has crossed none by then.
+
+    A further look at a test goes on from here.
+    """
+    paths = _looked(shares[:-1], newly[:-1])[1] if len(shares) > 1 else None
+    share, error = shares[-1], newly[-1]
+    if paths is not None and share - paths.share < LEAST_STEP:
+        bound = float(-ndtri(error)) if error > 0 else NO_BOUND
+    else:
+        bound = _bound(error, share, paths)
+        paths = _below(bound, share, paths, 0.0)
+    return min(bound, NO_BOUND), paths
 
 
 def _bound(error: float, share: float, paths: _Paths | None) -> float:
@@ -117,10 +121,10 @@ class _Paths:
 def _beyond(bound: float, share: float, paths: _Paths | None, drift: float) -> float:
     """The chance to lie beyond `bound` at the look at `share`, having crossed nothing before."""
     if paths is None:
-        return float(norm.sf(bound - drift * math.sqrt(share)))
+        return float(ndtr(drift * math.sqrt(share) - bound))
     new = share - paths.share
     gap = bound * math.sqrt(share) - paths.z * math.sqrt(paths.share) - drift * new
-    return float(paths.chance @ norm.sf(gap / math.sqrt(new)))
+    return float(paths.chance @ ndtr(-gap / math.sqrt(new)))
 
 
 def _below(bound: float, share: float, paths: _Paths | None, drift: float) -> _Paths:
@@ -129,12 +133,17 @@ def _below(bound: float, share: float, paths: _Paths | None, drift: float) -> _P
     half = (bound - LOWEST) / 2
     z = LOWEST + half * (places + 1)
     if paths is None:
-        density = norm.pdf(z - drift * math.sqrt(share))
+        density = _density(z - drift * math.sqrt(share))
     else:
         new = share - paths.share
         gap = z[:, None] * math.sqrt(share) - paths.z * math.sqrt(paths.share) - drift * new
-        density = math.sqrt(share / new) * norm.pdf(gap / math.sqrt(new)) @ paths.chance
+        density = math.sqrt(share / new) * _density(gap / math.sqrt(new)) @ paths.chance
     return _Paths(share, z, density * weights * half)
+
+
+def _density(z: Floats) -> Floats:
+    density: Floats = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return density
 
 
 @lru_cache(maxsize=1)
