@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy.stats import chi2
 from scipy.stats import t as student
 
 from lorascope.statistics.seed_noise import SeedNoise
-from lorascope.statistics.seed_pool import pool_seeds
-from lorascope.statistics.two_way import Components
+from lorascope.statistics.seed_pool import pool_seeds, with_seed_noise
+from lorascope.statistics.two_way import Components, two_way
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 20])
@@ -31,6 +34,36 @@ def test_two_seeds_of_equal_means_do_not_show_that_seeds_are_equal() -> None:
     unsure = SeedNoise(raw=1.0, flicker=1.0, degrees=1, seeds=2)
     sure = SeedNoise(raw=1.0, flicker=1.0, degrees=100, seeds=2)
     assert unsure.reach(0.5, 1000) > 3 * sure.reach(0.5, 1000)
+
+
+def test_two_seeds_that_tie_prove_nothing() -> None:
+    """A tie of two seeds was taken for a spread of nought, so that two of them settled a study: of
+    310 right-or-wrong items they tie in one of 25 draws where they spread by 1.5 points."""
+    values = np.random.default_rng(1).integers(-1, 2, (2, 310)).astype(float)
+    values[1] = np.roll(values[0], 1)
+    estimate = with_seed_noise(two_way(values), None)
+    assert estimate.components.item_by_seed is not None
+    assert estimate.noise is not None
+    least = estimate.components.item_by_seed * chi2.ppf(0.05, 1)
+    assert estimate.noise.raw == pytest.approx(least)
+    tail = estimate.tail(5 * math.sqrt(estimate.components.items_alone))
+    assert 1e-3 < tail < 0.05
+
+
+def test_the_mean_over_all_seeds_moves_as_drawn_ones_do() -> None:
+    """With spreads and a flat prior: Monte Carlo of what further seeds bring."""
+    rng = np.random.default_rng(2)
+    noise = SeedNoise(raw=4.0, flicker=0.0, degrees=5.0)
+    spread = np.sqrt(4.0 * 5 / rng.chisquare(5, 200_000))
+    truth = spread / math.sqrt(3) * rng.normal(size=200_000)
+    further = truth + spread / math.sqrt(2) * rng.normal(size=200_000)
+    means = further * 2 / 5
+    for gap in (0.5, 1.5, 3.0):
+        assert noise.moves(gap, 3, 5) == pytest.approx((means < -gap).mean(), abs=0.004)
+    assert replace(noise, degrees=1.0).moves(3.0, 3, 5) == pytest.approx(
+        student.sf(3.0 / math.sqrt(4 * (1 / 3 - 1 / 5)), 2)
+    )
+    assert SeedNoise(raw=0.0, flicker=0.0, degrees=1.0).moves(0.1, 2, 3) == 0
 
 
 def _parts(raw: float, seeds: int = 2) -> Components:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -26,6 +26,8 @@ from lorascope.statistics.clusters import Floats
 NODES = 48
 CROWDED = 4
 """Exponent of the nodes' places: crowds them where chi2 is near 0 and the spread is large."""
+TIED = 0.05
+"""Share of draws in which seeds that do not differ come out closer together than is believed."""
 FARTHEST = 1e6
 """The largest quantile that is looked for, in typical standard errors."""
 
@@ -47,6 +49,24 @@ class SeedNoise:
     def variance(self) -> float:
         """Variance of one seed's mean, the items' flicker removed."""
         return max(0.0, self.raw - self.flicker)
+
+    def no_tie(self) -> SeedNoise:
+        """With a spread no smaller than the flicker alone shows in all but `TIED` of all draws.
+
+        What came out smaller is luck: two seeds that tie do not show that seeds do not differ.
+        """
+        least = self.flicker
+        if math.isfinite(self.degrees):
+            least *= 2 * float(gammaincinv(self.degrees / 2, TIED)) / self.degrees
+        return replace(self, raw=max(self.raw, least))
+
+    def moves(self, gap: float, seeds: int, last: int) -> float:
+        """Chance that the mean over `last` seeds lies `gap` or more below that over the first
+        `seeds` of them. One degree of freedom alone would leave all open: it counts as two."""
+        scale = math.sqrt(self.raw * (1 / seeds - 1 / last))
+        if scale == 0:
+            return float(gap <= 0)
+        return float(stdtr(max(2.0, self.degrees), -gap / scale))
 
     def tail(self, gap: float, item_variance: float, item_degrees: float) -> float:
         """Chance of an estimate `gap` or more above the truth."""

@@ -121,6 +121,7 @@ def with_seed_noise(estimate: TwoWayEstimate, pool: SeedNoise | None) -> TwoWayE
     noise = _noise(parts, pool)
     if noise is None:
         return estimate
+    noise = noise.no_tie()
     items = parts.items_alone
     half = noise.reach(items, parts.item_degrees)
     degrees = _equivalent_degrees(items, noise, parts.item_degrees)
