@@ -43,7 +43,7 @@ def settled_candidates(
         candidate = replace(unjudged(data, compared), ineligible=_why_not(data, settling))
         look = settling.last_look(data.cell)
         if look is not None:
-            candidate = _looked_at(candidate, look, settling, compared)
+            candidate = _looked_at(candidate, look, compared)
         found.append((candidate, look.tested if look else None))
     return found
 
@@ -60,11 +60,9 @@ def _why_not(data: CellData, settling: Settling) -> str | None:
     return "not looked at" if data.scored else NOT_NEEDED
 
 
-def _looked_at(
-    candidate: Candidate, look: Look, settling: Settling, compared: Compared
-) -> Candidate:
+def _looked_at(candidate: Candidate, look: Look, compared: Compared) -> Candidate:
     tested = look.tested
-    many = len(settling.order)
+    many = max(1, round(compared.study.decide.error / look.error))
     is_open = look.verdict is Verdict.undecided and not (look.out_of_reach or look.no_gain)
     return replace(
         candidate,

@@ -20,6 +20,8 @@ class Look:
     """With the spread between seeds as it was known at the look."""
     share: float
     """Of the information that all declared seeds would bring."""
+    error: float
+    """What this candidate's looks may spend of the declared error."""
     level: float
     """What a one-sided p value is held against at this look."""
     p_within: float
@@ -28,8 +30,7 @@ class Look:
     """One-sided, against 'no worse than the margin'."""
     verdict: Verdict
     out_of_reach: bool
-    """Were each further seed as good as the reference, the mean over all declared seeds would
-    still lie beyond the margin."""
+    """Further seeds would hardly bring it to be accepted."""
     no_gain: bool
     """Within the margin, and not shown to beat the bare base."""
 

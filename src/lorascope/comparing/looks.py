@@ -1,0 +1,160 @@
+"""What each look makes of a candidate: its tests, what they are held against, and how it ends.
+
+Parts of the error. Candidates come cheapest first, and the first that is shown to be within the
+margin ships. Each gets half of what those before it left of `decide.error`, the last one all of it;
+of those before, one that lies far behind at its first look takes nothing. Let a candidate be as bad
+as the margin, and d the chance that it then lies so far behind. It ships with a chance of at most
+its part, and counts with one of 1 - d; as the parts of those that count sum up to at most 1, the
+chance that any such candidate ships is at most the sum's share over 1 - d (the argument of
+Zhao, Small and Su, JASA 114, 2019, and of Tian and Ramdas, SMMR 30, 2021, for tests in an order).
+`KEPT` is the least 1 - d that is reckoned with.
+
+Looks. Each part is spent over a candidate's looks by O'Brien and Fleming's type of function
+(`statistics.group_sequential`). To drop a candidate costs no quality: there the error is each one's
+own. What ends a candidate as out of reach never adds to the error of shipping it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from scipy.stats import norm
+
+from lorascope.comparing.cells import Compared
+from lorascope.comparing.estimates import Tested
+from lorascope.comparing.evidence import Evidence, harm
+from lorascope.comparing.reference import FAR_MARGINS, reference_choices
+from lorascope.comparing.results import CellKey, Verdict
+from lorascope.comparing.seed_spread import seed_spreads
+from lorascope.comparing.settling import Look
+from lorascope.statistics.families import choice_factor
+from lorascope.statistics.group_sequential import bounds
+from lorascope.statistics.two_way import Components
+
+KEPT = 0.8
+"""A candidate as bad as the margin lies `FAR_MARGINS` margins behind at its first look in no more
+than one of five draws where the standard error of two seeds is at most 1.2 margins. With a larger
+one that of all seeds is too large to accept anything as good as the reference."""
+LEAST_CHANCE = 0.01
+"""Chance of coming to be accepted, below which a candidate gets no further seed."""
+LEAST_RISE = 1e-6
+"""Share of information by which a look is after another, where no seed brings any."""
+
+
+@dataclass
+class Looks:
+    """At the candidates for one reference, in the order in which they are taken."""
+
+    evidence: Evidence
+    reference: CellKey
+    order: tuple[CellKey, ...]
+    taken: list[Look] = field(default_factory=list)
+
+    @property
+    def compared(self) -> Compared:
+        """The declared cells, with what there is of them."""
+        return self.evidence.compared
+
+    def take(self, cell: CellKey, seeds: int) -> Look | None:
+        """Another look at a candidate, with so many seeds of it and of the reference.
+
+        None where they share too few items to be compared. One at as many seeds as before is held
+        against the same level, with what others have shown since of the spread between seeds.
+        """
+        raw = self.evidence.difference(cell, self.reference, seeds)
+        if raw is None:
+            return None
+        near, every = self._with_spreads(raw, cell, seeds)
+        shares = {one.seeds: one.share for one in self.taken if one.cell == cell}
+        last = len(self.compared.cells[cell].declared)
+        if seeds not in shares:
+            parts = near.two_way.components
+            shares[seeds] = _share(parts, seeds, last, max(shares.values(), default=0.0))
+        error, spent = self.part(cell), tuple(shares.values())
+        level, dropping = (float(norm.sf(bounds(spent, e)[-1])) for e in (error, self._error))
+        within = _one_sided(near.p_margin)
+        choices = choice_factor(len(reference_choices(self.compared)))
+        beyond = min(1.0, choices * _one_sided(every.p_beyond))
+        verdict, no_gain = Verdict.undecided, False
+        if within < level:
+            no_gain = not self.evidence.beats_base(cell, seeds, len(self.order) + 1)
+            verdict = Verdict.undecided if no_gain else Verdict.no_worse
+        elif beyond < dropping:
+            verdict = Verdict.worse
+        out = verdict is Verdict.undecided and self._out_of_reach(every, seeds, last, error)
+        look = Look(
+            cell, near, shares[seeds], error, level, within, beyond, verdict, out, no_gain
+        )  # fmt: skip
+        self.taken.append(look)
+        return look
+
+    @property
+    def _error(self) -> float:
+        return self.compared.study.decide.error
+
+    def part(self, cell: CellKey) -> float:
+        """Of the declared error, what the looks at this candidate may spend."""
+        first: dict[CellKey, float] = {}
+        for look in self.taken:
+            first.setdefault(look.cell, self._behind(look.tested))
+        before = self.order[: self.order.index(cell)]
+        near = [one for one in before if one in first and not self._is_far(first[one])]
+        halves = len(near) + (cell != self.order[-1])
+        return float(KEPT * self._error * 0.5**halves)
+
+    def _behind(self, tested: Tested) -> float:
+        return harm(tested.difference, self.evidence.measure)
+
+    def _is_far(self, behind: float) -> bool:
+        return behind > FAR_MARGINS * self.compared.margin
+
+    def _with_spreads(self, raw: Tested, cell: CellKey, seeds: int) -> tuple[Tested, Tested]:
+        """With the spread between seeds of what is not far behind, and with that of all.
+
+        How much the seeds of a hopeless one differ says nothing of others. What is shown to be
+        worse ships nothing: there all count.
+        """
+        known = {look.cell: look.seeds for look in self.taken} | {cell: seeds}
+        last = {look.cell: self._behind(look.tested) for look in self.taken}
+        far = [one for one, behind in last.items() if self._is_far(behind)]
+        shown = self.evidence.components_between(known, self.reference)
+        rule = self.compared.study.decide
+        near, every = (
+            seed_spreads(shown, left_out, rule, self.evidence.measure, self.compared.margin)
+            for left_out in (far, ())
+        )
+        return near.of(raw, cell, self.reference), every.of(raw, cell, self.reference)
+
+    def _out_of_reach(self, tested: Tested, seeds: int, last: int, error: float) -> bool:
+        """Whether no look at further seeds is likely to accept it: were each of them as good as the
+        reference, the mean would lie beyond the margin, or by what is known of the spread between
+        seeds, it moves far enough with a chance below `LEAST_CHANCE`.
+
+        The latter is a predictive probability (Spiegelhalter, Freedman and Blackburn, Controlled
+        Clinical Trials 7, 1986) with a flat prior: the mean over all seeds is as t around this one.
+        """
+        behind, noise = self._behind(tested), tested.two_way.noise
+        if seeds == last or noise is None:
+            return False
+        if seeds / last * behind > self.compared.margin:
+            return True
+        item = tested.two_way.components.item or 0.0
+        reach = float(norm.isf(error)) * math.sqrt(item + noise.raw / last)
+        return noise.moves(behind + reach - self.compared.margin, seeds, last) < LEAST_CHANCE
+
+
+def _share(parts: Components, now: int, last: int, before: float) -> float:
+    """Information of `now` seeds over that of `last`, above what the look `before` had."""
+    if now == last:
+        return 1.0
+    item, luck = parts.item or 0.0, (parts.item_by_seed or 0.0) + (parts.seed or 0.0)
+    share = now / last
+    if item + luck > 0:
+        share = (item + luck / last) / (item + luck / now)
+    return min(max(share, before + LEAST_RISE), 1.0 - LEAST_RISE * (last - now))
+
+
+def _one_sided(doubled: float) -> float:
+    """Of a one-sided p value that was doubled, and cut at 1."""
+    return doubled / 2 if doubled < 1 else 1.0
