@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from lorascope.comparing.results import Estimate, Measure
 from lorascope.records import ItemResult
@@ -100,6 +101,9 @@ def _cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:
 LEAST_RESAMPLED = 7
 """Degrees of freedom of items below which resampling them says little: 8 groups of one size."""
 
+FARTHEST_NATS = 1e6
+"""A difference of losses that is looked for no further."""
+
 MathsDifference = PairedDifference | BootstrapDifference | FlipDifference | TwoWayEstimate
 
 
@@ -135,6 +139,24 @@ class Tested:
     def detectable(self, comparisons: int = 1) -> float:
         """Smallest true difference that is found eight times of ten among `comparisons`."""
         return powered_reach(comparisons, degrees=self.two_way.degrees) * self.error
+
+    def limit(self, level: float, side: int) -> float:
+        """End of the one-sided interval at `level`, on `side` (1 above, -1 below) of the
+        difference: p against a truth beyond it is below `level`, against one before it not.
+
+        Of several seeds; the test of one seed may be another. Where no truth is ruled out it is
+        the farthest that there is.
+        """
+        crossed = self.two_way
+        test = flip_difference(crossed, self.flips) if self.flips else crossed
+        farthest = side * (1.0 if self.flips else FARTHEST_NATS)
+
+        def excess(truth: float) -> float:
+            return test.tail_beyond(truth, -side) - level
+
+        if side * crossed.estimate >= side * farthest or excess(farthest) >= 0:
+            return farthest
+        return float(brentq(excess, crossed.estimate, farthest, xtol=1e-12))
 
 
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
