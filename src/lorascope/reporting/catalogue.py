@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lorascope.comparing.ruling import Findings
 from lorascope.files.store import write_all_atomically
 from lorascope.records import Study
+from lorascope.reporting.figures.by_look import draw_by_look
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
@@ -111,6 +112,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "candidates", "by-rank-section", lambda _, found: candidate_table(found.decision),
         "Candidates on validation items, cheapest first",
+    ),
+    FigureEntry(
+        "by-look", "by-rank-section", lambda _, found: draw_by_look(found),
+        "difference_by_look.svg", of_scores.look_words,
     ),
     TableEntry(
         "looks", "by-rank-section",

@@ -10,6 +10,7 @@ from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.by_look import end_of, limit_of, looks_by_cell
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
@@ -30,6 +31,33 @@ def rank_words(study: Study, findings: Findings) -> tuple[str, str, str]:
         "Bars are 95 % intervals over test items and seeds. Where there are several seeds, lines "
         f"are means and small ticks the seeds. Curves stand slightly apart at one {axis.noun} so "
         "that bars can be seen.",
+    )
+
+
+def look_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
+    """Title, description and caption of the figure of looks; None where there are none."""
+    looks, measure = looks_by_cell(findings.decision.settling), findings.measure
+    if not looks:
+        return None
+    names, last = CellNames.of(findings), []
+    for cell, taken in looks.items():
+        look = taken[-1]
+        limit = measure.scale * limit_of(look, measure)
+        last.append(
+            f"{names.name(cell)}: {end_of(look)} with {look.seeds} seeds at "
+            f"{measure.difference(look.difference.value)}, limit {measure.difference(limit)}"
+        )
+    return (
+        "Looks at each candidate: difference to the reference, and the limit of the look's test",
+        f"{measure.step.capitalize()}, 95 % intervals, margin "
+        f"{measure.distance(findings.decision.margin)}. Last looks: {'; '.join(last)}.",
+        "A row is a look at a candidate, with so many seeds of it and of the reference. The thin "
+        "line ends at the worst difference that the look's test leaves possible; the test allows "
+        "for all looks at all candidates, and is strictest at the first. Once that end is out of "
+        "the grey, the loss is shown to be smaller than the margin, and a candidate that beats the "
+        "bare base is accepted (filled). Cross: dropped, as shown to be worse by more than the "
+        "margin, in a test that is not drawn. Triangle: out of reach with the seeds that are left. "
+        "Empty circle: undecided. Arrow: outside the figure.",
     )
 
 
