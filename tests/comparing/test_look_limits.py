@@ -25,7 +25,7 @@ def by_rank(cell: CellKey) -> float:
 
 
 @pytest.mark.parametrize("truth", [at_the_margin, by_rank])
-@pytest.mark.parametrize("world", [World(), World(items=150, together=5, heavy=True)])
+@pytest.mark.parametrize("world", [World(), World(items=900, together=3, heavy=True)])
 def test_limit_lies_inside_the_margin_exactly_where_the_look_accepts(
     world: World, truth: Truth
 ) -> None:

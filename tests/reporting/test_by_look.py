@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,10 +59,11 @@ def words(axes: Axes) -> list[str]:
 
 def rows(axes: Axes, *markers: str) -> dict[float, tuple[float, bool]]:
     """Row -> where it has such a mark, and whether that is filled."""
+    points = [(line, np.asarray(line.get_xydata())) for line in axes.lines]
     return {
-        float(line.get_ydata()[0]): (float(line.get_xdata()[0]), line.get_mfc() == INK)
-        for line in axes.lines
-        if line.get_marker() in markers and len(line.get_xdata()) == 1
+        float(at[0, 1]): (float(at[0, 0]), line.get_markerfacecolor() == INK)
+        for line, at in points
+        if line.get_marker() in markers and len(at) == 1
     }
 
 

@@ -56,8 +56,8 @@ def look_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
         "for all looks at all candidates, and is strictest at the first. Once that end is out of "
         "the grey, the loss is shown to be smaller than the margin, and a candidate that beats the "
         "bare base is accepted (filled). Cross: dropped, as shown to be worse by more than the "
-        "margin, in a test that is not drawn. Triangle: out of reach with the seeds that are left. "
-        "Empty circle: undecided. Arrow: outside the figure.",
+        "margin, in a test that is not drawn. Triangle: out of reach, as further seeds would "
+        "hardly show it within the margin. Empty circle: undecided. Arrow: outside the figure.",
     )
 
 
