@@ -41,6 +41,11 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert "nothing is settled yet" in lorascope(layout, "train-lora", "-m").stderr
     first = said(layout, "settle", *SMALL, "decide.budget_trials=4")
     assert "not settled (budget_trials=4" in first
+    # Both ranks of fp16; two seeds of nf4's lower rank, one of the reference. In the end all.
+    assert "trials to come: at the least 5 (packs: 3)" in first
+    assert "at the most 12 (packs: 9)" in first
+    assert "how long that takes is known after the first round" in first
+    assert "what ends it earlier: budget_trials=4" in first
     content = json.loads(layout.settled.read_bytes())
     assert content["stopped"]
     assert content["wanted"]
@@ -48,6 +53,8 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert len({*content["needed"], *content["wanted"], *content["unneeded"]}) == 12
     assert "lorascope settle" in said(layout, "status", *SMALL)
     whole = said(layout, "settle", *SMALL)
+    assert "trials to come, beside 2 that are there: at the least 3 (packs: 2)" in whole
+    assert "s a trial: the mean of 2 that are there" in whole
     again = said(layout, "settle", *SMALL)
     assert "validation loss" in whole
     assert "validation loss" not in again

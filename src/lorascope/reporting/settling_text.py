@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lorascope.comparing.budget import Spent
+from lorascope.comparing.costs import SECONDS_AN_HOUR
 from lorascope.comparing.course import FIRST_LOOK
+from lorascope.comparing.foreseen import Foreseen
 from lorascope.comparing.results import Measure, Verdict
 from lorascope.comparing.settling import Look, Settling
+from lorascope.config import DecideConfig
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames, cell_columns, varied_fields
@@ -21,8 +25,11 @@ ENDS = {
 """What a look makes of a candidate."""
 
 
-def plan_text(study: Study, settling: Settling) -> str:
-    """What may be trained, before anything is: how often, how much, and in which order."""
+def plan_text(study: Study, settling: Settling, ahead: Foreseen, packs: tuple[int, int]) -> str:
+    """What may be trained, before anything is: how often, how much, and in which order.
+
+    `packs` are those of the least and of the most that is ahead.
+    """
     names, declared = _names(settling), declared_trials(study)
     keys = [trial.key for trial in study.trials] + [*study.missing.values()]
     lines = [
@@ -39,15 +46,57 @@ def plan_text(study: Study, settling: Settling) -> str:
     elif settling.order:
         order = "; ".join(names.name(cell) for cell in settling.order)
         lines.append(f"reference: {names.name(settling.reference)}; cheaper, in order: {order}")
+    if settling.wanted:
+        lines += _numbers(study, ahead, packs)
     return "\n".join(lines)
 
 
-def round_line(settling: Settling, spent: Spent) -> str:
-    """What is trained next, and what was spent before."""
-    money = "" if spent.money is None else f", {spent.money:.3g} in money"
+def _numbers(study: Study, ahead: Foreseen, packs: tuple[int, int]) -> list[str]:
+    """How much it may be, and what ends it earlier."""
+    (least, most), rule, there = ahead.trials, study.decide, len(study.trials)
+    beside = f", beside {there} that are there" if there else ""
+    limits = {
+        "budget_trials": rule.budget_trials, "budget_hours": rule.budget_hours,
+        "budget_money": rule.budget_money,
+    }  # fmt: skip
+    told = [f"{name}={value:g}" for name, value in limits.items() if value is not None]
+    return [
+        f"trials to come{beside}: at the least {least} (packs: {packs[0]}), where the next look at "
+        f"a candidate accepts it; at the most {most} (packs: {packs[1]}), where each candidate "
+        "takes all its seeds",
+        _time(ahead, rule) or "how long that takes is known after the first round",
+        *([f"what ends it earlier: {', '.join(told)}"] if told else []),
+    ]
+
+
+def _time(ahead: Foreseen, rule: DecideConfig) -> str | None:
+    """What is ahead in hours and money, and what that rests on; None where nothing is trained."""
+    pace = ahead.pace
+    if pace is None:
+        return None
+    hours = [pace.seconds * trials / SECONDS_AN_HOUR for trials in ahead.trials]
+    price, money = rule.price_per_hour, ""
+    if price is not None:
+        money = f", {_range(f'{price * one:.3g}' for one in hours)} in money"
     return (
-        f"next: {', '.join(settling.wanted)} ({spent.trials} trials, "
-        f"{units.seconds(3600 * spent.hours)} of training{money} so far)"
+        f"about {_range(map(units.hours, hours))} of training{money}, at "
+        f"{units.seconds(pace.seconds)} s a trial: the mean of {pace.trials} that are there "
+        f"({units.seconds(pace.fastest)} to {units.seconds(pace.slowest)} s, a pack's time shared)"
+    )
+
+
+def _range(ends: Iterable[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
+
+
+def round_line(settling: Settling, spent: Spent, ahead: Foreseen, rule: DecideConfig) -> str:
+    """What is trained next, what was spent before, and what may come with it and after it."""
+    money = "" if spent.money is None else f", {spent.money:.3g} in money"
+    time = _time(ahead, rule)
+    rest = f"; from here {_range(map(str, ahead.trials))} trials, {time}" if time else ""
+    return (
+        f"next: {', '.join(settling.wanted)}; so far {spent.trials} trials, "
+        f"{units.hours(spent.hours)} of training{money}{rest}"
     )
 
 

@@ -66,6 +66,13 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value == 0 or value >= 10 else f"{value:#.3g}"
 
 
+def hours(value: float) -> str:
+    """A longer duration, roughly: 50 s, 12 min, 3.4 h."""
+    if value < 0.025:
+        return f"{3600 * value:.0f} s"
+    return f"{60 * value:.0f} min" if value < 1.5 else f"{value:,.1f} h"
+
+
 def amount(value: float, unit: str) -> str:
     """A cost with its unit, where it has one: 1.41 MB, 11.6 s, 0.64 Wh."""
     if unit == "bytes":

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.budget import spent, stops
 from lorascope.comparing.cells import study_measure
+from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.config import Config, Search
 from lorascope.errors import RecordError
+from lorascope.execution.packs import Trial, packs_of
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
 from lorascope.records import LASTING
@@ -43,8 +45,10 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     while True:
         study = collect_all(list(configs), layout)
         settling = settle_study(study)
+        ahead = foreseen(study, settling)
         if told is None:
-            print(plan_text(study, settling), flush=True)
+            packs = (_packs(ahead.least, by_name, layout), _packs(ahead.most, by_name, layout))
+            print(plan_text(study, settling, ahead, packs), flush=True)
         for look in settling.looks[told or 0 :]:
             print(look_line(look, settling, study_measure(study)), flush=True)
         told = len(settling.looks)
@@ -58,9 +62,17 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
                 "status` says what became of it."
             )
         asked = settling.wanted
-        print(round_line(settling, spent(study, settling, first.decide)), flush=True)
+        so_far = spent(study, settling, first.decide)
+        print(round_line(settling, so_far, ahead, first.decide), flush=True)
         _train_and_score([by_name[name] for name in settling.wanted], layout)
     print(outcome(study, settling, why), flush=True)
+
+
+def _packs(rounds: Rounds, by_name: Mapping[str, Config], layout: Layout) -> int:
+    """In how many packs these are trained, one pack at a time, if memory holds them."""
+    declared = [[declare_trial(by_name[name], layout) for name in names] for names in rounds]
+    trials = [[Trial(**vars(one), work=1.0) for one in names] for names in declared]
+    return sum(len(packs_of(one)) for one in trials)
 
 
 def _train_again(by_name: Mapping[str, Config], layout: Layout) -> None:
