@@ -100,6 +100,23 @@ def test_live_it_takes_the_course_that_a_full_grid_shows(truth: Truth) -> None:
     assert rounds > 1
 
 
+def test_the_next_candidates_of_a_mode_are_trained_in_one_pack() -> None:
+    compared, panel = drawn(fine)
+    first = settled(without(compared, set()), panel)
+    nf4 = [compared.cells[cell].declared for cell in first.order[:3]]
+    reference = compared.cells[first.reference].declared if first.reference else ()
+    assert first.wanted == tuple(t.trial for t in (*nf4[0][:2], *reference[:2]))
+    assert first.ahead == tuple(t.trial for data in nf4[1:] for t in data[:2])
+    rule = replace(RULE, ahead=1)
+    one = replace(compared, study=replace(compared.study, decide=rule))
+    assert settled(without(one, set()), panel).ahead == first.ahead[:2]
+    there = {*first.wanted, *first.ahead}
+    # What is there already is not trained again, nor is anything ahead of a further seed.
+    later = settled(without(compared, there), panel)
+    assert later.wanted == (nf4[0][2].trial, reference[2].trial)
+    assert later.ahead == ()
+
+
 def test_a_failed_training_refuses_its_candidate() -> None:
     compared, panel = drawn(fine)
     cheapest = settled(compared, panel).order[0]

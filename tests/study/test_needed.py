@@ -61,15 +61,19 @@ def test_it_trains_what_the_answer_needs_and_no_stage_asks_for_the_rest(project:
     assert again.splitlines()[-1] == whole.splitlines()[-1]
     content = json.loads(layout.settled.read_bytes())
     trained = {p.name for q in ("fp16", "nf4") for p in layout.trials(q).iterdir()}
-    assert trained == set(content["needed"])
-    assert f"{len(trained)} of 12 declared trials" in again
+    needed = set(content["needed"])
+    assert trained >= needed
+    # The rest was trained ahead, in a pack: first seeds of other candidates of a mode.
+    assert len(trained - needed) <= 4
+    assert not any("-s2" in name for name in trained - needed)
+    assert f"{len(needed)} of 12 declared trials" in again
     assert "validation loss" not in said(layout, "train-lora", "-m", *SMALL)
     assert "scored already" in said(layout, "evaluate", "-m", *SMALL)
     other = lorascope(layout, "train-lora", "-m", *SMALL, "lora.rank=6")
     assert "is not of the grid that was settled" in other.stderr
     said(layout, "report", *SMALL)
     page = (layout.reports / "report.md").read_text()
-    assert f"{len(trained)} completed, {12 - len(trained)} not needed" in page
+    assert f"{len(needed)} completed, {12 - len(needed)} not needed" in page
     assert "Looks at the candidates" in page
 
 

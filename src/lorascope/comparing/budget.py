@@ -21,6 +21,12 @@ class Spent:
     """None without a price."""
 
 
+def is_limited(rule: DecideConfig) -> bool:
+    """Whether the rule sets any budget."""
+    budgets = (rule.budget_trials, rule.budget_hours, rule.budget_money)
+    return any(budget is not None for budget in budgets)
+
+
 def spent(study: Study, settling: Settling, rule: DecideConfig) -> Spent:
     """So far."""
     used = [trial for trial in study.trials if trial.trial in settling.used]

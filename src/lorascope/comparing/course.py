@@ -14,8 +14,9 @@ most the declared error, however many are looked at and however often.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from lorascope.comparing.cells import MISSING, NO_EVALUATION, NOT_NEEDED, Compared, declared_cost
 from lorascope.comparing.estimates import cell_estimate
@@ -27,6 +28,7 @@ from lorascope.comparing.settling import Settling
 
 FIRST_LOOK = 2
 """Seeds before the first look: one says nothing of others."""
+UNTRAINED = (MISSING, NOT_NEEDED)
 NO_GAIN = "not shown to beat the bare base"
 OUT_OF_REACH = "out of reach: further seeds would hardly show it within the margin"
 
@@ -70,7 +72,7 @@ class Course:
         try:
             return self._settled()
         except _Wanting as stop:
-            return replace(self._found(), wanted=stop.trials)
+            return replace(self._found(), wanted=stop.trials, ahead=self._ahead(stop.trials))
 
     def _settled(self) -> Settling:
         """With the best reference of which no seed failed.
@@ -99,6 +101,17 @@ class Course:
         if looks is None:
             return Settling(used)
         return Settling(used, looks.reference, looks.order, tuple(looks.taken), self.refused)
+
+    def _ahead(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """First seeds of the next candidates of a mode of which one is to be looked at first."""
+        order = self.looks.order if self.looks else ()
+        many = self.compared.study.decide.ahead
+        for place, cell in enumerate(order):
+            if set(wanted) & set(self.evidence.trials(cell, FIRST_LOOK)):
+                later = [c for c in order[place + 1 :] if c.quant == cell.quant][:many]
+                first_ones = (self.compared.cells[c].declared[:FIRST_LOOK] for c in later)
+                return tuple(t.trial for t in chain(*first_ones) if t.status in UNTRAINED)
+        return ()
 
     def ranked_references(self) -> list[CellKey]:
         """The named one; else those of its mode, best first by their first seed on the choosing
@@ -208,7 +221,7 @@ class Course:
         for cell, count in seeds.items():
             for trial in self.compared.cells[cell].declared[:count]:
                 self.used.add(trial.trial)
-                if trial.status in (MISSING, NOT_NEEDED) or trial.reason == NO_EVALUATION:
+                if trial.status in UNTRAINED or trial.reason == NO_EVALUATION:
                     wanted.append(trial.trial)
                 elif trial.test is None:
                     lost.add(cell)

@@ -60,6 +60,8 @@ class Settling:
     """Candidates that cannot ship, and why: a training that failed, no gain over the bare base."""
     wanted: tuple[str, ...] = ()
     """Names of those that are not there yet; none where the answer stands."""
+    ahead: tuple[str, ...] = ()
+    """Names of those that share a pack with what is wanted, and may be wanted next."""
     accepted: CellKey | None = None
     """What ships: a candidate, or the reference where no candidate does."""
     no_reference: str | None = None

@@ -250,6 +250,10 @@ class DecideConfig:
         0.05, Bound(lambda v: 0 < v < 0.5, "must lie between 0 and 0.5: it is a share"), "Try 0.05."
     )
     """With search=settle: the largest chance to ship what is worse than the margin allows."""
+    ahead: int = bounded(2, ZERO_OR_MORE, "0 trains nothing ahead of need.")
+    """With search=settle: further candidates of a mode whose first seeds are trained in one pack
+    with those that are asked for, before it is known whether they are needed: a pack takes less
+    time than its trials one after the other. Where a budget is set nothing is trained ahead."""
     budget_trials: int | None = bounded(None, ABOVE_ZERO, "Leave it empty for as many as needed.")
     """With search=settle: trials that may be trained in all. None sets no limit."""
     budget_hours: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lorascope.comparing.budget import spent, stops
+from lorascope.comparing.budget import is_limited, spent, stops
 from lorascope.comparing.cells import study_measure
 from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.config import Config, Search
@@ -64,7 +64,12 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         asked = settling.wanted
         so_far = spent(study, settling, first.decide)
         print(round_line(settling, so_far, ahead, first.decide), flush=True)
-        _train_and_score([by_name[name] for name in settling.wanted], layout)
+        # What is trained in advance counts for no budget as long as nothing asks for it.
+        advance = () if is_limited(first.decide) else settling.ahead
+        if advance:
+            print(f"in the same pack, in advance: {', '.join(advance)}", flush=True)
+        wanted, more = ([by_name[name] for name in names] for names in (settling.wanted, advance))
+        _train_and_score(wanted, layout, more)
     print(outcome(study, settling, why), flush=True)
 
 
@@ -85,8 +90,10 @@ def _train_again(by_name: Mapping[str, Config], layout: Layout) -> None:
         _train_and_score([by_name[name] for name in again], layout)
 
 
-def _train_and_score(configs: Sequence[Config], layout: Layout) -> None:
+def _train_and_score(
+    configs: Sequence[Config], layout: Layout, in_advance: Sequence[Config] = ()
+) -> None:
     # What is trained needs the memory of what was scored last.
     let_go()
-    run_sweep(configs, layout)
+    run_sweep([*configs, *in_advance], layout)
     score_trials(configs, layout)
