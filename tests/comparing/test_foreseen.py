@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.settle.worlds import RULE, World
 from lorascope.comparing.budget import spent
+from lorascope.comparing.cells import Compared, gather
+from lorascope.comparing.course import Course
+from lorascope.comparing.evidence import Evidence
 from lorascope.comparing.foreseen import Foreseen, foreseen
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.config import DecideConfig, Search
 from lorascope.records import Study
 from lorascope.reporting.settling_text import plan_text, round_line
@@ -95,6 +100,33 @@ def test_what_is_dropped_asks_for_no_more() -> None:
 def test_nothing_is_ahead_of_an_answer_that_stands() -> None:
     every = [(quant, rank, seed) for quant, rank in CELLS for seed in SEEDS]
     assert ahead(study_of(every)).trials == (0, 0)
+
+
+def by_rank(cell: CellKey) -> float:
+    return {4: -0.5, 8: -0.05, 16: 0.0}[int(dict(cell.dials)["rank"])]
+
+
+@pytest.mark.parametrize("rank", [16, None])
+def test_what_comes_lies_between_the_ends_at_every_round(rank: int | None) -> None:
+    world = World(seeds=4)
+    whole = world.declared(replace(RULE, reference_rank=rank))
+    panel = next(world.panels(whole, by_rank, sweeps=1, draw=3))
+    needed = Course(Evidence(whole, panel), panel).run().used
+    there: set[str] = set()
+    rounds = 0
+    while there != needed:
+        study = replace(
+            whole.study,
+            trials=[t for t in whole.study.trials if t.trial in there],
+            missing={t.trial: t.key for t in whole.study.trials if t.trial not in there},
+        )
+        now = Compared(study, Measure.accuracy, gather(study, Measure.accuracy), {})
+        settling = Course(Evidence(now, panel), panel).run()
+        least, most = foreseen(study, settling).trials
+        assert 0 < least <= len(needed - there) <= most
+        there |= set(settling.wanted)
+        rounds += 1
+    assert rounds > 4
 
 
 def test_time_and_money_are_the_mean_of_what_is_there() -> None:

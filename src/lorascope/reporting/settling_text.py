@@ -78,10 +78,11 @@ def _time(ahead: Foreseen, rule: DecideConfig) -> str | None:
     price, money = rule.price_per_hour, ""
     if price is not None:
         money = f", {_range(f'{price * one:.3g}' for one in hours)} in money"
+    spread = _range(map(units.seconds, (pace.fastest, pace.slowest)))
     return (
         f"about {_range(map(units.hours, hours))} of training{money}, at "
         f"{units.seconds(pace.seconds)} s a trial: the mean of {pace.trials} that are there "
-        f"({units.seconds(pace.fastest)} to {units.seconds(pace.slowest)} s, a pack's time shared)"
+        f"({spread} s, a pack's time shared)"
     )
 
 
