@@ -67,24 +67,35 @@ def sizes(rounds: tuple[tuple[str, ...], ...]) -> list[int]:
     return list(map(len, rounds))
 
 
+def limited(study: Study) -> Study:
+    return replace(study, decide=replace(study.decide, budget_trials=50))
+
+
 def test_with_a_named_reference() -> None:
     """Candidates are nf4 at ranks 4 and 8, then fp16 at rank 4."""
     found = ahead(study_of(()))
-    assert sizes(found.least) == [4]
-    # Two seeds and the third of the first candidate, each with the reference's; then those of the
-    # others alone.
-    assert sizes(found.most) == [4, 2, 2, 1, 2, 1]
-    assert found.trials == (4, 12)
+    # Two seeds of the first and of the reference; in advance, two of nf4 at rank 8.
+    assert sizes(found.least) == [6]
+    # The third of the first with the reference's; that of nf4 at rank 8; then fp16 at rank 4.
+    assert sizes(found.most) == [6, 2, 1, 2, 1]
+    assert found.trials == (6, 12)
     assert found.pace is None
+
+
+def test_with_a_budget_nothing_comes_in_advance() -> None:
+    found = ahead(limited(study_of(())))
+    assert sizes(found.least) == [4]
+    assert sizes(found.most) == [4, 2, 2, 1, 2, 1]
 
 
 def test_before_the_reference_is_chosen() -> None:
     """Of the two that may be it, rank 8 leaves more candidates."""
     found = ahead(study_of((), rank=None))
-    # One seed of each; two of the first candidate and the second of the reference.
-    assert sizes(found.least) == [2, 3]
+    # One seed of each; two of both candidates of nf4 and the second of the reference.
+    assert sizes(found.least) == [2, 5]
     # Of fp16 at rank 4 a seed is there by then.
-    assert sizes(found.most) == [2, 3, 2, 2, 1, 1, 1]
+    assert sizes(found.most) == [2, 5, 2, 1, 1, 1]
+    assert sizes(ahead(limited(study_of((), rank=None))).most) == [2, 3, 2, 2, 1, 1, 1]
 
 
 FIRST_LOOK = [(quant, rank, seed) for quant, rank in (("nf4", 4), ("fp16", 8)) for seed in (0, 1)]
@@ -111,10 +122,9 @@ def test_what_comes_lies_between_the_ends_at_every_round(rank: int | None) -> No
     world = World(seeds=4)
     whole = world.declared(replace(RULE, reference_rank=rank))
     panel = next(world.panels(whole, by_rank, sweeps=1, draw=3))
-    needed = Course(Evidence(whole, panel), panel).run().used
     there: set[str] = set()
-    rounds = 0
-    while there != needed:
+    states = []
+    while True:
         study = replace(
             whole.study,
             trials=[t for t in whole.study.trials if t.trial in there],
@@ -122,11 +132,14 @@ def test_what_comes_lies_between_the_ends_at_every_round(rank: int | None) -> No
         )
         now = Compared(study, Measure.accuracy, gather(study, Measure.accuracy), {})
         settling = Course(Evidence(now, panel), panel).run()
-        least, most = foreseen(study, settling).trials
-        assert 0 < least <= len(needed - there) <= most
-        there |= set(settling.wanted)
-        rounds += 1
-    assert rounds > 4
+        states.append((len(there), *foreseen(study, settling).trials))
+        if not settling.wanted:
+            break
+        there |= {*settling.wanted, *settling.ahead}
+    assert len(states) > 4
+    for trained, least, most in states:
+        assert least <= len(there) - trained <= most
+        assert least > 0 or trained == len(there)
 
 
 def test_time_and_money_are_the_mean_of_what_is_there() -> None:
@@ -157,10 +170,10 @@ def test_a_resumed_training_has_lost_its_first_seconds() -> None:
 
 def test_the_plan_says_what_may_come_and_of_hours_only_what_is_known() -> None:
     study = study_of((), rank=None)
-    text = plan_text(study, settle_study(study), ahead(study), (3, 10))
+    text = plan_text(study, settle_study(study), ahead(study), (3, 8))
     assert text.splitlines()[3:] == [
-        "trials to come: at the least 5 (packs: 3), where the next look at a candidate accepts it; "
-        "at the most 12 (packs: 10), where each candidate takes all its seeds",
+        "trials to come: at the least 7 (packs: 3), where the next look at a candidate accepts it; "
+        "at the most 12 (packs: 8), where each candidate takes all its seeds",
         "how long that takes is known after the first round",
     ]
     begun = study_of(FIRST_LOOK, behind=0.5)

@@ -6,9 +6,10 @@ how long one takes is an estimate, and it says of which trials.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lorascope.comparing.budget import is_limited
 from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.costs import share_of_seconds
 from lorascope.comparing.course import FIRST_LOOK, Course
@@ -19,7 +20,9 @@ from lorascope.comparing.settling import Settling
 from lorascope.records import Study
 
 Rounds = tuple[tuple[str, ...], ...]
-"""Names of trials that are not there yet, by the round in which they are asked for."""
+"""Names of trials that are not there yet, by the round in which they are trained."""
+Asked = tuple[tuple[str, ...], tuple[str, ...]]
+"""What a round asks for, and what it trains in advance if something of that is not there."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def foreseen(study: Study, settling: Settling) -> Foreseen:
     if settling.reference is not None:
         left = [cell for cell in settling.order if _is_open(cell, settling)]
         asked = _asked(compared, settling, settling.reference, left)
-        return Foreseen(_rounds([settling.wanted], study), _rounds(asked, study), _pace(study))
+        return Foreseen(_rounds(asked[:1], study), _rounds(asked, study), _pace(study))
     course = Course(Evidence(compared, None), None)
     least, most = [], []
     for reference in reference_choices(compared):
@@ -81,16 +84,28 @@ def _pace(study: Study) -> Pace | None:
 
 
 def _asked(
-    compared: Compared, settling: Settling, reference: CellKey, left: Iterable[CellKey]
-) -> list[tuple[str, ...]]:
-    """What is wanted now, then at each look at those that are left, then of the reference."""
+    compared: Compared, settling: Settling, reference: CellKey, left: Sequence[CellKey]
+) -> list[Asked]:
+    """Now, then at each look at those that are left, then for the reference."""
+    rule = compared.study.decide
+    limited = is_limited(rule)
 
     def first(cell: CellKey, seeds: int) -> tuple[str, ...]:
         return tuple(trial.trial for trial in compared.cells[cell].declared[:seeds])
 
+    def in_advance(place: int) -> tuple[str, ...]:
+        later = [cell for cell in left[place + 1 :] if cell.quant == left[place].quant]
+        many = 0 if limited else rule.ahead
+        return tuple(name for cell in later[:many] for name in first(cell, FIRST_LOOK))
+
     counts = range(FIRST_LOOK, len(compared.cells[reference].declared) + 1)
-    looks = [first(cell, seeds) + first(reference, seeds) for cell in left for seeds in counts]
-    return [settling.wanted, *looks, *(first(reference, seeds) for seeds in counts)]
+    looks = [
+        (first(cell, seeds) + first(reference, seeds), in_advance(place) * (seeds == FIRST_LOOK))
+        for place, cell in enumerate(left)
+        for seeds in counts
+    ]
+    now = (settling.wanted, () if limited else settling.ahead)
+    return [now, *looks, *((first(reference, seeds), ()) for seeds in counts)]
 
 
 def _is_open(cell: CellKey, settling: Settling) -> bool:
@@ -98,13 +113,13 @@ def _is_open(cell: CellKey, settling: Settling) -> bool:
     return cell not in settling.refused and (look is None or look.verdict is Verdict.undecided)
 
 
-def _rounds(asked: Iterable[tuple[str, ...]], study: Study) -> Rounds:
+def _rounds(asked: Iterable[Asked], study: Study) -> Rounds:
     """Each trial once, without those that are there."""
     left, rounds = set(study.missing), []
-    for names in asked:
-        new = tuple(name for name in names if name in left)
-        left -= set(new)
-        rounds += [new] if new else []
+    for names, advance in asked:
+        if left & set(names):
+            rounds.append(tuple(name for name in (*names, *advance) if name in left))
+            left -= set(rounds[-1])
     return tuple(rounds)
 
 

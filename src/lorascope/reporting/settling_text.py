@@ -25,10 +25,10 @@ ENDS = {
 """What a look makes of a candidate."""
 
 
-def plan_text(study: Study, settling: Settling, ahead: Foreseen, packs: tuple[int, int]) -> str:
+def plan_text(study: Study, settling: Settling, to_come: Foreseen, packs: tuple[int, int]) -> str:
     """What may be trained, before anything is: how often, how much, and in which order.
 
-    `packs` are those of the least and of the most that is ahead.
+    `packs` are those of the least and of the most that may come.
     """
     names, declared = _names(settling), declared_trials(study)
     keys = [trial.key for trial in study.trials] + [*study.missing.values()]
@@ -47,13 +47,13 @@ def plan_text(study: Study, settling: Settling, ahead: Foreseen, packs: tuple[in
         order = "; ".join(names.name(cell) for cell in settling.order)
         lines.append(f"reference: {names.name(settling.reference)}; cheaper, in order: {order}")
     if settling.wanted:
-        lines += _numbers(study, ahead, packs)
+        lines += _numbers(study, to_come, packs)
     return "\n".join(lines)
 
 
-def _numbers(study: Study, ahead: Foreseen, packs: tuple[int, int]) -> list[str]:
+def _numbers(study: Study, to_come: Foreseen, packs: tuple[int, int]) -> list[str]:
     """How much it may be, and what ends it earlier."""
-    (least, most), rule, there = ahead.trials, study.decide, len(study.trials)
+    (least, most), rule, there = to_come.trials, study.decide, len(study.trials)
     beside = f", beside {there} that are there" if there else ""
     limits = {
         "budget_trials": rule.budget_trials, "budget_hours": rule.budget_hours,
@@ -64,17 +64,17 @@ def _numbers(study: Study, ahead: Foreseen, packs: tuple[int, int]) -> list[str]
         f"trials to come{beside}: at the least {least} (packs: {packs[0]}), where the next look at "
         f"a candidate accepts it; at the most {most} (packs: {packs[1]}), where each candidate "
         "takes all its seeds",
-        _time(ahead, rule) or "how long that takes is known after the first round",
+        _time(to_come, rule) or "how long that takes is known after the first round",
         *([f"what ends it earlier: {', '.join(told)}"] if told else []),
     ]
 
 
-def _time(ahead: Foreseen, rule: DecideConfig) -> str | None:
-    """What is ahead in hours and money, and what that rests on; None where nothing is trained."""
-    pace = ahead.pace
+def _time(to_come: Foreseen, rule: DecideConfig) -> str | None:
+    """What may come in hours and money, and what that rests on; None where nothing is trained."""
+    pace = to_come.pace
     if pace is None:
         return None
-    hours = [pace.seconds * trials / SECONDS_AN_HOUR for trials in ahead.trials]
+    hours = [pace.seconds * trials / SECONDS_AN_HOUR for trials in to_come.trials]
     price, money = rule.price_per_hour, ""
     if price is not None:
         money = f", {_range(f'{price * one:.3g}' for one in hours)} in money"
@@ -90,11 +90,11 @@ def _range(ends: Iterable[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def round_line(settling: Settling, spent: Spent, ahead: Foreseen, rule: DecideConfig) -> str:
+def round_line(settling: Settling, spent: Spent, to_come: Foreseen, rule: DecideConfig) -> str:
     """What is trained next, what was spent before, and what may come with it and after it."""
     money = "" if spent.money is None else f", {spent.money:.3g} in money"
-    time = _time(ahead, rule)
-    rest = f"; from here {_range(map(str, ahead.trials))} trials, {time}" if time else ""
+    time = _time(to_come, rule)
+    rest = f"; from here {_range(map(str, to_come.trials))} trials, {time}" if time else ""
     return (
         f"next: {', '.join(settling.wanted)}; so far {spent.trials} trials, "
         f"{units.hours(spent.hours)} of training{money}{rest}"

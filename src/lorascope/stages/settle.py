@@ -45,10 +45,10 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     while True:
         study = collect_all(list(configs), layout)
         settling = settle_study(study)
-        ahead = foreseen(study, settling)
+        to_come = foreseen(study, settling)
         if told is None:
-            packs = (_packs(ahead.least, by_name, layout), _packs(ahead.most, by_name, layout))
-            print(plan_text(study, settling, ahead, packs), flush=True)
+            packs = (_packs(to_come.least, by_name, layout), _packs(to_come.most, by_name, layout))
+            print(plan_text(study, settling, to_come, packs), flush=True)
         for look in settling.looks[told or 0 :]:
             print(look_line(look, settling, study_measure(study)), flush=True)
         told = len(settling.looks)
@@ -63,7 +63,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             )
         asked = settling.wanted
         so_far = spent(study, settling, first.decide)
-        print(round_line(settling, so_far, ahead, first.decide), flush=True)
+        print(round_line(settling, so_far, to_come, first.decide), flush=True)
         # What is trained in advance counts for no budget as long as nothing asks for it.
         advance = () if is_limited(first.decide) else settling.ahead
         if advance:
