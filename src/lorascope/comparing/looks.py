@@ -1,13 +1,13 @@
 """What each look makes of a candidate: its tests, what they are held against, and how it ends.
 
 Parts of the error. Candidates come cheapest first, and the first that is shown to be within the
-margin ships. Each gets half of what those before it left of `decide.error`, the last one all of it;
-of those before, one that lies far behind at its first look takes nothing. Let a candidate be as bad
-as the margin, and d the chance that it then lies so far behind. It ships with a chance of at most
-its part, and counts with one of 1 - d; as the parts of those that count sum up to at most 1, the
-chance that any such candidate ships is at most the sum's share over 1 - d (the argument of
-Zhao, Small and Su, JASA 114, 2019, and of Tian and Ramdas, SMMR 30, 2021, for tests in an order).
-`KEPT` is the least 1 - d that is reckoned with.
+margin ships. Each gets half of what those before it left of `decide.error`, the last one all of it.
+One that lies far behind at its first look ends there, and takes nothing. Let a candidate be as bad
+as the margin, and d the chance that it lies so far behind at its first look. Given that it does
+not, it ships with a chance of at most its part / (1 - d); the parts of those that do not sum up to
+at most `decide.error`, so that the chance that any such candidate ships is at most that / (1 - d)
+(as Zhao, Small and Su, JASA 114, 2019, and for tests in an order Tian and Ramdas, SMMR 30, 2021).
+All parts are multiplied by `KEPT`, the least 1 - d that is reckoned with.
 
 Looks. Each part is spent over a candidate's looks by O'Brien and Fleming's type of function
 (`statistics.group_sequential`). To drop a candidate costs no quality: there the error is each one's
@@ -127,18 +127,19 @@ class Looks:
         return near.of(raw, cell, self.reference), every.of(raw, cell, self.reference)
 
     def _out_of_reach(self, tested: Tested, seeds: int, last: int, error: float) -> bool:
-        """Whether no look at further seeds is likely to accept it: were each of them as good as the
-        reference, the mean would lie beyond the margin, or by what is known of the spread between
-        seeds, it moves far enough with a chance below `LEAST_CHANCE`.
+        """Whether no look at further seeds is likely to accept it: it lies far behind, or by what
+        is known of the spread between seeds moves far enough with a chance below `LEAST_CHANCE`.
 
-        The latter is a predictive probability (Spiegelhalter, Freedman and Blackburn, Controlled
-        Clinical Trials 7, 1986) with a flat prior: the mean over all seeds is as t around this one.
+        This is a predictive probability (Spiegelhalter, Freedman and Blackburn, Controlled Clinical
+        Trials 7, 1986) with a flat prior: the mean over all seeds is as t around the present one.
         """
         behind, noise = self._behind(tested), tested.two_way.noise
-        if seeds == last or noise is None:
+        if seeds == last:
             return False
-        if seeds / last * behind > self.compared.margin:
+        if self._is_far(behind):
             return True
+        if noise is None:
+            return False
         item = tested.two_way.components.item or 0.0
         reach = float(norm.isf(error)) * math.sqrt(item + noise.raw / last)
         return noise.moves(behind + reach - self.compared.margin, seeds, last) < LEAST_CHANCE
