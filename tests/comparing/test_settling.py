@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.settle.replay import rows
 from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
 from lorascope.comparing.cells import MISSING, Compared, gather
 from lorascope.comparing.course import Course
@@ -13,7 +14,9 @@ from lorascope.comparing.evidence import Evidence, Panel, panel_of
 from lorascope.comparing.looks import Looks
 from lorascope.comparing.reference import reference_choices
 from lorascope.comparing.results import CellKey, Measure, Verdict
+from lorascope.records import Study
 from lorascope.reporting.settling_text import outcome
+from lorascope.study.collect import settle_study
 from tests.study_factory import Trial, make_study
 
 
@@ -240,3 +243,23 @@ def test_what_lies_at_the_margin_ships_seldom() -> None:
     wrong = sum(is_wrong(course, truth, RULE.margin_accuracy) for course in courses)
     # Were it 5 %, more than 18 of 200 would happen once in 150.
     assert wrong <= 18
+
+
+def test_a_replay_has_a_row_for_the_chosen_reference_and_for_each_that_may_be_named() -> None:
+    study = make_study(
+        [Trial(q, r, seed=s) for q in ("fp16", "nf4") for r in (4, 8) for s in range(3)], 0.1
+    )
+    sizes = {one.trial: 10 * int(one.key.dials["rank"]) for one in study.trials}
+    study = replace(study, adapter_parameters=sizes)
+    table = [row.strip("| ").split(" | ") for row in rows(study)]
+    references = [row[0] for row in table]
+    assert references[0].startswith("chosen: fp16 rank ")
+    assert references[1:] == ["named: fp16 rank 4", "named: fp16 rank 8"]
+    for row, used in zip(table, needed_trials(study), strict=True):
+        assert row[-1] == f"{used} of 12"
+
+
+def needed_trials(study: Study) -> list[int]:
+    """Trials that settling needs with the reference chosen, and with each rank named."""
+    rules = [replace(study.decide, reference_rank=rank) for rank in (None, 4, 8)]
+    return [len(settle_study(replace(study, decide=rule)).used) for rule in rules]
