@@ -208,17 +208,18 @@ def test_the_reference_is_chosen_by_items_that_judge_nothing() -> None:
     )
 
 
-def test_the_first_that_is_near_may_spend_half_of_the_error_and_the_last_all_that_is_left() -> None:
+def test_each_may_spend_two_thirds_of_what_is_left_of_the_error_and_the_last_one_all() -> None:
     compared, panel = drawn(lambda cell: -0.3 * (cell.quant == "nf4" and rank(cell) == 4))
     course = Course(Evidence(compared, panel), None)
     reference = course.ranked_references()[0]
     looks = Looks(course.evidence, reference, course.candidates(reference))
-    assert looks.part(looks.order[0]) == pytest.approx(0.8 * 0.05 / 2)
+    assert looks.part(looks.order[0]) == pytest.approx(0.05 / 2 * 2 / 3)
     for cell in looks.order[:4]:
         assert looks.take(cell, 2) is not None
     # The cheapest lies 30 points behind a margin of 5, and takes nothing from the others.
-    parts = [looks.part(cell) / (0.8 * 0.05) for cell in looks.order]
-    assert [round(1 / part) for part in parts] == [2, 2, 4, 8, 16, 16, 16, 8]
+    parts = [looks.part(cell) / 0.025 for cell in looks.order]
+    left = [1, 1, 1 / 3, 1 / 9, 1 / 27, 1 / 27, 1 / 27]
+    assert parts == pytest.approx([2 / 3 * one for one in left] + [1 / 27])
 
 
 def test_what_further_seeds_would_hardly_bring_within_the_margin_gets_none() -> None:

@@ -1,13 +1,15 @@
 """What each look makes of a candidate: its tests, what they are held against, and how it ends.
 
 Parts of the error. Candidates come cheapest first, and the first that is shown to be within the
-margin ships. Each gets half of what those before it left of `decide.error`, the last one all of it.
-One that lies far behind at its first look ends there, and takes nothing. Let a candidate be as bad
-as the margin, and d the chance that it lies so far behind at its first look. Given that it does
-not, it ships with a chance of at most its part / (1 - d); the parts of those that do not sum up to
-at most `decide.error`, so that the chance that any such candidate ships is at most that / (1 - d)
-(as Zhao, Small and Su, JASA 114, 2019, and for tests in an order Tian and Ramdas, SMMR 30, 2021).
-All parts are multiplied by `KEPT`, the least 1 - d that is reckoned with.
+margin ships. Each gets two thirds of what those before it left of `decide.error`, the last one all
+of it. One that lies beyond the margin at its first look takes nothing from the others, for which
+all parts are halved. This holds the error: let p be a candidate's part, and let it be as bad as the
+margin. It ships with a chance of at most p, and takes its part with one of 1/2; were it worse, the
+former falls faster than the latter. So the chance that any such candidate ships is at most the sum
+over them of 2 p times the chance that p is taken, and what is taken sums up to at most half of the
+error. It is the argument for tests of one side whose p doubled counts
+(`statistics.families.holm_hopeful`; Zhao, Small and Su, JASA 114, 2019), for tests in an order
+(Tian and Ramdas, SMMR 30, 2021).
 
 Looks. Each part is spent over a candidate's looks by O'Brien and Fleming's type of function
 (`statistics.group_sequential`). To drop a candidate costs no quality: there the error is each one's
@@ -32,10 +34,10 @@ from lorascope.statistics.families import choice_factor
 from lorascope.statistics.group_sequential import bounds
 from lorascope.statistics.two_way import Components
 
-KEPT = 0.8
-"""A candidate as bad as the margin lies `FAR_MARGINS` margins behind at its first look in no more
-than one of five draws where the standard error of two seeds is at most 1.2 margins. With a larger
-one that of all seeds is too large to accept anything as good as the reference."""
+TAKEN = 2 / 3
+"""Share of what is left of the error that a candidate may spend."""
+HALVED = 0.5
+"""Chance that a candidate as bad as the margin lies beyond it at its first look."""
 LEAST_CHANCE = 0.01
 """Chance of coming to be accepted, below which a candidate gets no further seed."""
 LEAST_RISE = 1e-6
@@ -99,9 +101,9 @@ class Looks:
         for look in self.taken:
             first.setdefault(look.cell, self._behind(look.tested))
         before = self.order[: self.order.index(cell)]
-        near = [one for one in before if one in first and not self._is_far(first[one])]
-        halves = len(near) + (cell != self.order[-1])
-        return float(KEPT * self._error * 0.5**halves)
+        within = [one for one in before if one in first and first[one] <= self.compared.margin]
+        left = (1 - TAKEN) ** len(within)
+        return HALVED * self._error * left * (1.0 if cell == self.order[-1] else TAKEN)
 
     def _behind(self, tested: Tested) -> float:
         return harm(tested.difference, self.evidence.measure)
