@@ -4,22 +4,11 @@ did not need stays untrained in every later stage."""
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lorascope.files.layout import Layout
-from lorascope.files.store import read_record
-from lorascope.records import TrialRecord
-from lorascope.stages import settle
-from lorascope.study.collect import collect_all, settle_study
-from lorascope.study.grid import expand
 from tests.command_line import lorascope
 from tests.conftest import make_project, save_small_model
 
@@ -99,62 +88,6 @@ def test_what_memory_refuses_ends_it_with_a_reason_and_is_tried_once_more_a_run(
         ended = said(project, "settle", *tight)
         assert "nothing ships: there is no reference to hold candidates against" in ended
         assert "refused" in ended.splitlines()[-1]
-
-
-WAITING = (
-    "runtime.tracking=false", "runtime.threads=1", "train.steps=62", "seed=0,1",
-    # The first alpha learns hardly anything.
-    "lora.alpha=0.01,8", "search=settle",
-)  # fmt: skip
-
-
-def adapters(layout: Layout) -> dict[str, str]:
-    """The digest of each trained adapter, by its trial."""
-    folders = [path for q in ("fp16", "nf4") for path in layout.trials(q).glob("*r000*")]
-    results = {path.name: read_record(path, TrialRecord).result for path in folders}
-    return {name: result.adapter_sha256 for name, result in results.items() if result}
-
-
-@pytest.mark.slow
-def test_what_waits_far_behind_its_pack_changes_neither_bits_nor_answer(
-    project: Layout, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Killed when it has just been put off, too."""
-    layout = project
-    own = ["quant=fp16,nf4", "lora.rank=2,4", "model=small", "data=toy", "train=few", *WAITING]
-
-    def settled(*overrides: str) -> tuple[object, dict[str, str]]:
-        """What is found, and trained, from what is there."""
-        configs = expand(layout, [*own, *overrides])
-        settle.command(configs, layout)
-        return settle_study(collect_all(configs, layout)), adapters(layout)
-
-    shutil.rmtree(layout.settled.parent, ignore_errors=True)
-    command = [Path(sys.executable).parent / "lorascope", "settle", *WAITING]
-    with subprocess.Popen(
-        [*map(str, command), "decide.postpone=true"], cwd=layout.root, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        put_off = next(line for line in process.stdout if "far behind at step 31/62" in line)
-        os.killpg(process.pid, signal.SIGKILL)
-    waiting = put_off.partition(":")[0].split(", ")
-    assert [re.sub("-[0-9a-f]+$", "", name) for name in waiting] == [
-        "nf4-r0004-a0.01-s0", "nf4-r0004-a0.01-s1",
-    ]  # fmt: skip
-    with_it, trained = settled("decide.postpone=true")
-    told = capfd.readouterr().out
-    # The course came to it in the end.
-    asked = told.index(f"next: {waiting[0]}")
-    assert asked < told.index(f"{waiting[0]}: validation loss")
-    record = read_record(layout.trials("nf4") / waiting[0], TrialRecord)
-    assert record.result is not None
-    assert record.result.resumed_at_step == 31
-    assert not list(layout.checkpoints.glob("*/*"))
-    shutil.rmtree(layout.settled.parent)
-    without, whole = settled("decide.postpone=false")
-    assert with_it == without
-    assert trained == whole
 
 
 def test_one_seed_and_costs_that_are_known_later_are_refused(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from lorascope.objectives.evaluation import forward_of, summed_loss
 from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.masks import unread_masks
 from lorascope.quantizers.loading import load_base
-from lorascope.training.batches import PackData
 from lorascope.training.checkpoint import PackCheckpoints
 from lorascope.training.log import PackLog
 from lorascope.training.loop import StepEnd, StepNumbers, StepParts, train_step
@@ -247,8 +246,7 @@ def test_a_resumed_packs_state_lies_where_its_values_lie(tmp_path: Path) -> None
         )  # fmt: skip
         log = PackLog(2, device, every=1)
         schedule = schedule_of(train, optimizer, 4)
-        data = PackData([], [0, 1], train, Completion(), 0)
-        return parts, PackCheckpoints(tmp_path, 1, parts, schedule, log, data)
+        return parts, PackCheckpoints(tmp_path, 1, parts, schedule, log)
 
     parts, saved = checkpoints("cpu")
     numbers = train_step(parts, [padded_batch()], 0, [False, False])

@@ -254,9 +254,6 @@ class DecideConfig:
     """With search=settle: further candidates of a mode whose first seeds are trained in one pack
     with those that are asked for, before it is known whether they are needed: a pack takes less
     time than its trials one after the other. Where a budget is set nothing is trained ahead."""
-    postpone: bool = False
-    """With search=settle: stop a trial that is trained ahead, and lies far behind its pack at the
-    middle of its steps, until it is asked for."""
     budget_trials: int | None = bounded(None, ABOVE_ZERO, "Leave it empty for as many as needed.")
     """With search=settle: trials that may be trained in all. None sets no limit."""
     budget_hours: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")

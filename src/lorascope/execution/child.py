@@ -53,7 +53,7 @@ def answer(folder: Path, work: Callable[[Progress], Outcome]) -> None:
     try:
         outcome = work(EventWriter(folder))
     except Stopped as stopped:
-        outcome = Outcome(saved_at=(stopped.step, stopped.steps), behind=list(stopped.behind))
+        outcome = Outcome(saved_at=(stopped.step, stopped.steps))
     except Exception as error:
         traceback.print_exc()
         outcome = Outcome(failure=_failure(error))
@@ -74,7 +74,7 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
 
     Raises:
         ConfigError: the adapters cannot be trained on this mode here.
-        Stopped: `progress` asked for it, or trials wait, and the pack is saved.
+        Stopped: `progress` asked for it, and the pack is saved.
     """
     config = job.config
     prepare_environment(config.runtime)
@@ -140,8 +140,8 @@ def _pack_plan(job: Job) -> PackPlan:
         evaluate_batch_size=config.evaluate.batch_size,
         train_on_prompt=config.data.train_on_prompt,
         trials=[
-            TrialPlan(own.adapter, own.train, own.seed, adapter, place in job.may_wait)
-            for place, (own, adapter) in enumerate(zip(job.configs, job.adapters, strict=True))
+            TrialPlan(own.adapter, own.train, own.seed, adapter)
+            for own, adapter in zip(job.configs, job.adapters, strict=True)
         ],
     )
 

@@ -62,8 +62,6 @@ class Job:
     adapters: Sequence[Path]
     """Folders to write the trials' adapters to."""
     slot: Slot
-    may_wait: Sequence[int] = field(default_factory=list)
-    """Places of trials that stop at the middle of their steps if they lie far behind."""
 
     @property
     def config(self) -> Config:
@@ -107,8 +105,6 @@ class Outcome:
     """What to try instead of a pack that lacks memory, or of which no two trials go together."""
     saved_at: tuple[int, int] | None = None
     """The step at which the pack was saved because somebody asked it to stop, and all its steps."""
-    behind: list[int] = field(default_factory=list)
-    """Places of the trials that it was saved for, and goes on without."""
     failure: Failure | None = None
     exit_signal: int | None = None
     timed_out: bool = False

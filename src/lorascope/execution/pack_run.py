@@ -6,10 +6,8 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 
 from lorascope.config import ModelKind
@@ -26,7 +24,7 @@ from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folders, write_record
 from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.training.checkpoint import checkpoints as checkpoints_in
-from lorascope.training.checkpoint import is_whole, last_checkpoint, split_checkpoint
+from lorascope.training.checkpoint import is_whole
 from lorascope.training.progress import Stopped
 
 
@@ -38,8 +36,6 @@ class SweepPlace:
     engine: Engine
     show: SweepProgress
     stop: StopRequest
-    may_wait: Collection[str] = ()
-    """Identities of trials that nothing needs yet."""
 
 
 @dataclass
@@ -83,9 +79,6 @@ def train_and_keep(pack: Pack, place: SweepPlace, slot: Slot) -> PackEnd:
         place.show.end_pack(running, [], lost=0 if tried_again else len(pack))
         return _without_results(pack, place, slot, error)
     except Stopped as stopped:
-        if stopped.behind:
-            place.show.end_pack(running, [])
-            return _without_those_behind(pack, place, slot, stopped)
         place.show.note(f"{_title(pack)}: {stopped}; the same command goes on from there")
         place.stop.end_if_asked()
         raise
@@ -112,29 +105,6 @@ def _without_results(pack: Pack, place: SweepPlace, slot: Slot, reason: NotTrain
         for start in range(0, len(pack), reason.size):
             end.add(train_and_keep(pack[start : start + reason.size], place, slot))
     return end
-
-
-def _without_those_behind(pack: Pack, place: SweepPlace, slot: Slot, stopped: Stopped) -> PackEnd:
-    """Go on with the others. Those behind wait in their checkpoints, the seeds of one setting
-    together, as they are asked for."""
-    behind = [pack[index] for index in stopped.behind]
-    left = [trial for trial in pack if trial not in behind]
-    groups = groupby(behind, key=lambda trial: {**trial.settings, "seed": None})
-    parts = [left, *(list(trials) for _, trials in groups)]
-    with ExitStack() as folders:
-        whole, *own = (
-            folders.enter_context(checkpoint_folder([t.identity for t in part], place.layout))
-            for part in (pack, *parts)
-        )
-        places = ([pack.index(trial) for trial in part] for part in parts)
-        if (saved := last_checkpoint(whole)) is not None:
-            split_checkpoint(saved, dict(zip(own, places, strict=True)))
-    place.show.leave_out(len(behind))
-    names = ", ".join(trial.name for trial in behind)
-    place.show.note(
-        f"{names}: far behind at step {stopped.step}/{stopped.steps}, goes on if needed"
-    )
-    return train_and_keep(left, place, slot)
 
 
 def _train_pack(
@@ -204,7 +174,6 @@ def _job(
         configs=[trial.config for trial in pack],
         adapters=[folder / "adapter" for folder in folders],
         slot=slot,
-        may_wait=[index for index, trial in enumerate(pack) if trial.identity in place.may_wait],
     )
 
 
@@ -258,7 +227,7 @@ def concluded(
 def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
     """How each trial ended; bad input is no trial's result."""
     if outcome.saved_at is not None:
-        raise Stopped(*outcome.saved_at, outcome.behind)
+        raise Stopped(*outcome.saved_at)
     failure = outcome.failure
     if failure is not None and failure.is_full_disk:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), failure.place)

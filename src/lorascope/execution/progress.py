@@ -131,12 +131,6 @@ class SweepProgress:
             self.add_known(records)
             self._tell(records, "trained by another process: ")
 
-    def leave_out(self, trials: int) -> None:
-        """So many are not to be trained now."""
-        with self._lock:
-            self.state.trials -= trials
-            self._clock.leave_out(trials)
-
     def start(self) -> None:
         """Libraries are loaded, which takes seconds."""
         with self._lock:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from lorascope.adapters.kinds import rank_of
@@ -39,43 +38,29 @@ def run(config: Config, layout: Layout) -> TrialRecord:
     return run_sweep([config], layout)[0]
 
 
-def run_sweep(
-    configs: Sequence[Config], layout: Layout, in_advance: Sequence[Config] = ()
-) -> list[TrialRecord]:
+def run_sweep(configs: Sequence[Config], layout: Layout) -> list[TrialRecord]:
     """Train what is missing of `configs`; their records in the same order.
 
     A pack that fails does not end the sweep: the others are trained first.
 
-    Args:
-        in_advance: trained with them, and not needed yet. With decide.postpone those that lie far
-            behind wait, without a record, until they stand in `configs`.
-
     Raises:
         LorascopeError: a trial's settings or inputs are unusable, or trials failed.
     """
-    asked, spare = ([_trial(config, layout) for config in own] for own in (configs, in_advance))
-    trials = [*asked, *spare]
+    trials = [_trial(config, layout) for config in configs]
     for parent in {trial.folder.parent for trial in trials}:
         finish_replacements(parent)
     different = {t.identity: t for t in trials}
     take_over_known(trials, layout)
     known = _known(different)
     _tell_known(list(known.values()))
-    may_wait = {t.identity for t in spare if t.config.decide.postpone} - known.keys()
-    waiting = set(chain.from_iterable(saved_packs(layout, may_wait)))
-    missing = [t for name, t in different.items() if name not in known and name not in waiting]
+    missing = [trial for name, trial in different.items() if name not in known]
     if missing:
-        declared = list(different.values())
-        _train_missing(declared, missing, list(known.values()), layout, may_wait)
-    return [read_record(trial.folder, TrialRecord) for trial in asked]
+        _train_missing(list(different.values()), missing, list(known.values()), layout)
+    return [read_record(trial.folder, TrialRecord) for trial in trials]
 
 
 def _train_missing(
-    declared: Sequence[Trial],
-    missing: Sequence[Trial],
-    known: list[TrialRecord],
-    layout: Layout,
-    may_wait: Collection[str],
+    declared: Sequence[Trial], missing: Sequence[Trial], known: list[TrialRecord], layout: Layout
 ) -> None:
     runtime = missing[0].config.runtime
     engine = LocalEngine(runtime)
@@ -89,11 +74,10 @@ def _train_missing(
     count = len(engine.slots(len(declared) // FEWEST_TRIALS))
     show = SweepProgress(len(declared), count)
     show.add_known(known)
-    show.leave_out(len(declared) - len(known) - len(missing))
     with stop_request(on_first=show.leave) as stop, show:
         show.start()
         engine.await_ready()
-        here = SweepPlace(layout, engine, show, stop, may_wait)
+        here = SweepPlace(layout, engine, show, stop)
         end = _train_packs(_unfinished(declared, missing, count, layout), count, here)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.name in names]

@@ -95,5 +95,5 @@ def _train_and_score(
 ) -> None:
     # What is trained needs the memory of what was scored last.
     let_go()
-    run_sweep(configs, layout, in_advance)
+    run_sweep([*configs, *in_advance], layout)
     score_trials(configs, layout)

@@ -42,11 +42,8 @@ class PackData:
         # Tensors already, so that no batch converts them again.
         self._samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in samples]
         self._seeds, self._train = seeds, train
-        self.padded_to = list(seeds)
-        """Seeds whose samples a batch is as long as: those of trials that have left the pack too,
-        since the length decides how sums are rounded."""
         self._objective, self._pad_token_id = objective, pad_token_id
-        self._epoch, self._orders = -1, dict[int, list[int]]()
+        self._epoch, self._orders = -1, list[list[int]]()
 
     @property
     def steps_an_epoch(self) -> int:
@@ -66,18 +63,12 @@ class PackData:
         epoch, within = divmod(step, self.steps_an_epoch)
         if epoch != self._epoch:
             rows = len(self._samples)
-            seeds = {*self._seeds, *self.padded_to}
-            self._orders = {seed: epoch_order(rows, seed, epoch) for seed in seeds}
+            self._orders = [epoch_order(rows, seed, epoch) for seed in self._seeds]
             self._epoch = epoch
         start, size = within * self._train.batch_size, self._train.micro_batch_size
         end = min(start + self._train.batch_size, len(self._samples))
         return [self._collated(first, min(first + size, end)) for first in range(start, end, size)]
 
     def _collated(self, start: int, end: int) -> TokenBatch:
-        own = {
-            seed: [self._samples[i] for i in order[start:end]]
-            for seed, order in self._orders.items()
-        }
-        samples = [sample for seed in self._seeds for sample in own[seed]]
-        longest = max(len(ids) for seed in self.padded_to for ids, _ in own[seed])
-        return self._objective.collate(samples, len(self._seeds), self._pad_token_id, longest)
+        samples = [self._samples[place] for own in self._orders for place in own[start:end]]
+        return self._objective.collate(samples, len(self._seeds), self._pad_token_id)

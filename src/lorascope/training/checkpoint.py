@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lorascope.training.batches import PackData
     from lorascope.training.log import PackLog
     from lorascope.training.loop import StepEnd, StepParts
 
@@ -63,37 +62,6 @@ def is_whole(checkpoint: Path) -> bool:
     return signed.read_bytes() == sha256_of_files(checkpoint, CONTENT).encode()
 
 
-def split_checkpoint(checkpoint: Path, parts: Mapping[Path, Sequence[int]]) -> None:
-    """Divide a pack's checkpoint among parts of the pack, each by its folder and places; it goes
-    when all have theirs."""
-    # Neither needs torch, and each value keeps its bits.
-    from safetensors.numpy import load_file, save_file
-
-    stored = load_file(checkpoint / TENSORS)
-    facts: dict[str, Any] = json.loads((checkpoint / LOG).read_text(encoding="utf-8"))
-    for folder, places in parts.items():
-        own = {}
-        for name, values in stored.items():
-            place, _, what = name.partition(".")
-            if not what:
-                # A number a trial.
-                own[name] = values[list(places)]
-            elif int(place) in places:
-                own[f"{places.index(int(place))}.{what}"] = values
-        told = facts | {name: _of(places, facts[name]) for name in ("schedule", "log")}
-        with replaced_folder(folder / checkpoint.name) as scratch:
-            save_file(own, scratch / TENSORS)
-            (scratch / LOG).write_text(json.dumps(told), encoding="utf-8")
-            sign_checkpoint(scratch)
-    shutil.rmtree(checkpoint)
-
-
-def _of(places: Sequence[int], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Every list of a state has an entry a trial."""
-    lists = {name: value for name, value in state.items() if isinstance(value, list)}
-    return {**state, **{name: [value[i] for i in places] for name, value in lists.items()}}
-
-
 class PackCheckpoints:
     """Saves a training's values, moments, schedule and losses, and brings them back. As an observer
     it stands last: what it saves is what the other observers left.
@@ -110,11 +78,9 @@ class PackCheckpoints:
         parts: StepParts,
         schedule: torch.optim.lr_scheduler.LRScheduler,
         log: PackLog,
-        data: PackData,
     ) -> None:
         self._folder, self._every = folder, every
         self._parts, self._schedule, self._log = parts, schedule, log
-        self._data = data
 
     def after_step(self, end: StepEnd) -> None:
         """Save where that is due or asked for. The end of a training is no checkpoint: going on
@@ -137,11 +103,7 @@ class PackCheckpoints:
         target = folder / f"{PREFIX}{step}"
         with replaced_folder(target) as scratch:
             save_file({name: t.contiguous() for name, t in self._tensors()}, scratch / TENSORS)
-            facts = {
-                "schedule": self._schedule.state_dict(),
-                "log": self._log.state(),
-                "padded_to": self._data.padded_to,
-            }
+            facts = {"schedule": self._schedule.state_dict(), "log": self._log.state()}
             (scratch / LOG).write_text(json.dumps(facts), encoding="utf-8")
             sign_checkpoint(scratch)
         for older in checkpoints(folder):
@@ -169,8 +131,6 @@ class PackCheckpoints:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self._log.restore(facts["log"])
-        # A checkpoint from before trials could leave a pack does not say it.
-        self._data.padded_to = facts.get("padded_to", self._data.padded_to)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         parts = self._parts

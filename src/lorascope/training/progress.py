@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -37,14 +37,12 @@ def unwatched(report: StepReport | ValidationReport) -> bool:
 
 
 class Stopped(Exception):
-    """A training that was asked to stop, or from which trials part; its checkpoint is written."""
+    """A training that was asked to stop; its checkpoint is written."""
 
-    def __init__(self, step: int, steps: int, behind: Sequence[int] = ()) -> None:
+    def __init__(self, step: int, steps: int) -> None:
         super().__init__(step, steps)
         self.step = step
         self.steps = steps
-        self.behind = behind
-        """Places by rank of those that wait; the others are to go on without them."""
 
     def __str__(self) -> str:
         return f"saved at step {self.step}/{self.steps}"

@@ -23,7 +23,6 @@ from lorascope.quantizers.loading import arithmetic, compute_precision, load_bas
 from lorascope.records import TrainingResult
 from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints
-from lorascope.training.laggards import Laggards
 from lorascope.training.log import Diverged, PackLog, TrainingWatch
 from lorascope.training.loop import Meter, Observer, StepParts, train
 from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
@@ -72,8 +71,7 @@ def train_pack(
     Raises:
         Unpackable: there are several trials, and this base can only train one at a time.
         ConfigError: the adapter's targets match no layer.
-        Stopped: `progress` asked for it, or trials that may wait lie far behind; the pack is saved
-            in `plan.checkpoints`.
+        Stopped: `progress` asked for it, and the pack is saved in `plan.checkpoints`.
     """
     order = sorted(range(len(plan.trials)), key=lambda index: rank_of(plan.trials[index].settings))
     by_rank = replace(plan, trials=[plan.trials[index] for index in order])
@@ -164,11 +162,10 @@ def _train(
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
     log = PackLog(len(seeds), device.kind, plan.train.log_every_steps)
     every = plan.train.checkpoint_every_steps
-    checkpoints = PackCheckpoints(plan.checkpoints, every, parts, schedule, log, data)
+    checkpoints = PackCheckpoints(plan.checkpoints, every, parts, schedule, log)
     first_step = checkpoints.resume()
     watch = TrainingWatch(log, progress, first_step)
-    laggards = Laggards(log, seeds, [trial.may_wait for trial in plan.trials])
-    observers: list[Observer] = [log, watch, laggards, checkpoints]
+    observers: list[Observer] = [log, watch, checkpoints]
     validation = None
     if plan.train.validate_every_steps:
         held_out = objective.validation_samples(_validation_rows(plan), tokenizer)
@@ -176,8 +173,8 @@ def _train(
         observers.insert(1, validation)
     step = train(parts, data, schedule, log.has_stopped, observers, first_step)
     watch.end()
-    if watch.asked_to_stop or laggards.found:
-        raise Stopped(step, data.steps, laggards.found)
+    if watch.asked_to_stop:
+        raise Stopped(step, data.steps)
     if validation:
         for index in log.left:
             validation.restore_best(index)

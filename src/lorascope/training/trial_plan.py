@@ -19,8 +19,6 @@ class TrialPlan:
     seed: int
     adapter: Path
     """Folder to write the adapter to."""
-    may_wait: bool = False
-    """Whether it may stop at the middle of its steps, to go on another time."""
 
 
 @dataclass(frozen=True)
