@@ -152,9 +152,9 @@ def test_time_and_money_are_the_mean_of_what_is_there() -> None:
     assert (found.pace.fastest, found.pace.slowest) == (10.0, 14.0)
     line = round_line(settling, spent(study, settling, study.decide), found, study.decide)
     assert line.partition("; ")[2] == (
-        "so far 4 trials, 48 s of training, 48 in money; from here 2 to 7 trials, about 24 s to "
-        "84 s of training, 24 to 84 in money, at 12.0 s a trial: the mean of 4 that are there "
-        "(10.0 to 14.0 s, a pack's time shared)"
+        "needed so far: 4 trials, 48 s of training, 48 in money; from here 2 to 7 trials, about "
+        "24 s to 84 s of training, 24 to 84 in money, at 12.0 s a trial: the mean of 4 that are "
+        "there (10.0 to 14.0 s, a pack's time shared)"
     )
 
 

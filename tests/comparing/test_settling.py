@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.settle.replay import rows
 from benchmarks.settle.worlds import RULE, Truth, World, is_wrong, settled
-from lorascope.comparing.cells import MISSING, Compared, gather
+from lorascope.comparing.cells import MISSING, NO_EVALUATION, Compared, gather
 from lorascope.comparing.course import Course
 from lorascope.comparing.evidence import Evidence, Panel, panel_of
 from lorascope.comparing.looks import Looks
@@ -118,6 +118,42 @@ def test_the_next_candidates_of_a_mode_are_trained_in_one_pack() -> None:
     later = settled(without(compared, there), panel)
     assert later.wanted == (nf4[0][2].trial, reference[2].trial)
     assert later.ahead == ()
+
+
+def test_nothing_is_trained_in_advance_where_only_scores_are_asked_for() -> None:
+    compared, panel = drawn(lambda cell: -0.3 * (cell.quant == "nf4" and rank(cell) == 4))
+    order = settled(compared, panel).order
+    data = compared.cells[order[1]]
+    unscored = tuple(
+        replace(one, reason=NO_EVALUATION, test=None, validation=None) for one in data.declared
+    )
+    there = {one.trial for cell in order[:1] for one in compared.cells[cell].declared}
+    there |= {one.trial for one in compared.cells[course_reference(compared)].declared}
+    part = without(compared, there)
+    cells = {**part.cells, order[1]: replace(data, declared=unscored, scored=())}
+    settling = settled(replace(part, cells=cells), panel)
+    assert settling.wanted == tuple(one.trial for one in unscored[:2])
+    assert settling.ahead == ()
+
+
+def course_reference(compared: Compared) -> CellKey:
+    return Course(Evidence(compared, None), None).ranked_references()[0]
+
+
+def test_a_candidate_that_is_found_within_the_margin_later_must_beat_the_bare_base_too() -> None:
+    """It was called undecided, as what would settle it."""
+    truth: Truth = lambda cell: -0.03 * (rank(cell) == 4)  # noqa: E731
+    world = World(items=300, kept=0.9, base=0.69, seeds=3)
+    compared = world.declared(RULE)
+    again = 0
+    for panel in world.panels(compared, truth, 60, 1):
+        settling = settled(compared, panel)
+        for cell in settling.order:
+            look = settling.last_look(cell)
+            if look is not None and look.no_gain:
+                again += sum(one.cell == cell and one.seeds == 3 for one in settling.looks) > 1
+                assert cell not in settling.undecided
+    assert again > 0
 
 
 def test_a_failed_training_refuses_its_candidate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -125,3 +126,7 @@ def test_the_page_has_it_in_words_where_something_was_looked_at() -> None:
     figure = figures(searching(make_study(trials, 0.1, validation_items=1000)))["by-look"]
     assert "nf4, rank 8: accepted with" in figure.description
     assert "margin 5.0 points" in figure.description
+    limits = re.findall(r"limit \W?(\d+\.\d+)", figure.description)
+    # It said 852.7 points: a share was made points twice.
+    assert limits
+    assert all(float(limit) < 100 for limit in limits)

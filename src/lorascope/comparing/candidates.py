@@ -149,7 +149,7 @@ def is_near(tested: Tested, compared: Compared) -> bool:
     return gap <= BOUNDARY_NOISE * tested.error
 
 
-def items_to_settle(tested: Tested, compared: Compared, comparisons: int) -> int | None:
+def items_to_settle(tested: Tested, compared: Compared, comparisons: float) -> int | None:
     """Items in all at which the test, corrected for `comparisons`, settles it; None: none would."""
     parts = tested.two_way.components
     seed_variance = max(0.0, tested.two_way.standard_error**2 - parts.items_alone)
@@ -166,7 +166,7 @@ def items_to_settle(tested: Tested, compared: Compared, comparisons: int) -> int
     return None if needed is None else max(needed, tested.difference.items + 1)
 
 
-def seeds_to_settle(tested: Tested, compared: Compared, comparisons: int) -> int | None:
+def seeds_to_settle(tested: Tested, compared: Compared, comparisons: float) -> int | None:
     """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
     parts = tested.two_way.components
     needed = seeds_needed(tested.difference.value, _limit(compared), parts, comparisons)

@@ -107,7 +107,9 @@ class Course:
         order = self.looks.order if self.looks else ()
         many = self.compared.study.decide.ahead
         for place, cell in enumerate(order):
-            if set(wanted) & set(self.evidence.trials(cell, FIRST_LOOK)):
+            own = self.compared.cells[cell].declared[:FIRST_LOOK]
+            # Where its seeds only lack a score there is no pack to share.
+            if any(t.trial in wanted and t.status in UNTRAINED for t in own):
                 later = [c for c in order[place + 1 :] if c.quant == cell.quant][:many]
                 first_ones = (self.compared.cells[c].declared[:FIRST_LOOK] for c in later)
                 return tuple(t.trial for t in chain(*first_ones) if t.status in UNTRAINED)
@@ -181,9 +183,6 @@ class Course:
             verdict = self._look(cell, count, looks)
             if verdict is not Verdict.undecided:
                 return verdict
-        if looks.taken[-1].no_gain:
-            self.refused[cell] = NO_GAIN
-            return None
         return Verdict.undecided
 
     def _look(self, cell: CellKey, seeds: int, looks: Looks) -> Verdict | None:
@@ -194,6 +193,9 @@ class Course:
             return None
         if look.out_of_reach:
             self.refused[cell] = OUT_OF_REACH
+            return None
+        if look.no_gain and seeds == len(self._seeds(cell)):
+            self.refused[cell] = NO_GAIN
             return None
         return look.verdict
 

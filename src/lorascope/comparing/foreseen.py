@@ -21,8 +21,8 @@ from lorascope.records import Study
 
 Rounds = tuple[tuple[str, ...], ...]
 """Names of trials that are not there yet, by the round in which they are trained."""
-Asked = tuple[tuple[str, ...], tuple[str, ...]]
-"""What a round asks for, and what it trains in advance if something of that is not there."""
+Asked = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""Names that are asked for; those of them in whose pack others are trained in advance; those."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,16 @@ def _asked(
 
     counts = range(FIRST_LOOK, len(compared.cells[reference].declared) + 1)
     looks = [
-        (first(cell, seeds) + first(reference, seeds), in_advance(place) * (seeds == FIRST_LOOK))
+        (
+            first(cell, seeds) + first(reference, seeds),
+            first(cell, seeds),
+            in_advance(place) * (seeds == FIRST_LOOK),
+        )
         for place, cell in enumerate(left)
         for seeds in counts
     ]
-    now = (settling.wanted, () if limited else settling.ahead)
-    return [now, *looks, *((first(reference, seeds), ()) for seeds in counts)]
+    now = (settling.wanted, settling.wanted, () if limited else settling.ahead)
+    return [now, *looks, *((first(reference, seeds), (), ()) for seeds in counts)]
 
 
 def _is_open(cell: CellKey, settling: Settling) -> bool:
@@ -116,8 +120,9 @@ def _is_open(cell: CellKey, settling: Settling) -> bool:
 def _rounds(asked: Iterable[Asked], study: Study) -> Rounds:
     """Each trial once, without those that are there."""
     left, rounds = set(study.missing), []
-    for names, advance in asked:
+    for names, own, advance in asked:
         if left & set(names):
+            advance = advance if left & set(own) else ()
             rounds.append(tuple(name for name in (*names, *advance) if name in left))
             left -= set(rounds[-1])
     return tuple(rounds)

@@ -17,6 +17,7 @@ from lorascope.comparing.reference import Reference, reference_choices
 from lorascope.comparing.results import Verdict
 from lorascope.comparing.ruling import Candidate
 from lorascope.comparing.settling import Look, Settling
+from lorascope.statistics.families import choice_factor
 
 NOT_YET = "not trained yet"
 
@@ -60,9 +61,17 @@ def _why_not(data: CellData, settling: Settling) -> str | None:
     return "not looked at" if data.scored else NOT_NEEDED
 
 
+def _level_to_settle(look: Look, compared: Compared) -> float:
+    """One-sided, at all seeds: to be accepted, or to be dropped where it lies beyond the margin."""
+    if look.tested.p_beyond < look.tested.p_margin:
+        choices = len(reference_choices(compared))
+        return compared.study.decide.error / choice_factor(choices)
+    return look.error
+
+
 def _looked_at(candidate: Candidate, look: Look, compared: Compared) -> Candidate:
     tested = look.tested
-    many = max(1, round(compared.study.decide.error / look.error))
+    many = SIGNIFICANT / 2 / _level_to_settle(look, compared)
     is_open = look.verdict is Verdict.undecided and not (look.out_of_reach or look.no_gain)
     return replace(
         candidate,

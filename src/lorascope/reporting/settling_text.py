@@ -96,7 +96,7 @@ def round_line(settling: Settling, spent: Spent, to_come: Foreseen, rule: Decide
     time = _time(to_come, rule)
     rest = f"; from here {_range(map(str, to_come.trials))} trials, {time}" if time else ""
     return (
-        f"next: {', '.join(settling.wanted)}; so far {spent.trials} trials, "
+        f"next: {', '.join(settling.wanted)}; needed so far: {spent.trials} trials, "
         f"{units.hours(spent.hours)} of training{money}{rest}"
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.budget import is_limited, spent, stops
 from lorascope.comparing.cells import study_measure
 from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.config import Config, Search
-from lorascope.errors import RecordError
+from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.packs import Trial, packs_of
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
@@ -41,6 +42,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     score_bases(configs, layout)
     _train_again(by_name, layout)
     told: int | None = None
+    told_of = None
     asked: tuple[str, ...] = ()
     while True:
         study = collect_all(list(configs), layout)
@@ -49,6 +51,9 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         if told is None:
             packs = (_packs(to_come.least, by_name, layout), _packs(to_come.most, by_name, layout))
             print(plan_text(study, settling, to_come, packs), flush=True)
+        if settling.reference != told_of:
+            # Its looks begin anew.
+            told, told_of = 0, settling.reference
         for look in settling.looks[told or 0 :]:
             print(look_line(look, settling, study_measure(study)), flush=True)
         told = len(settling.looks)
@@ -95,5 +100,12 @@ def _train_and_score(
 ) -> None:
     # What is trained needs the memory of what was scored last.
     let_go()
-    run_sweep([*configs, *in_advance], layout)
+    try:
+        run_sweep([*configs, *in_advance], layout)
+    except LorascopeError as error:
+        if not in_advance:
+            raise
+        # What nothing needs yet ends no settling.
+        print(error, file=sys.stderr, flush=True)
+        run_sweep(configs, layout)
     score_trials(configs, layout)

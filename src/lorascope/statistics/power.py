@@ -22,7 +22,7 @@ BOUNDARY_NOISE = 0.5
 
 
 def detectable_paired_difference(
-    discordant_share: float, items: int, comparisons: int = 1
+    discordant_share: float, items: int, comparisons: float = 1
 ) -> float:
     """Smallest difference that is significant at 5 %, two runs on the same items.
 
@@ -33,7 +33,7 @@ def detectable_paired_difference(
 
 
 def powered_paired_difference(
-    discordant_share: float, items: int, comparisons: int = 1, power: float = 0.8
+    discordant_share: float, items: int, comparisons: float = 1, power: float = 0.8
 ) -> float:
     """Smallest true difference that comes out significant with chance `power`, same items.
 
@@ -60,7 +60,7 @@ def powered_unpaired_difference(share: float, items: int, power: float = 0.8) ->
     return reach * math.sqrt(2) * standard_error(share, items)
 
 
-def detectable_with_error(standard_error: float, degrees: float, comparisons: int = 1) -> float:
+def detectable_with_error(standard_error: float, degrees: float, comparisons: float = 1) -> float:
     """Smallest estimate that is significant at 5 %, given its t test: the interval's half width."""
     return _deviate(comparisons, degrees) * standard_error
 
@@ -71,7 +71,7 @@ def items_needed(
     item_standard_error: float,
     items: int,
     seed_standard_error: float = 0.0,
-    comparisons: int = 1,
+    comparisons: float = 1,
     degrees: float = math.inf,
 ) -> int | None:
     """Items at which the interval leaves `limit` out, if the estimate stays where it is.
@@ -92,7 +92,7 @@ def items_needed(
 
 
 def projected_half_width(
-    components: Components, seeds: int, comparisons: int = 1
+    components: Components, seeds: int, comparisons: float = 1
 ) -> tuple[float, float]:
     """95 % half width expected of the same items with `seeds` seeds: (narrowest, widest).
 
@@ -124,7 +124,7 @@ def projected_half_width(
 
 
 def seeds_needed(
-    estimate: float, limit: float, components: Components, comparisons: int = 1
+    estimate: float, limit: float, components: Components, comparisons: float = 1
 ) -> int | None:
     """Fewest seeds, 2 or more, whose 95 % interval leaves `limit` out if the estimate stays.
 
@@ -145,9 +145,9 @@ def seeds_needed(
     return None
 
 
-def _deviate(comparisons: int, degrees: float = math.inf) -> float:
-    if comparisons < 1:
-        raise ValueError(f"comparisons={comparisons}: 1 or more")
+def _deviate(comparisons: float, degrees: float = math.inf) -> float:
+    if comparisons <= 0:
+        raise ValueError(f"comparisons={comparisons}: must be above 0")
     return float(student.isf(0.025 / comparisons, degrees))
 
 
@@ -158,7 +158,7 @@ def _discordant_error(discordant_share: float, items: int) -> float:
     return math.sqrt(discordant_share / items)
 
 
-def powered_reach(comparisons: int = 1, degrees: float = math.inf) -> float:
+def powered_reach(comparisons: float = 1, degrees: float = math.inf) -> float:
     """Standard errors that a true difference must reach to come out significant in 80 %: t_alpha +
     t_power, which is 1.96 + 0.84 for a single comparison whose error is known."""
     return _deviate(comparisons, degrees) + float(student.ppf(0.8, degrees))

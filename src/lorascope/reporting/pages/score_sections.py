@@ -42,10 +42,10 @@ def look_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
     names, last = CellNames.of(findings), []
     for cell, taken in looks.items():
         look = taken[-1]
-        limit = measure.scale * limit_of(look, measure)
+        limit = measure.difference(limit_of(look, measure))
         last.append(
             f"{names.name(cell)}: {end_of(look)} with {look.seeds} seeds at "
-            f"{measure.difference(look.difference.value)}, limit {measure.difference(limit)}"
+            f"{measure.difference(look.difference.value)}, limit {limit}"
         )
     return (
         "Looks at each candidate: difference to the reference, and the limit of the look's test",
@@ -57,7 +57,8 @@ def look_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
         "the grey, the loss is shown to be smaller than the margin, and a candidate that beats the "
         "bare base is accepted (filled). Cross: dropped, as shown to be worse by more than the "
         "margin, in a test that is not drawn. Triangle: out of reach, as further seeds would "
-        "hardly show it within the margin. Empty circle: undecided. Arrow: outside the figure.",
+        "hardly show it within the margin. Square: within the margin, no gain over the bare base "
+        "shown. Empty circle: undecided. Arrow: outside the figure.",
     )
 
 
