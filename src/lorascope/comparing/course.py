@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from lorascope.comparing.budget import is_limited
 from lorascope.comparing.cells import MISSING, NO_EVALUATION, NOT_NEEDED, Compared, declared_cost
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.evidence import Evidence, Panel, harm, panel_of
@@ -25,6 +26,7 @@ from lorascope.comparing.looks import Looks
 from lorascope.comparing.reference import reference_choices
 from lorascope.comparing.results import CellKey, Measure, Verdict
 from lorascope.comparing.settling import Settling
+from lorascope.config import DecideConfig
 
 FIRST_LOOK = 2
 """Seeds before the first look: one says nothing of others."""
@@ -43,6 +45,14 @@ class _Wanting(Exception):
 
 class _ReferenceFailed(Exception):
     """A training of the reference failed for good."""
+
+
+def pack_mates(order: Sequence[CellKey], place: int, rule: DecideConfig) -> list[CellKey]:
+    """The next candidates of the mode of the one at `place`, so many as are trained in advance:
+    what is counts for no budget as long as nothing asks for it, so that none is where one is set.
+    """
+    later = [cell for cell in order[place + 1 :] if cell.quant == order[place].quant]
+    return [] if is_limited(rule) else later[: rule.ahead]
 
 
 def settle(compared: Compared) -> Settling:
@@ -103,16 +113,15 @@ class Course:
         return Settling(used, looks.reference, looks.order, tuple(looks.taken), self.refused)
 
     def _ahead(self, wanted: Collection[str]) -> tuple[str, ...]:
-        """First seeds of the next candidates of a mode of which one is to be looked at first."""
-        order = self.looks.order if self.looks else ()
-        many = self.compared.study.decide.ahead
+        """First seeds of those that share a pack with one that is to be looked at first."""
+        order, cells = self.looks.order if self.looks else (), self.compared.cells
         for place, cell in enumerate(order):
-            own = self.compared.cells[cell].declared[:FIRST_LOOK]
+            own = cells[cell].declared[:FIRST_LOOK]
             # Where its seeds only lack a score there is no pack to share.
             if any(t.trial in wanted and t.status in UNTRAINED for t in own):
-                later = [c for c in order[place + 1 :] if c.quant == cell.quant][:many]
-                first_ones = (self.compared.cells[c].declared[:FIRST_LOOK] for c in later)
-                return tuple(t.trial for t in chain(*first_ones) if t.status in UNTRAINED)
+                sharing = pack_mates(order, place, self.compared.study.decide)
+                first_ones = chain(*(cells[mate].declared[:FIRST_LOOK] for mate in sharing))
+                return tuple(t.trial for t in first_ones if t.status in UNTRAINED)
         return ()
 
     def ranked_references(self) -> list[CellKey]:

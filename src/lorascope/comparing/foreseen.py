@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lorascope.comparing.budget import is_limited
 from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.costs import share_of_seconds
-from lorascope.comparing.course import FIRST_LOOK, Course
+from lorascope.comparing.course import FIRST_LOOK, Course, pack_mates
 from lorascope.comparing.evidence import Evidence
 from lorascope.comparing.reference import reference_choices
 from lorascope.comparing.results import CellKey, Verdict
@@ -87,16 +86,13 @@ def _asked(
     compared: Compared, settling: Settling, reference: CellKey, left: Sequence[CellKey]
 ) -> list[Asked]:
     """Now, then at each look at those that are left, then for the reference."""
-    rule = compared.study.decide
-    limited = is_limited(rule)
 
     def first(cell: CellKey, seeds: int) -> tuple[str, ...]:
         return tuple(trial.trial for trial in compared.cells[cell].declared[:seeds])
 
     def in_advance(place: int) -> tuple[str, ...]:
-        later = [cell for cell in left[place + 1 :] if cell.quant == left[place].quant]
-        many = 0 if limited else rule.ahead
-        return tuple(name for cell in later[:many] for name in first(cell, FIRST_LOOK))
+        mates = pack_mates(left, place, compared.study.decide)
+        return tuple(name for cell in mates for name in first(cell, FIRST_LOOK))
 
     counts = range(FIRST_LOOK, len(compared.cells[reference].declared) + 1)
     looks = [
@@ -108,7 +104,7 @@ def _asked(
         for place, cell in enumerate(left)
         for seeds in counts
     ]
-    now = (settling.wanted, settling.wanted, () if limited else settling.ahead)
+    now = (settling.wanted, settling.wanted, settling.ahead)
     return [now, *looks, *((first(reference, seeds), (), ()) for seeds in counts)]
 
 

@@ -22,7 +22,13 @@ ENDS = {
     Verdict.worse: "dropped",
     Verdict.undecided: "undecided",
 }
-"""What a look makes of a candidate."""
+
+
+def end_of(look: Look) -> str:
+    """What a look makes of its candidate, in a word or two."""
+    if look.out_of_reach:
+        return "out of reach"
+    return "no gain over the base" if look.no_gain else ENDS[look.verdict]
 
 
 def plan_text(study: Study, settling: Settling, to_come: Foreseen, packs: tuple[int, int]) -> str:
@@ -108,7 +114,7 @@ def look_line(look: Look, settling: Settling, measure: Measure) -> str:
         f"look: {name}, {look.seeds} seeds: {measure.difference(look.difference.value)} "
         f"{measure.step}, 95 % interval {measure.difference_interval(look.difference.ends)}; p for "
         f"worse by the margin {units.p_value(look.p_within)}, held against "
-        f"{units.p_value(look.level)}: {_end(look)}"
+        f"{units.p_value(look.level)}: {end_of(look)}"
     )
 
 
@@ -165,16 +171,10 @@ def looks_table(settling: Settling | None, measure: Measure) -> Table[Look]:
             Column("p_within", "p, worse by the margin", units.p_value),
             Column("level", "Held against", units.p_value),
             Column("p_beyond", "p, within the margin", units.p_value),
-            Column("end", "Then", right=False, get=_end),
+            Column("end", "Then", right=False, get=end_of),
         ),
         looks,
     )  # fmt: skip
-
-
-def _end(look: Look) -> str:
-    if look.no_gain:
-        return "within the margin, no gain over the bare base shown"
-    return "out of reach" if look.out_of_reach else ENDS[look.verdict]
 
 
 def declared_trials(study: Study) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from lorascope.comparing.budget import is_limited, spent, stops
+from lorascope.comparing.budget import spent, stops
 from lorascope.comparing.cells import study_measure
 from lorascope.comparing.foreseen import Rounds, foreseen
+from lorascope.comparing.settling import Look, Settling
 from lorascope.config import Config, Search
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.packs import Trial, packs_of
@@ -41,48 +42,48 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     by_name = {declare_trial(config, layout).name: config for config in configs}
     score_bases(configs, layout)
     _train_again(by_name, layout)
-    told: int | None = None
-    told_of = None
-    asked: tuple[str, ...] = ()
+    before: Settling | None = None
     while True:
         study = collect_all(list(configs), layout)
         settling = settle_study(study)
         to_come = foreseen(study, settling)
-        if told is None:
+        if before is None:
             packs = (_packs(to_come.least, by_name, layout), _packs(to_come.most, by_name, layout))
             print(plan_text(study, settling, to_come, packs), flush=True)
-        if settling.reference != told_of:
-            # Its looks begin anew.
-            told, told_of = 0, settling.reference
-        for look in settling.looks[told or 0 :]:
+        for look in _new_looks(settling, before):
             print(look_line(look, settling, study_measure(study)), flush=True)
-        told = len(settling.looks)
         why = stops(study, settling, first.decide) if settling.wanted else None
         write_settled(Search.settle, settled_content(study, settling, why), layout)
         if not settling.wanted or why:
             break
-        if settling.wanted == asked:
+        if before is not None and settling.wanted == before.wanted:
             raise RecordError(
-                f"{', '.join(asked)}: trained and scored, and still without a score. `lorascope "
-                "status` says what became of it."
+                f"{', '.join(before.wanted)}: trained and scored, and still without a score. "
+                "`lorascope status` says what became of it."
             )
-        asked = settling.wanted
         so_far = spent(study, settling, first.decide)
         print(round_line(settling, so_far, to_come, first.decide), flush=True)
-        # What is trained in advance counts for no budget as long as nothing asks for it.
-        advance = () if is_limited(first.decide) else settling.ahead
-        if advance:
-            print(f"in the same pack, in advance: {', '.join(advance)}", flush=True)
-        wanted, more = ([by_name[name] for name in names] for names in (settling.wanted, advance))
-        _train_and_score(wanted, layout, more)
+        if settling.ahead:
+            print(f"in the same pack, in advance: {', '.join(settling.ahead)}", flush=True)
+        before = settling
+        wanted, ahead = ([by_name[n] for n in names] for names in (settling.wanted, settling.ahead))
+        train_and_score(wanted, layout, ahead)
     print(outcome(study, settling, why), flush=True)
+
+
+def _new_looks(settling: Settling, before: Settling | None) -> tuple[Look, ...]:
+    """Those since; at another reference all are new."""
+    if before is None or before.reference != settling.reference:
+        return settling.looks
+    return settling.looks[len(before.looks) :]
 
 
 def _packs(rounds: Rounds, by_name: Mapping[str, Config], layout: Layout) -> int:
     """In how many packs these are trained, one pack at a time, if memory holds them."""
-    declared = [[declare_trial(by_name[name], layout) for name in names] for names in rounds]
-    trials = [[Trial(**vars(one), work=1.0) for one in names] for names in declared]
-    return sum(len(packs_of(one)) for one in trials)
+    return sum(
+        len(packs_of([Trial(**vars(declare_trial(by_name[n], layout)), work=1.0) for n in names]))
+        for names in rounds
+    )
 
 
 def _train_again(by_name: Mapping[str, Config], layout: Layout) -> None:
@@ -92,10 +93,10 @@ def _train_again(by_name: Mapping[str, Config], layout: Layout) -> None:
     used = settle_study(study).used
     again = [t.trial for t in study.trials if t.trial in used and t.status not in LASTING]
     if again:
-        _train_and_score([by_name[name] for name in again], layout)
+        train_and_score([by_name[name] for name in again], layout)
 
 
-def _train_and_score(
+def train_and_score(
     configs: Sequence[Config], layout: Layout, in_advance: Sequence[Config] = ()
 ) -> None:
     # What is trained needs the memory of what was scored last.

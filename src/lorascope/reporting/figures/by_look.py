@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from lorascope.comparing.results import CellKey, Measure, Verdict
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.comparing.settling import Look, Settling
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.style import AXIS, GRID, INK, PAPER, blank_figure
+from lorascope.reporting.settling_text import end_of
 
 WORST_MARGINS = 4.0
 """What lies farther on the worse side is an arrow: hopeless candidates squash no others."""
@@ -38,12 +39,7 @@ MARKS = {
     "out of reach": ("v", PAPER),
     "no gain over the base": ("s", PAPER),
 }
-"""What a look makes of its candidate -> marker, and what fills it."""
-WORDS = {
-    Verdict.no_worse: "accepted",
-    Verdict.worse: "dropped",
-    Verdict.undecided: "undecided",
-}
+"""What a look makes of its candidate (`end_of`) -> marker, and what fills it."""
 
 
 def looks_by_cell(settling: Settling | None) -> dict[CellKey, list[Look]]:
@@ -52,13 +48,6 @@ def looks_by_cell(settling: Settling | None) -> dict[CellKey, list[Look]]:
     for look in settling.looks if settling else ():
         found.setdefault(look.cell, []).append(look)
     return found
-
-
-def end_of(look: Look) -> str:
-    """What a look makes of its candidate, as in `MARKS`."""
-    if look.out_of_reach:
-        return "out of reach"
-    return "no gain over the base" if look.no_gain else WORDS[look.verdict]
 
 
 def limit_of(look: Look, measure: Measure) -> float:

@@ -10,10 +10,11 @@ from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.figures.by_look import end_of, limit_of, looks_by_cell
+from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
+from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
 
 
