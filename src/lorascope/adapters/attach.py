@@ -33,7 +33,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
 def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:
     """Put a trained adapter on a frozen base, sharing memory with `values`: of kinds with a stack
     none are drawn, which takes seconds at high ranks. PEFT (0.21) must draw for IA3 on INT8."""
-    made = _peft_config(model, config)
+    made = _peft_config(model, config.saved())
     undrawn = bool(kind_of(config).packed)
     adapted = _keep_types(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))
     for name in trained_parameters(adapted):

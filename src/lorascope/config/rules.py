@@ -144,6 +144,13 @@ RULES = [
         "Use adapter=modules adapter.modules=[q_proj,v_proj], or drop the list.",
     ),
     Rule(
+        "adapter.rank",
+        lambda c: getattr(c.adapter, "init", "") != "orthogonal"
+        or getattr(c.adapter, "rank", 0) % 2 == 0,
+        "adapter.init=orthogonal takes half of the rank for A and half for B",
+        "Make it even, or take another adapter.init.",
+    ),
+    Rule(
         "train.steps",
         lambda c: (c.train.epochs is None) != (c.train.steps is None),
         "exactly one of train.steps and train.epochs says how long to train",

@@ -7,7 +7,7 @@ field. `config.rules.validate` judges bounds and rules before anything expensive
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from lorascope.config.bounds import (
     ABOVE_ZERO,
@@ -149,6 +149,17 @@ class AdapterConfig:
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
+
+    def saved(self) -> Self:
+        """The settings of what is saved: an adapter on the base as it is stored."""
+        return self
+
+    def reads_floats(self) -> str | None:
+        """The setting for which PEFT needs the base's weights as floating-point numbers; None where
+        it does not."""
+
+    def require_features(self, fewest: int) -> None:
+        """Raise ConfigError where a layer of so few inputs or outputs cannot get the adapter."""
 
 
 @dataclass

@@ -62,8 +62,8 @@ class FakeModelSpec:
 
 
 def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PeftModel:
-    """The model, with those of its layers that are `kept`, and PEFT's adapter of the highest rank;
-    call it under FakeTensorMode.
+    """The model, with those of its layers that are `kept`, and the adapter of the highest rank as
+    it is saved; call it under FakeTensorMode.
 
     Raises:
         ModelError: the architecture is unknown, or cannot be built or adapted.
@@ -71,7 +71,7 @@ def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> Peft
     """
     with unset_fake_temporarily(), torch.random.fork_rng(devices=[]), torch.device("meta"):
         # Seeding the adapter must not reseed the process.
-        model = _with_adapter(_meta_base(spec, kept), replace(spec, adapter=spec.pack[-1]))
+        model = _with_adapter(_meta_base(spec, kept), replace(spec, adapter=spec.pack[-1].saved()))
     make_fake(model, spec)
     return model
 

@@ -14,7 +14,7 @@ from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.objectives.evaluation import samples_at_once
 from lorascope.planning.fake_model import FakeModelSpec
-from lorascope.quantizers.kinds import QUANTIZERS, precision_on
+from lorascope.quantizers.kinds import QUANTIZERS, precision_on, require_readable
 from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import DataCard
 
@@ -67,8 +67,9 @@ def subject_of(
         kind: of device, cpu or cuda.
 
     Raises:
-        ConfigError: there is no such kind of device.
+        ConfigError: there is no such kind of device, or the adapter cannot begin on such a base.
     """
+    require_readable(config.adapter, config.quant)
     if kind not in (DeviceKind.cpu, DeviceKind.cuda):
         raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
     train, tokens, trained = config.train, lengths.longest, lengths.trained

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.four_bit import FourBit
@@ -111,6 +112,18 @@ QUANTIZERS: dict[Storage, Quantizer] = {
     Storage.nf4: _FOUR_BIT,
     Storage.fp4: _FOUR_BIT,
 }
+
+
+def require_readable(adapter: AdapterConfig, quant: QuantConfig) -> None:
+    """Raise ConfigError where PEFT needs floating-point weights to begin an adapter, and the mode
+    stores others."""
+    setting = adapter.reads_floats()
+    if setting and not isinstance(QUANTIZERS[quant.storage], Plain):
+        raise ConfigError(
+            f"{adapter.kind}.{setting}", getattr(adapter, setting),
+            f"PEFT needs floating-point weights for it, and quant={quant.name} stores codes",
+            f"Take quant=fp16 or another unquantized mode, or leave {adapter.kind}.{setting} out.",
+        )  # fmt: skip
 
 
 def quantizer_of(layer: nn.Module) -> Quantizer:

@@ -20,6 +20,7 @@ from lorascope.files.revisions import (
     revisions,
 )
 from lorascope.files.store import read_record
+from lorascope.quantizers.kinds import require_readable
 from lorascope.records import TrialKey, TrialRecord
 from lorascope.study.identity import differing_settings, trial_identity, trial_settings
 from lorascope.study.intact import read_base, read_data, read_mode
@@ -54,10 +55,12 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     """Name the trial that `config` describes.
 
     Raises:
-        LorascopeError: the base or the data is not prepared, or made with other settings, or the
-            targets match nothing.
+        LorascopeError: the base or the data is not prepared, or made with other settings, the
+            targets match nothing, or this adapter cannot begin on this base.
     """
     adapted = select(read_base(config, layout).linear_shapes, config.adapter)
+    require_readable(config.adapter, config.quant)
+    config.adapter.require_features(min(min(s.in_features, s.out_features) for s in adapted))
     trainable = kind_of(config.adapter).parameters(config.adapter, adapted)
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)

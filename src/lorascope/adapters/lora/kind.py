@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
-from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded
+from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded, one_of
 from lorascope.counting.parameters import lora_parameters
 from lorascope.records import Dial, Dials, LinearShape, Method
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import torch
 
     from lorascope.adapters.lora.stack import LoraStack
+
+
+KAIMING = "kaiming"
+"""PEFT's default, which it calls True: A is drawn as torch draws a linear layer, B is zero."""
+INITS = (KAIMING, "gaussian", "orthogonal")
+FROM_FLOATS = ("orthogonal",)
+"""Initialisations that PEFT (0.21) gives on floating-point weights alone."""
 
 
 @dataclass
@@ -32,6 +39,15 @@ class LoraConfig(AdapterConfig):
     rslora: bool = False
     """Scale by alpha/sqrt(rank) instead of alpha/rank."""
     dora: bool = False
+    init: str = bounded(KAIMING, one_of("initialisation", INITS))
+    """How A and B begin."""
+
+    def saved(self) -> Self:
+        """How it began matters to training alone."""
+        return replace(self, init=KAIMING)
+
+    def reads_floats(self) -> str | None:
+        return "init" if self.init in FROM_FLOATS else None
 
 
 def _scale(dials: Dials) -> float:
@@ -56,7 +72,7 @@ class Lora:
         ),
         _scale,
     )
-    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora")
+    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora", "init")
 
     def peft(self, config: LoraConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
         """PEFT's own files hold whole alphas as integers."""
@@ -70,6 +86,7 @@ class Lora:
             target_modules=peft_targets(every, chosen),
             use_rslora=config.rslora,
             use_dora=config.dora,
+            init_lora_weights=True if config.init == KAIMING else config.init,
             bias="none",
             task_type="CAUSAL_LM",
         )
