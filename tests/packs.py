@@ -45,8 +45,7 @@ def pack_plan(project: Layout, configs: Sequence[Config], adapters: Sequence[Pat
         attention=first.model.attention,
         evaluate_batch_size=8,
         trials=[
-            TrialPlan(config.adapter, config.train, config.seed, adapter)
-            for config, adapter in zip(configs, adapters, strict=True)
+            TrialPlan.of(config, adapter) for config, adapter in zip(configs, adapters, strict=True)
         ],
     )
 

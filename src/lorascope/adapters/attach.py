@@ -23,11 +23,23 @@ from lorascope.machine.devices import compute_type
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
-    """Put a new adapter on a frozen base; ConfigError where the targets match no layer. The seed is
-    set right here, before the adapter's random matrices are drawn."""
+    """Put a new adapter on a frozen base. The seed is set right here, before the adapter's random
+    matrices are drawn.
+
+    Raises:
+        ConfigError: the targets match no layer.
+        ModelError: PEFT has no such adapter for these layers.
+    """
     made = _peft_config(model, config)
     torch.manual_seed(seed)
-    return _keep_types(peft.get_peft_model(model, made))
+    try:
+        return _keep_types(peft.get_peft_model(model, made))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"adapter={config.kind}: PEFT cannot put it on this model ({words}). Choose other "
+            f"layers with {config.kind}=modules {config.kind}.modules=[...], or another method."
+        ) from error
 
 
 def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:

@@ -1,17 +1,15 @@
-"""IA3: what is asked for, counted and named. PEFT's own layers train it, one trial at a time."""
+"""IA3: what is asked for, counted and named."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import ends_mlp, peft_targets
 from lorascope.config import AdapterConfig, Targets
 from lorascope.records import LinearShape, Method
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass
@@ -23,12 +21,11 @@ class Ia3Config(AdapterConfig):
     targets: Targets = Targets.k_v_mlp
 
 
-class Ia3:
+class Ia3(Lone):
     """The kind `ia3`."""
 
     config = Ia3Config
     method = Method(Ia3Config.kind, "IA3")
-    packed: tuple[str, ...] = ()
 
     def peft(self, config: Ia3Config, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
         """PEFT scales the inputs of its feed-forward modules, which it knows by the ends of their
@@ -49,17 +46,6 @@ class Ia3:
     def parameters(self, config: Ia3Config, shapes: Sequence[LinearShape]) -> int:
         """One an output; one an input where inputs are scaled."""
         return sum(s.in_features if ends_mlp(s) else s.out_features for s in shapes)
-
-    def reads_weights(self, config: Ia3Config) -> None:
-        """Nothing but results is scaled."""
-
-    def stack(
-        self,
-        configs: Sequence[Ia3Config],
-        shapes: Sequence[LinearShape],
-        device: torch.device | str,
-    ) -> None:
-        """PEFT's own layers."""
 
 
 IA3 = Ia3()

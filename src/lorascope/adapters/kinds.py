@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lorascope.adapters.ia3 import IA3
 from lorascope.adapters.lora.kind import LORA
+from lorascope.adapters.miss import MISS
+from lorascope.adapters.oft import OFT
+from lorascope.adapters.vera import VERA
 from lorascope.config import AdapterConfig
 from lorascope.records import Dials, LinearShape, Method
 
@@ -58,7 +61,9 @@ class AdapterKind(Protocol[C]):
         train one trial."""
 
 
-KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in (LORA, IA3)}
+KINDS: dict[str, AdapterKind[Any]] = {
+    kind.config.kind: kind for kind in (LORA, IA3, VERA, OFT, MISS)
+}
 DEFAULT_KIND = LORA.config.kind
 """Kind of a study that does not say `adapter=`."""
 

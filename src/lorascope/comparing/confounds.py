@@ -39,10 +39,13 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
     known = [other_settings(trial.key, trial.settings) for trial in (subject, reference)]
     methods = {subject.key.method, reference.key.method}
     # What names already say: a mode's settings, and those that only one of two methods has.
-    said = {"quant"} if len(methods) == 1 else {"quant", *methods}
+    said = {"quant"}
+    if len(methods) > 1:
+        yield from _of_rates(_learning_rate(subject), _learning_rate(reference))
+        said |= {*methods, "train.learning_rate"}
     for name in dict.fromkeys([*known[0], *known[1]]):
         values = [settings.get(name) for settings in known]
-        if values[0] != values[1] and name not in CONTENT and name.split(".")[0] not in said:
+        if values[0] != values[1] and not {name, name.split(".")[0]} & {*said, *CONTENT}:
             yield f"{name} {values[0]} against {values[1]}"
     if subject.settings.get("data") != reference.settings.get("data"):
         yield "other data"
@@ -56,12 +59,28 @@ def _step_sizes(trial: TrialRecord) -> Iterator[tuple[str, float]]:
     method = method_of(trial.key.method)
     if method.scale is not None:
         yield "effective scale", method.scale(trial.key.dials)
-    train = trial.settings.get("train")
-    rate = train.get("learning_rate") if isinstance(train, Mapping) else None
-    if isinstance(rate, int | float):
+    rate = _learning_rate(trial)
+    if rate is not None:
         for dial in method.dials:
             if dial.times_learning_rate and dial.name in trial.key.dials:
                 yield f"{dial.noun} x learning rate", float(trial.key.dials[dial.name]) * rate
+
+
+def _learning_rate(trial: TrialRecord) -> float | None:
+    """The rate that the trial was trained at; None where its record does not say it."""
+    train, adapter = (trial.settings.get(group) for group in ("train", trial.key.method))
+    rate = train.get("learning_rate") if isinstance(train, Mapping) else None
+    factor = adapter.get("learning_rate_factor", 1.0) if isinstance(adapter, Mapping) else 1.0
+    return float(rate) * float(factor) if isinstance(rate, int | float) else None
+
+
+def _of_rates(subject: float | None, reference: float | None) -> Iterator[str]:
+    """What comparing methods at one rate each leaves open."""
+    if subject is not None and reference is not None:
+        both = (
+            f"{subject:.4g}" if subject == reference else f"{subject:.4g} against {reference:.4g}"
+        )
+        yield f"one learning rate a method ({both}), where each may do better at another"
 
 
 Made = TrialRecord | EvaluationRecord

@@ -149,6 +149,9 @@ class AdapterConfig:
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
+    learning_rate_factor: float = bounded(1.0, ABOVE_ZERO, "1 is LoRA's.")
+    """What train.learning_rate is multiplied by: it is LoRA's rate, and other methods learn best at
+    others."""
 
     def saved(self) -> Self:
         """The settings of what is saved: an adapter on the base as it is stored."""

@@ -140,7 +140,7 @@ def _pack_plan(job: Job) -> PackPlan:
         evaluate_batch_size=config.evaluate.batch_size,
         train_on_prompt=config.data.train_on_prompt,
         trials=[
-            TrialPlan(own.adapter, own.train, own.seed, adapter)
+            TrialPlan.of(own, adapter)
             for own, adapter in zip(job.configs, job.adapters, strict=True)
         ],
     )

@@ -94,12 +94,13 @@ def _split_evenly(trials: Pack, most: int, slots: int) -> list[list[Trial]]:
 def shared_settings(config: Config) -> str:
     """Equal for trials that can be trained at once."""
     values: dict[str, Any] = {**asdict(config), "kind": config.adapter.kind}
-    rate = config.train.learning_rate if config.train.schedule == "polynomial" else None
-    for group, names in (("adapter", kind_of(config.adapter).packed), ("train", OWN)):
+    rate = config.train.learning_rate * config.adapter.learning_rate_factor
+    own = ("learning_rate_factor", *kind_of(config.adapter).packed)
+    for group, names in (("adapter", own), ("train", OWN)):
         for name in names:
             del values[group][name]
     # That schedule ends at an absolute rate.
-    values["train"]["learning_rate"] = rate
+    values["train"]["learning_rate"] = rate if config.train.schedule == "polynomial" else None
     for name in LATER:
         del values[name]
     return json.dumps(values, sort_keys=True)

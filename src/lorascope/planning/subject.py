@@ -111,8 +111,8 @@ def spec_of(
 def memory_settings(config: Config) -> str:
     """The settings that a trial's memory follows from, as text: scale and seed take none."""
     values = {**asdict(config), "kind": config.adapter.kind}
-    for dial in kind_of(config.adapter).method.dials:
-        if dial.times_learning_rate:
-            del values["adapter"][dial.name]
+    scales = [d.name for d in kind_of(config.adapter).method.dials if d.times_learning_rate]
+    for name in ("learning_rate_factor", *scales):
+        del values["adapter"][name]
     del values["seed"]
     return json.dumps(values, sort_keys=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorascope.config import AdapterConfig, QuantConfig, TrainConfig
+from lorascope.config import AdapterConfig, Config, QuantConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,13 @@ class TrialPlan:
     seed: int
     adapter: Path
     """Folder to write the adapter to."""
+
+    @classmethod
+    def of(cls, config: Config, adapter: Path) -> TrialPlan:
+        """The trial that a configuration asks for, at its method's learning rate."""
+        rate = config.train.learning_rate * config.adapter.learning_rate_factor
+        train = replace(config.train, learning_rate=rate)
+        return cls(config.adapter, train, config.seed, adapter)
 
 
 @dataclass(frozen=True)

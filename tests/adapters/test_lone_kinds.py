@@ -1,0 +1,201 @@
+"""Kinds that PEFT's own layers train: counted, trained, planned and merged as PEFT does it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import MissConfig, OFTConfig, PeftConfig, PeftModel, VeraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lorascope.adapters.attach import load_adapter
+from lorascope.adapters.kinds import KINDS, kind_of
+from lorascope.adapters.layers import all_linear_shapes, linear_shapes
+from lorascope.adapters.targets import select
+from lorascope.config import Config
+from lorascope.errors import LorascopeError
+from lorascope.execution import sweep
+from lorascope.files.layout import Layout
+from lorascope.quantizers.loading import load_base
+from lorascope.records import Status
+from lorascope.scoring.evaluation import LoadedBase
+from lorascope.stages import evaluate, merge, report
+from lorascope.study.grid import expand
+from lorascope.training.trial_plan import TrialPlan
+from tests.conftest import BASE_OVERRIDES
+from tests.counting.architecture_cases import config_values, meta_model, peft_count
+from tests.devices import CPU
+from tests.packs import Interrupted, bare_losses, interrupted_at, plan_for, train_alone
+from tests.planning.test_prediction import assert_close, trained_and_predicted
+
+Compose = Callable[..., Config]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Overrides that choose a kind, and the configuration that one would write with PEFT."""
+
+    overrides: tuple[str, ...]
+    peft: Callable[[], PeftConfig]
+
+    @property
+    def kind(self) -> str:
+        """Its name."""
+        return self.overrides[0].partition("=")[2]
+
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CASES = (
+    Case(
+        ("adapter=vera", "vera.rank=16", "vera.dropout=0.1", "vera.projection_seed=7"),
+        lambda: VeraConfig(
+            r=16, vera_dropout=0.1, projection_prng_key=7, target_modules=LINEAR,
+            task_type="CAUSAL_LM",
+        ),
+    ),
+    Case(
+        ("adapter=oft", "oft.block_size=8"),
+        lambda: OFTConfig(r=0, oft_block_size=8, target_modules=LINEAR, task_type="CAUSAL_LM"),
+    ),
+    Case(
+        ("adapter=miss", "miss.rank=6"),
+        lambda: MissConfig(r=6, target_modules=LINEAR, task_type="CAUSAL_LM"),
+    ),
+)  # fmt: skip
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+SETTINGS = ("train.learning_rate=0.02", "seed=3")
+COUNTED = {
+    "vera": ({}, {"rank": 7}),
+    "oft": ({}, {"block_size": 24}, {"block_size": 6, "block_share": True}),
+    "miss": ({"rank": 5}, {"rank": 16}),
+}
+DECODERS = ("llama", "gemma3", "mixtral", "gpt_neox", "opt", "falcon 40b", "bloom", "phi3")
+
+
+@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize("kind", COUNTED)
+def test_the_count_is_pefts(kind: str, architecture: str) -> None:
+    values = config_values(architecture)
+    model = meta_model(values)
+    for settings in COUNTED[kind]:
+        config = KINDS[kind].config(**settings)
+        chosen = select(linear_shapes(model), config)
+        adapter = kind_of(config).peft(config, all_linear_shapes(model), chosen)
+        assert kind_of(config).parameters(config, chosen) == peft_count(values, adapter)
+
+
+@each_case
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+def test_training_follows_a_bare_trainer_with_peft(
+    project: Layout, compose: Compose, tmp_path: Path, case: Case, mode: str
+) -> None:
+    without_dropout = [text for text in case.overrides if "dropout" not in text]
+    config = compose(
+        *without_dropout, *SETTINGS, f"quant={mode}", "train.steps=8", "train.micro_batch_size=4",
+        "train.log_every_steps=1", "train.max_gradient_norm=0.5", "train.weight_decay=0.01",
+        f"{case.kind}.learning_rate_factor=0.5",
+    )  # fmt: skip
+    ours = train_alone(plan_for(project, config, tmp_path / "ours"))
+    base = load_base(project.quantized("small", mode), config.quant, CPU)
+    adapter = case.peft()
+    vars(adapter).update({name: 0.0 for name in vars(adapter) if name.endswith("dropout")})
+    bare = get_peft_model(base, adapter)
+    slower = replace(config, train=replace(config.train, learning_rate=0.01))
+    losses = bare_losses(project, slower, bare, tmp_path / "bare")
+    assert ours.trainable_parameters == bare.get_nb_trainable_parameters()[0]
+    assert [point.loss_nats for point in ours.losses] == pytest.approx(losses, abs=2e-5)
+    assert losses[-1] < losses[0] - 0.1
+    bare.save_pretrained(tmp_path / "bare")
+    trained, theirs = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("ours", "bare")
+    )
+    assert trained.keys() == theirs.keys()
+    for name, value in trained.items():
+        assert (value - theirs[name]).abs().max() < 1e-4, name
+
+
+@each_case
+@pytest.mark.usefixtures("one_thread")
+def test_an_interrupted_trial_resumes_to_the_same_bits(
+    project: Layout, compose: Compose, tmp_path: Path, case: Case
+) -> None:
+    config = compose(
+        *case.overrides, *SETTINGS, "quant=nf4", "train.checkpoint_every_steps=2",
+        "train.validate_every_steps=2", "train.patience=2", "train.gradient_checkpointing=true",
+        "train.steps=6",
+    )  # fmt: skip
+    whole = train_alone(plan_for(project, config, tmp_path / "a"))
+    plan = replace(plan_for(project, config, tmp_path / "b"), checkpoints=tmp_path / "checkpoints")
+    with pytest.raises(Interrupted):
+        train_alone(plan, CPU, interrupted_at(4))
+    resumed = train_alone(plan)
+    assert resumed.resumed_at_step == 2
+    assert resumed.losses == whole.losses
+    assert resumed.validation_loss_nats == whole.validation_loss_nats
+    assert resumed.adapter_sha256 == whole.adapter_sha256
+
+
+@each_case
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+def test_the_memory_plan_is_what_training_needs(
+    project: Layout, compose: Compose, tmp_path: Path, case: Case, mode: str
+) -> None:
+    config = compose(*case.overrides, *SETTINGS, f"quant={mode}", "train.steps=3")
+    assert_close(*trained_and_predicted(plan_for(project, config, tmp_path / "adapter")))
+    # What is saved loads in plain PEFT, and says there what it says here.
+    ids = torch.arange(20).reshape(2, 10)
+    base = load_base(project.quantized("small", mode), config.quant, CPU)
+    with torch.no_grad():
+        ours = load_adapter(base, tmp_path / "adapter")(input_ids=ids).logits
+        base = load_base(project.quantized("small", mode), config.quant, CPU)
+        theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+        assert torch.equal(ours, theirs(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("mode", ["nf4", "int8"])
+def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
+    project: Layout, tmp_path: Path, mode: str
+) -> None:
+    layout = Layout(tmp_path / "a project")
+    shutil.copytree(project.root, layout.root)
+    shutil.rmtree(layout.root / "experiments", ignore_errors=True)
+    settings = [text for case in CASES for text in case.overrides[1:]]
+    kinds = ["lora", "ia3", *(case.kind for case in CASES)]
+    points = expand(
+        layout, [*BASE_OVERRIDES, f"quant={mode}", f"adapter={','.join(kinds)}", *settings]
+    )
+    assert [point.adapter.kind for point in points] == kinds
+    LoadedBase.key = None
+    for point in points:
+        assert sweep.run(point, layout).status is Status.completed
+        evaluate.command([point], layout)
+    for kind in kinds[1:]:
+        merged = merge.command([replace(point, ship=f"{mode}-{kind}") for point in points], layout)
+        assert merged is not None
+        assert merged.passed, kind
+    AutoModelForCausalLM.from_pretrained(layout.merged("small"))
+    report.command(points, layout)
+    with (layout.root / "reports/accuracy.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["method"] == "ia3")
+    assert (row["targets"], row["rank"], row["status"]) == ("k_v_mlp", "", "completed")
+    page = (layout.root / "reports/report.md").read_text()
+    assert "one learning rate a method" in page
+    assert all(KINDS[kind].method.label in page for kind in kinds)
+
+
+def test_a_rank_beyond_a_layers_inputs_is_refused(project: Layout, compose: Compose) -> None:
+    config = compose("adapter=miss", "miss.rank=4000", "quant=fp16")
+    with pytest.raises(LorascopeError, match=r"miss.rank=4000: is more than .* Set it to"):
+        train_alone(plan_for(project, config, Path("nowhere")))
+
+
+def test_a_methods_rate_is_a_multiple_of_loras(compose: Compose) -> None:
+    config = compose("adapter=oft", "train.learning_rate=0.001", "oft.learning_rate_factor=3")
+    assert TrialPlan.of(config, Path()).train.learning_rate == pytest.approx(0.003)
