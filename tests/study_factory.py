@@ -244,6 +244,7 @@ def base_record() -> BaseRecord:
         context_tokens=64,
         tied_head=True,
         linear_shapes=linear_shapes(),
+        vectors=list(TINY.vectors),
         content_sha256=digest("base"),
         seconds=151.0,
         pretraining={"steps": 800.0, "loss_nats": 0.01, "recall": 1.0},
@@ -330,7 +331,7 @@ def trial_record(trial: Trial) -> TrialRecord:
 
 def training_result(trial: Trial) -> TrainingResult:
     """Counts from shapes, a falling loss, times that do not vary."""
-    trainable = lora_parameters(select(linear_shapes(), _lora(trial)), trial.rank, trial.dora)
+    trainable = lora_parameters(select(TINY.parts, _lora(trial)), trial.rank, trial.dora)
     peak = trial.peak_bytes
     return TrainingResult(
         trainable_parameters=trainable,

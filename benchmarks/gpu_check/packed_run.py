@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu_check.cases import Case
 from benchmarks.gpu_check.plans import adapters_of, train_config
 from benchmarks.gpu_check.random_base import LoadedBase
-from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.layers import model_parts
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.lora.stack import LoraStack
 from lorascope.adapters.stack import PackShape
@@ -70,7 +70,7 @@ def packed_steps(base: LoadedBase, case: Case, steps: int, clock: Observer) -> i
 def random_pack(base: LoadedBase, adapters: list[LoraConfig]) -> Iterator[PackedModel]:
     """The base with random adapters, without PEFT, which would make each of them layer by layer;
     the base has its own layers again at the end."""
-    chosen = select(linear_shapes(base.model), adapters[0])
+    chosen = select(model_parts(base.model), adapters[0])
     stack = LoraStack(adapters, chosen, base.model.device)
     for row in stack.rows:
         row.data.normal_(std=0.01)

@@ -15,7 +15,7 @@ Parameters of an adapter, counted from shapes, and memory before anything runs:
     overrides = lorascope.with_overrides(declared, ["lora.rank=8", "lora.alpha=16", "quant=nf4"])
     config = lorascope.expand(layout, overrides)[0]
     values = json.loads(Path("config.json").read_text())
-    layers = lorascope.select(lorascope.model_shape(values).linear_shapes, config.adapter)
+    layers = lorascope.select(lorascope.model_shape(values).parts, config.adapter)
     parameters = lorascope.kind_of(config.adapter).parameters(config.adapter, layers)
     lengths = lorascope.SampleLengths(longest=512, equal=False)
     plan = lorascope.plan_memory(lorascope.subject_of(config, values, "cuda", lengths))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lorascope.adapters.attach import attach, detach
 from lorascope.adapters.ia3 import IA3, Ia3Config
-from lorascope.adapters.layers import all_linear_shapes, linear_shapes
+from lorascope.adapters.layers import linear_shapes, model_parts
 from lorascope.adapters.targets import select
 from lorascope.config import Config, Precision, Targets
 from lorascope.data.rows import read_rows
@@ -21,6 +21,7 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.objectives.completion import completion_loss
 from lorascope.quantizers.loading import load_base
+from lorascope.records import ModelParts
 from lorascope.study.grid import expand
 from lorascope.training.pack import Unpackable
 from lorascope.training.run import train_pack
@@ -57,8 +58,8 @@ IN_PAPER = {
 def test_the_count_is_pefts(case: str, targets: Targets) -> None:
     values, config = config_values(case), Ia3Config(targets=targets)
     model = meta_model(values)
-    chosen = select(linear_shapes(model), config)
-    adapter = IA3.peft(config, all_linear_shapes(model), chosen)
+    chosen = select(model_parts(model), config)
+    adapter = IA3.peft(config, model_parts(model), chosen)
     assert IA3.parameters(config, chosen) == peft_count(values, adapter)
     # Nothing but what was chosen, an MLP's last matrix by its inputs.
     inner = sum(layer.name.endswith(LAST_OF_MLP) for layer in chosen)
@@ -72,7 +73,7 @@ def test_keys_values_and_the_last_matrix_of_mlps_are_the_default(
     case: str, names: list[str]
 ) -> None:
     shapes = linear_shapes(meta_model(config_values(case)))
-    chosen = {layer.name for layer in select(shapes, Ia3Config())}
+    chosen = {layer.name for layer in select(ModelParts(shapes, []), Ia3Config())}
     assert chosen == {layer.name for layer in shapes if layer.name.endswith(tuple(names))}
 
 

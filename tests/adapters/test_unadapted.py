@@ -10,7 +10,12 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lorascope.adapters.attach import attach
-from lorascope.adapters.layers import all_linear_shapes, linear_shapes, unadapted_weights
+from lorascope.adapters.layers import (
+    all_linear_shapes,
+    linear_shapes,
+    model_parts,
+    unadapted_weights,
+)
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.comparing.findings import compare
@@ -20,7 +25,7 @@ from lorascope.errors import ConfigError, DataError, ModelError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
-from lorascope.records import BaseRecord, FootprintRecord, Status, UnadaptedWeights
+from lorascope.records import BaseRecord, FootprintRecord, ModelParts, Status, UnadaptedWeights
 from lorascope.reporting.pages.recommendation import answer
 from lorascope.stages import check, evaluate, prepare_base, prepare_data, quantize_base
 from tests.conftest import compose_one, save_small_model
@@ -73,7 +78,9 @@ def test_every_adapter_lies_on_a_layer_that_text_reaches(model_type: str) -> Non
     adapted = attach(model, lora, seed=0)
     config = adapted.peft_config["default"]
     assert not config.target_parameters
-    assert adapted.get_nb_trainable_parameters()[0] == lora_parameters(select(shapes, lora), 3)
+    assert adapted.get_nb_trainable_parameters()[0] == lora_parameters(
+        select(ModelParts(shapes, []), lora), 3
+    )
     ids = torch.tensor([[3, 4, 5, 6]])
     adapted(input_ids=ids, labels=ids).loss.backward()
     learnt = {n for n, p in adapted.named_parameters() if "lora_B" in n and p.grad.abs().max() > 0}
@@ -100,7 +107,7 @@ def test_layers_whose_names_peft_would_turn_into_experts_are_left_out_by_name() 
     left = matrix_parameters(all_linear_shapes(model)) - matrix_parameters(linear_shapes(model))
     assert parts["linear"].parameters == left
     with pytest.raises(ConfigError, match="no layer that an adapter can train has such a name"):
-        select(linear_shapes(model), LoraConfig(targets=Targets.modules, modules=["gate_proj"]))
+        select(model_parts(model), LoraConfig(targets=Targets.modules, modules=["gate_proj"]))
 
 
 def test_a_vision_tower_gets_no_adapters() -> None:

@@ -28,6 +28,7 @@ from lorascope.bases.fetch import describe, fetch_base
 from lorascope.bases.folder import check_folder
 from lorascope.config import ModelConfig, ModelKind, Targets
 from lorascope.errors import ConfigError, ModelError
+from lorascope.records import ModelParts
 from tests.conftest import SHARED, save_small_model
 
 LOCAL = ModelConfig(name="mine", kind=ModelKind.local, path="here")
@@ -156,9 +157,9 @@ def test_counts_from_shapes_equal_peft_on_every_recipe_architecture(
         lora = LoraConfig(targets=targets, rank=rank)
         if targets is Targets.q_v and "fused" in name:
             with pytest.raises(ConfigError, match="one matrix here"):
-                select(shapes, lora)
+                select(ModelParts(shapes, []), lora)
             return
-        chosen = select(shapes, lora)
+        chosen = select(ModelParts(shapes, []), lora)
         adapted = peft.get_peft_model(
             model, peft.LoraConfig(r=rank, target_modules=peft_targets(shapes, chosen))
         )
@@ -169,7 +170,7 @@ def test_counts_from_shapes_equal_peft_on_every_recipe_architecture(
 def test_targets_that_match_nothing_list_what_there_is(good: Path) -> None:
     shapes = describe(good).linear_shapes
     with pytest.raises(ConfigError, match=r"c_attn.*down_proj.*q_proj"):
-        select(shapes, LoraConfig(targets=Targets.modules, modules=["c_attn"]))
+        select(ModelParts(shapes, []), LoraConfig(targets=Targets.modules, modules=["c_attn"]))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real model is not beside the project")

@@ -25,6 +25,7 @@ from lorascope.counting.parameters import (
     target_parameters_lora,
 )
 from lorascope.errors import ConfigError
+from lorascope.records import ModelParts
 from tests.counting.architecture_cases import (
     CASES,
     ENCODERS,
@@ -78,7 +79,7 @@ def test_lora_equals_peft(case: str, targets: Targets, dora: bool) -> None:
     values = config_values(case)
     layers = model_shape(values).linear_shapes
     try:
-        chosen = select(layers, LoraConfig(targets=targets))
+        chosen = select(ModelParts(layers, []), LoraConfig(targets=targets))
     except ConfigError:
         # Query, key and value are one matrix there.
         assert targets is Targets.q_v
@@ -103,7 +104,7 @@ def test_lora_equals_pefts_own_all_linear(case: str, rank: int) -> None:
 def test_lora_on_listed_modules_equals_peft(modules: list[str]) -> None:
     values = config_values("llama")
     lora = LoraConfig(targets=Targets.modules, modules=modules)
-    chosen = select(model_shape(values).linear_shapes, lora)
+    chosen = select(model_shape(values).parts, lora)
     adapter = peft.LoraConfig(r=5, target_modules=modules)
     assert lora_parameters(chosen, 5) == peft_count(values, adapter)
 

@@ -22,8 +22,8 @@ from tests.counting.architecture_cases import peft_count
 
 def adapter(name: str, targets: Targets, rank: int, dora: bool = False) -> int:
     """Trainable parameters on a known configuration."""
-    layers = model_shape(known_config(name)).linear_shapes
-    return lora_parameters(select(layers, LoraConfig(targets=targets)), rank, dora)
+    parts = model_shape(known_config(name)).parts
+    return lora_parameters(select(parts, LoraConfig(targets=targets)), rank, dora)
 
 
 # Tables 4 and 15 of the LoRA paper: method, setting, millions as printed, exact by the formula.

@@ -166,19 +166,19 @@ def test_a_method_without_a_rank_has_a_row_a_name_a_blank_rank_and_a_place_on_th
 
 
 def test_a_dial_that_only_records_tell_of_names_configurations_and_is_a_column() -> None:
-    trials = [Trial("nf4", method="oft", dials=(("block_size", size),)) for size in (4, 8)]
+    trials = [Trial("nf4", method="boft", dials=(("block_size", size),)) for size in (4, 8)]
     study = make_study(trials)
     findings = compare(study)
     names = CellNames.of(findings)
     assert [names.name(score.cell) for score in findings.cells][1:] == [
-        "nf4, oft, block size 4", "nf4, oft, block size 8",
+        "nf4, boft, block size 4", "nf4, boft, block size 8",
     ]  # fmt: skip
     files = {name: text.decode() for name, text in report_files(study, findings).items()}
     rows = list(csv.DictReader(io.StringIO(files["cells.csv"])))
     assert [row["block_size"] for row in rows] == ["", "4", "8"]
     assert "rank" not in rows[0]
     recommended = json.loads(files["metrics.json"])["decision"]
-    assert (recommended["recommended_method"], recommended["recommended_block_size"]) == ("oft", 4)
+    assert (recommended["recommended_method"], recommended["recommended_block_size"]) == ("boft", 4)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,24 @@ from pathlib import Path
 import peft
 import torch
 from peft import PeftModel
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+# PEFT loads adapters of methods that it knows.
+import lorascope.adapters.bitfit.layer
+import lorascope.adapters.bottleneck.layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
-from lorascope.adapters.layers import all_linear_shapes, linear_shapes
-from lorascope.adapters.stack import Weights, adapted_layers, trained_parameters
+from lorascope.adapters.layers import all_linear_shapes, model_parts
+from lorascope.adapters.stack import Weights, adapted_names, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.machine.devices import compute_type
+from lorascope.records import ModelParts
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
@@ -55,16 +61,17 @@ def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weight
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> peft.PeftConfig:
-    chosen = select(linear_shapes(model), config)
-    return kind_of(config).peft(config, all_linear_shapes(model), chosen)
+    parts = model_parts(model)
+    every = ModelParts(all_linear_shapes(model), parts.vectors)
+    return kind_of(config).peft(config, every, select(parts, config))
 
 
 def detach(model: PeftModel) -> PreTrainedModel:
     """The base with its own layers again. PEFT itself (0.21) refuses that for some methods on a
     quantized base."""
     base: PreTrainedModel = model.get_base_model()
-    for layer in adapted_layers(base):
-        base.set_submodule(layer.name, base.get_submodule(layer.name).base_layer)
+    for name in adapted_names(base):
+        base.set_submodule(name, base.get_submodule(name).base_layer)
     del base.peft_config
     return base
 
@@ -75,7 +82,7 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     PEFT writes the base's path into config and model card, and target sets in an order that changes
     from process to process; all of it would make equal adapters differ.
     """
-    # Only linear layers are adapted: there are no embeddings to save, or to look up on the hub.
+    # No embeddings are adapted: there are none to save, or to look up on the hub.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
@@ -95,18 +102,35 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "
             "code: delete the trial's folder and train it again."
         )
-    return _keep_types(PeftModel.from_pretrained(base, folder).eval())
+    model = _keep_types(PeftModel.from_pretrained(base, folder).eval())
+    if any(isinstance(layer, LNTuningLayer) for layer in model.modules()):
+        # Read into copies of 16 bits, trained values were rounded.
+        peft.set_peft_model_state_dict(model, load_file(folder / ADAPTER_FILES[1]))
+    return model
 
 
 def _keep_types(model: PeftModel) -> PeftModel:
     """Let adapted layers give the type that is computed in, as bare ones do: for some methods PEFT
-    (0.21) gives float32 on a base that computes in 16 bits, and attention takes no two types."""
-    kind = KINDS.get(str(model.peft_config["default"].peft_type.value).lower())
+    (0.21) gives float32 on a base that computes in 16 bits, and attention takes no two types.
+    PEFT's copies of norms have the base's type, in which small steps would be lost."""
+    kind = KINDS.get(str(model.peft_config["default"].peft_type).rpartition(".")[2].lower())
     if kind is None or not kind.packed:
         for layer in model.modules():
-            if isinstance(layer, BaseTunerLayer):
+            if isinstance(layer, LNTuningLayer):
+                for norm in layer.ln_tuning_layers.float().values():
+                    norm.register_forward_pre_hook(_in_float32)
+                layer.register_forward_hook(_as_given)
+            elif isinstance(layer, BaseTunerLayer):
                 layer.register_forward_hook(_in_compute_type)
     return model
+
+
+def _in_float32(norm: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (given[0].float(), *given[1:])
+
+
+def _as_given(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    return result.to(given[0].dtype)
 
 
 def _in_compute_type(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import ends_mlp, peft_targets
 from lorascope.config import AdapterConfig, Targets
-from lorascope.records import LinearShape, Method
+from lorascope.records import LinearShape, Method, ModelParts
 
 
 @dataclass
@@ -27,12 +27,12 @@ class Ia3(Lone):
     config = Ia3Config
     method = Method(Ia3Config.kind, "IA3")
 
-    def peft(self, config: Ia3Config, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+    def peft(self, config: Ia3Config, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT scales the inputs of its feed-forward modules, which it knows by the ends of their
         names."""
         from peft import IA3Config
 
-        targets = peft_targets(every, chosen)
+        targets = peft_targets(every.linear, chosen)
         inner = [layer for layer in chosen if ends_mlp(layer)]
         kinds = {layer.kind for layer in inner}
         ending = [layer for layer in chosen if layer.name.endswith(tuple(kinds))]

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lorascope.adapters.bitfit.kind import BITFIT
+from lorascope.adapters.bottleneck.kind import BOTTLENECK
 from lorascope.adapters.ia3 import IA3
+from lorascope.adapters.ln import LN
 from lorascope.adapters.lora.kind import LORA
 from lorascope.adapters.miss import MISS
 from lorascope.adapters.oft import OFT
 from lorascope.adapters.vera import VERA
 from lorascope.config import AdapterConfig
-from lorascope.records import Dials, LinearShape, Method
+from lorascope.records import Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     import torch
@@ -39,16 +42,19 @@ class AdapterKind(Protocol[C]):
     """Settings in which trials that are trained at once may differ; empty for a kind without a
     stack, whose trials are trained one by one."""
 
-    def peft(self, config: C, every: list[LinearShape], chosen: list[LinearShape]) -> PeftConfig:
+    def peft(self, config: C, every: ModelParts, chosen: list[Any]) -> PeftConfig:
         """PEFT's configuration: every method can at least be trained alone, by PEFT's own layers.
 
         Args:
-            every: all linear layers of the model.
-            chosen: those that get an adapter.
+            every: all that the model has, beside its language model too.
+            chosen: the shapes that `select` gives.
         """
 
-    def parameters(self, config: C, shapes: Sequence[LinearShape]) -> int:
-        """Trainable parameters of an adapter on layers of these shapes."""
+    def parameters(self, config: C, shapes: Sequence[Any]) -> int:
+        """Trainable parameters of an adapter on layers of these shapes, which `select` gives."""
+
+    unmergeable: str | None
+    """Why no adapter of this kind can be merged into the base; None where they can."""
 
     def reads_weights(self, config: C) -> str | None:
         """The setting for which training reads the base's weights, and not only what its layers
@@ -62,7 +68,7 @@ class AdapterKind(Protocol[C]):
 
 
 KINDS: dict[str, AdapterKind[Any]] = {
-    kind.config.kind: kind for kind in (LORA, IA3, VERA, OFT, MISS)
+    kind.config.kind: kind for kind in (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT)
 }
 DEFAULT_KIND = LORA.config.kind
 """Kind of a study that does not say `adapter=`."""

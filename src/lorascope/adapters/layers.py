@@ -10,11 +10,16 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.records import LinearShape, UnadaptedWeights
+from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 BARE = "experts, routers and other matrices that are no linear layers"
 BESIDE_TEXT = "layers beside the language model, which text does not reach"
 TAKEN_FOR_EXPERTS = "linear layers whose names PEFT takes for those of experts"
+
+
+def model_parts(model: Any) -> ModelParts:
+    """What a method can choose among, in model order. Works on the meta device."""
+    return ModelParts(linear_shapes(model), vector_shapes(model))
 
 
 def linear_shapes(model: Any) -> list[LinearShape]:
@@ -42,6 +47,22 @@ def all_linear_shapes(model: Any) -> list[LinearShape]:
         else:
             continue
         shapes.append(LinearShape(name, name.rpartition(".")[2], *features))
+    return shapes
+
+
+def vector_shapes(model: Any) -> list[VectorShape]:
+    """Norms and other layers with biases, of the language model alone."""
+    decoder, head = _language_model(model), model.get_output_embeddings()
+    shapes = []
+    for name, module in model.named_modules():
+        if decoder and module is not head and not name.startswith(f"{decoder}."):
+            continue
+        own = {key: p.numel() for key, p in module.named_parameters(recurse=False) if p.dim() == 1}
+        # A norm has nothing but vectors.
+        is_norm = "weight" in own and "norm" in type(module).__name__.lower()
+        if is_norm or "bias" in own:
+            weight = own["weight"] if is_norm else 0
+            shapes.append(VectorShape(name, weight, own.get("bias", 0)))
     return shapes
 
 

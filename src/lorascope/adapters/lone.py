@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig
-from lorascope.records import LinearShape
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +15,7 @@ class Lone:
     """What such kinds say alike: no stack, and no weight of the base is read in training."""
 
     packed: tuple[str, ...] = ()
+    unmergeable: str | None = None
 
     def reads_weights(self, config: Any) -> str | None:
         """None: what the base's layers give is enough."""
@@ -24,7 +24,7 @@ class Lone:
     def stack(
         self,
         configs: Sequence[AdapterConfig],
-        shapes: Sequence[LinearShape],
+        shapes: Sequence[Any],
         device: torch.device | str,
     ) -> None:
         """PEFT's own layers."""

@@ -11,7 +11,7 @@ from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import BELOW_ONE, ONE_OR_MORE, bounded
 from lorascope.errors import ConfigError, first_names
-from lorascope.records import Dial, LinearShape, Method
+from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 
 @dataclass
@@ -23,6 +23,16 @@ class MissConfig(AdapterConfig):
     rank: int = bounded(64, ONE_OR_MORE, "64 is usual.")
     dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
 
+    def require_layers(self, shapes: Sequence[LinearShape]) -> None:
+        """A sum needs an input at least."""
+        narrow = [layer.name for layer in shapes if layer.in_features < self.rank]
+        if narrow:
+            fewest = min(layer.in_features for layer in shapes)
+            raise ConfigError(
+                "miss.rank", self.rank, f"is more than {first_names(narrow)} has inputs",
+                f"Set it to {fewest} or less.",
+            )  # fmt: skip
+
 
 class Miss(Lone):
     """The kind `miss`."""
@@ -32,20 +42,14 @@ class Miss(Lone):
         MissConfig.kind, "MiSS", (Dial("rank", "rank", letter="r", is_axis=True, counts=True),)
     )
 
-    def peft(self, config: MissConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+    def peft(self, config: MissConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT's own start: a matrix of zeros."""
         from peft import MissConfig as PeftMissConfig
 
-        narrow = [layer.name for layer in chosen if layer.in_features < config.rank]
-        if narrow:
-            raise ConfigError(
-                "miss.rank", config.rank, f"is more than {first_names(narrow)} has inputs",
-                f"Set it to {min(layer.in_features for layer in chosen)} or less.",
-            )  # fmt: skip
         return PeftMissConfig(
             r=config.rank,
             miss_dropout=config.dropout,
-            target_modules=peft_targets(every, chosen),
+            target_modules=peft_targets(every.linear, chosen),
             task_type="CAUSAL_LM",
         )
 

@@ -10,7 +10,7 @@ from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import BELOW_ONE, Bound, bounded
-from lorascope.records import Dial, LinearShape, Method
+from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 TWO_OR_MORE = Bound(lambda value: value >= 2, "a block of fewer than 2 inputs cannot be turned")
 
@@ -43,7 +43,7 @@ class Oft(Lone):
         ),
     )
 
-    def peft(self, config: OftConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+    def peft(self, config: OftConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """By block size; PEFT's r, the number of blocks, follows from it."""
         from peft import OFTConfig
 
@@ -52,7 +52,7 @@ class Oft(Lone):
             oft_block_size=config.block_size,
             module_dropout=config.dropout,
             block_share=config.block_share,
-            target_modules=peft_targets(every, chosen),
+            target_modules=peft_targets(every.linear, chosen),
             task_type="CAUSAL_LM",
         )
 

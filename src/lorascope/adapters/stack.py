@@ -130,12 +130,15 @@ def step_seed(seed: int, step: int, micro_batch: int, name: str = "") -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
+def adapted_names(base: nn.Module) -> list[str]:
+    """Names of the layers that PEFT has replaced."""
+    return [name for name, own in base.named_modules() if isinstance(own, BaseTunerLayer)]
+
+
 def adapted_layers(base: nn.Module) -> list[LinearShape]:
-    """Shapes of the layers that PEFT has replaced."""
+    """Shapes of the linear layers that PEFT has replaced."""
     return [
-        LinearShape(
-            name, name.rpartition(".")[2], int(module.in_features), int(module.out_features)
-        )
-        for name, module in base.named_modules()
-        if isinstance(module, BaseTunerLayer)
+        LinearShape(name, name.rpartition(".")[2], int(own.in_features), int(own.out_features))
+        for name, own in base.named_modules()
+        if isinstance(own, BaseTunerLayer)
     ]

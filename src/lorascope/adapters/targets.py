@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lorascope.config import AdapterConfig, Targets
 from lorascope.errors import ConfigError, first_names
-from lorascope.records import LinearShape, UnadaptedWeights
+from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
+
+Part = LinearShape | VectorShape
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
 KEY_OR_VALUE = {"k_proj", "v_proj", "key", "value", "key_proj", "value_proj", "k", "v"}
 LAST_OF_MLP = {"down_proj", "fc2", "w2", "fc_out", "wo", "dense_4h_to_h", "c_proj"}
 """What brings an MLP's inner features back, in the spellings of causal models."""
+LAST_OF_ATTENTION = {"o_proj", "out_proj", "dense", "c_proj", "wo", "o"}
+"""What mixes the heads of an attention."""
 FUSED = {"query_key_value", "qkv_proj", "c_attn", "Wqkv"}
-IN_ATTENTION = {Targets.q_v: QUERY_OR_VALUE, Targets.k_v_mlp: KEY_OR_VALUE | FUSED}
+IN_ATTENTION = {
+    Targets.q_v: QUERY_OR_VALUE,
+    Targets.k_v_mlp: KEY_OR_VALUE | FUSED,
+    Targets.sublayer_ends: LAST_OF_ATTENTION,
+}
 """The layers of attention that a preset takes; a matrix that gives keys, values and queries is
 adapted whole, as PEFT's own choice for IA3 has it."""
+VECTORS = (Targets.norms, Targets.biases)
+"""Presets that take no linear layers."""
 
 
-def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape]:
-    """The layers that get an adapter; ConfigError lists what there is where nothing matches."""
+def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
+    """The layers that a method trains something of, or beside: shapes of linear layers, for norms
+    and biases shapes of vectors. ConfigError lists what there is where nothing matches."""
+    if config.targets in VECTORS:
+        return _vectors(parts, config)
+    shapes = parts.linear
     kinds = sorted({shape.kind for shape in shapes})
     if config.targets is Targets.modules:
         unknown = sorted(set(config.modules) - set(kinds))
@@ -47,10 +62,26 @@ def select(shapes: list[LinearShape], config: AdapterConfig) -> list[LinearShape
     return chosen
 
 
+def _vectors(parts: ModelParts, config: AdapterConfig) -> list[VectorShape]:
+    norms = config.targets is Targets.norms
+    chosen = [vector for vector in parts.vectors if (vector.weight if norms else vector.bias)]
+    if not chosen:
+        remedy = "Choose another method, such as adapter=lora."
+        if not parts.vectors:
+            remedy += (
+                " If its base was prepared by an older version, delete it and run `lorascope "
+                "prepare-base` again: its record lacks norms and biases."
+            )
+        raise ConfigError(
+            f"{config.kind}.targets", config.targets.value, "this model has none", remedy
+        )
+    return chosen
+
+
 def _in_preset(shape: LinearShape, targets: Targets) -> bool:
     if targets is Targets.all_linear:
         return True
-    if targets is Targets.k_v_mlp and ends_mlp(shape):
+    if targets in (Targets.k_v_mlp, Targets.sublayer_ends) and ends_mlp(shape):
         return True
     return _in_attention(shape) and shape.kind in IN_ATTENTION.get(targets, {shape.kind})
 
@@ -64,11 +95,11 @@ def _in_attention(shape: LinearShape) -> bool:
     return any(ATTENTION.search(part) for part in shape.name.split("."))
 
 
-def peft_targets(shapes: list[LinearShape], chosen: list[LinearShape]) -> list[str]:
+def peft_targets(shapes: Sequence[Part], chosen: Sequence[Part]) -> list[str]:
     """`target_modules` for PEFT: kinds where they say it exactly, full names where not.
 
     Args:
-        shapes: every linear layer of the model, those that get no adapter among them.
+        shapes: every such layer of the model, those that get no adapter among them.
     """
     kinds = sorted({shape.kind for shape in chosen})
     by_kind = {shape.name for shape in shapes if shape.kind in kinds}

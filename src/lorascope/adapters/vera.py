@@ -10,7 +10,7 @@ from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, ONE_OR_MORE, SEED, bounded
-from lorascope.records import Dial, LinearShape, Method
+from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Vera(Lone):
         VeraConfig.kind, "VeRA", (Dial("rank", "rank", letter="r", is_axis=True, counts=True),)
     )
 
-    def peft(self, config: VeraConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+    def peft(self, config: VeraConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT stores the random matrices with the adapter, so that it loads anywhere alike."""
         from peft import VeraConfig as PeftVeraConfig
 
         return PeftVeraConfig(
             r=config.rank,
-            target_modules=peft_targets(every, chosen),
+            target_modules=peft_targets(every.linear, chosen),
             projection_prng_key=config.projection_seed,
             save_projection=True,
             vera_dropout=config.dropout,

@@ -14,7 +14,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lorascope.adapters.layers import linear_shapes, unadapted_weights
+from lorascope.adapters.layers import (
+    linear_shapes,
+    model_parts,
+    unadapted_weights,
+    vector_shapes,
+)
 from lorascope.bases.folder import (
     TOKENIZER_PATTERNS,
     base_label,
@@ -33,7 +38,7 @@ from lorascope.bases.weights import require_fitting_weights, require_sound_value
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from lorascope.machine.libraries import quiet_libraries
-from lorascope.records import LinearShape, UnadaptedWeights
+from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
 """Patterns of the files that are copied or fetched for a base."""
@@ -91,6 +96,7 @@ class BaseDescription:
     tied_head: bool
     linear_shapes: list[LinearShape]
     unadapted: list[UnadaptedWeights]
+    vectors: list[VectorShape]
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
@@ -121,6 +127,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         tied_head=bool(getattr(text_config, "tie_word_embeddings", False)),
         linear_shapes=linear_shapes(model),
         unadapted=unadapted_weights(model),
+        vectors=vector_shapes(model),
     )
 
 
@@ -167,14 +174,14 @@ def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
 
 def expected_shapes(
     model: ModelConfig, root: Path
-) -> tuple[list[LinearShape], list[UnadaptedWeights]] | None:
-    """The linear layers that a base will have, and the weights that no adapter reaches; None where
+) -> tuple[ModelParts, list[UnadaptedWeights]] | None:
+    """The layers that a base will have, and the weights that no adapter reaches; None where
     only the hub knows. A local folder is judged too, except for its values."""
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))
-        return described.linear_shapes, described.unadapted
+        return ModelParts(described.linear_shapes, described.vectors), described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
-            return linear_shapes(build_tiny_model()), []
+            return model_parts(build_tiny_model()), []
     return None

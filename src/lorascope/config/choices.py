@@ -70,14 +70,24 @@ class Precision(StrEnum):
 
 
 class Targets(StrEnum):
-    """The linear layers that get an adapter."""
+    """The layers that a method trains something of, or beside."""
 
     q_v = "q_v"
     attention = "attention"
     k_v_mlp = "k_v_mlp"
     """Keys, values and the last matrix of each MLP, which IA3's paper adapts."""
+    sublayer_ends = "sublayer_ends"
+    """The last matrix of each attention and of each MLP, behind which Adapter-H stands."""
     all_linear = "all_linear"
     modules = "modules"
+    norms = "norms"
+    """No linear layers, but every norm."""
+    biases = "biases"
+    """Every layer with a bias, norms among them."""
+
+
+LINEAR = tuple(one for one in Targets if one not in (Targets.norms, Targets.biases))
+"""Presets of linear layers."""
 
 
 class Search(StrEnum):

@@ -138,6 +138,12 @@ RULES = [
         "only 4-bit storage has it", "Use storage nf4 or fp4, or turn it off.",
     ),
     Rule(
+        "adapter.targets",
+        lambda c: c.adapter.targets in c.adapter.presets,
+        "this method does not train there",
+        "Leave it out: the method's own conf/ files name what it trains.",
+    ),
+    Rule(
         "adapter.modules",
         lambda c: (c.adapter.targets is Targets.modules) == bool(c.adapter.modules),
         "a list of modules goes with targets=modules, and only with it",

@@ -6,8 +6,9 @@ field. `config.rules.validate` judges bounds and rules before anything expensive
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from lorascope.config.bounds import (
     ABOVE_ZERO,
@@ -27,6 +28,7 @@ from lorascope.config.bounds import (
     one_of,
 )
 from lorascope.config.choices import (
+    LINEAR,
     Cost,
     DataKind,
     DeviceKind,
@@ -146,6 +148,11 @@ class AdapterConfig:
 
     kind: ClassVar[str] = ""
     """The kind's name: of its section in a configuration, and of its folder in conf/."""
+    presets: ClassVar[tuple[Targets, ...]] = LINEAR
+    """The values that `targets` takes."""
+    decays: ClassVar[bool] = True
+    """Whether train.weight_decay holds for it: as in transformers' Trainer not for norms and
+    biases."""
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
@@ -161,8 +168,8 @@ class AdapterConfig:
         """The setting for which PEFT needs the base's weights as floating-point numbers; None where
         it does not."""
 
-    def require_features(self, fewest: int) -> None:
-        """Raise ConfigError where a layer of so few inputs or outputs cannot get the adapter."""
+    def require_layers(self, shapes: Sequence[Any]) -> None:
+        """Raise ConfigError where one of these layers, which `targets` chose, is too small."""
 
 
 @dataclass

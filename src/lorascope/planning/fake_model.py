@@ -22,7 +22,7 @@ from transformers import (
 
 from lorascope.adapters.attach import attach
 from lorascope.adapters.kinds import kind_of, rank_of
-from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.bases.transformers_config import (
@@ -82,7 +82,7 @@ def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedM
     with unset_fake_temporarily(), torch.device("meta"):
         base = _meta_base(spec, kept)
     make_fake(base, spec)
-    shapes, shape = select(linear_shapes(base), spec.adapter), PackShape([0] * len(spec.pack))
+    shapes, shape = select(model_parts(base), spec.adapter), PackShape([0] * len(spec.pack))
     stack = kind_of(spec.adapter).stack(spec.pack, shapes, DEVICE)
     if stack is None:
         return peft_pack(fake_adapted(spec, kept), shape)

@@ -194,7 +194,7 @@ def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftMod
     call it among fake tensors."""
     model = fake_adapted(spec, kept).eval()
     model.config.use_cache = False
-    shapes = adapted_layers(model.get_base_model())
+    shapes = adapted_layers(model.get_base_model()) if spec.beside else []
     waiting = [kind_of(own).parameters(own, shapes) for own in spec.pack[:-1]]
     kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
     return model, [*persistent_tensors(model), *kept_apart]

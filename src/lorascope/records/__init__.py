@@ -11,8 +11,10 @@ from lorascope.records.inputs import (
     LayerError,
     LinearShape,
     Matrix,
+    ModelParts,
     SplitCard,
     UnadaptedWeights,
+    VectorShape,
 )
 from lorascope.records.study import (
     ArithmeticGap,
@@ -41,7 +43,8 @@ from lorascope.records.trial import (
 __all__ = [
     "LASTING", "RECORD_FORMAT", "ArithmeticGap", "BaseRecord", "DataCard", "Dial", "DialValue",
     "Dials", "EvaluationRecord", "FootprintRecord", "ItemResult", "LayerError", "LinearShape",
-    "LossPoint", "Matrix", "MemoryPlan", "MergeRecord", "Method", "PhaseMemory", "Provenance",
-    "SplitCard", "SplitScore", "Status", "Study", "TakenOver", "TrainingResult", "TrialKey",
-    "TrialRecord", "UnadaptedWeights", "ValidationPoint", "dial_text", "mixed_versions",
+    "LossPoint", "Matrix", "MemoryPlan", "MergeRecord", "Method", "ModelParts", "PhaseMemory",
+    "Provenance", "SplitCard", "SplitScore", "Status", "Study", "TakenOver", "TrainingResult",
+    "TrialKey", "TrialRecord", "UnadaptedWeights", "ValidationPoint", "VectorShape", "dial_text",
+    "mixed_versions",
 ]  # fmt: skip

@@ -30,6 +30,31 @@ class LinearShape:
 
 
 @dataclass(frozen=True)
+class VectorShape:
+    """A norm, or another layer that has a bias."""
+
+    name: str
+    """Full dotted name in the model."""
+    weight: int
+    """Size of a norm's weight; 0 where the layer is none."""
+    bias: int
+    """Size of the bias; 0 without one."""
+
+    @property
+    def kind(self) -> str:
+        """Last part of the name, e.g. input_layernorm."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """The layers of a model that a method can train something of, or beside."""
+
+    linear: list[LinearShape]
+    vectors: list[VectorShape]
+
+
+@dataclass(frozen=True)
 class UnadaptedWeights:
     """Matrices of a model that no adapter reaches."""
 
@@ -63,6 +88,13 @@ class BaseRecord:
     """Settings of conf/model that it was made with (`files.made_with`); None in older records."""
     unadapted: list[UnadaptedWeights] = field(default_factory=list)
     """Matrices that no adapter reaches, embeddings and head not among them."""
+    vectors: list[VectorShape] = field(default_factory=list)
+    """Norms and other layers with biases; none in older records."""
+
+    @property
+    def parts(self) -> ModelParts:
+        """The layers that a method can choose among."""
+        return ModelParts(self.linear_shapes, self.vectors)
 
     @property
     def matrix_parameters(self) -> int:

@@ -98,6 +98,8 @@ def _with_adapter(layer: Any, values: Tensors) -> Tensors:
     for part, value in values.items():
         getattr(target, part).data = value
     layer.merge(safe_merge=True)
+    # A method that trains a copy of the layer puts that into its place.
+    target = layer.get_base_layer()
     merged = {part: getattr(target, part).data for part in values}
     for part in values:
         getattr(target, part).data = _hollow(merged[part])

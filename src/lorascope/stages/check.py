@@ -54,10 +54,10 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     expected = expected_shapes(first.model, layout.root)
     _judge_rendering(first, source, layout)
     if expected is not None:
-        shapes, unadapted = expected
+        parts, unadapted = expected
         for config in configs:
-            select(shapes, config.adapter)
-        for sentence in unadapted_sentences(shapes, unadapted):
+            select(parts, config.adapter)
+        for sentence in unadapted_sentences(parts.linear, unadapted):
             print(f"warning: {sentence}", file=sys.stderr)
     if first.model.kind is ModelKind.local:
         folder = local_folder(first.model, layout.root)

@@ -54,7 +54,7 @@ def _adapters(
     name: str, shape: ModelShape, adapter: AdapterConfig, ranks: list[int], parameters: list[str]
 ) -> str:
     bare = _target_parameters(shape, parameters, adapter)
-    chosen = select(shape.linear_shapes, adapter)
+    chosen = select(shape.parts, adapter)
     kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
     table = adapter_table(shape, adapter, chosen, bare, ranks)
     return (

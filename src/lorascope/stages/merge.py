@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from lorascope.adapters.kinds import kind_of
 from lorascope.comparing.shipping import NothingShips, choose
 from lorascope.config import Config
 from lorascope.errors import VerificationError
@@ -21,8 +23,9 @@ NOTHING_SHIPPED = "nothing_shipped.txt"
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> MergeRecord | None:
     """Merge the trial that `ship` names, and verify the result.
 
-    None where `ship` is auto and the rule lets nothing ship: the folder then holds the reason
-    alone, so that no older model stays there and the report, which comes after, says the same.
+    None where `ship` is auto and the rule lets nothing ship, and where the trial is of a method
+    that cannot be merged: the folder then holds the reason alone, so that no older model stays
+    there and the report, which comes after, says the same.
 
     Raises:
         ConfigError: `ship` names no trial of the declared grid.
@@ -34,11 +37,17 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> MergeRecor
         gathered = collect if configs[0].ship == "auto" else collect_all
         trial, chosen_by, score = choose(configs[0].ship, gathered(list(configs), layout))
     except NothingShips as found:
-        with replaced_folder(target) as folder:
-            write_atomically(folder / NOTHING_SHIPPED, f"{found}\n".encode())
-        print(found)
+        _explain(target, str(found))
         return None
     config = next(c for c in configs if declare_trial(c, layout).identity == trial.identity)
+    reason = kind_of(config.adapter).unmergeable
+    if reason is not None:
+        _explain(
+            target,
+            f"{trial.trial} ({chosen_by}) is not merged: {reason}. Serve it as an adapter on its "
+            "base, with PEFT's PeftModel.from_pretrained.",
+        )
+        return None
     require_stored(config, layout)
     require_data(config, layout)
     require_adapter(trial, layout.trials(config.quant.name) / trial.trial)
@@ -51,6 +60,12 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> MergeRecor
         write_record(folder, record)
     print(_sentence(record))
     return record
+
+
+def _explain(target: Path, reason: str) -> None:
+    with replaced_folder(target) as folder:
+        write_atomically(folder / NOTHING_SHIPPED, f"{reason}\n".encode())
+    print(reason)
 
 
 def _sentence(record: MergeRecord) -> str:

@@ -58,9 +58,9 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
         LorascopeError: the base or the data is not prepared, or made with other settings, the
             targets match nothing, or this adapter cannot begin on this base.
     """
-    adapted = select(read_base(config, layout).linear_shapes, config.adapter)
+    adapted = select(read_base(config, layout).parts, config.adapter)
     require_readable(config.adapter, config.quant)
-    config.adapter.require_features(min(min(s.in_features, s.out_features) for s in adapted))
+    config.adapter.require_layers(adapted)
     trainable = kind_of(config.adapter).parameters(config.adapter, adapted)
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)

@@ -23,14 +23,14 @@ from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach, detach
 from lorascope.adapters.kinds import kind_of
-from lorascope.adapters.layers import linear_shapes
+from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import (
     LayeredStack,
     PackShape,
     PeftStack,
     Stack,
     StackedLayer,
-    adapted_layers,
+    adapted_names,
     step_seed,
     trained_parameters,
 )
@@ -170,7 +170,7 @@ def pack_adapters(
         Unpackable: there are several adapters of a kind that is trained one by one.
     """
     first, shape = configs[0], PackShape(list(seeds))
-    shapes = select(linear_shapes(base), first)
+    shapes = select(model_parts(base), first)
     stack = kind_of(first).stack(configs, shapes, base.device)
     if stack is None:
         return peft_pack(attach(base, first, seeds[0]), shape)
@@ -199,9 +199,7 @@ def peft_pack(model: PeftModel, shape: PackShape) -> PackedModel:
     base = model.get_base_model()
     # What marks a base as adapted, which it is no more when it is bare again.
     del base.peft_config
-    return PackedModel(
-        base, PeftStack(model), [layer.name for layer in adapted_layers(base)], shape
-    )
+    return PackedModel(base, PeftStack(model), adapted_names(base), shape)
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:

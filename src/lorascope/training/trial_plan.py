@@ -22,10 +22,14 @@ class TrialPlan:
 
     @classmethod
     def of(cls, config: Config, adapter: Path) -> TrialPlan:
-        """The trial that a configuration asks for, at its method's learning rate."""
-        rate = config.train.learning_rate * config.adapter.learning_rate_factor
-        train = replace(config.train, learning_rate=rate)
-        return cls(config.adapter, train, config.seed, adapter)
+        """The trial that a configuration asks for, with its method's learning rate and decay."""
+        train, method = config.train, config.adapter
+        own = replace(
+            train,
+            learning_rate=train.learning_rate * method.learning_rate_factor,
+            weight_decay=train.weight_decay if method.decays else 0.0,
+        )
+        return cls(method, own, config.seed, adapter)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded, one_of
 from lorascope.counting.parameters import lora_parameters
-from lorascope.records import Dial, Dials, LinearShape, Method
+from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     import torch
@@ -72,9 +72,10 @@ class Lora:
         ),
         _scale,
     )
+    unmergeable: str | None = None
     packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora", "init")
 
-    def peft(self, config: LoraConfig, every: list[LinearShape], chosen: list[LinearShape]) -> Any:
+    def peft(self, config: LoraConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT's own files hold whole alphas as integers."""
         from peft import LoraConfig as PeftLoraConfig
 
@@ -83,7 +84,7 @@ class Lora:
             r=config.rank,
             lora_alpha=int(config.alpha) if whole else config.alpha,
             lora_dropout=config.dropout,
-            target_modules=peft_targets(every, chosen),
+            target_modules=peft_targets(every.linear, chosen),
             use_rslora=config.rslora,
             use_dora=config.dora,
             init_lora_weights=True if config.init == KAIMING else config.init,

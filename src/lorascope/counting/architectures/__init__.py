@@ -14,7 +14,7 @@ from lorascope.counting.architectures.biased import BIASED_DECODERS, ENCODERS
 from lorascope.counting.architectures.decoders import DECODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
-from lorascope.records import LinearShape
+from lorascope.records import LinearShape, ModelParts, VectorShape
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> table of the architecture."""
@@ -71,6 +71,13 @@ class ModelShape:
     them, else the hidden size, as PEFT takes them."""
     ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
     """PEFT's defaults, see `Architecture.ia3`."""
+    vectors: tuple[VectorShape, ...]
+    """Norms and other layers with biases, as `adapters.layers.vector_shapes` finds them."""
+
+    @property
+    def parts(self) -> ModelParts:
+        """What a method can choose among."""
+        return ModelParts(self.linear_shapes, list(self.vectors))
 
     @property
     def linear_shapes(self) -> list[LinearShape]:
@@ -125,6 +132,7 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
         bias_parameters=biases,
         prefix_features=sizes["key_value" if architecture.narrowing else "hidden"],
         ia3_targets=architecture.ia3,
+        vectors=tuple(_vector(row, sizes) for row in rows if row.bias or len(row.shape) == 1),
     )
 
 
@@ -177,6 +185,12 @@ def _named_rows(architecture: Architecture, layers: int, sizes: Sizes) -> list[R
 
 def _size(size: Size, sizes: Sizes) -> int:
     return sizes[size] if isinstance(size, str) else size
+
+
+def _vector(row: Row, sizes: Sizes) -> VectorShape:
+    size = _size(row.shape[-1], sizes)
+    name = row.name.removesuffix(".bias")
+    return VectorShape(name, size if len(row.shape) == 1 else 0, size if row.bias else 0)
 
 
 def _matrix(row: Row, sizes: Sizes) -> WeightMatrix:

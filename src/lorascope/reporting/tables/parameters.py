@@ -14,7 +14,7 @@ from lorascope.config import AdapterConfig, Targets
 from lorascope.counting.architectures import model_shape
 from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule
 from lorascope.errors import ConfigError
-from lorascope.records import Dial, DialValue, LinearShape, Study, TrialRecord, dial_text
+from lorascope.records import Dial, DialValue, ModelParts, Study, TrialRecord, dial_text
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import dials_of, varied_fields
 from lorascope.reporting.tables.table import Column, Table
@@ -51,7 +51,7 @@ class ParameterRow:
 class _Model:
     name: str
     parameters: int
-    shapes: list[LinearShape]
+    parts: ModelParts
 
 
 def parameter_rows(study: Study) -> list[ParameterRow]:
@@ -62,7 +62,7 @@ def parameter_rows(study: Study) -> list[ParameterRow]:
         if trial.result is not None
     }
     tried = list(dict.fromkeys(_counted(trial) for trial in study.trials))
-    own = _Model(study.base.model, study.base.parameters, study.base.linear_shapes)
+    own = _Model(study.base.model, study.base.parameters, study.base.parts)
     rows: list[ParameterRow] = []
     for kind, targets in _adapter_kinds(study).items():
         usual = _sizes(kind)
@@ -110,7 +110,7 @@ def _chosen_by(trial: TrialRecord) -> AdapterConfig:
 
 def _reference(name: str) -> _Model:
     shape = model_shape(known_config(REFERENCE_MODELS[name]))
-    return _Model(name, shape.total_parameters, shape.linear_shapes)
+    return _Model(name, shape.total_parameters, shape.parts)
 
 
 def _rows(
@@ -120,7 +120,7 @@ def _rows(
     nothing is known of the method."""
     kind = KINDS.get(cell.method)
     try:
-        shapes = select(model.shapes, targets)
+        shapes = select(model.parts, targets)
     except ConfigError:
         return
     if kind is None:

@@ -97,4 +97,4 @@ def classroom_table() -> Table[ClassroomCell]:
 
 
 def _adapter(shape: ModelShape, lora: LoraConfig, rank: int) -> int:
-    return lora_parameters(select(shape.linear_shapes, lora), rank)
+    return lora_parameters(select(shape.parts, lora), rank)

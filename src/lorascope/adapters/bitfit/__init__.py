@@ -1,0 +1,1 @@
+"""BitFit: every bias of the base, and nothing else."""

@@ -1,0 +1,1 @@
+"""Adapter-H: a small network behind each attention and each MLP."""
