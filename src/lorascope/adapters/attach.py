@@ -11,6 +11,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import all_linear_shapes, linear_shapes
@@ -28,6 +29,30 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     made = _peft_config(model, config)
     torch.manual_seed(seed)
     return _keep_types(peft.get_peft_model(model, made))
+
+
+def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weights:
+    """The values that `attach` draws, of a method that takes them out of the base's weights.
+
+    Layer by layer, each with a copy of its weight for PEFT to change, in the form of a linear layer
+    whatever the base's is: of Conv1D's PEFT (0.21) takes OLoRA's from the wrong side.
+    """
+    every, chosen = all_linear_shapes(model), select(linear_shapes(model), config)
+    torch.manual_seed(seed)
+    values: dict[str, Tensor] = {}
+    for layer in chosen:
+        own = model.get_submodule(layer.name)
+        copy = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        weight = own.weight.T if isinstance(own, Conv1D) else own.weight
+        copy.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        model.set_submodule(layer.name, copy)
+        peft.inject_adapter_in_model(kind_of(config).peft(config, every, [layer]), model)
+        for name, value in model.get_submodule(layer.name).named_parameters():
+            if value.requires_grad:
+                values[f"{layer.name}.{name}"] = value.detach()
+        model.set_submodule(layer.name, own)
+        del model.peft_config
+    return values
 
 
 def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:

@@ -154,6 +154,10 @@ class AdapterConfig:
         """The settings of what is saved: an adapter on the base as it is stored."""
         return self
 
+    def subtracts(self) -> bool:
+        """Whether it begins as a part of the base's weights, which is taken out of them."""
+        return False
+
     def reads_floats(self) -> str | None:
         """The setting for which PEFT needs the base's weights as floating-point numbers; None where
         it does not."""

@@ -98,6 +98,8 @@ def shared_settings(config: Config) -> str:
     for group, names in (("adapter", kind_of(config.adapter).packed), ("train", OWN)):
         for name in names:
             del values[group][name]
+    # Memory of a pack is planned by rank, and these need more.
+    values["subtracts"] = config.adapter.subtracts()
     # That schedule ends at an absolute rate.
     values["train"]["learning_rate"] = rate
     for name in LATER:

@@ -27,7 +27,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach_trained, detach, save_adapter
-from lorascope.adapters.stack import Weights
+from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.stack import Weights, adapted_layers
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
@@ -35,7 +36,7 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import summed_loss
 from lorascope.objectives.kinds import Objective, Sample
-from lorascope.records import ValidationPoint
+from lorascope.records import LinearShape, ValidationPoint
 from lorascope.training.log import Diverged, TrainingWatch
 from lorascope.training.loop import StepEnd, StepParts
 from lorascope.training.trial_plan import PackPlan, TrialPlan
@@ -168,14 +169,21 @@ def check_adapter(
             raise Diverged("the validation loss is not finite")
         # PEFT counts packed 4-bit weights by what they stand for.
         trainable, total = model.get_nb_trainable_parameters()
+        more = _untrained_parameters(trial, adapted_layers(base))
     return CheckedAdapter(
-        trainable_parameters=int(trainable),
-        total_parameters=int(total),
+        trainable_parameters=int(trainable) - more,
+        total_parameters=int(total) - more,
         adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
         adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
         validation_loss_nats=loss_sum / tokens,
         seconds=time.perf_counter() - started,
     )
+
+
+def _untrained_parameters(trial: TrialPlan, layers: Sequence[LinearShape]) -> int:
+    """What stands in the file beside the trained values, as `AdapterConfig.saved` says."""
+    trained, kind = trial.settings, kind_of(trial.settings)
+    return kind.parameters(trained.saved(), layers) - kind.parameters(trained, layers)
 
 
 def _save(model: PeftModel, folder: Path, base_name: str) -> None:
