@@ -7,8 +7,8 @@ field. `config.rules.validate` judges bounds and rules before anything expensive
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
 
+from lorascope.config.adapter import AdapterConfig
 from lorascope.config.bounds import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -36,7 +36,6 @@ from lorascope.config.choices import (
     Scoring,
     Search,
     Storage,
-    Targets,
     TemplateKind,
 )
 
@@ -138,32 +137,6 @@ class QuantConfig:
     int8_outlier_threshold: float = bounded(
         6.0, FINITE, "6.0 is the default, 0 keeps no outliers apart."
     )
-
-
-@dataclass
-class AdapterConfig:
-    """What is trained beside the base: the settings that all kinds of adapters have."""
-
-    kind: ClassVar[str] = ""
-    """The kind's name: of its section in a configuration, and of its folder in conf/."""
-    targets: Targets = Targets.all_linear
-    modules: list[str] = field(default_factory=list)
-    """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
-
-    def saved(self) -> Self:
-        """The settings of what is saved: an adapter on the base as it is stored."""
-        return self
-
-    def subtracts(self) -> bool:
-        """Whether it begins as a part of the base's weights, which is taken out of them."""
-        return False
-
-    def reads_floats(self) -> str | None:
-        """The setting for which PEFT needs the base's weights as floating-point numbers; None where
-        it does not."""
-
-    def require_features(self, fewest: int) -> None:
-        """Raise ConfigError where a layer of so few inputs or outputs cannot get the adapter."""
 
 
 @dataclass
