@@ -13,19 +13,20 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 # PEFT loads adapters of methods that it knows.
 import lorascope.adapters.bitfit.layer
 import lorascope.adapters.bottleneck.layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
-from lorascope.adapters.layers import all_linear_shapes, model_parts
+from lorascope.adapters.layers import all_linear_shapes, model_parts, vector_shapes
 from lorascope.adapters.stack import Weights, adapted_names, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.machine.devices import compute_type
-from lorascope.records import ModelParts
+from lorascope.records import LinearShape, ModelParts
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
@@ -48,6 +49,31 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
         ) from error
 
 
+def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weights:
+    """The values that `attach` draws, of a method that takes them out of the base's weights.
+
+    Layer by layer, each with a copy of its weight for PEFT to change, in the form of a linear layer
+    whatever the base's is: of Conv1D's PEFT (0.21) takes OLoRA's from the wrong side.
+    """
+    every = _every_part(model)
+    chosen: list[LinearShape] = select(model_parts(model), config)
+    torch.manual_seed(seed)
+    values: dict[str, Tensor] = {}
+    for layer in chosen:
+        own = model.get_submodule(layer.name)
+        copy = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        weight = own.weight.T if isinstance(own, Conv1D) else own.weight
+        copy.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        model.set_submodule(layer.name, copy)
+        peft.inject_adapter_in_model(kind_of(config).peft(config, every, [layer]), model)
+        for name, value in model.get_submodule(layer.name).named_parameters():
+            if value.requires_grad:
+                values[f"{layer.name}.{name}"] = value.detach()
+        model.set_submodule(layer.name, own)
+        del model.peft_config
+    return values
+
+
 def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:
     """Put a trained adapter on a frozen base, sharing memory with `values`: of kinds with a stack
     none are drawn, which takes seconds at high ranks. PEFT (0.21) must draw for IA3 on INT8."""
@@ -61,9 +87,11 @@ def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weight
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> peft.PeftConfig:
-    parts = model_parts(model)
-    every = ModelParts(all_linear_shapes(model), parts.vectors)
-    return kind_of(config).peft(config, every, select(parts, config))
+    return kind_of(config).peft(config, _every_part(model), select(model_parts(model), config))
+
+
+def _every_part(model: PreTrainedModel) -> ModelParts:
+    return ModelParts(all_linear_shapes(model), vector_shapes(model))
 
 
 def detach(model: PeftModel) -> PreTrainedModel:

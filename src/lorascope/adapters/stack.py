@@ -51,19 +51,21 @@ class Stack(Protocol):
     """Values of each trial as one vector, padding included, in the pack's order."""
     parameters: list[int]
     """Number of values of each trial, padding excluded."""
+    constants: list[Tensor]
+    """What was drawn for the trials and is not trained: a resumed training must find it again."""
 
     def clear_gradients(self) -> None:
         """Set all gradients to zero, in place: the vectors and the layers share their memory."""
 
     def read(self, index: int) -> Weights:
-        """Copies of one trial's values, padding excluded."""
+        """Copies of one trial's values as they are saved, padding excluded."""
 
 
 class LayeredStack(Stack, Protocol):
     """A stack with layers of its own beside the base's, for several trials at once."""
 
     def write(self, index: int, weights: Weights) -> None:
-        """Set one trial's values."""
+        """Let one trial begin with these values."""
 
     def layer(self, name: str, shape: PackShape) -> StackedLayer:
         """The adapters of all trials on the base's layer `name`."""
@@ -102,6 +104,7 @@ class PeftStack:
         self._gradients = torch.zeros_like(values)
         self.rows = [nn.Parameter(values)]
         self.parameters = [len(values)]
+        self.constants: list[Tensor] = []
         start = 0
         for parameter in self._trained.values():
             end = start + parameter.numel()

@@ -1,6 +1,7 @@
 """Settings: the schema of conf/, one dataclass a group, with bounds at its fields and rules across
 them."""
 
+from lorascope.config.adapter import AdapterConfig
 from lorascope.config.choices import (
     Cost,
     DataKind,
@@ -15,7 +16,6 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.schema import (
-    AdapterConfig,
     Config,
     DataConfig,
     DecideConfig,

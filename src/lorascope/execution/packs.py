@@ -99,6 +99,8 @@ def shared_settings(config: Config) -> str:
     for group, names in (("adapter", own), ("train", OWN)):
         for name in names:
             del values[group][name]
+    # Memory of a pack is planned by rank, and these need more.
+    values["subtracts"] = config.adapter.subtracts()
     # That schedule ends at an absolute rate.
     values["train"]["learning_rate"] = rate if config.train.schedule == "polynomial" else None
     for name in LATER:

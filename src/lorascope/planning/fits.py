@@ -92,7 +92,7 @@ def generous_need(subject: PlanSubject) -> int:
     tokens = max(batch.samples * batch.tokens for batch in batches)
     heads = int(text.num_hidden_layers * text.num_attention_heads)
     scores = heads * max(batch.samples * batch.tokens**2 for batch in batches)
-    rank = sum(padded_rank(rank_of(own)) for own in spec.pack)
+    rank = sum(padded_rank(rank_of(own.saved())) for own in spec.pack)
     parameters: int = sum(parameter.numel() for parameter in model.parameters())
     largest = max((m.in_features * m.out_features for m in matrices), default=0)
     adapters = rank * sum(m.in_features + m.out_features for m in matrices)

@@ -26,6 +26,7 @@ from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, f
 from lorascope.planning.marks import StepMarks
 from lorascope.planning.subject import PlanSubject
 from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
+from lorascope.records import LinearShape
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
@@ -78,7 +79,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * trials)
-        sizes = _persistent_parts(model, optimizer)
+        sizes = _persistent_parts(model, optimizer, _saved_parameters(model, subject.spec))
         frozen = _frozen_beside(model, subject.device)
         sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
@@ -86,9 +87,15 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         return Trace(tracker.segments, sizes)
 
 
-def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+def _persistent_parts(
+    model: PackedModel, optimizer: torch.optim.Optimizer, saved: int
+) -> dict[str, int]:
     """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
-    parameters."""
+    parameters.
+
+    Args:
+        saved: parameters of the largest adapter as it is saved.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     everything = TensorTracker()
     everything.add(persistent_tensors(model))
@@ -105,10 +112,22 @@ def _persistent_parts(model: PackedModel, optimizer: torch.optim.Optimizer) -> d
         "best": best,
         "gradients": adapter,
         # As PEFT holds the largest one.
-        "saved_adapter": FLOAT32_BYTES * max(model.stack.parameters),
+        "saved_adapter": FLOAT32_BYTES * saved,
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
         **_parameter_counts(model),
     }
+
+
+def _saved_parameters(model: PackedModel, spec: FakeModelSpec) -> int:
+    """Parameters of the largest adapter as it is saved."""
+    if not spec.adapter.subtracts():
+        return max(model.stack.parameters)
+    named = [(name, model.base.get_submodule(name)) for name in model.layers]
+    layers = [
+        LinearShape(name, name.rpartition(".")[2], int(own.in_features), int(own.out_features))
+        for name, own in named
+    ]
+    return max(kind_of(own).parameters(own.saved(), layers) for own in spec.pack)
 
 
 def _frozen_beside(model: PackedModel, device: str = "cpu") -> int:
@@ -195,7 +214,7 @@ def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftMod
     model = fake_adapted(spec, kept).eval()
     model.config.use_cache = False
     shapes = adapted_layers(model.get_base_model()) if spec.beside else []
-    waiting = [kind_of(own).parameters(own, shapes) for own in spec.pack[:-1]]
+    waiting = [kind_of(own).parameters(own.saved(), shapes) for own in spec.pack[:-1]]
     kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
     return model, [*persistent_tensors(model), *kept_apart]
 

@@ -142,7 +142,7 @@ class Study:
     search: Search = Search.grid
     """Whether all declared trials are trained, or those that the answer needs."""
     adapter_parameters: dict[str, int] = field(default_factory=dict)
-    """Trainable parameters of each declared trial, trained or not, by name."""
+    """Parameters in the file of each declared trial, trained or not, by name."""
     items: dict[str, dict[str, list[ItemResult]]] = field(default_factory=dict)
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)

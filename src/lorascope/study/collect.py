@@ -50,7 +50,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
     for declared in {one.name: one for one in (declare_trial(c, layout) for c in configs)}.values():
         config = declared.config
-        parameters[declared.name] = declared.trainable_parameters
+        parameters[declared.name] = declared.saved_parameters
         if not declared.is_recorded:
             missing[declared.name] = declared
             continue

@@ -41,6 +41,8 @@ class DeclaredTrial:
     """All that decides its result, in full; the identity is made of what differs from defaults."""
     trainable_parameters: int
     """Parameters of its adapter, counted from the base's shapes."""
+    saved_parameters: int
+    """The same of its file, where parameters may stand beside the trained ones."""
 
     @property
     def name(self) -> str:
@@ -61,13 +63,17 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     adapted = select(read_base(config, layout).parts, config.adapter)
     require_readable(config.adapter, config.quant)
     config.adapter.require_layers(adapted)
-    trainable = kind_of(config.adapter).parameters(config.adapter, adapted)
+    kind, saved = kind_of(config.adapter), config.adapter.saved()
     stored, data = read_mode(config, layout), read_data(config, layout)
     settings = trial_settings(config, stored.content_sha256, data.content_sha256)
     identity = trial_identity(settings)
     key = trial_key(config)
     folder = layout.trials(config.quant.name) / trial_name(key, identity)
-    return DeclaredTrial(config, folder, identity, key, settings, trainable)
+    return DeclaredTrial(
+        config, folder, identity, key, settings,
+        trainable_parameters=kind.parameters(config.adapter, adapted),
+        saved_parameters=kind.parameters(saved, adapted),
+    )  # fmt: skip
 
 
 def trial_key(config: Config) -> TrialKey:

@@ -141,6 +141,8 @@ class PackCheckpoints:
                 yield f"{index}.{name}", moment
         for index, best in enumerate(parts.pack.best_rows):
             yield f"{index}.best", best
+        for index, constant in enumerate(parts.pack.stack.constants):
+            yield f"{index}.constant", constant
         if parts.scales is not None:
             yield "loss_scales", parts.scales.scales
             yield "good_steps", parts.scales.good_steps

@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorascope.adapters.attach import attach, detach
+from lorascope.adapters.attach import attach, detach, new_values
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import (
@@ -175,6 +175,9 @@ def pack_adapters(
     if stack is None:
         return peft_pack(attach(base, first, seeds[0]), shape)
     for index, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
+        if config.subtracts():
+            stack.write(index, new_values(base, config, seed))
+            continue
         model = attach(base, config, seed)
         stack.write(index, trained_parameters(model))
         detach(model)

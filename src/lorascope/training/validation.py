@@ -27,7 +27,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach_trained, detach, save_adapter
-from lorascope.adapters.stack import Weights
+from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.stack import Weights, adapted_layers
+from lorascope.config import AdapterConfig
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
@@ -168,14 +170,24 @@ def check_adapter(
             raise Diverged("the validation loss is not finite")
         # PEFT counts packed 4-bit weights by what they stand for.
         trainable, total = model.get_nb_trainable_parameters()
+        more = _untrained_parameters(trial.settings, base)
     return CheckedAdapter(
-        trainable_parameters=int(trainable),
-        total_parameters=int(total),
+        trainable_parameters=int(trainable) - more,
+        total_parameters=int(total) - more,
         adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
         adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
         validation_loss_nats=loss_sum / tokens,
         seconds=time.perf_counter() - started,
     )
+
+
+def _untrained_parameters(trained: AdapterConfig, base: PreTrainedModel) -> int:
+    """What stands in the file beside the trained values, as `AdapterConfig.saved` says."""
+    saved, kind = trained.saved(), kind_of(trained)
+    if saved == trained:
+        return 0
+    layers = adapted_layers(base)
+    return kind.parameters(saved, layers) - kind.parameters(trained, layers)
 
 
 def _save(model: PeftModel, folder: Path, base_name: str) -> None:

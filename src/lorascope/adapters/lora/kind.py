@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
-from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, between, bounded, one_of
+from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, Bound, between, bounded
 from lorascope.counting.parameters import lora_parameters
+from lorascope.errors import ConfigError
 from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
 KAIMING = "kaiming"
 """PEFT's default, which it calls True: A is drawn as torch draws a linear layer, B is zero."""
-INITS = (KAIMING, "gaussian", "orthogonal")
-FROM_FLOATS = ("orthogonal",)
-"""Initialisations that PEFT (0.21) gives on floating-point weights alone."""
+SUBTRACTED = re.compile(r"olora|pissa(_niter_\d{1,3})?")
+"""Initialisations that take A and B out of the base's weights: OLoRA the first columns of their QR
+decomposition (arXiv 2406.01775), PiSSA their largest singular values (arXiv 2404.02948), found
+exactly or by so many iterations."""
+INIT = Bound(
+    lambda init: init in (KAIMING, "gaussian", "orthogonal") or bool(SUBTRACTED.fullmatch(init)),
+    "no such initialisation",
+    "Choose one of kaiming, gaussian, orthogonal, olora, pissa, pissa_niter_16.",
+)
 
 
 @dataclass
@@ -39,15 +47,32 @@ class LoraConfig(AdapterConfig):
     rslora: bool = False
     """Scale by alpha/sqrt(rank) instead of alpha/rank."""
     dora: bool = False
-    init: str = bounded(KAIMING, one_of("initialisation", INITS))
+    init: str = bounded(KAIMING, INIT)
     """How A and B begin."""
 
     def saved(self) -> Self:
-        """How it began matters to training alone."""
-        return replace(self, init=KAIMING)
+        """How it began matters to training alone. What was taken out of the base stands in the file
+        with the opposite sign, beside A and B: twice the rank, at the same scale."""
+        plain = replace(self, init=KAIMING)
+        if not self.subtracts():
+            return plain
+        factor = math.sqrt(2) if self.rslora else 2
+        return replace(plain, rank=2 * self.rank, alpha=factor * self.alpha)
+
+    def subtracts(self) -> bool:
+        return SUBTRACTED.fullmatch(self.init) is not None
 
     def reads_floats(self) -> str | None:
-        return "init" if self.init in FROM_FLOATS else None
+        return "init" if self.subtracts() or self.init == "orthogonal" else None
+
+    def require_layers(self, shapes: Sequence[LinearShape]) -> None:
+        fewest = min(min(shape.in_features, shape.out_features) for shape in shapes)
+        if self.subtracts() and self.rank > fewest:
+            raise ConfigError(
+                "lora.rank", self.rank, f"lora.init={self.init} takes so many directions of each "
+                f"layer's weight, and one here has {fewest}",
+                f"Take {fewest} or less, or lora.init=kaiming.",
+            )  # fmt: skip
 
 
 def _scale(dials: Dials) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorascope.adapters.lora.product import AddAdapters, LayerStack
+from lorascope.adapters.lora.product import AddAdapters, LayerStack, without_initial
 from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
 from lorascope.machine.devices import compute_type
 
@@ -33,8 +33,12 @@ class LoraLayer(StackedLayer):
         for index, stack in enumerate(stacks):
             for part, parameter in zip("abm", stack.parameters(), strict=False):
                 self.register_parameter(f"{part}{index}", parameter)
+            for part, value in zip("ab", stack.initial or (), strict=False):
+                self.register_buffer(f"initial_{part}{index}", value, persistent=False)
 
     def add(self, result: Tensor, x: Tensor, base: FrozenLayer) -> Tensor:
+        if self._stacks[0].initial is not None:
+            result = self._without_initial(result, x).view(result.shape)
         if self._stacks[0].magnitude is not None:
             return self._decomposed(x, result, base).view(result.shape)
         if self._dropouts:
@@ -43,6 +47,18 @@ class LoraLayer(StackedLayer):
             result, x, self._stacks, self._sizes, *self._trained
         )
         return added
+
+    def _without_initial(self, out: Tensor, x: Tensor) -> Tensor:
+        """out [trials, n, out] of the base's layer without what the adapters began with; rows of x
+        without dropout, as the base has them."""
+        trials = self._shape.trials
+        rows = torch.split(x.reshape(trials, -1, x.shape[-1]), self._sizes)
+        outs = torch.split(out.reshape(trials, -1, out.shape[-1]), self._sizes)
+        parts = [
+            without_initial(own_out, own_rows, stack)
+            for own_out, own_rows, stack in zip(outs, rows, self._stacks, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _decomposed(self, x: Tensor, result: Tensor, base: FrozenLayer) -> Tensor:
         """DoRA of all trials -> [trials, n, out], with n = samples x tokens."""
@@ -66,6 +82,8 @@ class LoraLayer(StackedLayer):
         if self.squares is None:
             self.squares = squared_norms(weight)
         bare = out if kept is rows else kept @ weight.T
+        if kept is not rows and stack.initial is not None:
+            bare = without_initial(bare, kept, stack)
         if base.bias is not None and kept is rows:
             bare = bare - base.bias
         ratio = (stack.magnitude / dora_norms(weight, self.squares, stack))[:, None]
@@ -107,14 +125,15 @@ def squared_norms(weight: Tensor) -> Tensor:
 def dora_norms(weight: Tensor, squares: Tensor, stack: LayerStack) -> Tensor:
     """Norms [trials, out] of the rows of W + s B A, as constants (DoRA, section 4.3).
 
+    Where W lacks what B A began as, that counts as part of B A: see `LayerStack.joined`.
     |w + s b A|^2 = |w|^2 + 2 s (w A^T) b + s^2 b (A A^T) b, so that no trial's sum is built.
     Products are in the type of the weight, sums in float32.
 
     Args:
         squares: `squared_norms(weight)`, which no step changes.
     """
-    norms = []
-    for a, b, scale in zip(stack.a, stack.b.mT, stack.scale.flatten(), strict=True):
+    norms, (stacked_a, stacked_b) = [], stack.joined()
+    for a, b, scale in zip(stacked_a, stacked_b.mT, stack.scale.flatten(), strict=True):
         cross = 2 * scale * ((weight @ a.T.to(weight.dtype)) * b).sum(1)
         square = scale**2 * ((b @ (a @ a.T)) * b).sum(1)
         norms.append((squares + cross + square).clamp_min(0).sqrt())

@@ -28,6 +28,9 @@ class LayerStack:
     """[trials, out] for DoRA."""
     both: Tensor | None = None
     """[trials, rank (in + out)]: A and B of each trial side by side, sharing their memory."""
+    initial: tuple[Tensor, Tensor] | None = None
+    """A [trials, rank, in] and -B^T [trials, rank, out] as they began, where they were taken out of
+    the base's weights."""
 
     def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A and B in `dtype`, cast in one call."""
@@ -36,6 +39,13 @@ class LayerStack:
         sizes = [self.a[0].numel(), self.b[0].numel()]
         a, b = torch.split(self.both.to(dtype), sizes, dim=1)
         return a.view(self.a.shape), b.view(self.b.shape)
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """A and B^T, with A and -B^T as they began beside them where those were taken out."""
+        if self.initial is None:
+            return self.a, self.b
+        a, b = self.initial
+        return torch.cat((self.a, a), dim=1), torch.cat((self.b, b), dim=1)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """A, B and, for DoRA, the magnitude."""
@@ -105,6 +115,16 @@ class AddAdapters(torch.autograd.Function):
                 torch.bmm(back.mT, a, out=of_its_rows)
         of_x = None if of_rows is None else of_rows.view(ctx.shape)
         return gradient, of_x, *[None] * (len(ctx.needs_input_grad) - 2)
+
+
+def without_initial(out: Tensor, rows: Tensor, stack: LayerStack) -> Tensor:
+    """out [trials, n, out] of the base's layer -> that of a layer whose weight lacks s B A as they
+    began, for rows [trials, n, in]."""
+    assert stack.initial is not None
+    compute = compute_type(rows)
+    a, b = (_cast(matrix, compute) for matrix in stack.initial)
+    hidden = torch.bmm(a, _cast(rows, compute).mT).mul_(stack.scale)
+    return torch.baddbmm(_cast(out, compute), hidden.mT, b)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

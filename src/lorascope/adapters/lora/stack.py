@@ -38,6 +38,7 @@ class LoraStack:
         self.stacks = list(_rank_stacks(configs, shapes, device))
         self.rows = [row for stack in self.stacks for row in stack.rows]
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
+        self.constants = [own.initial for own in self.stacks if own.initial is not None]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
         return LoraLayer([stack.layers[name] for stack in self.stacks], shape, name)
@@ -48,13 +49,22 @@ class LoraStack:
 
     def read(self, index: int) -> Weights:
         stack = self._stack_of(index)
-        values = stack.values_of(index - stack.start)
-        return {name: v.clone(memory_format=torch.contiguous_format) for name, v in values}
+        own, initial = index - stack.start, dict(stack.initial_of(index - stack.start))
+        return {
+            name: torch.cat((value, initial[name]), dim=0 if PARTS[0] in name else 1)
+            if name in initial
+            else value.clone(memory_format=torch.contiguous_format)
+            for name, value in stack.values_of(own)
+        }
 
     def write(self, index: int, weights: Weights) -> None:
         stack = self._stack_of(index)
         for name, value in stack.values_of(index - stack.start):
             value.copy_(weights[name].detach())
+        for name, value in stack.initial_of(index - stack.start):
+            value.copy_(weights[name].detach())
+            if PARTS[1] in name:
+                value.neg_()
 
     def _stack_of(self, index: int) -> RankStack:
         return next(stack for stack in reversed(self.stacks) if stack.start <= index)
@@ -80,13 +90,23 @@ class RankStack:
         padded = LORA.parameters(LoraConfig(rank=self.rank, dora=self.dora), shapes)
         self.values = torch.zeros((len(configs), padded), device=device)
         self.gradients = torch.zeros_like(self.values)
+        self.initial: Tensor | None = None
+        """A and -B^T of each layer as they began [trials, their parameters], padded too, where they
+        were taken out of the base's weights."""
+        if configs[0].subtracts():
+            size = LORA.parameters(LoraConfig(rank=self.rank), shapes)
+            self.initial = torch.zeros((len(configs), size), device=device)
         scale = torch.tensor([scale_of(config) for config in configs], device=device)
         dropouts = [config.dropout for config in configs]
         self.layers: dict[str, LayerStack] = {}
         for name, (a, b, *magnitude) in self._views(self.values).items():
-            trained = [nn.Parameter(own) for own in (a, b, *magnitude)]
-            self.layers[name] = LayerStack(scale[:, None, None], dropouts, *trained)
-            self.layers[name].both = self._side_by_side(a, b)
+            layer = LayerStack(scale[:, None, None], dropouts, nn.Parameter(a), nn.Parameter(b))
+            layer.magnitude = nn.Parameter(magnitude[0]) if magnitude else None
+            layer.both = self._side_by_side(a, b)
+            self.layers[name] = layer
+        if self.initial is not None:
+            for name, (a, b) in self._views(self.initial, magnitudes=False).items():
+                self.layers[name].initial = (a, b)
         self.rows = [nn.Parameter(row) for row in self.values]
         # Each layer's gradients are added up in the one matrix that the optimizer reads.
         gradients = self._views(self.gradients)
@@ -95,13 +115,13 @@ class RankStack:
                 parameter.grad = gradient
         self.clear_gradients()
 
-    def _views(self, matrix: Tensor) -> dict[str, list[Tensor]]:
+    def _views(self, matrix: Tensor, magnitudes: bool = True) -> dict[str, list[Tensor]]:
         """A [trials, rank, in], B^T [trials, rank, out] and magnitude [trials, out] by layer."""
         trials, start = len(self.configs), 0
         found: dict[str, list[Tensor]] = {}
         for layer in self.shapes:
             sizes = [(self.rank, layer.in_features), (self.rank, layer.out_features)]
-            magnitude = [(layer.out_features,)] if self.dora else []
+            magnitude = [(layer.out_features,)] if self.dora and magnitudes else []
             found[layer.name] = []
             for size in (*sizes, *magnitude):
                 end = start + math.prod(size)
@@ -119,6 +139,16 @@ class RankStack:
         rank = self.configs[index].rank
         for name, (a, b, *magnitude) in self._views(self.values).items():
             parts = (a[index, :rank], b[index, :rank].T, *(m[index] for m in magnitude))
+            yield from ((f"{name}.{part}", v) for part, v in zip(PARTS, parts, strict=False))
+
+    def initial_of(self, index: int) -> Iterator[tuple[str, Tensor]]:
+        """Views of A and -B of one trial as they began, padding excluded, by PEFT's names; nothing
+        where the base stays whole."""
+        if self.initial is None:
+            return
+        rank = self.configs[index].rank
+        for name, (a, b) in self._views(self.initial, magnitudes=False).items():
+            parts = (a[index, :rank], b[index, :rank].T)
             yield from ((f"{name}.{part}", v) for part, v in zip(PARTS, parts, strict=False))
 
     def clear_gradients(self) -> None:
