@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.config import QuantConfig, Storage, Targets
-from lorascope.counting.architectures import model_shape
+from lorascope.counting.architectures import table_shape
 from lorascope.counting.parameters import lora_parameters, matrix_parameters
 from lorascope.quantizers.bits import linear_bytes, weight_bytes
 from lorascope.quantizers.kinds import QUANTIZERS
@@ -41,7 +41,7 @@ from lorascope.records import (
 )
 
 VOCABULARY = 512
-TINY = model_shape(
+TINY = table_shape(
     {
         "model_type": "llama",
         "vocab_size": VOCABULARY,

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from lorascope.adapters.kinds import kind_of as kind_of
     from lorascope.adapters.targets import select as select
     from lorascope.bases.config_json import model_config_dict as model_config_dict
+    from lorascope.bases.shapes import model_shape as model_shape
     from lorascope.comparing.findings import compare as compare
-    from lorascope.counting.architectures import model_shape as model_shape
     from lorascope.files.layout import Layout as Layout
     from lorascope.files.layout import find_layout as find_layout
     from lorascope.files.store import read_record as read_record
@@ -58,7 +58,7 @@ PLACES = {
     "compare": "comparing.findings",
     # Parameters, from shapes.
     "model_config_dict": "bases.config_json",
-    "model_shape": "counting.architectures",
+    "model_shape": "bases.shapes",
     "select": "adapters.targets",
     "kind_of": "adapters.kinds",
     # Memory, before anything runs.

@@ -19,7 +19,7 @@ from lorascope.adapters.bottleneck.kind import BOTTLENECK, BottleneckConfig
 from lorascope.adapters.layers import model_parts
 from lorascope.adapters.targets import select
 from lorascope.config import Config
-from lorascope.counting.architectures import model_shape
+from lorascope.counting.architectures import table_shape
 from lorascope.counting.parameters import houlsby_adapter_parameters
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
@@ -110,7 +110,7 @@ def test_adapter_h_has_the_papers_count(case: str) -> None:
     values, config = config_values(case), BottleneckConfig(size=5)
     chosen = select(model_parts(meta_model(values)), config)
     counted = BOTTLENECK.parameters(config, chosen)
-    assert counted == houlsby_adapter_parameters(model_shape(values), 5)
+    assert counted == houlsby_adapter_parameters(table_shape(values), 5)
 
 
 def small(case: str) -> PreTrainedModel:
@@ -151,7 +151,7 @@ def test_bitfit_trains_every_bias(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", DECODERS)
 def test_norms_and_biases_are_counted_from_a_configuration(case: str) -> None:
     values = config_values(case)
-    shape, model = model_shape(values), meta_model(values)
+    shape, model = table_shape(values), meta_model(values)
     assert sorted(shape.vectors, key=str) == sorted(model_parts(model).vectors, key=str)
     if shape.bias_parameters:
         chosen = select(shape.parts, BitfitConfig())

@@ -1,4 +1,5 @@
-"""Small, odd-shaped configurations of every architecture, and PEFT as the referee on meta."""
+"""Small, odd-shaped configurations of every architecture that has a table, and PEFT as the referee
+on meta."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import peft_targets, select
 from lorascope.bases.known_configs import known_config, known_config_names
 from lorascope.config import Targets
-from lorascope.counting.architectures import ARCHITECTURES, ModelShape, model_shape
+from lorascope.counting.architectures import ARCHITECTURES, ModelShape, table_shape
 from lorascope.counting.parameters import (
     houlsby_adapter_parameters,
     ia3_parameters,
@@ -42,7 +42,7 @@ DECODERS = [case for case in CASES if CASES[case][0] not in ENCODERS]
 
 
 def shape_of(case: str) -> ModelShape:
-    return model_shape(config_values(case))
+    return table_shape(config_values(case))
 
 
 def test_every_architecture_has_a_case() -> None:
@@ -63,21 +63,24 @@ def test_bitfit_equals_the_biases_of_the_model(case: str) -> None:
 @every_case
 def test_linear_shapes_equal_those_of_the_model_in_name_shape_and_order(case: str) -> None:
     values = config_values(case)
-    assert model_shape(values).linear_shapes == linear_shapes(meta_model(values))
+    assert table_shape(values).linear_shapes == linear_shapes(meta_model(values))
 
 
 @every_case
 def test_a_config_that_transformers_wrote_gives_the_same_shape(case: str) -> None:
     written = meta_model(config_values(case)).config.to_dict()
-    assert model_shape(written) == shape_of(case)
+    assert table_shape(written) == shape_of(case)
 
 
-@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-@pytest.mark.parametrize("targets", [Targets.q_v, Targets.attention, Targets.all_linear])
+@pytest.mark.parametrize(
+    ("targets", "dora"),
+    [(Targets.q_v, False), (Targets.attention, False), (Targets.all_linear, False),
+     (Targets.all_linear, True)],
+)  # fmt: skip
 @every_case
 def test_lora_equals_peft(case: str, targets: Targets, dora: bool) -> None:
     values = config_values(case)
-    layers = model_shape(values).linear_shapes
+    layers = table_shape(values).linear_shapes
     try:
         chosen = select(ModelParts(layers, []), LoraConfig(targets=targets))
     except ConfigError:
@@ -104,7 +107,7 @@ def test_lora_equals_pefts_own_all_linear(case: str, rank: int) -> None:
 def test_lora_on_listed_modules_equals_peft(modules: list[str]) -> None:
     values = config_values("llama")
     lora = LoraConfig(targets=Targets.modules, modules=modules)
-    chosen = select(model_shape(values).parts, lora)
+    chosen = select(table_shape(values).parts, lora)
     adapter = peft.LoraConfig(r=5, target_modules=modules)
     assert lora_parameters(chosen, 5) == peft_count(values, adapter)
 
@@ -125,10 +128,10 @@ def test_lora_on_mixtrals_bare_parameters_equals_peft(names: list[str]) -> None:
 @every_case
 def test_ia3_equals_peft_on_its_default_targets(case: str) -> None:
     values = config_values(case)
-    shape = model_shape(values)
+    shape = table_shape(values)
     # PEFT has no defaults for Phi-3, and its feed-forward default for Mixtral names no layer.
-    own = {"phi3": [*shape.ia3_targets[0], *shape.ia3_targets[1]]}.get(shape.model_type)
-    feedforward = list(shape.ia3_targets[1]) if own else None
+    own = {"phi3": [*shape.peft.ia3_targets[0], *shape.peft.ia3_targets[1]]}.get(shape.model_type)
+    feedforward = list(shape.peft.ia3_targets[1]) if own else None
     adapter = peft.IA3Config(target_modules=own, feedforward_modules=feedforward)
     assert ia3_parameters(shape) == peft_count(values, adapter)
 
@@ -141,7 +144,7 @@ def test_prompt_and_prefix_tuning_equal_peft(case: str) -> None:
         (prefix_tuning_parameters, peft.PrefixTuningConfig),
     ):
         adapter = config(num_virtual_tokens=7, task_type=task_type(values))
-        assert count(model_shape(values), 7) == peft_count(values, adapter)
+        assert count(table_shape(values), 7) == peft_count(values, adapter)
 
 
 def test_houlsby_adapters_equal_two_bottlenecks_with_biases_a_layer() -> None:
@@ -181,7 +184,7 @@ PUBLISHED_TOTALS = {
 
 @pytest.mark.parametrize("name", PUBLISHED_TOTALS)
 def test_total_parameters_of_published_models(name: str) -> None:
-    assert model_shape(known_config(name)).total_parameters == PUBLISHED_TOTALS[name]
+    assert table_shape(known_config(name)).total_parameters == PUBLISHED_TOTALS[name]
 
 
 @pytest.mark.parametrize("name", known_config_names())
@@ -189,14 +192,14 @@ def test_known_configurations_equal_transformers_at_their_real_size(name: str) -
     # Three layers of the real widths say all; the depth only repeats them.
     depth = "n_layer" if "n_layer" in known_config(name) else "num_hidden_layers"
     values = {**known_config(name), depth: 3}
-    shape, model = model_shape(values), meta_model(values)
+    shape, model = table_shape(values), meta_model(values)
     assert shape.total_parameters == model.num_parameters()
     assert shape.linear_shapes == linear_shapes(model)
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"model_type='mamba'.*bloom, deberta-v2.*qwen3"):
-        model_shape({"model_type": "mamba"})
+        table_shape({"model_type": "mamba"})
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
 def test_a_missing_setting_is_named(case: str, key: str) -> None:
     values = {name: value for name, value in config_values(case).items() if name != key}
     with pytest.raises(ConfigError, match=f"config.json: {key}=None: is missing"):
-        model_shape(values)
+        table_shape(values)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_a_missing_setting_is_named(case: str, key: str) -> None:
 def test_an_impossible_size_is_named(key: str, value: object, problem: str) -> None:
     values = {**config_values("mistral"), key: value}
     with pytest.raises(ConfigError, match=f"config.json: {key}={value!r}: {problem}"):
-        model_shape(values)
+        table_shape(values)
 
 
 def test_gemma_3_with_a_vision_tower_is_counted_as_its_language_model() -> None:
@@ -230,24 +233,24 @@ def test_gemma_3_with_a_vision_tower_is_counted_as_its_language_model() -> None:
             "num_hidden_layers": 34, "sliding_window": 1024}  # fmt: skip
     values: dict[str, object] = {"model_type": "gemma3", "text_config": text}
     language = meta_model(Gemma3Config(text_config=text).text_config.to_dict())
-    assert model_shape(values).total_parameters == language.num_parameters()
-    assert model_shape(values).linear_shapes == linear_shapes(language)
+    assert table_shape(values).total_parameters == language.num_parameters()
+    assert table_shape(values).linear_shapes == linear_shapes(language)
 
 
 def test_experts_go_by_either_name() -> None:
     values = config_values("mixtral")
     experts = values.pop("num_local_experts")
-    assert model_shape({**values, "num_experts": experts}) == shape_of("mixtral")
+    assert table_shape({**values, "num_experts": experts}) == shape_of("mixtral")
 
 
 def test_a_setting_that_adds_uncounted_matrices_is_refused() -> None:
     with pytest.raises(ConfigError, match="add_cross_attention"):
-        model_shape({**config_values("gpt2"), "add_cross_attention": True})
+        table_shape({**config_values("gpt2"), "add_cross_attention": True})
 
 
 def test_a_setting_of_the_wrong_type_is_refused() -> None:
     with pytest.raises(ConfigError, match="hidden_size='24'"):
-        model_shape({**config_values("llama"), "hidden_size": "24"})
+        table_shape({**config_values("llama"), "hidden_size": "24"})
 
 
 def test_target_parameters_with_rank_zero_are_refused() -> None:
@@ -266,8 +269,8 @@ def test_counting_loads_no_torch() -> None:
     code = (
         "import sys; from lorascope.bases.known_configs import known_config;"
         "from lorascope.counting import printed_tables;"
-        "from lorascope.counting.architectures import model_shape;"
-        "model_shape(known_config('llama-2-7b'));"
+        "from lorascope.counting.architectures import table_shape;"
+        "table_shape(known_config('llama-2-7b'));"
         "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -292,7 +295,7 @@ def test_settings_that_an_architecture_does_not_have_are_ignored(case: str) -> N
     values = config_values(case)
     strays = {k: v for k, v in STRAYS.items() if k not in {*values, MISREAD.get(CASES[case][0])}}
     values |= strays
-    shape, model = model_shape(values), meta_model(values)
+    shape, model = table_shape(values), meta_model(values)
     assert shape.linear_shapes == linear_shapes(model)
     assert shape.total_parameters == sum(p.numel() for p in model.parameters())
     names = [layer.name for layer in shape.linear_shapes]
@@ -303,6 +306,6 @@ def test_settings_that_an_architecture_does_not_have_are_ignored(case: str) -> N
 def test_gpt_neox_with_stray_key_value_heads_counts_as_peft_does() -> None:
     sizes = {"hidden_size": 60, "intermediate_size": 120, "num_hidden_layers": 2}
     values = {**config_values("gpt_neox"), **sizes, "num_attention_heads": 6}
-    plain = lora_parameters(model_shape(values).linear_shapes, 8)
-    layers = model_shape({**values, "num_key_value_heads": 2}).linear_shapes
+    plain = lora_parameters(table_shape(values).linear_shapes, 8)
+    layers = table_shape({**values, "num_key_value_heads": 2}).linear_shapes
     assert lora_parameters(layers, 8) == plain == 2 * 8 * (4 * 60 + 2 * 60 + 2 * 180)

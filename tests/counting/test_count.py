@@ -19,13 +19,14 @@ from lorascope.bases.known_configs import known_config
 from lorascope.bases.tiny.pretraining import build_tiny_model
 from lorascope.cli import main
 from lorascope.config import Config, ModelConfig, ModelKind
-from lorascope.counting.architectures import model_shape
+from lorascope.counting.architectures import table_shape
 from lorascope.errors import ConfigError, ModelError
 from lorascope.files.layout import Layout
 from lorascope.reporting.tables.counts import METHODS, method_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.stages import count as count_stage
 from tests.conftest import REPOSITORY
+from tests.counting.published_models import PUBLISHED
 
 TINY = ModelConfig(name="tiny", kind=ModelKind.tiny)
 HUB = ModelConfig(
@@ -124,6 +125,26 @@ def test_count_says_that_a_vision_tower_is_left_out(
     assert "gemma3_text, 34 layers, 3,880,263,168 parameters" in shown
 
 
+def test_count_builds_what_has_no_table_and_says_what_does_not_fit(
+    project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, values = PUBLISHED["deepseek-v2-lite"]
+    write_config(project.root / "models/deep", values)
+    config = compose()
+    config.model = ModelConfig(name="deep", path="models/deep")
+    count_stage.command([config], project, {"--ranks": "8"}, [])
+    shown = capsys.readouterr().out
+    assert "deepseek_v2, 27 layers, 15,706,484,224 parameters" in shown
+    assert "(q_proj, kv_a_proj_with_mqa, kv_b_proj, o_proj)" in shown
+    assert "Adapters do not reach 94 % of the weights in this model's matrices: experts" in shown
+    (lora,) = table_lines(shown)
+    matrices = (2048 + 3072) + (2048 + 576) + (512 + 4096) + (2048 + 2048)
+    assert lora[:2] == ["8", f"{27 * 8 * matrices:,}"]
+    rows = [line.split("  ") for line in shown.splitlines()]
+    (prefix,) = [row for row in rows if row[0] == "Prefix tuning (PEFT)"]
+    assert [cell for cell in prefix if cell.strip()][1:] == ["PEFT's does not fit this model"]
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_count_prints_its_usage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
@@ -168,7 +189,7 @@ def test_the_tiny_models_configuration_is_that_of_the_model_built_from_it(tmp_pa
     model = build_tiny_model()
     values = model_config_dict(TINY, Layout(tmp_path))
     assert values.items() <= {**model.config.to_dict(), "dtype": "float32"}.items()
-    assert model_shape(values).total_parameters == model.num_parameters()
+    assert table_shape(values).total_parameters == model.num_parameters()
 
 
 def write_config(folder: Path, values: Any) -> None:
@@ -218,7 +239,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_every_method_has_a_row_at_usual_sizes() -> None:
-    shape = model_shape(known_config("mixtral-8x7b"))
+    shape = table_shape(known_config("mixtral-8x7b"))
     for method in METHODS:
         assert method_table(shape, [method]).rows, method
 

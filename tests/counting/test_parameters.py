@@ -9,7 +9,7 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.config import Targets
-from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.counting.architectures import ModelShape, WeightMatrix, table_shape
 from lorascope.counting.parameters import (
     adamw_bytes,
     adapter_bytes,
@@ -22,7 +22,7 @@ from tests.counting.architecture_cases import peft_count
 
 def adapter(name: str, targets: Targets, rank: int, dora: bool = False) -> int:
     """Trainable parameters on a known configuration."""
-    parts = model_shape(known_config(name)).parts
+    parts = table_shape(known_config(name)).parts
     return lora_parameters(select(parts, LoraConfig(targets=targets)), rank, dora)
 
 
@@ -128,7 +128,7 @@ def test_lora_parameters_equal_pefts_count_at_real_size(name: str, rank: int, do
 
 
 def gpt2(**more: object) -> ModelShape:
-    return model_shape({**known_config("gpt2"), **more})
+    return table_shape({**known_config("gpt2"), **more})
 
 
 def test_the_head_counts_once_where_it_is_tied() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from lorascope.bases.known_configs import known_config
 from lorascope.config import QuantConfig, Storage
-from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.counting.architectures import ModelShape, WeightMatrix, table_shape
 from lorascope.counting.parameters import matrix_parameters
 from lorascope.quantizers.bits import (
     StoredBits,
@@ -20,10 +20,10 @@ from lorascope.quantizers.bits import (
 )
 from lorascope.quantizers.kinds import QUANTIZERS
 
-LLAMA_2_7B = model_shape(known_config("llama-2-7b"))
-LLAMA_2_13B = model_shape(known_config("llama-2-13b"))
-GEMMA_2B = model_shape(known_config("gemma-2b"))
-CODELLAMA_34B = model_shape(
+LLAMA_2_7B = table_shape(known_config("llama-2-7b"))
+LLAMA_2_13B = table_shape(known_config("llama-2-13b"))
+GEMMA_2B = table_shape(known_config("gemma-2b"))
+CODELLAMA_34B = table_shape(
     {
         **known_config("llama-2-70b"),
         "num_hidden_layers": 48,

@@ -19,14 +19,14 @@ from transformers.pytorch_utils import Conv1D
 import lorascope.adapters.bitfit.layer
 import lorascope.adapters.bottleneck.layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
-from lorascope.adapters.layers import all_linear_shapes, model_parts, vector_shapes
+from lorascope.adapters.layers import every_part, model_parts
 from lorascope.adapters.stack import Weights, adapted_names, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.machine.devices import compute_type
-from lorascope.records import LinearShape, ModelParts
+from lorascope.records import LinearShape
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
@@ -55,7 +55,7 @@ def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weig
     Layer by layer, each with a copy of its weight for PEFT to change, in the form of a linear layer
     whatever the base's is: of Conv1D's PEFT (0.21) takes OLoRA's from the wrong side.
     """
-    every = _every_part(model)
+    every = every_part(model)
     chosen: list[LinearShape] = select(model_parts(model), config)
     torch.manual_seed(seed)
     values: dict[str, Tensor] = {}
@@ -87,11 +87,7 @@ def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weight
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> peft.PeftConfig:
-    return kind_of(config).peft(config, _every_part(model), select(model_parts(model), config))
-
-
-def _every_part(model: PreTrainedModel) -> ModelParts:
-    return ModelParts(all_linear_shapes(model), vector_shapes(model))
+    return kind_of(config).peft(config, every_part(model), select(model_parts(model), config))
 
 
 def detach(model: PeftModel) -> PreTrainedModel:

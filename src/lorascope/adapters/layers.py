@@ -22,6 +22,11 @@ def model_parts(model: Any) -> ModelParts:
     return ModelParts(linear_shapes(model), vector_shapes(model))
 
 
+def every_part(model: Any) -> ModelParts:
+    """The same with linear layers that text does not reach."""
+    return ModelParts(all_linear_shapes(model), vector_shapes(model))
+
+
 def linear_shapes(model: Any) -> list[LinearShape]:
     """Every linear layer that an adapter can train, in model order. Works on the meta device.
 

@@ -31,7 +31,7 @@ def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
     if model.kind is ModelKind.tiny:
         return {"model_type": "llama", **tiny_config()}
     if model.kind is ModelKind.hub:
-        return _from_hub_cache(model)
+        return read_json(_hub_file(model))
     raise ConfigError(
         "model.path",
         model.path,
@@ -45,6 +45,15 @@ def config_label(model: ModelConfig, layout: Layout) -> str:
     for label, _ in _files(model, layout):
         return label
     return model.known_config or model.name
+
+
+def own_code_folder(model: ModelConfig, layout: Layout) -> Path | None:
+    """The folder of `model_config_dict`'s file where it brings code of its own that is trusted."""
+    if not model.trust_remote_code or not model_config_dict(model, layout).get("auto_map"):
+        return None
+    for _, place in _files(model, layout):
+        return place.parent
+    return _hub_file(model).parent if model.kind is ModelKind.hub else None
 
 
 def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
@@ -67,12 +76,13 @@ def _is_prepared(model: ModelConfig, base: Path) -> bool:
     return not differing(asked, made)
 
 
-def _from_hub_cache(model: ModelConfig) -> dict[str, object]:
+def _hub_file(model: ModelConfig) -> Path:
+    """Its config.json in the hub cache; ConfigError where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(str(model.repository), CONFIG_FILE, revision=model.revision)
     if isinstance(cached, str):
-        return read_json(Path(cached))
+        return Path(cached)
     raise ConfigError(
         "model.repository",
         model.repository,

@@ -76,30 +76,43 @@ def prefix_layer_parameters(shape: ModelShape, tokens: int) -> int:
     return shape.layers * shape.hidden * tokens
 
 
-def prompt_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int:
-    """Prompt tuning (Lester et al. 2021, arXiv 2104.08691), as PEFT counts it: p d. The LoRA
-    paper's PrefixEmbed is the same, with trained embeddings around the prompt: d (l_p + l_i)."""
-    return virtual_tokens * shape.hidden
+def full_parameters(shape: ModelShape) -> int:
+    """Full fine-tuning: all that a gradient reaches."""
+    return shape.total_parameters - shape.frozen_parameters
 
 
-def prefix_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int:
-    """Prefix tuning (Li and Liang 2021, arXiv 2101.00190), as PEFT counts it: p L (key + value).
+def prefix_embed_parameters(shape: ModelShape, tokens: int) -> int:
+    """PrefixEmbed of the LoRA paper: d (l_p + l_i), trained embeddings around the prompt."""
+    return tokens * shape.hidden
+
+
+def prompt_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int | None:
+    """Prompt tuning (Lester et al. 2021, arXiv 2104.08691), as PEFT counts it: p d, for models that
+    encode and decode twice that; None where PEFT cannot run it."""
+    each = shape.peft.prompt_parameters
+    return None if each is None else virtual_tokens * each
+
+
+def prefix_tuning_parameters(shape: ModelShape, virtual_tokens: int) -> int | None:
+    """Prefix tuning (Li and Liang 2021, arXiv 2101.00190), as PEFT counts it: p L (key + value);
+    None where PEFT cannot run it.
 
     Without the reparametrisation that is dropped after training. Grouped-query attention makes keys
     and values narrower than d. Twice the LoRA paper's PrefixLayer, which has one vector where this
     has a key and a value.
     """
-    return 2 * virtual_tokens * shape.layers * shape.prefix_features
+    each = shape.peft.prefix_parameters
+    return None if each is None else virtual_tokens * each
 
 
 def ia3_parameters(shape: ModelShape) -> int:
-    """IA3 (Liu et al. 2022, arXiv 2205.05638) on PEFT's default targets.
+    """IA3 (Liu et al. 2022, arXiv 2205.05638) on PEFT's default targets, else on ours.
 
     One factor an output feature of the attention targets, one an input feature of the feed-forward
     ones. PEFT matches the end of a name, so that RoBERTa's attention.output.dense counts among the
     latter; it takes q in place of k for some models.
     """
-    outputs, inputs = shape.ia3_targets
+    outputs, inputs = shape.peft.ia3_targets
     return sum(m.out_features for m in _ending_in(shape, outputs)) + sum(
         m.in_features for m in _ending_in(shape, inputs)
     )
@@ -113,14 +126,16 @@ def target_parameters_lora(matrices: Iterable[WeightMatrix], rank: int) -> int:
     return sum(matrix.experts * lora_parameters([matrix], rank) for matrix in matrices)
 
 
-def peft_all_linear_parameters(shape: ModelShape, rank: int) -> int:
-    """LoRA where PEFT is told "all-linear": as on named modules, and on experts and routers too.
+def peft_all_linear_parameters(shape: ModelShape, rank: int) -> int | None:
+    """LoRA where PEFT is told "all-linear": on named modules, and on some models' experts and
+    routers too; None where PEFT cannot.
 
     Experts were linear layers before transformers 5 fused them into 3-D tensors, so PEFT
-    still adapts them under that name; where gate and up are one tensor it doubles the rank.
+    still adapts those of Mixtral and a few others under that name; where gate and up are one tensor
+    it doubles the rank.
     """
-    bare = (target_parameters_lora([m], m.fused * rank) for m in shape.expert_matrices)
-    return lora_parameters(shape.matrices, rank) + sum(bare)
+    each = shape.peft.all_linear_parameters
+    return None if each is None else rank * each
 
 
 def _ending_in(shape: ModelShape, endings: tuple[str, ...]) -> list[WeightMatrix]:

@@ -12,26 +12,27 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from lorascope.counting.architectures import ModelShape, WeightMatrix, model_shape
+from lorascope.counting.architectures import ModelShape, WeightMatrix, table_shape
 from lorascope.counting.parameters import (
+    full_parameters,
     houlsby_adapter_parameters,
     lora_parameters,
+    prefix_embed_parameters,
     prefix_layer_parameters,
-    prompt_tuning_parameters,
     square_matrix_rule,
 )
 
 GPT3_HIDDEN, GPT3_LAYERS = 12288, 96
-GPT3 = model_shape({
+GPT3 = table_shape({
     "model_type": "gpt2", "n_embd": GPT3_HIDDEN, "n_layer": GPT3_LAYERS, "n_head": 96,
     "n_positions": 2048, "vocab_size": 50257,
 })  # fmt: skip
 """GPT-3 175B by its published geometry, built like GPT-2: its own configuration is not public."""
 
 COUNTS: Mapping[str, Callable[[ModelShape, int], int]] = {
-    "Fine-tune": lambda shape, _: shape.total_parameters,
+    "Fine-tune": lambda shape, _: full_parameters(shape),
     "BitFit": lambda shape, _: shape.bias_parameters,
-    "PrefixEmbed": prompt_tuning_parameters,
+    "PrefixEmbed": prefix_embed_parameters,
     "PrefixLayer": prefix_layer_parameters,
     "Adapter-H": houlsby_adapter_parameters,
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from lorascope.adapters.kinds import kind_of, rank_of
-from lorascope.adapters.targets import select
-from lorascope.bases.config_json import config_label, model_config_dict
-from lorascope.config import AdapterConfig, Config
+from lorascope.adapters.targets import select, unadapted_sentences
+from lorascope.bases.config_json import config_label, model_config_dict, own_code_folder
+from lorascope.bases.shapes import model_shape, refused_by_peft
+from lorascope.config import AdapterConfig, Config, ModelConfig
 from lorascope.config.bounds import MAX_RANK
-from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config, model_shape
+from lorascope.counting.architectures import ModelShape, WeightMatrix, language_config
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.reporting.tables.counts import METHODS, adapter_table, method_table
@@ -27,7 +31,7 @@ def command(
     ranks = _ranks(flags.get("--ranks", "")) or sorted(
         {*RANKS, *(rank_of(config.adapter) for config in configs if rank_of(config.adapter))}
     )
-    shapes: dict[str, ModelShape] = {}
+    models: dict[str, _Model] = {}
     tables = []
     shown: set[tuple[object, ...]] = set()
     for config in configs:
@@ -37,32 +41,52 @@ def command(
         if kind in shown:
             continue
         shown.add(kind)
-        if name not in shapes:
-            values = model_config_dict(config.model, layout)
-            if language_config(values) is not values:
-                print(f"{name}: its language model alone; the vision tower is left out.\n")
-            shapes[name] = model_shape(values)
+        if name not in models:
+            models[name] = _model(config.model, name, layout)
         parameters = _names(flags.get("--target-parameters", ""))
-        tables.append(_adapters(name, shapes[name], adapter, ranks, parameters))
-    for name, shape in shapes.items():
-        methods = method_table(shape, _names(flags.get("--methods", ",".join(METHODS))))
+        tables.append(_adapters(models[name], adapter, ranks, parameters))
+    for name, model in models.items():
+        methods = method_table(model.shape, _names(flags.get("--methods", ",".join(METHODS))))
         tables.append(f"{name}, other methods\n\n{methods.plain()}")
     print("\n".join(tables), end="")
 
 
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    values: Mapping[str, object]
+    """Those of its config.json."""
+    own_code: Path | None
+    shape: ModelShape
+
+
+def _model(model: ModelConfig, name: str, layout: Layout) -> _Model:
+    values, own_code = model_config_dict(model, layout), own_code_folder(model, layout)
+    shape = model_shape(values, own_code)
+    if language_config(values) is not values or shape.model_type != values.get("model_type"):
+        beside = "the vision tower" if "audio_config" not in values else "what sees or hears"
+        print(f"{name}: its language model alone; {beside} is left out.\n")
+    return _Model(name, values, own_code, shape)
+
+
 def _adapters(
-    name: str, shape: ModelShape, adapter: AdapterConfig, ranks: list[int], parameters: list[str]
+    model: _Model, adapter: AdapterConfig, ranks: list[int], parameters: list[str]
 ) -> str:
+    shape = model.shape
     bare = _target_parameters(shape, parameters, adapter)
     chosen = select(shape.parts, adapter)
     kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
     table = adapter_table(shape, adapter, chosen, bare, ranks)
+    sentences = [] if bare else [*unadapted_sentences(shape.linear_shapes, list(shape.unadapted))]
+    if reason := refused_by_peft(model.values, adapter, model.own_code):
+        sentences.append(f"PEFT does not put this adapter on the model. {reason}")
     return (
-        f"{name}: {shape.model_type}, {shape.layers} layers, "
+        f"{model.name}: {shape.model_type}, {shape.layers} layers, "
         f"{shape.total_parameters:,} parameters\n"
         f"{_method(adapter)} on {adapter.targets.value}: {len(chosen) + len(bare)} matrices "
-        f"({', '.join(kinds)})\n\n"
-        f"{table.plain()}"
+        f"({', '.join(kinds)})\n"
+        + "".join(f"{sentence}\n" for sentence in sentences)
+        + f"\n{table.plain()}"
     )
 
 
@@ -76,7 +100,8 @@ def _target_parameters(
     shape: ModelShape, names: list[str], adapter: AdapterConfig
 ) -> list[WeightMatrix]:
     """Experts and routers whose parameter's name ends as listed."""
-    there = {m.name.split(".", 3)[-1] for m in shape.expert_matrices}
+    # What follows the number of a layer.
+    there = {re.split(r"\.\d+\.", m.name, maxsplit=1)[-1] for m in shape.expert_matrices}
     unknown = sorted(n for n in names if not any(f".{t}".endswith(f".{n}") for t in there))
     if unknown:
         raise ConfigError(

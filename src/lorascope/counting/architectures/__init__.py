@@ -6,7 +6,8 @@ Tests hold each against the model that transformers builds on the meta device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +15,7 @@ from lorascope.counting.architectures.biased import BIASED_DECODERS, ENCODERS
 from lorascope.counting.architectures.decoders import DECODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
-from lorascope.records import LinearShape, ModelParts, VectorShape
+from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> table of the architecture."""
@@ -51,6 +52,25 @@ class WeightMatrix:
 
 
 @dataclass(frozen=True)
+class PeftRules:
+    """What PEFT's methods make of a model by default. None where PEFT cannot run a method on it."""
+
+    prompt_parameters: int | None
+    """Parameters of one virtual token of prompt tuning."""
+    prefix_parameters: int | None
+    """Those of prefix tuning: a key and a value in each layer. Their heads are those of the keys
+    where the config class names them, else as wide as the hidden size."""
+    all_linear_parameters: int | None
+    """Parameters of LoRA at rank 1 where PEFT is told "all-linear"."""
+    all_linear_has_experts: bool
+    """Whether these include experts and routers."""
+    ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
+    """Layers of IA3, see `Architecture.ia3`; both empty where nothing fits."""
+    ia3_is_ours: bool = False
+    """Whether PEFT names none for this architecture, and they are ours."""
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """The shapes of a model, as counting needs them."""
 
@@ -66,12 +86,15 @@ class ModelShape:
     bias_parameters: int
     """Biases of linear layers, norms and head, which BitFit trains (Ben Zaken et al. 2021, arXiv
     2106.10199); 0 for models without biases, such as Llama."""
-    prefix_features: int
-    """Features of a prefix key in one layer: those of the key heads where the config class names
-    them, else the hidden size, as PEFT takes them."""
-    ia3_targets: tuple[tuple[str, ...], tuple[str, ...]]
-    """PEFT's defaults, see `Architecture.ia3`."""
-    vectors: tuple[VectorShape, ...]
+    peft: PeftRules
+    unadapted: tuple[UnadaptedWeights, ...] = ()
+    """Matrices that no adapter reaches, by reason."""
+    frozen_parameters: int = 0
+    """Parameters that no gradient reaches in any method, such as a router's balancing bias."""
+    has_two_blocks: bool = True
+    """Whether each layer is attention or another mixer, and an MLP: where Adapter-H stands twice a
+    layer."""
+    vectors: tuple[VectorShape, ...] = ()
     """Norms and other layers with biases, as `adapters.layers.vector_shapes` finds them."""
 
     @property
@@ -98,7 +121,14 @@ def language_config(config: Mapping[str, object]) -> Mapping[str, object]:
     return {"model_type": TEXT_TYPES.get(str(kind), kind), **text}
 
 
-def model_shape(config: Mapping[str, object]) -> ModelShape:
+def has_table(config: Mapping[str, object]) -> bool:
+    """Whether the shapes of this model's language model stand in a table here."""
+    config = language_config(config)
+    architecture = ARCHITECTURES.get(str(config.get("model_type")))
+    return architecture is not None and not any(config.get(key) for key in architecture.refuses)
+
+
+def table_shape(config: Mapping[str, object]) -> ModelShape:
     """The shapes of the model, with its language-model head, that a config.json describes; for a
     model that sees and reads, of its language model only. ConfigError where its model_type has no
     table, or a setting that the table needs is missing."""
@@ -122,6 +152,7 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
     biases = sum(_size(row.shape[-1], sizes) for row in rows if row.bias)
     weights = sum(math.prod(_size(size, sizes) for size in row.shape) for row in rows)
     matrices = [_matrix(row, sizes) for row in rows if row.kind != "plain"]
+    key_features = sizes["key_value" if architecture.narrowing else "hidden"]
     return ModelShape(
         model_type=model_type,
         layers=layers,
@@ -130,10 +161,27 @@ def model_shape(config: Mapping[str, object]) -> ModelShape:
         expert_matrices=tuple(m for m in matrices if m.kind in ("experts", "router")),
         total_parameters=weights + biases,
         bias_parameters=biases,
-        prefix_features=sizes["key_value" if architecture.narrowing else "hidden"],
-        ia3_targets=architecture.ia3,
+        peft=PeftRules(
+            prompt_parameters=sizes["hidden"],
+            prefix_parameters=2 * layers * key_features,
+            all_linear_parameters=sum(
+                m.experts * m.fused * (m.in_features + m.out_features) for m in matrices
+            ),
+            all_linear_has_experts=any(m.kind in ("experts", "router") for m in matrices),
+            ia3_targets=architecture.ia3,
+            ia3_is_ours=architecture.ia3_is_ours,
+        ),
+        unadapted=tuple(_unadapted(matrices)),
         vectors=tuple(_vector(row, sizes) for row in rows if row.bias or len(row.shape) == 1),
     )
+
+
+def _unadapted(matrices: Sequence[WeightMatrix]) -> Iterator[UnadaptedWeights]:
+    bare = [matrix for matrix in matrices if matrix.kind in ("experts", "router")]
+    names = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", matrix.name) for matrix in bare)
+    if bare:
+        size = sum(matrix.parameters for matrix in bare)
+        yield UnadaptedWeights("experts and routers, no linear layers", list(names), size)
 
 
 def _sizes(architecture: Architecture, settings: Settings) -> Sizes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lorascope.counting.architectures.rows import (
     NARROWING,
     Architecture,
@@ -89,12 +91,15 @@ DECODERS = {
         *attention("attention_bias", "attention_bias"), *HEAD_NORMS, *gated_mlp(), *NORMS,
         ia3=QUERY_VALUE, num_key_value_heads=32, head_dim=128,
     ),
-    "phi3": family(
-        linear("self_attn.o_proj", "query", "hidden"),
-        linear("self_attn.qkv_proj", "hidden", "fused"),
-        linear("mlp.gate_up_proj", "hidden", "twice_intermediate"),
-        linear("mlp.down_proj", "intermediate", "hidden"),
-        *NORMS,
-        ia3=(("self_attn.qkv_proj",), ("mlp.down_proj",)),
+    "phi3": replace(
+        family(
+            linear("self_attn.o_proj", "query", "hidden"),
+            linear("self_attn.qkv_proj", "hidden", "fused"),
+            linear("mlp.gate_up_proj", "hidden", "twice_intermediate"),
+            linear("mlp.down_proj", "intermediate", "hidden"),
+            *NORMS,
+            ia3=(("self_attn.qkv_proj",), ("mlp.down_proj",)),
+        ),
+        ia3_is_ours=True,
     ),
 }  # fmt: skip

@@ -149,6 +149,8 @@ class Architecture:
     ia3: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """PEFT's default targets of IA3, by the end of their name: those scaled at their output, and
     feed-forward ones, scaled at their input."""
+    ia3_is_ours: bool = False
+    """Whether PEFT (0.21) names none, and these are ours."""
     narrowing: tuple[str, ...] = ()
     """Settings of `NARROWING` that its attention reads."""
     refuses: tuple[str, ...] = ()

@@ -10,9 +10,11 @@ from lorascope.adapters.kinds import at_rank, kind_of, rank_of
 from lorascope.config import AdapterConfig
 from lorascope.counting.architectures import ModelShape, WeightMatrix
 from lorascope.counting.parameters import (
+    full_parameters,
     houlsby_adapter_parameters,
     ia3_parameters,
     peft_all_linear_parameters,
+    prefix_embed_parameters,
     prefix_layer_parameters,
     prefix_tuning_parameters,
     prompt_tuning_parameters,
@@ -44,7 +46,8 @@ class MethodRow:
 
     method: str
     size: str
-    trainable_parameters: int
+    trainable_parameters: int | None
+    """None where the method cannot be had on this model; `size` says so."""
 
 
 def _with_switch(adapter: AdapterConfig, name: str, layers: Sequence[LinearShape]) -> int:
@@ -81,18 +84,24 @@ def adapter_table(
 
 
 def _at(
-    method: str, unit: str, sizes: Sequence[int], count: Callable[[ModelShape, int], int]
+    method: str,
+    unit: str,
+    sizes: Sequence[int],
+    count: Callable[[ModelShape, int], int | None],
+    otherwise: str = "PEFT's does not fit this model",
 ) -> Callable[[ModelShape], list[MethodRow]]:
-    """`method` at each of `sizes`."""
+    """`method` at each of `sizes`; one row that says `otherwise` where there is no count."""
 
     def rows(shape: ModelShape) -> list[MethodRow]:
+        if count(shape, 1) is None:
+            return [MethodRow(method, otherwise, None)]
         return [MethodRow(method, unit.format(size), count(shape, size)) for size in sizes]
 
     return rows
 
 
 def _full(shape: ModelShape) -> list[MethodRow]:
-    return [MethodRow("Full fine-tuning", "", shape.total_parameters)]
+    return [MethodRow("Full fine-tuning", "", full_parameters(shape))]
 
 
 def _bitfit(shape: ModelShape) -> list[MethodRow]:
@@ -100,29 +109,37 @@ def _bitfit(shape: ModelShape) -> list[MethodRow]:
     return [MethodRow("BitFit", size, shape.bias_parameters)]
 
 
-WITHOUT_IA3_IN_PEFT = {"phi3"}
-"""Architectures for which PEFT (0.21) names no modules to scale."""
-
-
 def _ia3(shape: ModelShape) -> list[MethodRow]:
-    outputs, inputs = shape.ia3_targets
-    kinds = [name.rpartition(".")[2] for name in (*outputs, *inputs)]
-    source = "ours: PEFT has no default" if shape.model_type in WITHOUT_IA3_IN_PEFT else "PEFT"
-    return [MethodRow(f"IA3 ({source})", ", ".join(kinds), ia3_parameters(shape))]
+    outputs, inputs = shape.peft.ia3_targets
+    counted = ia3_parameters(shape)
+    if not counted:
+        return [MethodRow("IA3", "no keys, values or MLP by a known name", None)]
+    source = "ours: PEFT has no default" if shape.peft.ia3_is_ours else "PEFT"
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in (*outputs, *inputs))
+    return [MethodRow(f"IA3 ({source})", ", ".join(kinds), counted)]
 
 
-_with_experts = _at(
-    'LoRA, PEFT\'s "all-linear" with experts', "rank {}", EXPERT_RANKS, peft_all_linear_parameters
-)
+def _all_linear(shape: ModelShape) -> list[MethodRow]:
+    """Of models with experts, which it adapts in some and passes over in others."""
+    if not shape.expert_matrices:
+        return []
+    reach = "with" if shape.peft.all_linear_has_experts else "without"
+    method = f'LoRA, PEFT\'s "all-linear" {reach} experts'
+    return _at(method, "rank {}", EXPERT_RANKS, peft_all_linear_parameters)(shape)
+
 
 METHODS: dict[str, Callable[[ModelShape], list[MethodRow]]] = {
     "full": _full,
     "bitfit": _bitfit,
     "adapter": _at(
-        "Adapter-H (Houlsby)", "bottleneck {}", ADAPTER_SIZES, houlsby_adapter_parameters
+        "Adapter-H (Houlsby)", "bottleneck {}", ADAPTER_SIZES,
+        lambda shape, size: (
+            houlsby_adapter_parameters(shape, size) if shape.has_two_blocks else None
+        ),
+        "no two blocks in each layer",
     ),
     "prefix_embed": _at(
-        "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS, prompt_tuning_parameters
+        "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS, prefix_embed_parameters
     ),
     "prefix_layer": _at(
         "PrefixLayer (LoRA paper)", "{} tokens", TOKEN_COUNTS, prefix_layer_parameters
@@ -130,7 +147,7 @@ METHODS: dict[str, Callable[[ModelShape], list[MethodRow]]] = {
     "prefix": _at("Prefix tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prefix_tuning_parameters),
     "prompt": _at("Prompt tuning (PEFT)", "{} tokens", TOKEN_COUNTS, prompt_tuning_parameters),
     "ia3": _ia3,
-    "experts": lambda shape: _with_experts(shape) if shape.expert_matrices else [],
+    "experts": _all_linear,
 }  # fmt: skip
 """Name on the command line -> the method at usual sizes."""
 

@@ -11,7 +11,7 @@ from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.comparing.results import CellKey, cell_of
 from lorascope.config import AdapterConfig, Targets
-from lorascope.counting.architectures import model_shape
+from lorascope.counting.architectures import table_shape
 from lorascope.counting.parameters import adamw_bytes, adapter_bytes, square_matrix_rule
 from lorascope.errors import ConfigError
 from lorascope.records import Dial, DialValue, ModelParts, Study, TrialRecord, dial_text
@@ -109,7 +109,7 @@ def _chosen_by(trial: TrialRecord) -> AdapterConfig:
 
 
 def _reference(name: str) -> _Model:
-    shape = model_shape(known_config(REFERENCE_MODELS[name]))
+    shape = table_shape(known_config(REFERENCE_MODELS[name]))
     return _Model(name, shape.total_parameters, shape.parts)
 
 
@@ -161,13 +161,19 @@ def count_columns(
     key: str, header: str, base_parameters: Callable[[Any], int]
 ) -> tuple[Column, ...]:
     """What follows from the number of trainable parameters; `key` is their size in float32."""
+
+    def of_count(value: Callable[[Any, int], float]) -> Callable[[Any], float | None]:
+        return lambda row: (
+            None if row.trainable_parameters is None else value(row, row.trainable_parameters)
+        )
+
     return (
         Column("trainable_parameters", "Trainable", units.count),
         Column("percent_of_base", "% of base", units.small_percent,
-               get=lambda row: 100 * row.trainable_parameters / base_parameters(row)),
-        Column(key, header, units.size, get=lambda row: adapter_bytes(row.trainable_parameters)),
+               get=of_count(lambda row, count: 100 * count / base_parameters(row))),
+        Column(key, header, units.size, get=of_count(lambda _, count: adapter_bytes(count))),
         Column("optimizer_bytes", "AdamW state (FP32)", units.size,
-               get=lambda row: adamw_bytes(row.trainable_parameters)),
+               get=of_count(lambda _, count: adamw_bytes(count))),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.targets import select
 from lorascope.bases.known_configs import known_config
 from lorascope.config import Targets
-from lorascope.counting.architectures import ModelShape, model_shape
+from lorascope.counting.architectures import ModelShape, table_shape
 from lorascope.counting.parameters import lora_parameters
 from lorascope.counting.printed_tables import CLASSROOM, LORA_PAPER, ClassroomCell, PaperRow
 from lorascope.reporting import units
@@ -29,7 +29,7 @@ FUSED_QUERY_VALUE = LoraConfig(targets=Targets.modules, modules=["query_key_valu
 
 def paper_table() -> Table[PaperRow]:
     """The LoRA paper's table for GPT-3 175B, and the same methods on Falcon-180B's matrices."""
-    falcon = model_shape(known_config(REAL_MODELS["180B"][1]))
+    falcon = table_shape(known_config(REAL_MODELS["180B"][1]))
     return Table(
         (
             Column("method", "Method", right=False),
@@ -65,7 +65,7 @@ def _on_real_model(row: PaperRow, shape: ModelShape) -> int | None:
 
 def classroom_table() -> Table[ClassroomCell]:
     """Parameters by model size and rank."""
-    shapes = {size: model_shape(known_config(file)) for size, (_, file) in REAL_MODELS.items()}
+    shapes = {size: table_shape(known_config(file)) for size, (_, file) in REAL_MODELS.items()}
     fused = {
         size: any(matrix.name.endswith(".query_key_value") for matrix in shape.matrices)
         for size, shape in shapes.items()
