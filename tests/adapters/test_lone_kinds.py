@@ -200,7 +200,15 @@ def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
     with (layout.root / "reports/accuracy.csv").open() as file:
         row = next(row for row in csv.DictReader(file) if row["method"] == "ia3")
     assert (row["targets"], row["rank"], row["status"]) == ("k_v_mlp", "", "completed")
+    with (layout.root / "reports/methods.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    for kind, point in zip(kinds, points, strict=True):
+        row = rows[KINDS[kind].method.label]
+        assert int(row["trainable_parameters"]) == declare_trial(point, layout).trainable_parameters
+        assert (row["merges"], row["modes"]) == ("True", "nf4")
+        assert float(row["learning_rate"]) == TrialPlan.of(point, Path()).train.learning_rate
     page = (layout.root / "reports/report.md").read_text()
+    assert "against trainable parameters, by method" in page
     assert "one learning rate a method" in page
     assert all(KINDS[kind].method.label in page for kind in kinds)
 

@@ -41,7 +41,7 @@ def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
     # What names already say: a mode's settings, and those that only one of two methods has.
     said = {"quant"}
     if len(methods) > 1:
-        yield from _of_rates(_learning_rate(subject), _learning_rate(reference))
+        yield from _of_rates(learning_rate_of(subject), learning_rate_of(reference))
         said |= {*methods, "train.learning_rate"}
     for name in dict.fromkeys([*known[0], *known[1]]):
         values = [settings.get(name) for settings in known]
@@ -59,14 +59,14 @@ def _step_sizes(trial: TrialRecord) -> Iterator[tuple[str, float]]:
     method = method_of(trial.key.method)
     if method.scale is not None:
         yield "effective scale", method.scale(trial.key.dials)
-    rate = _learning_rate(trial)
+    rate = learning_rate_of(trial)
     if rate is not None:
         for dial in method.dials:
             if dial.times_learning_rate and dial.name in trial.key.dials:
                 yield f"{dial.noun} x learning rate", float(trial.key.dials[dial.name]) * rate
 
 
-def _learning_rate(trial: TrialRecord) -> float | None:
+def learning_rate_of(trial: TrialRecord) -> float | None:
     """The rate that the trial was trained at; None where its record does not say it."""
     train, adapter = (trial.settings.get(group) for group in ("train", trial.key.method))
     rate = train.get("learning_rate") if isinstance(train, Mapping) else None

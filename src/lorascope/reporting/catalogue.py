@@ -14,6 +14,7 @@ from lorascope.files.store import write_all_atomically
 from lorascope.records import Study
 from lorascope.reporting.figures.by_look import draw_by_look
 from lorascope.reporting.figures.by_memory import draw_by_memory
+from lorascope.reporting.figures.by_method import draw_by_method, method_words
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.style import style, svg
@@ -37,6 +38,7 @@ from lorascope.reporting.tables.memory import (
     prediction_sentence,
     trial_memory_table,
 )
+from lorascope.reporting.tables.methods import method_table
 from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.table import Table
@@ -121,6 +123,14 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         "looks", "by-rank-section",
         lambda _, found: looks_table(found.decision.settling, found.measure),
         "Looks at the candidates, in the order in which they were taken",
+    ),
+    FigureEntry(
+        "by-method", "by-method-section", draw_by_method, "accuracy_by_parameters.svg",
+        method_words,
+    ),
+    TableEntry(
+        "methods", "by-method-section", method_table, "Methods, whatever the mode",
+        csv="methods.csv",
     ),
     FigureEntry(
         "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),

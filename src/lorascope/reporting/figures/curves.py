@@ -53,6 +53,8 @@ class SizeAxis:
     """rank."""
     ticks: dict[float, str]
     """Place -> what stands there."""
+    is_mixed: bool
+    """Whether methods have sizes of different kinds."""
 
     def place(self, cell: CellKey) -> float:
         """Where `cell` is drawn."""
@@ -71,7 +73,8 @@ def size_axis(cells: Iterable[CellKey]) -> SizeAxis:
         ticks[2 * max(ticks, default=0.5)] = words
     nouns = dict.fromkeys(dial.noun for _, dial, _ in sized)
     labels = dict.fromkeys(f"{method_of(c.method).label} {d.noun}" for c, d, _ in sized)
-    return SizeAxis(" or ".join(labels) or "Method", " or ".join(nouns) or "method", ticks)
+    label, noun = " or ".join(labels) or "Method", " or ".join(nouns) or "method"
+    return SizeAxis(label, noun, ticks, is_mixed=len(nouns) > 1)
 
 
 def curves(findings: Findings) -> list[Curve]:

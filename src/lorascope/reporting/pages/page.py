@@ -36,6 +36,7 @@ from lorascope.reporting.pages.score_sections import (
     threats_blocks,
 )
 from lorascope.reporting.tables.accuracy import MISSING, AccuracyRow, accuracy_rows, modes
+from lorascope.reporting.tables.methods import has_methods
 
 
 def document(study: Study, findings: Findings, shown: Mapping[str, Sequence[Block]]) -> Document:
@@ -71,12 +72,15 @@ def _sections(
         return Section(anchor, title, (*words, *shown.get(anchor, ()), *after))
 
     score = findings.measure.words.capitalize()
-    size = size_axis(cell.cell for cell in findings.cells).noun
+    size = size_axis(cell.cell for cell in findings.cells)
+    by_size = "Candidates" if size.is_mixed else f"{score} against {size.noun}"
+    several_methods = has_methods(cell.cell for cell in findings.cells)
     unscored = any(not row.scored and row.status != NOT_NEEDED for row in rows)
     none_lost = () if unscored else (text("None: every trial that was trained has a score."),)
     all_points = Paragraph(("All points: ", Link("losses.csv", "losses.csv"), "."))
     return (
-        section("by-rank-section", f"{score} against {size}"),
+        *([section("by-method-section", f"{score} by method")] if several_methods else []),
+        section("by-rank-section", by_size),
         section("by-memory-section", f"{score} against memory"),
         section("parameters", "Trainable parameters"),
         section("memory", "Memory and speed"),

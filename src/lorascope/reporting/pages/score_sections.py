@@ -18,11 +18,14 @@ from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
 
 
-def rank_words(study: Study, findings: Findings) -> tuple[str, str, str]:
-    """Title, description and caption of the figure of scores against rank."""
+def rank_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
+    """Title, description and caption of the figure of scores against rank; None where methods have
+    sizes of different kinds, which share no axis."""
     measure = findings.measure
     values, drawn = [], curves(findings)
     labels, axis = curve_labels(drawn), size_axis(score.cell for score in findings.cells)
+    if axis.is_mixed:
+        return None
     for curve in drawn:
         shown = [f"{p.size} {measure.score(p.mean / measure.scale)}" for p in curve.points]
         values.append(f"{labels[curve.key]}: {', '.join(shown) or 'no score'}")
