@@ -205,7 +205,7 @@ def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
     for kind, point in zip(kinds, points, strict=True):
         row = rows[KINDS[kind].method.label]
         assert int(row["trainable_parameters"]) == declare_trial(point, layout).trainable_parameters
-        assert (row["merges"], row["modes"]) == ("True", "nf4")
+        assert (row["merges"], row["modes"]) == ("true", "nf4")
         assert float(row["learning_rate"]) == TrialPlan.of(point, Path()).train.learning_rate
     page = (layout.root / "reports/report.md").read_text()
     assert "against trainable parameters, by method" in page
