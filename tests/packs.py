@@ -56,8 +56,15 @@ def bare_collator(items: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path) -> list[float]:
-    """Losses by step of what anyone would write with Trainer and PEFT, which trains `model`."""
+def bare_losses(
+    project: Layout,
+    config: Config,
+    model: PeftModel,
+    folder: Path,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> list[float]:
+    """Losses by step of what anyone would write with Trainer and PEFT, which trains `model`; by
+    its own AdamW where there is no `optimizer`."""
     train, plan = config.train, plan_for(project, config, folder)
     tokenizer = load_tokenizer(plan.base)
     rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
@@ -79,6 +86,7 @@ def bare_losses(project: Layout, config: Config, model: PeftModel, folder: Path)
         args=arguments,
         train_dataset=samples,
         data_collator=bare_collator,
+        optimizers=(optimizer, None),
     )
     trainer.train()
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

@@ -53,6 +53,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt_oss": {**SIZES, "num_local_experts": 3, "num_experts_per_tok": 2},
     "deepseek_v3": {**SIZES, **SHARED_EXPERTS, **LATENT, "head_dim": 8},
     "glm4_moe": {**SIZES, **SHARED_EXPERTS},
+    # Its routers are linear layers, which give two tensors.
+    "llama4_text": {**SIZES, "num_local_experts": 3, "intermediate_size_mlp": 48},
     "gemma3": {
         "text_config": SIZES, "vision_config": VISION, "mm_tokens_per_image": 4,
         "image_token_index": 110, "boi_token_index": 109, "eoi_token_index": 108,

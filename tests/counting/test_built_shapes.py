@@ -148,7 +148,9 @@ def test_peft_refuses_what_it_does_not_put_on_a_model(case: str) -> None:
 def test_pefts_own_choice_of_layers_equals_peft(case: str) -> None:
     shape, part = shape_of(case), "language_model" if case == "qwen2_vl" else ""
     everything = peft.LoraConfig(r=3, target_modules="all-linear", task_type=task(case))
-    assert peft_all_linear_parameters(shape, 3) == trained(case, everything, part)
+    # PEFT puts it on Llama 4's routers too, and the model does not run then.
+    counted = None if case == "llama4_text" else trained(case, everything, part)
+    assert peft_all_linear_parameters(shape, 3) == counted
     if shape.peft.ia3_is_ours:
         with pytest.raises(ValueError, match="target_modules"):
             trained(case, peft.IA3Config())

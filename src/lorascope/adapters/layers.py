@@ -15,6 +15,7 @@ from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorS
 BARE = "experts, routers and other matrices that are no linear layers"
 BESIDE_TEXT = "layers beside the language model, which text does not reach"
 TAKEN_FOR_EXPERTS = "linear layers whose names PEFT takes for those of experts"
+ROUTERS = "routers, which give choices and no tensor that an adapter could add to"
 
 
 def model_parts(model: Any) -> ModelParts:
@@ -96,8 +97,11 @@ def _left_out(model: Any, shapes: list[LinearShape]) -> dict[str, list[LinearSha
     decoder = _language_model(model)
     beside = [s for s in shapes if decoder and not s.name.startswith(f"{decoder}.")]
     inside = [shape for shape in shapes if shape not in beside]
+    routers = [s for s in inside if "Router" in type(model.get_submodule(s.name)).__name__]
+    inside = [shape for shape in inside if shape not in routers]
     kept = _names_that_peft_keeps(model, [shape.name for shape in inside])
-    return {BESIDE_TEXT: beside, TAKEN_FOR_EXPERTS: [s for s in inside if s.name not in kept]}
+    taken = [shape for shape in inside if shape.name not in kept]
+    return {BESIDE_TEXT: beside, ROUTERS: routers, TAKEN_FOR_EXPERTS: taken}
 
 
 def _language_model(model: Any) -> str:

@@ -44,6 +44,15 @@ class PackShape:
         return len(self.seeds)
 
 
+@dataclass(frozen=True)
+class RatedPart:
+    """A part of a trial's vector, and what its learning rate is times the trial's."""
+
+    start: int
+    end: int
+    times: float
+
+
 class Stack(Protocol):
     """Values of a pack's adapters: all that optimizer, checkpoint and validation know of them."""
 
@@ -51,6 +60,9 @@ class Stack(Protocol):
     """Values of each trial as one vector, padding included, in the pack's order."""
     parameters: list[int]
     """Number of values of each trial, padding excluded."""
+    rates: list[list[RatedPart]]
+    """The parts of each trial's vector in their order, where they learn at several rates; empty for
+    a trial that learns at one."""
     constants: list[Tensor]
     """What was drawn for the trials and is not trained: a resumed training must find it again."""
 
@@ -104,6 +116,7 @@ class PeftStack:
         self._gradients = torch.zeros_like(values)
         self.rows = [nn.Parameter(values)]
         self.parameters = [len(values)]
+        self.rates: list[list[RatedPart]] = [[]]
         self.constants: list[Tensor] = []
         start = 0
         for parameter in self._trained.values():

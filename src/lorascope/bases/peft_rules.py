@@ -39,16 +39,21 @@ def peft_rules(empty: EmptyModel, model: Any, shapes: Sequence[LinearShape]) -> 
     Args:
         model: what `empty` builds; frozen and adapted afterwards.
     """
-    prompt = _token_parameters(empty, model, peft.PromptTuningConfig)
-    prefix = _token_parameters(empty, model, peft.PrefixTuningConfig)
+    fits = _fits(empty, model)
+    prompt = _token_parameters(empty, model, peft.PromptTuningConfig, fits)
+    prefix = _token_parameters(empty, model, peft.PrefixTuningConfig, fits)
     everything = peft.LoraConfig(r=1, target_modules="all-linear", task_type=empty.task)
     adapted = _adapted(model, everything)
+    # PEFT's layers for bare parameters do not run on the meta device at all.
+    has_experts = any(isinstance(module, ParamWrapper) for module in model.modules())
     ia3 = _ia3_targets(empty.config.model_type)
     return PeftRules(
         prompt_parameters=prompt,
         prefix_parameters=prefix if _attends(empty.text, model) else None,
-        all_linear_parameters=None if adapted is None else _trained(language_part(model)),
-        all_linear_has_experts=any(isinstance(module, ParamWrapper) for module in model.modules()),
+        all_linear_parameters=(
+            _trained(language_part(model)) if has_experts or fits(adapted) else None
+        ),
+        all_linear_has_experts=has_experts,
         ia3_targets=ia3 or _our_ia3_targets(shapes),
         ia3_is_ours=ia3 is None,
     )
@@ -60,6 +65,9 @@ def refusal(empty: EmptyModel, adapter: AdapterConfig) -> str | None:
     chosen = select(model_parts(model), adapter)
     config = kind_of(adapter).peft(adapter, every_part(model), chosen)
     config.task_type = empty.task
+    if hasattr(config, "init_lora_weights"):
+        # What it begins with is taken from weights, of which there are none.
+        config.init_lora_weights = True
     try:
         with torch.device("meta"):
             peft.get_peft_model(model, config)
@@ -85,16 +93,17 @@ def _trained(module: nn.Module) -> int:
 
 
 def _token_parameters(
-    empty: EmptyModel, model: Any, method: Callable[..., peft.PeftConfig]
+    empty: EmptyModel,
+    model: Any,
+    method: Callable[..., peft.PeftConfig],
+    fits: Callable[[Any], bool],
 ) -> int | None:
-    """Parameters of one virtual token; None where the model does not run with it."""
+    """Parameters of one virtual token; None where it does not fit."""
     token = partial(method, num_virtual_tokens=1, task_type=empty.task)
     adapted = _adapted(model, token())
     if adapted is None:
         adapted = _adapted(model, token(**_sizes(empty, model)))
-    if adapted is None or not _runs(adapted, empty.config.is_encoder_decoder):
-        return None
-    return _trained(adapted)
+    return _trained(adapted) if fits(adapted) else None
 
 
 def _sizes(empty: EmptyModel, model: Any) -> dict[str, int]:
@@ -108,19 +117,26 @@ def _sizes(empty: EmptyModel, model: Any) -> dict[str, int]:
     }
 
 
-def _runs(adapted: Any, encodes_and_decodes: bool) -> bool:
-    """Whether all shapes of a forward pass fit together, as far as it comes without values."""
-    base = adapted.get_base_model()
-    base.set_attn_implementation("eager")
-    if hasattr(base, "set_experts_implementation"):
+def _fits(empty: EmptyModel, model: Any) -> Callable[[Any], bool]:
+    """Whether the model runs once it is adapted; where it does not run alone, nothing is known
+    against an adapter."""
+    model.set_attn_implementation("eager")
+    if hasattr(model, "set_experts_implementation"):
         # The one in which no shape depends on values.
-        base.set_experts_implementation("batched_mm")
+        model.set_experts_implementation("batched_mm")
+    runs = partial(_runs, encodes_and_decodes=empty.config.is_encoder_decoder)
+    alone = runs(model.eval())
+    return lambda adapted: adapted is not None and (runs(adapted.eval()) or not alone)
+
+
+def _runs(model: Any, encodes_and_decodes: bool) -> bool:
+    """Whether all shapes of a forward pass fit together, as far as it comes without values."""
     tokens = torch.ones((1, 2), dtype=torch.long, device="meta")
     more = {"decoder_input_ids": tokens} if encodes_and_decodes else {}
     try:
         with warnings.catch_warnings(), torch.device("meta"), torch.no_grad():
             warnings.simplefilter("ignore")
-            adapted.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens), **more)
+            model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **more)
     except Exception as error:
         # Models fail in many ways on what does not fit.
         return NO_VALUES in str(error)

@@ -195,7 +195,8 @@ def _in_training(
     pack = fake_pack(subject.spec, kept)
     if subject.training.patience:
         pack.keep_best()
-    optimizer = adamw(pack.stack.rows, [subject.training] * len(pack.stack.rows))
+    trains = [subject.training] * len(pack.stack.rows)
+    optimizer = adamw(pack.stack.rows, trains, pack.stack.rates)
     if subject.train.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {

@@ -79,7 +79,8 @@ def _adapters(
     table = adapter_table(shape, adapter, chosen, bare, ranks)
     sentences = [] if bare else [*unadapted_sentences(shape.linear_shapes, list(shape.unadapted))]
     if reason := refused_by_peft(model.values, adapter, model.own_code):
-        sentences.append(f"PEFT does not put this adapter on the model. {reason}")
+        remedy = f"Choose other layers: {adapter.kind}=modules {adapter.kind}.modules=[...]."
+        sentences.append(f"PEFT does not put this adapter on the model ({reason}). {remedy}")
     return (
         f"{model.name}: {shape.model_type}, {shape.layers} layers, "
         f"{shape.total_parameters:,} parameters\n"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lorascope.objectives.kinds import Objective, TokenBatch
 from lorascope.training.batches import PackData
-from lorascope.training.optimizer import LossScales, clip, rows_of
+from lorascope.training.optimizer import LossScales, clip, hand_gradients, learning_rates
 from lorascope.training.pack import PackedModel
 
 
@@ -91,14 +91,15 @@ def train_step(
             del means
             scaled.sum().backward()  # type: ignore[no-untyped-call]
             del scaled
-    rows = rows_of(optimizer)
+    rows = pack.stack.rows
     if scales is not None:
         scales.unscale(rows)
     for row, has_stopped in zip(rows, stopped, strict=True):
         if has_stopped:
             row.grad = None
     norms = clip(rows, parts.max_gradient_norms)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    hand_gradients(optimizer, rows)
+    rates = learning_rates(optimizer)
     with parts.meter.optimizer_step(pack, optimizer):
         optimizer.step()
     tokens = [sum(counts) for counts in zip(*(batch.tokens for batch in batches), strict=True)]

@@ -1,14 +1,17 @@
-"""AdamW over a pack: one vector and one parameter group a trial, so that nothing is shared."""
+"""AdamW over a pack: one vector and one parameter group a trial, so that nothing is shared. A trial
+whose values learn at several rates has a group for each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
+from lorascope.adapters.stack import RatedPart
 from lorascope.config import TrainConfig
 
 FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
@@ -17,15 +20,57 @@ CLIP_EPSILON = 1e-6
 """torch.nn.utils.clip_grad_norm_'s."""
 
 
-def adamw(rows: Sequence[nn.Parameter], trains: Sequence[TrainConfig]) -> torch.optim.AdamW:
-    """Groups in the pack's order, each with its trial's learning rate and weight decay. Fused, as
-    transformers' default is: one pass over the memory, and no copies."""
-    groups = [
-        {"params": [row], "lr": train.learning_rate, "weight_decay": train.weight_decay}
-        for row, train in zip(rows, trains, strict=True)
-    ]
+PART = "part"
+"""Key of a parameter group that holds a part of a trial's vector: that part."""
+
+
+def adamw(
+    rows: Sequence[nn.Parameter],
+    trains: Sequence[TrainConfig],
+    rates: Sequence[Sequence[RatedPart]] = (),
+) -> torch.optim.AdamW:
+    """Groups in the pack's order, each with its trial's learning rate and weight decay; one for
+    each part that `rates` names of a trial. Fused, as transformers' default is: one pass over the
+    memory, and no copies."""
+    groups: list[dict[str, Any]] = []
+    for trial, (row, train) in enumerate(zip(rows, trains, strict=True)):
+        whole: dict[str, Any] = {
+            "params": [row],
+            "lr": train.learning_rate,
+            "weight_decay": train.weight_decay,
+        }
+        parts = rates[trial] if rates else ()
+        for part in parts:
+            own = nn.Parameter(row.detach()[part.start : part.end])
+            groups.append(whole | {"params": [own], "lr": whole["lr"] * part.times, PART: part})
+        if not parts:
+            groups.append(whole)
     # The polynomial schedule reads the default, which all trials share there.
     return torch.optim.AdamW(groups, lr=trains[0].learning_rate, fused=True)
+
+
+def _by_trial(optimizer: torch.optim.Optimizer) -> list[list[dict[str, Any]]]:
+    """The groups of each trial, in the pack's order."""
+    trials: list[list[dict[str, Any]]] = []
+    for group in optimizer.param_groups:
+        if PART not in group or group[PART].start == 0:
+            trials.append([])
+        trials[-1].append(group)
+    return trials
+
+
+def hand_gradients(optimizer: torch.optim.Optimizer, rows: Sequence[nn.Parameter]) -> None:
+    """Give the parts of a trial's vector its gradient, or none where it has none."""
+    for row, groups in zip(rows, _by_trial(optimizer), strict=True):
+        for group in groups:
+            if PART in group:
+                (own,), part = group["params"], group[PART]
+                own.grad = None if row.grad is None else row.grad[part.start : part.end]
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The present rate of each trial; of one that learns at several, the first part's."""
+    return [float(groups[0]["lr"]) for groups in _by_trial(optimizer)]
 
 
 def schedule_of(
@@ -42,22 +87,25 @@ def schedule_of(
 
 
 def rows_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """The vector of each trial, in the pack's order."""
+    """The vector of each group, in the pack's order: a trial's, or a part of it."""
     return [group["params"][0] for group in optimizer.param_groups]
 
 
 def moment_bytes(parameters: Sequence[int], optimizer: torch.optim.Optimizer) -> list[int]:
-    """Bytes of AdamW's two moments a parameter and of its counter, for each trial.
+    """Bytes of AdamW's two moments a parameter and of its counters, for each trial.
 
     Args:
         parameters: of each trial, padding excluded.
     """
     sizes = []
-    for row, count in zip(rows_of(optimizer), parameters, strict=True):
-        state = [v for v in optimizer.state[row].values() if isinstance(v, Tensor)]
-        moments = sum(value.nbytes for value in state if value.numel() == row.numel())
-        counters = sum(value.nbytes for value in state if value.numel() != row.numel())
-        sizes.append(moments * count // row.numel() + counters)
+    for groups, count in zip(_by_trial(optimizer), parameters, strict=True):
+        rows = [group["params"][0] for group in groups]
+        padded, moments, counters = sum(row.numel() for row in rows), 0, 0
+        for row in rows:
+            state = [v for v in optimizer.state[row].values() if isinstance(v, Tensor)]
+            moments += sum(value.nbytes for value in state if value.numel() == row.numel())
+            counters += sum(value.nbytes for value in state if value.numel() != row.numel())
+        sizes.append(moments * count // padded + counters)
     return sizes
 
 

@@ -200,7 +200,7 @@ def step_parts(
     return StepParts(
         pack=pack,
         objective=objective,
-        optimizer=adamw(pack.stack.rows, trains),
+        optimizer=adamw(pack.stack.rows, trains, pack.stack.rates),
         max_gradient_norms=[train.max_gradient_norm for train in trains],
         autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
         meter=meter,

@@ -49,6 +49,9 @@ class LoraConfig(AdapterConfig):
     dora: bool = False
     init: str = bounded(KAIMING, INIT)
     """How A and B begin."""
+    b_rate_ratio: float = bounded(1.0, ABOVE_ZERO, "LoRA+ takes 16; 1 is LoRA.")
+    """What the learning rate of B (and of DoRA's magnitude) is times that of A: LoRA+ (Hayou et al.
+    2024, arXiv 2402.12354)."""
 
     def saved(self) -> Self:
         """How it began matters to training alone. What was taken out of the base stands in the file
@@ -98,7 +101,7 @@ class Lora:
         _scale,
     )
     unmergeable: str | None = None
-    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora", "init")
+    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora", "init", "b_rate_ratio")
 
     def peft(self, config: LoraConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT's own files hold whole alphas as integers."""

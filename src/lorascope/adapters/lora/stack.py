@@ -12,7 +12,7 @@ from lorascope.adapters.kinds import scale_of
 from lorascope.adapters.lora.kind import LORA, LoraConfig
 from lorascope.adapters.lora.layer import LoraLayer
 from lorascope.adapters.lora.product import LayerStack
-from lorascope.adapters.stack import PackShape, Weights
+from lorascope.adapters.stack import PackShape, RatedPart, Weights
 from lorascope.counting.parameters import padded_rank
 from lorascope.records import LinearShape
 
@@ -38,6 +38,7 @@ class LoraStack:
         self.stacks = list(_rank_stacks(configs, shapes, device))
         self.rows = [row for stack in self.stacks for row in stack.rows]
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
+        self.rates = [parts for stack in self.stacks for parts in stack.rates()]
         self.constants = [own.initial for own in self.stacks if own.initial is not None]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
@@ -87,6 +88,8 @@ class RankStack:
     ) -> None:
         self.start, self.configs, self.shapes = start, configs, shapes
         self.rank, self.dora = padded_rank(configs[0].rank), configs[0].dora
+        self.a_first = configs[0].b_rate_ratio != 1
+        """Whether all A stand before all B: what learns at one rate is then one part."""
         padded = LORA.parameters(LoraConfig(rank=self.rank, dora=self.dora), shapes)
         self.values = torch.zeros((len(configs), padded), device=device)
         self.gradients = torch.zeros_like(self.values)
@@ -102,7 +105,7 @@ class RankStack:
         for name, (a, b, *magnitude) in self._views(self.values).items():
             layer = LayerStack(scale[:, None, None], dropouts, nn.Parameter(a), nn.Parameter(b))
             layer.magnitude = nn.Parameter(magnitude[0]) if magnitude else None
-            layer.both = self._side_by_side(a, b)
+            layer.both = None if self.a_first else self._side_by_side(a, b)
             self.layers[name] = layer
         if self.initial is not None:
             for name, (a, b) in self._views(self.initial, magnitudes=False).items():
@@ -118,16 +121,32 @@ class RankStack:
     def _views(self, matrix: Tensor, magnitudes: bool = True) -> dict[str, list[Tensor]]:
         """A [trials, rank, in], B^T [trials, rank, out] and magnitude [trials, out] by layer."""
         trials, start = len(self.configs), 0
-        found: dict[str, list[Tensor]] = {}
-        for layer in self.shapes:
-            sizes = [(self.rank, layer.in_features), (self.rank, layer.out_features)]
-            magnitude = [(layer.out_features,)] if self.dora and magnitudes else []
-            found[layer.name] = []
-            for size in (*sizes, *magnitude):
-                end = start + math.prod(size)
-                found[layer.name].append(matrix[:, start:end].view(trials, *size))
-                start = end
+        found: dict[str, list[Tensor]] = {layer.name: [] for layer in self.shapes}
+        for name, size in self._sizes(magnitudes):
+            end = start + math.prod(size)
+            found[name].append(matrix[:, start:end].view(trials, *size))
+            start = end
         return found
+
+    def _sizes(self, magnitudes: bool) -> list[tuple[str, tuple[int, ...]]]:
+        """Layer and size of each matrix or vector, in the order of memory."""
+        sizes: list[tuple[str, tuple[int, ...]]] = []
+        for layer in self.shapes:
+            sizes += [(layer.name, (self.rank, layer.in_features))]
+            sizes += [(layer.name, (self.rank, layer.out_features))]
+            sizes += [(layer.name, (layer.out_features,))] if self.dora and magnitudes else []
+        if not self.a_first:
+            return sizes
+        each = len(sizes) // len(self.shapes)
+        return sizes[::each] + [own for index, own in enumerate(sizes) if index % each]
+
+    def rates(self) -> Iterator[list[RatedPart]]:
+        """The parts of each trial's vector: A, and what learns at B's rate."""
+        of_a = self.rank * sum(layer.in_features for layer in self.shapes)
+        for config in self.configs:
+            a = RatedPart(0, of_a, 1.0)
+            b = RatedPart(of_a, self.values.shape[1], config.b_rate_ratio)
+            yield [a, b] if self.a_first else []
 
     def _side_by_side(self, a: Tensor, b: Tensor) -> Tensor:
         """A and B^T of one layer as one view [trials, rank (in + out)]: B follows A."""
@@ -162,8 +181,11 @@ def _rank_stacks(
     configs: Sequence[LoraConfig], shapes: Sequence[LinearShape], device: torch.device | str
 ) -> Iterator[RankStack]:
     """A matrix for each run of neighbours with one padded rank; DoRA with dropout computes in
-    another way, and has a matrix to itself."""
-    kinds = [(padded_rank(config.rank), config.dora and config.dropout > 0) for config in configs]
+    another way, and LoRA+ has its values in another order: they have matrices to themselves."""
+    kinds = [
+        (padded_rank(own.rank), own.dora and own.dropout > 0, own.b_rate_ratio != 1)
+        for own in configs
+    ]
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(configs)], strict=True):
         yield RankStack(start, configs[start:end], shapes, device)

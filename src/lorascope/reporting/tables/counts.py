@@ -136,7 +136,7 @@ METHODS: dict[str, Callable[[ModelShape], list[MethodRow]]] = {
         lambda shape, size: (
             houlsby_adapter_parameters(shape, size) if shape.has_two_blocks else None
         ),
-        "no two blocks in each layer",
+        "a layer is not two blocks",
     ),
     "prefix_embed": _at(
         "PrefixEmbed (LoRA paper)", "{} tokens", TOKEN_COUNTS, prefix_embed_parameters
