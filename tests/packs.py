@@ -71,7 +71,7 @@ def bare_losses(
     samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
     compute = TORCH_DTYPES[compute_precision(config.quant, DEVICE).value]
     arguments = TrainingArguments(
-        str(folder), max_steps=train.steps or 0, learning_rate=train.learning_rate,
+        str(folder), max_steps=train.steps or 0, learning_rate=plan.trials[0].train.learning_rate,
         per_device_train_batch_size=train.micro_batch_size,
         gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
         lr_scheduler_type=train.schedule, warmup_steps=train.warmup_fraction,

@@ -39,7 +39,7 @@ from tests.packs import (
 from tests.planning.test_prediction import assert_close, trained_and_predicted
 
 Compose = Callable[..., Config]
-TRAINED = ("adapter=ia3", "train.learning_rate=0.05", "seed=3")
+TRAINED = ("adapter=ia3", "train.learning_rate=0.005", "seed=3")
 DECODERS = (
     "llama", "mistral", "mixtral", "gemma3", "qwen2", "phi3", "gpt2", "gpt_neox", "opt",
     "falcon 40b", "bloom",

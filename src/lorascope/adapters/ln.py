@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig, Targets
+from lorascope.config.bounds import ABOVE_ZERO, bounded
 from lorascope.records import Method, ModelParts, VectorShape
 
 
@@ -21,6 +22,7 @@ class LnConfig(AdapterConfig):
     presets: ClassVar[tuple[Targets, ...]] = (Targets.norms,)
     decays: ClassVar[bool] = False
     targets: Targets = Targets.norms
+    learning_rate_factor: float = bounded(10.0, ABOVE_ZERO, "10 is usual.")
 
 
 class Ln(Lone):

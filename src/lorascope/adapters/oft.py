@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
-from lorascope.config.bounds import BELOW_ONE, Bound, bounded
+from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, Bound, bounded
 from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 TWO_OR_MORE = Bound(lambda value: value >= 2, "a block of fewer than 2 inputs cannot be turned")
@@ -21,6 +21,7 @@ class OftConfig(AdapterConfig):
     applies it to inputs, Qiu et al. 2025, arXiv 2506.19847)."""
 
     kind: ClassVar[str] = "oft"
+    learning_rate_factor: float = bounded(3.0, ABOVE_ZERO, "3 is usual.")
     block_size: int = bounded(32, TWO_OR_MORE, "32 is usual.")
     """Inputs that are turned together; where it does not divide a layer's inputs, the divisor that
     is nearest."""

@@ -19,6 +19,7 @@ class VeraConfig(AdapterConfig):
     a rank and one an output (Kopiczko et al. 2023, arXiv 2310.11454)."""
 
     kind: ClassVar[str] = "vera"
+    learning_rate_factor: float = bounded(10.0, ABOVE_ZERO, "10 is usual.")
     rank: int = bounded(256, ONE_OR_MORE, "256 is usual.")
     dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
     d_initial: float = bounded(0.1, ABOVE_ZERO, "0.1 is usual.")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig, Targets
-from lorascope.config.bounds import ONE_OR_MORE, bounded, one_of
+from lorascope.config.bounds import ABOVE_ZERO, ONE_OR_MORE, bounded, one_of
 from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 ACTIVATIONS = ("relu", "gelu", "silu")
@@ -23,6 +23,7 @@ class BottleneckConfig(AdapterConfig):
 
     kind: ClassVar[str] = "bottleneck"
     targets: Targets = Targets.sublayer_ends
+    learning_rate_factor: float = bounded(3.0, ABOVE_ZERO, "3 is usual.")
     size: int = bounded(64, ONE_OR_MORE, "64 is usual.")
     """Features between the two layers."""
     activation: str = bounded("relu", one_of("activation", ACTIVATIONS))
