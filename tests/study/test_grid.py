@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
-from lorascope.study.grid import expand, with_overrides
+from lorascope.study.grid import expand, recipe_axes, with_overrides
 from lorascope.study.params import declared_overrides
 from lorascope.study.request import grid_points, run_stage
 from tests.command_line import lorascope
@@ -358,3 +359,22 @@ def test_an_error_of_a_setting_travels_between_processes() -> None:
     error = ConfigError("lora.rank", 0, "must be 1 or more", "Use 8.")
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.key, again.value) == (str(error), "lora.rank", 0)
+
+
+def test_a_recipe_may_name_what_is_swept_over() -> None:
+    layout = Layout(REPOSITORY)
+    declared = declared_overrides(layout)
+
+    def points(*words: str) -> list[Config]:
+        return expand(layout, with_overrides(declared, [*recipe_axes(words, layout), *words]))
+
+    whole = points("recipe=methods")
+    kinds = Counter(point.adapter.kind for point in whole)
+    assert kinds == {
+        "lora": 12, "ia3": 2, "vera": 6, "oft": 6, "miss": 6, "bottleneck": 10, "ln": 2,
+    }  # fmt: skip
+    assert {point.quant.name for point in whole} == {"fp16"}
+    # A line of the command line replaces the recipe's.
+    few = points("recipe=methods", "adapter=vera,ln", "vera.rank=8", "seed=5")
+    assert [(point.adapter.kind, point.seed) for point in few] == [("vera", 5), ("ln", 5)]
+    assert recipe_axes(["recipe=gemma2b_alpaca"], layout) == []

@@ -17,7 +17,7 @@ from lorascope.config import Config
 from lorascope.config.rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.study.composing import composed, composing, object_of
+from lorascope.study.composing import composed, composing, object_of, plain_errors
 from lorascope.study.overrides import groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
@@ -41,6 +41,18 @@ def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[st
         declared = [text for text in declared if group_of(text) not in others]
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
+
+
+def recipe_axes(overrides: Sequence[str], layout: Layout) -> list[str]:
+    """The chosen recipe's own sweep, as overrides: `hydra.sweeper.params` of its file, where
+    Hydra's sweepers look too. Put them before those of the command line, which then count."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("recipe=")]
+    file = layout.conf / "recipe" / f"{chosen[-1]}.yaml" if chosen else None
+    if file is None or not file.is_file():
+        return []
+    with plain_errors(layout):
+        axes = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}
+        return [f"{key}={value}" for key, value in axes.items()]
 
 
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:

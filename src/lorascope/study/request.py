@@ -19,7 +19,7 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
-from lorascope.study.grid import expand, with_overrides
+from lorascope.study.grid import expand, recipe_axes, with_overrides
 from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
 from lorascope.study.params import READS, declared_overrides, group_of
 
@@ -126,10 +126,11 @@ def grid_points(
         one_study: whether it can look at one model, one dataset and one rule only.
     """
     given = own_flags(command, arguments, flags)
+    overrides = [*recipe_axes(given.overrides, layout), *given.overrides]
     if one_study:
-        _refuse_several(command, given.overrides, layout)
-    configs = expand(layout, with_overrides(declared_overrides(layout), given.overrides))
-    return configs, given.flags, given.overrides
+        _refuse_several(command, overrides, layout)
+    configs = expand(layout, with_overrides(declared_overrides(layout), overrides))
+    return configs, given.flags, overrides
 
 
 def _refuse_several(command: str, overrides: Sequence[str], layout: Layout) -> None:
@@ -156,10 +157,11 @@ def run_stage(
         raise LorascopeError(f"{command} runs one configuration: leave out -m.")
     asks_hydra = any(is_hydra(one) for one in read_overrides(given.overrides, layout))
     declared = [text for text in declared_overrides(layout) if group_of(text) in READS[command]]
-    overrides = with_overrides(declared, given.overrides)
+    typed = [*recipe_axes(given.overrides, layout), *given.overrides]
+    overrides = with_overrides(declared, typed)
     if not given.asks_only:
         if not given.sweeps:
-            refuse_sweep(command, read_overrides(overrides, layout), can_sweep, given.overrides)
+            refuse_sweep(command, read_overrides(overrides, layout), can_sweep, typed)
         configs = expand(layout, overrides)
         if not asks_hydra:
             run(configs)
