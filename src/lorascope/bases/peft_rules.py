@@ -69,7 +69,8 @@ def refusal(empty: EmptyModel, adapter: AdapterConfig) -> str | None:
         # What it begins with is taken from weights, of which there are none.
         config.init_lora_weights = True
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             peft.get_peft_model(model, config)
     except Exception as error:
         return in_short(error)

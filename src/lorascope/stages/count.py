@@ -77,7 +77,9 @@ def _adapters(
     chosen = select(shape.parts, adapter)
     kinds = dict.fromkeys([layer.kind for layer in chosen] + parameters)
     table = adapter_table(shape, adapter, chosen, bare, ranks)
-    sentences = [] if bare else [*unadapted_sentences(shape.linear_shapes, list(shape.unadapted))]
+    sentences: list[str] = []
+    if not bare and set(chosen) <= set(shape.linear_shapes):
+        sentences += unadapted_sentences(shape.linear_shapes, list(shape.unadapted))
     if reason := refused_by_peft(model.values, adapter, model.own_code):
         remedy = f"Choose other layers: {adapter.kind}=modules {adapter.kind}.modules=[...]."
         sentences.append(f"PEFT does not put this adapter on the model ({reason}). {remedy}")

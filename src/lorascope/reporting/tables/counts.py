@@ -36,8 +36,9 @@ class RankRow:
 
     rank: int | None
     trainable_parameters: int
-    dora_parameters: int | None
-    """The same with DoRA's magnitudes; None where the row is DoRA, or DoRA cannot be had."""
+    switched_parameters: int | None
+    """The same with the method's switch that changes their number, such as DoRA; None where the row
+    has it on, or it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,18 @@ def adapter_table(
 ) -> Table[RankRow]:
     """Adapters on `layers`, a row a rank where they have one, and on experts and routers."""
     kind, rows = kind_of(adapter), []
-    switches = [dial.name for dial in kind.method.dials if not dial.letter]
+    switch = next((dial for dial in kind.method.dials if dial.counts and not dial.letter), None)
     for rank in ranks if rank_of(adapter) else [0]:
         own = at_rank(adapter, rank)
         bare = target_parameters_lora(bare_parameters, rank) if bare_parameters else 0
         plain = kind.parameters(own, layers)
-        more = [_with_switch(own, name, layers) for name in switches]
-        dora = None if bare or max(more, default=plain) == plain else max(more)
-        rows.append(RankRow(rank or None, plain + bare, dora))
+        other = plain if switch is None else _with_switch(own, switch.name, layers)
+        rows.append(RankRow(rank or None, plain + bare, None if bare or other == plain else other))
     return Table(
         (
             Column("rank", "Rank"),
             *count_columns("adapter_bytes", "Adapter (FP32)", lambda _: shape.total_parameters),
-            Column("dora_parameters", "With DoRA", units.count),
+            Column("switched_parameters", f"With {switch.noun if switch else ''}", units.count),
         ),
         rows,
     )
