@@ -35,12 +35,15 @@ def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[st
     recipes = [text for text in overrides if text.startswith("recipe=")]
     if recipes and recipes[-1] != "recipe=null":
         declared = [text for text in declared if group_of(text) in BESIDE_A_RECIPE]
-    adapters = [text.partition("=")[2] for text in overrides if text.startswith("adapter=")]
-    if adapters:
-        others = KINDS.keys() - set(re.findall(r"\w+", adapters[-1]))
-        declared = [text for text in declared if group_of(text) not in others]
+    declared = _without_other_kinds(declared, overrides)
     chosen = {override.partition("=")[0]: override for override in [*declared, *overrides]}
     return list(chosen.values())
+
+
+def _without_other_kinds(declared: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    adapters = [text.partition("=")[2] for text in overrides if text.startswith("adapter=")]
+    named = set(re.findall(r"\w+", adapters[-1])) if adapters else KINDS.keys()
+    return [text for text in declared if group_of(text) not in KINDS.keys() - named]
 
 
 def recipe_axes(overrides: Sequence[str], layout: Layout) -> list[str]:
@@ -52,7 +55,7 @@ def recipe_axes(overrides: Sequence[str], layout: Layout) -> list[str]:
         return []
     with plain_errors(layout):
         axes = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}
-        return [f"{key}={value}" for key, value in axes.items()]
+        return _without_other_kinds([f"{key}={value}" for key, value in axes.items()], overrides)
 
 
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:
