@@ -40,7 +40,7 @@ def test_a_trained_adapter_is_put_on_without_drawing_another(
     save_adapter(drawn, tmp_path / "drawn", "small")
     base = detach(drawn)
     before = torch.get_rng_state()
-    trained = attach_trained(base, config.adapter, values).eval()
+    trained = attach_trained(base, config.adapter, values, seed=3).eval()
     # PEFT draws IA3's vectors first, and lets go of them then.
     assert torch.equal(torch.get_rng_state(), before) or config.adapter.kind == "ia3"
     with torch.no_grad():

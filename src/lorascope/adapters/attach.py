@@ -74,11 +74,16 @@ def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weig
     return values
 
 
-def attach_trained(model: PreTrainedModel, config: AdapterConfig, values: Weights) -> PeftModel:
+def attach_trained(
+    model: PreTrainedModel, config: AdapterConfig, values: Weights, seed: int
+) -> PeftModel:
     """Put a trained adapter on a frozen base, sharing memory with `values`: of kinds with a stack
-    none are drawn, which takes seconds at high ranks. PEFT (0.21) must draw for IA3 on INT8."""
+    none are drawn, which takes seconds at high ranks. PEFT (0.21) must draw for IA3 on INT8; and
+    what it draws for others beside what is trained, such as SHiRA's masks, is the seed's again."""
     made = _peft_config(model, config.saved())
     undrawn = bool(kind_of(config).packed)
+    if not undrawn:
+        torch.manual_seed(seed)
     adapted = _keep_types(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))
     for name in trained_parameters(adapted):
         parent, _, own = name.rpartition(".")

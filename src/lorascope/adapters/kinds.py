@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lorascope.adapters.any_peft import ANY_PEFT
 from lorascope.adapters.bitfit.kind import BITFIT
 from lorascope.adapters.bottleneck.kind import BOTTLENECK
 from lorascope.adapters.ia3 import IA3
@@ -67,9 +68,8 @@ class AdapterKind(Protocol[C]):
         train one trial."""
 
 
-KINDS: dict[str, AdapterKind[Any]] = {
-    kind.config.kind: kind for kind in (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT)
-}
+_ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, ANY_PEFT)
+KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in _ALL}
 DEFAULT_KIND = LORA.config.kind
 """Kind of a study that does not say `adapter=`."""
 

@@ -97,7 +97,13 @@ def _with_adapter(layer: Any, values: Tensors) -> Tensors:
     target = layer.get_base_layer()
     for part, value in values.items():
         getattr(target, part).data = value
-    layer.merge(safe_merge=True)
+    try:
+        layer.merge(safe_merge=True)
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(
+            f"PEFT cannot merge {type(layer).__name__} ({error}). Serve it as an adapter on its "
+            "base, or ship a trial of another method."
+        ) from error
     # A method that trains a copy of the layer puts that into its place.
     target = layer.get_base_layer()
     merged = {part: getattr(target, part).data for part in values}

@@ -205,7 +205,7 @@ def _save(model: PeftModel, folder: Path, base_name: str) -> None:
 @contextmanager
 def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterator[PeftModel]:
     """The base with a trial's adapter on it; it is bare again afterwards."""
-    model = attach_trained(base, trial.settings, weights)
+    model = attach_trained(base, trial.settings, weights, trial.seed)
     try:
         yield model
     finally:

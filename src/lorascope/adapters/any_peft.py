@@ -1,0 +1,150 @@
+"""Any further method of PEFT, named by its type and its own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lorascope.adapters.lone import Lone
+from lorascope.adapters.targets import peft_targets
+from lorascope.config import AdapterConfig
+from lorascope.config.bounds import Bound, bounded
+from lorascope.errors import ConfigError
+from lorascope.records import Dial, LinearShape, Method, ModelParts
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+OURS = {
+    "LORA": "lora", "IA3": "ia3", "VERA": "vera", "OFT": "oft", "MISS": "miss", "LN_TUNING": "ln",
+}  # fmt: skip
+"""Types that have a kind of their own here."""
+PROMPTS = "it trains prompts, which are no layers"
+UNFIT = {
+    "ADALORA": "its ranks change between steps, which training here does not ask for",
+    "ADAPTION_PROMPT": PROMPTS,
+    "CARTRIDGE": PROMPTS,
+    "CPT": PROMPTS,
+    "MULTITASK_PROMPT_TUNING": PROMPTS,
+    "POLY": "its rows name their tasks",
+    "PREFIX_TUNING": PROMPTS,
+    "PROMPT_TUNING": PROMPTS,
+    "P_TUNING": PROMPTS,
+    "SHADOW": "it changes what the model returns",
+    "SHIRA": "the memory of its sparse tensors is not known",
+    "TRAINABLE_TOKENS": "it trains embeddings",
+    "XLORA": "it mixes adapters that are trained already",
+}
+"""Types that cannot be trained here, with the reason."""
+ON_QUANTIZED = {
+    "BEFT",
+    "BOFT",
+    "HIRA",
+    "LILY",
+    "PVERA",
+    "RANDLORA",
+    "ROAD",
+    "UNILORA",
+    "WAVEFT",
+    "FOURIERFT",
+}
+"""Types that were seen to train on 8 and 4 bits: others read weights as if they were not stored in
+bits, and some of them train on nonsense without a word (peft 0.21)."""
+NAMED = Bound(bool, "names no method of PEFT", "Write peft=road, or a type such as ROAD.")
+
+
+@dataclass
+class AnyPeftConfig(AdapterConfig):
+    """A method by the name that PEFT gives its type, and settings of PEFT's own configuration."""
+
+    kind: ClassVar[str] = "peft"
+    type: str = bounded("ROAD", NAMED)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def reads_floats(self) -> str | None:
+        return None if self.type in ON_QUANTIZED else "type"
+
+    def require_layers(self, shapes: Sequence[LinearShape]) -> None:
+        """What PEFT says of its settings and of these layers."""
+        ANY_PEFT.parameters(self, shapes)
+
+
+class AnyPeft(Lone):
+    """The kind `peft`."""
+
+    config = AnyPeftConfig
+    method = Method(AnyPeftConfig.kind, "PEFT", (Dial("type", "method", letter="t", counts=True),))
+
+    def peft(
+        self, config: AnyPeftConfig, every: ModelParts, chosen: list[LinearShape]
+    ) -> PeftConfig:
+        """PEFT's configuration of that type, with the settings as they are."""
+        return _peft_config(config, peft_targets(every.linear, chosen))
+
+    def parameters(self, config: AnyPeftConfig, shapes: Sequence[LinearShape]) -> int:
+        """What PEFT itself trains beside layers of these shapes."""
+        found = _counted.get(key := repr((config, shapes)))
+        if found is None:
+            found = _counted[key] = _count(config, shapes)
+        return found
+
+
+ANY_PEFT = AnyPeft()
+_counted: dict[str, int] = {}
+
+
+def _peft_config(config: AnyPeftConfig, targets: list[str]) -> PeftConfig:
+    import peft.mapping
+
+    name, types = config.type.upper(), peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
+    if name in OURS:
+        own = OURS[name]
+        raise ConfigError(
+            "peft.type", config.type, "has a section of its own", f"Use adapter={own}."
+        )
+    known = sorted({str(kind.value) for kind in peft.PeftType} - {*OURS, *UNFIT})
+    if name not in known:
+        problem = UNFIT.get(name, "PEFT has no such method")
+        raise ConfigError("peft.type", config.type, problem, f"Choose one of {', '.join(known)}.")
+    try:
+        made: PeftConfig = types[name](
+            target_modules=targets, task_type="CAUSAL_LM", **config.settings
+        )
+    except (TypeError, ValueError) as error:
+        raise _refused(config, error) from error
+    return made
+
+
+def _count(config: AnyPeftConfig, shapes: Sequence[LinearShape]) -> int:
+    import peft
+    import torch
+    from torch import nn
+
+    made = _peft_config(config, [shape.name for shape in shapes])
+    model = nn.Module()
+    try:
+        for shape in shapes:
+            *path, last = shape.name.split(".")
+            parent = model
+            for part in path:
+                if not hasattr(parent, part):
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            layer = nn.Linear(shape.in_features, shape.out_features, bias=False, device="meta")
+            # Some methods read weights, which the meta device has none of; this takes no memory.
+            values = torch.zeros(()).expand(shape.out_features, shape.in_features)
+            layer.weight = nn.Parameter(values, requires_grad=False)
+            parent.add_module(last, layer)
+        peft.inject_adapter_in_model(made, model)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise _refused(config, error) from error
+    return sum(own.numel() for own in model.parameters() if own.requires_grad)
+
+
+def _refused(config: AnyPeftConfig, error: Exception) -> ConfigError:
+    words = " ".join(str(error).split())[:300]
+    return ConfigError(
+        "peft.settings", config.settings, f"PEFT does not take it for {config.type} ({words})",
+        "Its documentation of that type's configuration names the settings.",
+    )  # fmt: skip
