@@ -303,7 +303,7 @@ def test_without_adapters_a_pack_gives_what_the_bare_base_gives(
 def test_stacks_share_padded_ranks_and_keep_the_order() -> None:
     loras = [LoraConfig(rank=rank) for rank in (1, 8, 9, 16, 64, 512)]
     stacks = LoraStack(loras, [shape(6, 4)], "cpu").stacks
-    assert [(stack.start, stack.rank, len(stack.configs)) for stack in stacks] == [
+    assert [(stack.start, stack.ranks["l"], len(stack.configs)) for stack in stacks] == [
         (0, 8, 2), (2, 16, 2), (4, 64, 1), (5, 512, 1),
     ]  # fmt: skip
     assert stacks[0].values.shape == (2, 8 * (6 + 4))

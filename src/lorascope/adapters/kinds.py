@@ -106,6 +106,12 @@ def rank_of(config: AdapterConfig) -> int:
     return rank
 
 
+def highest_rank_of(config: AdapterConfig) -> int:
+    """The highest rank on any layer; 0 for a kind that has none."""
+    ranks: dict[str, int] = getattr(config, "rank_pattern", {})
+    return max((rank_of(config), *ranks.values()))
+
+
 def at_rank(config: C, rank: int) -> C:
     """`config` at another rank, where the kind has one."""
     return replace(config, rank=rank) if rank_of(config) else config  # type: ignore[call-arg]

@@ -157,6 +157,13 @@ RULES = [
         "Make it even, or take another adapter.init.",
     ),
     Rule(
+        "adapter.rank_pattern",
+        lambda c: getattr(c.adapter, "init", "") != "orthogonal"
+        or all(rank % 2 == 0 for rank in getattr(c.adapter, "rank_pattern", {}).values()),
+        "adapter.init=orthogonal takes half of each rank for A and half for B",
+        "Make them even, or take another adapter.init.",
+    ),
+    Rule(
         "train.steps",
         lambda c: (c.train.epochs is None) != (c.train.steps is None),
         "exactly one of train.steps and train.epochs says how long to train",

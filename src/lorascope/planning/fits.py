@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lorascope.adapters.kinds import rank_of
+from lorascope.adapters.kinds import highest_rank_of
 from lorascope.adapters.layers import linear_shapes
 from lorascope.bases.transformers_config import text_config
 from lorascope.counting.parameters import padded_rank
@@ -92,7 +92,7 @@ def generous_need(subject: PlanSubject) -> int:
     tokens = max(batch.samples * batch.tokens for batch in batches)
     heads = int(text.num_hidden_layers * text.num_attention_heads)
     scores = heads * max(batch.samples * batch.tokens**2 for batch in batches)
-    rank = sum(padded_rank(rank_of(own.saved())) for own in spec.pack)
+    rank = sum(padded_rank(highest_rank_of(own.saved())) for own in spec.pack)
     parameters: int = sum(parameter.numel() for parameter in model.parameters())
     largest = max((m.in_features * m.out_features for m in matrices), default=0)
     adapters = rank * sum(m.in_features + m.out_features for m in matrices)

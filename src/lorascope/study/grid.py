@@ -76,7 +76,9 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     values = [
         axis
         for axis in parsed
-        if axis.is_sweep_override() and axis.key_or_group not in chosen and not is_hydra(axis)
+        if (axis.is_sweep_override() or isinstance(axis.value(), dict))
+        and axis.key_or_group not in chosen
+        and not is_hydra(axis)
     ]
     files = [axis for axis in parsed if axis not in values]
     with composing(layout):
@@ -128,7 +130,7 @@ def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
     its axes."""
     keys = [axis.key_or_group for axis in axes]
     swept = {group_of(key) for key in keys} & KINDS.keys()
-    points = product(*([_plain(one) for one in axis.sweep_iterator()] for axis in axes))
+    points = product(*(_values(axis) for axis in axes))
     found: dict[str, Config] = {}
     for number, point in enumerate(points):
         values = dict(zip(keys, point, strict=True))
@@ -139,14 +141,23 @@ def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
         if name not in found:
             changed = copy.deepcopy(composed)
             for key, value in own.items():
-                OmegaConf.update(changed, key, value)
+                # A mapping takes the place of the one that is there, whatever its keys.
+                OmegaConf.update(changed, key, value, force_add=isinstance(value, dict))
             found[name] = object_of(changed)
             validate(found[name])
     return list(found.values())
 
 
+def _values(axis: Override) -> list[Any]:
+    """The values of an axis; of a mapping, which Hydra would add to the one in the file, itself."""
+    values = axis.sweep_iterator() if axis.is_sweep_override() else [axis.value()]
+    return [_plain(value) for value in values]
+
+
 def _plain(value: Any) -> Any:
     """Without Hydra's marks of what was quoted."""
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return value.text if isinstance(value, QuotedString) else value

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
-from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, MAX_RANK, Bound, between, bounded
+from lorascope.config.bounds import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    BOUND,
+    MAX_RANK,
+    Bound,
+    between,
+    bounded,
+)
 from lorascope.counting.parameters import lora_parameters
 from lorascope.errors import ConfigError
 from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
@@ -34,6 +42,26 @@ INIT = Bound(
 )
 
 
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return bool(text)
+
+
+RANKS = Bound(
+    lambda ranks: all(_is_pattern(p) and 1 <= rank <= MAX_RANK for p, rank in ranks.items()),
+    f"maps regular expressions for names of layers to ranks from 1 to {MAX_RANK}",
+    "Write {down_proj: 8}.",
+)
+ALPHAS = Bound(
+    lambda alphas: all(_is_pattern(p) and ABOVE_ZERO.holds(a) for p, a in alphas.items()),
+    "maps regular expressions for names of layers to alphas above 0",
+    "Write {down_proj: 8}.",
+)
+
+
 @dataclass
 class LoraConfig(AdapterConfig):
     """Two matrices a layer, whose product is added to the layer's weight (Hu et al. 2021)."""
@@ -47,6 +75,11 @@ class LoraConfig(AdapterConfig):
     rslora: bool = False
     """Scale by alpha/sqrt(rank) instead of alpha/rank."""
     dora: bool = False
+    rank_pattern: dict[str, int] = field(default_factory=dict, metadata={BOUND: RANKS})
+    """Ranks of layers whose names, from a dot on to their ends, match a regular expression: PEFT's
+    `rank_pattern`. Others have `rank`."""
+    alpha_pattern: dict[str, float] = field(default_factory=dict, metadata={BOUND: ALPHAS})
+    """The same of alphas."""
     init: str = bounded(KAIMING, INIT)
     """How A and B begin."""
     b_rate_ratio: float = bounded(1.0, ABOVE_ZERO, "LoRA+ takes 16; 1 is LoRA.")
@@ -60,7 +93,13 @@ class LoraConfig(AdapterConfig):
         if not self.subtracts():
             return plain
         factor = math.sqrt(2) if self.rslora else 2
-        return replace(plain, rank=2 * self.rank, alpha=factor * self.alpha)
+        return replace(
+            plain,
+            rank=2 * self.rank,
+            alpha=factor * self.alpha,
+            rank_pattern={key: 2 * rank for key, rank in self.rank_pattern.items()},
+            alpha_pattern={key: factor * alpha for key, alpha in self.alpha_pattern.items()},
+        )
 
     def subtracts(self) -> bool:
         return SUBTRACTED.fullmatch(self.init) is not None
@@ -68,21 +107,69 @@ class LoraConfig(AdapterConfig):
     def reads_floats(self) -> str | None:
         return "init" if self.subtracts() or self.init == "orthogonal" else None
 
+    def rank_of(self, layer: str) -> int:
+        """The rank on the layer of this name."""
+        return self.rank_pattern.get(_match(self.rank_pattern, layer), self.rank)
+
+    def alpha_of(self, layer: str) -> float:
+        """The alpha on the layer of this name."""
+        return self.alpha_pattern.get(_match(self.alpha_pattern, layer), self.alpha)
+
     def require_layers(self, shapes: Sequence[LinearShape]) -> None:
-        fewest = min(min(shape.in_features, shape.out_features) for shape in shapes)
-        if self.subtracts() and self.rank > fewest:
+        for name in ("rank_pattern", "alpha_pattern"):
+            _require_matches(f"lora.{name}", getattr(self, name), [s.name for s in shapes])
+        if not self.subtracts():
+            return
+        for shape in shapes:
+            rank, fewest = self.rank_of(shape.name), min(shape.in_features, shape.out_features)
+            if rank > fewest:
+                raise ConfigError(
+                    "lora.rank", rank, f"lora.init={self.init} takes so many directions of each "
+                    f"layer's weight, and {shape.name} has {fewest}",
+                    f"Take {fewest} or less, or lora.init=kaiming.",
+                )  # fmt: skip
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    """Whether PEFT gives a layer what `pattern` says: `peft.utils.other.get_pattern_key`."""
+    return re.match(rf"(.*\.)?({pattern})$", layer) is not None
+
+
+def _match(patterns: Iterable[str], layer: str) -> str:
+    """The first pattern that a layer matches; empty where none does."""
+    return next((pattern for pattern in patterns if _matches(pattern, layer)), "")
+
+
+def _require_matches(key: str, patterns: Mapping[str, float], layers: Sequence[str]) -> None:
+    """Raise ConfigError for a pattern that matches no layer, and for a layer to which two give
+    different values: PEFT takes the first, and files of adapters keep no order."""
+    for pattern in patterns:
+        if not any(_matches(pattern, layer) for layer in layers):
             raise ConfigError(
-                "lora.rank", self.rank, f"lora.init={self.init} takes so many directions of each "
-                f"layer's weight, and one here has {fewest}",
-                f"Take {fewest} or less, or lora.init=kaiming.",
+                key, pattern, "matches no layer that gets an adapter",
+                f"Write the end of a name, such as {layers[0].rpartition('.')[2]}, or a regular "
+                f"expression for names such as {layers[0]}.",
+            )  # fmt: skip
+    for layer in layers:
+        values = {own: value for own, value in patterns.items() if _matches(own, layer)}
+        if len(set(values.values())) > 1:
+            raise ConfigError(
+                key, ", ".join(values), f"{layer} matches all of them, and their values differ",
+                "Let each layer match one.",
             )  # fmt: skip
 
 
 def _scale(dials: Dials) -> float:
     """What B A is multiplied by: alpha / rank, under rsLoRA alpha / sqrt(rank)
-    (Kalajdzievski 2023, arXiv 2312.03732)."""
+    (Kalajdzievski 2023, arXiv 2312.03732). Patterns give some layers others."""
     rank = float(dials["rank"])
     return float(dials["alpha"]) / (math.sqrt(rank) if dials["rslora"] else rank)
+
+
+def scale_on(config: LoraConfig, layer: str) -> float:
+    """What B A is multiplied by on the layer of this name."""
+    dials: Dials = {"rank": config.rank_of(layer), "alpha": config.alpha_of(layer)}
+    return _scale({**dials, "rslora": config.rslora})
 
 
 class Lora:
@@ -101,7 +188,9 @@ class Lora:
         _scale,
     )
     unmergeable: str | None = None
-    packed: tuple[str, ...] = ("rank", "alpha", "dropout", "rslora", "init", "b_rate_ratio")
+    packed: tuple[str, ...] = (
+        "rank", "alpha", "alpha_pattern", "dropout", "rslora", "init", "b_rate_ratio",
+    )  # fmt: skip
 
     def peft(self, config: LoraConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT's own files hold whole alphas as integers."""
@@ -111,6 +200,8 @@ class Lora:
         return PeftLoraConfig(
             r=config.rank,
             lora_alpha=int(config.alpha) if whole else config.alpha,
+            rank_pattern=dict(config.rank_pattern),
+            alpha_pattern=dict(config.alpha_pattern),
             lora_dropout=config.dropout,
             target_modules=peft_targets(every.linear, chosen),
             use_rslora=config.rslora,
@@ -122,7 +213,7 @@ class Lora:
 
     def parameters(self, config: LoraConfig, shapes: Sequence[LinearShape]) -> int:
         """rank (in + out) a layer; DoRA one more an output."""
-        return lora_parameters(shapes, config.rank, config.dora)
+        return sum(lora_parameters([s], config.rank_of(s.name), config.dora) for s in shapes)
 
     def reads_weights(self, config: LoraConfig) -> str | None:
         """DoRA takes the norm of the sum of weight and product."""

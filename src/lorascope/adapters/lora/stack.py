@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lorascope.adapters.kinds import scale_of
-from lorascope.adapters.lora.kind import LORA, LoraConfig
+from lorascope.adapters.lora.kind import LORA, LoraConfig, scale_on
 from lorascope.adapters.lora.layer import LoraLayer
 from lorascope.adapters.lora.product import LayerStack
 from lorascope.adapters.stack import PackShape, RatedPart, Weights
@@ -87,23 +86,24 @@ class RankStack:
         device: torch.device | str,
     ) -> None:
         self.start, self.configs, self.shapes = start, configs, shapes
-        self.rank, self.dora = padded_rank(configs[0].rank), configs[0].dora
+        self.dora, self.ranks = configs[0].dora, _padded_ranks(configs[0], shapes)
         self.a_first = configs[0].b_rate_ratio != 1
         """Whether all A stand before all B: what learns at one rate is then one part."""
-        padded = LORA.parameters(LoraConfig(rank=self.rank, dora=self.dora), shapes)
-        self.values = torch.zeros((len(configs), padded), device=device)
+        self.values = torch.zeros((len(configs), self._size(self.dora)), device=device)
         self.gradients = torch.zeros_like(self.values)
         self.initial: Tensor | None = None
         """A and -B^T of each layer as they began [trials, their parameters], padded too, where they
         were taken out of the base's weights."""
         if configs[0].subtracts():
-            size = LORA.parameters(LoraConfig(rank=self.rank), shapes)
-            self.initial = torch.zeros((len(configs), size), device=device)
-        scale = torch.tensor([scale_of(config) for config in configs], device=device)
+            self.initial = torch.zeros((len(configs), self._size(dora=False)), device=device)
         dropouts = [config.dropout for config in configs]
+        scales: dict[tuple[float, ...], Tensor] = {}
         self.layers: dict[str, LayerStack] = {}
         for name, (a, b, *magnitude) in self._views(self.values).items():
-            layer = LayerStack(scale[:, None, None], dropouts, nn.Parameter(a), nn.Parameter(b))
+            factors = tuple(scale_on(config, name) for config in configs)
+            if factors not in scales:
+                scales[factors] = torch.tensor(factors, device=device)[:, None, None]
+            layer = LayerStack(scales[factors], dropouts, nn.Parameter(a), nn.Parameter(b))
             layer.magnitude = nn.Parameter(magnitude[0]) if magnitude else None
             layer.both = None if self.a_first else self._side_by_side(a, b)
             self.layers[name] = layer
@@ -132,17 +132,22 @@ class RankStack:
         """Layer and size of each matrix or vector, in the order of memory."""
         sizes: list[tuple[str, tuple[int, ...]]] = []
         for layer in self.shapes:
-            sizes += [(layer.name, (self.rank, layer.in_features))]
-            sizes += [(layer.name, (self.rank, layer.out_features))]
+            rank = self.ranks[layer.name]
+            sizes += [(layer.name, (rank, layer.in_features))]
+            sizes += [(layer.name, (rank, layer.out_features))]
             sizes += [(layer.name, (layer.out_features,))] if self.dora and magnitudes else []
         if not self.a_first:
             return sizes
         each = len(sizes) // len(self.shapes)
         return sizes[::each] + [own for index, own in enumerate(sizes) if index % each]
 
+    def _size(self, dora: bool) -> int:
+        """Parameters of a padded adapter."""
+        return sum(math.prod(size) for _, size in self._sizes(dora))
+
     def rates(self) -> Iterator[list[RatedPart]]:
         """The parts of each trial's vector: A, and what learns at B's rate."""
-        of_a = self.rank * sum(layer.in_features for layer in self.shapes)
+        of_a = sum(self.ranks[layer.name] * layer.in_features for layer in self.shapes)
         for config in self.configs:
             a = RatedPart(0, of_a, 1.0)
             b = RatedPart(of_a, self.values.shape[1], config.b_rate_ratio)
@@ -155,8 +160,8 @@ class RankStack:
 
     def values_of(self, index: int) -> Iterator[tuple[str, Tensor]]:
         """Views of one trial's values as PEFT has them, padding excluded."""
-        rank = self.configs[index].rank
         for name, (a, b, *magnitude) in self._views(self.values).items():
+            rank = self.configs[index].rank_of(name)
             parts = (a[index, :rank], b[index, :rank].T, *(m[index] for m in magnitude))
             yield from ((f"{name}.{part}", v) for part, v in zip(PARTS, parts, strict=False))
 
@@ -165,8 +170,8 @@ class RankStack:
         where the base stays whole."""
         if self.initial is None:
             return
-        rank = self.configs[index].rank
         for name, (a, b) in self._views(self.initial, magnitudes=False).items():
+            rank = self.configs[index].rank_of(name)
             parts = (a[index, :rank], b[index, :rank].T)
             yield from ((f"{name}.{part}", v) for part, v in zip(PARTS, parts, strict=False))
 
@@ -177,13 +182,19 @@ class RankStack:
             row.grad = gradient
 
 
+def _padded_ranks(config: LoraConfig, shapes: Sequence[LinearShape]) -> dict[str, int]:
+    """Layer's name -> the rank that it is padded to."""
+    return {layer.name: padded_rank(config.rank_of(layer.name)) for layer in shapes}
+
+
 def _rank_stacks(
     configs: Sequence[LoraConfig], shapes: Sequence[LinearShape], device: torch.device | str
 ) -> Iterator[RankStack]:
-    """A matrix for each run of neighbours with one padded rank; DoRA with dropout computes in
-    another way, and LoRA+ has its values in another order: they have matrices to themselves."""
+    """A matrix for each run of neighbours with one padded rank on each layer; DoRA with dropout
+    computes in another way, and LoRA+ has its values in another order: they have matrices to
+    themselves."""
     kinds = [
-        (padded_rank(own.rank), own.dora and own.dropout > 0, own.b_rate_ratio != 1)
+        (_padded_ranks(own, shapes), own.dora and own.dropout > 0, own.b_rate_ratio != 1)
         for own in configs
     ]
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]

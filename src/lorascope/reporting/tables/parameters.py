@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,12 +56,13 @@ class _Model:
 
 def parameter_rows(study: Study) -> list[ParameterRow]:
     """Adapter kinds of the study x (its model, then the reference models) x sizes."""
+    trials = [trial for trial in study.trials if _is_told_by_dials(trial)]
     measured = {
         _counted(trial): trial.result.trainable_parameters
-        for trial in study.trials
+        for trial in trials
         if trial.result is not None
     }
-    tried = list(dict.fromkeys(_counted(trial) for trial in study.trials))
+    tried = list(dict.fromkeys(_counted(trial) for trial in trials))
     own = _Model(study.base.model, study.base.parameters, study.base.parts)
     rows: list[ParameterRow] = []
     for kind, targets in _adapter_kinds(study).items():
@@ -73,6 +74,13 @@ def parameter_rows(study: Study) -> list[ParameterRow]:
             for cell in usual or ours:
                 rows += _rows(reference, targets, cell, None)
     return rows
+
+
+def _is_told_by_dials(trial: TrialRecord) -> bool:
+    """Whether dials alone say how many parameters it has: not where layers have ranks of their
+    own."""
+    settings = trial.settings.get(trial.key.method)
+    return not (isinstance(settings, Mapping) and settings.get("rank_pattern"))
 
 
 def _counted(trial: TrialRecord) -> CellKey:
