@@ -205,7 +205,8 @@ def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
         row = rows[KINDS[kind].method.label]
         assert int(row["trainable_parameters"]) == declare_trial(point, layout).trainable_parameters
         assert (row["merges"], row["modes"]) == ("true", "nf4")
-        assert float(row["learning_rate"]) == TrialPlan.of(point, Path()).train.learning_rate
+        rate = TrialPlan.of(point, Path()).train.learning_rate
+        assert float(row["learning_rate"]) == pytest.approx(rate)
     page = (layout.root / "reports/report.md").read_text()
     assert "against trainable parameters, by method" in page
     assert "one learning rate a method" in page

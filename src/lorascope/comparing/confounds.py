@@ -71,7 +71,8 @@ def learning_rate_of(trial: TrialRecord) -> float | None:
     train, adapter = (trial.settings.get(group) for group in ("train", trial.key.method))
     rate = train.get("learning_rate") if isinstance(train, Mapping) else None
     factor = adapter.get("learning_rate_factor", 1.0) if isinstance(adapter, Mapping) else 1.0
-    return float(rate) * float(factor) if isinstance(rate, int | float) else None
+    # Without the last digits that a product leaves behind.
+    return float(f"{rate * float(factor):.12g}") if isinstance(rate, int | float) else None
 
 
 def _of_rates(subject: float | None, reference: float | None) -> Iterator[str]:

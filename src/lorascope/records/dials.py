@@ -31,7 +31,7 @@ class Dial:
     @property
     def header(self) -> str:
         """Header of a table's column."""
-        return self.noun if any(letter.isupper() for letter in self.noun) else self.noun.title()
+        return self.noun[:1].upper() + self.noun[1:] if self.noun.islower() else self.noun
 
     def words(self, value: DialValue) -> str:
         """rank 64; a switch is named where it is on, as DoRA, and empty where it is off."""

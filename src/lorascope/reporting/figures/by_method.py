@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
@@ -59,6 +60,8 @@ def draw_by_method(study: Study, findings: Findings) -> Figure:
     axes.set_ylabel(score_label(findings.measure))
     axes.set_xscale("log")
     axes.set_xlabel("Trainable parameters")
+    # matplotlib's own powers of ten are formulas, which the page's SVG does not set.
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     drawn = method_points(study, findings)
     methods = list(dict.fromkeys(method for method, _ in drawn))
     modes = list(dict.fromkeys(quant for _, quant in drawn))

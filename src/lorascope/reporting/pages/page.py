@@ -47,7 +47,7 @@ def document(study: Study, findings: Findings, shown: Mapping[str, Sequence[Bloc
     keys = [trial.key for trial in study.trials] + others
     labels = dict.fromkeys(method_of(key.method).label for key in keys)
     return Document(
-        title=f"{' and '.join(labels)} study: {study.base.model} on {study.data.name}",
+        title=f"{units.listed(labels)} study: {study.base.model} on {study.data.name}",
         question=(
             f"Which {_asked(keys)} and quantization mode to ship for {study.base.model} "
             f"({units.count(study.base.parameters)} parameters) on {study.data.name}?",
