@@ -27,7 +27,7 @@ from lorascope.stages import evaluate, merge, report
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand
 from lorascope.training.run import train_pack
-from tests.conftest import BASE_OVERRIDES
+from tests.conftest import BASE_OVERRIDES, run_command
 from tests.counting.architecture_cases import config_values, meta_model, peft_count
 from tests.devices import CPU
 from tests.packs import (
@@ -183,6 +183,20 @@ def test_a_study_of_patterns_is_trained_scored_merged_and_reported(
         "rank_pattern={'down_proj': 12}", "rank_pattern={}",
     )  # fmt: skip
     assert int(wide["trainable_parameters"]) > int(usual["trainable_parameters"])
+
+
+def test_plans_and_counts_tell_patterns_apart(
+    project: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*BASE_OVERRIDES, "quant=nf4", "lora.rank=4", "lora.rank_pattern={down_proj:8},{}"]
+    run_command(project, "plan", *words, "runtime.device=cpu")
+    header, *lines = capsys.readouterr().out.splitlines()[1:]
+    assert "Rank pattern" in header
+    assert ["down_proj: 8" in line for line in lines[:2]] == [True, False]
+    run_command(project, "count", *words, "--ranks", "4")
+    told = capsys.readouterr().out
+    assert "LoRA on all_linear, down_proj at rank 8: " in told
+    assert "LoRA on all_linear: " in told
 
 
 REFUSED = (

@@ -10,7 +10,13 @@ from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.config import Config, QuantConfig, Storage
 from lorascope.meters.batches import Batch
-from lorascope.planning.arithmetic import Excerpts, excerpts, extrapolated, layer_period
+from lorascope.planning.arithmetic import (
+    Excerpts,
+    excerpts,
+    extrapolated,
+    layer_period,
+    opening_and_period,
+)
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
 from lorascope.planning.depth import evaluation_bytes, segments_like, training_trace
 from lorascope.planning.plan import Prediction, needed_bytes, peak_of, plan_memory, predict_ranks
@@ -101,6 +107,34 @@ def test_two_shallow_traces_continue_to_the_trace_of_the_whole_model(
     )
     for part, value in continued.parts.items():
         assert value == pytest.approx(whole.parts[part], rel=0.001), part
+
+
+UNEVEN: dict[str, dict[str, object]] = {
+    "deepseek_v3": {
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "n_group": 1,
+        "topk_group": 1, "first_k_dense_replace": 2, "num_hidden_layers": 8,
+        "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 16,
+    },
+    "qwen2_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+        "shared_expert_intermediate_size": 48, "num_hidden_layers": 8, "decoder_sparse_step": 2,
+    },
+}  # fmt: skip
+"""Models whose layers differ in their tensors, as other settings than names of kinds say."""
+
+
+@pytest.mark.parametrize("model_type", UNEVEN)
+def test_layers_that_differ_in_their_tensors_continue_to_the_whole_model(model_type: str) -> None:
+    planned = subject(QuantConfig("fp16", Storage.float16), kind="cuda")
+    config = {**EIGHT_LAYERS, "model_type": model_type, **UNEVEN[model_type]}
+    planned = replace(planned, spec=replace(planned.spec, config=config))
+    continued, whole = training_trace(planned), trace_training(planned, kept=None)
+    assert continued.layer_bytes
+    assert max(continued.segments.values()) == pytest.approx(
+        max(whole.segments.values()), rel=0.001
+    )
+    assert continued.parts["base"] == whole.parts["base"]
 
 
 def test_ranks_between_two_traced_ones_lie_on_their_line() -> None:
@@ -215,6 +249,10 @@ def test_depths_keep_whole_periods_at_both_ends() -> None:
     assert excerpts(gemma3, 26, alike=False) == Excerpts(tuple(range(14)), tuple(range(20)), 6)
     assert excerpts(gemma3, 26, alike=True) == Excerpts((0, 5, 25), (0, 5, 25, 25), 1)
     assert excerpts([], 3, alike=True) is None
+    dense_first = ["dense"] * 3 + ["experts"] * 58
+    assert opening_and_period(dense_first) == (3, 1)
+    assert opening_and_period(gemma3) == (0, 6)
+    assert excerpts(dense_first, 61, alike=False) == Excerpts(tuple(range(8)), tuple(range(9)), 4)
 
 
 def test_a_batch_of_one_sample_needs_no_mask() -> None:

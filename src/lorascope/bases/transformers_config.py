@@ -13,6 +13,9 @@ from lorascope.errors import ModelError
 UNLIMITED_CONTEXT_TOKENS = 2048
 """Context of models whose positions have no end, such as BLOOM's: lm-eval reads no more tokens."""
 
+LAYER_KINDS = ("layer_types", "mlp_layer_types")
+"""Settings with a word for each layer."""
+
 
 def text_config(config: Mapping[str, object]) -> PretrainedConfig:
     """The transformers configuration of a config.json; ModelError where transformers does not know
@@ -55,9 +58,12 @@ def with_layers(config: PretrainedConfig, kept: Sequence[int]) -> PretrainedConf
     """`config` with only the layers whose numbers are in `kept`."""
     shallow = copy.deepcopy(config)
     inner = shallow.get_text_config()
+    kinds = {name: getattr(inner, name, None) for name in LAYER_KINDS}
     inner.num_hidden_layers = len(kept)
-    if getattr(inner, "layer_types", None):
-        inner.layer_types = [inner.layer_types[layer] for layer in kept]
+    for name, listed in kinds.items():
+        # Where they follow from other settings, such as Jamba's, they cannot be set.
+        if listed and not isinstance(getattr(type(inner), name, None), property):
+            setattr(inner, name, [listed[layer] for layer in kept])
     return shallow
 
 

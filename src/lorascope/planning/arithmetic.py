@@ -71,10 +71,18 @@ def layer_period(layer_types: Sequence[str], layers: int) -> int:
     return layers
 
 
+def opening_and_period(layer_types: Sequence[str]) -> tuple[int, int]:
+    """Number of layers before the kinds come again and again, such as dense ones before those with
+    experts, and their period then; the fewest layers together."""
+    layers = len(layer_types)
+    found = [(start, layer_period(layer_types[start:], layers - start)) for start in range(layers)]
+    return min(found, key=lambda pair: (sum(pair), pair))
+
+
 @dataclass(frozen=True)
 class Excerpts:
     """Two shallow models to continue to the whole one from: layers by their number, and the number
-    of layers after which their kinds come again."""
+    of layers at the start after which kinds come again."""
 
     first: tuple[int, ...]
     second: tuple[int, ...]
@@ -96,9 +104,10 @@ def excerpts(kinds: Sequence[str], layers: int, alike: bool) -> Excerpts | None:
         first = (*sorted(firsts.values()), last)
         found = Excerpts(first, (*first, last), period=1)
     else:
-        period = layer_period(kinds, layers)
-        depth = 2 * period + (layers - 2 * period) % period
-        found = Excerpts(tuple(range(depth)), tuple(range(depth + period)), period)
+        opening, period = opening_and_period(kinds)
+        group = opening + period
+        depth = 2 * group + (layers - 2 * group) % period
+        found = Excerpts(tuple(range(depth)), tuple(range(depth + period)), group)
     return found if len(found.second) < layers else None
 
 

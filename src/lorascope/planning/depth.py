@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from lorascope.adapters.kinds import kind_of
-from lorascope.bases.transformers_config import in_short, text_config
+from lorascope.bases.transformers_config import in_short
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.planning.arithmetic import (
@@ -25,6 +25,7 @@ from lorascope.planning.arithmetic import (
     extrapolated,
     layer_period,
 )
+from lorascope.planning.layer_kinds import layer_kinds
 from lorascope.planning.subject import PlanSubject
 from lorascope.planning.trace import (
     SIXTEEN_BITS,
@@ -138,9 +139,8 @@ def inference_bytes(
 
 
 def _layers(subject: PlanSubject) -> tuple[int, list[str]]:
-    """Number of layers, and the kind of each where config.json names kinds."""
-    config = text_config(subject.spec.config).get_text_config()
-    return int(config.num_hidden_layers), list(getattr(config, "layer_types", None) or [])
+    """Number of layers, and the kind of each where there are several."""
+    return layer_kinds(subject.spec.config)
 
 
 def _excerpts(subject: PlanSubject, in_training: bool) -> Excerpts | None:

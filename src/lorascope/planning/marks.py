@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -75,6 +75,9 @@ class StepMarks:
 
 
 def _decoder_layers(model: PackedModel) -> nn.ModuleList:
-    count = model.base.config.get_text_config().num_hidden_layers
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    return lists[0]
+    return layers_among(model.modules(), model.base.config.get_text_config().num_hidden_layers)
+
+
+def layers_among(modules: Iterable[nn.Module], count: int) -> nn.ModuleList:
+    """The layers of a language model that has so many."""
+    return next(m for m in modules if isinstance(m, nn.ModuleList) and len(m) == count)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from lorascope.adapters.kinds import KINDS, kind_of
+from lorascope.config import AdapterConfig
 from lorascope.planning.arithmetic import (
     CUDA_CONTEXT_BYTES,
     GIGABYTE,
@@ -61,7 +62,11 @@ def _setting_axes(in_names: bool) -> Iterator[Axis]:
     dials = dict.fromkeys(dial for kind in KINDS.values() for dial in kind.method.dials)
     headers = {dial.name: dial.header for dial in dials}
     for kind in KINDS.values():
-        headers |= {name: name.title() for name in kind.packed if name not in headers}
+        own = {one.name for one in fields(kind.config)} - {
+            one.name for one in fields(AdapterConfig)
+        }
+        for name in (*kind.packed, *sorted(own)):
+            headers.setdefault(name, name.replace("_", " ").capitalize())
     lettered = {dial.name for dial in dials if dial.letter}
     for name, header in headers.items():
         if (name in lettered) is in_names:
@@ -72,6 +77,8 @@ def _setting(name: str, planned: Planned) -> Any:
     value = getattr(planned.config.adapter, name, None)
     if isinstance(value, bool):
         return units.yes_no(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{pattern}: {one:g}" for pattern, one in value.items())
     return units.number(value) if isinstance(value, float) else value
 
 

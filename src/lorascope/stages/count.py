@@ -37,7 +37,8 @@ def command(
     for config in configs:
         name, adapter = config_label(config.model, layout), config.adapter
         whole = kind_of(adapter).reads_weights(adapter)
-        kind = (name, adapter.kind, adapter.targets, tuple(adapter.modules), whole)
+        chosen = (adapter.targets, tuple(adapter.modules), _patterns(adapter))
+        kind = (name, adapter.kind, *chosen, whole)
         if kind in shown:
             continue
         shown.add(kind)
@@ -86,11 +87,18 @@ def _adapters(
     return (
         f"{model.name}: {shape.model_type}, {shape.layers} layers, "
         f"{shape.total_parameters:,} parameters\n"
-        f"{_method(adapter)} on {adapter.targets.value}: {len(chosen) + len(bare)} matrices "
+        f"{_method(adapter)} on {adapter.targets.value}{_patterns(adapter)}: "
+        f"{len(chosen) + len(bare)} matrices "
         f"({', '.join(kinds)})\n"
         + "".join(f"{sentence}\n" for sentence in sentences)
         + f"\n{table.plain()}"
     )
+
+
+def _patterns(adapter: AdapterConfig) -> str:
+    """Layers with ranks of their own, in words; empty without any."""
+    ranks: dict[str, int] = getattr(adapter, "rank_pattern", {})
+    return "".join(f", {pattern} at rank {rank}" for pattern, rank in ranks.items())
 
 
 def _method(adapter: AdapterConfig) -> str:
