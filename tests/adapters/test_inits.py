@@ -243,6 +243,28 @@ def test_those_taken_out_share_packs_too_and_resume_to_the_same_bits(
         assert packed.adapter_sha256 == alone.adapter_sha256
 
 
+def test_a_resumed_training_goes_on_with_what_it_began_with_whatever_is_drawn_again(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    """Another machine, or another number of threads, would round the decomposition otherwise."""
+    config = compose(*TRAINED, "lora.init=pissa_niter_0", "train.checkpoint_every_steps=2")
+    plan = replace(plan_for(project, config, tmp_path / "a"), checkpoints=tmp_path / "checkpoints")
+    with pytest.raises(Interrupted):
+        train_alone(plan, CPU, interrupted_at(3))
+    (trial,) = plan.trials
+    train_alone(replace(plan, trials=[replace(trial, seed=7)]))
+    saved = load_file(tmp_path / "a/adapter_model.safetensors")
+    base = load_base(project.quantized("small", "fp16"), config.quant, CPU)
+    for seed in (trial.seed, 7):
+        began = new_values(base, config.adapter, seed)
+        found = [
+            torch.equal(saved[f"base_model.model.{name.replace('.default', '')}"][4:], value)
+            for name, value in began.items()
+            if "lora_A" in name
+        ]
+        assert set(found) == {seed == trial.seed}
+
+
 @pytest.mark.parametrize(
     ("words", "ranks"),
     [

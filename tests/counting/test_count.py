@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorascope.bases.config_json import model_config_dict
+from lorascope.bases.config_json import model_config_dict, own_code_folder
 from lorascope.bases.known_configs import known_config
 from lorascope.bases.tiny.pretraining import build_tiny_model
 from lorascope.cli import main
@@ -221,6 +222,18 @@ def test_a_hub_models_configuration_comes_from_the_cache(
 def test_a_hub_model_that_is_not_here_names_the_command_that_fetches_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hf download somebody/far config.json --revision 0000"):
         model_config_dict(HUB, Layout(tmp_path))
+
+
+def test_code_of_a_models_own_is_taken_where_it_is_trusted_and_there(tmp_path: Path) -> None:
+    folder, layout = tmp_path / "models/raw/m", Layout(tmp_path)
+    model = ModelConfig(name="m", path="models/raw/m", trust_remote_code=True)
+    write_config(folder, {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}})
+    assert own_code_folder(model, layout) is None
+    (folder / "own.py").touch()
+    assert own_code_folder(model, layout) == folder
+    assert own_code_folder(replace(model, trust_remote_code=False), layout) is None
+    write_config(folder, {"model_type": "olmo"})
+    assert own_code_folder(model, layout) is None
 
 
 def test_a_local_model_without_configuration_is_named(tmp_path: Path) -> None:

@@ -48,12 +48,14 @@ def config_label(model: ModelConfig, layout: Layout) -> str:
 
 
 def own_code_folder(model: ModelConfig, layout: Layout) -> Path | None:
-    """The folder of `model_config_dict`'s file where it brings code of its own that is trusted."""
+    """The folder of `model_config_dict`'s file where it holds code of the model's own, and that is
+    trusted."""
     if not model.trust_remote_code or not model_config_dict(model, layout).get("auto_map"):
         return None
-    for _, place in _files(model, layout):
-        return place.parent
-    return _hub_file(model).parent if model.kind is ModelKind.hub else None
+    folders = [place.parent for _, place in _files(model, layout)]
+    if not folders and model.known_config is None and model.kind is ModelKind.hub:
+        folders = [_hub_file(model).parent]
+    return next((folder for folder in folders[:1] if any(folder.glob("*.py"))), None)
 
 
 def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:

@@ -22,15 +22,15 @@ def model_shape(config: Mapping[str, object], own_code: Path | None = None) -> M
     model that also sees or hears, of its language model only.
 
     Args:
-        own_code: the folder of a model whose own code is trusted and builds it; None where
-            transformers' own classes do.
+        own_code: the folder of a model whose own code is trusted, and builds it where there is no
+            table; None where transformers' own classes do.
 
     Raises:
         ConfigError: a setting is missing or impossible, or transformers does not know the
             architecture.
         ModelError: transformers cannot build the model.
     """
-    if own_code is None and has_table(config):
+    if has_table(config):
         try:
             return table_shape(config)
         except ConfigError:
@@ -48,7 +48,7 @@ def refused_by_peft(
 ) -> str | None:
     """PEFT's reason for not putting this adapter on the model; None where it does, as on every
     model whose architecture has a table."""
-    if own_code is None and has_table(config):
+    if has_table(config):
         return None
     from lorascope.bases.empty_model import empty_model
     from lorascope.bases.peft_rules import refusal
