@@ -85,13 +85,13 @@ def config_values(case: str) -> dict[str, object]:
     return {"model_type": model_type, **SIZES, **values}
 
 
-def meta_model(values: dict[str, Any]) -> Any:
-    """The model that transformers builds from a config.json, without memory for weights."""
+def meta_model(values: dict[str, Any], device: str = "meta") -> Any:
+    """The model that transformers builds from a config.json, on meta without memory for weights."""
     config = CONFIG_MAPPING[values["model_type"]](
         **{key: value for key, value in values.items() if key not in ("model_type", "torch_dtype")}
     )
     kind = AutoModelForMaskedLM if values["model_type"] in ENCODERS else AutoModelForCausalLM
-    with torch.device("meta"):
+    with torch.device(device):
         model = kind.from_config(config)
     model.tie_weights()
     return model

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import peft
 import pytest
+import torch
 
 from lorascope.adapters.layers import linear_shapes
 from lorascope.adapters.lora.kind import LoraConfig
@@ -137,14 +138,21 @@ def test_ia3_equals_peft_on_its_default_targets(case: str) -> None:
 
 
 @every_case
-def test_prompt_and_prefix_tuning_equal_peft(case: str) -> None:
-    values = config_values(case)
+def test_prompt_and_prefix_tuning_equal_peft_where_the_model_runs_with_them(case: str) -> None:
+    values, tokens = config_values(case), torch.ones((1, 2), dtype=torch.long)
     for count, config in (
         (prompt_tuning_parameters, peft.PromptTuningConfig),
         (prefix_tuning_parameters, peft.PrefixTuningConfig),
     ):
         adapter = config(num_virtual_tokens=7, task_type=task_type(values))
-        assert count(table_shape(values), 7) == peft_count(values, adapter)
+        adapted = peft.get_peft_model(meta_model(values, "cpu"), adapter).eval()
+        counted = count(table_shape(values), 7)
+        if counted is None:
+            with pytest.raises(RuntimeError, match="size"):
+                adapted(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        else:
+            adapted(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+            assert counted == adapted.get_nb_trainable_parameters()[0]
 
 
 def test_houlsby_adapters_equal_two_bottlenecks_with_biases_a_layer() -> None:

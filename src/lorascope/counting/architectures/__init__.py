@@ -162,8 +162,13 @@ def table_shape(config: Mapping[str, object]) -> ModelShape:
         total_parameters=weights + biases,
         bias_parameters=biases,
         peft=PeftRules(
-            prompt_parameters=sizes["hidden"],
-            prefix_parameters=2 * layers * key_features,
+            # PEFT's tokens are as wide as the layers; some embeddings are narrower.
+            prompt_parameters=(
+                sizes["hidden"] if sizes.get("embedded") in (None, sizes["hidden"]) else None
+            ),
+            prefix_parameters=(
+                2 * layers * key_features if _size(architecture.takes_prefix, sizes) else None
+            ),
             all_linear_parameters=sum(
                 m.experts * m.fused * (m.in_features + m.out_features) for m in matrices
             ),

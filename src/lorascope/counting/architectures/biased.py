@@ -54,6 +54,8 @@ def falcon_sizes(settings: Settings, usual: Sizes) -> Sizes:
         "fused": usual["hidden"] + 2 * key_heads * usual["head"],
         "intermediate": settings.whole("ffn_hidden_size", 4 * usual["hidden"]),
         "bias": settings.whole("bias", 0),
+        # PEFT takes as many key heads as query heads, and the newer ones repeat theirs.
+        "takes_prefix": int(bool(newer) or key_heads == heads),
         "two_norms": int(two_norms),
         "input_norm": int(not two_norms),
         "sequential": int(not parallel),
@@ -150,6 +152,7 @@ BIASED_DECODERS = {
         {"tie_word_embeddings": True},
         falcon_sizes,
         ia3=(("self_attention.query_key_value",), ("mlp.dense_4h_to_h",)),
+        takes_prefix="takes_prefix",
     ),
     "bloom": Architecture(
         "transformer.h.{}",
@@ -271,5 +274,6 @@ ENCODERS = {
         {"tie_word_embeddings": True},
         deberta_sizes,
         ia3=(("key_proj", "value_proj"), ("output.dense",)),
+        takes_prefix=0,
     ),
 }

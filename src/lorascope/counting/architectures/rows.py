@@ -153,5 +153,7 @@ class Architecture:
     """Whether PEFT (0.21) names none, and these are ours."""
     narrowing: tuple[str, ...] = ()
     """Settings of `NARROWING` that its attention reads."""
+    takes_prefix: Size = 1
+    """Whether PEFT's prefix tuning runs on it, with as many key heads as PEFT takes."""
     refuses: tuple[str, ...] = ()
     """Settings that add tensors which no row names."""
