@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ import torch
 from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from lorascope.adapters.attach import load_adapter
 from lorascope.config import AdapterConfig, Config
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
-from lorascope.objectives.completion import Completion
+from lorascope.objectives.completion import Completion, completion_loss
 from lorascope.planning.fake_mode import CudaAutocast
 from lorascope.quantizers.loading import load_base
 from lorascope.training.pack import PackedModel, pack_adapters
-from tests.packs import CPU
+from tests.packs import CPU, plan_for, train_alone
 
 ADAPTERS = (
     (),
@@ -25,6 +29,11 @@ ADAPTERS = (
     ("lora.dora=true",),
     ("lora.dora=true", "lora.dropout=0.1"),
     ("adapter=ia3",),
+    ("adapter=vera", "vera.rank=8"),
+    ("adapter=oft", "oft.block_size=8"),
+    ("adapter=miss", "miss.rank=8"),
+    ("adapter=bottleneck", "bottleneck.size=8"),
+    ("adapter=ln",),
 )
 NO_TRAINING = ("int8", "lora.dora=true")
 """Mode and adapter that bitsandbytes cannot train on a CPU."""
@@ -96,3 +105,17 @@ def test_layers_behind_norms_that_give_float32_compute_in_16_bits(
     pack = pack_adapters(base, [config], [0])
     types = stepped_types(pack, base.gpt_neox.layers, on_cuda=True)
     assert set(types.values()) == {torch.bfloat16}, types
+
+
+@pytest.mark.parametrize("asked", ADAPTERS[4:], ids=lambda words: words[0])
+def test_what_is_loaded_again_is_what_was_validated(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    config = compose("quant=nf4", "quant.compute=bfloat16", "train.steps=3", *asked)
+    result = train_alone(plan_for(project, config, tmp_path / "adapter"), CPU)
+    stored = project.quantized("small", "nf4")
+    rows = read_rows(project.data("small", "toy") / "validation.jsonl")
+    base = load_base(stored, config.quant, CPU)
+    tokenizer = load_tokenizer(stored)
+    loss, tokens = completion_loss(load_adapter(base, tmp_path / "adapter"), tokenizer, rows, 8)
+    assert loss / tokens == result.validation_loss_nats
