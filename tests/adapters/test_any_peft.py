@@ -43,7 +43,7 @@ def test_what_is_saved_is_what_was_trained_and_counted(
     mode: str,
 ) -> None:
     config = compose(
-        "adapter=peft", f"quant={mode}",
+        "adapter=peft", "peft=road", f"quant={mode}",
         "train.steps=3", "train.learning_rate=0.02", "seed=3",
     )  # fmt: skip
     config.adapter = AnyPeftConfig(type=type_, settings=settings, targets=Targets.attention)
@@ -59,10 +59,13 @@ def test_what_is_saved_is_what_was_trained_and_counted(
     assert saved < bare - 0.01 * tokens
 
 
-REFUSED = (
+REFUSED: tuple[tuple[list[str], str, str], ...] = (
     (["peft.type=LORA"], "fp16", r"peft.type='LORA': has a section of its own. Use adapter=lora"),
     (["peft.type=PREFIX_TUNING"], "fp16", "it trains prompts"),
     (["peft.type=RAOD"], "fp16", r"PEFT has no such method. Choose one of .*ROAD"),
+    (["peft.type=RAOD"], "nf4", r"PEFT has no such method. Choose one of .*ROAD"),
+    (["peft.type=road"], "nf4", r"peft.type='road': is not the name .* Write it in capitals"),
+    ([], "fp16", r"peft.type='': is not the name .* take a file of conf/peft"),
     (["peft.type=HRA"], "nf4", r"peft.type='HRA'.*needs floating-point weights"),
 )
 
@@ -71,22 +74,30 @@ REFUSED = (
 def test_what_cannot_be_trained_is_refused_before_it_starts(
     project: Layout, compose: Compose, words: list[str], mode: str, message: str
 ) -> None:
+    def declared() -> list[str]:
+        points = expand(project, [*BASE_OVERRIDES, "adapter=peft", f"quant={mode}", *words])
+        return [declare_trial(point, project).identity for point in points]
+
     with pytest.raises(LorascopeError, match=message):
-        declare_trial(compose("adapter=peft", f"quant={mode}", *words), project)
+        declared()
 
 
 @pytest.mark.parametrize("settings", [{"rank": 3}, {"variant": "road_9"}])
 def test_settings_are_pefts_own(
     project: Layout, compose: Compose, settings: dict[str, object]
 ) -> None:
-    config = compose("adapter=peft", "quant=fp16")
-    config.adapter = AnyPeftConfig(settings=settings)
+    config = compose("adapter=peft", "peft=road", "quant=fp16")
+    config.adapter = AnyPeftConfig(type="ROAD", settings=settings)
     with pytest.raises(LorascopeError, match="PEFT does not take it for ROAD"):
+        declare_trial(config, project)
+    config.adapter = AnyPeftConfig(type="HIRA", settings={"modules_to_save": ["lm_head"]})
+    with pytest.raises(LorascopeError, match=r"'modules_to_save': says what is.*peft.modul"):
         declare_trial(config, project)
 
 
 def test_the_files_of_conf_name_methods_that_train(project: Layout) -> None:
-    names = sorted(path.stem for path in (project.conf / "peft").glob("*.yaml"))
+    paths = (project.conf / "peft").glob("*.yaml")
+    names = sorted(path.stem for path in paths if path.stem != "any")
     points = expand(
         project, [*BASE_OVERRIDES, "quant=fp16", "adapter=peft", f"peft={','.join(names)}"]
     )

@@ -11,12 +11,19 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
 
 from lorascope.adapters.attach import attach, detach, load_adapter, save_adapter
 from lorascope.adapters.bitfit.kind import BITFIT, BitfitConfig
 from lorascope.adapters.bottleneck.kind import BOTTLENECK, BottleneckConfig
+from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import model_parts
+from lorascope.adapters.ln import LnConfig
 from lorascope.adapters.targets import select
 from lorascope.config import Config
 from lorascope.counting.architectures import table_shape
@@ -152,7 +159,7 @@ def test_bitfit_trains_every_bias(case: str, tmp_path: Path) -> None:
 def test_norms_and_biases_are_counted_from_a_configuration(case: str) -> None:
     values = config_values(case)
     shape, model = table_shape(values), meta_model(values)
-    assert sorted(shape.vectors, key=str) == sorted(model_parts(model).vectors, key=str)
+    assert sorted(shape.vectors, key=str) == sorted(model_parts(model).vectors or [], key=str)
     if shape.bias_parameters:
         chosen = select(shape.parts, BitfitConfig())
         assert BITFIT.parameters(BitfitConfig(), chosen) == shape.bias_parameters
@@ -167,3 +174,65 @@ def test_what_a_method_does_not_train_is_refused(project: Layout) -> None:
             expand(project, [*BASE_OVERRIDES, "quant=nf4", *words])
     with pytest.raises(ConfigError, match=r"bitfit.targets='biases': this model has none"):
         select(model_parts(meta_model(config_values("llama"))), BitfitConfig())
+
+
+VISION = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "vocab_size": 111, "pad_token_id": 1,
+}  # fmt: skip
+BESIDE: dict[str, dict[str, object]] = {
+    "llava_onevision": {
+        "text_config": {**TEXT, "model_type": "qwen2"},
+        "vision_config": {**VISION, "model_type": "siglip_vision_model"}, "image_token_index": 110,
+    },
+    "mistral3": {
+        "text_config": {**TEXT, "model_type": "mistral", "head_dim": 16},
+        "vision_config": {**VISION, "model_type": "pixtral", "head_dim": 8},
+        "image_token_index": 110, "spatial_merge_size": 1,
+    },
+    # Its norms of queries and keys are a list's, with numbers for names.
+    "stablelm": {**TEXT, "qk_layernorm": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", BESIDE)
+@pytest.mark.parametrize("config", [LnConfig(), BitfitConfig()], ids=lambda config: config.kind)
+def test_what_lies_beside_the_language_model_or_bears_a_number_is_told_apart(
+    model_type: str, config: LnConfig | BitfitConfig
+) -> None:
+    made = CONFIG_MAPPING[model_type](**BESIDE[model_type])
+    with torch.device("meta"):
+        auto = AutoModelForImageTextToText if "vision_config" in BESIDE[model_type] else None
+        model = (auto or AutoModelForCausalLM).from_config(made)
+    try:
+        chosen = select(model_parts(model), config)
+    except ConfigError:
+        # Mistral's language model has no biases; its vision tower is none of it.
+        assert (model_type, config.kind) == ("mistral3", "bitfit")
+        return
+    adapted = attach(model, config, seed=0)
+    declared = kind_of(config).parameters(config, chosen)
+    assert adapted.get_nb_trainable_parameters()[0] == declared > 0
+
+
+def test_adapter_h_stands_behind_transposed_layers_too(tmp_path: Path) -> None:
+    model = small("gpt2")
+    adapted = attach(model, BottleneckConfig(size=4), seed=0)
+    losses = trained(adapted)
+    assert losses[-1] < losses[0]
+    save_adapter(adapted, tmp_path, "small")
+    with torch.no_grad():
+        loaded = PeftModel.from_pretrained(small("gpt2"), tmp_path)
+        assert torch.equal(loaded(input_ids=IDS).logits, adapted.eval()(input_ids=IDS).logits)
+
+
+def test_an_older_base_is_told_from_one_without_norms(project: Layout) -> None:
+    parts = model_parts(meta_model(config_values("llama")))
+    with pytest.raises(ConfigError, match=r"prepared by an older version.*prepare-base"):
+        select(replace(parts, vectors=None), LnConfig())
+    with pytest.raises(ConfigError, match="this model has none"):
+        select(replace(parts, vectors=[]), LnConfig())

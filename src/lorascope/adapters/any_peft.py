@@ -34,6 +34,7 @@ UNFIT = {
     "SHADOW": "it changes what the model returns",
     "SHIRA": "the memory of its sparse tensors is not known",
     "TRAINABLE_TOKENS": "it trains embeddings",
+    "VBLORA": "PEFT puts it on whole models alone, so that it cannot be counted here",
     "XLORA": "it mixes adapters that are trained already",
 }
 """Types that cannot be trained here, with the reason."""
@@ -51,7 +52,16 @@ ON_QUANTIZED = {
 }
 """Types that were seen to train on 8 and 4 bits: others read weights as if they were not stored in
 bits, and some of them train on nonsense without a word (peft 0.21)."""
-NAMED = Bound(bool, "names no method of PEFT", "Write peft=road, or a type such as ROAD.")
+NAMED = Bound(
+    lambda name: bool(name) and name == name.upper(),
+    "is not the name that PEFT gives a method's type",
+    "Write it in capitals, such as peft.type=ROAD, or take a file of conf/peft.",
+)
+ELSEWHERE = {
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
+    "target_parameters", "inference_mode", "task_type", "peft_type",
+}  # fmt: skip
+"""PEFT's settings that say what is trained: `peft.targets` and `peft.modules` do so here."""
 
 
 @dataclass
@@ -59,10 +69,11 @@ class AnyPeftConfig(AdapterConfig):
     """A method by the name that PEFT gives its type, and settings of PEFT's own configuration."""
 
     kind: ClassVar[str] = "peft"
-    type: str = bounded("ROAD", NAMED)
+    type: str = bounded("", NAMED)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def reads_floats(self) -> str | None:
+        _require_known(self.type)
         return None if self.type in ON_QUANTIZED else "type"
 
     def require_layers(self, shapes: Sequence[LinearShape]) -> None:
@@ -94,21 +105,31 @@ ANY_PEFT = AnyPeft()
 _counted: dict[str, int] = {}
 
 
-def _peft_config(config: AnyPeftConfig, targets: list[str]) -> PeftConfig:
-    import peft.mapping
+def _require_known(name: str) -> None:
+    import peft
 
-    name, types = config.type.upper(), peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     if name in OURS:
-        own = OURS[name]
         raise ConfigError(
-            "peft.type", config.type, "has a section of its own", f"Use adapter={own}."
+            "peft.type", name, "has a section of its own", f"Use adapter={OURS[name]}."
         )
     known = sorted({str(kind.value) for kind in peft.PeftType} - {*OURS, *UNFIT})
     if name not in known:
         problem = UNFIT.get(name, "PEFT has no such method")
-        raise ConfigError("peft.type", config.type, problem, f"Choose one of {', '.join(known)}.")
+        raise ConfigError("peft.type", name, problem, f"Choose one of {', '.join(known)}.")
+
+
+def _peft_config(config: AnyPeftConfig, targets: list[str]) -> PeftConfig:
+    import peft.mapping
+
+    _require_known(config.type)
+    types = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
+    if wrong := sorted(ELSEWHERE & config.settings.keys()):
+        raise ConfigError(
+            "peft.settings", wrong[0], "says what is trained, and that is no setting of a method",
+            "Use peft=..., peft.targets or peft.modules.",
+        )  # fmt: skip
     try:
-        made: PeftConfig = types[name](
+        made: PeftConfig = types[config.type](
             target_modules=targets, task_type="CAUSAL_LM", **config.settings
         )
     except (TypeError, ValueError) as error:
@@ -139,7 +160,10 @@ def _count(config: AnyPeftConfig, shapes: Sequence[LinearShape]) -> int:
         peft.inject_adapter_in_model(made, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _refused(config, error) from error
-    return sum(own.numel() for own in model.parameters() if own.requires_grad)
+    trained = sum(own.numel() for own in model.parameters() if own.requires_grad)
+    if not trained:
+        raise _refused(config, ValueError("nothing would be trained"))
+    return trained
 
 
 def _refused(config: AnyPeftConfig, error: Exception) -> ConfigError:

@@ -24,8 +24,10 @@ def model_parts(model: Any) -> ModelParts:
 
 
 def every_part(model: Any) -> ModelParts:
-    """The same with linear layers that text does not reach."""
-    return ModelParts(all_linear_shapes(model), vector_shapes(model))
+    """All that PEFT might take for a chosen layer by its name: linear layers that text does not
+    reach too, and any module for a norm or a bias."""
+    names = [name for name, _ in model.named_modules() if name]
+    return ModelParts(all_linear_shapes(model), [VectorShape(name, 0, 0) for name in names])
 
 
 def linear_shapes(model: Any) -> list[LinearShape]:
@@ -57,18 +59,19 @@ def all_linear_shapes(model: Any) -> list[LinearShape]:
 
 
 def vector_shapes(model: Any) -> list[VectorShape]:
-    """Norms and other layers with biases, of the language model alone."""
+    """Norms and other layers with biases, of the language model alone; no layers that hold others
+    beside a bias, which cannot stand in their place."""
     decoder, head = _language_model(model), model.get_output_embeddings()
     shapes = []
     for name, module in model.named_modules():
-        if decoder and module is not head and not name.startswith(f"{decoder}."):
+        beside = decoder and module is not head and not name.startswith(f"{decoder}.")
+        if beside or any(True for _ in module.children()):
             continue
-        own = {key: p.numel() for key, p in module.named_parameters(recurse=False) if p.dim() == 1}
-        # A norm has nothing but vectors.
+        own = dict(module.named_parameters(recurse=False))
         is_norm = "weight" in own and "norm" in type(module).__name__.lower()
-        if is_norm or "bias" in own:
-            weight = own["weight"] if is_norm else 0
-            shapes.append(VectorShape(name, weight, own.get("bias", 0)))
+        bias = own["bias"].numel() if "bias" in own and own["bias"].dim() == 1 else 0
+        if is_norm or bias:
+            shapes.append(VectorShape(name, own["weight"].numel() if is_norm else 0, bias))
     return shapes
 
 

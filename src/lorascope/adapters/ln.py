@@ -36,7 +36,7 @@ class Ln(Lone):
         from peft import LNTuningConfig
 
         return LNTuningConfig(
-            target_modules=peft_targets(every.vectors, chosen), task_type="CAUSAL_LM"
+            target_modules=peft_targets(every.vectors or [], chosen), task_type="CAUSAL_LM"
         )
 
     def parameters(self, config: LnConfig, shapes: Sequence[VectorShape]) -> int:

@@ -10,6 +10,7 @@ from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, Bound, bounded
+from lorascope.errors import ConfigError
 from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 TWO_OR_MORE = Bound(lambda value: value >= 2, "a block of fewer than 2 inputs cannot be turned")
@@ -29,6 +30,15 @@ class OftConfig(AdapterConfig):
     """Share of the blocks that a step leaves as they are."""
     block_share: bool = False
     """One rotation for all blocks of a layer."""
+
+    def require_layers(self, shapes: Sequence[LinearShape]) -> None:
+        """A block is a part of a layer's inputs."""
+        widest = max(shape.in_features for shape in shapes)
+        if self.block_size > widest:
+            raise ConfigError(
+                "oft.block_size", self.block_size, "is more than any layer has inputs",
+                f"Set it to {widest} or less.",
+            )  # fmt: skip
 
 
 class Oft(Lone):

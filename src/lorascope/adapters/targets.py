@@ -64,17 +64,18 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
 
 def _vectors(parts: ModelParts, config: AdapterConfig) -> list[VectorShape]:
     norms = config.targets is Targets.norms
+    if parts.vectors is None:
+        raise ConfigError(
+            f"{config.kind}.targets", config.targets.value,
+            "the base was prepared by an older version, whose record does not say norms and biases",
+            "Delete models/<model>/base and run `lorascope prepare-base` again: its content stays.",
+        )  # fmt: skip
     chosen = [vector for vector in parts.vectors if (vector.weight if norms else vector.bias)]
     if not chosen:
-        remedy = "Choose another method, such as adapter=lora."
-        if not parts.vectors:
-            remedy += (
-                " If its base was prepared by an older version, delete it and run `lorascope "
-                "prepare-base` again: its record lacks norms and biases."
-            )
         raise ConfigError(
-            f"{config.kind}.targets", config.targets.value, "this model has none", remedy
-        )
+            f"{config.kind}.targets", config.targets.value, "this model has none",
+            "Choose another method, such as adapter=lora.",
+        )  # fmt: skip
     return chosen
 
 

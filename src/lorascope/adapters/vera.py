@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 from lorascope.adapters.lone import Lone
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
-from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, ONE_OR_MORE, SEED, bounded
+from lorascope.config.bounds import ABOVE_ZERO, BELOW_ONE, SEED, between, bounded
 from lorascope.records import Dial, LinearShape, Method, ModelParts
+
+MAX_VERA_RANK = 8192
+"""Eight times the highest of its paper."""
 
 
 @dataclass
@@ -20,7 +23,7 @@ class VeraConfig(AdapterConfig):
 
     kind: ClassVar[str] = "vera"
     learning_rate_factor: float = bounded(10.0, ABOVE_ZERO, "10 is usual.")
-    rank: int = bounded(256, ONE_OR_MORE, "256 is usual.")
+    rank: int = bounded(256, between(1, MAX_VERA_RANK), "256 is usual.")
     dropout: float = bounded(0.0, BELOW_ONE, "Try 0.05.")
     d_initial: float = bounded(0.1, ABOVE_ZERO, "0.1 is usual.")
     """The factors of ranks before the first step; those of outputs are zero."""

@@ -51,7 +51,8 @@ class ModelParts:
     """The layers of a model that a method can train something of, or beside."""
 
     linear: list[LinearShape]
-    vectors: list[VectorShape]
+    vectors: list[VectorShape] | None
+    """None where an older record does not say them."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class BaseRecord:
     """Settings of conf/model that it was made with (`files.made_with`); None in older records."""
     unadapted: list[UnadaptedWeights] = field(default_factory=list)
     """Matrices that no adapter reaches, embeddings and head not among them."""
-    vectors: list[VectorShape] = field(default_factory=list)
-    """Norms and other layers with biases; none in older records."""
+    vectors: list[VectorShape] | None = None
+    """Norms and other layers with biases; None in older records."""
 
     @property
     def parts(self) -> ModelParts:

@@ -36,7 +36,7 @@ class Bitfit(Lone):
         from lorascope.adapters.bitfit.layer import PeftBitfitConfig
 
         return PeftBitfitConfig(
-            target_modules=peft_targets(every.vectors, chosen), task_type="CAUSAL_LM"
+            target_modules=peft_targets(every.vectors or [], chosen), task_type="CAUSAL_LM"
         )
 
     def parameters(self, config: BitfitConfig, shapes: Sequence[VectorShape]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapters.peft_extension import OwnConfig, OwnLayer, OwnTuner, register
 
@@ -33,7 +34,8 @@ class BottleneckLayer(OwnLayer):
     def make(self, adapter_name: str, config: Any) -> None:
         """A network that adds nothing yet: Houlsby et al. start near zero, this at zero, as LoRA
         does."""
-        out_features = int(self.get_base_layer().out_features)
+        base = self.get_base_layer()
+        out_features = int(base.nf if isinstance(base, Conv1D) else base.out_features)
         down, up = nn.Linear(out_features, config.size), nn.Linear(config.size, out_features)
         nn.init.zeros_(up.weight)
         nn.init.zeros_(up.bias)
