@@ -19,6 +19,7 @@ from lorascope.adapters.ln import LN
 from lorascope.adapters.lora.kind import LORA
 from lorascope.adapters.miss import MISS
 from lorascope.adapters.oft import OFT
+from lorascope.adapters.rate import Rate
 from lorascope.adapters.vera import VERA
 from lorascope.config import AdapterConfig
 from lorascope.records import Dials, LinearShape, Method, ModelParts
@@ -26,6 +27,7 @@ from lorascope.records import Dials, LinearShape, Method, ModelParts
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig
+    from torch import nn
 
     from lorascope.adapters.stack import LayeredStack
 
@@ -60,6 +62,9 @@ class AdapterKind(Protocol[C]):
     def reads_weights(self, config: C) -> str | None:
         """The setting for which training reads the base's weights, and not only what its layers
         give; None where it does not."""
+
+    def rate(self, config: C, name: str, parameter: nn.Parameter) -> Rate:
+        """How fast a parameter learns that PEFT's own layers train, by its name in the base."""
 
     def stack(
         self, configs: Sequence[C], shapes: Sequence[LinearShape], device: torch.device | str

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.config import AdapterConfig
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class Lone:
@@ -20,6 +22,10 @@ class Lone:
     def reads_weights(self, config: Any) -> str | None:
         """None: what the base's layers give is enough."""
         return None
+
+    def rate(self, config: Any, name: str, parameter: nn.Parameter) -> Rate:
+        """The trial's own."""
+        return PLAIN
 
     def stack(
         self,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 import torch
@@ -16,6 +18,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.records import LinearShape
 
 Weights = Mapping[str, Tensor]
@@ -46,11 +49,12 @@ class PackShape:
 
 @dataclass(frozen=True)
 class RatedPart:
-    """A part of a trial's vector, and what its learning rate is times the trial's."""
+    """A part of a trial's vector, and what its learning rate and decay are times the trial's."""
 
     start: int
     end: int
     times: float
+    decay_times: float = 1.0
 
 
 class Stack(Protocol):
@@ -61,8 +65,8 @@ class Stack(Protocol):
     parameters: list[int]
     """Number of values of each trial, padding excluded."""
     rates: list[list[RatedPart]]
-    """The parts of each trial's vector in their order, where they learn at several rates; empty for
-    a trial that learns at one."""
+    """The parts of each trial's vector in their order, where they learn or decay at several rates;
+    empty for a trial that learns at its own."""
     constants: list[Tensor]
     """What was drawn for the trials and is not trained: a resumed training must find it again."""
 
@@ -108,16 +112,28 @@ class StackedLayer(nn.Module, ABC):
 
 
 class PeftStack:
-    """The stack of a single trial that PEFT's own layers train: all its values as one vector."""
+    """The stack of a single trial that PEFT's own layers train: all its values as one vector, those
+    of one rate side by side.
 
-    def __init__(self, model: PeftModel) -> None:
-        self._trained = trained_parameters(model)
+    Args:
+        rate_of: the rate of a parameter, by its name in the base.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        rate_of: Callable[[str, nn.Parameter], Rate] = lambda name, parameter: PLAIN,
+    ) -> None:
+        trained = trained_parameters(model)
+        rated = {name: rate_of(name, parameter) for name, parameter in trained.items()}
+        # Sorting keeps the model's order among parameters of one rate.
+        self._trained = {name: trained[name] for name in sorted(trained, key=rated.__getitem__)}
         values = torch.cat([p.detach().flatten() for p in self._trained.values()])
         self._gradients = torch.zeros_like(values)
         self.rows = [nn.Parameter(values)]
         self.parameters = [len(values)]
-        self.rates: list[list[RatedPart]] = [[]]
         self.constants: list[Tensor] = []
+        self.rates = [_rated_parts([(rated[n], p.numel()) for n, p in self._trained.items()])]
         start = 0
         for parameter in self._trained.values():
             end = start + parameter.numel()
@@ -132,6 +148,17 @@ class PeftStack:
 
     def read(self, index: int) -> Weights:
         return {name: value.detach().clone() for name, value in self._trained.items()}
+
+
+def _rated_parts(sizes: Iterable[tuple[Rate, int]]) -> list[RatedPart]:
+    """The parts of a vector whose pieces of these sizes follow each other, by their rates."""
+    parts: list[RatedPart] = []
+    start = 0
+    for rate, group in groupby(sizes, itemgetter(0)):
+        end = start + sum(size for _, size in group)
+        parts.append(RatedPart(start, end, rate.times, rate.decay_times))
+        start = end
+    return [] if len(parts) == 1 and rate == PLAIN else parts
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

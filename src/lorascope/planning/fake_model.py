@@ -85,7 +85,7 @@ def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedM
     shapes, shape = select(model_parts(base), spec.adapter), PackShape([0] * len(spec.pack))
     stack = kind_of(spec.adapter).stack(spec.pack, shapes, DEVICE)
     if stack is None:
-        return peft_pack(fake_adapted(spec, kept), shape)
+        return peft_pack(fake_adapted(spec, kept), spec.adapter, shape)
     return stacked_pack(base, stack, shapes, shape)
 
 

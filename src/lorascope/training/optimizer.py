@@ -27,10 +27,10 @@ PART = "part"
 def adamw(
     rows: Sequence[nn.Parameter],
     trains: Sequence[TrainConfig],
-    rates: Sequence[Sequence[RatedPart]] = (),
+    rated: Sequence[Sequence[RatedPart]] = (),
 ) -> torch.optim.AdamW:
     """Groups in the pack's order, each with its trial's learning rate and weight decay; one for
-    each part that `rates` names of a trial. Fused, as transformers' default is: one pass over the
+    each part that `rated` names of a trial. Fused, as transformers' default is: one pass over the
     memory, and no copies."""
     groups: list[dict[str, Any]] = []
     for trial, (row, train) in enumerate(zip(rows, trains, strict=True)):
@@ -39,10 +39,14 @@ def adamw(
             "lr": train.learning_rate,
             "weight_decay": train.weight_decay,
         }
-        parts = rates[trial] if rates else ()
+        parts = rated[trial] if rated else ()
         for part in parts:
             own = nn.Parameter(row.detach()[part.start : part.end])
-            groups.append(whole | {"params": [own], "lr": whole["lr"] * part.times, PART: part})
+            rates = {
+                "lr": whole["lr"] * part.times,
+                "weight_decay": whole["weight_decay"] * part.decay_times,
+            }
+            groups.append(whole | rates | {"params": [own], PART: part})
         if not parts:
             groups.append(whole)
     # The polynomial schedule reads the default, which all trials share there.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -173,7 +174,7 @@ def pack_adapters(
     shapes = select(model_parts(base), first)
     stack = kind_of(first).stack(configs, shapes, base.device)
     if stack is None:
-        return peft_pack(attach(base, first, seeds[0]), shape)
+        return peft_pack(attach(base, first, seeds[0]), first, shape)
     for index, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
         if config.subtracts():
             stack.write(index, new_values(base, config, seed))
@@ -195,14 +196,15 @@ def stacked_pack(
     return PackedModel(base, stack, [layer.name for layer in shapes], shape)
 
 
-def peft_pack(model: PeftModel, shape: PackShape) -> PackedModel:
+def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> PackedModel:
     """A pack of one: the model's adapter in PEFT's own layers. Several trials are Unpackable."""
     if shape.trials > 1:
         raise Unpackable(f"{model.peft_type} adapters are trained one by one")
     base = model.get_base_model()
     # What marks a base as adapted, which it is no more when it is bare again.
     del base.peft_config
-    return PackedModel(base, PeftStack(model), adapted_names(base), shape)
+    stack = PeftStack(model, partial(kind_of(config).rate, config))
+    return PackedModel(base, stack, adapted_names(base), shape)
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:

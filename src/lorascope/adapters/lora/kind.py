@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.adapters.targets import peft_targets
 from lorascope.config import AdapterConfig
 from lorascope.config.bounds import (
@@ -25,6 +26,7 @@ from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from lorascope.adapters.lora.stack import LoraStack
 
@@ -218,6 +220,10 @@ class Lora:
     def reads_weights(self, config: LoraConfig) -> str | None:
         """DoRA takes the norm of the sum of weight and product."""
         return "dora" if config.dora else None
+
+    def rate(self, config: LoraConfig, name: str, parameter: nn.Parameter) -> Rate:
+        """The trial's own: the stack has LoRA+'s."""
+        return PLAIN
 
     def stack(
         self,
