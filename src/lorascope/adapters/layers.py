@@ -61,7 +61,7 @@ def all_linear_shapes(model: Any) -> list[LinearShape]:
 def vector_shapes(model: Any) -> list[VectorShape]:
     """Norms and other layers with biases, of the language model alone; no layers that hold others
     beside a bias, which cannot stand in their place."""
-    decoder, head = _language_model(model), model.get_output_embeddings()
+    decoder, head = language_model(model), model.get_output_embeddings()
     shapes = []
     for name, module in model.named_modules():
         beside = decoder and module is not head and not name.startswith(f"{decoder}.")
@@ -84,7 +84,7 @@ def unadapted_weights(model: Any) -> list[UnadaptedWeights]:
         what: {shape.name: shape.in_features * shape.out_features for shape in part}
         for what, part in _left_out(model, all_linear_shapes(model)).items()
     }
-    decoder = _language_model(model)
+    decoder = language_model(model)
     for name, size in _bare_matrices(model).items():
         inside = not decoder or name.startswith(f"{decoder}.")
         parts.setdefault(BARE if inside else BESIDE_TEXT, {})[name] = size
@@ -97,7 +97,7 @@ def unadapted_weights(model: Any) -> list[UnadaptedWeights]:
 
 def _left_out(model: Any, shapes: list[LinearShape]) -> dict[str, list[LinearShape]]:
     """Reason -> linear layers that get no adapter."""
-    decoder = _language_model(model)
+    decoder = language_model(model)
     beside = [s for s in shapes if decoder and not s.name.startswith(f"{decoder}.")]
     inside = [shape for shape in shapes if shape not in beside]
     routers = [s for s in inside if "Router" in type(model.get_submodule(s.name)).__name__]
@@ -107,7 +107,7 @@ def _left_out(model: Any, shapes: list[LinearShape]) -> dict[str, list[LinearSha
     return {BESIDE_TEXT: beside, ROUTERS: routers, TAKEN_FOR_EXPERTS: taken}
 
 
-def _language_model(model: Any) -> str:
+def language_model(model: Any) -> str:
     """The name of the language model inside a model that also sees or hears; else ''."""
     config = getattr(model, "config", None)
     if config is None or config.get_text_config() is config:

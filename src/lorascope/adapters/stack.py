@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Protocol
 
 import torch
@@ -48,13 +46,14 @@ class PackShape:
 
 
 @dataclass(frozen=True)
-class RatedPart:
-    """A part of a trial's vector, and what its learning rate and decay are times the trial's."""
+class VectorPart:
+    """A part of a trial's vector: whose values it holds, and how fast the method has them learn."""
 
     start: int
     end: int
-    times: float
-    decay_times: float = 1.0
+    name: str
+    """Of the base's layer, or of a parameter there."""
+    rate: Rate = PLAIN
 
 
 class Stack(Protocol):
@@ -64,9 +63,8 @@ class Stack(Protocol):
     """Values of each trial as one vector, padding included, in the pack's order."""
     parameters: list[int]
     """Number of values of each trial, padding excluded."""
-    rates: list[list[RatedPart]]
-    """The parts of each trial's vector in their order, where they learn or decay at several rates;
-    empty for a trial that learns at its own."""
+    parts: list[list[VectorPart]]
+    """The parts of each trial's vector, from its beginning to its end."""
     constants: list[Tensor]
     """What was drawn for the trials and is not trained: a resumed training must find it again."""
 
@@ -132,11 +130,12 @@ class PeftStack:
         self._gradients = torch.zeros_like(values)
         self.rows = [nn.Parameter(values)]
         self.parameters = [len(values)]
+        self.parts: list[list[VectorPart]] = [[]]
         self.constants: list[Tensor] = []
-        self.rates = [_rated_parts([(rated[n], p.numel()) for n, p in self._trained.items()])]
         start = 0
-        for parameter in self._trained.values():
+        for name, parameter in self._trained.items():
             end = start + parameter.numel()
+            self.parts[0].append(VectorPart(start, end, name, rated[name]))
             parameter.data = values[start:end].view(parameter.shape)
             parameter.grad = self._gradients[start:end].view(parameter.shape)
             start = end
@@ -148,17 +147,6 @@ class PeftStack:
 
     def read(self, index: int) -> Weights:
         return {name: value.detach().clone() for name, value in self._trained.items()}
-
-
-def _rated_parts(sizes: Iterable[tuple[Rate, int]]) -> list[RatedPart]:
-    """The parts of a vector whose pieces of these sizes follow each other, by their rates."""
-    parts: list[RatedPart] = []
-    start = 0
-    for rate, group in groupby(sizes, itemgetter(0)):
-        end = start + sum(size for _, size in group)
-        parts.append(RatedPart(start, end, rate.times, rate.decay_times))
-        start = end
-    return [] if len(parts) == 1 and rate == PLAIN else parts
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

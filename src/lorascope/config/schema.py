@@ -152,6 +152,9 @@ class TrainConfig:
     micro_batch_size: int = 16
     """Samples in one forward pass; divides batch_size."""
     learning_rate: float = bounded(2e-4, ABOVE_ZERO, "2e-4 is a good start for LoRA.")
+    layer_rate_decay: float = bounded(1.0, UP_TO_ONE, "Try 0.9; 1 is one rate for all layers.")
+    """What a layer's learning rate is times that of the layer above it; the last layer has
+    learning_rate (Howard and Ruder 2018, arXiv 1801.06146)."""
     schedule: str = bounded("linear", one_of("schedule", SCHEDULES))
     warmup_fraction: float = bounded(0.0, BELOW_ONE, "Try 0.03.")
     weight_decay: float = bounded(0.0, FINITE, "0 is usual.")

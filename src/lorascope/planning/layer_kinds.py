@@ -12,8 +12,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from lorascope.adapters.decoder import decoder_layers
 from lorascope.bases.transformers_config import text_config
-from lorascope.planning.marks import layers_among
 
 
 def layer_kinds(config: Mapping[str, object]) -> tuple[int, list[str]]:
@@ -28,7 +28,7 @@ def _layer_kinds(config: str) -> tuple[int, tuple[str, ...]]:
     whole = text_config(json.loads(config))
     text = whole.get_text_config()
     layers, named = int(text.num_hidden_layers), tuple(getattr(text, "layer_types", None) or ())
-    tensors = _tensors(whole, layers)
+    tensors = _tensors(whole)
     if len(set(tensors)) <= 1:
         return layers, named
     numbers = {of_layer: number for number, of_layer in enumerate(dict.fromkeys(tensors))}
@@ -38,13 +38,13 @@ def _layer_kinds(config: str) -> tuple[int, tuple[str, ...]]:
     )
 
 
-def _tensors(config: PretrainedConfig, layers: int) -> list[tuple[tuple[str, torch.Size], ...]]:
+def _tensors(config: PretrainedConfig) -> list[tuple[tuple[str, torch.Size], ...]]:
     """Names and shapes of each layer's tensors; none where the model cannot be built, which whoever
     traces it will say."""
     try:
         with unset_fake_temporarily(), torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
-        found = layers_among(model.modules(), layers)
+        _, found = decoder_layers(model)
     except Exception:
         return []
     return [

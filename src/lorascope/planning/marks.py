@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
 
+from lorascope.adapters.decoder import decoder_layers
 from lorascope.meters.tracker import TensorTracker
 from lorascope.training.pack import PackedModel
 
@@ -30,7 +31,7 @@ class StepMarks:
         self.layers_end_bytes = 0
         self._in_forward = True
         self._tracker, self._precision = tracker, precision
-        layers = _decoder_layers(model)
+        _, layers = decoder_layers(model.base)
         last = len(layers) - 1
         names = {last - period: "middle_backward", last: "last_backward"}
         if last >= period:
@@ -72,12 +73,3 @@ class StepMarks:
                 self._tracker.mark("head")
 
         return hook
-
-
-def _decoder_layers(model: PackedModel) -> nn.ModuleList:
-    return layers_among(model.modules(), model.base.config.get_text_config().num_hidden_layers)
-
-
-def layers_among(modules: Iterable[nn.Module], count: int) -> nn.ModuleList:
-    """The layers of a language model that has so many."""
-    return next(m for m in modules if isinstance(m, nn.ModuleList) and len(m) == count)

@@ -30,6 +30,7 @@ from lorascope.records import LinearShape
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
+from lorascope.training.rates import rates_of
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 HEAD_SEGMENTS = ("head", "head_backward")
@@ -196,7 +197,7 @@ def _in_training(
     if subject.training.patience:
         pack.keep_best()
     trains = [subject.training] * len(pack.stack.rows)
-    optimizer = adamw(pack.stack.rows, trains, pack.stack.rates)
+    optimizer = adamw(pack.stack.rows, trains, rates_of(pack.base, pack.stack, trains))
     if subject.train.optimizer_state:
         for row in rows_of(optimizer):
             optimizer.state[row] = {

@@ -1,5 +1,5 @@
 """AdamW over a pack: one vector and one parameter group a trial, so that nothing is shared. A trial
-whose values learn at several rates has a group for each."""
+whose values learn at several rates has a group for each stretch of its vector with one rate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from lorascope.adapters.stack import RatedPart
 from lorascope.config import TrainConfig
+from lorascope.training.rates import RatedPart
 
 FIRST_SCALE, GROWTH_STEPS = 2.0**16, 2000
 """As torch.amp.GradScaler starts, and when it doubles."""
@@ -30,8 +30,8 @@ def adamw(
     rated: Sequence[Sequence[RatedPart]] = (),
 ) -> torch.optim.AdamW:
     """Groups in the pack's order, each with its trial's learning rate and weight decay; one for
-    each part that `rated` names of a trial. Fused, as transformers' default is: one pass over the
-    memory, and no copies."""
+    each part that `rated`, from `rates_of`, names of a trial. Fused, as transformers' default is:
+    one pass over the memory, and no copies."""
     groups: list[dict[str, Any]] = []
     for trial, (row, train) in enumerate(zip(rows, trains, strict=True)):
         whole: dict[str, Any] = {
@@ -43,8 +43,8 @@ def adamw(
         for part in parts:
             own = nn.Parameter(row.detach()[part.start : part.end])
             rates = {
-                "lr": whole["lr"] * part.times,
-                "weight_decay": whole["weight_decay"] * part.decay_times,
+                "lr": whole["lr"] * part.rate.times,
+                "weight_decay": whole["weight_decay"] * part.rate.decay_times,
             }
             groups.append(whole | rates | {"params": [own], PART: part})
         if not parts:
@@ -73,8 +73,16 @@ def hand_gradients(optimizer: torch.optim.Optimizer, rows: Sequence[nn.Parameter
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The present rate of each trial; of one that learns at several, the first part's."""
-    return [float(groups[0]["lr"]) for groups in _by_trial(optimizer)]
+    """The present rate of each trial, whatever its parts multiply it by."""
+    return [_whole_rate(groups) for groups in _by_trial(optimizer)]
+
+
+def _whole_rate(groups: Sequence[dict[str, Any]]) -> float:
+    for group in groups:
+        if PART not in group or group[PART].rate.times == 1:
+            return float(group["lr"])
+    first: RatedPart = groups[0][PART]
+    return float(groups[0]["lr"]) / first.rate.times
 
 
 def schedule_of(

@@ -28,6 +28,7 @@ from lorascope.training.loop import Meter, Observer, StepParts, train
 from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
 from lorascope.training.pack import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.training.progress import Progress, Stopped, ValidationReport, unwatched
+from lorascope.training.rates import rates_of
 from lorascope.training.trial_plan import PackPlan
 from lorascope.training.validation import (
     CheckedAdapter,
@@ -200,7 +201,7 @@ def step_parts(
     return StepParts(
         pack=pack,
         objective=objective,
-        optimizer=adamw(pack.stack.rows, trains, pack.stack.rates),
+        optimizer=adamw(pack.stack.rows, trains, rates_of(pack.base, pack.stack, trains)),
         max_gradient_norms=[train.max_gradient_norm for train in trains],
         autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
         meter=meter,

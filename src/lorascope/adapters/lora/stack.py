@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 from lorascope.adapters.lora.kind import LORA, LoraConfig, scale_on
 from lorascope.adapters.lora.layer import LoraLayer
 from lorascope.adapters.lora.product import LayerStack
-from lorascope.adapters.stack import PackShape, RatedPart, Weights
+from lorascope.adapters.rate import PLAIN, Rate
+from lorascope.adapters.stack import PackShape, VectorPart, Weights
 from lorascope.counting.parameters import padded_rank
 from lorascope.records import LinearShape
 
@@ -37,7 +40,7 @@ class LoraStack:
         self.stacks = list(_rank_stacks(configs, shapes, device))
         self.rows = [row for stack in self.stacks for row in stack.rows]
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
-        self.rates = [parts for stack in self.stacks for parts in stack.rates()]
+        self.parts = [parts for stack in self.stacks for parts in stack.parts()]
         self.constants = [own.initial for own in self.stacks if own.initial is not None]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
@@ -68,6 +71,14 @@ class LoraStack:
 
     def _stack_of(self, index: int) -> RankStack:
         return next(stack for stack in reversed(self.stacks) if stack.start <= index)
+
+
+class Block(NamedTuple):
+    """One matrix or vector of a layer, in a trial's vector."""
+
+    layer: str
+    is_a: bool
+    size: tuple[int, ...]
 
 
 class RankStack:
@@ -122,36 +133,40 @@ class RankStack:
         """A [trials, rank, in], B^T [trials, rank, out] and magnitude [trials, out] by layer."""
         trials, start = len(self.configs), 0
         found: dict[str, list[Tensor]] = {layer.name: [] for layer in self.shapes}
-        for name, size in self._sizes(magnitudes):
-            end = start + math.prod(size)
-            found[name].append(matrix[:, start:end].view(trials, *size))
+        for block in self._blocks(magnitudes):
+            end = start + math.prod(block.size)
+            found[block.layer].append(matrix[:, start:end].view(trials, *block.size))
             start = end
         return found
 
-    def _sizes(self, magnitudes: bool) -> list[tuple[str, tuple[int, ...]]]:
-        """Layer and size of each matrix or vector, in the order of memory."""
-        sizes: list[tuple[str, tuple[int, ...]]] = []
+    def _blocks(self, magnitudes: bool) -> list[Block]:
+        """Each matrix or vector, in the order of memory."""
+        blocks = []
         for layer in self.shapes:
             rank = self.ranks[layer.name]
-            sizes += [(layer.name, (rank, layer.in_features))]
-            sizes += [(layer.name, (rank, layer.out_features))]
-            sizes += [(layer.name, (layer.out_features,))] if self.dora and magnitudes else []
-        if not self.a_first:
-            return sizes
-        each = len(sizes) // len(self.shapes)
-        return sizes[::each] + [own for index, own in enumerate(sizes) if index % each]
+            blocks += [Block(layer.name, True, (rank, layer.in_features))]
+            blocks += [Block(layer.name, False, (rank, layer.out_features))]
+            if self.dora and magnitudes:
+                blocks += [Block(layer.name, False, (layer.out_features,))]
+        return sorted(blocks, key=lambda block: not block.is_a) if self.a_first else blocks
 
     def _size(self, dora: bool) -> int:
         """Parameters of a padded adapter."""
-        return sum(math.prod(size) for _, size in self._sizes(dora))
+        return sum(math.prod(block.size) for block in self._blocks(dora))
 
-    def rates(self) -> Iterator[list[RatedPart]]:
-        """The parts of each trial's vector: A, and what learns at B's rate."""
-        of_a = sum(self.ranks[layer.name] * layer.in_features for layer in self.shapes)
+    def parts(self) -> Iterator[list[VectorPart]]:
+        """The parts of each trial's vector: a layer's A learns at the trial's rate, and its B and
+        magnitude at B's."""
+        blocks = self._blocks(self.dora)
+        ends = list(accumulate(math.prod(block.size) for block in blocks))
+        places = list(zip([0, *ends[:-1]], ends, blocks, strict=True))
         for config in self.configs:
-            a = RatedPart(0, of_a, 1.0)
-            b = RatedPart(of_a, self.values.shape[1], config.b_rate_ratio)
-            yield [a, b] if self.a_first else []
+            yield [
+                VectorPart(
+                    start, end, block.layer, PLAIN if block.is_a else Rate(config.b_rate_ratio)
+                )
+                for start, end, block in places
+            ]
 
     def _side_by_side(self, a: Tensor, b: Tensor) -> Tensor:
         """A and B^T of one layer as one view [trials, rank (in + out)]: B follows A."""
