@@ -17,9 +17,11 @@ from transformers.pytorch_utils import Conv1D
 
 # PEFT loads adapters of methods that it knows.
 import lorascope.adapters.bitfit.layer
-import lorascope.adapters.bottleneck.layer  # noqa: F401
+import lorascope.adapters.bottleneck.layer
+import lorascope.adapters.prompts.prefix_layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
+from lorascope.adapters.prompts.decoder import FrontedDecoder, stand_in_front
 from lorascope.adapters.stack import Weights, adapted_names, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
@@ -40,7 +42,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     made = _peft_config(model, config)
     torch.manual_seed(seed)
     try:
-        return _keep_types(peft.get_peft_model(model, made))
+        return _in_place(peft.get_peft_model(model, made))
     except (TypeError, ValueError, NotImplementedError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -84,7 +86,7 @@ def attach_trained(
     undrawn = bool(kind_of(config).packed)
     if not undrawn:
         torch.manual_seed(seed)
-    adapted = _keep_types(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))
+    adapted = _in_place(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))
     for name in trained_parameters(adapted):
         parent, _, own = name.rpartition(".")
         model.get_submodule(parent).register_parameter(own, nn.Parameter(values[name]))
@@ -101,7 +103,8 @@ def detach(model: PeftModel) -> PreTrainedModel:
     base: PreTrainedModel = model.get_base_model()
     for name in adapted_names(base):
         base.set_submodule(name, base.get_submodule(name).base_layer)
-    del base.peft_config
+    # PEFT marks no base that it puts a prompt in front of.
+    vars(base).pop("peft_config", None)
     return base
 
 
@@ -131,11 +134,18 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: lacks {ADAPTER_FILES[1]}. Pickled weights are not read, as they can run "
             "code: delete the trial's folder and train it again."
         )
-    model = _keep_types(PeftModel.from_pretrained(base, folder).eval())
+    model = _in_place(PeftModel.from_pretrained(base, folder).eval())
     if any(isinstance(layer, LNTuningLayer) for layer in model.modules()):
         # Read into copies of 16 bits, trained values were rounded.
         peft.set_peft_model_state_dict(model, load_file(folder / ADAPTER_FILES[1]))
     return model
+
+
+def _in_place(model: PeftModel) -> PeftModel:
+    """The model, whose base answers as it does, in the types that the bare one computes in."""
+    return (
+        stand_in_front(model) if model.active_peft_config.is_prompt_learning else _keep_types(model)
+    )
 
 
 def _keep_types(model: PeftModel) -> PeftModel:
@@ -149,7 +159,7 @@ def _keep_types(model: PeftModel) -> PeftModel:
                 for norm in layer.ln_tuning_layers.float().values():
                     norm.register_forward_pre_hook(_in_float32)
                 layer.register_forward_hook(_as_given)
-            elif isinstance(layer, BaseTunerLayer):
+            elif isinstance(layer, BaseTunerLayer) and not isinstance(layer, FrontedDecoder):
                 layer.register_forward_hook(_in_compute_type)
     return model
 

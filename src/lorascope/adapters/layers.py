@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.adapters.decoder import decoder_shape, language_model
 from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 BARE = "experts, routers and other matrices that are no linear layers"
@@ -20,7 +21,7 @@ ROUTERS = "routers, which give choices and no tensor that an adapter could add t
 
 def model_parts(model: Any) -> ModelParts:
     """What a method can choose among, in model order. Works on the meta device."""
-    return ModelParts(linear_shapes(model), vector_shapes(model))
+    return ModelParts(linear_shapes(model), vector_shapes(model), decoder_shape(model))
 
 
 def every_part(model: Any) -> ModelParts:
@@ -105,15 +106,6 @@ def _left_out(model: Any, shapes: list[LinearShape]) -> dict[str, list[LinearSha
     kept = _names_that_peft_keeps(model, [shape.name for shape in inside])
     taken = [shape for shape in inside if shape.name not in kept]
     return {BESIDE_TEXT: beside, ROUTERS: routers, TAKEN_FOR_EXPERTS: taken}
-
-
-def language_model(model: Any) -> str:
-    """The name of the language model inside a model that also sees or hears; else ''."""
-    config = getattr(model, "config", None)
-    if config is None or config.get_text_config() is config:
-        return ""
-    decoder = model.get_decoder()
-    return next((name for name, module in model.named_modules() if module is decoder), "")
 
 
 def _names_that_peft_keeps(model: Any, names: list[str]) -> set[str]:

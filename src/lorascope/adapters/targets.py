@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.config import AdapterConfig, Targets
 from lorascope.errors import ConfigError, first_names
-from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 Part = LinearShape | VectorShape
 
@@ -33,9 +33,12 @@ VECTORS = (Targets.norms, Targets.biases)
 
 def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
     """The layers that a method trains something of, or beside: shapes of linear layers, for norms
-    and biases shapes of vectors. ConfigError lists what there is where nothing matches."""
+    and biases shapes of vectors, for prompts the decoder's. ConfigError lists what there is where
+    nothing matches."""
     if config.targets in VECTORS:
         return _vectors(parts, config)
+    if config.targets is Targets.sequence:
+        return [_decoder(parts, config)]
     shapes = parts.linear
     kinds = sorted({shape.kind for shape in shapes})
     if config.targets is Targets.modules:
@@ -77,6 +80,18 @@ def _vectors(parts: ModelParts, config: AdapterConfig) -> list[VectorShape]:
             "Choose another method, such as adapter=lora.",
         )  # fmt: skip
     return chosen
+
+
+def _decoder(parts: ModelParts, config: AdapterConfig) -> DecoderShape:
+    if parts.decoder is None:
+        raise ConfigError(
+            f"{config.kind}.targets", config.targets.value,
+            "nothing can be put in front of this model's tokens, or the base was prepared by an "
+            "older version, whose record does not say it",
+            "Delete models/<model>/base and run `lorascope prepare-base` again: its content stays. "
+            "If this comes again, choose another method, such as adapter=lora.",
+        )  # fmt: skip
+    return parts.decoder
 
 
 def _in_preset(shape: LinearShape, targets: Targets) -> bool:

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lorascope.adapters.decoder import decoder_shape
 from lorascope.adapters.layers import (
     linear_shapes,
     model_parts,
@@ -38,7 +39,7 @@ from lorascope.bases.weights import require_fitting_weights, require_sound_value
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from lorascope.machine.libraries import quiet_libraries
-from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
 """Patterns of the files that are copied or fetched for a base."""
@@ -97,6 +98,7 @@ class BaseDescription:
     linear_shapes: list[LinearShape]
     unadapted: list[UnadaptedWeights]
     vectors: list[VectorShape]
+    decoder: DecoderShape | None
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
@@ -128,6 +130,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         linear_shapes=linear_shapes(model),
         unadapted=unadapted_weights(model),
         vectors=vector_shapes(model),
+        decoder=decoder_shape(model),
     )
 
 
@@ -180,7 +183,8 @@ def expected_shapes(
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))
-        return ModelParts(described.linear_shapes, described.vectors), described.unadapted
+        parts = ModelParts(described.linear_shapes, described.vectors, described.decoder)
+        return parts, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
             return model_parts(build_tiny_model()), []

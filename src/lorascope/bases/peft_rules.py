@@ -15,8 +15,8 @@ from peft.utils.constants import (
     TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
 )
 from torch import nn
-from transformers import PretrainedConfig
 
+from lorascope.adapters.decoder import attends
 from lorascope.adapters.ia3 import Ia3Config
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import every_part, model_parts
@@ -49,7 +49,7 @@ def peft_rules(empty: EmptyModel, model: Any, shapes: Sequence[LinearShape]) -> 
     ia3 = _ia3_targets(empty.config.model_type)
     return PeftRules(
         prompt_parameters=prompt,
-        prefix_parameters=prefix if _attends(empty.text, model) else None,
+        prefix_parameters=prefix if attends(model) else None,
         all_linear_parameters=(
             _trained(language_part(model)) if has_experts or fits(adapted) else None
         ),
@@ -142,15 +142,6 @@ def _runs(model: Any, encodes_and_decodes: bool) -> bool:
         # Models fail in many ways on what does not fit.
         return NO_VALUES in str(error)
     return True
-
-
-def _attends(text: PretrainedConfig, model: Any) -> bool:
-    """Whether all layers have keys and values: some models with a state instead pass over a prefix
-    without a word."""
-    kinds = getattr(text, "layer_types", None)
-    if kinds:
-        return all(kind.endswith("attention") and "linear" not in kind for kind in kinds)
-    return not getattr(model, "_is_stateful", False)
 
 
 def _ia3_targets(model_type: str) -> Targets | None:

@@ -21,6 +21,8 @@ class AdapterConfig:
     decays: ClassVar[bool] = True
     """Whether train.weight_decay holds for it: as in transformers' Trainer not for norms and
     biases."""
+    recomputes: ClassVar[bool] = True
+    """Whether it can be trained with train.gradient_checkpointing, which runs layers twice."""
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""

@@ -84,9 +84,13 @@ class Targets(StrEnum):
     """No linear layers, but every norm."""
     biases = "biases"
     """Every layer with a bias, norms among them."""
+    sequence = "sequence"
+    """No layers, but what stands in front of every sequence."""
 
 
-LINEAR = tuple(one for one in Targets if one not in (Targets.norms, Targets.biases))
+BESIDE_LINEAR = (Targets.norms, Targets.biases, Targets.sequence)
+"""Presets that take no linear layers."""
+LINEAR = tuple(one for one in Targets if one not in BESIDE_LINEAR)
 """Presets of linear layers."""
 
 

@@ -144,6 +144,12 @@ RULES = [
         "Leave it out: the method's own conf/ files name what it trains.",
     ),
     Rule(
+        "train.gradient_checkpointing",
+        lambda c: c.adapter.recomputes or not c.train.gradient_checkpointing,
+        "layers that run twice would put this method's keys and values there twice",
+        "Leave it out, or take another method, such as prompt tuning.",
+    ),
+    Rule(
         "adapter.modules",
         lambda c: (c.adapter.targets is Targets.modules) == bool(c.adapter.modules),
         "a list of modules goes with targets=modules, and only with it",

@@ -47,12 +47,27 @@ class VectorShape:
 
 
 @dataclass(frozen=True)
+class DecoderShape:
+    """All layers of a language model together, in front of whose tokens others can be put."""
+
+    name: str
+    """Full dotted name in the model; '' where only its config.json is known."""
+    layers: int
+    features: int
+    """Width of a token's embedding; 0 where it is not the width of the layers."""
+    key_features: int
+    """Width of a token's keys in a layer, and of its values; 0 where not all layers have them."""
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """The layers of a model that a method can train something of, or beside."""
 
     linear: list[LinearShape]
     vectors: list[VectorShape] | None
     """None where an older record does not say them."""
+    decoder: DecoderShape | None = None
+    """None where nothing can be put in front of its tokens, or an older record does not say it."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +106,13 @@ class BaseRecord:
     """Matrices that no adapter reaches, embeddings and head not among them."""
     vectors: list[VectorShape] | None = None
     """Norms and other layers with biases; None in older records."""
+    decoder: DecoderShape | None = None
+    """None where nothing can be put in front of its tokens, and in older records."""
 
     @property
     def parts(self) -> ModelParts:
         """The layers that a method can choose among."""
-        return ModelParts(self.linear_shapes, self.vectors)
+        return ModelParts(self.linear_shapes, self.vectors, self.decoder)
 
     @property
     def matrix_parameters(self) -> int:

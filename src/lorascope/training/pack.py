@@ -202,7 +202,7 @@ def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> Pack
         raise Unpackable(f"{model.peft_type} adapters are trained one by one")
     base = model.get_base_model()
     # What marks a base as adapted, which it is no more when it is bare again.
-    del base.peft_config
+    vars(base).pop("peft_config", None)
     stack = PeftStack(model, partial(kind_of(config).rate, config))
     return PackedModel(base, stack, adapted_names(base), shape)
 

@@ -15,7 +15,7 @@ from lorascope.counting.architectures.biased import BIASED_DECODERS, ENCODERS
 from lorascope.counting.architectures.decoders import DECODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
-from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> table of the architecture."""
@@ -100,7 +100,13 @@ class ModelShape:
     @property
     def parts(self) -> ModelParts:
         """What a method can choose among."""
-        return ModelParts(self.linear_shapes, list(self.vectors))
+        return ModelParts(self.linear_shapes, list(self.vectors), self.decoder)
+
+    @property
+    def decoder(self) -> DecoderShape:
+        """What prompts are put in front of."""
+        keys = (self.peft.prefix_parameters or 0) // (2 * self.layers)
+        return DecoderShape("", self.layers, self.peft.prompt_parameters or 0, keys)
 
     @property
     def linear_shapes(self) -> list[LinearShape]:

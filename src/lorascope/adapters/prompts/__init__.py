@@ -1,0 +1,1 @@
+"""Prompts: trained positions in front of every sequence, and nothing in the base's layers."""
