@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 # PEFT loads adapters of methods that it knows.
 import lorascope.adapters.bitfit.layer
 import lorascope.adapters.bottleneck.layer
+import lorascope.adapters.full.layer
 import lorascope.adapters.prompts.prefix_layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
@@ -148,6 +149,12 @@ def _in_place(model: PeftModel) -> PeftModel:
     )
 
 
+def keeps_ties(folder: Path) -> bool:
+    """Whether a saved adapter trained a tied head and embedding as one, in PEFT's own words."""
+    config = json.loads((folder / ADAPTER_FILES[0]).read_text())
+    return bool(config.get("ensure_weight_tying"))
+
+
 def _keep_types(model: PeftModel) -> PeftModel:
     """Let adapted layers give the type that is computed in, as bare ones do: for some methods PEFT
     (0.21) gives float32 on a base that computes in 16 bits, and attention takes no two types.
@@ -159,7 +166,9 @@ def _keep_types(model: PeftModel) -> PeftModel:
                 for norm in layer.ln_tuning_layers.float().values():
                     norm.register_forward_pre_hook(_in_float32)
                 layer.register_forward_hook(_as_given)
-            elif isinstance(layer, BaseTunerLayer) and not isinstance(layer, FrontedDecoder):
+            elif isinstance(layer, BaseTunerLayer) and not (
+                isinstance(layer, FrontedDecoder) or getattr(layer, "keeps_types", False)
+            ):
                 layer.register_forward_hook(_in_compute_type)
     return model
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from lorascope.adapters.any_peft import ANY_PEFT
 from lorascope.adapters.bitfit.kind import BITFIT
 from lorascope.adapters.bottleneck.kind import BOTTLENECK
+from lorascope.adapters.full.kind import FULL
 from lorascope.adapters.ia3 import IA3
 from lorascope.adapters.ln import LN
 from lorascope.adapters.lora.kind import LORA
@@ -74,7 +75,7 @@ class AdapterKind(Protocol[C]):
         train one trial."""
 
 
-_ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, *PROMPTS, ANY_PEFT)
+_ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, FULL, *PROMPTS, ANY_PEFT)
 KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in _ALL}
 DEFAULT_KIND = LORA.config.kind
 """Kind of a study that does not say `adapter=`."""

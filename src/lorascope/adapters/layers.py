@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapters.decoder import decoder_shape, language_model
-from lorascope.records import LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import LinearShape, ModelParts, OwnerShape, UnadaptedWeights, VectorShape
 
 BARE = "experts, routers and other matrices that are no linear layers"
 BESIDE_TEXT = "layers beside the language model, which text does not reach"
@@ -21,7 +21,9 @@ ROUTERS = "routers, which give choices and no tensor that an adapter could add t
 
 def model_parts(model: Any) -> ModelParts:
     """What a method can choose among, in model order. Works on the meta device."""
-    return ModelParts(linear_shapes(model), vector_shapes(model), decoder_shape(model))
+    return ModelParts(
+        linear_shapes(model), vector_shapes(model), decoder_shape(model), owner_shapes(model)
+    )
 
 
 def every_part(model: Any) -> ModelParts:
@@ -73,6 +75,23 @@ def vector_shapes(model: Any) -> list[VectorShape]:
         bias = own["bias"].numel() if "bias" in own and own["bias"].dim() == 1 else 0
         if is_norm or bias:
             shapes.append(VectorShape(name, own["weight"].numel() if is_norm else 0, bias))
+    return shapes
+
+
+def owner_shapes(model: Any) -> list[OwnerShape]:
+    """The modules of the language model that have parameters of their own, not those inside
+    another such module; head and embedding among them."""
+    decoder, head = language_model(model), model.get_output_embeddings()
+    shapes: list[OwnerShape] = []
+    counted: set[int] = set()
+    for name, module in model.named_modules():
+        beside = decoder and module is not head and not f"{name}.".startswith(f"{decoder}.")
+        inside = bool(shapes) and name.startswith(f"{shapes[-1].name}.")
+        if not name or beside or inside or not any(True for _ in module.parameters(recurse=False)):
+            continue
+        new = {id(own): own.numel() for own in module.parameters() if id(own) not in counted}
+        counted |= new.keys()
+        shapes.append(OwnerShape(name, sum(new.values())))
     return shapes
 
 

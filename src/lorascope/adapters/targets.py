@@ -8,9 +8,16 @@ from typing import Any
 
 from lorascope.config import AdapterConfig, Targets
 from lorascope.errors import ConfigError, first_names
-from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import (
+    DecoderShape,
+    LinearShape,
+    ModelParts,
+    OwnerShape,
+    UnadaptedWeights,
+    VectorShape,
+)
 
-Part = LinearShape | VectorShape
+Part = LinearShape | VectorShape | OwnerShape
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 QUERY_OR_VALUE = {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q", "v"}
@@ -39,6 +46,10 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
         return _vectors(parts, config)
     if config.targets is Targets.sequence:
         return [_decoder(parts, config)]
+    if config.targets is Targets.all:
+        if parts.owners is None:
+            raise _unrecorded(config, "all parameters")
+        return parts.owners
     shapes = parts.linear
     kinds = sorted({shape.kind for shape in shapes})
     if config.targets is Targets.modules:
@@ -68,11 +79,7 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
 def _vectors(parts: ModelParts, config: AdapterConfig) -> list[VectorShape]:
     norms = config.targets is Targets.norms
     if parts.vectors is None:
-        raise ConfigError(
-            f"{config.kind}.targets", config.targets.value,
-            "the base was prepared by an older version, whose record does not say norms and biases",
-            "Delete models/<model>/base and run `lorascope prepare-base` again: its content stays.",
-        )  # fmt: skip
+        raise _unrecorded(config, "norms and biases")
     chosen = [vector for vector in parts.vectors if (vector.weight if norms else vector.bias)]
     if not chosen:
         raise ConfigError(
@@ -92,6 +99,14 @@ def _decoder(parts: ModelParts, config: AdapterConfig) -> DecoderShape:
             "If this comes again, choose another method, such as adapter=lora.",
         )  # fmt: skip
     return parts.decoder
+
+
+def _unrecorded(config: AdapterConfig, what: str) -> ConfigError:
+    return ConfigError(
+        f"{config.kind}.targets", config.targets.value,
+        f"the base was prepared by an older version, whose record does not say {what}",
+        "Delete models/<model>/base and run `lorascope prepare-base` again: its content stays.",
+    )  # fmt: skip
 
 
 def _in_preset(shape: LinearShape, targets: Targets) -> bool:

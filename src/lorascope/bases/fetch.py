@@ -18,6 +18,7 @@ from lorascope.adapters.decoder import decoder_shape
 from lorascope.adapters.layers import (
     linear_shapes,
     model_parts,
+    owner_shapes,
     unadapted_weights,
     vector_shapes,
 )
@@ -39,7 +40,14 @@ from lorascope.bases.weights import require_fitting_weights, require_sound_value
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
 from lorascope.machine.libraries import quiet_libraries
-from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import (
+    DecoderShape,
+    LinearShape,
+    ModelParts,
+    OwnerShape,
+    UnadaptedWeights,
+    VectorShape,
+)
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
 """Patterns of the files that are copied or fetched for a base."""
@@ -99,6 +107,7 @@ class BaseDescription:
     unadapted: list[UnadaptedWeights]
     vectors: list[VectorShape]
     decoder: DecoderShape | None
+    owners: list[OwnerShape]
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
@@ -131,6 +140,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         unadapted=unadapted_weights(model),
         vectors=vector_shapes(model),
         decoder=decoder_shape(model),
+        owners=owner_shapes(model),
     )
 
 
@@ -183,7 +193,9 @@ def expected_shapes(
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))
-        parts = ModelParts(described.linear_shapes, described.vectors, described.decoder)
+        parts = ModelParts(
+            described.linear_shapes, described.vectors, described.decoder, described.owners
+        )
         return parts, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):

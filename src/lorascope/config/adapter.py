@@ -23,6 +23,8 @@ class AdapterConfig:
     biases."""
     recomputes: ClassVar[bool] = True
     """Whether it can be trained with train.gradient_checkpointing, which runs layers twice."""
+    replaces: ClassVar[bool] = False
+    """Whether what is trained stands in place of the base's parameters, not beside them."""
     targets: Targets = Targets.all_linear
     modules: list[str] = field(default_factory=list)
     """Names of modules in the model, e.g. [q_proj, down_proj], for targets=modules."""
@@ -39,8 +41,8 @@ class AdapterConfig:
         return False
 
     def reads_floats(self) -> str | None:
-        """The setting for which PEFT needs the base's weights as floating-point numbers; None where
-        it does not."""
+        """The setting for which PEFT needs the base's weights as floating-point numbers, or the
+        kind's name where it always does; None where it does not."""
 
     def require_layers(self, shapes: Sequence[Any]) -> None:
         """Raise ConfigError where one of these layers, which `targets` chose, is too small."""

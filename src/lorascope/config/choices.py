@@ -86,9 +86,11 @@ class Targets(StrEnum):
     """Every layer with a bias, norms among them."""
     sequence = "sequence"
     """No layers, but what stands in front of every sequence."""
+    all = "all"
+    """All that the language model has."""
 
 
-BESIDE_LINEAR = (Targets.norms, Targets.biases, Targets.sequence)
+BESIDE_LINEAR = (Targets.norms, Targets.biases, Targets.sequence, Targets.all)
 """Presets that take no linear layers."""
 LINEAR = tuple(one for one in Targets if one not in BESIDE_LINEAR)
 """Presets of linear layers."""

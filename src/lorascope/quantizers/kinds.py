@@ -118,12 +118,20 @@ def require_readable(adapter: AdapterConfig, quant: QuantConfig) -> None:
     """Raise ConfigError where PEFT needs floating-point weights to begin an adapter, and the mode
     stores others."""
     setting = adapter.reads_floats()
-    if setting and not isinstance(QUANTIZERS[quant.storage], Plain):
+    if not setting or isinstance(QUANTIZERS[quant.storage], Plain):
+        return
+    if setting == adapter.kind:
         raise ConfigError(
-            f"{adapter.kind}.{setting}", getattr(adapter, setting),
-            f"PEFT needs floating-point weights for it, and quant={quant.name} stores codes",
-            f"Take quant=fp16 or another unquantized mode, or leave {adapter.kind}.{setting} out.",
+            "adapter", adapter.kind,
+            f"it trains the base's own weights, and quant={quant.name} stores codes",
+            "Take quant=fp16 or another unquantized mode, or a method that trains beside the base, "
+            "such as adapter=lora.",
         )  # fmt: skip
+    raise ConfigError(
+        f"{adapter.kind}.{setting}", getattr(adapter, setting),
+        f"PEFT needs floating-point weights for it, and quant={quant.name} stores codes",
+        f"Take quant=fp16 or another unquantized mode, or leave {adapter.kind}.{setting} out.",
+    )  # fmt: skip
 
 
 def quantizer_of(layer: nn.Module) -> Quantizer:

@@ -60,6 +60,21 @@ class DecoderShape:
 
 
 @dataclass(frozen=True)
+class OwnerShape:
+    """A module of the language model that has parameters of its own, with all that is in it."""
+
+    name: str
+    """Full dotted name in the model."""
+    parameters: int
+    """Number of values in it; tied ones count in the first module that has them."""
+
+    @property
+    def kind(self) -> str:
+        """Last part of the name, e.g. embed_tokens."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """The layers of a model that a method can train something of, or beside."""
 
@@ -68,6 +83,8 @@ class ModelParts:
     """None where an older record does not say them."""
     decoder: DecoderShape | None = None
     """None where nothing can be put in front of its tokens, or an older record does not say it."""
+    owners: list[OwnerShape] | None = None
+    """All parameters of the language model; None where an older record does not say them."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +125,13 @@ class BaseRecord:
     """Norms and other layers with biases; None in older records."""
     decoder: DecoderShape | None = None
     """None where nothing can be put in front of its tokens, and in older records."""
+    owners: list[OwnerShape] | None = None
+    """All parameters of the language model; None in older records."""
 
     @property
     def parts(self) -> ModelParts:
         """The layers that a method can choose among."""
-        return ModelParts(self.linear_shapes, self.vectors, self.decoder)
+        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners)
 
     @property
     def matrix_parameters(self) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from lorascope.adapters.attach import load_adapter
+from lorascope.adapters.attach import keeps_ties, load_adapter
 from lorascope.errors import ModelError
 from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
 
@@ -52,7 +52,8 @@ def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Merge:
     Raises:
         ModelError: a weight or a persistent buffer of the plain model has no value, or no place.
     """
-    untied = _is_tied(base) and _adapts(adapter, _head_and_embedding(base))
+    both = _head_and_embedding(base)
+    untied = _is_tied(base) and not keeps_ties(adapter) and _adapts(adapter, both)
     plain = _hollow_model(base, untied)
     names = _saved_names(plain)
     _refuse_strays(base, plain, names)
@@ -84,9 +85,16 @@ def _merged(
     base: nn.Module, tuned: dict[str, BaseTunerLayer], names: Iterable[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """The values of some of the model's tensors, those of whole modules, with the adapter added."""
-    for path, group in groupby(names, lambda name: name.rpartition(".")[0]):
-        own = [name.rpartition(".")[2] for name in group]
-        values = {part: _exact(base.get_submodule(path), part) for part in own}
+
+    def owner(name: str) -> str:
+        """The module that has the tensor, or that with an adapter which it lies in."""
+        *path, _ = name.split(".")
+        outer = (".".join(path[:end]) for end in range(1, len(path) + 1))
+        return next((module for module in outer if module in tuned), ".".join(path))
+
+    for path, group in groupby(names, owner):
+        own = [name[len(path) + 1 :] if path else name for name in group]
+        values = {part: _exact(*_place(base.get_submodule(path), part)) for part in own}
         if path in tuned:
             values = _with_adapter(tuned[path], values)
         yield from ((f"{path}.{part}" if path else part, values[part]) for part in own)
@@ -96,7 +104,7 @@ def _with_adapter(layer: Any, values: Tensors) -> Tensors:
     """A layer's values after PEFT's own merging; the layer is hollow again afterwards."""
     target = layer.get_base_layer()
     for part, value in values.items():
-        getattr(target, part).data = value
+        _tensor(target, part).data = value
     try:
         layer.merge(safe_merge=True)
     except (NotImplementedError, ValueError) as error:
@@ -106,10 +114,22 @@ def _with_adapter(layer: Any, values: Tensors) -> Tensors:
         ) from error
     # A method that trains a copy of the layer puts that into its place.
     target = layer.get_base_layer()
-    merged = {part: getattr(target, part).data for part in values}
+    merged = {part: _tensor(target, part).data for part in values}
     for part in values:
-        getattr(target, part).data = _hollow(merged[part])
+        _tensor(target, part).data = _hollow(merged[part])
     return merged
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer, by its dotted name in the module."""
+    value: Tensor = getattr(*_place(module, name))
+    return value
+
+
+def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module inside `module` that has a tensor, and the tensor's own name."""
+    path, _, own = name.rpartition(".")
+    return module.get_submodule(path), own
 
 
 def _exact(module: nn.Module, part: str) -> Tensor:
@@ -137,9 +157,13 @@ def _hollow_model(base: PreTrainedModel, untied: bool) -> PreTrainedModel:
     with torch.device("meta"):
         plain: Any = type(base)(config)
     plain.to(torch.float32)
+    hollow: dict[nn.Parameter, nn.Parameter] = {}
     for module in plain.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(_hollow(parameter), requires_grad=False))
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter not in hollow:
+                hollow[parameter] = nn.Parameter(_hollow(parameter), requires_grad=False)
+            # What is tied stays one parameter.
+            setattr(module, name, hollow[parameter])
     plain._weight_conversions = _name_conversions(base)
     return plain.eval()
 

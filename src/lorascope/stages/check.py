@@ -38,6 +38,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     from lorascope.bases.fetch import expected_shapes, local_folder
     from lorascope.data.prepare import check_source
     from lorascope.machine.devices import choose_device, require_attention
+    from lorascope.quantizers.kinds import require_readable
     from lorascope.quantizers.loading import compute_precision, require_quantizable
 
     _require_space(layout)
@@ -45,6 +46,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         device = choose_device(config.runtime.device)
         compute_precision(config.quant, device)
         require_attention(config.model.attention, device)
+        require_readable(config.adapter, config.quant)
     first = configs[0]
     require_one_population(first)
     _require_known_reference(first, layout)

@@ -171,9 +171,10 @@ def check_adapter(
         # PEFT counts packed 4-bit weights by what they stand for.
         trainable, total = model.get_nb_trainable_parameters()
         more = _untrained_parameters(trial.settings, base)
+        replaced = trainable if trial.settings.replaces else 0
     return CheckedAdapter(
         trainable_parameters=int(trainable) - more,
-        total_parameters=int(total) - more,
+        total_parameters=int(total) - more - replaced,
         adapter_bytes=(trial.adapter / "adapter_model.safetensors").stat().st_size,
         adapter_sha256=sha256_of_files(trial.adapter, ADAPTER_FILES),
         validation_loss_nats=loss_sum / tokens,

@@ -15,7 +15,14 @@ from lorascope.counting.architectures.biased import BIASED_DECODERS, ENCODERS
 from lorascope.counting.architectures.decoders import DECODERS
 from lorascope.counting.architectures.rows import Architecture, Row, Settings, Size, Sizes
 from lorascope.errors import ConfigError
-from lorascope.records import DecoderShape, LinearShape, ModelParts, UnadaptedWeights, VectorShape
+from lorascope.records import (
+    DecoderShape,
+    LinearShape,
+    ModelParts,
+    OwnerShape,
+    UnadaptedWeights,
+    VectorShape,
+)
 
 ARCHITECTURES: Mapping[str, Architecture] = {**DECODERS, **BIASED_DECODERS, **ENCODERS}
 """model_type -> table of the architecture."""
@@ -100,7 +107,8 @@ class ModelShape:
     @property
     def parts(self) -> ModelParts:
         """What a method can choose among."""
-        return ModelParts(self.linear_shapes, list(self.vectors), self.decoder)
+        whole = OwnerShape(self.model_type, self.total_parameters)
+        return ModelParts(self.linear_shapes, list(self.vectors), self.decoder, [whole])
 
     @property
     def decoder(self) -> DecoderShape:
