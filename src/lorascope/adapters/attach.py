@@ -81,10 +81,11 @@ def attach_trained(
     model: PreTrainedModel, config: AdapterConfig, values: Weights, seed: int
 ) -> PeftModel:
     """Put a trained adapter on a frozen base, sharing memory with `values`: of kinds with a stack
-    none are drawn, which takes seconds at high ranks. PEFT (0.21) must draw for IA3 on INT8; and
-    what it draws for others beside what is trained, such as SHiRA's masks, is the seed's again."""
+    none are drawn, which takes seconds at high ranks, and of what replaces the base no second copy
+    is made. PEFT (0.21) must draw for IA3 on INT8; and what it draws for others beside what is
+    trained, such as SHiRA's masks, is the seed's again."""
     made = _peft_config(model, config.saved())
-    undrawn = bool(kind_of(config).packed)
+    undrawn = bool(kind_of(config).packed) or config.replaces
     if not undrawn:
         torch.manual_seed(seed)
     adapted = _in_place(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))

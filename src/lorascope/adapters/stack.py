@@ -72,7 +72,8 @@ class Stack(Protocol):
         """Set all gradients to zero, in place: the vectors and the layers share their memory."""
 
     def read(self, index: int) -> Weights:
-        """Copies of one trial's values as they are saved, padding excluded."""
+        """One trial's values as they are saved, padding excluded: copies, or the very ones that the
+        next step changes."""
 
 
 class LayeredStack(Stack, Protocol):
@@ -146,7 +147,7 @@ class PeftStack:
         self.rows[0].grad = self._gradients
 
     def read(self, index: int) -> Weights:
-        return {name: value.detach().clone() for name, value in self._trained.items()}
+        return {name: value.detach() for name, value in self._trained.items()}
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.adapters.kinds import at_rank as adapter_at_rank
-from lorascope.adapters.kinds import rank_of
+from lorascope.adapters.kinds import kind_of, rank_of
 from lorascope.bases.folder import SHARD_BYTES
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
@@ -122,7 +122,11 @@ def _validation_bytes(subject: PlanSubject, train: Trace, evaluation: int) -> in
     alone is all but that."""
     if not subject.training.validate_every_steps:
         return 0
-    waiting = sum(train.parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
+    parts = train.parts
+    waiting = sum(parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
+    if not kind_of(subject.spec.adapter).packed:
+        # Without a stack the values are validated where they are; there is a gradient for each.
+        waiting -= parts["gradients"]
     return evaluation + waiting + workspace_bytes(subject.device)
 
 
