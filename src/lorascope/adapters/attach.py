@@ -23,7 +23,7 @@ import lorascope.adapters.prompts.prefix_layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
 from lorascope.adapters.prompts.decoder import FrontedDecoder, stand_in_front
-from lorascope.adapters.stack import Weights, adapted_names, trained_parameters
+from lorascope.adapters.stack import Weights, adapted_names, chosen_buffers, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.errors import ModelError
@@ -92,6 +92,9 @@ def attach_trained(
     for name in trained_parameters(adapted):
         parent, _, own = name.rpartition(".")
         model.get_submodule(parent).register_parameter(own, nn.Parameter(values[name]))
+    for name in chosen_buffers(adapted):
+        parent, _, own = name.rpartition(".")
+        model.get_submodule(parent).register_buffer(own, values[name])
     return adapted
 
 

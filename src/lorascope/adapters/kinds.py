@@ -28,9 +28,10 @@ from lorascope.records import Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from torch import nn
 
+    from lorascope.adapters.first_samples import FirstSamples
     from lorascope.adapters.stack import LayeredStack
 
 C = TypeVar("C", bound=AdapterConfig)
@@ -67,6 +68,17 @@ class AdapterKind(Protocol[C]):
 
     def rate(self, config: C, name: str, parameter: nn.Parameter) -> Rate:
         """How fast a parameter learns that PEFT's own layers train, by its name in the base."""
+
+    def begin(self, config: C, model: PeftModel, seed: int, samples: FirstSamples | None) -> None:
+        """Let a new adapter on the base read what it begins with, where PEFT has not drawn that.
+
+        Args:
+            samples: as many as `config.reads_samples` says; None where it reads none.
+        """
+
+    def reading_bytes(self, config: C, shapes: Sequence[Any]) -> int:
+        """What `begin` holds at most beside base, adapter and activations; 0 where it reads
+        nothing."""
 
     def stack(
         self, configs: Sequence[C], shapes: Sequence[LinearShape], device: torch.device | str

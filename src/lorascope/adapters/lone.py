@@ -10,7 +10,10 @@ from lorascope.config import AdapterConfig
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import nn
+
+    from lorascope.adapters.first_samples import FirstSamples
 
 
 class Lone:
@@ -26,6 +29,13 @@ class Lone:
     def rate(self, config: Any, name: str, parameter: nn.Parameter) -> Rate:
         """The trial's own."""
         return PLAIN
+
+    def begin(self, config: Any, model: PeftModel, seed: int, samples: FirstSamples | None) -> None:
+        """Nothing: what PEFT made is what training begins with."""
+
+    def reading_bytes(self, config: Any, shapes: Sequence[Any]) -> int:
+        """0: nothing is read before the first step."""
+        return 0
 
     def stack(
         self,

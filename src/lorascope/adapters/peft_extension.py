@@ -28,6 +28,9 @@ class OwnConfig(PeftConfig):  # type: ignore[misc]
 class OwnLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     """A layer of the base with what is trained beside it, which `make` puts there."""
 
+    chosen_names: tuple[str, ...] = ()
+    """Dictionaries of buffers that are chosen before the first step, and saved."""
+
     if TYPE_CHECKING:
         # PEFT's class says nothing of its attributes' types.
         def __getattr__(self, name: str) -> Any: ...

@@ -66,7 +66,8 @@ class Stack(Protocol):
     parts: list[list[VectorPart]]
     """The parts of each trial's vector, from its beginning to its end."""
     constants: list[Tensor]
-    """What was drawn for the trials and is not trained: a resumed training must find it again."""
+    """What was drawn or chosen for the trials and is not trained: a resumed training must find it
+    again."""
 
     def clear_gradients(self) -> None:
         """Set all gradients to zero, in place: the vectors and the layers share their memory."""
@@ -132,7 +133,8 @@ class PeftStack:
         self.rows = [nn.Parameter(values)]
         self.parameters = [len(values)]
         self.parts: list[list[VectorPart]] = [[]]
-        self.constants: list[Tensor] = []
+        self._chosen = chosen_buffers(model)
+        self.constants = list(self._chosen.values())
         start = 0
         for name, parameter in self._trained.items():
             end = start + parameter.numel()
@@ -147,13 +149,26 @@ class PeftStack:
         self.rows[0].grad = self._gradients
 
     def read(self, index: int) -> Weights:
-        return {name: value.detach() for name, value in self._trained.items()}
+        both = {**self._trained, **self._chosen}
+        return {name: value.detach() for name, value in both.items()}
 
 
 def trained_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """Parameters of the model's only adapter, by their name in the base."""
     named = model.get_base_model().named_parameters()
     return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+
+def chosen_buffers(model: PeftModel) -> dict[str, Tensor]:
+    """What a method of our own chose before the first step and is saved with what is trained, by
+    its name in the base."""
+    base = model.get_base_model()
+    return {
+        f"{name}.{own}.{adapter}": buffer
+        for name, layer in base.named_modules()
+        for own in getattr(layer, "chosen_names", ())
+        for adapter, buffer in layer.get_submodule(own).named_buffers()
+    }
 
 
 def step_seed(seed: int, step: int, micro_batch: int, name: str = "") -> int:

@@ -44,5 +44,9 @@ class AdapterConfig:
         """The setting for which PEFT needs the base's weights as floating-point numbers, or the
         kind's name where it always does; None where it does not."""
 
+    def reads_samples(self) -> int:
+        """How many training samples it reads before the first step; 0 for none."""
+        return 0
+
     def require_layers(self, shapes: Sequence[Any]) -> None:
         """Raise ConfigError where one of these layers, which `targets` chose, is too small."""

@@ -149,7 +149,7 @@ def _plan(
         logits_bytes=max(parts[name] for name in HEAD_SEGMENTS),
         dequantization_bytes=parts["largest_quantized"] * (spec.backward.itemsize + cast),
         peak_bytes={
-            "load": _load_peak(subject, parts),
+            "load": max(_load_peak(subject, parts), _reading_peak(subject, train)),
             "train": max(peak_of(train, subject), validation),
             "evaluate": evaluation + workspace_bytes(subject.device),
             "merge": _merge_peak(subject, parts),
@@ -186,6 +186,16 @@ def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
     cast = 0 if stored is subject.spec.compute else parts["largest_other"] * stored.itemsize
     made = parts["adapter"] + parts["gradients"] + parts["saved_adapter"]
     return parts["base"] + max(cast, made)
+
+
+def _reading_peak(subject: PlanSubject, train: Trace) -> int:
+    """At most, while a method reads samples before the first step, as many at once as a step does:
+    a step without the optimizer, and what the method holds of them. 0 where none is read."""
+    if not any(own.reads_samples() for own in subject.spec.pack):
+        return 0
+    parts = train.parts
+    step = peak_of(train, subject) - parts["optimizer"] - parts["best"]
+    return step + parts["saved_adapter"] + parts["reading"]
 
 
 def _merge_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:

@@ -80,7 +80,8 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * trials)
-        sizes = _persistent_parts(model, optimizer, _saved_parameters(model, subject.spec))
+        saved, reading = _saved_parameters(model, subject.spec), _reading(model, subject.spec)
+        sizes = _persistent_parts(model, optimizer, saved, reading)
         frozen = _frozen_beside(model, subject.device)
         sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
@@ -89,13 +90,14 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
 
 
 def _persistent_parts(
-    model: PackedModel, optimizer: torch.optim.Optimizer, saved: int
+    model: PackedModel, optimizer: torch.optim.Optimizer, saved: int, reading: int
 ) -> dict[str, int]:
     """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
     parameters.
 
     Args:
         saved: parameters of the largest adapter as it is saved.
+        reading: bytes that a method holds while it reads samples before the first step.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     everything = TensorTracker()
@@ -114,6 +116,7 @@ def _persistent_parts(
         "gradients": adapter,
         # As PEFT holds the largest one.
         "saved_adapter": FLOAT32_BYTES * saved,
+        "reading": reading,
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
         **_parameter_counts(model),
     }
@@ -123,12 +126,22 @@ def _saved_parameters(model: PackedModel, spec: FakeModelSpec) -> int:
     """Parameters of the largest adapter as it is saved."""
     if not spec.adapter.subtracts():
         return max(model.stack.parameters)
+    layers = _adapted_shapes(model)
+    return max(kind_of(own).parameters(own.saved(), layers) for own in spec.pack)
+
+
+def _reading(model: PackedModel, spec: FakeModelSpec) -> int:
+    """Bytes that a trial's method holds while it reads before the first step."""
+    layers = _adapted_shapes(model) if any(own.reads_samples() for own in spec.pack) else []
+    return max(kind_of(own).reading_bytes(own, layers) for own in spec.pack)
+
+
+def _adapted_shapes(model: PackedModel) -> list[LinearShape]:
     named = [(name, model.base.get_submodule(name)) for name in model.layers]
-    layers = [
+    return [
         LinearShape(name, name.rpartition(".")[2], int(own.in_features), int(own.out_features))
         for name, own in named
     ]
-    return max(kind_of(own).parameters(own.saved(), layers) for own in spec.pack)
 
 
 def _frozen_beside(model: PackedModel, device: str = "cpu") -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -46,6 +46,16 @@ class PackData:
         self._epoch, self._orders = -1, list[list[int]]()
 
     @property
+    def samples(self) -> int:
+        """Samples of an epoch."""
+        return len(self._samples)
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest sample."""
+        return max(len(ids) for ids, _ in self._samples)
+
+    @property
     def steps_an_epoch(self) -> int:
         """Optimizer steps until each trial has read all samples once."""
         return math.ceil(len(self._samples) / self._train.batch_size)
@@ -68,6 +78,15 @@ class PackData:
         start, size = within * self._train.batch_size, self._train.micro_batch_size
         end = min(start + self._train.batch_size, len(self._samples))
         return [self._collated(first, min(first + size, end)) for first in range(start, end, size)]
+
+    def first(self, trial: int, samples: int, at_once: int | None = None) -> Iterator[TokenBatch]:
+        """The first samples that one trial will read, in its micro-batches or so many at once; at
+        most all that there are."""
+        order = epoch_order(len(self._samples), self._seeds[trial], 0)[:samples]
+        size = at_once or self._train.micro_batch_size
+        for start in range(0, len(order), size):
+            together = [self._samples[place] for place in order[start : start + size]]
+            yield self._objective.collate(together, 1, self._pad_token_id)
 
     def _collated(self, start: int, end: int) -> TokenBatch:
         samples = [self._samples[place] for own in self._orders for place in own[start:end]]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach, detach, new_values
+from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import (
@@ -162,9 +163,15 @@ class PackedLinear(nn.Module):
 
 
 def pack_adapters(
-    base: PreTrainedModel, configs: Sequence[AdapterConfig], seeds: Sequence[int]
+    base: PreTrainedModel,
+    configs: Sequence[AdapterConfig],
+    seeds: Sequence[int],
+    samples: Sequence[FirstSamples | None] = (),
 ) -> PackedModel:
     """The base with new adapters, in the order of their ranks, each as PEFT makes it for its seed.
+
+    Args:
+        samples: what each trial reads before its first step.
 
     Raises:
         ConfigError: the adapters' targets match no layer.
@@ -173,13 +180,17 @@ def pack_adapters(
     first, shape = configs[0], PackShape(list(seeds))
     shapes = select(model_parts(base), first)
     stack = kind_of(first).stack(configs, shapes, base.device)
+    each = samples or [None] * len(configs)
     if stack is None:
-        return peft_pack(attach(base, first, seeds[0]), first, shape)
-    for index, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
+        model = attach(base, first, seeds[0])
+        kind_of(first).begin(first, model, seeds[0], each[0])
+        return peft_pack(model, first, shape)
+    for index, (config, seed, own) in enumerate(zip(configs, seeds, each, strict=True)):
         if config.subtracts():
             stack.write(index, new_values(base, config, seed))
             continue
         model = attach(base, config, seed)
+        kind_of(config).begin(config, model, seed, own)
         stack.write(index, trained_parameters(model))
         detach(model)
     return stacked_pack(base, stack, shapes, shape)

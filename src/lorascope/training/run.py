@@ -23,6 +23,7 @@ from lorascope.quantizers.loading import arithmetic, compute_precision, load_bas
 from lorascope.records import TrainingResult
 from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints
+from lorascope.training.first_samples import first_samples
 from lorascope.training.log import Diverged, PackLog, TrainingWatch
 from lorascope.training.loop import Meter, Observer, StepParts, train
 from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedule_of
@@ -91,10 +92,13 @@ def _train_by_rank(
         base = load_base(plan.base, plan.quant, device, plan.attention)
         refuse_unpackable(base, len(trials))
         model_bytes = measure_footprint(base).total_bytes
-        pack = pack_adapters(base, [t.settings for t in trials], [t.seed for t in trials])
+        data = training_data(plan, tokenizer, base)
+        samples = first_samples(plan, data, device)
+        settings, seeds = [t.settings for t in trials], [t.seed for t in trials]
+        pack = pack_adapters(base, settings, seeds, samples)
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _train(plan, pack, tokenizer, device, memory, progress)
+        trained = _train(plan, pack, data, tokenizer, device, memory, progress)
         pack.unpack()
         del pack
     with meter.phase("evaluate"):
@@ -145,20 +149,27 @@ def _check_all(
     return checked
 
 
+def training_data(
+    plan: PackPlan, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel
+) -> PackData:
+    """The training split as a pack's trials read it."""
+    objective, rows = OBJECTIVES[plan.train.objective](), read_rows(plan.data / "train.jsonl")
+    samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
+    padding = pad_token_id(tokenizer, base.config.get_text_config().vocab_size)
+    return PackData(samples, [trial.seed for trial in plan.trials], plan.train, objective, padding)
+
+
 def _train(
     plan: PackPlan,
     pack: PackedModel,
+    data: PackData,
     tokenizer: PreTrainedTokenizerBase,
     device: Device,
     memory: BatchMemory,
     progress: Progress,
 ) -> TrainedPack:
     objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in plan.trials]
-    rows = read_rows(plan.data / "train.jsonl")
-    samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
-    padding = pad_token_id(tokenizer, pack.base.config.get_text_config().vocab_size)
-    data = PackData(samples, seeds, plan.train, objective, padding)
-    pack.shape.longest_tokens = max(len(ids) for ids, _ in samples)
+    pack.shape.longest_tokens = data.longest_tokens
     parts = step_parts(plan, pack, objective, device, memory)
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
     log = PackLog(len(seeds), device.kind, plan.train.log_every_steps)
@@ -184,7 +195,7 @@ def _train(
         optimizer_bytes=moment_bytes(pack.stack.parameters, parts.optimizer),
         steps=step,
         watch=watch,
-        data_orders=[order_expression(len(samples), seed) for seed in seeds],
+        data_orders=[order_expression(data.samples, seed) for seed in seeds],
     )
 
 

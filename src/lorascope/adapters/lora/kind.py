@@ -26,8 +26,10 @@ from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import nn
 
+    from lorascope.adapters.first_samples import FirstSamples
     from lorascope.adapters.lora.stack import LoraStack
 
 
@@ -224,6 +226,15 @@ class Lora:
     def rate(self, config: LoraConfig, name: str, parameter: nn.Parameter) -> Rate:
         """The trial's own: the stack has LoRA+'s."""
         return PLAIN
+
+    def begin(
+        self, config: LoraConfig, model: PeftModel, seed: int, samples: FirstSamples | None
+    ) -> None:
+        """Nothing: PEFT has drawn A and B."""
+
+    def reading_bytes(self, config: LoraConfig, shapes: Sequence[LinearShape]) -> int:
+        """0: nothing is read before the first step."""
+        return 0
 
     def stack(
         self,
