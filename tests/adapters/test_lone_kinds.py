@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM
 from lorascope.adapters.attach import load_adapter
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import model_parts
+from lorascope.adapters.sparse.layer import PeftSparseConfig
 from lorascope.adapters.targets import select
 from lorascope.config import Config, Targets
 from lorascope.errors import LorascopeError
@@ -79,6 +80,12 @@ CASES = (
         ("adapter=miss", "miss.rank=6"),
         lambda: MissConfig(r=6, target_modules=LINEAR, task_type="CAUSAL_LM"),
     ),
+    # All weights, so that which are chosen is not asked: tests/adapters/test_sparse.py asks it.
+    Case(
+        ("adapter=sparse", "sparse.share=1", "sparse.choice=magnitude",
+         "sparse.learning_rate_factor=1"),
+        lambda: PeftSparseConfig(share=1, target_modules=LINEAR, task_type="CAUSAL_LM"),
+    ),
     Case(
         ("adapter=ln",),
         lambda: LNTuningConfig(
@@ -117,6 +124,7 @@ COUNTED = {
     "ptuning": ({"tokens": 3}, {"hidden": 7}),
     "prefix": ({"tokens": 3}, {"tokens": 2, "projection": True}, {"projection": True, "hidden": 9}),
     "prefix_layer": ({"tokens": 3},),
+    "sparse": ({}, {"share": 0.3}),
 }
 DECODERS = ("llama", "gemma3", "mixtral", "gpt_neox", "opt", "falcon 40b", "bloom", "phi3")
 
@@ -220,7 +228,8 @@ def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
     for kind in kinds[1:]:
         merged = merge.command([replace(point, ship=f"nf4-{kind}") for point in points], layout)
         assert merged.passed if merged else KINDS[kind].unmergeable, kind
-    AutoModelForCausalLM.from_pretrained(layout.merged("small"))
+        if merged:
+            AutoModelForCausalLM.from_pretrained(layout.merged("small"))
     report.command(points, layout)
     with (layout.root / "reports/accuracy.csv").open() as file:
         row = next(row for row in csv.DictReader(file) if row["method"] == "ia3")

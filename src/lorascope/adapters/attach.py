@@ -19,7 +19,8 @@ from transformers.pytorch_utils import Conv1D
 import lorascope.adapters.bitfit.layer
 import lorascope.adapters.bottleneck.layer
 import lorascope.adapters.full.layer
-import lorascope.adapters.prompts.prefix_layer  # noqa: F401
+import lorascope.adapters.prompts.prefix_layer
+import lorascope.adapters.sparse.layer  # noqa: F401
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
 from lorascope.adapters.prompts.decoder import FrontedDecoder, stand_in_front

@@ -22,6 +22,7 @@ from lorascope.adapters.miss import MISS
 from lorascope.adapters.oft import OFT
 from lorascope.adapters.prompts.kind import PROMPTS
 from lorascope.adapters.rate import Rate
+from lorascope.adapters.sparse.kind import SPARSE
 from lorascope.adapters.vera import VERA
 from lorascope.config import AdapterConfig
 from lorascope.records import Dials, LinearShape, Method, ModelParts
@@ -87,7 +88,7 @@ class AdapterKind(Protocol[C]):
         train one trial."""
 
 
-_ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, FULL, *PROMPTS, ANY_PEFT)
+_ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, FULL, SPARSE, *PROMPTS, ANY_PEFT)
 KINDS: dict[str, AdapterKind[Any]] = {kind.config.kind: kind for kind in _ALL}
 DEFAULT_KIND = LORA.config.kind
 """Kind of a study that does not say `adapter=`."""
