@@ -160,6 +160,9 @@ class TrainConfig:
     weight_decay: float = bounded(0.0, FINITE, "0 is usual.")
     max_gradient_norm: float = bounded(1.0, ABOVE_ZERO, "1.0 is usual.")
     gradient_checkpointing: bool = False
+    layer_drop: float = bounded(0.0, BELOW_ONE, "Try 0.1; 0 drops none.")
+    """Chance that a training step passes over a decoder layer, drawn anew for each layer and
+    micro-batch (Fan et al. 2019, arXiv 1909.11556)."""
     objective: str = bounded("completion", one_of("objective", OBJECTIVES))
     """What training lowers."""
     log_every_steps: int = bounded(10, ONE_OR_MORE, "Try 10.")

@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-OWN = ("learning_rate", "layer_rate_decay", "weight_decay", "max_gradient_norm")
+OWN = ("learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm")
 """What each trial of a pack may have for itself of its training; its kind of adapter says what of
 that."""
 LATER = ("merge", "decide", "seed", "search", "ship")
@@ -96,6 +96,8 @@ def shared_settings(config: Config) -> str:
     values: dict[str, Any] = {**asdict(config), "kind": config.adapter.kind}
     rate = config.train.learning_rate * config.adapter.learning_rate_factor
     own = ("learning_rate_factor", *kind_of(config.adapter).packed)
+    # Memory of a pack is planned by its first trial, and these need more.
+    values["drops"] = config.train.layer_drop > 0
     for group, names in (("adapter", own), ("train", OWN)):
         for name in names:
             del values[group][name]

@@ -66,6 +66,9 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         tracker.add(fake.tensors())
         # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
         before_bytes = tracker.live_bytes - _frozen_beside(model, subject.device)
+        if train.layer_drop:
+            # Whatever is drawn, a step needs the same.
+            model.drop_layers([train.layer_drop] * trials)
         marks = StepMarks(model, tracker, period, partial(_autocast, subject))
         model.train()
         if train.gradient_checkpointing:

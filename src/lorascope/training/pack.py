@@ -42,6 +42,7 @@ from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.logits import Logits, forward_at
 from lorascope.quantizers.kinds import quantizer_of
 from lorascope.records import LinearShape
+from lorascope.training.layer_drop import LayerDrop
 
 
 class Unpackable(Exception):
@@ -62,6 +63,7 @@ class PackedModel(nn.Module):
         self.base = base
         self.stack, self.layers, self.shape = stack, list(layers), shape
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
+        self._layer_drop: LayerDrop | None = None
         self.best_rows: list[Tensor] = []
         """The values of each trial's best step, a vector a trial; empty without `keep_best`."""
 
@@ -110,18 +112,27 @@ class PackedModel(nn.Module):
             self.best_rows.append(torch.zeros_like(row, requires_grad=False))
             self.register_buffer(f"best{index}", self.best_rows[-1])
 
+    def drop_layers(self, rates: Sequence[float]) -> None:
+        """Let each trial pass over layers in training, with its own chance."""
+        self._layer_drop = LayerDrop(self.base, rates, self.shape)
+
     @contextmanager
     def unpacked(self) -> Iterator[PreTrainedModel]:
         """The base with its own layers for a while."""
         packed = {name: self.base.get_submodule(name) for name in self.layers}
         try:
-            yield self.unpack()
+            yield self._bare()
         finally:
             for name, layer in packed.items():
                 self.base.set_submodule(name, layer)
 
     def unpack(self) -> PreTrainedModel:
-        """The base with its own layers again."""
+        """The base with its own layers again, all of which it runs through."""
+        if self._layer_drop is not None:
+            self._layer_drop.remove()
+        return self._bare()
+
+    def _bare(self) -> PreTrainedModel:
         for name in self.layers:
             self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
         return self.base

@@ -209,6 +209,8 @@ def step_parts(
         pack.base.activation_checkpointing_enable()
     precision = compute_precision(plan.quant, device)
     trains = [trial.train for trial in plan.trials]
+    if any(train.layer_drop for train in trains):
+        pack.drop_layers([train.layer_drop for train in trains])
     return StepParts(
         pack=pack,
         objective=objective,

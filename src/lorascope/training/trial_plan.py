@@ -15,7 +15,7 @@ class TrialPlan:
 
     settings: AdapterConfig
     train: TrainConfig
-    """Learning rates, weight decay and clipping may differ inside a pack."""
+    """Learning rates, weight decay, clipping and layer drop may differ inside a pack."""
     seed: int
     adapter: Path
     """Folder to write the adapter to."""
