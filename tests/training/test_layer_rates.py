@@ -16,6 +16,7 @@ from lorascope.adapters.attach import attach
 from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.adapters.stack import VectorPart
 from lorascope.config import Config
+from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult
@@ -121,6 +122,14 @@ def test_the_memory_plan_is_what_training_needs(
 ) -> None:
     config = compose("quant=nf4", "train.steps=3", "train.layer_rate_decay=0.9", *words)
     assert_close(*trained_and_predicted(plan_for(project, config, tmp_path / "a")))
+
+
+def test_a_decay_between_no_layers_is_refused(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "adapter=prompt", "train.layer_rate_decay=0.9")
+    with pytest.raises(ConfigError, match=r"layer_rate_decay=0.9: .* Leave it at 1"):
+        train_alone(plan_for(project, config, tmp_path / "a"))
 
 
 def test_neighbours_of_one_rate_are_one_stretch() -> None:

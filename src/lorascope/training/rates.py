@@ -10,6 +10,7 @@ from lorascope.adapters.decoder import layers_below_top
 from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.adapters.stack import Stack, VectorPart
 from lorascope.config import TrainConfig
+from lorascope.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,23 @@ def rates_of(base: Any, stack: Stack, trains: Sequence[TrainConfig]) -> list[lis
     With `layer_rate_decay` a layer learns at the rate of the layer above times this factor. The
     last layer has the trial's rate; `layers_below_top` says what stands outside the layers.
 
+    What several layers share stands where the lowest of them does.
+
     Raises:
         ModelError: rates go by layer, and the base has no list of layers.
+        ConfigError: rates go by layer, and all that a trial trains stands in one.
     """
     if all(train.layer_rate_decay == 1 for train in trains):
         return [stretches(parts) for parts in stack.parts]
     below_top = layers_below_top(base)
+    for parts, train in zip(stack.parts, trains, strict=True):
+        if train.layer_rate_decay != 1 and len({below_top(part.name) for part in parts}) == 1:
+            raise ConfigError(
+                "train.layer_rate_decay", train.layer_rate_decay,
+                "all that is trained here stands in one layer, or in front of all of them, so that "
+                "no layer's rate can differ from another's",
+                "Leave it at 1, and choose the rate itself with train.learning_rate.",
+            )  # fmt: skip
     return [
         stretches(parts, train.layer_rate_decay, below_top)
         for parts, train in zip(stack.parts, trains, strict=True)
