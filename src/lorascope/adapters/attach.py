@@ -21,8 +21,10 @@ import lorascope.adapters.bottleneck.layer
 import lorascope.adapters.full.layer
 import lorascope.adapters.prompts.prefix_layer
 import lorascope.adapters.sparse.layer  # noqa: F401
+from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
+from lorascope.adapters.lora.reading import give_directions, measure_covariances
 from lorascope.adapters.prompts.decoder import FrontedDecoder, stand_in_front
 from lorascope.adapters.stack import Weights, adapted_names, chosen_buffers, trained_parameters
 from lorascope.adapters.targets import select
@@ -53,14 +55,22 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
         ) from error
 
 
-def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weights:
-    """The values that `attach` draws, of a method that takes them out of the base's weights.
+def new_values(
+    model: PreTrainedModel,
+    config: AdapterConfig,
+    seed: int,
+    samples: FirstSamples | None = None,
+) -> Weights:
+    """The values that `attach` draws, of a method that takes them out of the base's weights; some
+    read samples for it.
 
     Layer by layer, each with a copy of its weight for PEFT to change, in the form of a linear layer
     whatever the base's is: of Conv1D's PEFT (0.21) takes OLoRA's from the wrong side.
     """
     every = every_part(model)
     chosen: list[LinearShape] = select(model_parts(model), config)
+    if samples is not None:
+        measure_covariances(model, kind_of(config).peft(config, every, chosen), samples)
     torch.manual_seed(seed)
     values: dict[str, Tensor] = {}
     for layer in chosen:
@@ -69,7 +79,10 @@ def new_values(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Weig
         weight = own.weight.T if isinstance(own, Conv1D) else own.weight
         copy.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         model.set_submodule(layer.name, copy)
-        peft.inject_adapter_in_model(kind_of(config).peft(config, every, [layer]), model)
+        made = kind_of(config).peft(config, every, [layer])
+        if samples is not None:
+            give_directions(model, layer.name, own, made)
+        peft.inject_adapter_in_model(made, model)
         for name, value in model.get_submodule(layer.name).named_parameters():
             if value.requires_grad:
                 values[f"{layer.name}.{name}"] = value.detach()

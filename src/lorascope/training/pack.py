@@ -198,7 +198,7 @@ def pack_adapters(
         return peft_pack(model, first, shape)
     for index, (config, seed, own) in enumerate(zip(configs, seeds, each, strict=True)):
         if config.subtracts():
-            stack.write(index, new_values(base, config, seed))
+            stack.write(index, new_values(base, config, seed, own))
             continue
         model = attach(base, config, seed)
         kind_of(config).begin(config, model, seed, own)

@@ -16,11 +16,12 @@ from lorascope.config.bounds import (
     BELOW_ONE,
     BOUND,
     MAX_RANK,
+    ONE_OR_MORE,
     Bound,
     between,
     bounded,
 )
-from lorascope.counting.parameters import lora_parameters
+from lorascope.counting.parameters import FLOAT32_BYTES, lora_parameters
 from lorascope.errors import ConfigError
 from lorascope.records import Dial, Dials, LinearShape, Method, ModelParts
 
@@ -33,16 +34,25 @@ if TYPE_CHECKING:
     from lorascope.adapters.lora.stack import LoraStack
 
 
+FLOAT64_BYTES = 8
 KAIMING = "kaiming"
 """PEFT's default, which it calls True: A is drawn as torch draws a linear layer, B is zero."""
-SUBTRACTED = re.compile(r"olora|pissa(_niter_\d{1,3})?")
+EVA = "eva"
+"""A begins as the directions in which its layer's inputs vary most (arXiv 2410.07170)."""
+CORDA = {"corda": "ipm", "corda_kpm": "kpm"}
+"""CorDA's ways by PEFT's names: A and B begin with what weighs most for the samples, to be changed
+for their task, or with what weighs least, so that what the base knows of them is kept."""
+SUBTRACTED = re.compile(r"olora|pissa(_niter_\d{1,3})?|corda(_kpm)?")
 """Initialisations that take A and B out of the base's weights: OLoRA the first columns of their QR
 decomposition (arXiv 2406.01775), PiSSA their largest singular values (arXiv 2404.02948), found
-exactly or by so many iterations."""
+exactly or by so many iterations, CorDA the singular values of their product with the covariance of
+their inputs (arXiv 2406.05223)."""
+DRAWN = (KAIMING, "gaussian", "orthogonal", EVA)
 INIT = Bound(
-    lambda init: init in (KAIMING, "gaussian", "orthogonal") or bool(SUBTRACTED.fullmatch(init)),
+    lambda init: init in DRAWN or bool(SUBTRACTED.fullmatch(init)),
     "no such initialisation",
-    "Choose one of kaiming, gaussian, orthogonal, olora, pissa, pissa_niter_16.",
+    "Choose one of kaiming, gaussian, orthogonal, eva, olora, pissa, pissa_niter_16, corda, "
+    "corda_kpm.",
 )
 
 
@@ -86,6 +96,8 @@ class LoraConfig(AdapterConfig):
     """The same of alphas."""
     init: str = bounded(KAIMING, INIT)
     """How A and B begin."""
+    init_samples: int = bounded(256, ONE_OR_MORE, "256 is usual.")
+    """Training samples that eva and corda read: the first ones of the trial's own order."""
     b_rate_ratio: float = bounded(1.0, ABOVE_ZERO, "LoRA+ takes 16; 1 is LoRA.")
     """What the learning rate of B (and of DoRA's magnitude) is times that of A: LoRA+ (Hayou et al.
     2024, arXiv 2402.12354)."""
@@ -111,6 +123,9 @@ class LoraConfig(AdapterConfig):
     def reads_floats(self) -> str | None:
         return "init" if self.subtracts() or self.init == "orthogonal" else None
 
+    def reads_samples(self) -> int:
+        return self.init_samples if self.init == EVA or self.init in CORDA else 0
+
     def rank_of(self, layer: str) -> int:
         """The rank on the layer of this name."""
         return self.rank_pattern.get(_match(self.rank_pattern, layer), self.rank)
@@ -122,10 +137,13 @@ class LoraConfig(AdapterConfig):
     def require_layers(self, shapes: Sequence[LinearShape]) -> None:
         for name in ("rank_pattern", "alpha_pattern"):
             _require_matches(f"lora.{name}", getattr(self, name), [s.name for s in shapes])
-        if not self.subtracts():
+        if not self.subtracts() and self.init != EVA:
             return
         for shape in shapes:
             rank, fewest = self.rank_of(shape.name), min(shape.in_features, shape.out_features)
+            if self.init == EVA:
+                # PEFT looks for twice as many.
+                fewest = shape.in_features // 2
             if rank > fewest:
                 raise ConfigError(
                     "lora.rank", rank, f"lora.init={self.init} takes so many directions of each "
@@ -193,13 +211,21 @@ class Lora:
     )
     unmergeable: str | None = None
     packed: tuple[str, ...] = (
-        "rank", "alpha", "alpha_pattern", "dropout", "rslora", "init", "b_rate_ratio",
+        "rank", "alpha", "alpha_pattern", "dropout", "rslora", "init", "init_samples",
+        "b_rate_ratio",
     )  # fmt: skip
 
     def peft(self, config: LoraConfig, every: ModelParts, chosen: list[LinearShape]) -> Any:
         """PEFT's own files hold whole alphas as integers."""
+        from peft import EvaConfig
         from peft import LoraConfig as PeftLoraConfig
+        from peft.tuners.lora.config import CordaConfig
 
+        # With another rho ranks would go from layer to layer, and be known after reading only.
+        eva = EvaConfig(rho=1.0) if config.init == EVA else None
+        method = CORDA.get(config.init)
+        corda = CordaConfig(corda_method=method, verbose=False) if method else None
+        init = "corda" if method else config.init
         whole = float(config.alpha).is_integer()
         return PeftLoraConfig(
             r=config.rank,
@@ -210,7 +236,9 @@ class Lora:
             target_modules=peft_targets(every.linear, chosen),
             use_rslora=config.rslora,
             use_dora=config.dora,
-            init_lora_weights=True if config.init == KAIMING else config.init,
+            init_lora_weights=True if config.init == KAIMING else init,
+            eva_config=eva,
+            corda_config=corda,
             bias="none",
             task_type="CAUSAL_LM",
         )
@@ -230,11 +258,23 @@ class Lora:
     def begin(
         self, config: LoraConfig, model: PeftModel, seed: int, samples: FirstSamples | None
     ) -> None:
-        """Nothing: PEFT has drawn A and B."""
+        """Let EVA read; of all others PEFT has drawn A and B."""
+        if config.init == EVA:
+            from lorascope.adapters.lora.reading import begin_with_eva
+
+            assert samples is not None, "lora.init=eva reads samples"
+            begin_with_eva(config, model, samples)
 
     def reading_bytes(self, config: LoraConfig, shapes: Sequence[LinearShape]) -> int:
-        """0: nothing is read before the first step."""
-        return 0
+        """EVA's directions twice, and sums in FP64; CorDA's covariances."""
+        if config.init in CORDA:
+            return sum(FLOAT32_BYTES * shape.in_features**2 for shape in shapes)
+        if config.init != EVA:
+            return 0
+        return sum(
+            (2 * FLOAT32_BYTES * config.rank_of(s.name) + 2 * FLOAT64_BYTES) * s.in_features
+            for s in shapes
+        )
 
     def stack(
         self,

@@ -45,6 +45,7 @@ def _choose_by_reading(
     for batch in samples.batches(1 if squared else None):
         samples.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
+    model.eval()
     for layer in layers:
         assert layer.scores is not None
         scores, layer.scores = layer.scores, None
