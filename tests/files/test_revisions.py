@@ -87,6 +87,17 @@ def test_a_new_setting_and_a_new_room_make_no_new_trial() -> None:
     assert differing_settings(former, before) == []
 
 
+@pytest.mark.parametrize(("name", "other"), [("layer_rate_decay", 0.9), ("layer_drop", 0.1)])
+def test_an_option_of_training_makes_another_trial_where_it_is_used(
+    name: str, other: float
+) -> None:
+    before = settings()
+    former = settings(train={key: own for key, own in before["train"].items() if key != name})
+    assert trial_identity(former) == trial_identity(before)
+    used = settings(train={**before["train"], name: other})
+    assert trial_identity(used) != trial_identity(before)
+
+
 @pytest.mark.parametrize("change", [{"base": "x"}, {"data": "x"}, {"seed": 1}])
 def test_inputs_and_seed_make_another_trial(change: dict[str, Any]) -> None:
     assert trial_identity(settings(**change)) != trial_identity(settings())
