@@ -99,6 +99,11 @@ def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
     return KINDS[config.kind]
 
 
+def is_packed(config: AdapterConfig) -> bool:
+    """Whether several of its trials can be trained at once."""
+    return bool(kind_of(config).packed) and not config.trained_ends()
+
+
 def method_of(name: str) -> Method:
     """The method of the kind `name`; a kind that only records know has no more than a name."""
     return KINDS[name].method if name in KINDS else Method(name, name)

@@ -11,7 +11,14 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.adapters.decoder import decoder_shape, language_model
-from lorascope.records import LinearShape, ModelParts, OwnerShape, UnadaptedWeights, VectorShape
+from lorascope.records import (
+    LinearShape,
+    ModelEnds,
+    ModelParts,
+    OwnerShape,
+    UnadaptedWeights,
+    VectorShape,
+)
 
 BARE = "experts, routers and other matrices that are no linear layers"
 BESIDE_TEXT = "layers beside the language model, which text does not reach"
@@ -22,7 +29,11 @@ ROUTERS = "routers, which give choices and no tensor that an adapter could add t
 def model_parts(model: Any) -> ModelParts:
     """What a method can choose among, in model order. Works on the meta device."""
     return ModelParts(
-        linear_shapes(model), vector_shapes(model), decoder_shape(model), owner_shapes(model)
+        linear_shapes(model),
+        vector_shapes(model),
+        decoder_shape(model),
+        owner_shapes(model),
+        model_ends(model),
     )
 
 
@@ -93,6 +104,21 @@ def owner_shapes(model: Any) -> list[OwnerShape]:
         counted |= new.keys()
         shapes.append(OwnerShape(name, sum(new.values())))
     return shapes
+
+
+def model_ends(model: Any) -> ModelEnds | None:
+    """Embeddings and head; None where they are not torch's own layers."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(embeddings, nn.Embedding) or not isinstance(head, nn.Linear):
+        return None
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    own = next(name for name, module in model.named_modules() if module is head)
+    return ModelEnds(
+        LinearShape(
+            name, name.rpartition(".")[2], embeddings.num_embeddings, embeddings.embedding_dim
+        ),
+        LinearShape(own, own.rpartition(".")[2], head.in_features, head.out_features),
+    )
 
 
 def unadapted_weights(model: Any) -> list[UnadaptedWeights]:

@@ -50,6 +50,10 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
         if parts.owners is None:
             raise _unrecorded(config, "all parameters")
         return parts.owners
+    return [*_linear(parts, config), *_ends(parts, config)]
+
+
+def _linear(parts: ModelParts, config: AdapterConfig) -> list[LinearShape]:
     shapes = parts.linear
     kinds = sorted({shape.kind for shape in shapes})
     if config.targets is Targets.modules:
@@ -59,7 +63,7 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
                 f"{config.kind}.modules",
                 unknown,
                 "no layer that an adapter can train has such a name",
-                f"This model has: {', '.join(kinds)}.",
+                f"This model has: {', '.join(kinds)}.{_flags(parts, unknown)}",
             )
         return [shape for shape in shapes if shape.kind in config.modules]
     chosen = [shape for shape in shapes if _in_preset(shape, config.targets)]
@@ -74,6 +78,32 @@ def select(parts: ModelParts, config: AdapterConfig) -> list[Any]:
             f"Use {config.kind}=modules {config.kind}.modules=[...].",
         )
     return chosen
+
+
+def _ends(parts: ModelParts, config: AdapterConfig) -> list[LinearShape]:
+    """Embeddings and head, as far as they are asked for."""
+    asked = config.trained_ends()
+    if asked and parts.ends is None:
+        raise ConfigError(
+            f"{config.kind}.{asked[0]}", True,
+            "head and embeddings of this model are no layers that PEFT knows, or the base was "
+            "prepared by an older version, whose record does not say them",
+            "Delete models/<model>/base and run `lorascope prepare-base` again: its content stays. "
+            f"If this comes again, leave {config.kind}.{asked[0]} out.",
+        )  # fmt: skip
+    return [getattr(parts.ends, name) for name in asked]
+
+
+def _flags(parts: ModelParts, unknown: Sequence[str]) -> str:
+    """How to say what somebody named who knows PEFT's target_modules."""
+    if parts.ends is None:
+        return ""
+    both = {"embeddings": parts.ends.embeddings.kind, "head": parts.ends.head.kind}
+    return "".join(
+        f" LoRA is trained beside {kind} with lora.{flag}=true, whatever its targets."
+        for flag, kind in both.items()
+        if kind in unknown
+    )
 
 
 def _vectors(parts: ModelParts, config: AdapterConfig) -> list[VectorShape]:

@@ -17,6 +17,7 @@ from transformers import (
 from lorascope.adapters.decoder import decoder_shape
 from lorascope.adapters.layers import (
     linear_shapes,
+    model_ends,
     model_parts,
     owner_shapes,
     unadapted_weights,
@@ -43,6 +44,7 @@ from lorascope.machine.libraries import quiet_libraries
 from lorascope.records import (
     DecoderShape,
     LinearShape,
+    ModelEnds,
     ModelParts,
     OwnerShape,
     UnadaptedWeights,
@@ -108,6 +110,12 @@ class BaseDescription:
     vectors: list[VectorShape]
     decoder: DecoderShape | None
     owners: list[OwnerShape]
+    ends: ModelEnds | None
+
+    @property
+    def parts(self) -> ModelParts:
+        """The layers that a method can choose among."""
+        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners, self.ends)
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
@@ -141,6 +149,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         vectors=vector_shapes(model),
         decoder=decoder_shape(model),
         owners=owner_shapes(model),
+        ends=model_ends(model),
     )
 
 
@@ -193,10 +202,7 @@ def expected_shapes(
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))
-        parts = ModelParts(
-            described.linear_shapes, described.vectors, described.decoder, described.owners
-        )
-        return parts, described.unadapted
+        return described.parts, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
             return model_parts(build_tiny_model()), []

@@ -36,6 +36,10 @@ class AdapterConfig:
         """The settings of what is saved: an adapter on the base as it is stored."""
         return self
 
+    def trained_ends(self) -> Sequence[str]:
+        """Which of "embeddings" and "head" it trains something beside, whatever its targets."""
+        return ()
+
     def subtracts(self) -> bool:
         """Whether it begins as a part of the base's weights, which is taken out of them."""
         return False

@@ -163,6 +163,13 @@ RULES = [
         "Make it even, or take another adapter.init.",
     ),
     Rule(
+        "adapter.init",
+        lambda c: not c.adapter.trained_ends()
+        or getattr(c.adapter, "init", "kaiming") in ("kaiming", "gaussian"),
+        "PEFT begins head and embeddings in no such way",
+        "Take adapter.init=kaiming or gaussian, or leave adapter.head and adapter.embeddings out.",
+    ),
+    Rule(
         "adapter.rank_pattern",
         lambda c: getattr(c.adapter, "init", "") != "orthogonal"
         or all(rank % 2 == 0 for rank in getattr(c.adapter, "rank_pattern", {}).values()),

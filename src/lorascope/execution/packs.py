@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from lorascope.adapters.kinds import kind_of, rank_of
+from lorascope.adapters.kinds import is_packed, kind_of, rank_of
 from lorascope.config import Config
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
@@ -62,7 +62,7 @@ def packs_of(trials: Sequence[Trial], slots: int = 1) -> list[list[Trial]]:
     packs = []
     for group in groups.values():
         first = group[0].config
-        most = first.runtime.pack_trials if kind_of(first.adapter).packed else 1
+        most = first.runtime.pack_trials if is_packed(first.adapter) else 1
         by_rank = sorted(group, key=lambda trial: rank_of(trial.config.adapter))
         packs += _split_evenly(by_rank, most, slots)
     return packs

@@ -42,6 +42,8 @@ class Logits:
     sizes: Sequence[int]
     """Places of each part: of one trial, and no more than LOGITS_AT_ONCE; one part where all logits
     are no more than that."""
+    draws: bool = False
+    """Whether the head has dropout, which must draw the same when it is run again."""
 
     def all(self) -> Tensor:
         """Logits [places, vocabulary], at once."""
@@ -63,7 +65,7 @@ class Logits:
 
         if len(self.sizes) == 1 or not (torch.is_grad_enabled() and self.rows.requires_grad):
             return torch.cat([value(*part) for part in parts])
-        again = partial(checkpoint, value, use_reentrant=False, preserve_rng_state=False)
+        again = partial(checkpoint, value, use_reentrant=False, preserve_rng_state=self.draws)
         return torch.cat([again(*part) for part in parts])
 
 
@@ -98,7 +100,12 @@ def forward_at(model: Any, ids: Tensor, mask: Tensor | None, places: Places) -> 
     if len(sizes) == 1:
         return Logits(logits[0, : len(index)], None, sizes)
     rows = _rows(outputs[0].last_hidden_state, places.index)
-    return Logits(rows, _head(model, name, _with_states(outputs[0], rows[None, :0]), inputs), sizes)
+    head = _head(model, name, _with_states(outputs[0], rows[None, :0]), inputs)
+    return Logits(rows, head, sizes, _draws(model.get_output_embeddings()))
+
+
+def _draws(head: nn.Module) -> bool:
+    return any(isinstance(own, nn.Dropout) and own.p > 0 for own in head.modules())
 
 
 @contextmanager

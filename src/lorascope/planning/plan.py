@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.adapters.kinds import at_rank as adapter_at_rank
-from lorascope.adapters.kinds import kind_of, rank_of
+from lorascope.adapters.kinds import is_packed, rank_of
 from lorascope.bases.folder import SHARD_BYTES
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
@@ -84,9 +84,9 @@ def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Predi
         for rank in {lowest, highest}
     }
     seconds = (time.perf_counter() - started) / len(ranks)
-    predictions = {}
+    predictions, padded = {}, is_packed(subject.spec.adapter)
     for rank in ranks:
-        train = _between(ends[lowest][0], ends[highest][0], lowest, highest, rank)
+        train = _between(ends[lowest][0], ends[highest][0], lowest, highest, rank, padded)
         evaluation = ends[lowest][1]
         if lowest < highest:
             start, slope = affine_through((lowest, evaluation), (highest, ends[highest][1]))
@@ -104,10 +104,11 @@ def at_rank(subject: PlanSubject, rank: int) -> PlanSubject:
     return replace(subject, spec=replace(subject.spec, adapter=adapter, beside=()))
 
 
-def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int) -> Trace:
+def _between(low: Trace, high: Trace, lowest: int, highest: int, rank: int, padded: bool) -> Trace:
     if rank in (lowest, highest):
         return low if rank == lowest else high
-    first, second, wanted = (padded_rank(r) for r in (lowest, highest, rank))
+    three = (lowest, highest, rank)
+    first, second, wanted = (padded_rank(r) if padded else r for r in three)
     segments, parts = low.segments, low.parts
     if first < second:
         segments = extrapolated(low.segments, high.segments, first, second, wanted)
@@ -124,7 +125,7 @@ def _validation_bytes(subject: PlanSubject, train: Trace, evaluation: int) -> in
         return 0
     parts = train.parts
     waiting = sum(parts[name] for name in ("adapter", "best", "gradients", "optimizer"))
-    if not kind_of(subject.spec.adapter).packed:
+    if not is_packed(subject.spec.adapter):
         # Without a stack the values are validated where they are; there is a gradient for each.
         waiting -= parts["gradients"]
     return evaluation + waiting + workspace_bytes(subject.device)

@@ -75,6 +75,16 @@ class OwnerShape:
 
 
 @dataclass(frozen=True)
+class ModelEnds:
+    """What stands before and behind a language model's layers; tied ones share their weight."""
+
+    embeddings: LinearShape
+    """From a row of the vocabulary to features."""
+    head: LinearShape
+    """From features to the vocabulary."""
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """The layers of a model that a method can train something of, or beside."""
 
@@ -85,6 +95,8 @@ class ModelParts:
     """None where nothing can be put in front of its tokens, or an older record does not say it."""
     owners: list[OwnerShape] | None = None
     """All parameters of the language model; None where an older record does not say them."""
+    ends: ModelEnds | None = None
+    """None where they are no layers of torch's, or an older record does not say them."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +139,13 @@ class BaseRecord:
     """None where nothing can be put in front of its tokens, and in older records."""
     owners: list[OwnerShape] | None = None
     """All parameters of the language model; None in older records."""
+    ends: ModelEnds | None = None
+    """Embeddings and head; None where they are no layers of torch's, and in older records."""
 
     @property
     def parts(self) -> ModelParts:
         """The layers that a method can choose among."""
-        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners)
+        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners, self.ends)
 
     @property
     def matrix_parameters(self) -> int:

@@ -34,17 +34,31 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
     if tokenizer.pad_token_id is not None:
         tokenizer.pad_token_id = pad_token_id(tokenizer, embedding.shape[0])
 
-    lm = (RowLM if literal_special_tokens else BatchedLM)(
-        pretrained=model,
-        backend="causal",
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        add_bos_token=False if literal_special_tokens else None,
-        # lm-eval would turn off the precision that an evaluation computes in.
-        mixed_precision_dtype=None if embedding.dtype is torch.float32 else embedding.dtype,
-    )
+    with _tied_already(model):
+        lm = (RowLM if literal_special_tokens else BatchedLM)(
+            pretrained=model,
+            backend="causal",
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            add_bos_token=False if literal_special_tokens else None,
+            # lm-eval would turn off the precision that an evaluation computes in.
+            mixed_precision_dtype=None if embedding.dtype is torch.float32 else embedding.dtype,
+        )
     lm.rule = BatchRule(batch_size, vocabulary=embedding.shape[0])
     return lm
+
+
+@contextmanager
+def _tied_already(model: Any) -> Iterator[None]:
+    """lm-eval ties what it is given once more, which transformers (5) cannot do where an adapter
+    stands beside a tied head."""
+    before = dict(vars(model))
+    model.tie_weights = lambda: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
+        vars(model).update({name: own for name, own in before.items() if name == "tie_weights"})
 
 
 @contextmanager

@@ -102,6 +102,15 @@ class LoraConfig(AdapterConfig):
     """What the learning rate of B (and of DoRA's magnitude) is times that of A: LoRA+ (Hayou et al.
     2024, arXiv 2402.12354)."""
 
+    head: bool = False
+    """Also beside the output head, whatever the targets. Head and embeddings are trained by PEFT's
+    own layers, one trial at a time."""
+    embeddings: bool = False
+    """Also beside the embeddings of tokens."""
+
+    def trained_ends(self) -> Sequence[str]:
+        return [name for name in ("embeddings", "head") if getattr(self, name)]
+
     def saved(self) -> Self:
         """How it began matters to training alone. What was taken out of the base stands in the file
         with the opposite sign, beside A and B: twice the rank, at the same scale."""
@@ -233,7 +242,9 @@ class Lora:
             rank_pattern=dict(config.rank_pattern),
             alpha_pattern=dict(config.alpha_pattern),
             lora_dropout=config.dropout,
-            target_modules=peft_targets(every.linear, chosen),
+            target_modules=peft_targets([*every.linear, *(every.vectors or [])], chosen)
+            if config.trained_ends()
+            else peft_targets(every.linear, chosen),
             use_rslora=config.rslora,
             use_dora=config.dora,
             init_lora_weights=True if config.init == KAIMING else init,
@@ -252,8 +263,10 @@ class Lora:
         return "dora" if config.dora else None
 
     def rate(self, config: LoraConfig, name: str, parameter: nn.Parameter) -> Rate:
-        """The trial's own: the stack has LoRA+'s."""
-        return PLAIN
+        """LoRA+'s, as the stack has it."""
+        return (
+            PLAIN if "lora_A" in name or "lora_embedding_A" in name else Rate(config.b_rate_ratio)
+        )
 
     def begin(
         self, config: LoraConfig, model: PeftModel, seed: int, samples: FirstSamples | None
@@ -281,8 +294,11 @@ class Lora:
         configs: Sequence[LoraConfig],
         shapes: Sequence[LinearShape],
         device: torch.device | str,
-    ) -> LoraStack:
-        """Ranks are padded, so that neighbours share a matrix."""
+    ) -> LoraStack | None:
+        """Ranks are padded, so that neighbours share a matrix. The head gets rows of several
+        trials, and embeddings get no rows: PEFT's own layers train both."""
+        if configs[0].trained_ends():
+            return None
         from lorascope.adapters.lora.stack import LoraStack
 
         return LoraStack(configs, shapes, device)
