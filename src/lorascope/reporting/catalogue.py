@@ -39,6 +39,7 @@ from lorascope.reporting.tables.memory import (
     trial_memory_table,
 )
 from lorascope.reporting.tables.methods import method_table
+from lorascope.reporting.tables.paper_rows import paper_rows_table
 from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.table import Table
@@ -131,6 +132,11 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "methods", "by-method-section", method_table, "Methods, whatever the mode",
         csv="methods.csv",
+    ),
+    TableEntry(
+        "paper", "by-method-section", paper_rows_table,
+        "The LoRA paper's table in small: rows of its tables 4 and 15, trained here",
+        csv="lora_table.csv",
     ),
     FigureEntry(
         "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),

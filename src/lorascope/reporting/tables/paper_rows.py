@@ -1,0 +1,108 @@
+"""The rows of the LoRA paper's table that a study has trained, beside what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lorascope.adapters.kinds import method_of
+from lorascope.comparing.results import CellKey, CellScore, Measure
+from lorascope.comparing.ruling import Findings
+from lorascope.config import Cost, Targets
+from lorascope.counting.printed_tables import LORA_PAPER, PaperRow
+from lorascope.records import Study
+from lorascope.reporting import units
+from lorascope.reporting.tables.table import Column, Table
+
+SIZED_BY = {
+    "Fine-tune": ("full", ""), "BitFit": ("bitfit", ""), "PrefixEmbed": ("prompt", "tokens"),
+    "PrefixLayer": ("prefix_layer", "tokens"), "Adapter-H": ("bottleneck", "size"),
+    "LoRA": ("lora", "rank"),
+}  # fmt: skip
+"""The paper's method -> kind of adapter, and the dial that has the row's size."""
+ADAPTED = {1: {"v_proj"}, 2: {Targets.q_v.value}, 4: {Targets.attention.value}}
+"""LoRA's matrices a layer -> targets."""
+EIGHTH = "PrefixEmbed"
+"""The method that a small study may train with an eighth of the printed tokens: hundreds of them in
+front of a sentence cost minutes a step on a CPU."""
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """One row of print, and the configuration of this study that is it."""
+
+    printed: PaperRow
+    score: CellScore | None
+    """None where the study has none."""
+    trainable_parameters: int | None
+    measure: Measure
+
+
+def paper_rows(study: Study, findings: Findings) -> list[TrainedRow]:
+    """All rows of print, of the first mode that the study has; none unless it has rows of several
+    methods."""
+    trained = {t.trial: t.result.trainable_parameters for t in study.trials if t.result is not None}
+    rows = [
+        _row(printed, [s for s in findings.cells if not s.cell.base], trained, findings.measure)
+        for printed in LORA_PAPER
+    ]
+    methods = {row.printed.method for row in rows if row.score is not None}
+    return rows if len(methods) > 1 else []
+
+
+def _row(
+    printed: PaperRow, scores: list[CellScore], trained: Mapping[str, int], measure: Measure
+) -> TrainedRow:
+    score = next((score for score in scores if is_row(printed, score.cell)), None)
+    counts = [trained[t.trial] for t in score.trials if t.trial in trained] if score else []
+    return TrainedRow(printed, score, counts[0] if counts else None, measure)
+
+
+def is_row(printed: PaperRow, cell: CellKey) -> bool:
+    """Whether a configuration is a row of print, whatever its model."""
+    kind, dial = SIZED_BY[printed.method]
+    if cell.method != kind or (printed.matrices and cell.targets not in ADAPTED[printed.matrices]):
+        return False
+    sizes = {printed.size, printed.size // 8 if printed.method == EIGHTH else printed.size}
+    return not dial or cell.dial(dial) in sizes
+
+
+def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
+    """A row of print a row."""
+    measure = findings.measure
+    header = "Accuracy %" if measure is Measure.accuracy else "Loss nats"
+    return Table(
+        (
+            Column("method", "Method", right=False, get=lambda row: row.printed.method),
+            Column("setting", "Setting", right=False, get=lambda row: row.printed.setting),
+            Column("printed_millions", "GPT-3 175B, printed (M)", lambda value: f"{value:,.1f}",
+                   get=lambda row: row.printed.printed_millions),
+            Column("here", "Trained here", right=False, get=_here),
+            Column("trainable_parameters", "Parameters here", units.count),
+            Column("score", header, measure.score, get=_score),
+            Column("interval", "95 % interval", measure.interval, get=_ends, in_csv=False),
+            Column("seeds", "Seeds", get=lambda row: len(row.score.trials) if row.score else None),
+            Column("train_seconds", "Train s", units.seconds, get=_seconds),
+        ),
+        paper_rows(study, findings),
+    )  # fmt: skip
+
+
+def _here(row: TrainedRow) -> str | None:
+    if row.score is None:
+        return None
+    return f"{method_of(row.score.cell.method).label}, {row.score.cell.size()}".removesuffix(", ")
+
+
+def _score(row: TrainedRow) -> float | None:
+    estimate = row.score.test(row.measure) if row.score else None
+    return None if estimate is None else estimate.value
+
+
+def _ends(row: TrainedRow) -> tuple[float, float] | None:
+    estimate = row.score.test(row.measure) if row.score else None
+    return None if estimate is None else (estimate.low, estimate.high)
+
+
+def _seconds(row: TrainedRow) -> float | None:
+    return row.score.costs.get(Cost.train_seconds) if row.score else None
