@@ -46,7 +46,7 @@ def groups_by_hand(model: PeftModel, train_rate: float) -> list[dict[str, object
         if parameter.requires_grad:
             layer = re.search(r"layers\.0\.|embed_tokens", name)
             below_top = {"layers.0.": 1, "embed_tokens": 2}[layer[0]] if layer else 0
-            rate = train_rate * (RATIO if "lora_B" in name else 1)
+            rate = train_rate * (RATIO if re.search(r"lora_(embedding_)?B", name) else 1)
             groups.append({"params": [parameter], "lr": rate * DECAY**below_top})
     return groups
 
@@ -60,8 +60,9 @@ def groups_by_hand(model: PeftModel, train_rate: float) -> list[dict[str, object
         ("fp16", ("adapter=vera", "vera.rank=16", "train.schedule=polynomial")),
         ("int8", ("adapter=ln",)),
         ("fp16", ("adapter=full",)),
+        ("nf4", ("lora.head=true", "lora.embeddings=true", f"lora.b_rate_ratio={RATIO}")),
     ],
-    ids=["fp16-lora", "nf4-lora", "fp16-vera", "int8-ln", "fp16-full"],
+    ids=["fp16-lora", "nf4-lora", "fp16-vera", "int8-ln", "fp16-full", "nf4-lora-ends"],
 )
 def test_training_follows_a_bare_trainer_with_groups_made_by_hand(
     project: Layout, compose: Compose, tmp_path: Path, mode: str, words: tuple[str, ...]
