@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorascope.comparing.cells import cell_of
+from lorascope.comparing.results import cell_of
 from lorascope.counting.printed_tables import LORA_PAPER
 from lorascope.files.layout import Layout
 from lorascope.reporting.tables.paper_rows import is_row
