@@ -58,6 +58,7 @@ class PtuningConfig(SequenceConfig):
     afterwards (Liu et al. 2021, arXiv 2103.10385)."""
 
     kind: ClassVar[str] = "ptuning"
+    learning_rate_factor: float = bounded(1.0, ABOVE_ZERO, "1 is usual.")
     hidden: int = bounded(0, ZERO_OR_MORE, "0 is as wide as the embeddings.")
     """Features of the network between its layers; 0 is as many as an embedding has."""
 
