@@ -61,7 +61,8 @@ def test_what_is_saved_is_what_was_trained_and_counted(
 
 REFUSED: tuple[tuple[list[str], str, str], ...] = (
     (["peft.type=LORA"], "fp16", r"peft.type='LORA': has a section of its own. Use adapter=lora"),
-    (["peft.type=PREFIX_TUNING"], "fp16", "it trains prompts"),
+    (["peft.type=PREFIX_TUNING"], "fp16", "Use adapter=prefix"),
+    (["peft.type=CARTRIDGE"], "fp16", "in front of the tokens; adapter=prompt"),
     (["peft.type=RAOD"], "fp16", r"PEFT has no such method. Choose one of .*ROAD"),
     (["peft.type=RAOD"], "nf4", r"PEFT has no such method. Choose one of .*ROAD"),
     (["peft.type=road"], "nf4", r"peft.type='road': is not the name .* Write it in capitals"),

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 OURS = {
     "LORA": "lora", "IA3": "ia3", "VERA": "vera", "OFT": "oft", "MISS": "miss", "LN_TUNING": "ln",
+    "PROMPT_TUNING": "prompt", "P_TUNING": "ptuning", "PREFIX_TUNING": "prefix",
 }  # fmt: skip
 """Types that have a kind of their own here."""
-PROMPTS = "it trains prompts, which are no layers"
+PROMPTS = "it puts something in front of the tokens; adapter=prompt, ptuning and prefix do so here"
 UNFIT = {
     "ADALORA": "its ranks change between steps, which training here does not ask for",
     "ADAPTION_PROMPT": PROMPTS,
@@ -28,11 +29,8 @@ UNFIT = {
     "CPT": PROMPTS,
     "MULTITASK_PROMPT_TUNING": PROMPTS,
     "POLY": "its rows name their tasks",
-    "PREFIX_TUNING": PROMPTS,
-    "PROMPT_TUNING": PROMPTS,
-    "P_TUNING": PROMPTS,
     "SHADOW": "it changes what the model returns",
-    "SHIRA": "the memory of its sparse tensors is not known",
+    "SHIRA": "the memory of its sparse tensors is not known; adapter=sparse trains such a share",
     "TRAINABLE_TOKENS": "it trains embeddings",
     "VBLORA": "PEFT puts it on whole models alone, so that it cannot be counted here",
     "XLORA": "it mixes adapters that are trained already",
