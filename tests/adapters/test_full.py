@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DogeConfig, DogeForCausalLM
 
 from lorascope.adapters.attach import attach, detach, load_adapter, save_adapter
 from lorascope.adapters.full.kind import FULL, FullConfig
@@ -169,6 +169,28 @@ def test_steps_are_those_of_the_bare_model_to_the_bit(case: str, tmp_path: Path)
         assert torch.equal(merged(input_ids=IDS).logits, expected)
     detach(adapted)
     assert all(torch.equal(own, before[name]) for name, own in model.named_parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_with_values_of_their_own_have_the_bare_models_gradients(
+    checkpointing: bool,
+) -> None:
+    config = DogeConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = DogeForCausalLM(config).train()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    expected = [own.grad for own in model.parameters()]
+    model.zero_grad()
+    adapted = attach(model.requires_grad_(False), FullConfig(), seed=0).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    found = [own.grad for own in adapted.parameters() if own.requires_grad]
+    norms = [sorted(own.norm().item() for own in grads) for grads in (found, expected)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 
 def test_an_older_base_does_not_say_its_parameters(project: Layout) -> None:

@@ -180,6 +180,12 @@ def test_more_than_a_model_has_positions_for_is_refused() -> None:
         adapted(input_ids=IDS)
 
 
+def test_keys_that_peft_makes_too_many_of_are_named() -> None:
+    adapted = attach(small("falcon 7b"), KINDS["prefix"].config(tokens=TOKENS), seed=0)
+    with pytest.raises(ModelError, match=r"adapter=prefix: the keys.*adapter=prompt"):
+        adapted(input_ids=IDS)
+
+
 def test_what_no_run_could_use_is_refused(project: Layout) -> None:
     for words, message in (
         (["adapter=prefix", "train.gradient_checkpointing=true"], "twice.*such as prompt tuning"),

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from transformers import MistralConfig, MistralForCausalLM
 
+from lorascope.adapters.attach import attach
+from lorascope.adapters.kinds import KINDS
 from lorascope.config import Scoring
 from lorascope.counting.scored_batches import LOGITS, TOKENS, BatchRule, Sample
 from lorascope.objectives.logits import FEWEST_ROWS
 from lorascope.scoring.score import score_rows
-from tests.scoring.test_evaluation import build_model, build_tokenizer, random_rows
+from tests.scoring.test_evaluation import (
+    LOSS,
+    build_model,
+    build_tokenizer,
+    random_rows,
+    reference_generation,
+)
 
 SMALL = 1000
 """A vocabulary that limits nothing."""
@@ -109,3 +120,25 @@ def test_the_head_sees_what_is_read_and_a_log_likelihood_caches_nothing(scoring:
     assert max(logits[3:], default=1) <= 4
     assert not any(cached[:3])
     assert bool(logits[3:]) == (scoring is Scoring.answer)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "prefix_layer"])
+def test_padding_takes_no_place_in_a_window_between_a_prompt_and_its_text(kind: str) -> None:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    model = attach(MistralForCausalLM(config), KINDS[kind].config(tokens=3), seed=0).eval()
+    with torch.no_grad():
+        for own in model.parameters():
+            if own.requires_grad:
+                own.mul_(5)
+    tokenizer = build_tokenizer()
+    rows = [
+        replace(row, answer=reference_generation(model, tokenizer, row.prompt, 5))
+        for row in random_rows(12)
+    ]
+    settings = {**LOSS, "scoring": Scoring.answer, "max_new_tokens": 5}
+    assert all(item.correct for item in score_rows(model, tokenizer, rows, **settings))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from lorascope.adapters.prompts.decoder import FrontedDecoder
 from lorascope.counting.scored_batches import BatchRule, Sample
 from lorascope.scoring.lm_eval_model import encode_pairs
 from lorascope.scoring.log_likelihoods import Encoded, LogLikelihood, log_likelihoods, passages
@@ -43,12 +44,19 @@ class BatchedLM(HFLM):  # type: ignore[misc]
         order = sorted(range(len(samples)), key=lambda n: (-samples[n].tokens, requests[n].args[0]))
         found: dict[int, str] = {}
         rest = iter(order)
-        for count in self.rule.sizes(samples[number] for number in order):
+        sizes = self.rule.sizes(samples[number] for number in order)
+        if samples and self._padding_counts(samples[order[0]].tokens):
+            sizes = repeat(1, len(order))
+        for count in sizes:
             numbers = list(islice(rest, count))
             self.batch_size_per_gpu = count
             texts = super().generate_until([requests[n] for n in numbers], disable_tqdm)
             found |= zip(numbers, texts, strict=True)
         return [found[number] for number in range(len(samples))]
+
+    def _padding_counts(self, longest_tokens: int) -> bool:
+        fronts = [own for own in self.model.modules() if isinstance(own, FrontedDecoder)]
+        return any(own.padding_counts(longest_tokens) for own in fronts)
 
     def _generated(self, prompt: str, settings: dict[str, Any]) -> Sample:
         new_tokens = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]

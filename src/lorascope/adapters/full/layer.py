@@ -7,6 +7,8 @@ that the module has. Tied parameters are one value: the first module that has it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -112,8 +114,16 @@ class FullLayer(OwnLayer):
         """What the module says with trained values."""
         if self.disable_adapters or self.merged:
             return self.base_layer(*args, **kwargs)
+        if self.training and getattr(self.base_layer, "gradient_checkpointing", False):
+            # Run again in the backward pass, a layer inside would have the base's values.
+            again: Any = self.base_layer._gradient_checkpointing_func
+            return again(partial(self._computed, **kwargs), *args)
+        return self._computed(*args, **kwargs)
+
+    def _computed(self, *args: Any, **kwargs: Any) -> Any:
         values = {name: self._value(name) for name in self._places}
-        return functional_call(self.base_layer, values, args, kwargs, tie_weights=False)
+        with _unchecked(self.base_layer):
+            return functional_call(self.base_layer, values, args, kwargs, tie_weights=False)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put the trained values in place of the base's."""
@@ -153,6 +163,17 @@ class FullModel(OwnTuner):
 
     def _check_merge_allowed(self) -> None:
         """Tied ones are one before and after."""
+
+
+@contextmanager
+def _unchecked(layer: Any) -> Iterator[None]:
+    """The layer without gradient checkpointing of its own."""
+    own = vars(layer).pop("gradient_checkpointing", None)
+    try:
+        yield
+    finally:
+        if own is not None:
+            layer.gradient_checkpointing = own
 
 
 def _tie_bare(model: Any, *args: Any, **kwargs: Any) -> None:

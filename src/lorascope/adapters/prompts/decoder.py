@@ -21,6 +21,9 @@ from transformers import Cache
 from lorascope.adapters.decoder import decoder_name
 from lorascope.errors import ModelError
 
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""What configurations call the tokens that a layer with local attention sees."""
+
 
 class FrontedDecoder(ABC):
     """A layer of PEFT's in the place of a decoder, with positions in front of what it reads."""
@@ -70,6 +73,17 @@ class FrontedDecoder(ABC):
         if before:
             return self.base_layer(**inputs)
         return self.begin(inputs, read.shape[0])
+
+    def padding_counts(self, longest_tokens: int) -> bool:
+        """Whether padding between what is in front and a text changes the answer: some layers see
+        a window alone, in which padding takes places.
+
+        Args:
+            longest_tokens: of a text with what is generated, and with its padding.
+        """
+        config = self.base_layer.config
+        windows = [getattr(config, name, None) for name in WINDOWS]
+        return any(own and self._tokens + longest_tokens > own for own in windows)
 
     @abstractmethod
     def begin(self, inputs: dict[str, Any], samples: int) -> Any:
@@ -124,7 +138,16 @@ class PromptedDecoder(FrontedDecoder, nn.Module, BaseTunerLayer):  # type: ignor
             for number, layer in enumerate(front.layers):
                 cache.update(layer.keys, layer.values, number)
             front = cache
-        return self.base_layer(**{**inputs, "past_key_values": front})
+        try:
+            return self.base_layer(**{**inputs, "past_key_values": front})
+        except RuntimeError as error:
+            if "Sizes of tensors must match" not in str(error):
+                raise
+            raise ModelError(
+                "adapter=prefix: the keys that PEFT makes do not fit this model's layers, whose "
+                "heads share keys in a way of their own. Choose another method, such as "
+                "adapter=prompt."
+            ) from error
 
 
 def stand_in_front(model: PeftModel) -> PeftModel:
