@@ -14,7 +14,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
-from lorascope.config import Cost, DecideConfig
+from lorascope.config import Cost, DecideConfig, Targets
 from lorascope.records import Status, Study
 from lorascope.reporting.catalogue import report_files
 from lorascope.statistics.seed_noise import SeedNoise
@@ -434,3 +434,15 @@ def test_a_declared_spread_counts_where_every_answer_is_equal() -> None:
     assert alike.p_margin < 0.05
     no_spread = SeedNoise(raw=0.0, flicker=0.0, degrees=float("inf"))
     assert with_seed_pool(alike, no_spread, Measure.accuracy, 0.05) == alike
+
+
+def test_a_reference_with_a_setting_in_words_has_a_grid_of_sizes() -> None:
+    trials = [
+        Trial(
+            "fp16", method="prompt", targets=Targets.sequence, accuracy=accuracy,
+            dials=(("tokens", tokens), ("init", "vocabulary")),
+        )
+        for tokens, accuracy in ((4, 0.7), (16, 0.95))
+    ]  # fmt: skip
+    threats = compare(make_study(trials)).threats
+    assert "The reference's tokens, 16, is the largest that was trained." in threats

@@ -82,8 +82,10 @@ def _grid_edge(study: Study, decision: Decision) -> Iterator[str]:
     """The best rank, or what else sizes an adapter, may lie outside the grid."""
     finished = [trial.key for trial in study.trials if trial.status is Status.completed]
     for dial, value in decision.reference.shown() if decision.reference else ():
+        if not dial.is_axis:
+            continue
         tried = sorted({float(key.dials[dial.name]) for key in finished if dial.name in key.dials})
-        if dial.is_axis and len(tried) > 1 and value in (tried[0], tried[-1]):
+        if len(tried) > 1 and value in (tried[0], tried[-1]):
             edge = "largest" if value == tried[-1] else "smallest"
             size = f"{dial.noun}, {dial_text(value)}"
             yield f"The reference's {size}, is the {edge} that was trained."
