@@ -14,7 +14,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
-from lorascope.config import Cost, DecideConfig, Targets
+from lorascope.config import Cost, DecideConfig
 from lorascope.records import Status, Study
 from lorascope.reporting.catalogue import report_files
 from lorascope.statistics.seed_noise import SeedNoise
@@ -439,10 +439,10 @@ def test_a_declared_spread_counts_where_every_answer_is_equal() -> None:
 def test_a_reference_with_a_setting_in_words_has_a_grid_of_sizes() -> None:
     trials = [
         Trial(
-            "fp16", method="prompt", targets=Targets.sequence, accuracy=accuracy,
-            dials=(("tokens", tokens), ("init", "vocabulary")),
+            "fp16", method="sparse", accuracy=accuracy,
+            dials=(("share", share), ("choice", "fisher")),
         )
-        for tokens, accuracy in ((4, 0.7), (16, 0.95))
+        for share, accuracy in ((0.01, 0.7), (0.1, 0.95))
     ]  # fmt: skip
     threats = compare(make_study(trials)).threats
-    assert "The reference's tokens, 16, is the largest that was trained." in threats
+    assert "The reference's share, 0.1, is the largest that was trained." in threats
