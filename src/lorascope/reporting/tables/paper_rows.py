@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lorascope.adapters.kinds import method_of
-from lorascope.comparing.results import CellKey, CellScore, Measure
+from lorascope.comparing.results import CellKey, CellScore, Estimate, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, Targets
 from lorascope.counting.printed_tables import LORA_PAPER, PaperRow
@@ -35,7 +35,16 @@ class TrainedRow:
     score: CellScore | None
     """None where the study has none."""
     trainable_parameters: int | None
-    measure: Measure
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """On test items; None where rows cannot be right or wrong."""
+        return self.score.accuracy if self.score else None
+
+    @property
+    def loss(self) -> Estimate | None:
+        """In nats, on test items."""
+        return self.score.loss if self.score else None
 
 
 def paper_rows(study: Study, findings: Findings) -> list[TrainedRow]:
@@ -43,19 +52,17 @@ def paper_rows(study: Study, findings: Findings) -> list[TrainedRow]:
     methods."""
     trained = {t.trial: t.result.trainable_parameters for t in study.trials if t.result is not None}
     rows = [
-        _row(printed, [s for s in findings.cells if not s.cell.base], trained, findings.measure)
+        _row(printed, [s for s in findings.cells if not s.cell.base], trained)
         for printed in LORA_PAPER
     ]
     methods = {row.printed.method for row in rows if row.score is not None}
     return rows if len(methods) > 1 else []
 
 
-def _row(
-    printed: PaperRow, scores: list[CellScore], trained: Mapping[str, int], measure: Measure
-) -> TrainedRow:
+def _row(printed: PaperRow, scores: list[CellScore], trained: Mapping[str, int]) -> TrainedRow:
     score = next((score for score in scores if is_row(printed, score.cell)), None)
     counts = [trained[t.trial] for t in score.trials if t.trial in trained] if score else []
-    return TrainedRow(printed, score, counts[0] if counts else None, measure)
+    return TrainedRow(printed, score, counts[0] if counts else None)
 
 
 def is_row(printed: PaperRow, cell: CellKey) -> bool:
@@ -69,8 +76,6 @@ def is_row(printed: PaperRow, cell: CellKey) -> bool:
 
 def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
     """A row of print a row."""
-    measure = findings.measure
-    header = "Accuracy %" if measure is Measure.accuracy else "Loss nats"
     return Table(
         (
             Column("method", "Method", right=False, get=lambda row: row.printed.method),
@@ -79,8 +84,11 @@ def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
                    get=lambda row: row.printed.printed_millions),
             Column("here", "Trained here", right=False, get=_here),
             Column("trainable_parameters", "Parameters here", units.count),
-            Column("score", header, measure.score, get=_score),
-            Column("interval", "95 % interval", measure.interval, get=_ends, in_csv=False),
+            Column("accuracy", "Accuracy %", units.percent, get=lambda row: _value(row.accuracy)),
+            Column("interval", "95 % interval", Measure.accuracy.interval, in_csv=False,
+                   get=lambda row: _ends(row.accuracy)),
+            Column("completion_loss_nats", "Loss nats", units.nats,
+                   get=lambda row: _value(row.loss)),
             Column("seeds", "Seeds", get=lambda row: len(row.score.trials) if row.score else None),
             Column("train_seconds", "Train s", units.seconds, get=_seconds),
         ),
@@ -91,16 +99,15 @@ def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
 def _here(row: TrainedRow) -> str | None:
     if row.score is None:
         return None
-    return f"{method_of(row.score.cell.method).label}, {row.score.cell.size()}".removesuffix(", ")
+    words = [method_of(row.score.cell.method).label, row.score.cell.size()]
+    return ", ".join(dict.fromkeys(words))
 
 
-def _score(row: TrainedRow) -> float | None:
-    estimate = row.score.test(row.measure) if row.score else None
+def _value(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.value
 
 
-def _ends(row: TrainedRow) -> tuple[float, float] | None:
-    estimate = row.score.test(row.measure) if row.score else None
+def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
     return None if estimate is None else (estimate.low, estimate.high)
 
 
