@@ -25,7 +25,7 @@ from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
 from lorascope.adapters.lora.reading import give_directions, measure_covariances
-from lorascope.adapters.prompts.decoder import FrontedDecoder, stand_in_front
+from lorascope.adapters.prompts.decoder import stand_in_front
 from lorascope.adapters.stack import Weights, adapted_names, chosen_buffers, trained_parameters
 from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
@@ -184,9 +184,7 @@ def _keep_types(model: PeftModel) -> PeftModel:
                 for norm in layer.ln_tuning_layers.float().values():
                     norm.register_forward_pre_hook(_in_float32)
                 layer.register_forward_hook(_as_given)
-            elif isinstance(layer, BaseTunerLayer) and not (
-                isinstance(layer, FrontedDecoder) or getattr(layer, "keeps_types", False)
-            ):
+            elif isinstance(layer, BaseTunerLayer) and not getattr(layer, "keeps_types", False):
                 layer.register_forward_hook(_in_compute_type)
     return model
 

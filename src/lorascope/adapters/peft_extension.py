@@ -5,6 +5,7 @@ Whoever has imported a method's module loads its adapters with PEFT's `PeftModel
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,9 +45,9 @@ class OwnLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    @abstractmethod
     def make(self, adapter_name: str, config: Any) -> None:
         """Make an adapter that changes nothing yet."""
-        raise NotImplementedError
 
 
 class OwnTuner(BaseTuner):  # type: ignore[misc]

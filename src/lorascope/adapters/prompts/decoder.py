@@ -28,6 +28,9 @@ WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 class FrontedDecoder(ABC):
     """A layer of PEFT's in the place of a decoder, with positions in front of what it reads."""
 
+    keeps_types = True
+    """What it gives has the types of the decoder itself."""
+
     if TYPE_CHECKING:
         # PEFT's class says nothing of its attributes' types.
         def __getattr__(self, name: str) -> Any: ...

@@ -83,7 +83,7 @@ class SparseLayer(OwnLayer):
         """Add what was trained to the base's weight."""
         weight = self.get_base_layer().weight
         if self.quantization_backend is not None:
-            raise NotImplementedError("sparse differences do not survive in few bits")
+            raise ValueError("sparse differences do not survive in few bits")
         for name in adapter_names or self.active_adapters:
             weight.data = weight.data + self.get_delta_weight(name).to(weight.dtype)
             self.merged_adapters.append(name)

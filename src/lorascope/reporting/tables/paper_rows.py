@@ -52,15 +52,24 @@ def paper_rows(study: Study, findings: Findings) -> list[TrainedRow]:
     methods."""
     trained = {t.trial: t.result.trainable_parameters for t in study.trials if t.result is not None}
     rows = [
-        _row(printed, [s for s in findings.cells if not s.cell.base], trained)
+        trained_row(printed, [s for s in findings.cells if not s.cell.base], trained)
         for printed in LORA_PAPER
     ]
     methods = {row.printed.method for row in rows if row.score is not None}
     return rows if len(methods) > 1 else []
 
 
-def _row(printed: PaperRow, scores: list[CellScore], trained: Mapping[str, int]) -> TrainedRow:
-    score = next((score for score in scores if is_row(printed, score.cell)), None)
+def trained_row(
+    printed: PaperRow, scores: list[CellScore], trained: Mapping[str, int]
+) -> TrainedRow:
+    """A row of print with the configuration that is it.
+
+    Args:
+        trained: trainable parameters of each trial, by name.
+    """
+    found = [score for score in scores if is_row(printed, score.cell)]
+    # Of several the one with the fewest settings beside the paper's, which `here` says.
+    score = min(found, key=lambda own: len(own.cell.variant), default=None)
     counts = [trained[t.trial] for t in score.trials if t.trial in trained] if score else []
     return TrainedRow(printed, score, counts[0] if counts else None)
 
@@ -82,7 +91,7 @@ def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
             Column("setting", "Setting", right=False, get=lambda row: row.printed.setting),
             Column("printed_millions", "GPT-3 175B, printed (M)", lambda value: f"{value:,.1f}",
                    get=lambda row: row.printed.printed_millions),
-            Column("here", "Trained here", right=False, get=_here),
+            Column("here", "Trained here", right=False, get=here),
             Column("trainable_parameters", "Parameters here", units.count),
             Column("accuracy", "Accuracy %", units.percent, get=lambda row: _value(row.accuracy)),
             Column("interval", "95 % interval", Measure.accuracy.interval, in_csv=False,
@@ -96,11 +105,12 @@ def paper_rows_table(study: Study, findings: Findings) -> Table[TrainedRow]:
     )  # fmt: skip
 
 
-def _here(row: TrainedRow) -> str | None:
+def here(row: TrainedRow) -> str | None:
+    """The configuration of this study, with what it has beside the paper's settings."""
     if row.score is None:
         return None
-    words = [method_of(row.score.cell.method).label, row.score.cell.size()]
-    return ", ".join(dict.fromkeys(words))
+    words = [method_of(row.score.cell.method).label, row.score.cell.size(), row.score.cell.variant]
+    return ", ".join(dict.fromkeys(filter(None, words)))
 
 
 def _value(estimate: Estimate | None) -> float | None:
