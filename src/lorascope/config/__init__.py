@@ -3,6 +3,7 @@ them."""
 
 from lorascope.config.adapter import AdapterConfig
 from lorascope.config.choices import (
+    GROUPED,
     Cost,
     DataKind,
     DeviceKind,
@@ -28,6 +29,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
+    "GROUPED",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Precision",
     "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",

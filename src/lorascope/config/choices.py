@@ -58,6 +58,19 @@ class Storage(StrEnum):
     int8 = "int8"
     nf4 = "nf4"
     fp4 = "fp4"
+    int8_sym = "int8_sym"
+    """Whole numbers around zero: one scale a group of weights."""
+    int4_sym = "int4_sym"
+    int2_sym = "int2_sym"
+    uint8_asym = "uint8_asym"
+    """Whole numbers from 0 on: a scale and a zero point a group of weights."""
+    uint4_asym = "uint4_asym"
+    uint2_asym = "uint2_asym"
+
+
+GROUPED = tuple(one for one in Storage if one.endswith(("_sym", "_asym")))
+"""Storages of whole numbers with a scale a group of weights."""
+GROUP_SIZES = (32, 64, 128)
 
 
 class Precision(StrEnum):

@@ -9,6 +9,7 @@ from enum import Enum
 from functools import reduce
 
 from lorascope.config import (
+    GROUPED,
     Config,
     Cost,
     DataKind,
@@ -136,6 +137,11 @@ RULES = [
         "quant.double_quantization",
         lambda c: not c.quant.double_quantization or c.quant.storage in (Storage.nf4, Storage.fp4),
         "only 4-bit storage has it", "Use storage nf4 or fp4, or turn it off.",
+    ),
+    Rule(
+        "quant.group_size",
+        lambda c: c.quant.group_size is None or c.quant.storage in GROUPED,
+        "this storage has groups of its own", f"Leave it out, or use one of {', '.join(GROUPED)}.",
     ),
     Rule(
         "adapter.targets",

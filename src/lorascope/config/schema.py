@@ -27,6 +27,7 @@ from lorascope.config.bounds import (
     one_of,
 )
 from lorascope.config.choices import (
+    GROUP_SIZES,
     Cost,
     DataKind,
     DeviceKind,
@@ -137,6 +138,12 @@ class QuantConfig:
     int8_outlier_threshold: float = bounded(
         6.0, FINITE, "6.0 is the default, 0 keeps no outliers apart."
     )
+    group_size: int | None = bounded(
+        None,
+        Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}"),
+        "Leave it empty for one group an output row.",
+    )
+    """Weights of an output row that share a scale, in int and uint storages; None is the row."""
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 LLM.int8 (Dettmers et al. 2022, arXiv 2208.07339) keeps one float32 scale an output row. NF4 and FP4
 (QLoRA, Dettmers et al. 2023, arXiv 2305.14314) keep one absolute maximum a block of 64 weights:
-float32, or under double quantization 8 bits, with one float32 for 256 such constants.
+float32, or under double quantization 8 bits, with one float32 for 256 such constants. Whole numbers
+keep one 16-bit scale a group of an output row, and a byte for its zero point where they have one.
 """
 
 from __future__ import annotations
@@ -34,18 +35,25 @@ class StoredBits:
     """Bytes for every NESTED_BLOCK blocks."""
     matrix_bytes: int = 0
     """Bytes a matrix."""
+    group_bytes: int = 0
+    """Bytes a group; groups run within an output row, and the last of a row may be short."""
+    group_size: int | None = None
+    """Weights of a group; None is the whole row."""
 
     def constant_bytes(self, matrix: Matrix) -> int:
         """Exact bytes of a matrix's own constants; code tables apart."""
         blocks = math.ceil(matrix.in_features * matrix.out_features / BLOCK)
         nested = self.nested_bytes * math.ceil(blocks / NESTED_BLOCK)
-        rows = self.row_bytes * matrix.out_features
+        groups = math.ceil(matrix.in_features / (self.group_size or matrix.in_features))
+        rows = (self.row_bytes + self.group_bytes * groups) * matrix.out_features
         return rows + self.block_bytes * blocks + nested + self.matrix_bytes
 
     def asymptotic(self, in_features: int) -> float:
         """Bits a weight with its share of the constants, on a matrix of many full blocks."""
         of_blocks = self.block_bytes / BLOCK + self.nested_bytes / (BLOCK * NESTED_BLOCK)
-        return self.weight_bits + 8 * (self.row_bytes / in_features + of_blocks)
+        of_rows = self.row_bytes / in_features
+        of_groups = self.group_bytes / (self.group_size or in_features)
+        return self.weight_bits + 8 * (of_rows + of_blocks + of_groups)
 
 
 def weight_bytes(parameters: int, stored: StoredBits) -> int:

@@ -1,0 +1,115 @@
+"""Weights on a grid: codes and constants by torchao's arithmetic, and codes packed into bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchao.quantization.quant_primitives import (
+    MappingType,
+    choose_qparams_affine,
+    dequantize_affine,
+    quantize_affine,
+)
+
+from lorascope.quantizers.torchao.grid import Grid
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A weight [out, in] on a grid."""
+
+    codes: Tensor
+    """[out, in], int8 of a symmetric grid, else uint8."""
+    scales: Tensor
+    """[out, groups], in 16 bits or float32."""
+    zero_points: Tensor | None
+    """[out, groups], uint8; None of a symmetric grid."""
+
+
+def coded(weight: Tensor, grid: Grid, scale_dtype: torch.dtype) -> Coded:
+    """A weight [out, in] on a grid. Scales are rounded to `scale_dtype` before codes are chosen, so
+    that these are the best for what is stored. Weights of a last, shorter group have its own
+    scale."""
+    whole = _whole_groups(weight.detach().float(), grid)
+    block, dtype = _block(whole, grid), _code_dtype(grid)
+    scales, zero_points = choose_qparams_affine(
+        whole,
+        MappingType.SYMMETRIC if grid.symmetric else MappingType.ASYMMETRIC,
+        block,
+        dtype,
+        grid.lowest,
+        grid.highest,
+        # The smallest positive scale that the type holds: a group of zeros has a scale too.
+        eps=torch.finfo(scale_dtype).smallest_normal * torch.finfo(scale_dtype).eps,
+        scale_dtype=scale_dtype,
+        zero_point_dtype=dtype,
+        keepdim=True,
+    )
+    codes = quantize_affine(
+        whole, block, scales.float(), zero_points, dtype, grid.lowest, grid.highest
+    )
+    codes = codes[:, : weight.shape[1]].contiguous()
+    return Coded(codes, scales, None if grid.symmetric else zero_points)
+
+
+def decoded(
+    codes: Tensor, scales: Tensor, zero_points: Tensor | None, grid: Grid, dtype: torch.dtype
+) -> Tensor:
+    """The weight [out, in] that codes stand for, computed in float32 and rounded to `dtype`."""
+    whole = _whole_groups(codes, grid)
+    weight: Tensor = dequantize_affine(
+        whole,
+        _block(whole, grid),
+        scales.float(),
+        torch.zeros_like(scales, dtype=codes.dtype) if zero_points is None else zero_points,
+        _code_dtype(grid),
+        grid.lowest,
+        grid.highest,
+        output_dtype=torch.float32,
+    )
+    return weight[:, : codes.shape[1]].to(dtype)
+
+
+def rounded(weight: Tensor, grid: Grid, scale_dtype: torch.dtype) -> Tensor:
+    """The weight [out, in] that a grid makes of `weight`, in its type."""
+    on = coded(weight, grid, scale_dtype)
+    return decoded(on.codes, on.scales, on.zero_points, grid, weight.dtype)
+
+
+def packed(codes: Tensor, grid: Grid) -> Tensor:
+    """Codes [out, in] as bytes [ceil(out x in x bits / 8)]: each byte holds codes of the first,
+    second, ... part of the flattened weight, the first in its lowest bits."""
+    flat = (codes.flatten().to(torch.int16) - grid.lowest).to(torch.uint8)
+    parts = 8 // grid.bits
+    size = -(-len(flat) // parts)
+    each = functional.pad(flat, (0, size * parts - len(flat))).view(parts, size)
+    shifts = torch.arange(parts, dtype=torch.uint8, device=codes.device) * grid.bits
+    return (each << shifts[:, None]).sum(0, dtype=torch.uint8)
+
+
+def unpacked(data: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
+    """The codes [out, in] that `packed` made bytes of."""
+    parts, mask = 8 // grid.bits, 2**grid.bits - 1
+    if parts > 1:
+        data = torch.cat([(data >> (grid.bits * part)) & mask for part in range(parts)])
+    codes = data[: shape[0] * shape[1]].view(shape)
+    # Among bytes, minus 128 and plus 128 are one and the same.
+    return (codes + (grid.lowest & 255)).view(torch.int8) if grid.symmetric else codes
+
+
+def _whole_groups(matrix: Tensor, grid: Grid) -> Tensor:
+    """`matrix` [out, in], its rows filled with zeros up to whole groups: no range grows by that, as
+    each contains zero."""
+    short = -matrix.shape[1] % (grid.group_size or matrix.shape[1])
+    return functional.pad(matrix, (0, short)) if short else matrix
+
+
+def _block(matrix: Tensor, grid: Grid) -> tuple[int, int]:
+    return 1, grid.group_size or matrix.shape[1]
+
+
+def _code_dtype(grid: Grid) -> torch.dtype:
+    return torch.int8 if grid.symmetric else torch.uint8
