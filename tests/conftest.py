@@ -20,7 +20,7 @@ from lorascope.study.request import grid_points
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
-MODES = ("fp16", "int8", "nf4", "nf4_dq")
+MODES = ("fp16", "int8", "nf4", "nf4_dq", "int4_sym")
 COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
 """The trial of the fixtures `trained` and `study`. Six steps are not shown to beat the bare base:

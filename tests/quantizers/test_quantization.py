@@ -48,7 +48,7 @@ def footprint_of(project: Layout, mode: str) -> FootprintRecord:
 def test_stored_bytes_fall_strictly_from_fp16_to_nf4_with_double_quantization(
     project: Layout,
 ) -> None:
-    totals = [footprint_of(project, mode).total_bytes for mode in MODES]
+    totals = [footprint_of(project, mode).total_bytes for mode in MODES[:4]]
     assert totals == sorted(totals, reverse=True)
     assert len(set(totals)) == len(totals)
 
@@ -74,22 +74,18 @@ def test_footprint_counts_the_parameters_that_packed_bytes_stand_for(project: La
     assert all(footprint_of(project, mode).quantized_parameters == expected for mode in MODES[1:])
 
 
-def test_quantizing_twice_gives_the_same_files(project: Layout, tmp_path: Path) -> None:
+def test_quantizing_twice_gives_the_same_files(
+    project: Layout, compose: Callable[..., Config], tmp_path: Path
+) -> None:
     for mode in MODES:
-        config = QuantConfig(mode, Storage("nf4" if "nf4" in mode else _storage(mode)))
-        config.double_quantization = mode == "nf4_dq"
         again = tmp_path / mode
-        quantize_base(project.base("small"), config, CPU, again)
+        quantize_base(project.base("small"), compose(f"quant={mode}").quant, CPU, again)
         weights = ("*.safetensors",)
         stored = project.quantized("small", mode)
         assert sha256_of_files(again, weights) == sha256_of_files(stored, weights)
 
 
-def _storage(mode: str) -> str:
-    return {"fp16": "float16", "int8": "int8"}[mode]
-
-
-@pytest.mark.parametrize("mode", ["nf4", "nf4_dq", "int8"])
+@pytest.mark.parametrize("mode", ["nf4", "nf4_dq", "int8", "int4_sym"])
 def test_training_after_an_evaluation_has_the_same_gradients(
     project: Layout, compose: Callable[..., Config], mode: str
 ) -> None:

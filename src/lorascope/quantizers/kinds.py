@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.config import GROUPED, AdapterConfig, Precision, QuantConfig, Storage
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.four_bit import FourBit
 from lorascope.quantizers.plain import Plain
+from lorascope.quantizers.torchao.integer import integer_of
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,7 @@ QUANTIZERS: dict[Storage, Quantizer] = {
     Storage.int8: EightBit(),
     Storage.nf4: _FOUR_BIT,
     Storage.fp4: _FOUR_BIT,
+    **{storage: integer_of(storage) for storage in GROUPED},
 }
 
 

@@ -1,4 +1,4 @@
-"""Which of a model's linear layers bitsandbytes takes, and its layers without data."""
+"""bitsandbytes' layers without data."""
 
 from __future__ import annotations
 
@@ -8,42 +8,15 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.config import QuantConfig
-from lorascope.errors import ModelError
 from lorascope.quantizers.bits import BLOCK, NESTED_BLOCK
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.eight_bit_layer import EightBitLinear
 from lorascope.quantizers.bitsandbytes.four_bit import REPACKS, FourBit
+from lorascope.quantizers.linear_layers import quantizable_layers
 
-
-def quantizable_layers(model: PreTrainedModel, quant: QuantConfig) -> dict[str, nn.Linear]:
-    """The layers that transformers has bitsandbytes quantize: torch's own Linear, but the head.
-
-    Raises:
-        ModelError: there are none, or some are Conv1D as GPT-2's: bitsandbytes stores these
-            transposed, so that errors and merges would not fit.
-    """
-    modules = dict(model.named_modules())
-    transposed = [name for name, module in modules.items() if isinstance(module, Conv1D)]
-    if transposed:
-        raise ModelError(
-            f"quant={quant.name}: {transposed[0]} and {len(transposed) - 1} more layers of this "
-            "model are Conv1D, which bitsandbytes stores transposed; 8 and 4 bits are not "
-            "supported for it. Use quant=fp16, bf16 or fp32."
-        )
-    head = model.get_output_embeddings()
-    linear = {name: m for name, m in modules.items() if type(m) is nn.Linear and m is not head}
-    if not linear:
-        raise ModelError(
-            f"quant={quant.name}: bitsandbytes quantizes no layer of {type(model).__name__}: it "
-            "takes torch's own Linear, not subclasses of it, nor experts' 3-D parameters. The mode "
-            "would weigh as much as 16 bits, here and wherever else the model is loaded. Leave it "
-            "out of quant: use fp16, bf16 or fp32."
-        )
-    return linear
+LIBRARY = "bitsandbytes"
 
 
 class _Readable:
@@ -75,7 +48,7 @@ class _FakeEightBit(_Readable, EightBitLinear):
 
 def put_four_bit_layers(model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
     """4-bit layers on the meta device in place of the model's, as transformers has them."""
-    for name, module in quantizable_layers(model, quant).items():
+    for name, module in quantizable_layers(model, quant, LIBRARY).items():
         layer = _FakeFourBit(
             module.in_features,
             module.out_features,
@@ -92,7 +65,7 @@ def put_four_bit_layers(model: Any, quant: QuantConfig, compute: torch.dtype) ->
 
 def put_eight_bit_layers(model: Any, quant: QuantConfig) -> None:
     """8-bit layers on the meta device in place of the model's, as transformers has them."""
-    for name, module in quantizable_layers(model, quant).items():
+    for name, module in quantizable_layers(model, quant, LIBRARY).items():
         layer = _FakeEightBit(
             module.in_features,
             module.out_features,

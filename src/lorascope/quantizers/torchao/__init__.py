@@ -2,5 +2,8 @@
 
 import logging
 
-# torchao tells at import which CUDA kernels it does not find, and how torch will change: no harm.
+# At import torchao tells which CUDA kernels it lacks, and torch what will change in it: no harm.
 logging.getLogger("torchao").setLevel(logging.ERROR)
+logging.getLogger("torch.utils._pytree").addFilter(
+    lambda entry: "KernelPreference" not in entry.getMessage()
+)

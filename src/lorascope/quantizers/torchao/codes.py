@@ -103,12 +103,13 @@ def unpacked(data: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
 def _whole_groups(matrix: Tensor, grid: Grid) -> Tensor:
     """`matrix` [out, in], its rows filled with zeros up to whole groups: no range grows by that, as
     each contains zero."""
-    short = -matrix.shape[1] % (grid.group_size or matrix.shape[1])
+    short = -matrix.shape[1] % _block(matrix, grid)[1]
     return functional.pad(matrix, (0, short)) if short else matrix
 
 
 def _block(matrix: Tensor, grid: Grid) -> tuple[int, int]:
-    return 1, grid.group_size or matrix.shape[1]
+    """Rows and columns that share a scale; torchao has no groups of a single weight."""
+    return 1, max(2, grid.group_size or matrix.shape[1])
 
 
 def _code_dtype(grid: Grid) -> torch.dtype:

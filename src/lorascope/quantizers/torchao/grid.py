@@ -34,12 +34,12 @@ class Grid:
     @property
     def lowest(self) -> int:
         """The smallest code."""
-        return -(2 ** (self.bits - 1)) if self.symmetric else 0
+        return -(1 << self.bits - 1) if self.symmetric else 0
 
     @property
     def highest(self) -> int:
         """The largest code."""
-        return self.lowest + 2**self.bits - 1
+        return self.lowest + (1 << self.bits) - 1
 
     def constants(self, smallest: float, largest: float) -> tuple[float, int]:
         """Scale and zero point for values from `smallest` to `largest`, of which one is not 0."""

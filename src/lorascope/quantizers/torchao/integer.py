@@ -1,0 +1,115 @@
+"""Weights as whole numbers of 8, 4 or 2 bits, each group of an output row with a scale of its own.
+
+torchao computes scales, zero points and codes (`choose_qparams_affine`, `quantize_affine`). Codes
+are packed here, in memory and in files: torchao's own tensors keep a byte a code on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.quantizers.bits import StoredBits
+from lorascope.quantizers.torchao.grid import Grid, grid_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lorascope.quantizers.kinds import Kernel
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Codes of one width, symmetric around zero or from a zero point; a mode says the groups."""
+
+    bits_a_weight: int
+    symmetric: bool
+    compute: Precision = Precision.bfloat16
+    rounds_inputs: bool = False
+
+    def settings(self, quant: QuantConfig) -> dict[str, object]:
+        return {"group_size": quant.group_size}
+
+    def bits(self, quant: QuantConfig) -> StoredBits:
+        """A scale of 16 bits a group, and a byte for its zero point where it has one."""
+        group_bytes = 2 if self.symmetric else 3
+        return StoredBits(self.bits_a_weight, group_bytes=group_bytes, group_size=quant.group_size)
+
+    def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
+        """Every adapter can be trained on such layers."""
+
+    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+        from lorascope.quantizers.torchao.stored import GridConfig
+
+        scale_dtype = str(compute).removeprefix("torch.")
+        return GridConfig(quant.storage.value, scale_dtype, quant.group_size)
+
+    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
+        """Biases compute in `compute`, as all that is not quantized."""
+        for layer in model.modules():
+            if self.owns(layer) and layer.bias is not None:
+                layer.bias.data = layer.bias.data.to(compute)
+
+    def owns(self, layer: nn.Module) -> bool:
+        grid = getattr(layer, "grid", None)
+        return isinstance(grid, Grid) and (grid.bits, grid.symmetric) == (
+            self.bits_a_weight,
+            self.symmetric,
+        )
+
+    def weight(self, layer: Any) -> Tensor:
+        return self.backward_weight(layer)
+
+    def backward_weight(self, layer: Any) -> Tensor:
+        weight: Tensor = layer.dequantize()
+        return weight
+
+    def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
+        yield layer.scales
+        if layer.zero_points is not None:
+            yield layer.zero_points
+
+    def require_evaluable(self, name: str, layer: Any) -> None:
+        """An evaluation changes nothing."""
+
+    def arithmetic(self, layer: Any) -> str:
+        return f"{layer.grid.bits}-bit whole numbers are decoded to the compute type"
+
+    def backward_dtype(
+        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
+    ) -> torch.dtype:
+        return compute
+
+    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
+        import torch
+
+        from lorascope.quantizers.torchao.stored import put_grid_layers
+
+        put_grid_layers(model, quant, torch.float16)
+
+    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
+        from lorascope.quantizers.torchao.layer import GridLinear
+
+        for layer in model.modules():
+            if isinstance(layer, GridLinear):
+                layer.weight = _on_cpu(layer.weight)
+
+    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
+        """The layers compute with torch's own operations."""
+        return {}
+
+
+def _on_cpu(parameter: Any) -> Any:
+    import torch
+    from torch import nn
+
+    return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=False)
+
+
+def integer_of(storage: Storage) -> Integer:
+    """The quantizer of a storage of whole numbers."""
+    grid = grid_of(storage, None)
+    return Integer(grid.bits, grid.symmetric)
