@@ -87,7 +87,7 @@ def bare_model(project: Layout, config: Config) -> PeftModel:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_training_follows_a_bare_trainer_with_peft(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
 ) -> None:
@@ -130,7 +130,7 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(
     assert resumed.adapter_sha256 == whole.adapter_sha256
 
 
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_the_memory_plan_is_what_training_needs(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
 ) -> None:

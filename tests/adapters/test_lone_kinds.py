@@ -143,7 +143,7 @@ def test_the_count_is_pefts(kind: str, architecture: str) -> None:
 
 @each_case
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_training_follows_a_bare_trainer_with_peft(
     project: Layout, compose: Compose, tmp_path: Path, case: Case, mode: str
 ) -> None:
@@ -194,7 +194,7 @@ def test_an_interrupted_trial_resumes_to_the_same_bits(
 
 
 @each_case
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_the_memory_plan_is_what_training_needs(
     project: Layout, compose: Compose, tmp_path: Path, case: Case, mode: str
 ) -> None:

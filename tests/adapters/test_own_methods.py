@@ -87,7 +87,7 @@ def with_houlsby(base: PreTrainedModel, size: int, seed: int) -> PreTrainedModel
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_adapter_h_is_two_layers_behind_each_attention_and_mlp(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
 ) -> None:

@@ -127,7 +127,7 @@ class PaperPrefixLayer(nn.Module):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8"])
+@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
 def test_prefix_layer_replaces_what_each_layer_gets(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
 ) -> None:

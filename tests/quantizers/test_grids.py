@@ -20,8 +20,10 @@ from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor 
 )
 from transformers import AutoModelForCausalLM
 
-from lorascope.config import GROUPED, Config, QuantConfig, Storage
+from lorascope.adapters.any_peft import AnyPeftConfig
+from lorascope.config import GROUPED, Config, QuantConfig, Storage, Targets
 from lorascope.counting.architectures import WeightMatrix
+from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device
 from lorascope.quantizers.bits import linear_bytes
@@ -144,6 +146,13 @@ def test_asymmetric_codes_move_logits_less_than_symmetric_ones(
     for bits in (8, 4, 2):
         assert errors[Storage(f"uint{bits}_asym")] < errors[Storage(f"int{bits}_sym")]
     assert errors[Storage.int8_sym] < 0.02 < errors[Storage.int4_sym] < errors[Storage.int2_sym]
+
+
+def test_methods_that_read_codes_as_weights_are_refused(compose: Callable[..., Config]) -> None:
+    adapter = AnyPeftConfig(type="HIRA", targets=Targets.attention)
+    with pytest.raises(ConfigError, match=r"peft.type='HIRA'.*as if they were weights"):
+        QUANTIZERS[Storage.int4_sym].require_trainable(adapter, "cpu")
+    QUANTIZERS[Storage.int4_sym].require_trainable(compose().adapter, "cpu")
 
 
 def _weight(out_features: int, in_features: int) -> torch.Tensor:

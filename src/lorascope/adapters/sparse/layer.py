@@ -71,6 +71,9 @@ class SparseLayer(OwnLayer):
         """The dequantized weight [out, in] of the base's layer."""
         base = self.get_base_layer()
         weight: Tensor = self.get_base_weight()
+        if hasattr(base, "dequantize"):
+            # PEFT itself asks only the layers of libraries that it knows.
+            weight = base.dequantize()
         return weight.T if isinstance(base, Conv1D) else weight
 
     def get_delta_weight(self, adapter: str) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.torchao.grid import Grid, grid_of
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lorascope.quantizers.kinds import Kernel
+
+READ_AS_FLOATS = ("HIRA", "UNILORA")
+"""PEFT's types whose layers give other values, or none, on these codes than on the weight that they
+stand for, and which it trains on bitsandbytes' (peft 0.21)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,14 @@ class Integer:
         return StoredBits(self.bits_a_weight, group_bytes=group_bytes, group_size=quant.group_size)
 
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
-        """Every adapter can be trained on such layers."""
+        """All but methods for which PEFT has layers of its own on bitsandbytes only."""
+        peft_type = getattr(adapter, "type", None)
+        if peft_type in READ_AS_FLOATS:
+            raise ConfigError(
+                f"{adapter.kind}.type", peft_type,
+                "PEFT reads codes of this storage as if they were weights",
+                "Take quant=fp16, nf4 or int8, or another method.",
+            )  # fmt: skip
 
     def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
         from lorascope.quantizers.torchao.stored import GridConfig

@@ -66,7 +66,7 @@ def _expected_bits(
     if storage not in list(Storage) or not shapes:
         return None, None
     double, quantizer = footprint.double_quantization, QUANTIZERS[Storage(storage)]
-    group_size: Any = footprint.settings.get("quant.group_size")
+    group_size: Any = (footprint.settings or {}).get("quant.group_size")
     mode = QuantConfig(footprint.quant, Storage(storage), bool(double), group_size=group_size)
     unknown = double is None and "double_quantization" in quantizer.settings(mode)
     if unknown or matrix_parameters(shapes) != footprint.quantized_parameters:
