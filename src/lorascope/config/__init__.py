@@ -3,12 +3,15 @@ them."""
 
 from lorascope.config.adapter import AdapterConfig
 from lorascope.config.choices import (
+    CALIBRATED,
     GROUPED,
+    SERVED,
     Cost,
     DataKind,
     DeviceKind,
     Format,
     ModelKind,
+    Observer,
     Precision,
     Scoring,
     Search,
@@ -29,9 +32,9 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "GROUPED",
+    "CALIBRATED", "GROUPED", "SERVED",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
-    "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Precision",
+    "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
     "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",
     "TrainConfig",
 ]  # fmt: skip

@@ -66,11 +66,30 @@ class Storage(StrEnum):
     """Whole numbers from 0 on: a scale and a zero point a group of weights."""
     uint4_asym = "uint4_asym"
     uint2_asym = "uint2_asym"
+    w8a8_dynamic = "w8a8_dynamic"
+    """8 bits a weight, and inputs rounded to 8 bits as they come, a scale a token: no gradient."""
+    w8a8_static = "w8a8_static"
+    """The same with one scale and zero point a layer for its inputs, found by calibration."""
 
 
 GROUPED = tuple(one for one in Storage if one.endswith(("_sym", "_asym")))
 """Storages of whole numbers with a scale a group of weights."""
 GROUP_SIZES = (32, 64, 128)
+SERVED = (Storage.w8a8_dynamic, Storage.w8a8_static)
+"""Storages that no adapter is trained on: they round the inputs of layers in every pass."""
+CALIBRATED = (Storage.w8a8_static,)
+"""Storages that need rows on which inputs of layers are observed."""
+
+
+class Observer(StrEnum):
+    """The range of a layer's inputs that 8 bits cover, of all that calibration saw."""
+
+    min_max = "min_max"
+    """From the smallest to the largest."""
+    percentile = "percentile"
+    """The middle `percentile` per cent, as many cut off below as above."""
+    mse = "mse"
+    """The share of min_max's range with the least mean squared error."""
 
 
 class Precision(StrEnum):

@@ -9,12 +9,15 @@ from enum import Enum
 from functools import reduce
 
 from lorascope.config import (
+    CALIBRATED,
     GROUPED,
     Config,
     Cost,
     DataKind,
     ModelKind,
+    Observer,
     Precision,
+    QuantConfig,
     Search,
     Storage,
     Targets,
@@ -26,6 +29,7 @@ from lorascope.errors import ConfigError
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
 KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
 """Costs that are counted from shapes: nothing need be trained or planned."""
+NOTHING_OBSERVED = "only storage=w8a8_static observes the inputs of layers"
 COPY_HASH = "Copy the commit hash from its page on the hub."
 
 
@@ -142,6 +146,24 @@ RULES = [
         "quant.group_size",
         lambda c: c.quant.group_size is None or c.quant.storage in GROUPED,
         "this storage has groups of its own", f"Leave it out, or use one of {', '.join(GROUPED)}.",
+    ),
+    Rule(
+        "quant.observer",
+        lambda c: c.quant.observer is Observer.min_max or c.quant.storage in CALIBRATED,
+        NOTHING_OBSERVED, "Leave it out, or use quant=w8a8_static.",
+    ),
+    Rule(
+        "quant.percentile",
+        lambda c: c.quant.percentile == QuantConfig.percentile
+        or c.quant.observer is Observer.percentile,
+        "only quant.observer=percentile cuts off a share of the inputs",
+        "Leave it out, or set quant.observer=percentile.",
+    ),
+    Rule(
+        "quant.calibration_rows",
+        lambda c: c.quant.calibration_rows == QuantConfig.calibration_rows
+        or c.quant.storage in CALIBRATED,
+        NOTHING_OBSERVED, "Leave it out, or use quant=w8a8_static.",
     ),
     Rule(
         "adapter.targets",

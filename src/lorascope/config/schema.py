@@ -33,6 +33,7 @@ from lorascope.config.choices import (
     DeviceKind,
     Format,
     ModelKind,
+    Observer,
     Precision,
     Scoring,
     Search,
@@ -144,6 +145,14 @@ class QuantConfig:
         "Leave it empty for one group an output row.",
     )
     """Weights of an output row that share a scale, in int and uint storages; None is the row."""
+    observer: Observer = Observer.min_max
+    """For storage=w8a8_static: which range of a layer's inputs 8 bits cover."""
+    percentile: float = bounded(
+        99.9, Bound(lambda share: 90 <= share < 100, "must lie in [90, 100)"), "99.9 is usual."
+    )
+    """For observer=percentile: per cent of a layer's inputs that the range contains."""
+    calibration_rows: int = bounded(64, ONE_OR_MORE, "64 is a good start.")
+    """For storage=w8a8_static: rows of train on which inputs are observed."""
 
 
 @dataclass

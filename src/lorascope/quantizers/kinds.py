@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lorascope.config import GROUPED, AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.config import GROUPED, SERVED, AdapterConfig, Precision, QuantConfig, Storage
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.four_bit import FourBit
 from lorascope.quantizers.plain import Plain
+from lorascope.quantizers.torchao.eight_bit_inputs import EightBitInputs
 from lorascope.quantizers.torchao.integer import integer_of
 
 if TYPE_CHECKING:
@@ -113,12 +114,15 @@ QUANTIZERS: dict[Storage, Quantizer] = {
     Storage.nf4: _FOUR_BIT,
     Storage.fp4: _FOUR_BIT,
     **{storage: integer_of(storage) for storage in GROUPED},
+    **{storage: EightBitInputs(storage) for storage in SERVED},
 }
 
 
 def require_readable(adapter: AdapterConfig, quant: QuantConfig) -> None:
-    """Raise ConfigError where PEFT needs floating-point weights to begin an adapter, and the mode
-    stores others."""
+    """Raise ConfigError where a mode is for serving only, or where PEFT needs floating-point
+    weights to begin an adapter, and the mode stores others."""
+    if quant.storage in SERVED:
+        QUANTIZERS[quant.storage].require_trainable(adapter, "cpu")
     setting = adapter.reads_floats()
     if not setting or isinstance(QUANTIZERS[quant.storage], Plain):
         return

@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lorascope.bases.folder import runs_own_code
 from lorascope.bases.weights import refuse_misfit
-from lorascope.config import Precision, QuantConfig
-from lorascope.errors import DeviceError, ModelError
+from lorascope.config import CALIBRATED, Precision, QuantConfig
+from lorascope.data.calibration import CalibrationRows
+from lorascope.errors import ConfigError, DeviceError, ModelError
+from lorascope.files.calibration import write_calibration
 from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.quantizers.kinds import (
@@ -23,6 +25,7 @@ from lorascope.quantizers.kinds import (
     quantized_layers,
     quantizer_of,
 )
+from lorascope.records import CalibrationRecord
 
 
 def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtype:
@@ -32,23 +35,83 @@ def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtyp
     return torch.bfloat16 if base_dtype is torch.bfloat16 else torch.float16
 
 
-def quantize_base(base: Path, quant: QuantConfig, device: Device, target: Path) -> None:
-    """Write `base` in the mode `quant` to `target`: it then loads without quantizing again."""
+def quantize_base(
+    base: Path,
+    quant: QuantConfig,
+    device: Device,
+    target: Path,
+    calibration: CalibrationRows | None = None,
+) -> None:
+    """Write `base` in the mode `quant` to `target`: it then loads without quantizing again.
+
+    Args:
+        calibration: rows of train on which the inputs of layers are observed; w8a8_static needs
+            them, and lays their record beside the model.
+
+    Raises:
+        ConfigError: rows are missing, or the mode observes nothing.
+        ModelError: the mode would store nothing, or another layer's form.
+    """
     quiet_libraries()
+    require_calibration(quant, calibration)
     require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))
+    record = None if calibration is None else _calibrated(base, quant, device, calibration)
+    loading = QUANTIZERS[quant.storage].loading(quant, stored)
+    model = _plain_base(base, stored, device, loading)
+    if record is not None:
+        from lorascope.quantizers.torchao.eight_bit_inputs_stored import put_ranges
+
+        put_ranges(model, record)
+    model.save_pretrained(target)
+    if record is not None:
+        write_calibration(target, record)
+
+
+def _plain_base(
+    base: Path, dtype: torch.dtype, device: Device, quantization: Any = None
+) -> PreTrainedModel:
+    """The base of a folder of plain weights, quantized on loading where that is asked for."""
     model, info = AutoModelForCausalLM.from_pretrained(
         base,
-        dtype=stored,
+        dtype=dtype,
         device_map={"": device.kind},
-        quantization_config=QUANTIZERS[quant.storage].loading(quant, stored),
+        quantization_config=quantization,
         use_safetensors=True,
         trust_remote_code=runs_own_code(base),
         output_loading_info=True,
     )
     # prepare-base has judged the files; what it was not made for must not become random either.
     refuse_misfit(str(base), type(model).__name__, sorted(info["missing_keys"]), ())
-    model.save_pretrained(target)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _calibrated(
+    base: Path, quant: QuantConfig, device: Device, rows: CalibrationRows
+) -> CalibrationRecord:
+    """What plain layers see on `rows`, in the type that products run in."""
+    from lorascope.quantizers.linear_layers import quantizable_layers
+    from lorascope.quantizers.torchao.calibration import calibrate
+
+    compute = TORCH_DTYPES[compute_precision(quant, device).value]
+    model = _plain_base(base, compute, device).eval()
+    return calibrate(model, list(quantizable_layers(model, quant, "torchao")), rows, quant)
+
+
+def require_calibration(quant: QuantConfig, calibration: CalibrationRows | None) -> None:
+    """Raise ConfigError where a mode lacks the rows that it needs, or would not read them."""
+    if quant.storage in CALIBRATED and (calibration is None or not calibration.token_ids):
+        raise ConfigError(
+            "quant", quant.name,
+            "the scales of its layers' inputs come from rows of train, and none are given here",
+            f"Serve a merged model so: serve={quant.name}. quant=w8a8_dynamic needs no rows.",
+        )  # fmt: skip
+    if quant.storage not in CALIBRATED and calibration is not None:
+        raise ConfigError(
+            "quant", quant.name, "rows are given to calibrate it with, and it observes no inputs",
+            f"Leave the rows out, or use one of {', '.join(CALIBRATED)}.",
+        )  # fmt: skip
 
 
 def require_quantizable(base: Path, quant: QuantConfig) -> None:

@@ -3,6 +3,7 @@
 Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
 """
 
+from lorascope.records.calibration import CalibrationRecord, LayerRange
 from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
 from lorascope.records.inputs import (
     BaseRecord,
@@ -48,6 +49,7 @@ __all__ = [
     "RECORD_FORMAT",
     "ArithmeticGap",
     "BaseRecord",
+    "CalibrationRecord",
     "DataCard",
     "DecoderShape",
     "Dial",
@@ -57,6 +59,7 @@ __all__ = [
     "FootprintRecord",
     "ItemResult",
     "LayerError",
+    "LayerRange",
     "LinearShape",
     "LossPoint",
     "Matrix",

@@ -1,4 +1,4 @@
-"""torchao's grids of whole numbers: symmetric and asymmetric weights of 8, 4 and 2 bits."""
+"""torchao: weights as whole numbers of 8, 4 and 2 bits, and inputs of layers rounded to 8."""
 
 import logging
 
