@@ -24,7 +24,8 @@ from lorascope.adapters.prompts.kind import PROMPTS
 from lorascope.adapters.rate import Rate
 from lorascope.adapters.sparse.kind import SPARSE
 from lorascope.adapters.vera import VERA
-from lorascope.config import AdapterConfig
+from lorascope.config import AdapterConfig, TrainConfig
+from lorascope.errors import ConfigError
 from lorascope.records import Dials, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class AdapterKind(Protocol[C]):
     unmergeable: str | None
     """Why no adapter of this kind can be merged into the base; None where they can."""
 
+    def unrounded(self, config: C) -> str | None:
+        """Why no training step can compute with what a grid makes of merged weights (train.qat);
+        None where it can: layers of its stack then have `merged`, or PEFT's a `rounding`."""
+
     def reads_weights(self, config: C) -> str | None:
         """The setting for which training reads the base's weights, and not only what its layers
         give; None where it does not."""
@@ -97,6 +102,17 @@ DEFAULT_KIND = LORA.config.kind
 def kind_of(config: AdapterConfig) -> AdapterKind[Any]:
     """The kind whose settings `config` holds."""
     return KINDS[config.kind]
+
+
+def require_roundable(config: AdapterConfig, train: TrainConfig) -> None:
+    """Raise ConfigError where train.qat asks for a training that this adapter cannot have."""
+    reason = None if train.qat is None else kind_of(config).unrounded(config)
+    if train.qat is not None and reason is not None:
+        able = [name for name, kind in KINDS.items() if kind.unrounded(kind.config()) is None]
+        raise ConfigError(
+            "train.qat", train.qat.value, f"{config.kind}: {reason}",
+            f"Leave train.qat out, or take adapter={' or '.join(able)} as by default.",
+        )  # fmt: skip
 
 
 def is_packed(config: AdapterConfig) -> bool:

@@ -22,6 +22,10 @@ class Lone:
     packed: tuple[str, ...] = ()
     unmergeable: str | None = None
 
+    def unrounded(self, config: Any) -> str | None:
+        """PEFT's own layers compute beside the base's."""
+        return "its layers compute beside the base's, and no step has their merged weight"
+
     def reads_weights(self, config: Any) -> str | None:
         """None: what the base's layers give is enough."""
         return None

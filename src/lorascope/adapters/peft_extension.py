@@ -6,6 +6,7 @@ Whoever has imported a method's module loads its adapters with PEFT's `PeftModel
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from peft.mapping import (
     PEFT_TYPE_TO_TUNER_MAPPING,
 )
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass
@@ -31,6 +32,9 @@ class OwnLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
 
     chosen_names: tuple[str, ...] = ()
     """Dictionaries of buffers that are chosen before the first step, and saved."""
+    rounding: Mapping[str, Callable[[Tensor], Tensor]]
+    """What is made of the base's parameters before they are computed with, by their names in its
+    layer: of some kinds only."""
 
     if TYPE_CHECKING:
         # PEFT's class says nothing of its attributes' types.
@@ -40,6 +44,7 @@ class OwnLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         super().__init__()
         self.base_layer = base_layer
         self.merged_adapters: list[str] = []
+        self.rounding = {}
         self._active_adapter = adapter_name
         self.make(adapter_name, config)
         self._move_adapter_to_device_of_base_layer(adapter_name)

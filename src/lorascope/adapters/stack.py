@@ -110,6 +110,24 @@ class StackedLayer(nn.Module, ABC):
             x: [trials x samples, tokens, in].
         """
 
+    def merged(self, trial: int, weight: Tensor) -> Tensor:
+        """What merging makes of the base's weight [out, in] for one trial, both in float32; of a
+        kind whose `unrounded` is None."""
+        raise NotImplementedError
+
+    def add_merged_gradients(
+        self, trial: int, rows: Tensor, gradient: Tensor, weight: Tensor
+    ) -> None:
+        """Add the gradients of one trial's values to where they are kept, where `merged` was
+        multiplied with.
+
+        Args:
+            rows: [samples x tokens, in], what the layer got of this trial.
+            gradient: [samples x tokens, out], of what it gave.
+            weight: as `merged` gets it.
+        """
+        raise NotImplementedError
+
 
 class PeftStack:
     """The stack of a single trial that PEFT's own layers train: all its values as one vector, those

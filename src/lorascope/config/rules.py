@@ -223,6 +223,12 @@ RULES = [
         "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
     ),
     Rule(
+        "train.qat_group_size",
+        lambda c: c.train.qat_group_size is None or c.train.qat is not None,
+        "it is the group size of train.qat, which is not set",
+        "Leave it out, or set train.qat, e.g. to int4_sym.",
+    ),
+    Rule(
         "merge.precision",
         lambda c: c.merge.precision is not Precision.auto,
         "a merged model needs a definite type", "Use float32, bfloat16 or float16.",

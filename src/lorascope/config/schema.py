@@ -12,6 +12,7 @@ from lorascope.config.adapter import AdapterConfig
 from lorascope.config.bounds import (
     ABOVE_ZERO,
     BELOW_ONE,
+    BOUND,
     DAY,
     FINITE,
     MAX_RANK,
@@ -28,6 +29,7 @@ from lorascope.config.bounds import (
 )
 from lorascope.config.choices import (
     GROUP_SIZES,
+    GROUPED,
     Cost,
     DataKind,
     DeviceKind,
@@ -51,6 +53,13 @@ OBJECTIVES = ("completion",)
 """Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
+GROUP_SIZE = Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}")
+ON_GRID = Bound(
+    lambda storage: storage in GROUPED,
+    "has no grid of whole numbers to train for",
+    f"Leave it empty, or take one of {', '.join(GROUPED)}.",
+)
+A_ROW = "Leave it empty for one group an output row."
 STATE_PRICE = "State what an hour of your machine costs."
 STATE_POWER = "State how many watts your machine draws while training."
 
@@ -139,11 +148,7 @@ class QuantConfig:
     int8_outlier_threshold: float = bounded(
         6.0, FINITE, "6.0 is the default, 0 keeps no outliers apart."
     )
-    group_size: int | None = bounded(
-        None,
-        Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}"),
-        "Leave it empty for one group an output row.",
-    )
+    group_size: int | None = bounded(None, GROUP_SIZE, A_ROW)
     """Weights of an output row that share a scale, in int and uint storages; None is the row."""
     observer: Observer = Observer.min_max
     """For storage=w8a8_static: which range of a layer's inputs 8 bits cover."""
@@ -181,6 +186,11 @@ class TrainConfig:
     micro-batch (Fan et al. 2019, arXiv 1909.11556)."""
     objective: str = bounded("completion", one_of("objective", OBJECTIVES))
     """What training lowers."""
+    qat: Storage | None = field(default=None, metadata={BOUND: ON_GRID})
+    """The storage that the merged model is trained for: in each forward pass the sum of base and
+    adapter is rounded as it will be when it is stored so. None trains what is not rounded."""
+    qat_group_size: int | None = bounded(None, GROUP_SIZE, A_ROW)
+    """The group_size of that storage."""
     log_every_steps: int = bounded(10, ONE_OR_MORE, "Try 10.")
     checkpoint_every_steps: int = bounded(0, ZERO_OR_MORE, "0 keeps no checkpoints.")
     """Steps between two checkpoints: a trial that was killed resumes from the last one. Ctrl-C

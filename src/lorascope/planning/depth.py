@@ -78,9 +78,10 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     with _readable_errors(subject):
         first = trace_training(subject, traced.first, traced.period)
     # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
-    # whatever the samples; a checkpointed layer makes them again, and `AddAdapters` always.
+    # whatever the samples; a checkpointed layer makes them again, and our own functions always.
     decomposed = any(kind_of(own).reads_weights(own) for own in spec.pack)
-    kept = decomposed and not subject.training.gradient_checkpointing
+    made_again = subject.training.gradient_checkpointing or subject.training.qat is not None
+    kept = decomposed and not made_again
     width = spec.compute.itemsize if kept and spec.compute in SIXTEEN_BITS else 0
     copies = slopes["gradients"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (subject.train.samples / samples - 1)

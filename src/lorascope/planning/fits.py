@@ -97,5 +97,8 @@ def generous_need(subject: PlanSubject) -> int:
     largest = max((m.in_features * m.out_features for m in matrices), default=0)
     adapters = rank * sum(m.in_features + m.out_features for m in matrices)
     weights = 4 * parameters + 4 * 6 * adapters + 4 * 4 * largest
+    if subject.training.qat is not None:
+        # A merged weight on its way to codes and back, and packed weights beside rounded ones.
+        weights += 4 * 12 * largest + parameters
     features = sum(8 * (m.in_features + m.out_features) + 4 * rank for m in matrices)
     return weights + 4 * (tokens * (features + 8 * int(text.vocab_size)) + 4 * scores)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from lorascope.adapters.kinds import kind_of
+from lorascope.adapters.kinds import kind_of, require_roundable
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig, TrainConfig
 from lorascope.errors import ConfigError
@@ -70,6 +70,7 @@ def subject_of(
         ConfigError: there is no such kind of device, or the adapter cannot begin on such a base.
     """
     require_readable(config.adapter, config.quant)
+    require_roundable(config.adapter, config.train)
     if kind not in (DeviceKind.cpu, DeviceKind.cuda):
         raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
     train, tokens, trained = config.train, lengths.longest, lengths.trained

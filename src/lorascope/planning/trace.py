@@ -12,8 +12,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from lorascope.adapters.kinds import kind_of
-from lorascope.adapters.stack import adapted_layers
+from lorascope.adapters.kinds import is_packed, kind_of
+from lorascope.adapters.stack import adapted_layers, adapted_names
+from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.machine.devices import autocast
 from lorascope.meters.batches import Batch
@@ -26,11 +27,13 @@ from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, f
 from lorascope.planning.marks import StepMarks
 from lorascope.planning.subject import PlanSubject
 from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
+from lorascope.quantizers.torchao.rounding import Rounding, require_grid, round_frozen, rounding_of
 from lorascope.records import LinearShape
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
 from lorascope.training.rates import rates_of
+from lorascope.training.validation import put_merged_layers
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 HEAD_SEGMENTS = ("head", "head_backward")
@@ -196,7 +199,7 @@ def trace_inference(
 ) -> int:
     """The peak of what `run` does with the model and its adapter, in the mode of an evaluation."""
     with fake_tensors():
-        model, present = _evaluated(subject.spec, kept)
+        model, present = _evaluated(subject, kept)
         tracker = _tracker(subject)
         tracker.add(present)
         with tracker, torch.no_grad(), _autocast(subject, keep_casts=False):
@@ -209,7 +212,11 @@ def _in_training(
 ) -> tuple[PackedModel, torch.optim.Optimizer, FakeTracker]:
     """The pack and its optimizer as the batch finds them, and a tracker that counts them; call it
     among fake tensors."""
-    pack = fake_pack(subject.spec, kept)
+    pack, rounding = fake_pack(subject.spec, kept), _rounding(subject)
+    if rounding is not None:
+        require_grid(pack.base, subject.training)
+        round_frozen(pack.base, pack.layers, rounding)
+        pack.round_merged(rounding)
     if subject.training.patience:
         pack.keep_best()
     trains = [subject.training] * len(pack.stack.rows)
@@ -226,15 +233,26 @@ def _in_training(
     return pack, optimizer, tracker
 
 
-def _evaluated(spec: FakeModelSpec, kept: Sequence[int] | None) -> tuple[PeftModel, list[Tensor]]:
+def _evaluated(subject: PlanSubject, kept: Sequence[int] | None) -> tuple[PeftModel, list[Tensor]]:
     """The model with one adapter, and all tensors that are there, those of adapters that wait too;
     call it among fake tensors."""
+    spec, rounding = subject.spec, _rounding(subject)
     model = fake_adapted(spec, kept).eval()
     model.config.use_cache = False
-    shapes = adapted_layers(model.get_base_model()) if spec.beside else []
+    packed = bool(spec.beside) or (rounding is not None and is_packed(spec.adapter))
+    shapes = adapted_layers(model.get_base_model()) if packed else []
     waiting = [kind_of(own).parameters(own.saved(), shapes) for own in spec.pack[:-1]]
+    if rounding is not None:
+        base, settings = model.get_base_model(), spec.pack[-1].saved()
+        waiting.append(kind_of(settings).parameters(settings, shapes))
+        round_frozen(base, adapted_names(base), rounding)
+        put_merged_layers(base, settings, None, rounding)
     kept_apart = [torch.empty(parameters, device=DEVICE) for parameters in waiting]
     return model, [*persistent_tensors(model), *kept_apart]
+
+
+def _rounding(subject: PlanSubject) -> Rounding | None:
+    return rounding_of(subject.training, stored_dtype(subject.spec.config))
 
 
 def _checkpoints(subject: PlanSubject) -> dict[str, Any]:

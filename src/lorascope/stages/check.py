@@ -35,6 +35,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
             trial, or the disk is nearly full.
     """
+    from lorascope.adapters.kinds import require_roundable
     from lorascope.bases.fetch import expected_shapes, local_folder
     from lorascope.data.prepare import check_source
     from lorascope.machine.devices import choose_device, require_attention
@@ -47,6 +48,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         compute_precision(config.quant, device)
         require_attention(config.model.attention, device)
         require_readable(config.adapter, config.quant)
+        require_roundable(config.adapter, config.train)
     first = configs[0]
     require_one_population(first)
     _require_known_reference(first, layout)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of
+from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of, require_roundable
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig, Scoring
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
@@ -62,6 +62,7 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     """
     adapted = select(read_base(config, layout).parts, config.adapter)
     require_readable(config.adapter, config.quant)
+    require_roundable(config.adapter, config.train)
     config.adapter.require_layers(adapted)
     kind, saved = kind_of(config.adapter), config.adapter.saved()
     stored, data = read_mode(config, layout), read_data(config, layout)

@@ -41,8 +41,10 @@ from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.logits import Logits, forward_at
 from lorascope.quantizers.kinds import quantizer_of
+from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import LinearShape
 from lorascope.training.layer_drop import LayerDrop
+from lorascope.training.rounded_merge import RoundedProduct, round_merged
 
 
 class Unpackable(Exception):
@@ -112,6 +114,10 @@ class PackedModel(nn.Module):
             self.best_rows.append(torch.zeros_like(row, requires_grad=False))
             self.register_buffer(f"best{index}", self.best_rows[-1])
 
+    def round_merged(self, rounding: Rounding) -> None:
+        """Let layers compute with what a grid makes of merged weights."""
+        round_merged(self.base, self.layers, rounding)
+
     def drop_layers(self, rates: Sequence[float]) -> None:
         """Let each trial pass over layers in training, with its own chance."""
         self._layer_drop = LayerDrop(self.base, rates, self.shape)
@@ -148,6 +154,9 @@ class PackedLinear(nn.Module):
         self.base_layer = base_layer
         self.adapters = adapters
         self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.rounding: Rounding | None = None
+        """What the merged weight becomes before it is computed with; None computes beside the
+        base's layer."""
         self._quantizer = quantizer_of(base_layer)
         self._name, self._shape = layer.name, shape
 
@@ -161,6 +170,10 @@ class PackedLinear(nn.Module):
         """Dequantized weight [out, in] of the base's layer."""
         return self._quantizer.backward_weight(self.base_layer).detach().to(dtype)
 
+    def exact_weight(self) -> Tensor:
+        """The weight [out, in] that the base's layer stands for, in float32."""
+        return self._quantizer.weight(self.base_layer)
+
     def forward(self, x: Tensor) -> Tensor:
         """[trials x samples, tokens, in] -> [trials x samples, tokens, out]."""
         trials = self._shape.trials
@@ -169,6 +182,11 @@ class PackedLinear(nn.Module):
                 f"{self._name}: this layer gets {tuple(x.shape)} for a batch {self._shape.batch}, "
                 "so that no row tells its trial"
             )
+        if self.rounding is not None and self._shape.adapters:
+            rounded: Tensor = RoundedProduct.apply(  # type: ignore[no-untyped-call]
+                x, self, self.rounding, trials, *self.adapters.parameters()
+            )
+            return rounded
         result = self.base_layer(x)
         return self.adapters.add(result, x, self) if self._shape.adapters else result
 

@@ -10,7 +10,9 @@ from functools import partial
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorascope.adapters.kinds import rank_of
+from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import Weights
+from lorascope.adapters.targets import select
 from lorascope.config import Precision
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
@@ -19,7 +21,8 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
 from lorascope.objectives.kinds import OBJECTIVES, Objective
 from lorascope.quantizers.footprint import measure_footprint
-from lorascope.quantizers.loading import arithmetic, compute_precision, load_base
+from lorascope.quantizers.loading import arithmetic, base_dtype, compute_precision, load_base
+from lorascope.quantizers.torchao.rounding import Rounding, require_grid, round_frozen, rounding_of
 from lorascope.records import TrainingResult
 from lorascope.training.batches import PackData, order_expression
 from lorascope.training.checkpoint import PackCheckpoints
@@ -91,18 +94,21 @@ def _train_by_rank(
         tokenizer = load_tokenizer(plan.base)
         base = load_base(plan.base, plan.quant, device, plan.attention)
         refuse_unpackable(base, len(trials))
+        settings, seeds = [t.settings for t in trials], [t.seed for t in trials]
+        rounding = served_rounding(plan, base)
         model_bytes = measure_footprint(base).total_bytes
         data = training_data(plan, tokenizer, base)
         samples = first_samples(plan, data, device)
-        settings, seeds = [t.settings for t in trials], [t.seed for t in trials]
         pack = pack_adapters(base, settings, seeds, samples)
+        if rounding is not None:
+            pack.round_merged(rounding)
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _train(plan, pack, data, tokenizer, device, memory, progress)
+        trained = _train(plan, pack, data, tokenizer, device, memory, progress, rounding)
         pack.unpack()
         del pack
     with meter.phase("evaluate"):
-        checked = _check_all(base, plan, trained, tokenizer, memory, progress)
+        checked = _check_all(base, plan, trained, tokenizer, memory, progress, rounding)
     # What all results of the pack say alike.
     result = partial(
         TrainingResult,
@@ -129,6 +135,7 @@ def _check_all(
     tokenizer: PreTrainedTokenizerBase,
     memory: BatchMemory,
     progress: Progress,
+    rounding: Rounding | None,
 ) -> list[CheckedAdapter | Diverged | Unsaved]:
     objective = OBJECTIVES[plan.train.objective]()
     samples = objective.validation_samples(_validation_rows(plan), tokenizer)
@@ -141,12 +148,25 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            own = check_adapter(base, plan, trial, weights, others, objective, samples, memory)
+            own = check_adapter(
+                base, plan, trial, weights, others, objective, samples, memory, rounding
+            )
             checked.append(own)
         except (Diverged, Unsaved) as error:
             checked.append(error)
     progress(ValidationReport(len(plan.trials), len(plan.trials)))
     return checked
+
+
+def served_rounding(plan: PackPlan, base: PreTrainedModel) -> Rounding | None:
+    """What train.qat asks for, None where it is not set; layers of the base without an adapter are
+    rounded at once."""
+    rounding = rounding_of(plan.train, base_dtype(plan.base))
+    if rounding is not None:
+        require_grid(base, plan.train)
+        trained = select(model_parts(base), plan.trials[0].settings)
+        round_frozen(base, [layer.name for layer in trained], rounding)
+    return rounding
 
 
 def training_data(
@@ -167,6 +187,7 @@ def _train(
     device: Device,
     memory: BatchMemory,
     progress: Progress,
+    rounding: Rounding | None,
 ) -> TrainedPack:
     objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in plan.trials]
     pack.shape.longest_tokens = data.longest_tokens
@@ -181,7 +202,7 @@ def _train(
     validation = None
     if plan.train.validate_every_steps:
         held_out = objective.validation_samples(_validation_rows(plan), tokenizer)
-        validation = PackValidation(plan, parts, held_out, watch, memory)
+        validation = PackValidation(plan, parts, held_out, watch, memory, rounding)
         observers.insert(1, validation)
     step = train(parts, data, schedule, log.has_stopped, observers, first_step)
     watch.end()

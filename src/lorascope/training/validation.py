@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach_trained, detach, save_adapter
 from lorascope.adapters.kinds import kind_of
-from lorascope.adapters.stack import Weights, adapted_layers
+from lorascope.adapters.stack import PackShape, Weights, adapted_layers, adapted_names
 from lorascope.config import AdapterConfig
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
@@ -37,9 +37,12 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import summed_loss
 from lorascope.objectives.kinds import Objective, Sample
+from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import ValidationPoint
 from lorascope.training.log import Diverged, TrainingWatch
 from lorascope.training.loop import StepEnd, StepParts
+from lorascope.training.pack import stacked_pack
+from lorascope.training.rounded_merge import round_merged
 from lorascope.training.trial_plan import PackPlan, TrialPlan
 
 
@@ -63,14 +66,16 @@ class PackValidation:
     Args:
         plan: its trials are in the pack's order.
         samples: the validation split's.
+        rounding: what merged weights become before they are computed with.
     """
 
     def __init__(
         self, plan: PackPlan, parts: StepParts, samples: Sequence[Sample], watch: TrainingWatch,
-        memory: BatchMemory,
+        memory: BatchMemory, rounding: Rounding | None = None,
     ) -> None:  # fmt: skip
         self._plan, self._parts, self._samples = plan, parts, samples
         self._memory, self._watch, self._log = memory, watch, watch.log
+        self._rounding = rounding
         self._measured: set[int] = set()
 
     def after_step(self, end: StepEnd) -> None:
@@ -92,7 +97,15 @@ class PackValidation:
         pack, trial = self._parts.pack, self._plan.trials[index]
         waiting = list(persistent_tensors(pack, self._parts.optimizer))
         weights = pack.stack.read(index)
-        with pack.unpacked() as base, adapted(base, trial, weights) as model:
+        rounding = self._rounding
+        if rounding is not None:
+            # What is computed with in place of PEFT's own is a copy.
+            waiting.extend(weights.values())
+        with (
+            pack.unpacked() as base,
+            adapted(base, trial, weights) as model,
+            as_served(model, trial, weights, rounding),
+        ):
             first = index not in self._measured
             self._measured.add(index)
             measured = self._memory.validation(model, waiting, in_training=True)
@@ -146,12 +159,14 @@ def check_adapter(
     objective: Objective,
     samples: Sequence[Sample],
     memory: BatchMemory,
+    rounding: Rounding | None = None,
 ) -> CheckedAdapter:
     """Save the adapter to `trial.adapter` and measure it; the base is bare again afterwards.
 
     Args:
         others: the pack's other adapters, which wait in memory.
         samples: the validation split's.
+        rounding: what merged weights become before they are computed with.
 
     Raises:
         Diverged: a value or the validation loss is not finite.
@@ -161,8 +176,11 @@ def check_adapter(
     with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
         _save(model, trial.adapter, plan.base_name)
-        waiting = [tensor for other in others for tensor in other.values()]
-        with memory.validation(model, waiting) as before_batch:
+        # What is computed with in place of PEFT's own is a copy.
+        kept = others if rounding is None else [*others, weights]
+        waiting = [tensor for own in kept for tensor in own.values()]
+        served = as_served(model, trial, weights, rounding)
+        with served, memory.validation(model, waiting) as before_batch:
             loss_sum, tokens = summed_loss(
                 objective, model, samples, plan.evaluate_batch_size, before_batch
             )
@@ -214,6 +232,47 @@ def adapted(base: PreTrainedModel, trial: TrialPlan, weights: Weights) -> Iterat
         if base.is_gradient_checkpointing:
             # PEFT lets the embeddings' output require gradients, which a pack does without.
             base.disable_input_require_grads()
+
+
+@contextmanager
+def as_served(
+    model: PeftModel, trial: TrialPlan, weights: Weights, rounding: Rounding | None
+) -> Iterator[None]:
+    """While inside, an adapted base computes with rounded merged weights, as in training; it stays
+    as it is without a rounding."""
+    if rounding is None:
+        yield
+        return
+    base, names = model.get_base_model(), adapted_names(model.get_base_model())
+    layers = {name: base.get_submodule(name) for name in names}
+    put_merged_layers(base, trial.settings.saved(), weights, rounding)
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            base.set_submodule(name, layer)
+
+
+def put_merged_layers(
+    base: PreTrainedModel, settings: AdapterConfig, weights: Weights | None, rounding: Rounding
+) -> None:
+    """Layers that compute with rounded merged weights, in place of those of PEFT.
+
+    Args:
+        settings: of the adapter as it is saved.
+        weights: its values; None leaves them zero.
+    """
+    shapes = adapted_layers(base) if kind_of(settings).packed else []
+    stack = kind_of(settings).stack([settings], shapes, base.device)
+    names = adapted_names(base)
+    if stack is not None:
+        if weights is not None:
+            stack.write(0, weights)
+        for layer in shapes:
+            own = base.get_submodule(layer.name)
+            base.set_submodule(layer.name, own.base_layer)
+        stacked_pack(base, stack, shapes, PackShape([0]))
+    round_merged(base, names, rounding)
 
 
 def _refuse_infinite(model: PeftModel) -> None:

@@ -53,6 +53,9 @@ class Full(Lone):
         """Every value once."""
         return sum(shape.parameters for shape in shapes)
 
+    def unrounded(self, config: FullConfig) -> None:
+        """What it trains are the weights themselves."""
+
     def rate(self, config: FullConfig, name: str, parameter: nn.Parameter) -> Rate:
         """As in transformers' Trainer norms and biases do not decay; no other vectors do either."""
         bare = parameter.dim() < 2 or "norm" in name.lower() or "bias" in name

@@ -108,7 +108,10 @@ class FullLayer(OwnLayer):
         if self.disable_adapters or self.merged:
             return own
         (adapter_name,) = self.active_adapters
-        return self._places[name].value(adapter_name).to(own.dtype)
+        value: Tensor = self._places[name].value(adapter_name)
+        if name in self.rounding:
+            value = self.rounding[name](value)
+        return value.to(own.dtype)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module says with trained values."""

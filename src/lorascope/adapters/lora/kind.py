@@ -258,6 +258,14 @@ class Lora:
         """rank (in + out) a layer; DoRA one more an output."""
         return sum(lora_parameters([s], config.rank_of(s.name), config.dora) for s in shapes)
 
+    def unrounded(self, config: LoraConfig) -> str | None:
+        """Not without a stack, and not with inputs of its own."""
+        if config.trained_ends():
+            return "beside head and embeddings its layers compute beside the base's"
+        if config.dropout > 0:
+            return "with lora.dropout the adapter reads other inputs than a merged weight would"
+        return None
+
     def reads_weights(self, config: LoraConfig) -> str | None:
         """DoRA takes the norm of the sum of weight and product."""
         return "dora" if config.dora else None

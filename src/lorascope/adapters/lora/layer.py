@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lorascope.adapters.lora.merging import add_merged_gradients, merged_weight
 from lorascope.adapters.lora.product import AddAdapters, LayerStack, without_initial
 from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
 from lorascope.machine.devices import compute_type
@@ -47,6 +48,22 @@ class LoraLayer(StackedLayer):
             result, x, self._stacks, self._sizes, *self._trained
         )
         return added
+
+    def merged(self, trial: int, weight: Tensor) -> Tensor:
+        return merged_weight(*self._place(trial), weight)
+
+    def add_merged_gradients(
+        self, trial: int, rows: Tensor, gradient: Tensor, weight: Tensor
+    ) -> None:
+        add_merged_gradients(*self._place(trial), rows, gradient, weight)
+
+    def _place(self, trial: int) -> tuple[LayerStack, int]:
+        """The stack that a trial of the pack is in, and its place there."""
+        for stack, size in zip(self._stacks, self._sizes, strict=True):
+            if trial < size:
+                return stack, trial
+            trial -= size
+        raise IndexError(f"{self._name}: the pack has {self._shape.trials} trials")
 
     def _without_initial(self, out: Tensor, x: Tensor) -> Tensor:
         """out [trials, n, out] of the base's layer without what the adapters began with; rows of x

@@ -31,6 +31,8 @@ class LayerStack:
     initial: tuple[Tensor, Tensor] | None = None
     """A [trials, rank, in] and -B^T [trials, rank, out] as they began, where they were taken out of
     the base's weights."""
+    ranks: Sequence[int] = ()
+    """Rank of each trial, before it was padded."""
 
     def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A and B in `dtype`, cast in one call."""

@@ -115,6 +115,7 @@ class RankStack:
             if factors not in scales:
                 scales[factors] = torch.tensor(factors, device=device)[:, None, None]
             layer = LayerStack(scales[factors], dropouts, nn.Parameter(a), nn.Parameter(b))
+            layer.ranks = [config.rank_of(name) for config in configs]
             layer.magnitude = nn.Parameter(magnitude[0]) if magnitude else None
             layer.both = None if self.a_first else self._side_by_side(a, b)
             self.layers[name] = layer
