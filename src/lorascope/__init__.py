@@ -23,10 +23,18 @@ Parameters of an adapter, counted from shapes, and memory before anything runs:
 Configurations are `lorascope.config`, records `lorascope.records`.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# transformers imports torchao wherever it is installed. That tells then which CUDA kernels it does
+# not find, and torch what will change in it: no harm, and no command of ours should begin with it.
+logging.getLogger("torchao").setLevel(logging.ERROR)
+logging.getLogger("torch.utils._pytree").addFilter(
+    lambda entry: "is an Enum subclass" not in entry.getMessage()
+)
 
 if TYPE_CHECKING:
     from lorascope.adapters.kinds import kind_of as kind_of
