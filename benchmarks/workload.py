@@ -52,6 +52,7 @@ seed: "0"
 evaluate: default
 merge: default
 decide: default
+serve: apart
 search: grid
 ship: auto
 """

@@ -66,6 +66,7 @@ lora:
   alpha: "8"
 train: few
 seed: "0"
+serve: apart
 evaluate: default
 merge: default
 decide: default

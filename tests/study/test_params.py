@@ -39,7 +39,7 @@ def test_params_with_unknown_or_missing_keys_are_refused(
         ("model: [", "line 1"),
         ("lora:\n\t- b\n", "line 2"),
         (f"model: {TAG}\n", "line 1, column 8: could not determine a constructor"),
-        (f"{PARAMS}model: tiny\n", 'line 15, column 1.*duplicate key "model"'),
+        (f"{PARAMS}model: tiny\n", 'line 16, column 1.*duplicate key "model"'),
         (f"{PARAMS}---\n{PARAMS}", "another document"),
         (PARAMS.encode("utf-16"), "not UTF-8"),
         (PARAMS.encode() + b"# \xe9\n", "not UTF-8"),
@@ -97,9 +97,10 @@ def test_params_are_read_as_dvc_reads_them(bare_project: Layout, value: str, ran
 def test_what_may_sweep_stands_in_quotes_in_dvc_yaml() -> None:
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     swept = set(PARAMETER_KEYS) - {*FILE_KEYS, "quant", "search", "ship"}
-    assert swept == {"lora.rank", "lora.alpha", "seed"}
+    assert swept == {"lora.rank", "lora.alpha", "seed", "serve"}
     for stage in ("train-lora", "evaluate"):
-        for key in swept:
+        # Forms concern what comes after training.
+        for key in swept - ({"serve"} if stage == "train-lora" else set()):
             assert f"'{key}=${{{key}}}'" in stages[stage]["cmd"]
 
 

@@ -18,10 +18,10 @@ from lorascope.comparing.pairs import (
     study_spreads,
     tested_pair,
 )
-from lorascope.comparing.reference import Reference, best_by_mode, far_behind
+from lorascope.comparing.reference import Reference, best_by_form, far_behind
 from lorascope.comparing.results import CellKey, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
-from lorascope.config import Cost
+from lorascope.config import APART, Cost
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
 from lorascope.statistics.power import (
@@ -66,7 +66,7 @@ def _tested(
         return [(candidate, None) for candidate in candidates]
     cells, far = compared.cells, far_behind(compared, reference.cell)
     held = [Pair(Pairing.decision, cells[c.cell], cells[reference.cell]) for c in candidates]
-    others = pairs(cells, reference.cell.quant, best_by_mode(compared), far)
+    others = pairs(cells, reference.cell.quant, best_by_form(compared), far)
     trained = [p for p in others if p.pairing is not Pairing.base]
     trained += [p for p in held if p.subject.cell != reference.cell]
     spreads = study_spreads(trained, compared, "validation", far)
@@ -94,8 +94,9 @@ def unjudged(data: CellData, compared: Compared) -> Candidate:
 
 
 def _stored_bytes(cell: CellKey, study: Study) -> float | None:
-    """What serving an adapter costs at least, its base, where that is the cost; else unknown."""
-    if study.decide.cost is not Cost.serving_bytes:
+    """What serving an adapter costs at least, its base, where that is the cost; else unknown, as
+    for a merged model."""
+    if study.decide.cost is not Cost.serving_bytes or cell.serve != APART:
         return None
     return next((f.total_bytes for f in study.footprints if f.quant == cell.quant), None)
 

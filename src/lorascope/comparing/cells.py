@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.adapters.kinds import KINDS
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
-from lorascope.config import Cost
+from lorascope.config import APART, Cost
 from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
@@ -110,24 +111,27 @@ def study_measure(study: Study) -> Measure:
 
 def gather(study: Study, measure: Measure) -> dict[CellKey, CellData]:
     """Every cell that a record or a declaration names: bases first, then by mode and dials."""
-    evaluations = {e.trial_identity: e for e in study.evaluations if e.trial_identity}
+    evaluations = {(e.trial_identity, e.form): e for e in study.evaluations if e.trial_identity}
     trials: dict[CellKey, list[tuple[SeedTrial, Scored | None]]] = {}
     variant = variants(study)
     for trial in study.trials:
         finished = trial.status is Status.completed
-        evaluation = evaluations.get(trial.identity) if finished else None
-        declared = _seed_trial(trial, evaluation, measure)
-        scored = None
-        if evaluation and declared.test is not None:
-            scored = Scored(trial.key.seed, trial, evaluation)
-        cell = cell_of(trial.key, variant[trial.trial])
-        trials.setdefault(cell, []).append((declared, scored))
+        for form in study.forms_of(trial.trial):
+            cell = cell_of(trial.key, variant[trial.trial], form)
+            evaluation = evaluations.get((trial.identity, form)) if finished else None
+            declared = _seed_trial(trial, cell, evaluation, measure)
+            scored = None
+            if evaluation and declared.test is not None:
+                scored = Scored(trial.key.seed, trial, evaluation)
+            trials.setdefault(cell, []).append((declared, scored))
     for name, key in study.missing.items():
         lost = SeedTrial(name, key.seed, MISSING, "no record", None, None)
-        trials.setdefault(cell_of(key, variant[name]), []).append((lost, None))
+        for form in study.forms_of(name):
+            trials.setdefault(cell_of(key, variant[name], form), []).append((lost, None))
     for name, key in study.unneeded.items():
         unneeded = SeedTrial(name, key.seed, NOT_NEEDED, None, None, None)
-        trials.setdefault(cell_of(key, variant[name]), []).append((unneeded, None))
+        for form in study.forms_of(name):
+            trials.setdefault(cell_of(key, variant[name], form), []).append((unneeded, None))
     cells = [_base(study, footprint.quant) for footprint in study.footprints]
     for cell, members in trials.items():
         members.sort(key=lambda member: member[0].seed)
@@ -169,12 +173,20 @@ def _base(study: Study, quant: str) -> CellData:
     return CellData(base_cell(quant), tuple(Scored(None, None, e) for e in found[:1]), ())
 
 
+def never_served(cell: CellKey) -> str | None:
+    """Why a configuration has no such form; None where it has, and for a method that only records
+    know."""
+    kind = KINDS.get(cell.method)
+    reason = kind.unmergeable if kind and cell.serve != APART else None
+    return None if reason is None else f"adapter={cell.method} cannot be merged: {reason}"
+
+
 def _seed_trial(
-    trial: TrialRecord, evaluation: EvaluationRecord | None, measure: Measure
+    trial: TrialRecord, cell: CellKey, evaluation: EvaluationRecord | None, measure: Measure
 ) -> SeedTrial:
     status, reason = trial.status.value, trial.reason
     if trial.status is Status.completed and evaluation is None:
-        status, reason = NOT_SCORED, NO_EVALUATION
+        status, reason = NOT_SCORED, never_served(cell) or NO_EVALUATION
     scores = {
         split: score.accuracy if measure is Measure.accuracy else score.completion_loss_nats
         for split, score in (evaluation.splits.items() if evaluation else ())
@@ -200,13 +212,17 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
     stored = next((f for f in study.footprints if f.quant == data.cell.quant), None)
     accurate = test is not None and test.correct is not None
     trials = [scored.trial for scored in data.scored if scored.trial]
+    served = [s.evaluation.served for s in data.scored if s.evaluation.served]
+    spent = Spent(
+        trials, stored, study.decide, data.cell.base, data.cell.serve != APART, tuple(served)
+    )
     return CellScore(
         cell=data.cell,
         trials=data.declared,
         accuracy=cell_estimate(test, Measure.accuracy) if test and accurate else None,
         loss=cell_estimate(test, Measure.loss_nats) if test else None,
         validation=cell_estimate(validation, measure) if validation else None,
-        costs=cell_costs(Spent(trials, stored, study.decide, data.cell.base)),
+        costs=cell_costs(spent),
         peak_measured=any(measured_peak(trial) is not None for trial in trials),
         complete=data.complete,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorascope.config import Cost, DecideConfig
-from lorascope.records import FootprintRecord, TrainingResult, TrialRecord
+from lorascope.records import FootprintRecord, ServedForm, TrainingResult, TrialRecord
 
 SECONDS_AN_HOUR = 3600
 
@@ -23,6 +23,10 @@ class Spent:
     """Prices an hour."""
     base: bool
     """Whether it is a bare base, which costs its stored bytes alone."""
+    is_merged: bool = False
+    """Whether adapters are merged into models that are stored in a mode of their own."""
+    served: Sequence[ServedForm] = ()
+    """Those models."""
 
     @property
     def results(self) -> list[TrainingResult]:
@@ -54,7 +58,9 @@ def cell_costs(spent: Spent) -> dict[Cost, float]:
 
 
 def _serving_bytes(spent: Spent) -> float | None:
-    """The stored base and, unless it is bare, the adapter."""
+    """The stored base and, unless it is bare, the adapter; of what is merged, the stored model."""
+    if spent.is_merged:
+        return _mean([form.total_bytes for form in spent.served])
     adapter = 0.0 if spent.base else _adapter_bytes(spent)
     return None if spent.stored is None or adapter is None else spent.stored.total_bytes + adapter
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.comparing.candidates import judged_candidates, project_seeds
-from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
+from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored, never_served
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
@@ -23,7 +23,7 @@ from lorascope.comparing.settled_candidates import (
     settled_candidates,
     settled_reference,
 )
-from lorascope.config import Search
+from lorascope.config import APART, Cost, Search
 from lorascope.records import Status
 from lorascope.statistics.families import holm
 
@@ -68,7 +68,7 @@ def decide(compared: Compared) -> Decision:
         projection=_projection(tests, recommended, open_ones),
         seeds=_seeds(ordered, recommended, compared),
         settling=settling,
-        declared=sum(len(data.declared) for data in compared.cells.values()),
+        declared=len({t.trial for data in compared.cells.values() for t in data.declared}),
     )
 
 
@@ -106,12 +106,15 @@ def _is_open(candidate: Candidate) -> bool:
 
 
 def _is_unknown(candidate: Candidate, recommended: Candidate | None, compared: Compared) -> bool:
-    """Not judged, and not known to cost more; a training that diverged is known not to ship."""
+    """Not judged, and not known to cost more; a training that diverged is known not to
+    ship, and so is what cannot be merged."""
     if recommended is None or candidate.verdict or candidate.cell == recommended.cell:
         return False
     if compared.study.search is Search.settle:
         return candidate.ineligible == NOT_YET
     if any(s.status == Status.diverged for s in compared.cells[candidate.cell].declared):
+        return False
+    if never_served(candidate.cell):
         return False
     least = candidate.least_cost
     return least is None or recommended.cost is None or least < recommended.cost
@@ -233,5 +236,8 @@ def _base_of(cell: CellKey, compared: Compared) -> CellKey | None:
         for base, score in compared.scores.items()
         if base.base and score.validation
     }
-    found = best_base(cell.quant, compared.study, scored)
+    served = 0.0
+    if cell.serve != APART:
+        served = compared.scores[cell].costs.get(Cost.serving_bytes, 0.0)
+    found = best_base(cell.quant, compared.study, scored, served)
     return None if found is None else base_cell(found)

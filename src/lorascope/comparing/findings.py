@@ -11,7 +11,7 @@ from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide, fresh_score
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
-from lorascope.comparing.reference import best_by_mode, far_behind, near_best
+from lorascope.comparing.reference import best_by_form, far_behind, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
@@ -40,7 +40,7 @@ def compare(study: Study) -> Findings:
         decision.reference.quant if decision.reference else study.decide.reference_quant
     )
     far = far_behind(compared, decision.reference)
-    found = list(pairs(cells, reference_quant, best_by_mode(compared), far))
+    found = list(pairs(cells, reference_quant, best_by_form(compared), far))
     direct = _direct(found, decision)
     if direct is None and decision.recommended and decision.recommended != decision.reference:
         assert decision.reference is not None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lorascope.comparing.cells import CellData, Compared, Scored, base_cell, join_scored
 from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.estimates import Tested, compare_joined, seed_components
+from lorascope.comparing.reference import Form, form_of
 from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.errors import RecordError
@@ -36,21 +37,23 @@ class Pair:
 def pairs(
     cells: Mapping[CellKey, CellData],
     reference_quant: str,
-    best: Mapping[str, CellKey],
+    best: Mapping[Form, CellKey],
     far: Collection[CellKey],
 ) -> Iterator[Pair]:
     """Every pair that matters among scored cells.
 
     Each mode against the reference mode, all else equal; each adapter against the one of its mode
-    that validates `best`; each adapter against its mode's bare base.
+    and form that validates `best`; each adapter against its mode's bare base; each merged and
+    stored model against the same adapter apart on its base.
     """
     for data in cells.values():
         if data.cell.base or not data.scored:
             continue
         found = [
             (Pairing.mode, _counterpart(data.cell, reference_quant, cells, far)),
-            (Pairing.rank, best.get(data.cell.quant, data.cell)),
+            (Pairing.rank, best.get(form_of(data.cell), data.cell)),
             (Pairing.base, base_cell(data.cell.quant)),
+            (Pairing.served, data.cell.apart),
         ]
         for pairing, reference in found:
             if reference != data.cell and reference in cells and cells[reference].scored:

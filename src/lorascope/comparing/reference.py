@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.results import CellKey, CellScore, Measure
-from lorascope.config import Cost
+from lorascope.config import APART, Cost
 from lorascope.records import Study
 
 FAR_MARGINS = 2.0
@@ -35,19 +35,29 @@ def goodness(score: CellScore, measure: Measure) -> float:
     return measure.sign * score.validation.value
 
 
-def best_by_mode(compared: Compared) -> dict[str, CellKey]:
-    """The adapter of each mode that validates best; ties go to the one of fewer bytes.
+Form = tuple[str, str]
+"""A mode that is trained on, and the form that is scored."""
+
+
+def form_of(cell: CellKey) -> Form:
+    """The mode and the form of a configuration."""
+    return cell.quant, cell.serve
+
+
+def best_by_form(compared: Compared) -> dict[Form, CellKey]:
+    """The adapter of each mode and served form that validates best; ties go to the one of fewer
+    bytes.
 
     One with a seed missing is taken only where a mode has no other.
     """
-    best: dict[str, CellKey] = {}
+    best: dict[Form, CellKey] = {}
 
     def order(score: CellScore) -> tuple[bool, float, float, CellKey]:
         return not score.complete, *_preference(score, compared.measure)
 
     for score in sorted(compared.scores.values(), key=order):
         if not score.cell.base and score.validation is not None:
-            best.setdefault(score.cell.quant, score.cell)
+            best.setdefault(form_of(score.cell), score.cell)
     return best
 
 
@@ -61,11 +71,13 @@ def reference_of(compared: Compared) -> Reference | None:
     """The reference; None where nothing is complete.
 
     Where the declared rank has no complete cell, the mode's others stand in, and where the declared
-    mode has none, the first mode that has; always at the rank that validates best.
+    mode has none, the first mode that has; always at the rank that validates best. Adapters apart
+    on their base go before what is merged.
     """
     rule, measure = compared.study.decide, compared.measure
     adapters = [s for s in compared.scores.values() if not s.cell.base]
-    usable = [s for s in adapters if s.complete and s.validation is not None]
+    scored = [s for s in adapters if s.complete and s.validation is not None]
+    usable = [s for s in scored if s.cell.serve == APART] or scored
     of_mode = [s for s in usable if s.cell.quant == rule.reference_quant]
     declared = [s for s in of_mode if rule.reference_rank in (None, s.cell.dial("rank"))]
     stand_in = of_mode or [s for s in usable if s.cell.quant == usable[0].cell.quant]
@@ -77,8 +89,9 @@ def reference_of(compared: Compared) -> Reference | None:
 
 
 def near_best(scores: Iterable[CellScore], best: CellKey, compared: Compared) -> int:
-    """Adapters of the mode of `best` that luck might have put in its place, itself among them."""
-    of_mode = [s for s in scores if s.cell.quant == best.quant and not s.cell.base]
+    """Adapters of the mode and form of `best` that luck might have put in its place, itself among
+    them."""
+    of_mode = [s for s in scores if form_of(s.cell) == form_of(best) and not s.cell.base]
     usable = [s for s in of_mode if s.complete and s.validation is not None]
     return sum(not _is_far(s, best, compared) for s in usable)
 
@@ -106,13 +119,16 @@ def reference_choices(compared: Compared) -> list[CellKey]:
     return named or of_mode or [cell for cell in cells if cell.quant == cells[0].quant]
 
 
-def best_base(quant: str, study: Study, goodness_of: Mapping[str, float]) -> str | None:
-    """The mode whose bare base scores best among those of no more bytes than `quant`; among equals
-    its own.
+def best_base(
+    quant: str, study: Study, goodness_of: Mapping[str, float], served_bytes: float = 0.0
+) -> str | None:
+    """The mode whose bare base scores best among those of no more bytes than `quant`, or than what
+    is served; among equals its own.
 
-    `goodness_of` holds the modes whose base has a score.
+    `goodness_of` holds the modes whose base has a score. A merged model of fewer bytes is held
+    against what its own mode allows all the same: none of the study's bases may be so small.
     """
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
-    limit = stored.get(quant, -1)
+    limit = max(stored.get(quant, -1), served_bytes)
     usable = [one for one, size in stored.items() if size <= limit and one in goodness_of]
     return max(usable, key=lambda one: (goodness_of[one], one == quant), default=None)

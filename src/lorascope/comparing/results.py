@@ -6,11 +6,11 @@ Shares lie in 0 to 1, losses are nats a completion token. None is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lorascope.adapters.kinds import method_of
-from lorascope.config import Cost
+from lorascope.config import APART, Cost
 from lorascope.records import Dial, DialValue, TrialKey
 
 
@@ -94,6 +94,8 @@ class Pairing(StrEnum):
     """An adapter against the one of its mode that validates best."""
     base = "base"
     """An adapter against its mode's bare base."""
+    served = "served"
+    """A merged and stored model against the very adapters apart on their base."""
     decision = "decision"
     """What is recommended against the rule's reference, where no other pairing has it."""
 
@@ -112,6 +114,14 @@ class CellKey:
     """Other settings in which the study's trials differ, as 'learning_rate=0.001'."""
     base: bool = False
     """The mode's bare base: nothing is trained."""
+    serve: str = APART
+    """The form that is scored: the adapter apart on its base, or the mode that the merged model is
+    stored in."""
+
+    @property
+    def apart(self) -> CellKey:
+        """The same adapter apart on its base."""
+        return replace(self, serve=APART)
 
     def dial(self, name: str) -> DialValue | None:
         """The value of one dial; None where the method has no such dial."""
@@ -127,9 +137,10 @@ class CellKey:
         return ", ".join(sizes) or method_of(self.method).label
 
 
-def cell_of(key: TrialKey, variant: str = "") -> CellKey:
-    """The cell that a trial belongs to."""
-    return CellKey(key.quant, key.method, key.targets, tuple(key.dials.items()), variant)
+def cell_of(key: TrialKey, variant: str = "", serve: str = APART) -> CellKey:
+    """The cell that a trial belongs to, in one of its forms."""
+    dials = tuple(key.dials.items())
+    return CellKey(key.quant, key.method, key.targets, dials, variant, serve=serve)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from lorascope.comparing.estimates import Tested, with_seed_pool
 from lorascope.comparing.results import CellKey, Measure
-from lorascope.config import DecideConfig
+from lorascope.config import APART, DecideConfig
 from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.seed_pool import Ends, pool_seeds
 from lorascope.statistics.two_way import Components
@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """The mode alone: the luck that a seed brings to a rank in all modes cancels."""
     adapter = "adapter"
     """The adapter (rank, alpha, targets, another setting), in one mode or two."""
+    form = "form"
+    """The served form alone: both sides are one training, merged on one of them, or on both."""
     base = "base"
     """One side has no training, hence no luck."""
 
@@ -41,7 +43,9 @@ class SeedSpreads:
     def pool(self, kind: Kind) -> SeedNoise | None:
         """The spread to reckon with in a comparison of this kind; None: nothing is known."""
         measured = self.pools.get(kind)
-        if self.declared is None or (measured and measured.degrees >= MEASURED_DEGREES):
+        enough = measured is not None and measured.degrees >= MEASURED_DEGREES
+        # Of one training in two forms a spread between trainings says nothing.
+        if self.declared is None or kind is Kind.form or enough:
             return measured
         sides = 1 if kind is Kind.base else 2
         return SeedNoise(raw=sides * self.declared**2, flicker=0.0, degrees=float("inf"))
@@ -89,18 +93,20 @@ def kind_of(subject: CellKey, reference: CellKey) -> Kind:
     """What differs between the two."""
     if reference.base:
         return Kind.base
-    return Kind.mode if _shape(subject) == _shape(reference) else Kind.adapter
+    if _shape(subject) != _shape(reference):
+        return Kind.adapter
+    return Kind.mode if subject.quant != reference.quant else Kind.form
 
 
 def _ends(kind: Kind, subject: CellKey, reference: CellKey) -> Ends:
-    """What carries the luck: a training where only the mode differs, else the adapter's shape, as
-    its luck may be the same in all modes."""
-    if kind is Kind.mode:
-        return frozenset((subject, reference))
+    """What carries the luck: a training where only the mode or the form differs, else the adapter's
+    shape, as its luck may be the same in all modes."""
+    if kind in (Kind.mode, Kind.form):
+        return frozenset((subject.apart, reference.apart))
     if kind is Kind.base:
         return frozenset((_shape(subject),))
     return frozenset((_shape(subject), _shape(reference)))
 
 
 def _shape(cell: CellKey) -> CellKey:
-    return replace(cell, quant="")
+    return replace(cell, quant="", serve=APART)

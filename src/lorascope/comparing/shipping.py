@@ -65,7 +65,7 @@ def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRe
 def _validation_score(trial: TrialRecord, study: Study) -> float | None:
     """Accuracy where items can be right or wrong, else the loss."""
     for evaluation in study.evaluations:
-        if evaluation.trial_identity == trial.identity:
+        if evaluation.trial_identity == trial.identity and evaluation.served is None:
             score = evaluation.splits["validation"]
             return score.completion_loss_nats if score.accuracy is None else score.accuracy
     return None

@@ -3,6 +3,7 @@ them."""
 
 from lorascope.config.adapter import AdapterConfig
 from lorascope.config.choices import (
+    APART,
     CALIBRATED,
     GROUPED,
     SERVED,
@@ -32,7 +33,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "CALIBRATED", "GROUPED", "SERVED",
+    "APART", "CALIBRATED", "GROUPED", "SERVED",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
     "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",

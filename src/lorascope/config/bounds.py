@@ -22,8 +22,8 @@ NAMED_GROUPS = ("model", "data", "quant", "train", "decide")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_NAME_LENGTH = 64
 """A trial's folder carries its mode's name and more, and file systems end at 255 bytes."""
-FOLDERS_OF_STAGES = ("base", "merged", "raw")
-"""models/<model>/base and models/<model>/merged lie beside models/<model>/<quant>; models/raw and
+FOLDERS_OF_STAGES = ("base", "merged", "raw", "served")
+"""models/<model>/base, merged and served lie beside models/<model>/<quant>; models/raw and
 data/raw beside models/<model> and data/<data>."""
 NOT_CHOSEN = "???"
 """Name in a group that no file was chosen of: Hydra refuses it, tests leave it so."""

@@ -92,6 +92,10 @@ class Observer(StrEnum):
     """The share of min_max's range with the least mean squared error."""
 
 
+APART = "apart"
+"""The form of serving in which an adapter stays beside its base, and no mode of conf/quant."""
+
+
 class Precision(StrEnum):
     """A floating-point type, or the choice of the best one that the device has."""
 

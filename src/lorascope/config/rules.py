@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import reduce
 
@@ -49,6 +49,8 @@ def validate(config: Config) -> None:
     for key, value, bound in _bounds(config):
         if value is not None and not bound.holds(value):
             raise ConfigError(_typed(key, config), value, bound.problem, bound.remedy)
+    if config.serve is not None:
+        validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
@@ -248,6 +250,12 @@ RULES = [
         lambda c: c.search is Search.grid or c.decide.cost in KNOWN_BEFOREHAND,
         "search=settle begins with what costs least, which is not known of this cost before it "
         "is trained", "Use serving_bytes or adapter_bytes, or search=grid.",
+    ),
+    Rule(
+        "search",
+        lambda c: c.search is Search.grid or c.serve is None,
+        "it begins with what costs least to serve, and what a merged model weighs is known only "
+        "once it is stored", "Take serve=apart, or search=grid.",
     ),
     Rule(
         "decide.power_watts",

@@ -28,6 +28,7 @@ from lorascope.config.bounds import (
     one_of,
 )
 from lorascope.config.choices import (
+    APART,
     GROUP_SIZES,
     GROUPED,
     Cost,
@@ -328,5 +329,14 @@ class Config:
     decide: DecideConfig = field(default_factory=DecideConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     seed: int = bounded(0, SEED)
+    serve: QuantConfig | None = None
+    """The mode that the trial is merged and stored in, loaded again from disk, and scored; None
+    scores the adapter apart on its base. On the command line it is a file of conf/quant, or
+    apart. One training may have many forms: no part of a trial's identity."""
     search: Search = Search.grid
     ship: str = "auto"
+
+    @property
+    def form(self) -> str:
+        """The name of the form that the trial is served in."""
+        return APART if self.serve is None else self.serve.name

@@ -30,7 +30,7 @@ S = TypeVar("S")
 OWN = ("learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm")
 """What each trial of a pack may have for itself of its training; its kind of adapter says what of
 that."""
-LATER = ("merge", "decide", "seed", "search", "ship")
+LATER = ("merge", "decide", "seed", "serve", "search", "ship")
 """The seed is each trial's own too; the others concern what comes after training."""
 
 TRIALS = "trials.json"

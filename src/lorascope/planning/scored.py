@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 
-from lorascope.bases.folder import read_json
+from lorascope.adapters.lora.kind import LoraConfig
+from lorascope.bases.folder import SHARD_BYTES, read_json
 from lorascope.bases.transformers_config import context_tokens, text_config
-from lorascope.config import Config, Scoring, TrainConfig
+from lorascope.config import Config, QuantConfig, Scoring, Storage, TrainConfig
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule, LargestRows, Sample
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
@@ -30,7 +32,7 @@ from lorascope.planning.fake_model import DEVICE, FakeModelSpec
 from lorascope.planning.fits import failed_prediction_passed_over, generous_need
 from lorascope.planning.plan import workspace_bytes
 from lorascope.planning.subject import PlanSubject, sample_lengths, spec_of
-from lorascope.records import DataCard
+from lorascope.records import BaseRecord, DataCard, FootprintRecord
 from lorascope.scoring.distributions import MAX_TOKENS, group_scores
 from lorascope.scoring.lm_eval_model import largest_rows
 from lorascope.scoring.log_likelihoods import token_scores
@@ -126,20 +128,23 @@ def _ids(samples: int, tokens: int) -> torch.Tensor:
 
 
 def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimit) -> str | None:
-    """Why a trial cannot be scored here; None where it can, and where that cannot be known.
+    """Why a trial cannot be scored here, in the form that it is served in; None where it can, and
+    where that cannot be known.
 
     Args:
         kind: cpu or cuda.
     """
     with failed_prediction_passed_over("scoring"):
         folder = layout.quantized(config.model.name, config.quant.name)
+        if config.serve is not None:
+            folder, config = layout.base(config.model.name), _as_served(config, config.serve)
         model_config = read_json(folder / "config.json")
         card = read_record(layout.data(config.model.name, config.data.name), DataCard)
         rows = declared_rows(config, model_config, card)
         subject = scored_subject(config, model_config, kind, rows)
         if _generous_need(subject) <= limit.bytes:
             return None
-        rows = _prepared_rows(config, layout, Scoring(card.scoring))
+        rows = _prepared_rows(config, layout, folder, Scoring(card.scoring))
         # What is longer than the context is refused row by row, with the setting that is too large.
         generated = min(rows.generated_tokens, context_tokens(text_config(model_config)))
         subject = replace(subject, rows=replace(rows, generated_tokens=generated))
@@ -148,10 +153,36 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
     return None
 
 
-def _prepared_rows(config: Config, layout: Layout, scoring: Scoring) -> LargestRows:
-    """The largest rows that there are: a card tells no lengths of prompts and choices."""
+def _as_served(config: Config, mode: QuantConfig) -> Config:
+    """The served mode's base; of adapters, which a merged model has none of, the smallest."""
+    return replace(config, quant=mode, adapter=LoraConfig(rank=1))
+
+
+def storing_refusal(
+    base: BaseRecord, stored: FootprintRecord, mode: QuantConfig, limit: MemoryLimit
+) -> str | None:
+    """Why a trial cannot be merged and stored in `mode` here; None where it can.
+
+    While it is merged, layer by layer, there are the stored base and what waits for its file; then
+    the merged model is loaded whole, in the type of what the mode does not quantize.
+    """
+    itemsize = 4 if mode.storage is Storage.float32 else 2
+    waiting = min(4 * base.parameters, SHARD_BYTES)
+    needed = max(stored.total_bytes + waiting, itemsize * base.parameters)
+    if needed <= limit.bytes:
+        return None
+    return (
+        f"serve={mode.name}: needs {needed / GIGABYTE:.3g} GB to merge a trial and store it, and "
+        f"there are {limit.bytes / GIGABYTE:.3g} GB ({limit.source}). Leave this form out, or set "
+        "runtime.memory_limit_gb if there is more."
+    )
+
+
+def _prepared_rows(config: Config, layout: Layout, folder: Path, scoring: Scoring) -> LargestRows:
+    """The largest rows that there are, by the tokenizer in `folder`: a card tells no lengths of
+    prompts and choices."""
     data = layout.data(config.model.name, config.data.name)
-    tokenizer = load_tokenizer(layout.quantized(config.model.name, config.quant.name))
+    tokenizer = load_tokenizer(folder)
     rows = [row for split in SCORED_SPLITS for row in read_rows(data / f"{split}.jsonl")]
     return largest_rows(tokenizer, rows, scoring, config.evaluate.max_new_tokens)
 

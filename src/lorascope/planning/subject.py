@@ -110,10 +110,11 @@ def spec_of(
 
 
 def memory_settings(config: Config) -> str:
-    """The settings that a trial's memory follows from, as text: scale and seed take none."""
+    """The settings that a trial's memory follows from, as text: scale and seed take none, nor
+    does what becomes of it after training."""
     values = {**asdict(config), "kind": config.adapter.kind}
     scales = [d.name for d in kind_of(config.adapter).method.dials if d.times_learning_rate]
     for name in ("learning_rate_factor", *scales):
         del values["adapter"][name]
-    del values["seed"]
+    del values["seed"], values["serve"]
     return json.dumps(values, sort_keys=True)

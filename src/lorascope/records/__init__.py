@@ -25,6 +25,7 @@ from lorascope.records.study import (
     EvaluationRecord,
     ItemResult,
     MergeRecord,
+    ServedForm,
     SplitScore,
     Study,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "OwnerShape",
     "PhaseMemory",
     "Provenance",
+    "ServedForm",
     "SplitCard",
     "SplitScore",
     "Status",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorascope.config import DecideConfig, Search
+from lorascope.config import APART, DecideConfig, Search
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance, TrialKey, TrialRecord
 
@@ -52,13 +52,33 @@ class SplitScore:
 
 
 @dataclass(frozen=True)
+class ServedForm:
+    """What was scored where a trial was merged: its model, stored in a mode of conf/quant and
+    loaded again from disk."""
+
+    name: str
+    """Of the mode."""
+    settings: dict[str, object]
+    """Of the mode, by configuration key."""
+    total_bytes: int
+    """Parameters, buffers and quantization constants, as a stored base is weighed."""
+    file_bytes: int
+    """Tensors in its files."""
+    bits_per_quantized_parameter: float | None
+    """(weights + constants) x 8 / parameters of its quantized layers; None where there are none."""
+    content_sha256: str
+    """Digest of its files, which are not kept."""
+
+
+@dataclass(frozen=True)
 class EvaluationRecord:
     """Scores of one trial, or of the bare base (trial_identity=None)."""
 
     name: str
-    """The trial's folder name, or 'base'."""
+    """The trial's folder name, with '@' and the mode that it is served in, or 'base'."""
     identity: str
     quant: str
+    """The mode of the stored base."""
     trial_identity: str | None
     key: TrialKey | None
     scoring: str
@@ -75,6 +95,13 @@ class EvaluationRecord:
     """Digest of the file with next-token distributions on the test split."""
     protocol: dict[str, str] = field(default_factory=dict)
     """The rules of scoring in words, for whoever wants the same numbers."""
+    served: ServedForm | None = None
+    """None for an adapter that was kept apart on its base, and for a bare base."""
+
+    @property
+    def form(self) -> str:
+        """The name of the form that was scored."""
+        return APART if self.served is None else self.served.name
 
 
 @dataclass(frozen=True)
@@ -139,6 +166,9 @@ class Study:
     """Declared trials that the answer does not need (search=settle), by name, trained or not."""
     missing_settings: dict[str, dict[str, object]] = field(default_factory=dict)
     """Settings of the missing and the unneeded trials, by name."""
+    forms: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the forms that each declared trial is scored in, by the trial's name; a trial that
+    is not among them is scored apart on its base alone."""
     search: Search = Search.grid
     """Whether all declared trials are trained, or those that the answer needs."""
     adapter_parameters: dict[str, int] = field(default_factory=dict)
@@ -149,3 +179,16 @@ class Study:
     """Evaluation identity -> file of next-token distributions on the test split."""
     decide: DecideConfig = field(default_factory=DecideConfig)
     """The margins of what is good enough to ship, and the cost that it is judged by."""
+
+    def forms_of(self, trial: str) -> list[str]:
+        """The forms that a declared trial is scored in."""
+        return self.forms.get(trial, [APART])
+
+    @property
+    def has_served_forms(self) -> bool:
+        """Whether a trial is scored in another form than apart."""
+        return any(form != APART for forms in self.forms.values() for form in forms)
+
+    def scores_of(self, trial: TrialRecord) -> dict[str, EvaluationRecord]:
+        """The scores of a trial that are there, by form."""
+        return {e.form: e for e in self.evaluations if e.trial_identity == trial.identity}

@@ -11,6 +11,7 @@ from typing import Any
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
+from lorascope.config import APART
 from lorascope.records import Dial, dial_text
 from lorascope.reporting.tables.table import Column
 
@@ -53,7 +54,8 @@ class CellNames:
         words = {"method": method_of(cell.method).label, "targets": cell.targets}
         words |= {d.name: d.words(value) for d, value in cell.shown() if not d.is_axis}
         words["variant"] = cell.variant
-        return [word for field, word in words.items() if field in self.varied and word]
+        named = [word for field, word in words.items() if field in self.varied and word]
+        return [*named, *([] if cell.serve == APART else [f"served {cell.serve}"])]
 
 
 def varied_fields(cells: Iterable[CellKey]) -> frozenset[str]:
@@ -69,6 +71,11 @@ def varied_fields(cells: Iterable[CellKey]) -> frozenset[str]:
         values = {cell.dial(dial.name) for cell in adapters} - {None}
         found |= {dial.name} if len(values) > 1 else set()
     return frozenset(found)
+
+
+def has_forms(cells: Iterable[CellKey]) -> bool:
+    """Whether some are merged and stored in a mode of their own."""
+    return any(cell.serve != APART for cell in cells)
 
 
 def dials_of(cells: Iterable[CellKey]) -> list[Dial]:
@@ -90,7 +97,8 @@ def cell_columns(
 
     def named(field: str, header: str, in_text: bool) -> Column:
         def get(row: Any) -> Any:
-            return getattr(getattr(row, role), field) or None
+            cell = getattr(row, role)
+            return None if field == "serve" and cell.base else getattr(cell, field) or None
 
         return Column(field, header, right=False, in_text=in_text, get=get)
 
@@ -109,6 +117,7 @@ def cell_columns(
         named("targets", "Targets", "targets" in varied if targets is None else targets),
         *map(of_dial, dials_of(cells)),
         named("variant", "Settings", "variant" in varied),
+        *([named("serve", "Served", True)] if has_forms(cells) else []),
     )
 
 

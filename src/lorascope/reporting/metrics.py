@@ -13,6 +13,7 @@ from typing import Any
 from lorascope.comparing.cells import NOT_NEEDED, variants
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Decision
+from lorascope.config import APART
 from lorascope.records import DialValue, Study
 from lorascope.reporting.tables.accuracy import (
     AccuracyRow,
@@ -124,7 +125,8 @@ def _flat(cell: CellKey) -> dict[str, DialValue | None]:
     if cell.base:
         return {"quant": cell.quant, "base": True}
     named = {"quant": cell.quant, "method": cell.method, "targets": cell.targets}
-    return {**named, **dict(cell.dials), "variant": cell.variant}
+    form = {} if cell.serve == APART else {"serve": cell.serve}
+    return {**named, **dict(cell.dials), "variant": cell.variant, **form}
 
 
 def _plain(value: Any) -> Any:

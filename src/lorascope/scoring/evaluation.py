@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lorascope.adapters.attach import detach, load_adapter
-from lorascope.config import Config, EvaluateConfig, Scoring
+from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
@@ -33,7 +33,14 @@ from lorascope.machine.memory import (
 )
 from lorascope.machine.progress import StepProgress
 from lorascope.quantizers.loading import load_base
-from lorascope.records import DataCard, EvaluationRecord, FootprintRecord, SplitScore, TrialRecord
+from lorascope.records import (
+    DataCard,
+    EvaluationRecord,
+    FootprintRecord,
+    ServedForm,
+    SplitScore,
+    TrialRecord,
+)
 from lorascope.scoring.distributions import token_distributions
 from lorascope.scoring.items import summarize, write_items
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
@@ -63,15 +70,29 @@ class LoadedBase:
     def load(cls, config: Config, layout: Layout) -> None:
         """Load the base that `config` asks for, once the former one is gone."""
         cls.let_go()
-        folder = layout.quantized(config.model.name, config.quant.name)
+        cls._load(layout.quantized(config.model.name, config.quant.name), config.quant, config)
+        cls.key = _base_key(config, layout)
+
+    @classmethod
+    @contextmanager
+    def served(cls, folder: Path, mode: QuantConfig, config: Config) -> Iterator[None]:
+        """A model in `folder`, stored in `mode`, in place of the base; it is gone afterwards."""
+        cls.let_go()
+        try:
+            cls._load(folder, mode, config)
+            yield
+        finally:
+            cls.let_go()
+
+    @classmethod
+    def _load(cls, folder: Path, mode: QuantConfig, config: Config) -> None:
         device = choose_device(config.runtime.device)
         use_determinism(config.runtime.deterministic)
         keep_freed_memory()
         cls.threads = use_threads(config.runtime.threads)
-        cls.model = load_base(folder, config.quant, device, config.model.attention)
+        cls.model = load_base(folder, mode, device, config.model.attention)
         cls.tokenizer = load_tokenizer(folder)
         cls.device_name = device.name
-        cls.key = _base_key(config, layout)
 
     @classmethod
     @contextmanager
@@ -117,17 +138,20 @@ def score_subject(
     folder: Path,
     place: str,
     started: float,
+    served: ServedForm | None = None,
 ) -> EvaluationRecord:
-    """Score the loaded base, with the adapter of `trial` where there is one. Items and
-    distributions go into `folder`.
+    """Score what is loaded, with the adapter of `trial` where there is one that is not merged.
+    Items and distributions go into `folder`.
 
     Args:
         place: of the trial in its sweep, such as "3/16 ", for those who watch.
         started: when the work began, by `time.perf_counter`.
+        served: what is loaded, where `trial` is merged into it.
     """
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
     card, title = read_record(data, DataCard), f"{place}{name}"
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
+    adapter = None if served else adapter
     with LoadedBase.adapted(adapter) as model:
 
         def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
@@ -154,6 +178,7 @@ def score_subject(
         items_sha256={s: sha256_of_file(folder / f"{s}.jsonl") for s in SCORED_SPLITS},
         distributions_sha256=distributions_sha256,
         protocol=said,
+        served=served,
         seconds=time.perf_counter() - started,
         provenance=capture(
             layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic

@@ -13,7 +13,7 @@ from lorascope.files.revisions import code_name
 from lorascope.files.store import read_record
 from lorascope.records import TrialRecord
 from lorascope.study.adoption import Predecessor, foreseen, predecessors, take_over
-from lorascope.study.declared import base_name, declare_trial
+from lorascope.study.declared import base_name, declare_trial, scores_name
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.grid import with_overrides
 from lorascope.study.intact import unprepared
@@ -66,7 +66,7 @@ def _take_over_all(going: Sequence[Predecessor], configs: Sequence[Config], layo
     for trial in (declare_trial(config, layout) for config in configs):
         if trial.is_recorded:
             record = read_record(trial.folder, TrialRecord)
-            subjects.append((trial.config, trial.name, record))
+            subjects.append((trial.config, scores_name(trial.config, trial.name), record))
     scored = 0
     for config, name, of in subjects:
         with locked_folder(layout.evaluations(config.quant.name) / name, layout):

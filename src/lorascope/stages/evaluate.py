@@ -1,4 +1,5 @@
-"""evaluate: the bare base and each trial, scored item by item over one loaded base."""
+"""evaluate: the bare base and each trial, scored item by item: adapters over one loaded base,
+merged models as they would be served."""
 
 from __future__ import annotations
 
@@ -6,19 +7,39 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from lorascope.config import Config, TrainConfig
-from lorascope.errors import DeviceError, RecordError
+from lorascope.errors import DeviceError, ModelError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.store import read_record, replaced_folder, write_record
 from lorascope.machine.libraries import import_uncollected
 from lorascope.records import EvaluationRecord, Status, TrialRecord
-from lorascope.study.declared import base_name, declare_trial, evaluation_identity, read_trial
+from lorascope.study.declared import (
+    base_name,
+    declare_trial,
+    evaluation_identity,
+    read_trial,
+    scores_name,
+    unservable,
+)
 from lorascope.study.former_scores import take_over_scores
-from lorascope.study.intact import require_adapter, require_data, require_stored
+from lorascope.study.intact import (
+    read_base,
+    read_mode,
+    require_adapter,
+    require_base,
+    require_data,
+    require_stored,
+)
 from lorascope.study.intact_scores import require_scores
 from lorascope.study.needed import only_needed
+
+if TYPE_CHECKING:
+    from lorascope.machine.devices import Device
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
@@ -34,14 +55,21 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
 def score_bases(configs: Sequence[Config], layout: Layout) -> None:
     """Score what is missing of the bare base of each mode."""
     for config in {config.quant.name: config for config in configs}.values():
-        _evaluate_subject(config, layout, base_name(config, layout), None)
+        bare = replace(config, serve=None)
+        _evaluate_subject(bare, layout, base_name(bare, layout), None)
 
 
 def score_trials(configs: Sequence[Config], layout: Layout) -> list[EvaluationRecord | None]:
-    """Score what is missing of trained trials; None for one that did not complete."""
+    """Score what is missing of trained trials, each in its form; None for one that did not
+    complete, or has no such form. Trials that share a loaded base go first."""
     count = len(configs)
     places = [f"{number}/{count} " if count > 1 else "" for number in range(1, count + 1)]
-    return [_evaluate(config, layout, place) for config, place in zip(configs, places, strict=True)]
+    turns = sorted(range(count), key=lambda number: configs[number].serve is not None)
+    scored = {
+        number: _evaluate(configs[number], layout, place)
+        for number, place in zip(turns, places, strict=True)
+    }
+    return [scored[number] for number in range(count)]
 
 
 def _evaluate(config: Config, layout: Layout, place: str) -> EvaluationRecord | None:
@@ -52,21 +80,25 @@ def _evaluate(config: Config, layout: Layout, place: str) -> EvaluationRecord | 
             f"{declared.name}: not trained. Run `lorascope train-lora` with the same settings."
         )
     trial = read_trial(declared, folder)
+    name = scores_name(config, trial.trial)
     if trial.status is not Status.completed:
         print(f"{trial.trial}: not scored, {trial.status} ({trial.reason})")
         return None
-    return _evaluate_subject(config, layout, trial.trial, trial, place)
+    if reason := unservable(config):
+        print(f"{name}: not scored, {reason}")
+        return None
+    return _evaluate_subject(config, layout, name, trial, place)
 
 
 def _evaluate_subject(
     config: Config, layout: Layout, name: str, trial: TrialRecord | None, place: str = ""
-) -> EvaluationRecord:
+) -> EvaluationRecord | None:
     """Score the trial, or the bare base where it is None, unless its scores are there and made the
-    same way."""
+    same way; None where the trial cannot be stored in its form."""
     folder = layout.evaluations(config.quant.name) / name
     with locked_folder(folder, layout, wait_seconds=None, on_wait=_tell):
         if trial:
-            require_adapter(trial, layout.trials(config.quant.name) / name)
+            require_adapter(trial, layout.trials(config.quant.name) / trial.trial)
         identity = evaluation_identity(config, layout, trial)
         if (folder / RECORD).is_file():
             known = read_record(folder, EvaluationRecord)
@@ -77,19 +109,72 @@ def _evaluate_subject(
         if taken := take_over_scores(config, layout, name, trial):
             print(f"{name}: scores taken over, with the values that the present code gives")
             return taken
-        started = time.perf_counter()
-        _load(config, layout)
-        from lorascope.scoring.evaluation import score_subject
-
-        with replaced_folder(folder) as scratch:
-            record = score_subject(config, layout, name, identity, trial, scratch, place, started)
-            write_record(scratch, record)
+        score = _score if config.serve is None else _score_served
+        try:
+            record = score(config, layout, name, identity, trial, place)
+        except NotServedError as error:
+            print(f"{name}: not scored, {error}", file=sys.stderr)
+            return None
         print(f"{place}{_sentence(record)}", flush=True)
         if config.runtime.tracking and trial:
             from lorascope.tracking import try_publish
 
             try_publish([], [record], layout)
         return record
+
+
+def _score(
+    config: Config, layout: Layout, name: str, identity: str, trial: TrialRecord | None, place: str
+) -> EvaluationRecord:
+    """Score the stored base, with the adapter of `trial` where there is one."""
+    started = time.perf_counter()
+    _load(config, layout)
+    from lorascope.scoring.evaluation import score_subject
+
+    with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
+        record = score_subject(config, layout, name, identity, trial, scratch, place, started)
+        write_record(scratch, record)
+    return record
+
+
+class NotServedError(Exception):
+    """A trial that cannot be merged and stored in the form that it is asked for in."""
+
+
+def _score_served(
+    config: Config, layout: Layout, name: str, identity: str, trial: TrialRecord | None, place: str
+) -> EvaluationRecord:
+    """Merge `trial`, store it in its form, load that again from disk, and score it.
+
+    Raises:
+        NotServedError: it cannot be merged, or stored so.
+        DeviceError: merging or scoring needs more memory than there is.
+    """
+    mode = config.serve
+    assert trial is not None
+    assert mode is not None
+    started = time.perf_counter()
+    device = _make_room(config, layout)
+    from lorascope.scoring.evaluation import LoadedBase, score_subject
+    from lorascope.scoring.served_form import store_served
+
+    base = layout.base(config.model.name)
+    stored = layout.quantized(config.model.name, config.quant.name)
+    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
+    with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
+        # A merged model is large, and made again from the adapter at any time.
+        with TemporaryDirectory(dir=scratch) as place_of_model:
+            target = Path(place_of_model)
+            try:
+                form = store_served(stored, config.quant, base, adapter, mode, device, target)
+            except ModelError as error:
+                raise NotServedError(str(error)) from error
+            with LoadedBase.served(target, mode, config):
+                record = score_subject(
+                    config, layout, name, identity, trial, scratch, place, started, form
+                )
+        write_record(scratch, record)
+    return record
 
 
 def let_go() -> None:
@@ -102,6 +187,12 @@ def _tell(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+def _import_scoring() -> None:
+    import_uncollected(
+        "lorascope.scoring.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
+    )
+
+
 def _load(config: Config, layout: Layout) -> None:
     """Have the base that `config` asks for in memory.
 
@@ -109,9 +200,7 @@ def _load(config: Config, layout: Layout) -> None:
         DeviceError: scoring needs more memory than there is.
     """
     require_data(config, layout)
-    import_uncollected(
-        "lorascope.scoring.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
-    )
+    _import_scoring()
     from lorascope.machine.devices import choose_device
     from lorascope.planning.fits import memory_limit
     from lorascope.planning.scored import scoring_refusal
@@ -134,6 +223,33 @@ def _load(config: Config, layout: Layout) -> None:
     if not loaded:
         LoadedBase.load(config, layout)
     LoadedBase.fitting.add(settings)
+
+
+def _make_room(config: Config, layout: Layout) -> Device:
+    """Have nothing in memory, and all that a served form needs as it was prepared; the device.
+
+    Raises:
+        DeviceError: merging, storing or scoring needs more memory than there is.
+    """
+    require_data(config, layout)
+    require_base(config, layout)
+    require_stored(config, layout)
+    _import_scoring()
+    from lorascope.machine.devices import choose_device
+    from lorascope.planning.fits import memory_limit
+    from lorascope.planning.scored import scoring_refusal, storing_refusal
+    from lorascope.scoring.evaluation import LoadedBase
+
+    assert config.serve
+    LoadedBase.let_go()
+    device = choose_device(config.runtime.device)
+    limit = memory_limit(device, config.runtime.memory_limit_gb)
+    base, stored = read_base(config, layout), read_mode(config, layout)
+    refused = storing_refusal(base, stored, config.serve, limit)
+    refused = refused or scoring_refusal(config, layout, device.kind, limit)
+    if refused is not None:
+        raise DeviceError(refused)
+    return device
 
 
 def _sentence(record: EvaluationRecord) -> str:

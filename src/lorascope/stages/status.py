@@ -114,9 +114,10 @@ def best_of(mode: ModeStatus) -> list[Best]:
         loss, _, trial = min(losses, key=lambda one: one[:2])
         found.append(Best("validation loss, nats", units.nats(loss), trial))
     scored = [
-        (mode.scores[t.trial].splits["validation"], t)
+        (scores.splits["validation"], t)
         for t in mode.completed
-        if t.trial in mode.scores
+        for scores in mode.scores.values()
+        if scores.trial_identity == t.identity and scores.served is None
     ]
     # Among equals the one with the smaller loss.
     accuracies = [
@@ -208,6 +209,6 @@ def next_step(status: SweepStatus) -> Step:
         # DVC takes a stage for done whose trials all have a record, a failure too.
         train = stage_command("train-lora", status.overrides)
         return Step([train], by_dvc=unrecorded > 0 and not again)
-    if any(len(mode.scores) < len(mode.completed) or not mode.base_scored for mode in modes):
+    if any(len(mode.scores) < mode.to_score or not mode.base_scored for mode in modes):
         return Step([stage_command("evaluate", status.overrides)], by_dvc=True)
     return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=False)

@@ -19,6 +19,7 @@ from lorascope.study.declared import (
     declare_trial,
     evaluation_identity,
     read_trial,
+    scores_name,
 )
 from lorascope.study.identity import in_full
 from lorascope.study.intact import read_base, read_data, read_mode
@@ -48,15 +49,17 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         name = base_name(config, layout)
         evaluations += current_scores(config, layout, name, None)
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
-    for declared in {one.name: one for one in (declare_trial(c, layout) for c in configs)}.values():
-        config = declared.config
-        parameters[declared.name] = declared.saved_parameters
-        if not declared.is_recorded:
-            missing[declared.name] = declared
+    points = declared_points(configs, layout)
+    for declared in points:
+        name = declared[0].name
+        parameters[name] = declared[0].saved_parameters
+        if not declared[0].is_recorded:
+            missing[name] = declared[0]
             continue
-        trial = read_trial(declared, declared.folder)
+        trial = read_trial(declared[0], declared[0].folder)
         trials.append(replace(trial, settings=in_full(trial.settings)))
-        evaluations += current_scores(config, layout, trial.trial, trial)
+        for config in (one.config for one in declared):
+            evaluations += current_scores(config, layout, scores_name(config, name), trial)
     return Study(
         data=read_data(first, layout),
         base=read_base(first, layout),
@@ -75,9 +78,19 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
             if (path := distributions_of(record, _folder(record, layout)))
         },
         decide=first.decide,
+        forms={declared[0].name: [one.config.form for one in declared] for declared in points},
         search=first.search,
         adapter_parameters=parameters,
     )
+
+
+def declared_points(configs: list[Config], layout: Layout) -> list[list[DeclaredTrial]]:
+    """Each trial of a grid once, as often as it has forms that it is served in, in the grid's
+    order."""
+    found: dict[str, dict[str, DeclaredTrial]] = {}
+    for one in (declare_trial(config, layout) for config in configs):
+        found.setdefault(one.name, {})[one.config.form] = one
+    return [list(forms.values()) for forms in found.values()]
 
 
 def settle_study(study: Study) -> Settling:

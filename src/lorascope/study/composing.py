@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
@@ -18,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.config import Config
+from lorascope.config import APART, Config, QuantConfig
 from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
@@ -68,10 +69,13 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 def _require_file_name(found: DictConfig, group: str, file: str | None) -> None:
     """DVC knows the file, stages the name: two of either would share folders, or miss them."""
     name = found[group].name
-    if name == file:
-        return
+    if name != file:
+        raise _other_name(group, name, file)
+
+
+def _other_name(group: str, name: str, file: str | None) -> ConfigError:
     other = f", or call the file {name}.yaml and choose {group}={name}" if is_name(name) else ""
-    raise ConfigError(
+    return ConfigError(
         f"{group}.name", name, f"must be {file!r}, as conf/{group}/{file}.yaml is called: folders "
         "and dvc.yaml go by it", f"Set `name: {file}` there{other}.",
     )  # fmt: skip
@@ -149,12 +153,30 @@ def _takes(kind: Any) -> str:
     return TAKES.get(kind, "a list such as [a,b]")
 
 
-def object_of(found: DictConfig) -> Config:
-    """The configuration, with the settings of the kind of adapter that is trained.
+def object_of(found: DictConfig, layout: Layout) -> Config:
+    """The configuration, with the settings of the kind of adapter that is trained, and of the mode
+    that it is served in.
 
     Raises:
         MissingMandatoryValue: a file sets no `name`.
+        ConfigError: the served mode's file has another name.
     """
     made: Any = OmegaConf.to_object(found)
     values = {own.name: getattr(made, own.name) for own in fields(Config)}
-    return Config(**{**values, "adapter": getattr(made, made.adapter)})
+    served = None if made.serve == APART else _mode(layout.conf / "quant" / f"{made.serve}.yaml")
+    return Config(**{**values, "adapter": getattr(made, made.adapter), "serve": served})
+
+
+def _mode(file: Path) -> QuantConfig:
+    """The mode of a file of conf/quant."""
+    found: Any = OmegaConf.to_object(_merged(file.read_text(encoding="utf-8")))
+    if found.name != file.stem:
+        raise _other_name("quant", found.name, file.stem)
+    mode: QuantConfig = found
+    return mode
+
+
+@cache
+def _merged(text: str) -> Any:
+    """A sweep over forms reads a file at each of its points."""
+    return OmegaConf.merge(OmegaConf.structured(QuantConfig), OmegaConf.create(text))

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of, require_roundable
 from lorascope.adapters.targets import select
-from lorascope.config import Config, EvaluateConfig, Scoring
+from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
@@ -26,6 +26,8 @@ from lorascope.study.identity import differing_settings, trial_identity, trial_s
 from lorascope.study.intact import read_base, read_data, read_mode
 
 BASE_NAME = "base"
+FORM_MARK = "@"
+"""Between a trial and the form that it is served in; no name of a file of conf/ holds it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,24 @@ def base_name(config: Config, layout: Layout) -> str:
     return f"{BASE_NAME}-{canonical_sha256(scored_inputs(config, layout))[:10]}"
 
 
+def scores_name(config: Config, trial: str) -> str:
+    """Folder name of a trial's scores: those of other forms than apart name theirs."""
+    return trial if config.serve is None else f"{trial}{FORM_MARK}{config.form}"
+
+
+def unservable(config: Config) -> str | None:
+    """Why a trial has no form but apart; None where it is asked for in no other, or has it."""
+    reason = kind_of(config.adapter).unmergeable
+    if config.serve is None or reason is None:
+        return None
+    return f"adapter={config.adapter.kind} cannot be merged: {reason}"
+
+
+def trial_of_scores(name: str) -> str:
+    """The trial, or the bare base, whose scores have this folder name."""
+    return name.partition(FORM_MARK)[0]
+
+
 def scored_inputs(config: Config, layout: Layout) -> list[str]:
     """What the scores of a bare base depend on beside how they are made."""
     stored, data = read_mode(config, layout), read_data(config, layout)
@@ -147,7 +167,18 @@ def score_settings(config: Config, layout: Layout, trial: TrialRecord | None) ->
         "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
         "evaluate": {name: value for name, value in asked.items() if value != default[name]},
         "revisions": raised(revisions(SCORING, config.quant.compute)),
+        **(_form(config.serve) if trial and config.serve else {}),
     }
+
+
+def _form(mode: QuantConfig) -> dict[str, object]:
+    """What of the mode that a trial is served in differs from the defaults, its name apart. The
+    revisions are those of a base that computes so."""
+    asked, default = asdict(mode), asdict(QuantConfig())
+    del asked["name"]
+    served = {name: value for name, value in asked.items() if value != default[name]}
+    later = raised(revisions(SCORING, mode.compute))
+    return {"served": {**served, **({"revisions": later} if later else {})}}
 
 
 def _smaller_batches(config: Config, layout: Layout) -> dict[str, object]:

@@ -17,7 +17,7 @@ from lorascope.files.revisions import (
 )
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
-from lorascope.study.declared import score_settings, scored_inputs
+from lorascope.study.declared import score_settings, scored_inputs, scores_name
 from lorascope.study.intact_scores import require_scores
 
 FORMER_EVALUATE = ("batch_size", "max_new_tokens", "lm_eval_tasks")
@@ -39,7 +39,7 @@ def take_over_scores(
     settings = score_settings(config, layout, trial)
     identity, target = canonical_sha256(settings), layout.evaluations(config.quant.name) / name
     former = trial.taken_over if trial else None
-    folders = [target, *([target.with_name(former.trial)] if former else [])]
+    folders = [target, *([target.with_name(scores_name(config, former.trial))] if former else [])]
     there = [folder for folder in folders if (folder / RECORD).is_file()]
     if not there or (trial and not former):
         return None
@@ -66,7 +66,8 @@ def _former_identities(config: Config, layout: Layout, trial: TrialRecord | None
     yield canonical_sha256({**settings, "trial": former})
     asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
     later = [name for name in asked if name not in FORMER_EVALUATE and asked[name] != default[name]]
-    if later or "batches" in settings or raised(revisions(SCORING, config.quant.compute)):
+    lately = {"batches", "served"} & settings.keys()
+    if later or lately or raised(revisions(SCORING, config.quant.compute)):
         return
     for code in FORMER_SCORING_CODE.values():
         content = {

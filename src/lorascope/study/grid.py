@@ -21,7 +21,7 @@ from lorascope.study.composing import composed, composing, object_of, plain_erro
 from lorascope.study.overrides import groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
-BESIDE_A_RECIPE = {"seed", "merge", "decide", "search", "ship"}
+BESIDE_A_RECIPE = {"seed", "serve", "merge", "decide", "search", "ship"}
 MOST_POINTS = 100_000
 """Of a grid: beyond it `range(1,1000000)` is a slip of the hand."""
 
@@ -29,8 +29,9 @@ MOST_POINTS = 100_000
 def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """`declared` with `overrides` in place of what they name.
 
-    A recipe sets model, data, mode, adapter and training: of `declared` the seeds and the rules
-    stay. Where kinds of adapters are chosen, the settings of others are no axes.
+    A recipe sets model, data, mode, adapter and training: of `declared` the seeds, the
+    served forms and the rules stay. Where kinds of adapters are chosen, the settings of others are
+    no axes.
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
     if recipes and recipes[-1] != "recipe=null":
@@ -84,7 +85,7 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     with composing(layout):
         # One by one: a bad value is found at the first.
         choices = (composed(point) for point in product(*(_texts(axis) for axis in files)))
-        points = [config for choice in choices for config in _with_values(choice, values)]
+        points = [config for choice in choices for config in _with_values(choice, values, layout)]
     _require_trained(parsed, {config.adapter.kind for config in points})
     return points
 
@@ -125,7 +126,7 @@ def _texts(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
+def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> list[Config]:
     """Each point of the axes' product; those of another kind of adapter than a point's are none of
     its axes."""
     keys = [axis.key_or_group for axis in axes]
@@ -143,7 +144,7 @@ def _with_values(composed: DictConfig, axes: list[Override]) -> list[Config]:
             for key, value in own.items():
                 # A mapping takes the place of the one that is there, whatever its keys.
                 OmegaConf.update(changed, key, value, force_add=isinstance(value, dict))
-            found[name] = object_of(changed)
+            found[name] = object_of(changed, layout)
             validate(found[name])
     return list(found.values())
 

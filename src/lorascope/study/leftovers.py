@@ -17,7 +17,7 @@ from lorascope.files.revisions import SHORT_HASH_LENGTH
 from lorascope.files.store import COMPLETE, read_record, scratch_target
 from lorascope.records import LASTING, EvaluationRecord, TrialRecord
 from lorascope.study.adoption import predecessors
-from lorascope.study.declared import base_name, declare_trial
+from lorascope.study.declared import base_name, declare_trial, scores_name, trial_of_scores
 
 
 class Kind(StrEnum):
@@ -61,14 +61,14 @@ def needed(configs: Iterable[Config], layout: Layout) -> set[Path]:
     """
     folders: set[Path] = set()
     trials = [declare_trial(config, layout) for config in configs]
-    for one in predecessors(trials):
-        if not one.differences:
-            # `adopt` may take it over, and its scores with it.
-            quant = one.folder.parent.name
-            folders |= {one.folder, layout.evaluations(quant) / one.folder.name}
+    former = {one.declared.folder: one for one in predecessors(trials) if not one.differences}
     for trial in trials:
-        scores = layout.evaluations(trial.config.quant.name)
-        folders |= {trial.folder, scores / trial.name, scores / base_name(trial.config, layout)}
+        scores, config = layout.evaluations(trial.config.quant.name), trial.config
+        folders |= {trial.folder, scores / base_name(config, layout)}
+        folders.add(scores / scores_name(config, trial.name))
+        if one := former.get(trial.folder):
+            # `adopt` may take it over, and its scores with it.
+            folders |= {one.folder, scores / scores_name(config, one.folder.name)}
         if not _lasting(trial.folder):
             folders.add(layout.checkpoints / trial.identity)
     return folders
@@ -104,12 +104,13 @@ def find_leftovers(layout: Layout, needed: set[Path]) -> Found:
 
 def is_in_use(leftover: Leftover, running: set[Path]) -> bool:
     """Whether one of the folders that are written now is made from `leftover`, or becomes it: a
-    trial and its scores have one name, which ends with the begin of the trial's identity."""
-    names = {folder.name for folder in running}
+    trial and its scores have one name, a form apart, which ends with the begin of the trial's
+    identity."""
+    names = {trial_of_scores(folder.name) for folder in running}
     if leftover.kind is Kind.checkpoints:
         short = leftover.folder.name[:SHORT_HASH_LENGTH]
         return any(name.endswith(f"-{short}") for name in names)
-    return leftover.target.name in names
+    return trial_of_scores(leftover.target.name) in names
 
 
 def _folders(parent: Path, passed_over: list[str]) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Glob, Override, OverrideType, Quote
 from hydra.errors import HydraException
 
 from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
-from lorascope.config import Config
+from lorascope.config import APART, Config
 from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
@@ -30,18 +30,19 @@ KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[m
 def _sections() -> list[tuple[str, Any, Any]]:
     """Name, type and default of what stands at the top of a composed configuration."""
     kinds = {name: kind.config for name, kind in KINDS.items()}
-    hints: dict[str, Any] = {**get_type_hints(Config), **kinds, "adapter": KindName}
+    hints: dict[str, Any] = {**get_type_hints(Config), **kinds, "adapter": KindName, "serve": str}
     values = {own.name: own.default for own in fields(Config) if own.default is not MISSING}
-    values["adapter"] = KindName(DEFAULT_KIND)
+    values |= {"adapter": KindName(DEFAULT_KIND), "serve": APART}
     return [
         (name, type_, values.get(name, field(default_factory=type_)))
         for name, type_ in hints.items()
     ]
 
 
+SERVE = "serve"
 Composed = make_dataclass("Composed", _sections())
 """What conf/ composes: `Config` with a section for each kind of adapter, and the name of the kind
-that is trained in place of its settings."""
+that is trained in place of its settings, and of the served form."""
 
 
 def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
@@ -134,6 +135,8 @@ def _read(text: str, layout: Layout) -> Override:
             f"{text}: glob() chooses among the files of a group, and {key} is a value. "
             f"Write its values: {key}=a,b."
         )
+    if key == SERVE:
+        _require_forms(override, text, layout)
     if override.is_interval_sweep():
         raise LorascopeError(
             f"{text}: an interval has no end of values. Write {key}=a,b or {key}=range(a,b)."
@@ -214,6 +217,20 @@ def _require_choice(group: str, name: object, text: str, there: list[str]) -> No
             f"{closest(word.removesuffix('.yaml'), there)} conf/{group} "
             f"has: {', '.join(there) or 'no file'}."
         )
+
+
+def _require_forms(override: Override, text: str, layout: Layout) -> None:
+    """A served form is apart, or a mode of conf/quant."""
+    there = [APART, *choices("quant", layout)]
+    several = override.is_sweep_override() and not override.is_interval_sweep()
+    for name in override.sweep_iterator() if several else [override.value()]:
+        word = name.text if isinstance(name, QuotedString) else name
+        if word not in there:
+            raise LorascopeError(
+                f"{text}: there is no form {word!r} to serve a trial in."
+                f"{closest(str(word), there)} It is one of {', '.join(there)}; several with "
+                "commas, without brackets."
+            )
 
 
 def _no_name(group: str, word: object) -> str:

@@ -23,8 +23,8 @@ DIALS = [f"{DEFAULT_KIND}.{d.name}" for d in KINDS[DEFAULT_KIND].method.dials if
 PARAMETER_KEYS = {
     key: DEFAULT_KIND if key == TARGETS else key
     for key in (
-        "model", "data", "quant", TARGETS, *DIALS, "train", "seed", "evaluate", "merge", "decide",
-        "search", "ship",
+        "model", "data", "quant", TARGETS, *DIALS, "train", "seed", "serve", "evaluate", "merge",
+        "decide", "search", "ship",
     )
 }  # fmt: skip
 """Keys of params.yaml -> keys of the configuration."""
@@ -42,6 +42,7 @@ READS = {
         *KINDS,
         "train",
         "seed",
+        "serve",
         "search",
         "evaluate",
         "decide",
@@ -55,6 +56,7 @@ READS = {
         *KINDS,
         "train",
         "seed",
+        "serve",
         "search",
         "evaluate",
     ),

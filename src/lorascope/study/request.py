@@ -177,7 +177,7 @@ def _run_by_hydra(command: str, arguments: Sequence[str], layout: Layout, run: R
     """Hydra shows what is asked for, or hands `run` one point a job."""
 
     def job(composed: DictConfig) -> None:
-        run([object_of(composed)])
+        run([object_of(composed, layout)])
 
     register_schema()
     # Hydra makes it too, but shows a stack where it cannot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,14 @@ from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folders
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.adoption import Predecessor, predecessors
-from lorascope.study.collect import current_scores, one_question
-from lorascope.study.declared import DeclaredTrial, base_name, declare_trial, read_trial
+from lorascope.study.collect import current_scores, declared_points, one_question
+from lorascope.study.declared import (
+    DeclaredTrial,
+    base_name,
+    read_trial,
+    scores_name,
+    unservable,
+)
 from lorascope.study.intact import Unprepared, unprepared
 from lorascope.study.needed import read_settled
 
@@ -35,7 +42,9 @@ class ModeStatus:
     damaged: list[str] = field(default_factory=list)
     """Which records cannot be read, and why."""
     scores: dict[str, EvaluationRecord] = field(default_factory=dict)
-    """Trial -> its scores, where they are there and made as declared."""
+    """Name of scores -> scores of a trial in a form, where they are there and made as declared."""
+    to_score: int = 0
+    """Scores that completed trials have, or will have."""
     base_scored: bool = False
     training: list[str] = field(default_factory=list)
     """Names of trials that some process trains now."""
@@ -100,29 +109,37 @@ def _mode_status(
     if unprepared(configs, layout, []):
         return ModeStatus(quant, len(configs))
     # Two points of a grid may be one trial, such as those of lora.rank=8,8.
-    declared = {trial.name: trial for trial in (declare_trial(c, layout) for c in configs)}
+    declared = declared_points(configs, layout)
+    trials = [forms[0] for forms in declared]
     mode = ModeStatus(quant, len(declared), nameable=True)
-    mode.training = [trial.name for trial in declared.values() if trial.folder in running]
-    mode.former = predecessors(declared.values())
+    mode.training = [trial.name for trial in trials if trial.folder in running]
+    mode.former = predecessors(trials)
     first = configs[0]
     name = base_name(first, layout)
     mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))
-    for trial in declared.values():
-        _add_trial(mode, trial, layout)
+    for forms in declared:
+        _add_trial(mode, forms, layout)
     return mode
 
 
-def _add_trial(mode: ModeStatus, declared: DeclaredTrial, layout: Layout) -> None:
-    name, config = declared.name, declared.config
+def _add_trial(mode: ModeStatus, forms: list[DeclaredTrial], layout: Layout) -> None:
+    """One trial, with the forms that it is served in."""
+    declared = forms[0]
     if not declared.is_recorded:
-        mode.missing.append(name)
+        mode.missing.append(declared.name)
         return
     trial = _read(lambda: read_trial(declared, declared.folder), mode)
     if trial is None:
         return
     mode.trials.append(trial)
-    if trial.status is Status.completed:
-        for scores in _read(lambda: current_scores(config, layout, name, trial), mode) or []:
+    if trial.status is not Status.completed:
+        return
+    for config in (one.config for one in forms):
+        name = scores_name(config, trial.trial)
+        found = _read(partial(current_scores, config, layout, name, trial), mode)
+        if unservable(config) is None:
+            mode.to_score += 1
+        for scores in found or []:
             mode.scores[name] = scores
 
 

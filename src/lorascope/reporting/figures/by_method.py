@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
+from lorascope.config import APART
 from lorascope.records import Study
 from lorascope.reporting.figures.by_rank import score_label
 from lorascope.reporting.figures.curves import bases
@@ -48,7 +49,8 @@ def method_points(study: Study, findings: Findings) -> dict[tuple[str, str], lis
         if counts and estimate is not None:
             low, high = (measure.scale * end for end in estimate.ends)
             point = MethodPoint(score.cell, counts[0], measure.scale * estimate.value, low, high)
-            key = method_of(score.cell.method).label, score.cell.quant
+            form = "" if score.cell.serve == APART else f", served {score.cell.serve}"
+            key = method_of(score.cell.method).label, f"{score.cell.quant}{form}"
             found.setdefault(key, []).append(point)
     return {key: sorted(points, key=lambda p: p.parameters) for key, points in found.items()}
 

@@ -113,7 +113,7 @@ def choose_look(drawn: Sequence[Curve], findings: Findings) -> Look:
 def _kind(key: CellKey) -> tuple[str, ...]:
     """What sets the adapter kind of a curve apart, with the words for it."""
     dials = tuple(dial.words(value) for dial, value in key.shown())
-    return key.targets, method_of(key.method).label, *dials, key.variant
+    return key.targets, method_of(key.method).label, *dials, key.variant, key.serve
 
 
 def curve_labels(drawn: Sequence[Curve]) -> dict[CellKey, str]:

@@ -111,6 +111,7 @@ PAIRING_CAPTIONS = {
     Pairing.mode: "A mode against the reference mode, all else equal",
     Pairing.rank: "An adapter against the one of its mode that validates best",
     Pairing.base: "An adapter against its mode's bare base",
+    Pairing.served: "Merged and stored against the same adapters apart on their base",
     Pairing.decision: "The recommended configuration against the reference",
 }
 

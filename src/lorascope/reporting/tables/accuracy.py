@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import NOT_NEEDED, base_cell, variants
+from lorascope.comparing.cells import NOT_NEEDED, base_cell, never_served, variants
 from lorascope.comparing.estimates import cell_estimate, join
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
@@ -36,7 +36,7 @@ class AccuracyRow:
     """What guessing gets right, where items are choices."""
     trainable_parameters: int | None = None
     stored_bytes: int | None = None
-    """Of the base in this mode, without adapters."""
+    """Of the base in this mode, without adapters; of a merged model, all that is stored."""
     status: str = Status.completed.value
     reason: str | None = None
     trial: str = BASE
@@ -56,30 +56,40 @@ def modes(study: Study) -> list[str]:
 
 def accuracy_rows(study: Study) -> list[AccuracyRow]:
     """Mode by mode: the base, trials by targets, dials and seed, and the missing ones."""
-    evaluations = {record.trial_identity: record for record in study.evaluations}
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     recorded, variant = trial_rows(study), variants(study)
     rows: list[AccuracyRow] = []
     for quant in modes(study):
         mode = [_base_row(study, quant)]
         mode += [
-            _trial_row(row, evaluations.get(row.trial.identity), study)
+            _trial_row(replace(row, cell=replace(row.cell, serve=form)), scores.get(form), study)
             for row in recorded
             if row.cell.quant == quant
+            for scores in [study.scores_of(row.trial)]
+            for form in study.forms_of(row.trial.trial)
         ]
         mode += [
             AccuracyRow(
-                cell_of(key, variant[name]), key.seed, status=MISSING, reason=NO_RECORD, trial=name
+                cell_of(key, variant[name], form),
+                key.seed,
+                status=MISSING,
+                reason=NO_RECORD,
+                trial=name,
             )
             for name, key in study.missing.items()
             if key.quant == quant
+            for form in study.forms_of(name)
         ]
         mode += [
-            AccuracyRow(cell_of(key, variant[name]), key.seed, status=NOT_NEEDED, trial=name)
+            AccuracyRow(cell_of(key, variant[name], form), key.seed, status=NOT_NEEDED, trial=name)
             for name, key in study.unneeded.items()
             if key.quant == quant
+            for form in study.forms_of(name)
         ]
-        rows += [replace(row, stored_bytes=stored.get(quant)) for row in mode]
+        rows += [
+            row if row.stored_bytes else replace(row, stored_bytes=stored.get(quant))
+            for row in mode
+        ]
     return rows
 
 
@@ -177,8 +187,10 @@ def _trial_row(row: TrialRow, evaluation: EvaluationRecord | None, study: Study)
         trial=trial.trial,
     )
     if evaluation is not None:
+        served = evaluation.served
+        found = replace(found, stored_bytes=served.total_bytes if served else None)
         return _with_scores(found, evaluation, study)
-    return replace(found, reason=trial.reason or NOT_EVALUATED)
+    return replace(found, reason=trial.reason or never_served(row.cell) or NOT_EVALUATED)
 
 
 def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:

@@ -58,7 +58,7 @@ def method_rows(study: Study, findings: Findings) -> list[MethodRow]:
     groups: dict[CellKey, list[CellScore]] = {}
     for score in findings.cells:
         if not score.cell.base:
-            groups.setdefault(replace(score.cell, quant=""), []).append(score)
+            groups.setdefault(replace(score.cell.apart, quant=""), []).append(score)
     trials = {trial.trial: trial for trial in study.trials}
     return [
         _row(cell, scores, [trials[t.trial] for s in scores for t in s.trials if t.trial in trials],

@@ -1,0 +1,94 @@
+"""A trial as it would be served: merged in float32, and stored in a mode of conf/quant. Whoever
+scores it loads it again from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import safe_open
+
+from lorascope.bases.folder import copy_files, read_json, write_json
+from lorascope.config import QuantConfig
+from lorascope.data.tokenization import load_tokenizer
+from lorascope.files.store import sha256_of_files
+from lorascope.machine.devices import Device
+from lorascope.quantizers.footprint import measure_footprint, require_values_in_range
+from lorascope.quantizers.kinds import mode_settings
+from lorascope.quantizers.loading import (
+    base_dtype,
+    load_stored,
+    quantize_base,
+    unquantized_dtype,
+)
+from lorascope.records import ServedForm
+from lorascope.scoring.merged_folder import CONFIG, DTYPE_KEYS, write_merged
+from lorascope.scoring.merging import merge
+
+
+def store_served(
+    stored: Path,
+    quant: QuantConfig,
+    base: Path,
+    adapter: Path,
+    mode: QuantConfig,
+    device: Device,
+    target: Path,
+) -> ServedForm:
+    """Merge `adapter` into its dequantized base, and store the result in `mode` in `target`.
+
+    Args:
+        stored: the base that the adapter was trained on, of the mode `quant`.
+        base: the full-precision base, as prepared.
+
+    Raises:
+        ModelError: PEFT cannot merge the adapter, the mode stores no layer of the model, or a value
+            overflows it.
+    """
+    with TemporaryDirectory(dir=target.parent) as scratch:
+        merged = Path(scratch)
+        plain = merge(load_stored(stored, quant), adapter, torch.float32)
+        write_merged(plain, base, int(load_tokenizer(stored).eos_token_id), merged)
+        del plain
+        _name_types_of(base, merged)
+        quantize_base(merged, mode, device, target)
+        copy_files(merged, target)
+    return weigh_served(target, mode, unquantized_dtype(mode, base_dtype(base)))
+
+
+def _name_types_of(base: Path, merged: Path) -> None:
+    """Have the merged model's config.json name the base's type: what a mode does not quantize is
+    then stored in 16 bits of the same kind as in the base, bfloat16 for a base of bfloat16."""
+    values = read_json(merged / CONFIG)
+    dtype = str(base_dtype(base)).removeprefix("torch.")
+    changed = {key: dtype for key in DTYPE_KEYS if key in values}
+    write_json(merged / CONFIG, {**values, **changed})
+
+
+def weigh_served(folder: Path, mode: QuantConfig, types: torch.dtype) -> ServedForm:
+    """What a merged model that is stored in `mode` weighs, read from its files.
+
+    Args:
+        types: of what is not quantized.
+
+    Raises:
+        ModelError: a value overflows the mode.
+    """
+    model = load_stored(folder, mode)
+    require_values_in_range(model, mode.name, types)
+    footprint = measure_footprint(model)
+    return ServedForm(
+        name=mode.name,
+        settings=mode_settings(mode),
+        total_bytes=footprint.total_bytes,
+        file_bytes=sum(_tensor_bytes(file) for file in folder.glob("*.safetensors")),
+        bits_per_quantized_parameter=footprint.bits_per_quantized_parameter,
+        content_sha256=sha256_of_files(folder),
+    )
+
+
+def _tensor_bytes(file: Path) -> int:
+    with safe_open(file, framework="pt") as tensors:
+        names = list(tensors.keys())
+        return sum(tensors.get_tensor(name).nbytes for name in names)
