@@ -9,6 +9,9 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
+from lorascope.data.calibration import calibration_rows
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
@@ -27,13 +30,13 @@ from lorascope.study.leftovers import Kind, find_leftovers, needed
 from tests.conftest import BASE_OVERRIDES
 from tests.packs import CPU
 
-FORMS = ("apart", "fp16", "int8", "int4_sym")
+FORMS = ("apart", "fp16", "int8", "int4_sym", "w8a8_static")
 GRID = (*BASE_OVERRIDES, "quant=fp16", "lora.rank=4", "lora.alpha=8", "seed=0,1")
 
 
 @pytest.fixture(scope="module")
 def served(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """Two seeds in fp16, each scored in four forms."""
+    """Two seeds in fp16, each scored in five forms."""
     layout = Layout(tmp_path_factory.mktemp("served") / "a project")
     shutil.copytree(project.root, layout.root)
     shutil.rmtree(layout.root / "experiments", ignore_errors=True)
@@ -60,7 +63,7 @@ def test_one_training_has_many_forms_and_each_its_own_scores(served: Layout) -> 
     trials = {declare_trial(config, served).name for config in grid(served)}
     assert len(trials) == 2
     assert set(found) == {(trial, form) for trial in trials for form in FORMS}
-    assert len({record.identity for record in found.values()}) == 8
+    assert len({record.identity for record in found.values()}) == 10
     folders = {path.name for path in served.evaluations("fp16").iterdir()}
     assert {f"{trial}@int8" for trial in trials} <= folders
     # What was merged and stored is gone.
@@ -102,7 +105,9 @@ def test_what_is_stored_is_the_merged_model_in_that_mode(served: Layout) -> None
     stored, base = served.quantized("small", "fp16"), served.base("small")
     target = served.root / "kept"
     assert config.serve is not None
-    store_served(stored, config.quant, base, trial.folder / "adapter", config.serve, CPU, target)
+    train = served.data("small", "toy") / "train.jsonl"
+    adapter = trial.folder / "adapter"
+    store_served(stored, config.quant, base, adapter, config.serve, CPU, target, train)
     plain = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32)
     merged = PeftModel.from_pretrained(plain, trial.folder / "adapter").merge_and_unload()
     loaded = load_base(target, config.serve, CPU)
@@ -112,6 +117,19 @@ def test_what_is_stored_is_the_merged_model_in_that_mode(served: Layout) -> None
         # Half a step, and what 16 bits make of a scale, 127 times.
         off = (quantizer.weight(layer) - exact).abs() / step
         assert 0.4 < float(off.max()) <= 0.5 + 127 / 2048
+
+
+def test_a_calibrated_form_saw_rows_of_train_alone(served: Layout) -> None:
+    forms = {form: record.served for (_, form), record in scores(served).items()}
+    static, data = forms["w8a8_static"], served.data("small", "toy")
+    rows, tokenizer = read_rows(data / "train.jsonl"), load_tokenizer(served.base("small"))
+    assert static is not None
+    assert static.calibration is not None
+    assert (static.calibration.rows, len(static.calibration.layers)) == (len(rows), 14)
+    assert static.calibration.rows_sha256 == calibration_rows(rows, tokenizer, 64).sha256
+    assert all(
+        form.calibration is None for name, form in forms.items() if form and name != "w8a8_static"
+    )
 
 
 def test_scores_of_adapters_apart_keep_their_identity(served: Layout) -> None:
@@ -140,7 +158,7 @@ def test_a_second_evaluation_scores_nothing_again(
     served: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate.command(grid(served), served)
-    assert capsys.readouterr().out.count("scored already") == 9
+    assert capsys.readouterr().out.count("scored already") == 11
 
 
 def test_prune_keeps_declared_forms_and_finds_others(served: Layout) -> None:
@@ -148,7 +166,7 @@ def test_prune_keeps_declared_forms_and_finds_others(served: Layout) -> None:
     assert not [one for one in every.leftovers if one.kind is Kind.scores]
     fewer = find_leftovers(served, needed(grid(served, "apart,fp16"), served))
     names = {one.folder.name.partition("@")[2] for one in fewer.leftovers}
-    assert names == {"int8", "int4_sym"}
+    assert names == {"int8", "int4_sym", "w8a8_static"}
 
 
 @pytest.mark.parametrize("form", ["int5", "Apart", "nf4_dqq", "[fp16,int8]"])

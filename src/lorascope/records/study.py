@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.config import APART, DecideConfig, Search
+from lorascope.records.calibration import CalibrationRecord
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance, TrialKey, TrialRecord
 
@@ -68,6 +69,8 @@ class ServedForm:
     """(weights + constants) x 8 / parameters of its quantized layers; None where there are none."""
     content_sha256: str
     """Digest of its files, which are not kept."""
+    calibration: CalibrationRecord | None = None
+    """What the inputs of its layers were on rows of train; None for a mode that observes none."""
 
 
 @dataclass(frozen=True)

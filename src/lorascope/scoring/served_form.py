@@ -10,8 +10,11 @@ import torch
 from safetensors import safe_open
 
 from lorascope.bases.folder import copy_files, read_json, write_json
-from lorascope.config import QuantConfig
+from lorascope.config import CALIBRATED, QuantConfig
+from lorascope.data.calibration import CalibrationRows, calibration_rows
+from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
+from lorascope.files.calibration import read_calibration
 from lorascope.files.store import sha256_of_files
 from lorascope.machine.devices import Device
 from lorascope.quantizers.footprint import measure_footprint, require_values_in_range
@@ -35,12 +38,15 @@ def store_served(
     mode: QuantConfig,
     device: Device,
     target: Path,
+    train: Path,
 ) -> ServedForm:
     """Merge `adapter` into its dequantized base, and store the result in `mode` in `target`.
 
     Args:
         stored: the base that the adapter was trained on, of the mode `quant`.
         base: the full-precision base, as prepared.
+        train: the prepared rows of train, on which a mode is calibrated that needs it: never those
+            of validation or test.
 
     Raises:
         ModelError: PEFT cannot merge the adapter, the mode stores no layer of the model, or a value
@@ -52,9 +58,16 @@ def store_served(
         write_merged(plain, base, int(load_tokenizer(stored).eos_token_id), merged)
         del plain
         _name_types_of(base, merged)
-        quantize_base(merged, mode, device, target)
+        quantize_base(merged, mode, device, target, _calibration(mode, train, merged))
         copy_files(merged, target)
     return weigh_served(target, mode, unquantized_dtype(mode, base_dtype(base)))
+
+
+def _calibration(mode: QuantConfig, train: Path, model: Path) -> CalibrationRows | None:
+    """The rows that a mode is calibrated on; None for one that observes nothing."""
+    if mode.storage not in CALIBRATED:
+        return None
+    return calibration_rows(read_rows(train), load_tokenizer(model), mode.calibration_rows)
 
 
 def _name_types_of(base: Path, merged: Path) -> None:
@@ -85,6 +98,7 @@ def weigh_served(folder: Path, mode: QuantConfig, types: torch.dtype) -> ServedF
         file_bytes=sum(_tensor_bytes(file) for file in folder.glob("*.safetensors")),
         bits_per_quantized_parameter=footprint.bits_per_quantized_parameter,
         content_sha256=sha256_of_files(folder),
+        calibration=read_calibration(folder) if mode.storage in CALIBRATED else None,
     )
 
 

@@ -160,13 +160,16 @@ def _score_served(
 
     base = layout.base(config.model.name)
     stored = layout.quantized(config.model.name, config.quant.name)
+    train = layout.data(config.model.name, config.data.name) / "train.jsonl"
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
     with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
         # A merged model is large, and made again from the adapter at any time.
         with TemporaryDirectory(dir=scratch) as place_of_model:
             target = Path(place_of_model)
             try:
-                form = store_served(stored, config.quant, base, adapter, mode, device, target)
+                form = store_served(
+                    stored, config.quant, base, adapter, mode, device, target, train
+                )
             except ModelError as error:
                 raise NotServedError(str(error)) from error
             with LoadedBase.served(target, mode, config):
