@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from lorascope.adapters.attach import attach
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.folder import read_json
-from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring, Storage
+from lorascope.config import CALIBRATED, Config, EvaluateConfig, QuantConfig, Scoring, Storage
+from lorascope.data.calibration import CalibrationRows
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import DeviceError
 from lorascope.execution import sweep
@@ -54,7 +55,10 @@ MODES = {
     "fp16": QuantConfig("fp16", Storage.float16),
     "int8": QuantConfig("int8", Storage.int8),
     "nf4": QuantConfig("nf4", Storage.nf4),
+    "w8a8_dynamic": QuantConfig("w8a8_dynamic", Storage.w8a8_dynamic),
+    "w8a8_static": QuantConfig("w8a8_static", Storage.w8a8_static),
 }
+CALIBRATION = CalibrationRows([list(range(3, 40))], "digest")
 NEW_TOKENS = 3
 
 
@@ -76,7 +80,8 @@ def scored(
 ) -> tuple[PeftModel, ScoredSubject]:
     """A random base with an adapter, and whose memory is predicted."""
     AutoModelForCausalLM.from_config(SHAPE).save_pretrained(folder / "base")
-    quantize_base(folder / "base", MODES[mode], CPU, folder / "stored")
+    given = CALIBRATION if MODES[mode].storage in CALIBRATED else None
+    quantize_base(folder / "base", MODES[mode], CPU, folder / "stored", given)
     adapter = LoraConfig(rank=8)
     config = Config(
         quant=MODES[mode], adapter=adapter, evaluate=EvaluateConfig(batch_size=batch_size)
@@ -93,6 +98,8 @@ def scored(
         ("fp16", 4, [(199, 56)] + [(200, 56)] * 5),
         ("nf4", 8, [(20, 4)] * 9),
         ("int8", 4, [(30, 10)] * 5),
+        ("w8a8_dynamic", 4, [(30, 10)] * 5),
+        ("w8a8_static", 4, [(30, 10)] * 5),
         # Four rows that fill a batch, and three longer ones that do not.
         ("nf4", 4, [(236, 20)] * 3 + [(235, 20)] + [(280, 9)] * 2 + [(279, 9)]),
     ],
