@@ -134,8 +134,8 @@ def range_words(record: CalibrationRecord) -> tuple[str, str, str]:
         f"{units.percent(worst.relative_rmse)} % of their size (root mean square)."
     )
     caption = (
-        f"Inputs as observed on {record.rows:,} rows of the train split ({record.tokens:,} tokens), "
-        f"and the range that codes cover by the observer {observer}{share}: "
+        f"Inputs as observed on {record.rows:,} rows of the train split ({record.tokens:,} "
+        f"tokens), and the range that codes cover by the observer {observer}{share}: "
         f"{units.small_percent(100 * record.clipped_share)} % of all inputs lie outside and are "
         "clipped. Weights have a scale an output row, inputs one a layer."
     )
