@@ -378,3 +378,22 @@ def test_a_recipe_may_name_what_is_swept_over() -> None:
     few = points("recipe=methods", "adapter=vera,ln", "vera.rank=8", "seed=5")
     assert [(point.adapter.kind, point.seed) for point in few] == [("vera", 5), ("ln", 5)]
     assert recipe_axes(["recipe=gemma2b_alpaca"], layout) == []
+
+
+def test_a_recipe_may_be_several_grids() -> None:
+    layout = Layout(REPOSITORY)
+    words = ["recipe=ptq_against_qat"]
+    points = expand(layout, with_overrides([], [*recipe_axes(words, layout), *words]))
+    # Three seeds of five served forms, three stored bases, three trained through the merge, NF4.
+    assert len(points) == 3 * (5 + 3 + 3 + 1)
+    through = [point for point in points if point.train.qat is not None]
+    assert all(
+        point.serve is not None and point.serve.storage is point.train.qat for point in through
+    )
+    # What the command line says counts in each part, and points that meet are one.
+    one = expand(
+        layout, with_overrides([], [*words, "lora.rank=4", "seed=1", "quant=fp16", "serve=apart"])
+    )
+    assert len(one) == 4
+    with pytest.raises(LorascopeError, match="parts of a study stand in the file of a recipe"):
+        expand(layout, ["parts=[]"])

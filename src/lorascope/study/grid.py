@@ -18,7 +18,7 @@ from lorascope.config.rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import composed, composing, object_of, plain_errors
-from lorascope.study.overrides import groups, is_hydra, read_overrides
+from lorascope.study.overrides import PARTS, groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
 BESIDE_A_RECIPE = {"seed", "serve", "merge", "decide", "search", "ship"}
@@ -50,20 +50,34 @@ def _without_other_kinds(declared: Sequence[str], overrides: Sequence[str]) -> l
 def recipe_axes(overrides: Sequence[str], layout: Layout) -> list[str]:
     """The chosen recipe's own sweep, as overrides: `hydra.sweeper.params` of its file, where
     Hydra's sweepers look too. Put them before those of the command line, which then count."""
+    axes = _of_recipe("hydra.sweeper.params", overrides, layout) or {}
+    return _without_other_kinds([f"{key}={value}" for key, value in axes.items()], overrides)
+
+
+def recipe_parts(overrides: Sequence[str], layout: Layout) -> list[list[str]]:
+    """The grids that the chosen recipe is made of, beside what `overrides` say: `parts` of its
+    file, as overrides. One part without any where it names none."""
+    parts = _of_recipe(PARTS, overrides, layout) or [{}]
+    return [[f"{key}={value}" for key, value in part.items()] for part in parts]
+
+
+def _of_recipe(key: str, overrides: Sequence[str], layout: Layout) -> Any:
+    """What the chosen recipe's file has under `key`; None where there is none of either."""
     chosen = [text.partition("=")[2] for text in overrides if text.startswith("recipe=")]
     file = layout.conf / "recipe" / f"{chosen[-1]}.yaml" if chosen else None
     if file is None or not file.is_file():
-        return []
+        return None
     with plain_errors(layout):
-        axes = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}
-        return _without_other_kinds([f"{key}={value}" for key, value in axes.items()], overrides)
+        return OmegaConf.select(OmegaConf.load(file), key)
 
 
 def expand(layout: Layout, overrides: list[str]) -> list[Config]:
-    """Every point of the grid that sweep overrides span, composed and validated.
+    """Every point of the grid that sweep overrides span, composed and validated; where a recipe has
+    parts, of each of its grids.
 
-    Of overrides of one key the last counts. params.yaml is not read: begin with
-    `declared_overrides`, and put others in their place with `with_overrides`.
+    Of overrides of one key the last counts, and all count before those of a recipe's part.
+    params.yaml is not read: begin with `declared_overrides`, and put others in their place with
+    `with_overrides`.
 
     Groups are composed by Hydra; a swept value (a rank, a seed) is then set in the composed
     configuration, with the same type checks, which is a hundred times faster.
@@ -71,7 +85,20 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     Raises:
         LorascopeError: an override cannot be read, a key or group is unknown, a value is unusable.
     """
-    parsed = read_overrides(with_overrides([], overrides), layout)
+    parts = recipe_parts(overrides, layout)
+    if len(parts) == 1:
+        return _product(layout, with_overrides([], [*parts[0], *overrides]))
+    points: list[Config] = []
+    for part in parts:
+        own = _product(layout, with_overrides([], [*part, *overrides]))
+        # Two parts may meet in one point.
+        points += [point for point in own if point not in points]
+    return points
+
+
+def _product(layout: Layout, overrides: list[str]) -> list[Config]:
+    """The points of one grid."""
+    parsed = read_overrides(overrides, layout)
     _require_countable(parsed)
     chosen = groups(layout)
     values = [

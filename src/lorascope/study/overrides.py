@@ -27,6 +27,10 @@ from lorascope.files.layout import Layout
 KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
 
 
+PARTS = "parts"
+"""What a recipe's file calls the grids that it is made of, each a mapping of axes."""
+
+
 def _sections() -> list[tuple[str, Any, Any]]:
     """Name, type and default of what stands at the top of a composed configuration."""
     kinds = {name: kind.config for name, kind in KINDS.items()}
@@ -34,15 +38,18 @@ def _sections() -> list[tuple[str, Any, Any]]:
     values = {own.name: own.default for own in fields(Config) if own.default is not MISSING}
     values |= {"adapter": KindName(DEFAULT_KIND), "serve": APART}
     return [
-        (name, type_, values.get(name, field(default_factory=type_)))
-        for name, type_ in hints.items()
+        *(
+            (name, type_, values.get(name, field(default_factory=type_)))
+            for name, type_ in hints.items()
+        ),
+        (PARTS, list[dict[str, Any]], field(default_factory=list)),
     ]
 
 
 SERVE = "serve"
 Composed = make_dataclass("Composed", _sections())
 """What conf/ composes: `Config` with a section for each kind of adapter, and the name of the kind
-that is trained in place of its settings, and of the served form."""
+that is trained in place of its settings, and of the served form; and a recipe's parts."""
 
 
 def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
@@ -134,6 +141,11 @@ def _read(text: str, layout: Layout) -> Override:
         raise LorascopeError(
             f"{text}: glob() chooses among the files of a group, and {key} is a value. "
             f"Write its values: {key}=a,b."
+        )
+    if key == PARTS:
+        raise LorascopeError(
+            f"{text}: parts of a study stand in the file of a recipe. Copy one of conf/recipe, "
+            "change its `parts`, and choose it with recipe=<name>."
         )
     if key == SERVE:
         _require_forms(override, text, layout)

@@ -19,7 +19,7 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
-from lorascope.study.grid import expand, recipe_axes, with_overrides
+from lorascope.study.grid import expand, recipe_axes, recipe_parts, with_overrides
 from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
 from lorascope.study.params import READS, declared_overrides, group_of
 
@@ -163,6 +163,8 @@ def run_stage(
         if not given.sweeps:
             refuse_sweep(command, read_overrides(overrides, layout), can_sweep, typed)
         configs = expand(layout, overrides)
+        if len(recipe_parts(typed, layout)) > 1 and can_sweep:
+            _refuse_parts(command, asks_hydra, given.sweeps)
         if not asks_hydra:
             run(configs)
             return
@@ -171,6 +173,20 @@ def run_stage(
         read = zip(added, read_overrides(added, layout), strict=True)
         added = [text for text, override in read if not override.is_sweep_override()]
     _run_by_hydra(command, [*arguments, *added], layout, run)
+
+
+def _refuse_parts(command: str, asks_hydra: bool, sweeps: bool) -> None:
+    """A recipe of several grids is a study: `command` sweeps over it, and Hydra knows one grid."""
+    if asks_hydra:
+        raise LorascopeError(
+            f"{command}: this recipe has several parts, which Hydra's launchers do not know. Leave "
+            "hydra's settings out."
+        )
+    if not sweeps:
+        raise LorascopeError(
+            f"{command}: this recipe has several parts, and without -m {command} runs one "
+            "configuration. Add -m."
+        )
 
 
 def _run_by_hydra(command: str, arguments: Sequence[str], layout: Layout, run: Run) -> None:
