@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,18 +22,21 @@ from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.lora.product import LayerStack
 from lorascope.adapters.lora.stack import LoraStack
 from lorascope.adapters.stack import PackShape
-from lorascope.config import GROUPED, Config, Storage, TrainConfig
+from lorascope.config import GROUPED, Config, QuantConfig, Storage, TrainConfig
 from lorascope.config.rules import validate
+from lorascope.data.rows import read_rows
+from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.objectives.completion import Completion
-from lorascope.objectives.evaluation import forward_of
-from lorascope.quantizers.loading import base_dtype, load_base, load_stored
+from lorascope.objectives.evaluation import forward_of, summed_loss
+from lorascope.quantizers.loading import base_dtype, load_base, load_stored, quantize_base
 from lorascope.quantizers.torchao.codes import coded, decoded
 from lorascope.quantizers.torchao.grid import Grid
 from lorascope.quantizers.torchao.rounding import Rounding, require_grid, rounding_of
 from lorascope.records import LinearShape, TrainingResult
 from lorascope.scoring.merging import merge
+from lorascope.scoring.served_form import store_served
 from lorascope.study.declared import declare_trial
 from lorascope.training.optimizer import adamw, clip, rows_of
 from lorascope.training.pack import PackedLinear, pack_adapters
@@ -113,6 +117,34 @@ def test_the_merged_model_on_the_grid_is_the_model_in_training(
         with torch.no_grad():
             theirs = served(ROWS).logits[:, :-1].flatten(0, 1)
         assert (theirs - logits.view(theirs.shape)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("fp16", "float32"), ("bf16", "bfloat16")])
+def test_the_form_that_is_served_from_disk_has_the_loss_that_training_ends_with(
+    project: Layout, compose: Compose, tmp_path: Path, mode: str, dtype: str
+) -> None:
+    """Scales are of the base's own kind of 16 bits, as the mode stores them."""
+    small, base, stored = project.base("small"), tmp_path / "base", tmp_path / "stored"
+    shutil.copytree(small, base)
+    AutoModelForCausalLM.from_pretrained(small, dtype=getattr(torch, dtype)).save_pretrained(base)
+    config = compose(f"quant={mode}", *INT4)
+    quantize_base(base, config.quant, CPU, stored)
+    for file in small.glob("*token*"):
+        shutil.copy(file, stored)
+    plan = plan_for(project, config, tmp_path / "adapter")
+    plan = replace(plan, base=stored, full_base=base)
+    trained, served = train_alone(plan), QuantConfig("int4_sym", Storage.int4_sym, group_size=32)
+    rows = project.data("small", "toy")
+    store_served(
+        stored, config.quant, base, tmp_path / "adapter", served, CPU, tmp_path / "served",
+        rows / "train.jsonl",
+    )  # fmt: skip
+    loaded = load_base(tmp_path / "served", served, CPU)
+    samples = Completion().validation_samples(
+        read_rows(rows / "validation.jsonl"), load_tokenizer(stored)
+    )
+    loss_sum, tokens = summed_loss(Completion(), loaded, samples, 8)
+    assert loss_sum / tokens == pytest.approx(trained.validation_loss_nats, abs=1e-6)
 
 
 def fake_quantizer(bits: int, symmetric: bool = True) -> IntxFakeQuantizer:

@@ -139,6 +139,7 @@ def _pack_plan(job: Job) -> PackPlan:
         attention=config.model.attention,
         evaluate_batch_size=config.evaluate.batch_size,
         train_on_prompt=config.data.train_on_prompt,
+        full_base=job.full_base,
         trials=[
             TrialPlan.of(own, adapter)
             for own, adapter in zip(job.configs, job.adapters, strict=True)

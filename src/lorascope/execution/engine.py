@@ -62,6 +62,8 @@ class Job:
     adapters: Sequence[Path]
     """Folders to write the trials' adapters to."""
     slot: Slot
+    full_base: Path | None = None
+    """As in `PackPlan`."""
 
     @property
     def config(self) -> Config:

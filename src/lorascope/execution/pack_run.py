@@ -174,6 +174,7 @@ def _job(
         configs=[trial.config for trial in pack],
         adapters=[folder / "adapter" for folder in folders],
         slot=slot,
+        full_base=layout.base(model.name),
     )
 
 

@@ -47,6 +47,9 @@ class PackPlan:
     evaluate_batch_size: int
     trials: Sequence[TrialPlan]
     train_on_prompt: bool = False
+    full_base: Path | None = None
+    """The base that `base` was stored from, whose type of numbers decides that of scales where
+    train.qat rounds; None takes that of `base`."""
 
     @property
     def train(self) -> TrainConfig:

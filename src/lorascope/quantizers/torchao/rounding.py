@@ -14,6 +14,7 @@ from lorascope.config import QuantConfig, TrainConfig
 from lorascope.errors import ConfigError
 from lorascope.quantizers.kinds import PLAIN, quantizer_of
 from lorascope.quantizers.loading import unquantized_dtype
+from lorascope.quantizers.torchao.codes import rounded
 from lorascope.quantizers.torchao.grid import Grid, grid_of
 
 
@@ -26,9 +27,6 @@ class Rounding:
 
     def __call__(self, weight: Tensor) -> Tensor:
         """The weight [out, in] that is read back where `weight`, in float32, has been stored."""
-        # torchao takes seconds to import, and most trainings round nothing.
-        from lorascope.quantizers.torchao.codes import rounded
-
         return rounded(weight, self.grid, self.scale_dtype)
 
 
@@ -36,7 +34,7 @@ def rounding_of(train: TrainConfig, base_dtype: torch.dtype) -> Rounding | None:
     """What train.qat asks for; None where it is not set.
 
     Args:
-        base_dtype: the type that the base is stored in, as its config.json says.
+        base_dtype: the type of the full-precision base, which scales follow: `unquantized_dtype`.
     """
     if train.qat is None:
         return None
