@@ -34,8 +34,8 @@ CONSTANTS = {
     "zero_point_dtype": torch.int8,
 }
 GRID = {"target_dtype": torch.int8, "quant_min": LOWEST, "quant_max": HIGHEST, **CONSTANTS}
-SHARES = [0.9**step for step in range(40)]
-"""Shares of the whole range that `mse` tries, down to a sixtieth."""
+SHARES = (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.015)
+"""Shares of the whole range that `mse` tries."""
 
 Ends = tuple[Tensor, Tensor]
 """The smallest and largest value of a range, float32 []."""
