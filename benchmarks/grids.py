@@ -33,6 +33,8 @@ DRAWN = (Storage.int4_sym, Storage.uint4_asym, Storage.int2_sym, Storage.uint2_a
 MODES = (
     QuantConfig("fp16", Storage.float16), QuantConfig("int8", Storage.int8),
     QuantConfig("int8_sym", Storage.int8_sym), QuantConfig("uint8_asym", Storage.uint8_asym),
+    QuantConfig("w8a8_dynamic", Storage.w8a8_dynamic),
+    QuantConfig("w8a8_static", Storage.w8a8_static),
     QuantConfig("nf4", Storage.nf4), QuantConfig("nf4_dq", Storage.nf4, double_quantization=True),
     QuantConfig("int4_sym", Storage.int4_sym, group_size=32),
     QuantConfig("uint4_asym", Storage.uint4_asym, group_size=32),

@@ -31,7 +31,7 @@ from lorascope.files.layout import Layout
 from lorascope.files.store import sha256_of_files
 from lorascope.quantizers.bits import linear_bytes
 from lorascope.quantizers.footprint import measure_footprint
-from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
+from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers, require_readable
 from lorascope.quantizers.loading import load_base, load_exact, quantize_base
 from lorascope.records import CalibrationRecord
 from lorascope.stages import quantize_base as stage
@@ -237,12 +237,13 @@ def test_rows_of_train_are_chosen_whatever_their_order(project: Layout) -> None:
     assert len(calibration_rows(train, tokenizer, 10_000).token_ids) == len(train)
 
 
-def test_training_on_rounded_inputs_is_refused_with_the_way_to_serve(
-    compose: Callable[..., Config], stored: Path
-) -> None:
+def test_training_on_rounded_inputs_is_refused_with_the_way_to_serve(stored: Path) -> None:
     for quant in (DYNAMIC, STATIC):
         with pytest.raises(ConfigError, match=rf"for serving.*serve={quant.name}"):
             QUANTIZERS[quant.storage].require_trainable(LoraConfig(), "cpu")
+        # Declaring, planning and checking ask this one.
+        with pytest.raises(ConfigError, match=rf"for serving.*serve={quant.name}"):
+            require_readable(LoraConfig(), quant)
     layer: Any = load_base(stored / "w8a8_dynamic", DYNAMIC, CPU).model.layers[0].mlp.up_proj
     with pytest.raises(ModelError, match=r"no gradient passes"):
         layer(torch.randn(2, 64, requires_grad=True))
