@@ -68,6 +68,11 @@ COMMANDS = {
         "merge the trial that `ship` in params.yaml names, and verify the result",
         "study", in_dvc=True,
     ),
+    "quantize-merged": Command(
+        "store the shipped model in the form that `serve` names, and verify it as it is loaded\n"
+        "again from disk",
+        "study", in_dvc=True,
+    ),
     "report": Command("write reports/ from the records", "study", in_dvc=True),
     "publish": Command("fill MLflow from the records", "none"),
     "ui": Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import read_record
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base
-from lorascope.records import EvaluationRecord, FootprintRecord, TrialRecord
+from lorascope.records import EvaluationRecord, FootprintRecord, ServedRecord, TrialRecord
 from lorascope.scoring.evaluation import LoadedBase
 from lorascope.scoring.served_form import store_served
 from lorascope.stages import evaluate
@@ -27,7 +28,7 @@ from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial, evaluation_identity, scored_inputs
 from lorascope.study.grid import expand
 from lorascope.study.leftovers import Kind, find_leftovers, needed
-from tests.conftest import BASE_OVERRIDES
+from tests.conftest import BASE_OVERRIDES, run_command
 from tests.packs import CPU
 
 FORMS = ("apart", "fp16", "int8", "int4_sym", "w8a8_static")
@@ -194,3 +195,59 @@ def test_what_cannot_be_merged_has_a_row_that_says_so(served: Layout) -> None:
     lost = next(score for score in compare(study).cells if score.cell.serve == "int4_sym")
     assert lost.trials[0].status == "not scored"
     assert "adapter=prompt cannot be merged: what stands in front" in str(lost.trials[0].reason)
+
+
+SHIPPED = ("quant=fp16", "lora.rank=4", "seed=0,1", "runtime.tracking=false")
+
+
+def test_the_shipped_form_is_stored_and_is_what_was_scored(
+    served: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stored again in another folder, it has the bytes and the loss of what was scored."""
+    trial = declare_trial(grid(served)[0], served).name
+    forms = "serve=apart,int4_sym,int8"
+    assert run_command(served, "quantize-merged", *SHIPPED, forms, f"ship={trial}@int4_sym") == 0
+    record = read_record(served.served("small"), ServedRecord)
+    scored = scores(served)[trial, "int4_sym"]
+    assert (record.trial, record.evaluation, record.passed) == (trial, scored.identity, True)
+    assert record.as_scored
+    assert record.served == scored.served
+    assert abs(record.loss_nats - record.scored_loss_nats) < 1e-5
+    assert record.validation_score == scored.splits["validation"].accuracy
+    assert "byte for byte what was scored" in capsys.readouterr().out
+    found = collect(grid(served), served)
+    assert found.served == record
+    with pytest.raises(ConfigError, match="several merged forms"):
+        run_command(served, "quantize-merged", *SHIPPED, forms, f"ship={trial}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("serve=apart", "ship=auto"), "serve: apart: adapters are scored"),
+        (("serve=apart,int8", "ship=auto"), "ships nothing|served apart"),
+        (("serve=apart,int8", "ship={trial}@apart"), "served apart, as an adapter on its base"),
+    ],
+)
+def test_where_nothing_is_stored_a_file_says_why(
+    served: Layout, asked: tuple[str, ...], told: str
+) -> None:
+    trial = declare_trial(grid(served)[0], served).name
+    run_command(served, "quantize-merged", *SHIPPED, *(one.format(trial=trial) for one in asked))
+    folder = served.served("small")
+    assert [path.name for path in folder.iterdir()] == ["nothing_served.txt"]
+    assert re.search(told, (folder / "nothing_served.txt").read_text())
+
+
+def test_status_counts_a_trial_once_and_its_scores_by_form(
+    served: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms = f"serve={','.join(FORMS)}"
+    run_command(served, "status", *SHIPPED, forms)
+    told = capsys.readouterr().out
+    assert re.search(r"fp16 +2 +2 +0 +10 +scored", told)
+    assert "lorascope report" in told
+    run_command(served, "status", *SHIPPED, "serve=apart,nf4")
+    told = capsys.readouterr().out
+    assert "lorascope evaluate -m" in told
+    assert "serve=apart,nf4" in told

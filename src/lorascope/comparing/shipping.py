@@ -1,10 +1,11 @@
-"""The trial that `ship` means: by the declared rule, or by its name."""
+"""The trial that `ship` means, and its form: by the declared rule, or by name."""
 
 from __future__ import annotations
 
 from lorascope.comparing.findings import compare
+from lorascope.config import APART
 from lorascope.errors import ConfigError, RecordError
-from lorascope.records import Status, Study, TrialRecord
+from lorascope.records import FORM_MARK, Status, Study, TrialRecord
 
 
 class NothingShips(Exception):
@@ -25,7 +26,7 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     """
     finished = {t.trial: t for t in study.trials if t.status is Status.completed}
     if ship != "auto":
-        trial = _named(ship, finished, study)
+        trial = _named(ship.partition(FORM_MARK)[0], finished, study)
         return trial, "named in ship", _validation_score(trial, study)
     decision = compare(study).decision
     if decision.trial is None and decision.reference is not None:
@@ -44,6 +45,26 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     # One seed is no choice; with more, the best one's score is above the mean of the configuration.
     rule += ", for this seed" if decision.one_seed else ", its best seed on validation items"
     return trial, rule, _validation_score(trial, study)
+
+
+def choose_form(ship: str, trial: TrialRecord, study: Study) -> str:
+    """The form that the shipped `trial` is served in: with auto that of what the rule recommends,
+    else the one that `ship` names behind an @, or the only declared one that is not apart.
+
+    Raises:
+        ConfigError: a trial is named, and several forms are declared, or not the one named.
+    """
+    declared = study.forms_of(trial.trial)
+    if ship == "auto":
+        recommended = compare(study).decision.recommended
+        return APART if recommended is None else recommended.serve
+    named = ship.partition(FORM_MARK)[2]
+    merged = [form for form in declared if form != APART]
+    if named in declared or not (named or len(merged) > 1):
+        return named or (merged[0] if merged else APART)
+    remedy = ", ".join(f"{trial.trial}{FORM_MARK}{form}" for form in declared)
+    problem = "there is no such form of it" if named else "it is declared in several merged forms"
+    raise ConfigError("ship", ship, problem, f"Name one behind the trial: {remedy}.")
 
 
 def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRecord:

@@ -30,6 +30,7 @@ from lorascope.config.schema import (
     QuantConfig,
     RuntimeConfig,
     TrainConfig,
+    one_form,
 )
 
 __all__ = [
@@ -37,5 +38,5 @@ __all__ = [
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
     "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",
-    "TrainConfig",
+    "TrainConfig", "one_form",
 ]  # fmt: skip

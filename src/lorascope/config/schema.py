@@ -6,7 +6,8 @@ field. `config.rules.validate` judges bounds and rules before anything expensive
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from lorascope.config.adapter import AdapterConfig
 from lorascope.config.bounds import (
@@ -340,3 +341,10 @@ class Config:
     def form(self) -> str:
         """The name of the form that the trial is served in."""
         return APART if self.serve is None else self.serve.name
+
+
+def one_form(configs: Sequence[Config]) -> list[Config]:
+    """The points of a grid as trainings: those that differ by their served form alone are one."""
+    if all(config.serve is None for config in configs):
+        return list(configs)
+    return list({repr(one): one for one in (replace(c, serve=None) for c in configs)}.values())

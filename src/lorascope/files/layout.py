@@ -77,6 +77,10 @@ class Layout:
         """The shipped model."""
         return self.root / "models" / model / "merged"
 
+    def served(self, model: str) -> Path:
+        """The shipped model in the form that it is served in."""
+        return self.root / "models" / model / "served"
+
     def trials(self, quant: str) -> Path:
         """All trials of one mode."""
         return self.root / "experiments" / "train" / quant

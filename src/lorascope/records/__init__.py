@@ -20,12 +20,12 @@ from lorascope.records.inputs import (
     UnadaptedWeights,
     VectorShape,
 )
+from lorascope.records.served import FORM_MARK, ServedForm, ServedRecord
 from lorascope.records.study import (
     ArithmeticGap,
     EvaluationRecord,
     ItemResult,
     MergeRecord,
-    ServedForm,
     SplitScore,
     Study,
 )
@@ -46,6 +46,7 @@ from lorascope.records.trial import (
 )
 
 __all__ = [
+    "FORM_MARK",
     "LASTING",
     "RECORD_FORMAT",
     "ArithmeticGap",
@@ -73,6 +74,7 @@ __all__ = [
     "PhaseMemory",
     "Provenance",
     "ServedForm",
+    "ServedRecord",
     "SplitCard",
     "SplitScore",
     "Status",

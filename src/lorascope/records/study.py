@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorascope.config import APART, DecideConfig, Search
-from lorascope.records.calibration import CalibrationRecord
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
+from lorascope.records.served import ServedForm, ServedRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance, TrialKey, TrialRecord
 
 
@@ -50,27 +50,6 @@ class SplitScore:
     `acc_norm`)."""
     items_unlike_stock: int | None = None
     """Number of items that stock lm-eval splits into other tokens; None in older records."""
-
-
-@dataclass(frozen=True)
-class ServedForm:
-    """What was scored where a trial was merged: its model, stored in a mode of conf/quant and
-    loaded again from disk."""
-
-    name: str
-    """Of the mode."""
-    settings: dict[str, object]
-    """Of the mode, by configuration key."""
-    total_bytes: int
-    """Parameters, buffers and quantization constants, as a stored base is weighed."""
-    file_bytes: int
-    """Tensors in its files."""
-    bits_per_quantized_parameter: float | None
-    """(weights + constants) x 8 / parameters of its quantized layers; None where there are none."""
-    content_sha256: str
-    """Digest of its files, which are not kept."""
-    calibration: CalibrationRecord | None = None
-    """What the inputs of its layers were on rows of train; None for a mode that observes none."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +159,8 @@ class Study:
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)
     """Evaluation identity -> file of next-token distributions on the test split."""
+    served: ServedRecord | None = None
+    """The shipped model as it is served, where it is of a trial of this study."""
     decide: DecideConfig = field(default_factory=DecideConfig)
     """The margins of what is good enough to ship, and the cost that it is judged by."""
 

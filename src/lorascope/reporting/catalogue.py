@@ -42,6 +42,7 @@ from lorascope.reporting.tables.methods import method_table
 from lorascope.reporting.tables.paper_rows import paper_rows_table
 from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
+from lorascope.reporting.tables.served import served_table
 from lorascope.reporting.tables.table import Table
 
 Made = Mapping[str, Any]
@@ -165,6 +166,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "stored", "memory", lambda study, _: mode_memory_table(study), "The stored base",
         csv="memory.csv", markdown="memory.md", heading="Stored base by mode",
+    ),
+    TableEntry(
+        "served", "memory", lambda study, _: served_table(study),
+        "Merged models as they are stored to be served",
     ),
     TableEntry(
         "predicted", "memory", lambda study, _: memory_prediction_table(study),

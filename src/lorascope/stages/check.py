@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
-from lorascope.config import Config, DataKind, ModelKind
+from lorascope.config import Config, DataKind, ModelKind, one_form
 from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
@@ -76,7 +76,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         noted_predecessors(declare_trial(config, layout) for config in configs)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
     modes = len({config.quant.name for config in configs})
-    print(f"valid: trials {len(configs)}, modes {modes}")
+    print(f"valid: trials {len(one_form(configs))}, modes {modes}")
 
 
 def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:

@@ -154,7 +154,7 @@ def _score_served(
     assert trial is not None
     assert mode is not None
     started = time.perf_counter()
-    device = _make_room(config, layout)
+    device = make_room(config, layout)
     from lorascope.scoring.evaluation import LoadedBase, score_subject
     from lorascope.scoring.served_form import store_served
 
@@ -228,7 +228,7 @@ def _load(config: Config, layout: Layout) -> None:
     LoadedBase.fitting.add(settings)
 
 
-def _make_room(config: Config, layout: Layout) -> Device:
+def make_room(config: Config, layout: Layout) -> Device:
     """Have nothing in memory, and all that a served form needs as it was prepared; the device.
 
     Raises:

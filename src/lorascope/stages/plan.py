@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.config import Config
+from lorascope.config import Config, one_form
 from lorascope.files.layout import Layout
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.planning.planned import planned_trials, unpadded_peak_bytes
@@ -20,7 +20,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Memor
         LorascopeError: no trial can be planned; it is the first one's reason.
     """
     quiet_libraries()
-    planned = planned_trials(configs, layout)
+    planned = planned_trials(one_form(configs), layout)
     made = [one.prediction for one in planned if one.prediction is not None]
     if not made:
         raise next(one.error for one in planned if one.error is not None)

@@ -12,7 +12,7 @@ from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
-from lorascope.records import EvaluationRecord, MergeRecord, Study, TrialRecord
+from lorascope.records import EvaluationRecord, MergeRecord, ServedRecord, Study, TrialRecord
 from lorascope.study.declared import (
     DeclaredTrial,
     base_name,
@@ -77,6 +77,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
             for record in evaluations
             if (path := distributions_of(record, _folder(record, layout)))
         },
+        served=_served_record(first, layout, {trial.trial for trial in trials}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},
         search=first.search,
@@ -151,4 +152,13 @@ def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeReco
     if not (folder / RECORD).is_file():
         return None
     record = read_record(folder, MergeRecord)
+    return record if record.trial in trials else None
+
+
+def _served_record(config: Config, layout: Layout, trials: set[str]) -> ServedRecord | None:
+    """The served form of what is shipped, where it is of a trial of this study."""
+    folder = layout.served(config.model.name)
+    if not (folder / RECORD).is_file():
+        return None
+    record = read_record(folder, ServedRecord)
     return record if record.trial in trials else None

@@ -21,13 +21,11 @@ from lorascope.files.revisions import (
 )
 from lorascope.files.store import read_record
 from lorascope.quantizers.kinds import require_readable
-from lorascope.records import TrialKey, TrialRecord
+from lorascope.records import FORM_MARK, TrialKey, TrialRecord
 from lorascope.study.identity import differing_settings, trial_identity, trial_settings
 from lorascope.study.intact import read_base, read_data, read_mode
 
 BASE_NAME = "base"
-FORM_MARK = "@"
-"""Between a trial and the form that it is served in; no name of a file of conf/ holds it."""
 
 
 @dataclass(frozen=True)

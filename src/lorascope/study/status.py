@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorascope.config import Config, Search
+from lorascope.config import Config, Search, one_form
 from lorascope.errors import RecordError
 from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folders
@@ -107,7 +107,7 @@ def _mode_status(
     quant: str, configs: list[Config], layout: Layout, running: set[Path]
 ) -> ModeStatus:
     if unprepared(configs, layout, []):
-        return ModeStatus(quant, len(configs))
+        return ModeStatus(quant, len(one_form(configs)))
     # Two points of a grid may be one trial, such as those of lora.rank=8,8.
     declared = declared_points(configs, layout)
     trials = [forms[0] for forms in declared]

@@ -44,15 +44,17 @@ class Point(NamedTuple):
 
 
 def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
-    """Every finite score of an evaluation."""
+    """Every finite score of an evaluation, of a served form under its name, as
+    int4_sym/test_accuracy."""
+    form = "" if evaluation.served is None else f"{evaluation.form}/"
     points = [
-        Point(f"{split}_{f.name}", value, 0)
+        Point(f"{form}{split}_{f.name}", value, 0)
         for split, score in evaluation.splits.items()
         for f in fields(SplitScore)
         if (value := getattr(score, f.name)) is not None
     ]
     points += [
-        Point(metric_name(f"lm_eval/{name}"), value, 0)
+        Point(metric_name(f"{form}lm_eval/{name}"), value, 0)
         for name, value in evaluation.lm_eval_metrics.items()
     ]
     return [point for point in points if point.is_finite]

@@ -101,7 +101,7 @@ def publish(
         )
         added = [writer.add_trial(trial) for trial in trials]
         newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
-        by_trial = {e.trial_identity: e for e in newest if e.trial_identity and e.key}
+        by_trial = {(e.trial_identity, e.form): e for e in newest if e.trial_identity and e.key}
         scored = [writer.add_scores(evaluation) for evaluation in by_trial.values()]
     return Publication(
         where=presentable(uri, layout),
@@ -181,7 +181,12 @@ class _Writer:
             # MLflow shows the latest point: one made after the clock was set back must not hide.
             created = max(created, 1 + self._latest_ms(run.info.run_id, replaced))
             log_points(self.client, run.info.run_id, new, created)
-            self.client.set_tag(run.info.run_id, EVALUATION_TAG, evaluation.identity)
+            tag = (
+                EVALUATION_TAG
+                if evaluation.served is None
+                else f"{EVALUATION_TAG}.{evaluation.form}"
+            )
+            self.client.set_tag(run.info.run_id, tag, evaluation.identity)
         return bool(new)
 
     def _latest_ms(self, run_id: str, names: list[str]) -> int:

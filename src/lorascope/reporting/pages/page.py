@@ -28,7 +28,7 @@ from lorascope.reporting.pages.document import (
 )
 from lorascope.reporting.pages.provenance_section import provenance_blocks
 from lorascope.reporting.pages.recommendation import answer
-from lorascope.reporting.pages.record_sections import merge_blocks
+from lorascope.reporting.pages.record_sections import merge_blocks, served_blocks
 from lorascope.reporting.pages.score_sections import (
     cells_words,
     pairs_words,
@@ -91,7 +91,9 @@ def _sections(
             all_points if shown["losses"] else text("No trial has logged a loss."),
         )),
         section("failed", "Failed, refused, missing or not scored", none_lost),
-        section("merged", "Merged model", merge_blocks(study.merge, findings.decision.trial)),
+        section("merged", "Merged model", (
+            *merge_blocks(study.merge, findings.decision.trial), *served_blocks(study.served)
+        )),
         section("threats", "Threats to validity", threats_blocks(findings)),
         section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
         section("provenance", "Provenance", provenance_blocks(study)),
@@ -125,7 +127,7 @@ HOW_TO_READ: tuple[Line, ...] = (
     (
         "Loss is the mean over completion tokens, in nats; lower is better. 1 GB is 10^9 bytes; "
         "stored sizes are exact bytes of tensors. Serving memory is the stored base of a mode and "
-        "the adapter beside it; a merged model has the size that it was merged in.",
+        "the adapter beside it; of a served form, the merged model as that mode stores it.",
     ),
     (
         "Seconds, and money and energy made of them, are of trainings on a machine that may have "
@@ -162,7 +164,9 @@ def _numbers(keys: Sequence[TrialKey]) -> list[tuple[Dial, list[DialValue]]]:
 
 
 def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow]) -> Facts:
-    ended = Counter(row.status for row in rows if not row.cell.base)
+    # A trial counts once, whatever forms it is scored in.
+    ended = Counter({row.trial: row.status for row in rows if not row.cell.base}.values())
+    forms = dict.fromkeys(form for served in study.forms.values() for form in served)
     counts = [f"{ended[end]} {end}" for end in (*Status, MISSING, NOT_NEEDED) if ended[end]]
     settings = sorted({name for name in variants(study).values() if name})
     facts = {
@@ -171,6 +175,7 @@ def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow
         "Targets": units.listed(sorted({key.targets for key in keys})),
         **{f"{d.header}s": units.listed(map(dial_text, found)) for d, found in _numbers(keys)},
         **({"Settings": units.listed(settings, "; ")} if settings else {}),
+        **({"Served": units.listed(forms)} if study.has_served_forms else {}),
         "Seeds": units.listed(sorted({key.seed for key in keys})),
         "Trials": units.listed(counts),
     }

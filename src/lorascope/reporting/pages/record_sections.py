@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lorascope.comparing.cells import NOT_NEEDED
 from lorascope.comparing.ruling import Findings
-from lorascope.records import MergeRecord, Study
+from lorascope.records import MergeRecord, ServedRecord, Study
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import (
     Block,
@@ -145,3 +145,24 @@ def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator
             ". `lorascope merge` with ship=auto, or dvc repro, merges that one.",
         ))  # fmt: skip
     yield Facts(facts)
+
+
+def served_blocks(served: ServedRecord | None) -> Iterator[Block]:
+    """The shipped model as it is served, and how it was verified; nothing where it is apart."""
+    if served is None:
+        return
+    form = served.served
+    bits = form.bits_per_quantized_parameter
+    weighs = "" if bits is None else f", {units.bits(bits)} bits a quantized parameter"
+    yield Paragraph((Strong("As it is served"), ", merged, stored and loaded again from disk:"))
+    yield Facts((
+        ("Trial", (Code(served.trial),)),
+        ("Stored as", (f"{form.name}, {units.size(form.total_bytes)}{weighs}",)),
+        ("Chosen", (served.chosen_by,)),
+        ("Verification", ("passed" if served.passed else Strong("did not pass"),)),
+        ("Files", ("byte for byte those that were scored" if served.as_scored
+                   else "not the bytes that were scored",)),
+        ("Items scored again", (units.count(served.items),)),
+        ("Loss, loaded again", (f"{served.loss_nats:.4f} nats",)),
+        ("Loss, by the scores", (f"{served.scored_loss_nats:.4f} nats",)),
+    ))  # fmt: skip

@@ -1,0 +1,53 @@
+"""What merged models weigh in the modes that they are stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.records import ServedForm, Study
+from lorascope.reporting import units
+from lorascope.reporting.tables.table import Column, Table, of
+
+
+@dataclass(frozen=True)
+class ServedRow:
+    """A form, and the mode whose trials are merged into it."""
+
+    quant: str
+    form: ServedForm
+    models: int
+    """Trials that were scored in it."""
+    layers_clipped: float | None
+    """Share of layers' inputs that calibration cut off; None where nothing is calibrated."""
+
+
+def served_table(study: Study) -> Table[ServedRow]:
+    """A row a form; all trials of a mode weigh the same in it, unless their heads are untied."""
+    found: dict[tuple[str, str, int], list[ServedForm]] = {}
+    for record in study.evaluations:
+        if (form := record.served) is not None:
+            found.setdefault((record.quant, form.name, form.total_bytes), []).append(form)
+    rows = [
+        ServedRow(quant, forms[0], len(forms), _clipped(forms))
+        for (quant, _, _), forms in found.items()
+    ]
+    return Table(
+        (
+            Column("quant", "Mode", right=False),
+            Column("served", "Served", right=False, get=of("form", "name")),
+            Column("models", "Trials", units.count),
+            Column("total_bytes", "Total", units.size, get=of("form", "total_bytes")),
+            Column("file_bytes", "In files", units.size, get=of("form", "file_bytes")),
+            Column("bits_measured", "Bits measured", units.bits,
+                   get=of("form", "bits_per_quantized_parameter")),
+            Column("clipped", "Inputs clipped %", units.small_percent,
+                   get=lambda row: row.layers_clipped),
+        ),
+        rows,
+    )  # fmt: skip
+
+
+def _clipped(forms: list[ServedForm]) -> float | None:
+    """Mean over trials, per cent."""
+    shares = [100 * form.calibration.clipped_share for form in forms if form.calibration]
+    return sum(shares) / len(shares) if shares else None
