@@ -48,15 +48,19 @@ def validate(config: Config) -> None:
     _require_characters(config)
     for key, value, bound in _bounds(config):
         if value is not None and not bound.holds(value):
-            raise ConfigError(_typed(key, config), value, bound.problem, bound.remedy)
+            raise ConfigError(_typed(key, config), _plain(value), bound.problem, bound.remedy)
     if config.serve is not None:
         validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
     for rule in RULES:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
-            value = value.value if isinstance(value, Enum) else value
             key, remedy = _typed(rule.key, config), _typed(rule.remedy, config)
-            raise ConfigError(key, value, rule.problem, remedy)
+            raise ConfigError(key, _plain(value), rule.problem, remedy)
+
+
+def _plain(value: object) -> object:
+    """A value as it is typed."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def _typed(text: str, config: Config) -> str:
