@@ -7,9 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.records import CalibrationRecord, LayerRange
-from lorascope.reporting.figures.ranges import draw_ranges, input_spans, range_words, weight_spans
+from lorascope.comparing.findings import compare
+from lorascope.records import CalibrationRecord, LayerRange, ServedForm
+from lorascope.reporting.figures.ranges import (
+    draw_ranges,
+    draw_served_ranges,
+    input_spans,
+    range_words,
+    served_range_words,
+    weight_spans,
+)
 from lorascope.reporting.figures.style import style, svg
+from tests.study_factory import Trial, make_study
 
 QUERY = LayerRange(
     name="model.layers.0.self_attn.q_proj", values=1000, observed_min=-20.0, observed_max=1000.0,
@@ -47,3 +56,19 @@ def test_the_figure_names_each_kind_of_layer_and_is_the_same_twice() -> None:
         drawn, again = (svg(draw_ranges(RECORD)) for _ in range(2))
     assert drawn == again
     assert re.findall(r"after, (\w+)", drawn.decode()) == ["q_proj", "down_proj"]
+
+
+def test_a_report_shows_the_first_form_that_was_calibrated_and_else_says_so() -> None:
+    study = make_study([Trial("fp16")])
+    findings = compare(study)
+    assert served_range_words(study, findings) is None
+    with style():
+        assert "No served form was calibrated." in svg(draw_served_ranges(study, findings)).decode()
+    form = ServedForm("w8a8_static", {}, 1000, 1000, 8.1, "digest", RECORD)
+    last = replace(study.evaluations[-1], name="fp16-r0008@w8a8_static", served=form)
+    served = replace(study, evaluations=[*study.evaluations, last])
+    words = served_range_words(served, findings)
+    assert words is not None
+    assert words[0].endswith("before and after 8 bits: fp16-r0008@w8a8_static")
+    with style():
+        assert svg(draw_served_ranges(served, findings)) == svg(draw_ranges(RECORD))

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from lorascope.records import CalibrationRecord, LayerRange
+from lorascope.comparing.ruling import Findings
+from lorascope.records import CalibrationRecord, LayerRange, Study
 from lorascope.reporting import units
 from lorascope.reporting.figures.style import (
     AXIS,
@@ -80,6 +81,34 @@ def draw_ranges(record: CalibrationRecord) -> Figure:
         above.plot([], [], label=f"after, {kind}", **_look(index))
     figure.legend(loc="outside right upper")
     return figure
+
+
+def first_calibrated(study: Study) -> tuple[str, CalibrationRecord] | None:
+    """The first served form whose inputs were observed, in the order of the scores: its name and
+    record."""
+    for scores in study.evaluations:
+        if scores.served is not None and scores.served.calibration is not None:
+            return scores.name, scores.served.calibration
+    return None
+
+
+def draw_served_ranges(study: Study, _: Findings) -> Figure:
+    """`draw_ranges` of the first calibrated form; a sentence where there is none."""
+    found = first_calibrated(study)
+    if found is not None:
+        return draw_ranges(found[1])
+    figure = blank_figure(1.0)
+    figure.text(0.5, 0.5, "No served form was calibrated.", ha="center")
+    return figure
+
+
+def served_range_words(study: Study, _: Findings) -> tuple[str, str, str] | None:
+    """Title, description and caption; None where no served form was calibrated."""
+    found = first_calibrated(study)
+    if found is None:
+        return None
+    title, description, caption = range_words(found[1])
+    return f"{title}: {found[0]}", description, caption
 
 
 def _draw(axes: Axes, spans: Sequence[Span]) -> None:
