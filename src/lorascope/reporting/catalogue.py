@@ -17,6 +17,7 @@ from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_method import draw_by_method, method_words
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
+from lorascope.reporting.figures.ranges import draw_served_ranges, served_range_words
 from lorascope.reporting.figures.style import style, svg
 from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
@@ -170,6 +171,9 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "served", "memory", lambda study, _: served_table(study),
         "Merged models as they are stored to be served",
+    ),
+    FigureEntry(
+        "ranges", "memory", draw_served_ranges, "ranges_by_layer.svg", served_range_words,
     ),
     TableEntry(
         "predicted", "memory", lambda study, _: memory_prediction_table(study),
