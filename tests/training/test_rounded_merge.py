@@ -89,6 +89,7 @@ def trained_through_the_merge(project: Layout, config: Config, adapter: Path) ->
         ("quant=nf4", "lora=q_v", "train.qat=uint2_asym", "train.qat_group_size=32"),
         ("quant=int8", "train.qat=uint8_asym", "train.qat_group_size=64"),
         ("quant=nf4_dq", "lora.dora=true", *INT4),
+        ("quant=int4_sym", "lora=q_v", *INT4),
         ("quant=fp16", "lora.init=pissa", "lora=attention", *INT4),
         ("quant=fp16", "adapter=full", *INT4),
     ],
