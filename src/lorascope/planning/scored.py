@@ -15,9 +15,9 @@ import torch
 from peft import PeftModel
 
 from lorascope.adapters.lora.kind import LoraConfig
-from lorascope.bases.folder import SHARD_BYTES, read_json
+from lorascope.bases.folder import read_json
 from lorascope.bases.transformers_config import context_tokens, text_config
-from lorascope.config import Config, QuantConfig, Scoring, Storage, TrainConfig
+from lorascope.config import Config, QuantConfig, Scoring, TrainConfig
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule, LargestRows, Sample
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
@@ -32,7 +32,7 @@ from lorascope.planning.fake_model import DEVICE, FakeModelSpec
 from lorascope.planning.fits import failed_prediction_passed_over, generous_need
 from lorascope.planning.plan import workspace_bytes
 from lorascope.planning.subject import PlanSubject, sample_lengths, spec_of
-from lorascope.records import BaseRecord, DataCard, FootprintRecord
+from lorascope.records import DataCard
 from lorascope.scoring.distributions import MAX_TOKENS, group_scores
 from lorascope.scoring.lm_eval_model import largest_rows
 from lorascope.scoring.log_likelihoods import token_scores
@@ -156,26 +156,6 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
 def _as_served(config: Config, mode: QuantConfig) -> Config:
     """The served mode's base; of adapters, which a merged model has none of, the smallest."""
     return replace(config, quant=mode, adapter=LoraConfig(rank=1))
-
-
-def storing_refusal(
-    base: BaseRecord, stored: FootprintRecord, mode: QuantConfig, limit: MemoryLimit
-) -> str | None:
-    """Why a trial cannot be merged and stored in `mode` here; None where it can.
-
-    While it is merged, layer by layer, there are the stored base and what waits for its file; then
-    the merged model is loaded whole, in the type of what the mode does not quantize.
-    """
-    itemsize = 4 if mode.storage is Storage.float32 else 2
-    waiting = min(4 * base.parameters, SHARD_BYTES)
-    needed = max(stored.total_bytes + waiting, itemsize * base.parameters)
-    if needed <= limit.bytes:
-        return None
-    return (
-        f"serve={mode.name}: needs {needed / GIGABYTE:.3g} GB to merge a trial and store it, and "
-        f"there are {limit.bytes / GIGABYTE:.3g} GB ({limit.source}). Leave this form out, or set "
-        "runtime.memory_limit_gb if there is more."
-    )
 
 
 def _prepared_rows(config: Config, layout: Layout, folder: Path, scoring: Scoring) -> LargestRows:

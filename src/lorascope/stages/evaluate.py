@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from lorascope.config import Config, TrainConfig
 from lorascope.errors import DeviceError, ModelError, RecordError
@@ -27,19 +26,9 @@ from lorascope.study.declared import (
     unservable,
 )
 from lorascope.study.former_scores import take_over_scores
-from lorascope.study.intact import (
-    read_base,
-    read_mode,
-    require_adapter,
-    require_base,
-    require_data,
-    require_stored,
-)
+from lorascope.study.intact import require_adapter, require_data, require_stored
 from lorascope.study.intact_scores import require_scores
 from lorascope.study.needed import only_needed
-
-if TYPE_CHECKING:
-    from lorascope.machine.devices import Device
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
@@ -154,10 +143,13 @@ def _score_served(
     assert trial is not None
     assert mode is not None
     started = time.perf_counter()
-    device = make_room(config, layout)
+    _import_scoring()
+    from lorascope.planning.served import require_room
     from lorascope.scoring.evaluation import LoadedBase, score_subject
     from lorascope.scoring.served_form import store_served
 
+    LoadedBase.let_go()
+    device = require_room(config, layout)
     base = layout.base(config.model.name)
     stored = layout.quantized(config.model.name, config.quant.name)
     train = layout.data(config.model.name, config.data.name) / "train.jsonl"
@@ -226,33 +218,6 @@ def _load(config: Config, layout: Layout) -> None:
     if not loaded:
         LoadedBase.load(config, layout)
     LoadedBase.fitting.add(settings)
-
-
-def make_room(config: Config, layout: Layout) -> Device:
-    """Have nothing in memory, and all that a served form needs as it was prepared; the device.
-
-    Raises:
-        DeviceError: merging, storing or scoring needs more memory than there is.
-    """
-    require_data(config, layout)
-    require_base(config, layout)
-    require_stored(config, layout)
-    _import_scoring()
-    from lorascope.machine.devices import choose_device
-    from lorascope.planning.fits import memory_limit
-    from lorascope.planning.scored import scoring_refusal, storing_refusal
-    from lorascope.scoring.evaluation import LoadedBase
-
-    assert config.serve
-    LoadedBase.let_go()
-    device = choose_device(config.runtime.device)
-    limit = memory_limit(device, config.runtime.memory_limit_gb)
-    base, stored = read_base(config, layout), read_mode(config, layout)
-    refused = storing_refusal(base, stored, config.serve, limit)
-    refused = refused or scoring_refusal(config, layout, device.kind, limit)
-    if refused is not None:
-        raise DeviceError(refused)
-    return device
 
 
 def _sentence(record: EvaluationRecord) -> str:

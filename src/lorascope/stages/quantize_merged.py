@@ -12,7 +12,6 @@ from lorascope.errors import ConfigError, ModelError, RecordError, VerificationE
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record, replaced_folder, write_atomically, write_record
 from lorascope.records import EvaluationRecord, ServedRecord, TrialRecord
-from lorascope.stages.evaluate import make_room
 from lorascope.study.collect import collect, collect_all
 from lorascope.study.declared import declare_trial, evaluation_identity, scores_name, unservable
 from lorascope.study.intact import require_adapter
@@ -44,8 +43,10 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> ServedReco
     require_adapter(trial, layout.trials(config.quant.name) / trial.trial)
     scores = layout.evaluations(config.quant.name) / scores_name(config, trial.trial)
     evaluation = _scored(scores, evaluation_identity(config, layout, trial))
-    device = make_room(config, layout)
+    from lorascope.planning.served import require_room
     from lorascope.scoring.shipped_form import failure, serve_verified
+
+    device = require_room(config, layout)
 
     with replaced_folder(target) as folder:
         try:
