@@ -90,10 +90,10 @@ def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     sections = {section.anchor for section in page.sections}
     assert {entry.section for entry in CATALOGUE} - sections == {"by-method-section"}
     shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
-    # Pairs have a table each kind; nothing is predicted in this study, and nothing settled; all is
-    # of one method.
+    # Pairs have a table each kind; nothing is predicted in this study, and nothing settled or
+    # served; all is of one method.
     tables = [entry.name for entry in CATALOGUE if isinstance(entry, TableEntry)]
-    left = ("pairs", "predicted", "looks", "methods", "paper")
+    left = ("pairs", "predicted", "looks", "methods", "paper", "served")
     whole = [name for name in tables if name not in left]
     assert [name for name in shown if not name.startswith("pairs-")] == whole
 
