@@ -83,7 +83,9 @@ def _varied(
 def _variant(settings: Mapping[str, object], varied: Sequence[str]) -> str:
     if varied and not settings:
         return "settings unknown"
-    return ", ".join(f"{name.rpartition('.')[2]}={settings.get(name)}" for name in varied)
+    told = ((name.rpartition(".")[2], settings.get(name)) for name in varied)
+    # What is not set needs no word: it is set in the others.
+    return ", ".join(f"{name}={value}" for name, value in told if value is not None)
 
 
 def other_settings(key: TrialKey, settings: Mapping[str, object]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from lorascope.comparing.reference import best_by_form, far_behind, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
+from lorascope.comparing.ways import served_ways
 from lorascope.records import Study
 from lorascope.statistics.power import (
     detectable_paired_difference,
@@ -71,6 +72,7 @@ def compare(study: Study) -> Findings:
         chance=chance,
         threats=threats(study, scores, comparisons, decision, chance),
         coverage=tuple(coverage(study)),
+        ways=served_ways(compared, reference_quant, far),
     )
 
 

@@ -96,6 +96,8 @@ class Pairing(StrEnum):
     """An adapter against its mode's bare base."""
     served = "served"
     """A merged and stored model against the very adapters apart on their base."""
+    ways = "ways"
+    """Two ways to serve an adapter in one mode, or one of them against the reference mode."""
     decision = "decision"
     """What is recommended against the rule's reference, where no other pairing has it."""
 

@@ -15,6 +15,7 @@ from lorascope.comparing.results import (
     Verdict,
 )
 from lorascope.comparing.settling import Settling
+from lorascope.comparing.ways import ServedWay
 from lorascope.config import DecideConfig
 
 
@@ -176,6 +177,8 @@ class Findings:
     """What the data themselves show against the conclusions, as sentences made from numbers."""
     coverage: tuple[str, ...] = ()
     """What modes do not quantize and adapters do not reach, as sentences."""
+    ways: tuple[ServedWay, ...] = ()
+    """Ways to serve in one mode, where the study has several."""
 
     def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""

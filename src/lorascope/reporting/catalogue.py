@@ -45,6 +45,7 @@ from lorascope.reporting.tables.parameters import parameter_rows, parameter_tabl
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.served import served_table
 from lorascope.reporting.tables.table import Table
+from lorascope.reporting.tables.ways import ways_table
 
 Made = Mapping[str, Any]
 """Name of an entry -> its table, or its figure as SVG."""
@@ -139,6 +140,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         "paper", "by-method-section", paper_rows_table,
         "The LoRA paper's table in small: rows of its tables 4 and 15, trained here",
         csv="lora_table.csv",
+    ),
+    TableEntry(
+        "ways", "ways-section", lambda _, found: ways_table(found),
+        "Ways to serve in one mode, differences on test items", csv="ways.csv",
     ),
     FigureEntry(
         "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),

@@ -34,6 +34,7 @@ from lorascope.reporting.pages.score_sections import (
     pairs_words,
     power_blocks,
     threats_blocks,
+    ways_words,
 )
 from lorascope.reporting.tables.accuracy import MISSING, AccuracyRow, accuracy_rows, modes
 from lorascope.reporting.tables.methods import has_methods
@@ -81,6 +82,7 @@ def _sections(
     return (
         *([section("by-method-section", f"{score} by method")] if several_methods else []),
         section("by-rank-section", by_size),
+        *([section("ways-section", WAYS, ways_words(findings))] if findings.ways else []),
         section("by-memory-section", f"{score} against memory"),
         section("parameters", "Trainable parameters"),
         section("memory", "Memory and speed"),
@@ -100,6 +102,7 @@ def _sections(
     )  # fmt: skip
 
 
+WAYS = "Quantized after training, or trained for it"
 HOW_TO_READ: tuple[Line, ...] = (
     ("A blank cell is unknown or was not measured; it is never zero.",),
     (

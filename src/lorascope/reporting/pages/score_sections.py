@@ -16,6 +16,7 @@ from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
 from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
+from lorascope.reporting.tables.ways import way_sentences
 
 
 def rank_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
@@ -84,6 +85,15 @@ def frontier_blocks(study: Study, findings: Findings, block: TableBlock) -> Iter
     if block.table.rows:
         summary = frontier_summary(block.table.rows, findings.measure)
         yield TableBlock(block.key, block.caption, summary)
+
+
+def ways_words(findings: Findings) -> Iterator[Block]:
+    """What the comparisons of ways to serve establish, mode by mode."""
+    yield Bullets(tuple((sentence,) for sentence in way_sentences(findings)))
+    yield text(
+        "A merged model is stored in its mode, loaded again and then scored: what is compared is "
+        "what would be served. p-values are corrected (Holm) for the comparisons of this table."
+    )
 
 
 def pairs_words(findings: Findings) -> Iterator[Block]:

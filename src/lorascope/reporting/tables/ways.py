@@ -1,0 +1,115 @@
+"""Ways to serve in one mode: quantized after training, kept apart, or trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lorascope.comparing.results import CellScore, Comparison, Measure
+from lorascope.comparing.ruling import Findings
+from lorascope.comparing.ways import ServedWay, Way
+from lorascope.config import Cost
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.tables.comparisons import WORDS
+from lorascope.reporting.tables.table import Column, Table
+
+AGAINST = {
+    "against_reference": "reference, apart",
+    "against_afterwards": "merged, then stored",
+    "against_apart": "adapter apart",
+}
+"""What a way is held against -> header."""
+
+
+@dataclass(frozen=True)
+class WayRow:
+    """A way with its scores."""
+
+    served: ServedWay
+    score: CellScore
+    name: str
+    """Of what was trained, where the study has several."""
+
+
+def ways_table(findings: Findings) -> Table[WayRow]:
+    """One row a way. CSV has shares and nats, text points and nats."""
+    names = CellNames.of(findings)
+    rows = [WayRow(own, findings.score(own.cell), names.name(own.cell)) for own in findings.ways]
+    measure = findings.measure
+    return Table(
+        (
+            Column("mode", "Served in", right=False, get=lambda row: row.served.mode),
+            Column("way", "Way", right=False, get=lambda row: row.served.way.value),
+            Column("configuration", "Configuration", right=False, get=lambda row: row.name),
+            Column("accuracy", "Accuracy %", units.percent,
+                   get=lambda row: row.score.accuracy and row.score.accuracy.value),
+            Column("completion_loss_nats", "Loss nats", units.nats,
+                   get=lambda row: row.score.loss and row.score.loss.value),
+            *(column for name in AGAINST for column in _held_against(name, measure)),
+            Column("serving_bytes", "Serving", units.size, get=_cost(Cost.serving_bytes)),
+            Column("train_seconds", "Train s", units.seconds, get=_cost(Cost.train_seconds)),
+            Column("seeds", "Seeds", get=lambda row: len(row.score.trials)),
+        ),
+        rows,
+    )  # fmt: skip
+
+
+def _held_against(name: str, measure: Measure) -> tuple[Column, ...]:
+    """Difference, interval and verdict against one other way."""
+
+    def of(read: Callable[[Comparison], object]) -> Callable[[WayRow], object]:
+        def get(row: WayRow) -> object:
+            comparison: Comparison | None = getattr(row.served, name)
+            return None if comparison is None else read(comparison)
+
+        return get
+
+    header = f"− {AGAINST[name]}"
+    return (
+        Column(f"{name}_difference", f"{header} ({measure.step})", measure.difference,
+               get=of(lambda one: one.difference.value)),
+        Column(f"{name}_interval", "95 % interval", measure.difference_interval, in_csv=False,
+               get=of(lambda one: one.difference.ends)),
+        Column(f"{name}_low", "Low", in_text=False, get=of(lambda one: one.difference.low)),
+        Column(f"{name}_high", "High", in_text=False, get=of(lambda one: one.difference.high)),
+        Column(f"{name}_p_holm", "Holm p", in_text=False, get=of(lambda one: one.p_holm)),
+        Column(f"{name}_verdict", "Verdict", lambda verdict: WORDS[verdict], right=False,
+               get=of(lambda one: one.verdict)),
+    )  # fmt: skip
+
+
+def _cost(cost: Cost) -> Callable[[WayRow], float | None]:
+    return lambda row: row.score.costs.get(cost)
+
+
+def way_sentences(findings: Findings) -> list[str]:
+    """What holds for each mode: whether training for it, or keeping the adapter apart, beats
+    merging and storing afterwards; and what each loses against the reference."""
+    measure, sentences = findings.measure, []
+    for mode in dict.fromkeys(own.mode for own in findings.ways):
+        own = [way for way in findings.ways if way.mode == mode]
+        for held in own:
+            one = held.against_afterwards
+            if one is not None and held.way is not Way.afterwards:
+                sentences.append(
+                    f"{mode}, {held.way.value} against {Way.afterwards.value}: "
+                    f"{_said(one, measure)}."
+                )
+        lost = [
+            f"{held.way.value} {_said(held.against_reference, measure)}"
+            for held in own
+            if held.against_reference is not None
+        ]
+        if lost:
+            sentences.append(f"{mode}, against the reference mode's adapter: {'; '.join(lost)}.")
+    return sentences
+
+
+def _said(one: Comparison, measure: Measure) -> str:
+    """+5.2 points (2.0 to 8.4), better."""
+    estimate = one.difference
+    return (
+        f"{measure.difference(estimate.value)} {measure.step} "
+        f"({measure.difference_interval((estimate.low, estimate.high))}), {WORDS[one.verdict]}"
+    )
