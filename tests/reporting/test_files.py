@@ -88,7 +88,8 @@ def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     study, findings = example_study(), compare(example_study())
     page = document(study, findings, shown_blocks(study, findings, make_all(study, findings)))
     sections = {section.anchor for section in page.sections}
-    assert {entry.section for entry in CATALOGUE} - sections == {"by-method-section"}
+    unused = {"by-method-section", "ways-section"}
+    assert {entry.section for entry in CATALOGUE} - sections == unused
     shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
     # Pairs have a table each kind; nothing is predicted in this study, and nothing settled or
     # served; all is of one method.

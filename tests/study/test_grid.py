@@ -383,7 +383,8 @@ def test_a_recipe_may_name_what_is_swept_over() -> None:
 def test_a_recipe_may_be_several_grids() -> None:
     layout = Layout(REPOSITORY)
     words = ["recipe=ptq_against_qat"]
-    points = expand(layout, with_overrides([], [*recipe_axes(words, layout), *words]))
+    declared = declared_overrides(layout)
+    points = expand(layout, with_overrides(declared, [*recipe_axes(words, layout), *words]))
     # Three seeds of five served forms, three stored bases, three trained through the merge, NF4.
     assert len(points) == 3 * (5 + 3 + 3 + 1)
     through = [point for point in points if point.train.qat is not None]
