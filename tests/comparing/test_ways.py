@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lorascope.comparing.findings import compare
+from lorascope.comparing.results import Measure
 from lorascope.comparing.ways import Way
 from lorascope.config import APART
 from lorascope.records import EvaluationRecord, ServedForm, Study, TrialRecord
@@ -64,18 +65,27 @@ def test_differences_are_those_of_the_scores_and_of_the_same_test() -> None:
 
 def test_the_table_and_its_sentences_say_which_way_is_better() -> None:
     findings = compare(study())
-    rows = ways_table(findings).csv().splitlines()
+    rows = ways_table(findings, Measure.accuracy).csv().splitlines()
     assert len(rows) == 1 + len(findings.ways)
-    sentences = way_sentences(findings)
+    sentences = way_sentences(findings, Measure.accuracy)
     (said,) = [text for text in sentences if text.startswith("int8, trained through the merge")]
     assert said.endswith("better.")
     assert "+20.0 points" in said
 
 
+def test_losses_are_compared_beside_accuracy() -> None:
+    findings = compare(study())
+    assert [own.cell for own in findings.ways_by_loss] == [own.cell for own in findings.ways]
+    (through,) = [own for own in findings.ways_by_loss if own.way is Way.through]
+    assert through.against_afterwards is not None
+    assert through.against_afterwards.measure is Measure.loss_nats
+    assert len(ways_table(findings, Measure.loss_nats).rows) == len(findings.ways)
+
+
 def test_a_study_of_adapters_apart_has_no_ways() -> None:
     findings = compare(make_study([Trial("fp16"), Trial("int8")]))
     assert findings.ways == ()
-    assert not ways_table(findings).rows
+    assert not ways_table(findings, Measure.accuracy).rows
 
 
 def study() -> Study:

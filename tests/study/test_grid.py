@@ -385,8 +385,8 @@ def test_a_recipe_may_be_several_grids() -> None:
     words = ["recipe=ptq_against_qat"]
     declared = declared_overrides(layout)
     points = expand(layout, with_overrides(declared, [*recipe_axes(words, layout), *words]))
-    # Three seeds of five served forms, three stored bases, three trained through the merge, NF4.
-    assert len(points) == 3 * (5 + 3 + 3 + 1)
+    # Six seeds of five served forms, three stored bases, three trained through the merge, NF4.
+    assert len(points) == 6 * (5 + 3 + 3 + 1)
     through = [point for point in points if point.train.qat is not None]
     assert all(
         point.serve is not None and point.serve.storage is point.train.qat for point in through

@@ -73,6 +73,11 @@ def compare(study: Study) -> Findings:
         threats=threats(study, scores, comparisons, decision, chance),
         coverage=tuple(coverage(study)),
         ways=served_ways(compared, reference_quant, far),
+        ways_by_loss=(
+            served_ways(replace(compared, measure=Measure.loss_nats), reference_quant, far)
+            if measure is Measure.accuracy
+            else ()
+        ),
     )
 
 

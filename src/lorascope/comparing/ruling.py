@@ -178,7 +178,9 @@ class Findings:
     coverage: tuple[str, ...] = ()
     """What modes do not quantize and adapters do not reach, as sentences."""
     ways: tuple[ServedWay, ...] = ()
-    """Ways to serve in one mode, where the study has several."""
+    """Ways to serve in one mode, where the study has several, by the study's measure."""
+    ways_by_loss: tuple[ServedWay, ...] = ()
+    """The same by the loss, where the measure is accuracy."""
 
     def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""

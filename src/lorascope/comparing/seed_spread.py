@@ -13,6 +13,7 @@ from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.seed_pool import Ends, pool_seeds
 from lorascope.statistics.two_way import Components
 
+Forms = frozenset[str]
 MEASURED_DEGREES = 4.0
 """Degrees of freedom from which on a spread that the study measured goes before a declared one."""
 
@@ -34,15 +35,17 @@ class Kind(StrEnum):
 class SeedSpreads:
     """What a study shows of the spread between seeds, and what its rule declares."""
 
-    pools: dict[Kind, SeedNoise]
+    pools: dict[tuple[Kind, Forms], SeedNoise]
+    """By what differs, and where that is the served form, by both forms: rounding to 2 bits tells
+    nothing of rounding to 8."""
     declared: float | None
     """Standard deviation of one configuration's score from seed to seed."""
     measure: Measure
     margin: float
 
-    def pool(self, kind: Kind) -> SeedNoise | None:
+    def pool(self, kind: Kind, forms: Forms = frozenset()) -> SeedNoise | None:
         """The spread to reckon with in a comparison of this kind; None: nothing is known."""
-        measured = self.pools.get(kind)
+        measured = self.pools.get((kind, forms))
         enough = measured is not None and measured.degrees >= MEASURED_DEGREES
         # Of one training in two forms a spread between trainings says nothing.
         if self.declared is None or kind is Kind.form or enough:
@@ -53,7 +56,7 @@ class SeedSpreads:
     def of(self, tested: Tested, subject: CellKey, reference: CellKey) -> Tested:
         """`tested` with this spread in its interval and tests."""
         return with_seed_pool(
-            tested, self.pool(kind_of(subject, reference)), self.measure, self.margin
+            tested, self.pool(*_pool_of(subject, reference)), self.measure, self.margin
         )
 
 
@@ -66,17 +69,18 @@ def seed_spreads(
 ) -> SeedSpreads:
     """From the components of comparisons (subject, reference), those of cells `far` behind left
     out: no row of the grid that is hopeless may make another's verdict."""
-    alike: dict[Kind, list[tuple[Components, Ends, Ends]]] = {}
+    alike: dict[tuple[Kind, Forms], list[tuple[Components, Ends, Ends]]] = {}
     for subject, reference, components in shown:
         if not {subject, reference} & set(far):
             kind = kind_of(subject, reference)
             modes = frozenset((subject.quant, reference.quant))
             partly = modes if kind is Kind.mode else frozenset()
             ends = _ends(kind, subject, reference)
-            alike.setdefault(kind, []).append((components, ends, partly))
+            own = alike.setdefault(_pool_of(subject, reference), [])
+            own.append((components, ends, partly))
     pools = {
-        kind: pool
-        for kind, members in alike.items()
+        name: pool
+        for name, members in alike.items()
         if (pool := pool_seeds(*map(list, zip(*members, strict=True))))
     }
     return SeedSpreads(pools, declared_spread(rule, measure), measure, margin)
@@ -96,6 +100,13 @@ def kind_of(subject: CellKey, reference: CellKey) -> Kind:
     if _shape(subject) != _shape(reference):
         return Kind.adapter
     return Kind.mode if subject.quant != reference.quant else Kind.form
+
+
+def _pool_of(subject: CellKey, reference: CellKey) -> tuple[Kind, Forms]:
+    """The comparisons that share a spread with that of the two."""
+    kind = kind_of(subject, reference)
+    forms = (subject.serve, reference.serve) if kind is Kind.form else ()
+    return kind, frozenset(forms)
 
 
 def _ends(kind: Kind, subject: CellKey, reference: CellKey) -> Ends:

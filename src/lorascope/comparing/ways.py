@@ -93,22 +93,23 @@ def _alike(compared: Compared) -> list[list[_Member]]:
         }
         cell = data.cell
         alike = cell.method, cell.targets, cell.dials, tuple(sorted(settings.items()))
-        groups.setdefault(alike, []).append(_member(data, trial.settings.get("train")))
+        member = _member(data, trial.settings.get("train"))
+        groups.setdefault(alike, []).extend(member)
     return list(groups.values())
 
 
-def _member(data: CellData, training: object) -> _Member:
-    if data.cell.serve == APART:
-        return _Member(data.cell.quant, Way.apart, data)
-    through = isinstance(training, dict) and training.get("qat") is not None
-    return _Member(data.cell.serve, Way.through if through else Way.afterwards, data)
+def _member(data: CellData, training: object) -> list[_Member]:
+    """The configuration as a way; none of what was trained through a merge and is kept apart."""
+    cell, through = data.cell, isinstance(training, dict) and training.get("qat") is not None
+    if cell.serve == APART:
+        return [] if through else [_Member(cell.quant, Way.apart, data)]
+    return [_Member(cell.serve, Way.through if through else Way.afterwards, data)]
 
 
 def _held(
     group: list[_Member], reference_quant: str
 ) -> Iterator[tuple[_Member, tuple[Pair | None, ...]]]:
     """Each member of a mode with several, and what it is held against."""
-
     known = {(one.mode, one.way, one.data.cell.quant): one.data for one in group}
     reference = known.get((reference_quant, Way.apart, reference_quant))
     for mode in dict.fromkeys(one.mode for one in group):
@@ -117,6 +118,9 @@ def _held(
         apart = known.get((mode, Way.apart, mode))
         for member in members if len(members) > 1 else ():
             others = reference, afterwards, apart if member.way is Way.through else None
+            if member.data is reference:
+                # What is merged afterwards is held against it, not it against that.
+                others = None, None, None
             yield member, tuple(_pair(member.data, other) for other in others)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.files.store import write_all_atomically
 from lorascope.records import Study
@@ -142,8 +143,12 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         csv="lora_table.csv",
     ),
     TableEntry(
-        "ways", "ways-section", lambda _, found: ways_table(found),
+        "ways", "ways-section", lambda _, found: ways_table(found, found.measure),
         "Ways to serve in one mode, differences on test items", csv="ways.csv",
+    ),
+    TableEntry(
+        "ways-by-loss", "ways-section", lambda _, found: ways_table(found, Measure.loss_nats),
+        "The same, differences of loss", csv="ways_by_loss.csv", page=of_scores.loss_ways_blocks,
     ),
     FigureEntry(
         "by-memory", "by-memory-section", lambda _, found: draw_by_memory(found),

@@ -89,11 +89,19 @@ def frontier_blocks(study: Study, findings: Findings, block: TableBlock) -> Iter
 
 def ways_words(findings: Findings) -> Iterator[Block]:
     """What the comparisons of ways to serve establish, mode by mode."""
-    yield Bullets(tuple((sentence,) for sentence in way_sentences(findings)))
+    measures = dict.fromkeys((findings.measure, Measure.loss_nats))
+    sentences = (said for measure in measures for said in way_sentences(findings, measure))
+    yield Bullets(tuple((sentence,) for sentence in sentences))
     yield text(
         "A merged model is stored in its mode, loaded again and then scored: what is compared is "
-        "what would be served. p-values are corrected (Holm) for the comparisons of this table."
+        "what would be served. p-values are corrected (Holm) for the comparisons of each table."
     )
+
+
+def loss_ways_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """The loss beside the accuracy; where the loss is the measure, once is enough."""
+    if findings.ways_by_loss:
+        yield block
 
 
 def pairs_words(findings: Findings) -> Iterator[Block]:

@@ -32,11 +32,11 @@ class WayRow:
     """Of what was trained, where the study has several."""
 
 
-def ways_table(findings: Findings) -> Table[WayRow]:
-    """One row a way. CSV has shares and nats, text points and nats."""
-    names = CellNames.of(findings)
-    rows = [WayRow(own, findings.score(own.cell), names.name(own.cell)) for own in findings.ways]
-    measure = findings.measure
+def ways_table(findings: Findings, measure: Measure) -> Table[WayRow]:
+    """One row a way, with differences by `measure`: the study's, or the loss beside it. CSV has
+    shares and nats, text points and nats."""
+    names, ways = CellNames.of(findings), ways_by(findings, measure)
+    rows = [WayRow(own, findings.score(own.cell), names.name(own.cell)) for own in ways]
     return Table(
         (
             Column("mode", "Served in", right=False, get=lambda row: row.served.mode),
@@ -53,6 +53,11 @@ def ways_table(findings: Findings) -> Table[WayRow]:
         ),
         rows,
     )  # fmt: skip
+
+
+def ways_by(findings: Findings, measure: Measure) -> tuple[ServedWay, ...]:
+    """By the study's measure, or by the loss where that is another."""
+    return findings.ways if measure is findings.measure else findings.ways_by_loss
 
 
 def _held_against(name: str, measure: Measure) -> tuple[Column, ...]:
@@ -83,12 +88,12 @@ def _cost(cost: Cost) -> Callable[[WayRow], float | None]:
     return lambda row: row.score.costs.get(cost)
 
 
-def way_sentences(findings: Findings) -> list[str]:
+def way_sentences(findings: Findings, measure: Measure) -> list[str]:
     """What holds for each mode: whether training for it, or keeping the adapter apart, beats
     merging and storing afterwards; and what each loses against the reference."""
-    measure, sentences = findings.measure, []
-    for mode in dict.fromkeys(own.mode for own in findings.ways):
-        own = [way for way in findings.ways if way.mode == mode]
+    ways, sentences = ways_by(findings, measure), []
+    for mode in dict.fromkeys(own.mode for own in ways):
+        own = [way for way in ways if way.mode == mode]
         for held in own:
             one = held.against_afterwards
             if one is not None and held.way is not Way.afterwards:
