@@ -13,11 +13,12 @@ from lorascope.config import Config
 from lorascope.data.calibration import calibration_rows
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
-from lorascope.errors import ConfigError, LorascopeError
+from lorascope.errors import ConfigError, DeviceError, LorascopeError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import read_record
+from lorascope.planning.served import require_room
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base
 from lorascope.records import EvaluationRecord, FootprintRecord, ServedRecord, TrialRecord
@@ -251,3 +252,16 @@ def test_status_counts_a_trial_once_and_its_scores_by_form(
     told = capsys.readouterr().out
     assert "lorascope evaluate -m" in told
     assert "serve=apart,nf4" in told
+
+
+@pytest.mark.parametrize(
+    ("limit_gb", "told"),
+    [(2e-4, "serve=int4_sym: needs .* to merge a trial and store it"), (1e-3, "needs .* to score")],
+)
+def test_what_memory_cannot_hold_is_refused_before_it_is_merged(
+    served: Layout, limit_gb: float, told: str
+) -> None:
+    config = grid(served, "int4_sym")[0]
+    config.runtime.memory_limit_gb = limit_gb
+    with pytest.raises(DeviceError, match=told):
+        require_room(config, served)

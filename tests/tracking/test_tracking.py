@@ -26,6 +26,7 @@ from lorascope.records import (
     LossPoint,
     PhaseMemory,
     Provenance,
+    ServedForm,
     SplitScore,
     Status,
     TakenOver,
@@ -276,6 +277,20 @@ def test_of_two_evaluations_of_a_trial_the_newer_one_shows_in_any_order(shared: 
     assert publish([record], [newer, older], shared).evaluations_added == 1
     assert publish([record], [older, newer], shared).evaluations_added == 0
     assert runs(shared, "m7")[1][record.trial].data.metrics["test_accuracy"] == 0.9
+
+
+def test_a_served_form_has_metrics_of_its_own_in_its_trials_run(shared: Layout) -> None:
+    record = trial("m7s")
+    form = ServedForm("int4_sym", {}, 300_000, 299_936, 4.5, "digest")
+    merged = dataclasses.replace(
+        evaluation(record, 0.5, minute=2), name=f"{record.trial}@int4_sym", served=form
+    )
+    assert publish([record], [evaluation(record), merged], shared).evaluations_added == 2
+    run = runs(shared, "m7s")[1][record.trial].data
+    assert (run.metrics["test_accuracy"], run.metrics["int4_sym/test_accuracy"]) == (0.75, 0.5)
+    assert run.metrics["int4_sym/lm_eval/arc/acc_none"] == 0.5
+    assert run.tags["lorascope.evaluation"] == "evaluation-1"
+    assert run.tags["lorascope.evaluation.int4_sym"] == "evaluation-2"
 
 
 def test_scores_without_a_run_are_counted_and_not_an_error(shared: Layout) -> None:

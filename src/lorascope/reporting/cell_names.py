@@ -39,7 +39,9 @@ class CellNames:
         if cell.base:
             return "base"
         sizes = [f"{d.letter} {dial_text(value)}" for d, value in cell.shown() if d.is_axis]
-        return ", ".join(dict.fromkeys([*(sizes or [cell.size()]), *self.adapter(cell)]))
+        form = [] if cell.serve == APART else [cell.serve]
+        others = self.adapter(cell.apart)
+        return ", ".join(dict.fromkeys([*(sizes or [cell.size()]), *others, *form]))
 
     def full(self, cell: CellKey) -> str:
         """With all numbers, even those that do not vary: what to ship must be said in full."""
