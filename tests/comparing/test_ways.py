@@ -68,9 +68,9 @@ def test_the_table_and_its_sentences_say_which_way_is_better() -> None:
     rows = ways_table(findings, Measure.accuracy).csv().splitlines()
     assert len(rows) == 1 + len(findings.ways)
     sentences = way_sentences(findings, Measure.accuracy)
-    (said,) = [text for text in sentences if text.startswith("int8, trained through the merge")]
-    assert said.endswith("better.")
-    assert "+20.0 points" in said
+    (said,) = [text for text in sentences if text.startswith("int8, against merged")]
+    assert "trained through the merge +20.0 points" in said
+    assert said.split("; ")[0].endswith("better")
 
 
 def test_losses_are_compared_beside_accuracy() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorascope.comparing.results import CellScore, Comparison, Measure
@@ -89,26 +89,30 @@ def _cost(cost: Cost) -> Callable[[WayRow], float | None]:
 
 
 def way_sentences(findings: Findings, measure: Measure) -> list[str]:
-    """What holds for each mode: whether training for it, or keeping the adapter apart, beats
-    merging and storing afterwards; and what each loses against the reference."""
+    """What holds for each mode: what other ways gain on merging and storing afterwards, and what
+    each loses against the reference mode's adapter."""
     ways, sentences = ways_by(findings, measure), []
+    against = {
+        f"against {Way.afterwards.value}": lambda own: own.against_afterwards,
+        "against the reference mode's adapter": lambda own: own.against_reference,
+    }
     for mode in dict.fromkeys(own.mode for own in ways):
-        own = [way for way in ways if way.mode == mode]
-        for held in own:
-            one = held.against_afterwards
-            if one is not None and held.way is not Way.afterwards:
-                sentences.append(
-                    f"{mode}, {held.way.value} against {Way.afterwards.value}: "
-                    f"{_said(one, measure)}."
-                )
-        lost = [
-            f"{held.way.value} {_said(held.against_reference, measure)}"
-            for held in own
-            if held.against_reference is not None
-        ]
-        if lost:
-            sentences.append(f"{mode}, against the reference mode's adapter: {'; '.join(lost)}.")
+        members = [own for own in ways if own.mode == mode]
+        for words, read in against.items():
+            said = [
+                f"{_named(own, members)} {_said(one, measure)}"
+                for own in members
+                if (one := read(own)) is not None
+            ]
+            if said:
+                sentences.append(f"{mode}, {words}: {'; '.join(said)}.")
     return sentences
+
+
+def _named(own: ServedWay, members: Sequence[ServedWay]) -> str:
+    """Its way, with the mode that it was trained on where another of the mode has the same way."""
+    alike = [one for one in members if one.way is own.way]
+    return own.way.value if len(alike) == 1 else f"{own.way.value} (trained on {own.cell.quant})"
 
 
 def _said(one: Comparison, measure: Measure) -> str:
