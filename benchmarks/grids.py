@@ -1,12 +1,14 @@
 """`python -m benchmarks.grids BASE`: what grids make of a real base's weights, for the docs.
 
-It writes docs/quantization.svg and the tables of docs/quantization.md, between their marks. BASE is
-a folder with config.json and safetensors, such as models/tiny/base after `lorascope prepare-base`.
+It writes docs/quantization.svg and the tables of docs/quantization.md and docs/qat.md, between
+their marks. BASE is a folder with config.json and safetensors, such as models/tiny/base after
+`lorascope prepare-base`.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +27,11 @@ from lorascope.quantizers.bits import linear_bytes, mean_asymptotic_bits
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.torchao.codes import coded, rounded
 from lorascope.quantizers.torchao.grid import Grid, grid_of
+from lorascope.reporting import units
 from lorascope.reporting.figures.style import AXIS, PALETTE, blank_figure, style, svg
 
+TRAINED = REPOSITORY / "docs/qat.md"
+WAYS = REPOSITORY / "reports/ptq_against_qat"
 PAGE, PICTURE = REPOSITORY / "docs/quantization.md", REPOSITORY / "docs/quantization.svg"
 LAYER = "model.layers.1.mlp.down_proj.weight"
 DRAWN = (Storage.int4_sym, Storage.uint4_asym, Storage.int2_sym, Storage.uint2_asym)
@@ -52,10 +57,12 @@ def main() -> None:
     row = weight[int(_skew(weight).argmax())]
     with style():
         PICTURE.write_bytes(svg(draw_row(row)))
-    text = PAGE.read_text()
-    for name, lines in (("bits", bits_table()), ("errors", error_table(weight))):
-        text = _replaced(text, name, "\n".join(lines))
-    PAGE.write_text(text)
+    for page, name, lines in (
+        (PAGE, "bits", bits_table()),
+        (PAGE, "errors", error_table(weight)),
+        (TRAINED, "ways", ways_table()),
+    ):
+        page.write_text(_replaced(page.read_text(), name, "\n".join(lines)))
 
 
 def bits_table() -> Iterator[str]:
@@ -81,6 +88,42 @@ def error_table(weight: Tensor) -> Iterator[str]:
     for storage in GROUPED:
         errors = [relative_error(weight, grid_of(storage, size)) for size in (None, 128, 64, 32)]
         yield f"| {storage} | " + " | ".join(f"{100 * error:.2f} %" for error in errors) + " |"
+
+
+def ways_table() -> Iterator[str]:
+    """What a committed run of recipe=ptq_against_qat found, a row a way."""
+    yield (
+        "| served in | way | trained on | accuracy % | to the reference | to PTQ | loss | "
+        "to the reference | to PTQ | bytes | train s |"
+    )
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    by_accuracy, by_loss = (_rows(WAYS / name) for name in ("ways.csv", "ways_by_loss.csv"))
+    for right, loss in zip(by_accuracy, by_loss, strict=True):
+        accuracy = f"{100 * float(right['accuracy']):.1f}"
+        nats = f"{float(loss['completion_loss_nats']):.3f}"
+        yield "| " + " | ".join((
+            right["mode"], right["way"], right["configuration"].partition(",")[0],
+            accuracy, *(_difference(right, other, 100, 1) for other in ("reference", "afterwards")),
+            nats, *(_difference(loss, other, 1, 3) for other in ("reference", "afterwards")),
+            units.size(float(right["serving_bytes"])), units.seconds(float(right["train_seconds"])),
+        )) + " |"  # fmt: skip
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _difference(row: dict[str, str], other: str, scale: float, digits: int) -> str:
+    """-1.1 (-2.3 to 0.0); blank where nothing is compared."""
+    names = (f"against_{other}_{part}" for part in ("difference", "low", "high"))
+    texts = [row[name] for name in names]
+    if not all(texts):
+        return ""
+    signed = (f"{scale * float(text):+.{digits}f}".replace("-", "−") for text in texts)
+    # What rounds to zero has no sign.
+    value, low, high = (text if text.strip("+−0.") else text[1:] for text in signed)
+    return f"{value} ({low} to {high})"
 
 
 def relative_error(weight: Tensor, grid: Grid) -> float:
@@ -126,7 +169,7 @@ def _replaced(text: str, name: str, content: str) -> str:
     marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
     changed, count = re.subn(marks, rf"\g<1>{content}\n\g<2>", text, flags=re.DOTALL)
     if count != 1:
-        raise SystemExit(f"{PAGE.name} has no marks for {name}")
+        raise SystemExit(f"no page has marks for {name}")
     return changed
 
 

@@ -92,7 +92,7 @@ def way_sentences(findings: Findings, measure: Measure) -> list[str]:
     """What holds for each mode: what other ways gain on merging and storing afterwards, and what
     each loses against the reference mode's adapter."""
     ways, sentences = ways_by(findings, measure), []
-    against = {
+    against: dict[str, Callable[[ServedWay], Comparison | None]] = {
         f"against {Way.afterwards.value}": lambda own: own.against_afterwards,
         "against the reference mode's adapter": lambda own: own.against_reference,
     }
