@@ -37,6 +37,7 @@ LAYER = "model.layers.1.mlp.down_proj.weight"
 DRAWN = (Storage.int4_sym, Storage.uint4_asym, Storage.int2_sym, Storage.uint2_asym)
 MODES = (
     QuantConfig("fp16", Storage.float16), QuantConfig("int8", Storage.int8),
+    QuantConfig("fp8", Storage.fp8),
     QuantConfig("int8_sym", Storage.int8_sym), QuantConfig("uint8_asym", Storage.uint8_asym),
     QuantConfig("w8a8_dynamic", Storage.w8a8_dynamic),
     QuantConfig("w8a8_static", Storage.w8a8_static),

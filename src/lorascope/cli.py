@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "prepare-data": Command("render, split and describe the dataset", "one", in_dvc=True),
     "quantize-base": Command(
-        "store the base in one mode (quant=fp16, int8, nf4, nf4_dq, fp32, bf16, fp4)",
+        "store the base in one mode, a file of conf/quant (quant=fp16, int8, nf4, int4_sym, ...)",
         "one", in_dvc=True,
     ),
     "settle": Command(

@@ -57,7 +57,7 @@ def test_asymptotic_bits_of_published_formats() -> None:
 
 
 def test_each_storage_has_the_bits_of_its_format() -> None:
-    widths = [32, 16, 16, 8, 4, 4, 8, 4, 2, 8, 4, 2, 8, 8]
+    widths = [32, 16, 16, 8, 4, 4, 8, 4, 2, 8, 4, 2, 8, 8, 8]
     assert [bits(storage).weight_bits for storage in Storage] == widths
     assert (bits(Storage.nf4), bits(Storage.fp4, double=True)) == (NF4, NF4_DQ)
 

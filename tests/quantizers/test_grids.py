@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torchao.quantization.quant_primitives import (
     MappingType,
+    _choose_scale_float8,
+    _dequantize_affine_float8,
+    _quantize_affine_float8,
     choose_qparams_affine,
     quantize_affine,
 )
@@ -36,6 +39,7 @@ from lorascope.quantizers.torchao.layer import GridLinear
 
 CPU = Device("cpu", "cpu")
 UINT8 = Grid(bits=8, symmetric=False)
+WHOLE_NUMBERS = [storage for storage in GROUPED if storage is not Storage.fp8]
 
 
 def test_the_examples_of_textbooks_hold() -> None:
@@ -59,7 +63,7 @@ def test_scale_and_zero_point_are_torchaos(
     assert codes[0, 1] == code
 
 
-@pytest.mark.parametrize("storage", GROUPED)
+@pytest.mark.parametrize("storage", WHOLE_NUMBERS)
 @pytest.mark.parametrize("group_size", [None, 32])
 def test_a_weight_on_a_grid_is_torchaos_to_the_bit(storage: Storage, group_size: int) -> None:
     """torchao keeps asymmetric codes shifted by half their number."""
@@ -75,6 +79,22 @@ def test_a_weight_on_a_grid_is_torchaos_to_the_bit(storage: Storage, group_size:
     assert torch.equal(ours.scales, theirs.scale)
     shift = 0 if grid.symmetric else 1 << grid.bits - 1
     assert torch.equal(ours.codes.int() - shift, theirs.qdata.int())
+
+
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_floats_of_8_bits_are_torchaos_to_the_bit(group_size: int | None) -> None:
+    grid, weight = grid_of(Storage.fp8, group_size), _weight(96, 256)
+    block = (1, group_size or 256)
+    scales = _choose_scale_float8(weight, block)
+    codes = _quantize_affine_float8(weight, scales)
+    ours = coded(weight, grid, torch.float32)
+    assert torch.equal(ours.scales, scales)
+    assert torch.equal(ours.codes.view(torch.float8_e4m3fn).float(), codes.float())
+    assert torch.equal(
+        rounded(weight, grid, torch.float32), _dequantize_affine_float8(codes, scales)
+    )
+    # A scale that 16 bits round down must not make the largest weight no number.
+    assert torch.isfinite(rounded(weight, grid, torch.bfloat16)).all()
 
 
 @pytest.mark.parametrize("storage", GROUPED)
@@ -106,7 +126,7 @@ def test_zeros_stay_zeros_and_tiny_weights_stay_finite() -> None:
         assert (rounded(tiny, grid, torch.float16) - tiny).abs().max() < 1e-7
 
 
-@pytest.mark.parametrize("storage", [Storage.int8_sym, Storage.uint4_asym])
+@pytest.mark.parametrize("storage", [Storage.int8_sym, Storage.uint4_asym, Storage.fp8])
 def test_products_and_gradients_are_those_of_the_plain_weight(storage: Storage) -> None:
     layer = GridLinear(40, 24, True, grid_of(storage, 32), torch.float16)
     layer.store(_weight(24, 40))
@@ -145,6 +165,8 @@ def test_asymmetric_codes_move_logits_less_than_symmetric_ones(
         errors[storage] = float((said - wanted).detach().norm() / wanted.detach().norm())
     for bits in (8, 4, 2):
         assert errors[Storage(f"uint{bits}_asym")] < errors[Storage(f"int{bits}_sym")]
+    # Three bits of mantissa are as many as 4-bit codes have steps, over a wider range.
+    assert errors[Storage.int8_sym] < errors[Storage.fp8] < errors[Storage.int4_sym]
     assert errors[Storage.int8_sym] < 0.02 < errors[Storage.int4_sym] < errors[Storage.int2_sym]
 
 

@@ -66,14 +66,16 @@ class Storage(StrEnum):
     """Whole numbers from 0 on: a scale and a zero point a group of weights."""
     uint4_asym = "uint4_asym"
     uint2_asym = "uint2_asym"
+    fp8 = "fp8"
+    """8-bit floats of 4 exponent and 3 mantissa bits: a scale a group of weights."""
     w8a8_dynamic = "w8a8_dynamic"
     """8 bits a weight, and inputs rounded to 8 bits as they come, a scale a token: no gradient."""
     w8a8_static = "w8a8_static"
     """The same with one scale and zero point a layer for its inputs, found by calibration."""
 
 
-GROUPED = tuple(one for one in Storage if one.endswith(("_sym", "_asym")))
-"""Storages of whole numbers with a scale a group of weights."""
+GROUPED = (*(one for one in Storage if one.endswith(("_sym", "_asym"))), Storage.fp8)
+"""Storages with a scale a group of weights."""
 GROUP_SIZES = (32, 64, 128)
 SERVED = (Storage.w8a8_dynamic, Storage.w8a8_static)
 """Storages that no adapter is trained on: they round the inputs of layers in every pass."""

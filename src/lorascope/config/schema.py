@@ -58,7 +58,7 @@ KEEP_ALL = "Set it to null to keep all rows."
 GROUP_SIZE = Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}")
 ON_GRID = Bound(
     lambda storage: storage in GROUPED,
-    "has no grid of whole numbers to train for",
+    "has no grid to train for",
     f"Leave it empty, or take one of {', '.join(GROUPED)}.",
 )
 A_ROW = "Leave it empty for one group an output row."

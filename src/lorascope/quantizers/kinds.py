@@ -17,7 +17,7 @@ from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.four_bit import FourBit
 from lorascope.quantizers.plain import Plain
 from lorascope.quantizers.torchao.eight_bit_inputs import EightBitInputs
-from lorascope.quantizers.torchao.integer import integer_of
+from lorascope.quantizers.torchao.on_grid import on_grid
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ QUANTIZERS: dict[Storage, Quantizer] = {
     Storage.int8: EightBit(),
     Storage.nf4: _FOUR_BIT,
     Storage.fp4: _FOUR_BIT,
-    **{storage: integer_of(storage) for storage in GROUPED},
+    **{storage: on_grid(storage) for storage in GROUPED},
     **{storage: EightBitInputs(storage) for storage in SERVED},
 }
 

@@ -1,1 +1,1 @@
-"""torchao's grids of whole numbers: symmetric and asymmetric weights of 8, 4 and 2 bits."""
+"""torchao's grids: symmetric and asymmetric weights of 8, 4 and 2 bits, and 8-bit floats."""

@@ -16,13 +16,15 @@ from torchao.quantization.quant_primitives import (
 
 from lorascope.quantizers.torchao.grid import Grid
 
+FLOAT8 = torch.float8_e4m3fn
+
 
 @dataclass(frozen=True)
 class Coded:
     """A weight [out, in] on a grid."""
 
     codes: Tensor
-    """[out, in], int8 of a symmetric grid, else uint8."""
+    """[out, in], int8 of a symmetric grid, else uint8; of floats their bytes."""
     scales: Tensor
     """[out, groups], in 16 bits or float32."""
     zero_points: Tensor | None
@@ -34,6 +36,9 @@ def coded(weight: Tensor, grid: Grid, scale_dtype: torch.dtype) -> Coded:
     that these are the best for what is stored. Weights of a last, shorter group have its own
     scale."""
     whole = _whole_groups(weight.detach().float(), grid)
+    if grid.floating:
+        codes, scales = _floats(whole, grid, scale_dtype)
+        return Coded(codes[:, : weight.shape[1]].contiguous(), scales, None)
     block, dtype = _block(whole, grid), _code_dtype(grid)
     scales, zero_points = choose_qparams_affine(
         whole,
@@ -42,8 +47,7 @@ def coded(weight: Tensor, grid: Grid, scale_dtype: torch.dtype) -> Coded:
         dtype,
         grid.lowest,
         grid.highest,
-        # The smallest positive scale that the type holds: a group of zeros has a scale too.
-        eps=torch.finfo(scale_dtype).smallest_normal * torch.finfo(scale_dtype).eps,
+        eps=_smallest(scale_dtype),
         scale_dtype=scale_dtype,
         zero_point_dtype=dtype,
         keepdim=True,
@@ -60,6 +64,10 @@ def decoded(
 ) -> Tensor:
     """The weight [out, in] that codes stand for, computed in float32 and rounded to `dtype`."""
     whole = _whole_groups(codes, grid)
+    if grid.floating:
+        floats = whole.view(FLOAT8).float().view(len(whole), scales.shape[1], -1)
+        plain = (floats * scales.float()[:, :, None]).view(whole.shape)
+        return plain[:, : codes.shape[1]].to(dtype)
     weight: Tensor = dequantize_affine(
         whole,
         _block(whole, grid),
@@ -97,7 +105,22 @@ def unpacked(data: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
         data = torch.cat([(data >> (grid.bits * part)) & mask for part in range(parts)])
     codes = data[: shape[0] * shape[1]].view(shape)
     # Among bytes, minus 128 and plus 128 are one and the same.
-    return (codes + (grid.lowest & 255)).view(torch.int8) if grid.symmetric else codes
+    return (codes + (grid.lowest & 255)).view(torch.int8) if grid.lowest else codes
+
+
+def _floats(whole: Tensor, grid: Grid, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Bytes of 8-bit floats [out, in] and scales [out, groups] of a matrix of whole groups."""
+    groups = whole.view(len(whole), -1, _block(whole, grid)[1])
+    limit = torch.finfo(FLOAT8).max
+    scales = (groups.abs().amax(2) / limit).clamp(min=_smallest(scale_dtype)).to(scale_dtype)
+    # A scale that was rounded down would lead beyond the largest float, which is no number.
+    scaled = (groups / scales.float()[:, :, None]).clamp(-limit, limit)
+    return scaled.to(FLOAT8).view(torch.uint8).view(whole.shape), scales
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """The smallest positive scale that a type holds: a group of zeros has a scale too."""
+    return torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
 
 
 def _whole_groups(matrix: Tensor, grid: Grid) -> Tensor:
@@ -113,4 +136,4 @@ def _block(matrix: Tensor, grid: Grid) -> tuple[int, int]:
 
 
 def _code_dtype(grid: Grid) -> torch.dtype:
-    return torch.int8 if grid.symmetric else torch.uint8
+    return torch.int8 if grid.lowest else torch.uint8

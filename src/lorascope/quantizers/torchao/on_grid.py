@@ -1,4 +1,4 @@
-"""Weights as whole numbers of 8, 4 or 2 bits, each group of an output row with a scale of its own.
+"""Weights as whole numbers of 8, 4 or 2 bits, or as 8-bit floats, each group with its scale.
 
 torchao computes scales, zero points and codes (`choose_qparams_affine`, `quantize_affine`). Codes
 are packed here, in memory and in files: torchao's own tensors keep a byte a code on a CPU.
@@ -7,7 +7,7 @@ are packed here, in memory and in files: torchao's own tensors keep a byte a cod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
@@ -27,11 +27,11 @@ stand for, and which it trains on bitsandbytes' (peft 0.21)."""
 
 
 @dataclass(frozen=True)
-class Integer:
-    """Codes of one width, symmetric around zero or from a zero point; a mode says the groups."""
+class OnGrid:
+    """Codes of one grid; a mode says the groups."""
 
-    bits_a_weight: int
-    symmetric: bool
+    grid: Grid
+    """Without groups."""
     compute: Precision = Precision.bfloat16
     rounds_inputs: bool = False
 
@@ -40,8 +40,8 @@ class Integer:
 
     def bits(self, quant: QuantConfig) -> StoredBits:
         """A scale of 16 bits a group, and a byte for its zero point where it has one."""
-        group_bytes = 2 if self.symmetric else 3
-        return StoredBits(self.bits_a_weight, group_bytes=group_bytes, group_size=quant.group_size)
+        group_bytes = 2 if self.grid.symmetric else 3
+        return StoredBits(self.grid.bits, group_bytes=group_bytes, group_size=quant.group_size)
 
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """All but methods for which PEFT has layers of its own on bitsandbytes only."""
@@ -67,10 +67,7 @@ class Integer:
 
     def owns(self, layer: nn.Module) -> bool:
         grid = getattr(layer, "grid", None)
-        return isinstance(grid, Grid) and (grid.bits, grid.symmetric) == (
-            self.bits_a_weight,
-            self.symmetric,
-        )
+        return isinstance(grid, Grid) and replace(grid, group_size=None) == self.grid
 
     def weight(self, layer: Any) -> Tensor:
         return self.backward_weight(layer)
@@ -88,7 +85,8 @@ class Integer:
         """An evaluation changes nothing."""
 
     def arithmetic(self, layer: Any) -> str:
-        return f"{layer.grid.bits}-bit whole numbers are decoded to the compute type"
+        codes = "floats" if self.grid.floating else "whole numbers"
+        return f"{self.grid.bits}-bit {codes} are decoded to the compute type"
 
     def backward_dtype(
         self, device_kind: str, compute: torch.dtype, stored: torch.dtype
@@ -121,7 +119,6 @@ def _on_cpu(parameter: Any) -> Any:
     return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=False)
 
 
-def integer_of(storage: Storage) -> Integer:
-    """The quantizer of a storage of whole numbers."""
-    grid = grid_of(storage, None)
-    return Integer(grid.bits, grid.symmetric)
+def on_grid(storage: Storage) -> OnGrid:
+    """The quantizer of a storage with a scale a group."""
+    return OnGrid(grid_of(storage, None))
