@@ -12,10 +12,11 @@ from lorascope.comparing.seed_spread import Kind, kind_of
 from lorascope.comparing.shipping import choose, choose_form
 from lorascope.config import APART, Cost
 from lorascope.errors import ConfigError
-from lorascope.records import ItemResult, ServedForm, Study
+from lorascope.records import ItemResult, MemoryPlan, ServedForm, ServedRecord, Study
 from lorascope.reporting.catalogue import report_files
 from lorascope.reporting.cell_names import CellNames
-from tests.study_factory import Trial, make_study, scored_items
+from lorascope.reporting.tables.accuracy import accuracy_rows
+from tests.study_factory import Trial, make_study, merge_record, provenance, scored_items
 
 INT4 = ServedForm("int4_sym", {"quant.storage": "int4_sym"}, 300_000, 299_936, 4.5, "digest")
 WRONG = 40
@@ -103,6 +104,89 @@ def test_the_form_that_the_rule_recommends_is_the_one_that_ships() -> None:
         choose_form(f"{trial.trial}@fp16", trial, several)
 
 
+def page_of(study: Study) -> str:
+    return report_files(study, compare(study))["report.md"].decode()
+
+
+def scored_otherwise(study: Study, accuracy: float) -> Study:
+    """The same with another validation accuracy of each served form."""
+    return replace(
+        study,
+        evaluations=[
+            replace(
+                e,
+                splits={
+                    **e.splits, "validation": replace(e.splits["validation"], accuracy=accuracy)
+                },
+            )
+            if e.served else e
+            for e in study.evaluations
+        ],
+        items={key: study.items[key.removesuffix("-int4")] for key in study.items},
+    )  # fmt: skip
+
+
+def test_the_score_of_what_ships_is_that_of_the_form_that_was_chosen() -> None:
+    study = scored_otherwise(served_study(), 0.625)
+    trial, _, score = choose("auto", study)
+    assert score == 0.625
+    assert choose(f"{trial.trial}@int4_sym", study)[2] == 0.625
+    assert choose(trial.trial, study)[2] == choose(f"{trial.trial}@apart", study)[2] == 0.75
+    merged = replace(
+        study,
+        evaluations=[e for e in study.evaluations if e.served or not e.key],
+        forms={name: ["int4_sym"] for name in study.forms},
+    )
+    assert choose(trial.trial, merged)[2] == 0.625
+
+
+def test_the_page_says_where_the_recommended_form_is_and_that_another_is_not_it() -> None:
+    study = scored_otherwise(served_study(), 0.75)
+    findings = compare(study)
+    cell, trial = findings.decision.recommended, findings.decision.trial
+    assert cell is not None
+    assert trial is not None
+    assert cell.serve == "int4_sym"
+    merge = replace(merge_record(Trial("fp16")), trial=trial)
+    own = ServedRecord(
+        trial, "fp16", INT4, "auto: cheapest", "digest", 0.75, True, 64, 0.3, 0.3, True,
+        provenance(),
+    )  # fmt: skip
+    other = replace(own, served=replace(INT4, name="int8"))
+    shown, stale = (
+        page_of(one)
+        for one in (replace(study, merge=merge, served=served) for served in (own, other))
+    )
+    where = "served as `int4_sym`, and was scored so, not in float32: `lorascope quantize-merged`"
+    assert where in shown
+    assert "models/tiny/served" in shown
+    assert "Not the recommended form" not in shown
+    assert f"**Not the recommended form**, which is `{trial}` served `int4_sym`" in stale
+    # An adapter that is recommended apart needs no word.
+    alone = make_study([Trial("fp16")], {"fp16": 0.2}, merged=Trial("fp16"))
+    assert "is served as" not in page_of(alone)
+
+
+def test_a_form_without_scores_has_no_size() -> None:
+    study = served_study()
+    scored = [e for e in study.evaluations if e.name != f"{study.trials[0].trial}@int4_sym"]
+    rows = accuracy_rows(replace(study, evaluations=scored))
+    sizes = [(row.seed, row.stored_bytes) for row in rows if row.cell.serve == "int4_sym"]
+    assert sorted(sizes) == [(0, None), (1, 300_000), (2, 300_000)]
+    bases = {row.stored_bytes for row in rows if row.cell.serve == APART}
+    assert bases == {study.footprints[0].total_bytes}
+
+
+def test_threats_count_adapters_and_trainings_once_whatever_their_forms() -> None:
+    study = served_study()
+    plan = MemoryPlan("cpu", 8, 64, 1, 0, 1, 1, 1, 1, 1, 0, {"train": 10}, 0.1)
+    predicted = [replace(trial, plan=plan) for trial in study.trials]
+    told = " ".join(compare(replace(study, trials=predicted)).threats)
+    assert "Training peaks of 1 configurations are predicted" in told
+    # The one pair of forms is no difference between adapters.
+    assert "between adapters" not in told
+
+
 def test_the_report_shows_both_and_their_pair() -> None:
     study = served_study()
     files = report_files(study, compare(study))
@@ -112,6 +196,9 @@ def test_the_report_shows_both_and_their_pair() -> None:
     assert "Merged models as they are stored to be served" in page
     assert csv.splitlines()[0].split(",")[:3] == ["quant", "method", "targets"]
     assert "serve" in csv.splitlines()[0]
+    several = replace(make_study([Trial("fp16", 8), Trial("fp16", 16)]), forms=study.forms)
+    assert "the one of its mode and form that validates best" in page_of(several)
+    assert "the one of its mode that validates best" in page_of(replace(several, forms={}))
     trials = files["accuracy.csv"].decode().splitlines()
     assert sum("int4_sym" in line for line in trials) == 3
     # A study that knows no forms has no column of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from lorascope.comparing.findings import compare
@@ -9,7 +10,10 @@ from lorascope.comparing.results import Measure
 from lorascope.comparing.ways import Way
 from lorascope.config import APART
 from lorascope.records import EvaluationRecord, ServedForm, Study, TrialRecord
+from lorascope.reporting.metrics import metrics_json
 from lorascope.reporting.tables.ways import way_sentences, ways_table
+from lorascope.stages.status import best_of
+from lorascope.study.status import ModeStatus
 from tests.study_factory import Trial, digest, make_study, scored_items
 
 SEEDS = (0, 1, 2)
@@ -80,6 +84,34 @@ def test_losses_are_compared_beside_accuracy() -> None:
     assert through.against_afterwards is not None
     assert through.against_afterwards.measure is Measure.loss_nats
     assert len(ways_table(findings, Measure.loss_nats).rows) == len(findings.ways)
+
+
+def test_a_trial_that_is_scored_merged_alone_counts_beside_those_apart() -> None:
+    """In fp16 three trials are scored apart and merged, and three merged alone."""
+    made = study()
+    best = next(t for t in made.trials if t.settings.get("train"))
+    made = replace(
+        made,
+        evaluations=[
+            replace(
+                e,
+                splits={**e.splits, "validation": replace(e.splits["validation"], accuracy=0.95)},
+            )
+            if e.trial_identity == best.identity
+            else e
+            for e in made.evaluations
+        ],
+    )
+    told = json.loads(metrics_json(made, compare(made).decision))["fp16"]
+    assert (told["scored_trials"], told["unscored_trials"]) == (6, 0)
+    assert (told["best_trial"], told["best_accuracy"]) == (best.trial, 0.8)
+    mode = ModeStatus(
+        "fp16",
+        trials=[t for t in made.trials if t.key.quant == "fp16"],
+        scores={e.name: e for e in made.evaluations if e.quant == "fp16" and e.key},
+    )
+    (found,) = [one for one in best_of(mode) if one.measure.startswith("validation accuracy")]
+    assert (found.trial, found.value) == (best, "95.0")
 
 
 def test_a_study_of_adapters_apart_has_no_ways() -> None:

@@ -17,7 +17,7 @@ from lorascope.errors import ConfigError, DeviceError, LorascopeError
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import canonical_sha256
-from lorascope.files.store import read_record
+from lorascope.files.store import read_record, write_record
 from lorascope.planning.served import require_room
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base
@@ -218,6 +218,9 @@ def test_the_shipped_form_is_stored_and_is_what_was_scored(
     assert "byte for byte what was scored" in capsys.readouterr().out
     found = collect(grid(served), served)
     assert found.served == record
+    # One that was held against other scores is no longer this study's.
+    write_record(served.served("small"), replace(record, evaluation="of former scores"))
+    assert collect(grid(served), served).served is None
     with pytest.raises(ConfigError, match="several merged forms"):
         run_command(served, "quantize-merged", *SHIPPED, forms, f"ship={trial}")
 

@@ -13,7 +13,7 @@ class NothingShips(Exception):
 
 
 def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
-    """The trial to ship, how it was chosen, and its validation score.
+    """The trial to ship, how it was chosen, and its validation score in the form that was chosen.
 
     `auto` takes what the declared rule recommends (conf/decide): the cheapest configuration that is
     no worse than the reference by more than the margin, on validation items, and shown to beat the
@@ -26,8 +26,9 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     """
     finished = {t.trial: t for t in study.trials if t.status is Status.completed}
     if ship != "auto":
-        trial = _named(ship.partition(FORM_MARK)[0], finished, study)
-        return trial, "named in ship", _validation_score(trial, study)
+        name, _, form = ship.partition(FORM_MARK)
+        trial = _named(name, finished, study)
+        return trial, "named in ship", _validation_score(trial, form or _plain(trial, study), study)
     decision = compare(study).decision
     if decision.trial is None and decision.reference is not None:
         raise NothingShips(
@@ -35,7 +36,7 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
             "bare base on validation items. `lorascope report` says by how much each gained; name "
             "a trial in ship to merge it all the same."
         )
-    if decision.trial is None:
+    if decision.trial is None or decision.recommended is None:
         raise RecordError(
             "ship='auto': no configuration has all of its declared seeds trained and scored. Run "
             "the sweep first, or name a trial in ship."
@@ -44,7 +45,7 @@ def choose(ship: str, study: Study) -> tuple[TrialRecord, str, float | None]:
     rule = f"auto: cheapest in {decision.rule.cost.value} that is no worse than the reference"
     # One seed is no choice; with more, the best one's score is above the mean of the configuration.
     rule += ", for this seed" if decision.one_seed else ", its best seed on validation items"
-    return trial, rule, _validation_score(trial, study)
+    return trial, rule, _validation_score(trial, decision.recommended.serve, study)
 
 
 def choose_form(ship: str, trial: TrialRecord, study: Study) -> str:
@@ -83,10 +84,17 @@ def _named(ship: str, finished: dict[str, TrialRecord], study: Study) -> TrialRe
     )
 
 
-def _validation_score(trial: TrialRecord, study: Study) -> float | None:
-    """Accuracy where items can be right or wrong, else the loss."""
-    for evaluation in study.evaluations:
-        if evaluation.trial_identity == trial.identity and evaluation.served is None:
-            score = evaluation.splits["validation"]
-            return score.completion_loss_nats if score.accuracy is None else score.accuracy
-    return None
+def _plain(trial: TrialRecord, study: Study) -> str:
+    """The form of a trial that is named alone: apart, or the only merged one that is declared."""
+    declared = study.forms_of(trial.trial)
+    return declared[0] if len(declared) == 1 else APART
+
+
+def _validation_score(trial: TrialRecord, form: str, study: Study) -> float | None:
+    """Accuracy where items can be right or wrong, else the loss; None where the trial is not
+    scored in `form`."""
+    evaluation = study.scores_of(trial).get(form)
+    if evaluation is None:
+        return None
+    score = evaluation.splits["validation"]
+    return score.completion_loss_nats if score.accuracy is None else score.accuracy

@@ -52,7 +52,7 @@ def _seeds(
         what = unknown if declared is None else f"{known} not measured here."
         yield f"One training seed ({min(scored)}): {what}"
         return
-    between = [c for c in comparisons if c.pairing is not Pairing.base]
+    between = _between_adapters(comparisons)
     alone = [c for c in between if c.smaller_than_seed_spread is None]
     if alone:
         yield (
@@ -61,6 +61,16 @@ def _seeds(
         )
     if 1 < len(scored) < 5:
         yield f"{len(scored)} training seeds: the spread between seeds is itself a rough estimate."
+
+
+def _between_adapters(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those of two adapters: neither with a bare base, nor with the same adapter in another
+    form."""
+    return [
+        c
+        for c in comparisons
+        if c.pairing is not Pairing.base and c.subject.apart != c.reference.apart
+    ]
 
 
 def _items(scores: Sequence[CellScore], measure: Measure) -> Iterator[str]:
@@ -119,7 +129,7 @@ def _hides_flips(comparison: Comparison) -> bool:
 
 
 def _seed_spread(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    between = [c for c in comparisons if c.pairing is not Pairing.base]
+    between = _between_adapters(comparisons)
     known = [c for c in between if c.smaller_than_seed_spread is not None]
     small = [c for c in known if c.smaller_than_seed_spread]
     if small:
@@ -208,8 +218,9 @@ def _vouched(study: Study) -> Iterator[str]:
 
 
 def _peaks(scores: Sequence[CellScore]) -> Iterator[str]:
+    """An adapter is trained once, whatever the forms that it is served in."""
     adapters = [score for score in scores if Cost.training_peak_bytes in score.costs]
-    predicted = [score for score in adapters if not score.peak_measured]
+    predicted = {score.cell.apart for score in adapters if not score.peak_measured}
     if predicted:
         yield f"Training peaks of {len(predicted)} configurations are predicted, not measured."
 

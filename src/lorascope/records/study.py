@@ -108,6 +108,7 @@ class MergeRecord:
     chosen_by: str
     """'auto: ...' with the rule and score, or 'named in ship'."""
     validation_score: float | None
+    """Of the form that was chosen."""
     items: int
     largest_logit_difference: float
     prediction_agreement: float
@@ -160,7 +161,7 @@ class Study:
     distributions: dict[str, Path] = field(default_factory=dict)
     """Evaluation identity -> file of next-token distributions on the test split."""
     served: ServedRecord | None = None
-    """The shipped model as it is served, where it is of a trial of this study."""
+    """The shipped model as it is served, where it was held against scores of this study."""
     decide: DecideConfig = field(default_factory=DecideConfig)
     """The margins of what is good enough to ship, and the cost that it is judged by."""
 

@@ -64,8 +64,11 @@ def losses_csv(study: Study) -> str:
 
 def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
     base = next((row for row in rows if row.cell.base), None)
-    # Each trial once: apart on its base where it is scored so.
-    rows = [row for row in rows if row.cell.serve == APART] or rows
+    # Each trial apart on its base where it is scored so, else in its other forms.
+    apart = {row.trial for row in rows if row.cell.serve == APART and row.scored}
+    rows = [row for row in rows if row.cell.serve == APART or row.trial not in apart]
+    scored = {row.trial for row in rows if row.scored and not row.cell.base}
+    wanted = {row.trial for row in rows if row.status != NOT_NEEDED and not row.cell.base}
     best = next(iter(by_validation_score(rows)), None)
     sizes = best.cell.shown() if best else []
     accuracy, loss = of("test", "accuracy"), of("test", "completion_loss_nats")
@@ -76,10 +79,8 @@ def _mode(rows: Sequence[AccuracyRow]) -> Metrics:
         **{f"best_{dial.name}": value for dial, value in sizes if dial.is_axis},
         "best_accuracy": accuracy(best),
         "best_loss_nats": loss(best),
-        "scored_trials": sum(1 for row in rows if row.scored and not row.cell.base),
-        "unscored_trials": sum(
-            1 for row in rows if not row.scored and not row.cell.base and row.status != NOT_NEEDED
-        ),
+        "scored_trials": len(scored),
+        "unscored_trials": len(wanted - scored),
     }
 
 

@@ -113,13 +113,14 @@ def best_of(mode: ModeStatus) -> list[Best]:
     if len({trial.objective for *_, trial in losses}) == 1:
         loss, _, trial = min(losses, key=lambda one: one[:2])
         found.append(Best("validation loss, nats", units.nats(loss), trial))
-    # A trial once: apart on its base where it is scored so.
-    apart = [scores for scores in mode.scores.values() if scores.served is None]
+    # Each trial apart on its base where it is scored so, else in its other forms.
+    apart = {s.trial_identity for s in mode.scores.values() if s.served is None}
     scored = [
         (scores.splits["validation"], t)
         for t in mode.completed
-        for scores in (apart or mode.scores.values())
+        for scores in mode.scores.values()
         if scores.trial_identity == t.identity
+        and (scores.served is None or t.identity not in apart)
     ]
     # Among equals the one with the smaller loss.
     accuracies = [

@@ -77,7 +77,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
             for record in evaluations
             if (path := distributions_of(record, _folder(record, layout)))
         },
-        served=_served_record(first, layout, {trial.trial for trial in trials}),
+        served=_served_record(first, layout, {record.identity for record in evaluations}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},
         search=first.search,
@@ -155,10 +155,11 @@ def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeReco
     return record if record.trial in trials else None
 
 
-def _served_record(config: Config, layout: Layout, trials: set[str]) -> ServedRecord | None:
-    """The served form of what is shipped, where it is of a trial of this study."""
+def _served_record(config: Config, layout: Layout, evaluations: set[str]) -> ServedRecord | None:
+    """The served form of what is shipped, where the scores that it was held against are among this
+    study's."""
     folder = layout.served(config.model.name)
     if not (folder / RECORD).is_file():
         return None
     record = read_record(folder, ServedRecord)
-    return record if record.trial in trials else None
+    return record if record.evaluation in evaluations else None

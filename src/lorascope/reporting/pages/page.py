@@ -94,7 +94,8 @@ def _sections(
         )),
         section("failed", "Failed, refused, missing or not scored", none_lost),
         section("merged", "Merged model", (
-            *merge_blocks(study.merge, findings.decision.trial), *served_blocks(study.served)
+            *merge_blocks(study, findings.decision),
+            *served_blocks(study.served, findings.decision),
         )),
         section("threats", "Threats to validity", threats_blocks(findings)),
         section("reading", "How to read this", (Bullets(HOW_TO_READ),)),

