@@ -10,6 +10,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Pairing
 from lorascope.comparing.seed_spread import Kind, kind_of
 from lorascope.comparing.shipping import choose, choose_form
+from lorascope.comparing.threats import threats
 from lorascope.config import APART, Cost
 from lorascope.errors import ConfigError
 from lorascope.records import ItemResult, MemoryPlan, ServedForm, ServedRecord, Study
@@ -181,7 +182,11 @@ def test_threats_count_adapters_and_trainings_once_whatever_their_forms() -> Non
     study = served_study()
     plan = MemoryPlan("cpu", 8, 64, 1, 0, 1, 1, 1, 1, 1, 0, {"train": 10}, 0.1)
     predicted = [replace(trial, plan=plan) for trial in study.trials]
-    told = " ".join(compare(replace(study, trials=predicted)).threats)
+    study = replace(study, trials=predicted)
+    found = compare(study)
+    small = [replace(c, smaller_than_seed_spread=True) for c in found.comparisons]
+    told = " ".join(threats(study, found.cells, small, found.decision, None))
+    assert any(c.pairing is Pairing.served for c in small)
     assert "Training peaks of 1 configurations are predicted" in told
     # The one pair of forms is no difference between adapters.
     assert "between adapters" not in told

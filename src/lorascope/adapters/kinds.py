@@ -120,6 +120,13 @@ def is_packed(config: AdapterConfig) -> bool:
     return bool(kind_of(config).packed) and not config.trained_ends()
 
 
+def unmerged(name: str) -> str | None:
+    """Why trials of the kind `name` cannot be merged; None where they can be, and for a kind that
+    only records know."""
+    reason = KINDS[name].unmergeable if name in KINDS else None
+    return None if reason is None else f"adapter={name} cannot be merged: {reason}"
+
+
 def method_of(name: str) -> Method:
     """The method of the kind `name`; a kind that only records know has no more than a name."""
     return KINDS[name].method if name in KINDS else Method(name, name)

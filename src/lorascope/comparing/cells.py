@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.adapters.kinds import KINDS
+from lorascope.adapters.kinds import unmerged
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
@@ -178,9 +178,7 @@ def _base(study: Study, quant: str) -> CellData:
 def never_served(cell: CellKey) -> str | None:
     """Why a configuration has no such form; None where it has, and for a method that only records
     know."""
-    kind = KINDS.get(cell.method)
-    reason = kind.unmergeable if kind and cell.serve != APART else None
-    return None if reason is None else f"adapter={cell.method} cannot be merged: {reason}"
+    return None if cell.serve == APART else unmerged(cell.method)
 
 
 def _seed_trial(

@@ -6,7 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.adapters.kinds import DEFAULT_KIND, dials_of, kind_of, method_of, require_roundable
+from lorascope.adapters.kinds import (
+    DEFAULT_KIND,
+    dials_of,
+    kind_of,
+    method_of,
+    require_roundable,
+    unmerged,
+)
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
@@ -130,10 +137,7 @@ def scores_name(config: Config, trial: str) -> str:
 
 def unservable(config: Config) -> str | None:
     """Why a trial has no form but apart; None where it is asked for in no other, or has it."""
-    reason = kind_of(config.adapter).unmergeable
-    if config.serve is None or reason is None:
-        return None
-    return f"adapter={config.adapter.kind} cannot be merged: {reason}"
+    return None if config.serve is None else unmerged(config.adapter.kind)
 
 
 def trial_of_scores(name: str) -> str:

@@ -18,7 +18,7 @@ class ServedRow:
     models: int
     """Trials that were scored in it."""
     layers_clipped: float | None
-    """Share of layers' inputs that calibration cut off; None where nothing is calibrated."""
+    """Layers' inputs that calibration cut off, per cent; None where nothing is calibrated."""
 
 
 def served_table(study: Study) -> Table[ServedRow]:
