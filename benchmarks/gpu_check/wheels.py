@@ -25,7 +25,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 PYTHON = "3.12"
 WANTED = (
     "bitsandbytes", "datasets", "filelock", "hydra-core", "lm-eval", "omegaconf", "pydantic",
-    "ruamel.yaml", "safetensors", "transformers",
+    "ruamel.yaml", "safetensors", "torchao", "transformers",
 )  # fmt: skip
 """Packages that the stages and the check import, beside those in THERE."""
 THERE = (

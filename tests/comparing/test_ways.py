@@ -72,9 +72,50 @@ def test_the_table_and_its_sentences_say_which_way_is_better() -> None:
     rows = ways_table(findings, Measure.accuracy).csv().splitlines()
     assert len(rows) == 1 + len(findings.ways)
     sentences = way_sentences(findings, Measure.accuracy)
-    (said,) = [text for text in sentences if text.startswith("int8, against merged")]
+    (said,) = [text for text in sentences if text.startswith("int8, against merging")]
     assert "trained through the merge +20.0 points" in said
     assert said.split("; ")[0].endswith("better")
+
+
+def test_what_was_trained_for_another_grid_is_no_way_of_this_one() -> None:
+    made = study()
+    trials = [
+        replace(trial, settings={**trial.settings, "train": {"qat": "int4_sym"}})
+        if trial.trial.endswith("-through")
+        else trial
+        for trial in made.trials
+    ]
+    ways = compare(replace(made, trials=trials)).ways
+    assert Way.through not in [own.way for own in ways]
+    # Groups of 32 are another grid than rows.
+    grouped = {"qat": "int8_sym", "qat_group_size": 32}
+    trials = [
+        replace(trial, settings={**trial.settings, "train": grouped})
+        if trial.trial.endswith("-through")
+        else trial
+        for trial in made.trials
+    ]
+    assert len(compare(replace(made, trials=trials)).ways) == len(ways)
+
+
+def test_each_rank_has_its_own_sentences_and_scores_are_counted() -> None:
+    """One rank 4 seed has no score in int8."""
+    ranks = [study(rank) for rank in (8, 4)]
+    lost = next(e for e in ranks[1].evaluations if e.served and e.served.name == "int8")
+    both = replace(
+        ranks[0],
+        trials=ranks[0].trials + ranks[1].trials,
+        evaluations=[e for one in ranks for e in one.evaluations if e is not lost],
+        forms=ranks[0].forms | ranks[1].forms,
+        items=ranks[0].items | ranks[1].items,
+    )
+    findings = compare(both)
+    sentences = way_sentences(findings, Measure.accuracy)
+    assert sum(text.startswith("rank 4: int8, against merging") for text in sentences) == 1
+    assert sum(text.startswith("rank 8: int8, against merging") for text in sentences) == 1
+    seeds = [row.scored_seeds for row in ways_table(findings, Measure.accuracy).rows]
+    assert sorted(set(seeds)) == [2, 3]
+    assert seeds.count(2) == 1
 
 
 def test_losses_are_compared_beside_accuracy() -> None:
@@ -120,10 +161,12 @@ def test_a_study_of_adapters_apart_has_no_ways() -> None:
     assert not ways_table(findings, Measure.accuracy).rows
 
 
-def study() -> Study:
+def study(rank: int = 8) -> Study:
     """Accuracy 0.9 apart, 0.6 merged and stored as int8, 0.8 where it was trained for that."""
-    own = [Trial(quant, seed=seed) for seed in SEEDS for quant in ("fp16", "int8", "nf4")]
-    through = [Trial("fp16", seed=seed, accuracy=0.8) for seed in SEEDS]
+    own = [
+        Trial(quant, rank=rank, seed=seed) for seed in SEEDS for quant in ("fp16", "int8", "nf4")
+    ]
+    through = [Trial("fp16", rank=rank, seed=seed, accuracy=0.8) for seed in SEEDS]
     both = make_study([*own, *through], items=400)
     trials = [*both.trials[: len(own)], *map(_through, both.trials[len(own) :])]
     apart = [e for e in both.evaluations if e.trial_identity is not None][: len(own)]
@@ -161,7 +204,8 @@ def _through(trial: TrialRecord) -> TrialRecord:
 def _served(
     apart: EvaluationRecord, trial: TrialRecord, mode: str, accuracy: float
 ) -> EvaluationRecord:
-    form = ServedForm(mode, {}, 1000, 1000, 8.0, digest(mode))
+    stored = {"quant.storage": {"int8": "int8_sym"}.get(mode, "float16"), "quant.group_size": None}
+    form = ServedForm(mode, dict(stored), 1000, 1000, 8.0, digest(mode))
     splits = {name: replace(score, accuracy=accuracy) for name, score in apart.splits.items()}
     name = f"{trial.trial}@{mode}"
     return replace(

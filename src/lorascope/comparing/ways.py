@@ -9,7 +9,6 @@ from enum import StrEnum
 from lorascope.comparing.cells import CellData, Compared, other_settings
 from lorascope.comparing.pairs import Pair, compare_all
 from lorascope.comparing.results import CellKey, Comparison, Pairing
-from lorascope.config import APART
 
 MAY_DIFFER = ("base", "quant.", "train.qat")
 """How the names of settings begin in which ways differ: all others are equal."""
@@ -23,7 +22,8 @@ class Way(StrEnum):
     afterwards = "merged, then stored"
     """Trained without regard to the mode: post-training quantization."""
     through = "trained through the merge"
-    """Trained while the merged weights were rounded: quantization-aware training."""
+    """Trained while the merged weights were rounded as they are then stored: quantization-aware
+    training."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class ServedWay:
     mode: str
     way: Way
     cell: CellKey
+    group: int
+    """Number of the settings that all ways beside it share."""
     against_reference: Comparison | None
     """Minus the reference mode's adapter apart; None of that itself."""
     against_afterwards: Comparison | None
@@ -60,10 +62,14 @@ def served_ways(
     Comparisons are on test items, corrected for their number (Holm) apart from those of the rest
     of the study.
     """
-    rows = [row for group in _alike(compared) for row in _held(group, reference_quant)]
+    rows = [
+        (number, *row)
+        for number, group in enumerate(_alike(compared))
+        for row in _held(group, reference_quant)
+    ]
     wanted = {
         (pair.subject.cell, pair.reference.cell): pair
-        for _, pairs in rows
+        for *_, pairs in rows
         for pair in pairs
         if pair is not None
     }
@@ -74,8 +80,8 @@ def served_ways(
         return known.get((pair.subject.cell, pair.reference.cell)) if pair else None
 
     return tuple(
-        ServedWay(member.mode, member.way, member.data.cell, *map(found, pairs))
-        for member, pairs in rows
+        ServedWay(member.mode, member.way, member.data.cell, number, *map(found, pairs))
+        for number, member, pairs in rows
     )
 
 
@@ -99,11 +105,17 @@ def _alike(compared: Compared) -> list[list[_Member]]:
 
 
 def _member(data: CellData, training: object) -> list[_Member]:
-    """The configuration as a way; none of what was trained through a merge and is kept apart."""
-    cell, through = data.cell, isinstance(training, dict) and training.get("qat") is not None
-    if cell.serve == APART:
-        return [] if through else [_Member(cell.quant, Way.apart, data)]
-    return [_Member(cell.serve, Way.through if through else Way.afterwards, data)]
+    """The configuration as a way; none of what was trained for another grid than it is stored on,
+    or for one and is kept apart."""
+    cell, settings = data.cell, training if isinstance(training, dict) else {}
+    grid = settings.get("qat"), settings.get("qat_group_size")
+    served = data.scored[0].evaluation.served
+    if served is None:
+        return [_Member(cell.quant, Way.apart, data)] if grid[0] is None else []
+    stored = served.settings.get("quant.storage"), served.settings.get("quant.group_size")
+    if grid[0] is not None and grid != stored:
+        return []
+    return [_Member(cell.serve, Way.afterwards if grid[0] is None else Way.through, data)]
 
 
 def _held(

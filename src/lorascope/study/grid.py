@@ -29,9 +29,8 @@ MOST_POINTS = 100_000
 def with_overrides(declared: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """`declared` with `overrides` in place of what they name.
 
-    A recipe sets model, data, mode, adapter and training: of `declared` the seeds, the
-    served forms and the rules stay. Where kinds of adapters are chosen, the settings of others are
-    no axes.
+    A recipe sets model, data, mode, served forms, adapter and training: of `declared` the seeds and
+    the rules stay. Where kinds of adapters are chosen, the settings of others are no axes.
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
     if recipes and recipes[-1] != "recipe=null":

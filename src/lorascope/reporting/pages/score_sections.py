@@ -94,8 +94,18 @@ def ways_words(findings: Findings) -> Iterator[Block]:
     yield Bullets(tuple((sentence,) for sentence in sentences))
     yield text(
         "A merged model is stored in its mode, loaded again and then scored: what is compared is "
-        "what would be served. p-values are corrected (Holm) for the comparisons of each table."
+        "what would be served. p-values are corrected (Holm) for the comparisons of each table; "
+        "pairs that stand among the pairwise verdicts too are corrected there. 'No worse' "
+        f"means worse by less than {_margins(findings)}."
     )
+
+
+def _margins(findings: Findings) -> str:
+    """5.0 points, or 0.0500 nats."""
+    rule = findings.decision.rule
+    margins = {Measure.accuracy: rule.margin_accuracy, Measure.loss_nats: rule.margin_loss_nats}
+    shown = dict.fromkeys((findings.measure, Measure.loss_nats))
+    return ", or ".join(measure.distance(margins[measure]) for measure in shown)
 
 
 def loss_ways_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:

@@ -31,6 +31,11 @@ class WayRow:
     name: str
     """Of what was trained, where the study has several."""
 
+    @property
+    def scored_seeds(self) -> int:
+        """Seeds that have a test score."""
+        return sum(trial.test is not None for trial in self.score.trials)
+
 
 def ways_table(findings: Findings, measure: Measure) -> Table[WayRow]:
     """One row a way, with differences by `measure`: the study's, or the loss beside it. CSV has
@@ -49,7 +54,7 @@ def ways_table(findings: Findings, measure: Measure) -> Table[WayRow]:
             *(column for name in AGAINST for column in _held_against(name, measure)),
             Column("serving_bytes", "Serving", units.size, get=_cost(Cost.serving_bytes)),
             Column("train_seconds", "Train s", units.seconds, get=_cost(Cost.train_seconds)),
-            Column("seeds", "Seeds", get=lambda row: len(row.score.trials)),
+            Column("seeds", "Seeds", get=lambda row: row.scored_seeds),
         ),
         rows,
     )  # fmt: skip
@@ -78,7 +83,7 @@ def _held_against(name: str, measure: Measure) -> tuple[Column, ...]:
                get=of(lambda one: one.difference.ends)),
         Column(f"{name}_low", "Low", in_text=False, get=of(lambda one: one.difference.low)),
         Column(f"{name}_high", "High", in_text=False, get=of(lambda one: one.difference.high)),
-        Column(f"{name}_p_holm", "Holm p", in_text=False, get=of(lambda one: one.p_holm)),
+        Column(f"{name}_p_holm", "Holm p", units.p_value, get=of(lambda one: one.p_holm)),
         Column(f"{name}_verdict", "Verdict", lambda verdict: WORDS[verdict], right=False,
                get=of(lambda one: one.verdict)),
     )  # fmt: skip
@@ -89,15 +94,15 @@ def _cost(cost: Cost) -> Callable[[WayRow], float | None]:
 
 
 def way_sentences(findings: Findings, measure: Measure) -> list[str]:
-    """What holds for each mode: what other ways gain on merging and storing afterwards, and what
-    each loses against the reference mode's adapter."""
+    """What holds for each mode and adapter: what other ways gain on merging and storing afterwards,
+    and what each loses against the reference mode's adapter."""
     ways, sentences = ways_by(findings, measure), []
     against: dict[str, Callable[[ServedWay], Comparison | None]] = {
-        f"against {Way.afterwards.value}": lambda own: own.against_afterwards,
+        "against merging and storing afterwards": lambda own: own.against_afterwards,
         "against the reference mode's adapter": lambda own: own.against_reference,
     }
-    for mode in dict.fromkeys(own.mode for own in ways):
-        members = [own for own in ways if own.mode == mode]
+    for group, mode in dict.fromkeys((own.group, own.mode) for own in ways):
+        members = [own for own in ways if (own.group, own.mode) == (group, mode)]
         for words, read in against.items():
             said = [
                 f"{_named(own, members)} {_said(one, measure)}"
@@ -105,8 +110,18 @@ def way_sentences(findings: Findings, measure: Measure) -> list[str]:
                 if (one := read(own)) is not None
             ]
             if said:
-                sentences.append(f"{mode}, {words}: {'; '.join(said)}.")
+                sentences.append(f"{_adapter(group, findings)}{mode}, {words}: {'; '.join(said)}.")
     return sentences
+
+
+def _adapter(group: int, findings: Findings) -> str:
+    """The settings that a group's ways share, where the study has several groups: 'rank 4: '."""
+    ways = findings.ways
+    if len({own.group for own in ways}) < 2:
+        return ""
+    own = next(own for own in ways if own.group == group and own.way is not Way.through)
+    names = CellNames.of(findings).adapter(own.cell.apart)
+    return f"{', '.join([own.cell.size(), *names])}: "
 
 
 def _named(own: ServedWay, members: Sequence[ServedWay]) -> str:
@@ -116,9 +131,9 @@ def _named(own: ServedWay, members: Sequence[ServedWay]) -> str:
 
 
 def _said(one: Comparison, measure: Measure) -> str:
-    """+5.2 points (2.0 to 8.4), better."""
-    estimate = one.difference
+    """+5.2 points (2.0 to 8.4, p 0.003), better."""
+    ends, value = one.difference.ends, measure.difference(one.difference.value)
     return (
-        f"{measure.difference(estimate.value)} {measure.step} "
-        f"({measure.difference_interval((estimate.low, estimate.high))}), {WORDS[one.verdict]}"
+        f"{value} {measure.step} ({measure.difference_interval(ends)}, p "
+        f"{units.p_value(one.p_holm)}), {WORDS[one.verdict]}"
     )
