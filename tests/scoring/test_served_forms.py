@@ -24,7 +24,7 @@ from lorascope.quantizers.loading import load_base
 from lorascope.records import EvaluationRecord, FootprintRecord, ServedRecord, TrialRecord
 from lorascope.scoring.evaluation import LoadedBase
 from lorascope.scoring.served_form import store_served
-from lorascope.stages import evaluate
+from lorascope.stages import check, evaluate
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial, evaluation_identity, scored_inputs
 from lorascope.study.grid import expand
@@ -268,3 +268,16 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_merged(
     config.runtime.memory_limit_gb = limit_gb
     with pytest.raises(DeviceError, match=told):
         require_room(config, served)
+
+
+def test_check_judges_the_mode_that_is_served_too(project: Layout) -> None:
+    """A CPU cannot train in float16, so that the form could not be loaded."""
+    (project.conf / "quant/narrow.yaml").write_text(
+        "name: narrow\nstorage: int4_sym\ncompute: float16\n"
+    )
+    try:
+        (point,) = expand(project, [*BASE_OVERRIDES, "quant=nf4", "serve=narrow"])
+        with pytest.raises(DeviceError, match="quant.compute='float16'"):
+            check.command([point], project)
+    finally:
+        (project.conf / "quant/narrow.yaml").unlink()

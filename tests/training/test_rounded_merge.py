@@ -120,21 +120,24 @@ def test_the_merged_model_on_the_grid_is_the_model_in_training(
         assert (theirs - logits.view(theirs.shape)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [("fp16", "float32"), ("bf16", "bfloat16")])
+@pytest.mark.parametrize(("mode", "dtype", "compute"), [
+    ("fp16", "float32", "auto"), ("bf16", "bfloat16", "auto"), ("bf16", "bfloat16", "bfloat16"),
+])  # fmt: skip
 def test_the_form_that_is_served_from_disk_has_the_loss_that_training_ends_with(
-    project: Layout, compose: Compose, tmp_path: Path, mode: str, dtype: str
+    project: Layout, compose: Compose, tmp_path: Path, mode: str, dtype: str, compute: str
 ) -> None:
     """Scales are of the base's own kind of 16 bits, as the mode stores them."""
     small, base, stored = project.base("small"), tmp_path / "base", tmp_path / "stored"
     shutil.copytree(small, base)
     AutoModelForCausalLM.from_pretrained(small, dtype=getattr(torch, dtype)).save_pretrained(base)
-    config = compose(f"quant={mode}", *INT4)
+    config = compose(f"quant={mode}", f"quant.compute={compute}", *INT4)
     quantize_base(base, config.quant, CPU, stored)
     for file in small.glob("*token*"):
         shutil.copy(file, stored)
     plan = plan_for(project, config, tmp_path / "adapter")
     plan = replace(plan, base=stored, full_base=base)
-    trained, served = train_alone(plan), QuantConfig("int4_sym", Storage.int4_sym, group_size=32)
+    trained = train_alone(plan)
+    served = QuantConfig("int4_sym", Storage.int4_sym, compute=config.quant.compute, group_size=32)
     rows = project.data("small", "toy")
     store_served(
         stored, config.quant, base, tmp_path / "adapter", served, CPU, tmp_path / "served",

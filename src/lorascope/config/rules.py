@@ -229,6 +229,15 @@ RULES = [
         "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
     ),
     Rule(
+        "quant.compute",
+        lambda c: c.train.qat is None
+        or c.quant.compute in (Precision.auto, Precision.float32)
+        or c.quant.storage.value not in list(Precision)
+        or c.quant.storage.value == c.quant.compute.value,
+        "train.qat rounds the weights that are stored, and computing in another 16-bit type would "
+        "cast them first", "Leave it out, or take the mode of that type, such as quant=bf16.",
+    ),
+    Rule(
         "train.qat_group_size",
         lambda c: c.train.qat_group_size is None or c.train.qat is not None,
         "it is the group size of train.qat, which is not set",

@@ -59,8 +59,8 @@ def autocast(
 
 
 def compute_type(x: torch.Tensor) -> torch.dtype:
-    """The type that products of `x` are computed in: autocast's where it is on, which does not look
-    into autograd functions of our own."""
+    """The type that products of `x` are computed in: autocast's where it is on. Forward passes of
+    autograd functions of our own run under it, backward passes do not."""
     kind = x.device.type
     # torch knows no autocast of meta tensors, and refuses to say so.
     on = not x.is_meta and torch.is_autocast_enabled(kind)

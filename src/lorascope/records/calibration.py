@@ -31,7 +31,7 @@ class LayerRange:
     weight_min: float
     weight_max: float
     stored_weight_min: float
-    """Of the weights as codes give them back."""
+    """Of the weights, in the type that calibration computes in, as codes give them back."""
     stored_weight_max: float
 
     @property

@@ -52,7 +52,9 @@ def store_served(
         ModelError: PEFT cannot merge the adapter, the mode stores no layer of the model, or a value
             overflows it.
     """
-    with TemporaryDirectory(dir=target.parent) as scratch:
+    target.mkdir(exist_ok=True)
+    # Inside, so that whoever sweeps up after a kill takes the merged model too.
+    with TemporaryDirectory(dir=target) as scratch:
         merged = Path(scratch)
         plain = merge(load_stored(stored, quant), adapter, torch.float32)
         write_merged(plain, base, int(load_tokenizer(stored).eos_token_id), merged)

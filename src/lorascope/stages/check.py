@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
-from lorascope.config import Config, DataKind, ModelKind, one_form
+from lorascope.config import Config, DataKind, ModelKind, QuantConfig, one_form
 from lorascope.config.rules import require_one_population
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
@@ -45,7 +45,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     _require_space(layout)
     for config in configs:
         device = choose_device(config.runtime.device)
-        compute_precision(config.quant, device)
+        for quant in _modes(config):
+            compute_precision(quant, device)
         require_attention(config.model.attention, device)
         require_readable(config.adapter, config.quant)
         require_roundable(config.adapter, config.train)
@@ -65,7 +66,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             print(f"warning: {sentence}", file=sys.stderr)
     if first.model.kind is ModelKind.local:
         folder = local_folder(first.model, layout.root)
-        for quant in {config.quant.name: config.quant for config in configs}.values():
+        modes = {quant.name: quant for config in configs for quant in _modes(config)}
+        for quant in modes.values():
             require_quantizable(folder, quant)
     _require_possible_ship(configs)
     require_settleable(configs)
@@ -75,8 +77,13 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     if not unprepared(configs, layout, []):
         noted_predecessors(declare_trial(config, layout) for config in configs)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
-    modes = len({config.quant.name for config in configs})
-    print(f"valid: trials {len(one_form(configs))}, modes {modes}")
+    trained = len({config.quant.name for config in configs})
+    print(f"valid: trials {len(one_form(configs))}, modes {trained}")
+
+
+def _modes(config: Config) -> list[QuantConfig]:
+    """The mode that is trained on, and that which is served."""
+    return [config.quant, *([] if config.serve is None else [config.serve])]
 
 
 def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:

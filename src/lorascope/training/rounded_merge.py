@@ -4,7 +4,7 @@ and adapter, which is the weight that is served.
 Backward passes are straight-through (Bengio et al. 2013, arXiv 1308.3432): the gradient of a
 rounded weight is taken for that of the weight itself, scales and zero points being constants. That
 holds for cut weights too, whose gradients torchao's fake quantizers set to zero. On these grids
-nothing lies beyond half a step of the ends, and a cut weight is the largest of its group, which
+nothing lies beyond about a step of the ends, and a cut weight is the largest of its group, which
 decides the scale: it should hear that it is too large. It also makes LoRA's gradients those of the
 two thin matrices beside a layer, so that no gradient of a whole weight is made.
 """
@@ -58,13 +58,15 @@ class RoundedProduct(torch.autograd.Function):
         """
         rows = x.reshape(trials, -1, x.shape[-1]).to(compute_type(x))
         result = rows.new_empty((*rows.shape[:2], layer.out_features))
-        bias, weight = layer.bias, layer.exact_weight()
-        for trial, its_rows in enumerate(rows):
-            served = _served(layer, trial, weight, rounding).to(rows.dtype)
-            if bias is None:
-                torch.mm(its_rows, served.T, out=result[trial])
-            else:
-                torch.addmm(bias.to(rows.dtype), its_rows, served.T, out=result[trial])
+        # Autocast would make merged weights in 16 bits here, and not in the backward pass.
+        with torch.autocast(rows.device.type, enabled=False):
+            bias, weight = layer.bias, layer.exact_weight()
+            for trial, its_rows in enumerate(rows):
+                served = _served(layer, trial, weight, rounding).to(rows.dtype)
+                if bias is None:
+                    torch.mm(its_rows, served.T, out=result[trial])
+                else:
+                    torch.addmm(bias.to(rows.dtype), its_rows, served.T, out=result[trial])
         ctx.layer, ctx.rounding, ctx.shape = layer, rounding, x.shape
         ctx.save_for_backward(rows)
         return result.view(*x.shape[:-1], layer.out_features)

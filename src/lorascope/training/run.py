@@ -161,11 +161,13 @@ def _check_all(
 def served_rounding(plan: PackPlan, base: PreTrainedModel) -> Rounding | None:
     """What train.qat asks for, None where it is not set; layers of the base without an adapter are
     rounded at once."""
+    if plan.train.qat is None:
+        return None
     rounding = rounding_of(plan.train, base_dtype(plan.full_base or plan.base))
-    if rounding is not None:
-        require_grid(base, plan.train)
-        trained = select(model_parts(base), plan.trials[0].settings)
-        round_frozen(base, [layer.name for layer in trained], rounding)
+    assert rounding is not None
+    require_grid(base, plan.train)
+    trained = select(model_parts(base), plan.trials[0].settings)
+    round_frozen(base, [layer.name for layer in trained], rounding)
     return rounding
 
 
