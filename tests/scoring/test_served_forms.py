@@ -277,7 +277,7 @@ def test_check_judges_the_mode_that_is_served_too(project: Layout) -> None:
     )
     try:
         (point,) = expand(project, [*BASE_OVERRIDES, "quant=nf4", "serve=narrow"])
-        with pytest.raises(DeviceError, match="quant.compute='float16'"):
+        with pytest.raises(DeviceError, match=r"quant\.compute='float16'"):
             check.command([point], project)
     finally:
         (project.conf / "quant/narrow.yaml").unlink()
