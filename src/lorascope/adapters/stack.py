@@ -110,11 +110,15 @@ class StackedLayer(nn.Module, ABC):
             x: [trials x samples, tokens, in].
         """
 
-    def merged(self, trial: int, weight: Tensor) -> Tensor:
-        """What merging makes of the base's weight [out, in] for one trial, both in float32; of a
-        kind whose `unrounded` is None."""
-        raise NotImplementedError
 
+class RoundableLayer(StackedLayer):
+    """A stacked layer that has a merged weight a trial, of a kind whose `unrounded` is None."""
+
+    @abstractmethod
+    def merged(self, trial: int, weight: Tensor) -> Tensor:
+        """What merging makes of the base's weight [out, in] for one trial, both in float32."""
+
+    @abstractmethod
     def add_merged_gradients(
         self, trial: int, rows: Tensor, gradient: Tensor, weight: Tensor
     ) -> None:
@@ -126,7 +130,6 @@ class StackedLayer(nn.Module, ABC):
             gradient: [samples x tokens, out], of what it gave.
             weight: as `merged` gets it.
         """
-        raise NotImplementedError
 
 
 class PeftStack:

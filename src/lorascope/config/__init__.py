@@ -20,6 +20,7 @@ from lorascope.config.choices import (
     Targets,
     TemplateKind,
 )
+from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
     Config,
     DataConfig,
@@ -27,7 +28,6 @@ from lorascope.config.schema import (
     EvaluateConfig,
     MergeConfig,
     ModelConfig,
-    QuantConfig,
     RuntimeConfig,
     TrainConfig,
     one_form,

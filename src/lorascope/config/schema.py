@@ -30,20 +30,18 @@ from lorascope.config.bounds import (
 )
 from lorascope.config.choices import (
     APART,
-    GROUP_SIZES,
-    GROUPED,
     Cost,
     DataKind,
     DeviceKind,
     Format,
     ModelKind,
-    Observer,
     Precision,
     Scoring,
     Search,
     Storage,
     TemplateKind,
 )
+from lorascope.config.quant import A_ROW, GROUP_SIZE, ON_GRID, QuantConfig
 
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 SCHEDULES = (
@@ -55,13 +53,6 @@ OBJECTIVES = ("completion",)
 """Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
-GROUP_SIZE = Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}")
-ON_GRID = Bound(
-    lambda storage: storage in GROUPED,
-    "has no grid to train for",
-    f"Leave it empty, or take one of {', '.join(GROUPED)}.",
-)
-A_ROW = "Leave it empty for one group an output row."
 STATE_PRICE = "State what an hour of your machine costs."
 STATE_POWER = "State how many watts your machine draws while training."
 
@@ -137,29 +128,6 @@ class DataConfig:
     """Column whose equal values mark rows that are not independent (one person, one document):
     intervals then treat them as one draw."""
     seed: int = bounded(0, SEED)
-
-
-@dataclass
-class QuantConfig:
-    """The storage of the base, and the type that it computes in."""
-
-    name: str = named("quant")
-    storage: Storage = Storage.float16
-    double_quantization: bool = False
-    compute: Precision = Precision.auto
-    int8_outlier_threshold: float = bounded(
-        6.0, FINITE, "6.0 is the default, 0 keeps no outliers apart."
-    )
-    group_size: int | None = bounded(None, GROUP_SIZE, A_ROW)
-    """Weights of an output row that share a scale, in int and uint storages; None is the row."""
-    observer: Observer = Observer.min_max
-    """For storage=w8a8_static: which range of a layer's inputs 8 bits cover."""
-    percentile: float = bounded(
-        99.9, Bound(lambda share: 90 <= share < 100, "must lie in [90, 100)"), "99.9 is usual."
-    )
-    """For observer=percentile: per cent of a layer's inputs that the range contains."""
-    calibration_rows: int = bounded(64, ONE_OR_MORE, "64 is a good start.")
-    """For storage=w8a8_static: rows of train on which inputs are observed."""
 
 
 @dataclass

@@ -60,7 +60,7 @@ def quantize_base(
     loading = QUANTIZERS[quant.storage].loading(quant, stored)
     model = _plain_base(base, stored, device, loading)
     if record is not None:
-        from lorascope.quantizers.torchao.eight_bit_inputs_stored import put_ranges
+        from lorascope.quantizers.torchao.ranges import put_ranges
 
         put_ranges(model, record)
     model.save_pretrained(target)

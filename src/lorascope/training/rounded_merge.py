@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lorascope.adapters.peft_extension import OwnLayer
-from lorascope.adapters.stack import StackedLayer
+from lorascope.adapters.stack import RoundableLayer
 from lorascope.machine.devices import compute_type
 from lorascope.quantizers.torchao.rounding import Rounding, rounded_layers
 
@@ -28,7 +28,7 @@ from lorascope.quantizers.torchao.rounding import Rounding, rounded_layers
 class MergedLayer(Protocol):
     """A layer of the base with the adapters of a pack."""
 
-    adapters: StackedLayer
+    adapters: RoundableLayer
     out_features: int
 
     @property

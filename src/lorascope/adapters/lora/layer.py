@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lorascope.adapters.lora.merging import add_merged_gradients, merged_weight
 from lorascope.adapters.lora.product import AddAdapters, LayerStack, without_initial
-from lorascope.adapters.stack import FrozenLayer, PackShape, StackedLayer, step_seed
+from lorascope.adapters.stack import FrozenLayer, PackShape, RoundableLayer, step_seed
 from lorascope.machine.devices import compute_type
 
 
-class LoraLayer(StackedLayer):
+class LoraLayer(RoundableLayer):
     """LoRA and DoRA of all trials of a pack on one layer of the base.
 
     x [trials, samples x tokens, in] -> base(x) + scale (x A^T) B^T, with A [trials, rank, in],

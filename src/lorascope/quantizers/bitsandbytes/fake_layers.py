@@ -15,35 +15,21 @@ from lorascope.quantizers.bitsandbytes.eight_bit import EightBit
 from lorascope.quantizers.bitsandbytes.eight_bit_layer import EightBitLinear
 from lorascope.quantizers.bitsandbytes.four_bit import REPACKS, FourBit
 from lorascope.quantizers.linear_layers import quantizable_layers
+from lorascope.quantizers.readable import Readable
 
 LIBRARY = "bitsandbytes"
 
 
-class _Readable:
-    """A layer that PEFT asks for its weight, as it asks HQQ's, which it knows by `W_q`. It knows
-    bitsandbytes' layers by the type of their weight, which a weight without data has not."""
+class _FakeFourBit(Readable, Linear4bit):  # type: ignore[misc]
+    """PEFT knows bitsandbytes' layers by their weight's type, which one without data has not."""
 
-    quantizer: FourBit | EightBit
-    weight: Tensor
-    in_features: int
-    out_features: int
-
-    @property
-    def W_q(self) -> Tensor:  # noqa: N802
-        return self.weight
-
-    def dequantize(self) -> Tensor:
-        if self.weight.is_meta:
-            return torch.empty(self.out_features, self.in_features, device="meta")
-        return self.quantizer.backward_weight(self)
+    def read_weight(self) -> Tensor:
+        return FourBit().backward_weight(self)
 
 
-class _FakeFourBit(_Readable, Linear4bit):  # type: ignore[misc]
-    quantizer = FourBit()
-
-
-class _FakeEightBit(_Readable, EightBitLinear):
-    quantizer = EightBit()
+class _FakeEightBit(Readable, EightBitLinear):
+    def read_weight(self) -> Tensor:
+        return EightBit().backward_weight(self)
 
 
 def put_four_bit_layers(model: Any, quant: QuantConfig, compute: torch.dtype) -> None:

@@ -6,23 +6,21 @@ and one zero point a layer, found by calibration. Either way the product is one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AdapterConfig, Observer, Precision, QuantConfig, Storage
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
+from lorascope.quantizers.torchao.kind import OwnLayers
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-
-    from lorascope.quantizers.kinds import Kernel
 
 
 @dataclass(frozen=True)
-class EightBitInputs:
+class EightBitInputs(OwnLayers):
     """Weights and inputs of 8 bits: w8a8."""
 
     storage: Storage
@@ -56,30 +54,11 @@ class EightBitInputs:
             f"serve={self.storage}.",
         )  # fmt: skip
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
-        from lorascope.quantizers.torchao.eight_bit_inputs_stored import EightBitInputsConfig
-
-        return EightBitInputsConfig(quant.storage.value)
-
-    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
-        """Biases compute in `compute`, as all that is not quantized."""
-        for layer in model.modules():
-            own: Any = layer
-            if self.owns(layer) and own.bias is not None:
-                own.bias.data = own.bias.data.to(compute)
-
     def owns(self, layer: nn.Module) -> bool:
         from lorascope.quantizers.torchao.eight_bit_inputs_layer import EightBitInputsLinear
 
         is_one = isinstance(layer, EightBitInputsLinear)
         return is_one and (layer.input_scale is not None) is self.is_static
-
-    def weight(self, layer: Any) -> Tensor:
-        return self.backward_weight(layer)
-
-    def backward_weight(self, layer: Any) -> Tensor:
-        weight: Tensor = layer.dequantize()
-        return weight
 
     def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         yield layer.scales
@@ -87,30 +66,6 @@ class EightBitInputs:
             yield layer.input_scale
             yield layer.input_zero_point
 
-    def require_evaluable(self, name: str, layer: Any) -> None:
-        """An evaluation changes nothing."""
-
     def arithmetic(self, layer: Any) -> str:
         inputs = "one calibrated scale and zero point" if self.is_static else "a scale a token"
         return f"inputs are rounded to 8 bits, with {inputs}, and products are of whole numbers"
-
-    def backward_dtype(
-        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
-    ) -> torch.dtype:
-        return compute
-
-    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
-        from lorascope.quantizers.torchao.eight_bit_inputs_stored import put_layers
-
-        put_layers(model, quant)
-
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
-        """Their constants are buffers, which all layers get."""
-        from lorascope.quantizers.torchao.eight_bit_inputs_layer import fill_layers
-
-        fill_layers(model)
-
-    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
-        """torchao computes with torch's own operations, which a trace sees as a CPU runs them. On
-        CUDA nothing of it was measured."""
-        return {}

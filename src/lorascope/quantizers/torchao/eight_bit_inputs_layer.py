@@ -14,12 +14,13 @@ from torchao.quantization.quantize_.workflows import QuantizeTensorToInt8Kwargs
 
 from lorascope.errors import ModelError
 from lorascope.machine.devices import compute_type
+from lorascope.quantizers.readable import Readable
 
 BY_TOKEN = QuantizeTensorToInt8Kwargs(PerRow(), MappingType.SYMMETRIC)
 BY_LAYER = QuantizeTensorToInt8Kwargs(PerTensor(), MappingType.ASYMMETRIC)
 
 
-class EightBitInputsLinear(nn.Linear):
+class EightBitInputsLinear(Readable, nn.Linear):
     """What torchao makes of a layer by `Int8DynamicActivationInt8WeightConfig` or, with calibrated
     inputs, `Int8StaticActivationInt8WeightConfig`: the same product, from tensors that
     transformers saves and loads as they are.
@@ -83,26 +84,11 @@ class EightBitInputsLinear(nn.Linear):
         weight: Tensor = Int8Tensor(self.weight.data, self.scales, block, compute, **inputs)
         return weight
 
-    @property
-    def W_q(self) -> Tensor:  # noqa: N802
-        """What PEFT asks HQQ's layers for: it then reads the weight by `dequantize`."""
-        return self.weight
-
-    def dequantize(self) -> Tensor:
+    def read_weight(self) -> Tensor:
         """The weight [out, in], float32."""
-        if self.weight.is_meta:
-            return torch.empty(self.out_features, self.in_features, device="meta")
         return self.weight.data.float() * self.scales
 
 
 def coded_weight(weight: Tensor) -> Any:
     """torchao's tensor of a weight [out, in]: int8 codes, and a float32 scale a row."""
     return Int8Tensor.from_hp(weight.detach().float(), PerRow())
-
-
-def fill_layers(model: nn.Module) -> None:
-    """Codes without data for these layers; call it under FakeTensorMode."""
-    for layer in model.modules():
-        if isinstance(layer, EightBitInputsLinear):
-            codes = torch.empty(layer.weight.shape, dtype=torch.int8, device="cpu")
-            layer.weight = nn.Parameter(codes, requires_grad=False)

@@ -10,11 +10,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lorascope.machine.devices import compute_type
+from lorascope.quantizers.readable import Readable
 from lorascope.quantizers.torchao.codes import coded, decoded, packed, unpacked
 from lorascope.quantizers.torchao.grid import Grid
 
 
-class GridLinear(nn.Linear):
+class GridLinear(Readable, nn.Linear):
     """A product with the weight that packed codes, scales and zero points stand for.
 
     torchao's own layers keep a byte a code, and the whole decoded weight for the backward pass.
@@ -66,15 +67,8 @@ class GridLinear(nn.Linear):
         result: Tensor = DecodedProduct.apply(x.to(compute), bias, self)  # type: ignore[no-untyped-call]
         return result
 
-    @property
-    def W_q(self) -> Tensor:  # noqa: N802
-        """What PEFT asks HQQ's layers for: it then reads the weight by `dequantize`."""
-        return self.weight
-
-    def dequantize(self) -> Tensor:
+    def read_weight(self) -> Tensor:
         """The weight [out, in], float32."""
-        if self.weight.is_meta:
-            return torch.empty(self.out_features, self.in_features, device="meta")
         return self.decoded(torch.float32)
 
 

@@ -6,7 +6,7 @@ are packed here, in memory and in files: torchao's own tensors keep a byte a cod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,10 @@ from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.torchao.grid import Grid, grid_of
+from lorascope.quantizers.torchao.kind import OwnLayers
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-
-    from lorascope.quantizers.kinds import Kernel
 
 READ_AS_FLOATS = ("HIRA", "UNILORA")
 """PEFT's types whose layers give other values, or none, on these codes than on the weight that they
@@ -27,7 +25,7 @@ stand for, and which it trains on bitsandbytes' (peft 0.21)."""
 
 
 @dataclass(frozen=True)
-class OnGrid:
+class OnGrid(OwnLayers):
     """Codes of one grid; a mode says the groups."""
 
     grid: Grid
@@ -53,70 +51,18 @@ class OnGrid:
                 "Take quant=fp16, nf4 or int8, or another method.",
             )  # fmt: skip
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
-        from lorascope.quantizers.torchao.stored import GridConfig
-
-        scale_dtype = str(compute).removeprefix("torch.")
-        return GridConfig(quant.storage.value, scale_dtype, quant.group_size)
-
-    def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
-        """Biases compute in `compute`, as all that is not quantized."""
-        for layer in model.modules():
-            if self.owns(layer) and layer.bias is not None:
-                layer.bias.data = layer.bias.data.to(compute)
-
     def owns(self, layer: nn.Module) -> bool:
         grid = getattr(layer, "grid", None)
         return isinstance(grid, Grid) and replace(grid, group_size=None) == self.grid
-
-    def weight(self, layer: Any) -> Tensor:
-        return self.backward_weight(layer)
-
-    def backward_weight(self, layer: Any) -> Tensor:
-        weight: Tensor = layer.dequantize()
-        return weight
 
     def constants(self, layer: Any, shared: bool = True) -> Iterator[Tensor]:
         yield layer.scales
         if layer.zero_points is not None:
             yield layer.zero_points
 
-    def require_evaluable(self, name: str, layer: Any) -> None:
-        """An evaluation changes nothing."""
-
     def arithmetic(self, layer: Any) -> str:
         codes = "floats" if self.grid.floating else "whole numbers"
         return f"{self.grid.bits}-bit {codes} are decoded to the compute type"
-
-    def backward_dtype(
-        self, device_kind: str, compute: torch.dtype, stored: torch.dtype
-    ) -> torch.dtype:
-        return compute
-
-    def put_fake_layers(self, model: Any, quant: QuantConfig, compute: torch.dtype) -> None:
-        import torch
-
-        from lorascope.quantizers.torchao.stored import put_grid_layers
-
-        put_grid_layers(model, quant, torch.float16)
-
-    def fill_fake_layers(self, model: nn.Module, quant: QuantConfig, backward: torch.dtype) -> None:
-        from lorascope.quantizers.torchao.layer import GridLinear
-
-        for layer in model.modules():
-            if isinstance(layer, GridLinear):
-                layer.weight = _on_cpu(layer.weight)
-
-    def kernels(self, device_kind: str) -> Mapping[Any, Kernel]:
-        """The layers compute with torch's own operations."""
-        return {}
-
-
-def _on_cpu(parameter: Any) -> Any:
-    import torch
-    from torch import nn
-
-    return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=False)
 
 
 def on_grid(storage: Storage) -> OnGrid:

@@ -66,14 +66,22 @@ def _expected_bits(
     if storage not in list(Storage) or not shapes:
         return None, None
     double, quantizer = footprint.double_quantization, QUANTIZERS[Storage(storage)]
-    group_size: Any = (footprint.settings or {}).get("quant.group_size")
-    mode = QuantConfig(footprint.quant, Storage(storage), bool(double), group_size=group_size)
+    mode = _mode(footprint)
     unknown = double is None and "double_quantization" in quantizer.settings(mode)
     if unknown or matrix_parameters(shapes) != footprint.quantized_parameters:
         return None, None
     stored = quantizer.bits(mode)
     exact = 8 * linear_bytes(shapes, stored) / footprint.quantized_parameters
     return exact, mean_asymptotic_bits(shapes, stored)
+
+
+def _mode(footprint: FootprintRecord) -> QuantConfig:
+    """The mode as it was stored; older records say less."""
+    told: dict[str, Any] = {
+        name.removeprefix("quant."): value for name, value in (footprint.settings or {}).items()
+    }
+    own = {"double_quantization": bool(footprint.double_quantization), **told}
+    return QuantConfig(**{**own, "name": footprint.quant, "storage": Storage(footprint.storage)})
 
 
 def trial_memory_table(study: Study) -> Table[TrialRow]:
