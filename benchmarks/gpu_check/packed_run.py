@@ -17,7 +17,7 @@ from lorascope.adapters.lora.stack import LoraStack
 from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.meters.batches import BatchMemory
-from lorascope.objectives.kinds import OBJECTIVES
+from lorascope.objectives.kinds import objective_of
 from lorascope.training.batches import PackData
 from lorascope.training.log import PackLog
 from lorascope.training.loop import Observer
@@ -50,7 +50,7 @@ def packed_steps(base: LoadedBase, case: Case, steps: int, clock: Observer) -> i
         attention="auto", evaluate_batch_size=1,
         trials=[TrialPlan(own, train, seed, ANY_PATH) for own, seed in trials],
     )  # fmt: skip
-    objective = OBJECTIVES[plan.train.objective]()
+    objective = objective_of([trial.train for trial in plan.trials])
     samples = [(ids, ids) for ids in random_samples(base, case, steps)]
     data = PackData(samples, seeds, train, objective, pad_token_id=0)
     with random_pack(base, adapters) as pack:

@@ -56,7 +56,7 @@ def stepped_types(pack: PackedModel, layers: nn.ModuleList, on_cuda: bool) -> di
     batch = Completion().collate([(row, row) for row in torch.randint(3, 50, (2, 5))], 1, 0)
     pack.train()
     with autocast(on_cuda):
-        loss = Completion().losses(pack, batch).sum()
+        loss = Completion().losses(pack, batch).summed.sum()
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.dtype is torch.float32
     gradients = [row.grad for row in pack.stack.rows]

@@ -105,7 +105,7 @@ def test_logits_losses_and_gradients_are_those_of_the_models_own_forward_pass(
     ours = forward_of(model)(batch, places).all()
     assert torch.allclose(ours, every.flatten(0, 1)[places.index], rtol=1e-6, atol=1e-6)
 
-    losses = Completion().losses(forward_of(model), batch)
+    losses = Completion().losses(forward_of(model), batch).summed
     expected = plain_losses(model, batch).view(2, 2).sum(1)
     assert torch.allclose(losses, expected, rtol=1e-6)
     (gradient,) = torch.autograd.grad(losses.sum(), weight)
@@ -128,7 +128,7 @@ def test_a_head_sees_labelled_positions_only_and_one_trials_at_a_time(
     assert seen == [60]
     seen.clear()
     monkeypatch.setattr(logits, "LOGITS_AT_ONCE", 97 * 25)
-    loss = Completion().losses(forward_of(model), batch).sum()
+    loss = Completion().losses(forward_of(model), batch).summed.sum()
     # Nothing is asked of the head while the layers run.
     assert seen == [0, 20, 20, 20]
     loss.backward()  # type: ignore[no-untyped-call]
@@ -164,7 +164,7 @@ def test_a_model_with_code_of_its_own_makes_all_logits() -> None:
     model, batch = Own(HEADED["bare"]).eval(), batch_of()
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda head, args, output: seen.append(output.shape[1]))
-    losses = Completion().losses(forward_of(model), batch)
+    losses = Completion().losses(forward_of(model), batch).summed
     assert seen == [batch.shape[1]]
     assert torch.allclose(losses, plain_losses(model, batch).view(2, 2).sum(1), rtol=1e-6)
 

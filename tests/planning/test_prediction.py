@@ -195,7 +195,7 @@ def tracked_step(model: PackedModel, batch: Batch) -> int:
         tracker = TensorTracker()
         tracker.add([*persistent_tensors(model, optimizer), *inputs.tensors()])
         with tracker:
-            loss = (Completion().losses(model, inputs) / inputs.weights).sum()
+            loss = (Completion().losses(model, inputs).summed / inputs.weights).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             del loss
             clip(rows_of(optimizer), [1.0])

@@ -216,7 +216,7 @@ def test_padding_on_the_right_needs_no_mask(architecture: PretrainedConfig) -> N
     for device in ("cpu", "cuda"):
         model.zero_grad()
         with unread_masks(device):
-            losses = Completion().losses(forward_of(model), batch)
+            losses = Completion().losses(forward_of(model), batch).summed
         losses.sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         found.append((losses.detach(), gradients))

@@ -205,7 +205,7 @@ def test_padded_ranks_stay_zero_and_are_not_saved(
     for _ in range(3):
         pack.zero_grad()
         with computing(config.quant):
-            losses = Completion().losses(pack, batch)
+            losses = Completion().losses(pack, batch).summed
         losses.sum().backward()  # type: ignore[no-untyped-call]
         clip(rows_of(optimizer), [1.0])
         optimizer.step()

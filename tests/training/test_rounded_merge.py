@@ -66,7 +66,7 @@ def trained_through_the_merge(project: Layout, config: Config, adapter: Path) ->
     before = pack(batch, batch.places).all().detach()
     for _ in range(4):
         pack.zero_grad()
-        Completion().losses(pack, batch).sum().backward()  # type: ignore[no-untyped-call]
+        Completion().losses(pack, batch).summed.sum().backward()  # type: ignore[no-untyped-call]
         clip(rows_of(optimizer), [1.0])
         optimizer.step()
     logits = pack(batch, batch.places).all().detach()

@@ -29,6 +29,7 @@ class Batch:
     """A micro-batch of one trial, and what is there already when it comes."""
 
     samples: int
+    """Sequences: an objective may read several of each row."""
     tokens: int
     """Padded tokens a sample."""
     padded: bool

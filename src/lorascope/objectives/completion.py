@@ -15,11 +15,14 @@ from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row, tokenize_rows
 from lorascope.errors import DataError
 from lorascope.objectives.evaluation import summed_loss
-from lorascope.objectives.kinds import Forward, Places, Sample, TokenBatch
+from lorascope.objectives.kinds import Forward, Losses, Places, Sample, TokenBatch
 
 
 class Completion:
     """Negative log-likelihood of the trained tokens, end-of-text included, in nats a token."""
+
+    sequences = 1
+    has_reference = False
 
     def samples(
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
@@ -32,6 +35,11 @@ class Completion:
         if not rows:
             raise DataError("No rows to measure a loss on. Check the split's row limits.")
         return sorted((last_completion(row, tokenizer) for row in rows), key=lambda s: -len(s[0]))
+
+    def with_reference(
+        self, samples: Sequence[Sample], model: Any, batch_size: int
+    ) -> list[Sample]:
+        return list(samples)
 
     def collate(
         self, samples: Sequence[Sample], trials: int, pad_token_id: int, longest: int = 0
@@ -51,10 +59,10 @@ class Completion:
             padded=not bool(mask.all()),
         )
 
-    def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
+    def losses(self, forward: Forward, batch: TokenBatch) -> Losses:
         losses = token_losses(forward, batch).view(len(batch.weights), -1)
         # One sum a trial: a sum over an axis may round in another order for another number of them.
-        return torch.stack([own.sum() for own in losses.unbind()])
+        return Losses(torch.stack([own.sum() for own in losses.unbind()]))
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         losses = token_losses(forward, batch)
@@ -110,8 +118,8 @@ def pad_samples(
     samples: Sequence[Sample], pad_token_id: int = 0, longest: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
-    ids = [torch.as_tensor(own) for own, _ in samples]
-    labels = [torch.as_tensor(own) for _, own in samples]
+    ids = [torch.as_tensor(own) for own, *_ in samples]
+    labels = [torch.as_tensor(own) for _, own, *_ in samples]
     padded = _padded(ids, pad_token_id, longest)
     lengths = torch.tensor([len(own) for own in ids])
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lorascope.machine.devices import autocast
-from lorascope.objectives.kinds import Forward, Objective, Places, Sample, TokenBatch
+from lorascope.objectives.kinds import (
+    Forward,
+    Objective,
+    Places,
+    Sample,
+    TokenBatch,
+    longest_tokens,
+)
 from lorascope.objectives.logits import Logits, forward_at
 from lorascope.quantizers.kinds import quantized_layers
 
@@ -60,7 +67,8 @@ def _base_of(model: Any) -> Any:
 
 
 def samples_at_once(batch_size: int, longest: int) -> int:
-    """Samples of one forward pass, of a batch whose longest sample has so many tokens."""
+    """Samples of one forward pass, of a batch whose longest sample has so many tokens, those of all
+    its sequences."""
     return min(batch_size, max(1, TOKENS_AT_ONCE // longest))
 
 
@@ -82,8 +90,8 @@ def summed_loss(
     with evaluation_mode(model):
         for start in range(0, len(samples), batch_size):
             together = samples[start : start + batch_size]
-            longest = max(len(ids) for ids, _ in together)
-            size = samples_at_once(batch_size, longest)
+            longest = longest_tokens(together)
+            size = samples_at_once(batch_size, objective.sequences * longest)
             for first in range(0, len(together), size):
                 part = objective.collate(together[first : first + size], 1, 0, longest)
                 weight += int(part.weights.sum())

@@ -5,19 +5,27 @@ No torch is imported here: naming an objective must not cost what computing one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lorascope.config import TrainConfig
     from lorascope.data.rows import PreparedRow
     from lorascope.objectives.logits import Logits
 
-Sample: TypeAlias = "tuple[Sequence[int] | Tensor, Sequence[int] | Tensor]"
-"""Token ids and labels, equally many; a label is -100 where nothing is learnt."""
+Sample: TypeAlias = "tuple[Sequence[int] | Tensor, ...]"
+"""What is learnt from one row. Of a completion: token ids and labels, equally many; a label is -100
+where nothing is learnt. An objective may have further parts, which its `collate` reads; none is
+longer than the row's longest sequence."""
+
+
+def longest_tokens(samples: Iterable[Sample]) -> int:
+    """Tokens of the longest sequence."""
+    return max(len(part) for sample in samples for part in sample)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,9 @@ class TokenBatch:
     """Tokens of each trial, padding excluded."""
     padded: bool
     """Whether some sample is shorter than the longest."""
+    reference: Tensor | None = None
+    """[trials x samples, longest] in FP32: what the bare base gives each token, as log-probability,
+    0 where no label is; None where the objective does not ask for it."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,17 +68,32 @@ class TokenBatch:
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors of the batch."""
         own = self.input_ids, self.attention_mask, self.labels, self.weights
-        return *own, self.places.index
+        beside = () if self.reference is None else (self.reference,)
+        return *own, self.places.index, *beside
 
     def to(self, device: torch.device) -> TokenBatch:
         """The batch on `device`. The host does not wait for the copy to a GPU."""
         if device.type == "cpu":
             return self
-        ids, mask, labels, weights, index = (
+        ids, mask, labels, weights, index, *beside = (
             tensor.pin_memory().to(device, non_blocking=True) for tensor in self.tensors()
         )
-        places = Places(index, self.places.counts)
-        return TokenBatch(ids, mask, labels, weights, places, self.tokens, self.padded)
+        places, reference = Places(index, self.places.counts), next(iter(beside), None)
+        return replace(
+            self, input_ids=ids, attention_mask=mask, labels=labels, weights=weights,
+            places=places, reference=reference,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch costs each trial."""
+
+    summed: Tensor
+    """[trials] in FP32: each trial's summed loss, from which gradients are taken."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> [trials], without gradients: further numbers of the batch, summed as the losses are;
+    the log divides them by the same weights."""
 
 
 class Forward(Protocol):
@@ -84,6 +110,11 @@ class Objective(Protocol):
     Training, validation and the memory plan compute the loss by these methods, and in no other way.
     """
 
+    sequences: int
+    """Sequences of a sample: rows that it has in a batch."""
+    has_reference: bool
+    """Whether its loss reads what the bare base gives each token."""
+
     def samples(
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
     ) -> list[Sample]:
@@ -91,6 +122,12 @@ class Objective(Protocol):
 
     def validation_samples(self, rows: Sequence[PreparedRow], tokenizer: Any) -> list[Sample]:
         """What is validated on: a sample a row, the longest first; DataError without rows."""
+
+    def with_reference(
+        self, samples: Sequence[Sample], model: Any, batch_size: int
+    ) -> list[Sample]:
+        """The samples with what the bare base `model` gives their tokens, computed once for all
+        trials of a pack; as they are where the objective has no reference."""
 
     def collate(
         self, samples: Sequence[Sample], trials: int, pad_token_id: int, longest: int = 0
@@ -101,19 +138,24 @@ class Objective(Protocol):
             longest: tokens to pad to where no sample is as long.
         """
 
-    def losses(self, forward: Forward, batch: TokenBatch) -> Tensor:
-        """Each trial's summed loss [trials] in FP32, from which gradients are taken."""
+    def losses(self, forward: Forward, batch: TokenBatch) -> Losses:
+        """Each trial's summed loss, and what else the log shows."""
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """The summed loss of a batch of one trial, in FP64: over a long split the batches' sizes
         and their order change nothing but its last digits."""
 
 
-def _completion() -> Objective:
+def _completion(trains: Sequence[TrainConfig]) -> Objective:
     from lorascope.objectives.completion import Completion
 
     return Completion()
 
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {"completion": _completion}
-"""Objectives by name. Torch is imported when one is made."""
+OBJECTIVES: dict[str, Callable[[Sequence[TrainConfig]], Objective]] = {"completion": _completion}
+"""Objectives by name, made of the settings of each trial. Torch is imported when one is made."""
+
+
+def objective_of(trains: Sequence[TrainConfig]) -> Objective:
+    """What trials that are trained at once lower, each with its own settings."""
+    return OBJECTIVES[trains[0].objective](trains)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lorascope.adapters.kinds import rank_of
 from lorascope.config.bounds import MAX_RANK
 from lorascope.counting.parameters import padded_rank
+from lorascope.objectives.kinds import objective_of
 from lorascope.planning.arithmetic import Affine, largest_within, lines_through
 from lorascope.planning.depth import segments_like, training_trace
 from lorascope.planning.plan import (
@@ -83,10 +84,11 @@ def largest_micro_batch(capacity: Capacity, limit_bytes: float, check: bool = Fa
     if max(*others, capacity.planned.validation_bytes) > limit_bytes:
         return 0
     tensor_bytes = limit_bytes - workspace_bytes(subject.device)
-    found = largest_within(capacity.over_samples, tensor_bytes) or 0
-    if found <= 1 and subject.train.samples == 1:
+    sequences = objective_of([subject.training]).sequences
+    found = (largest_within(capacity.over_samples, tensor_bytes) or 0) // sequences
+    if found <= 1 and subject.train.samples == sequences:
         return int(plan.peak_bytes["train"] <= limit_bytes)
-    while check and found > 0 and not _trains(_with_samples(subject, found), limit_bytes):
+    while check and found and not _trains(_with_samples(subject, sequences * found), limit_bytes):
         found -= 1
     return found
 

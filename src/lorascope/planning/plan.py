@@ -11,6 +11,7 @@ from lorascope.adapters.kinds import is_packed, rank_of
 from lorascope.bases.folder import SHARD_BYTES
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import padded_rank
+from lorascope.objectives.kinds import objective_of
 from lorascope.planning.arithmetic import (
     CUBLAS_WORKSPACE_BYTES,
     affine_through,
@@ -135,11 +136,12 @@ def _plan(
     subject: PlanSubject, train: Trace, evaluation: int, validation: int, seconds: float
 ) -> MemoryPlan:
     parts, spec = train.parts, subject.spec
+    sequences = objective_of([subject.training]).sequences
     # A weight's temporary copies, at most.
     cast = 0 if spec.backward is spec.compute else spec.compute.itemsize
     return MemoryPlan(
         device=subject.device,
-        micro_batch_size=subject.train.samples,
+        micro_batch_size=subject.train.samples // sequences,
         tokens=subject.train.tokens,
         base_bytes=parts["base"],
         constant_bytes=parts["constants"],

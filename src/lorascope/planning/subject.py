@@ -13,6 +13,7 @@ from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
 from lorascope.objectives.evaluation import samples_at_once
+from lorascope.objectives.kinds import objective_of
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.quantizers.kinds import QUANTIZERS, precision_on, require_readable
 from lorascope.quantizers.loading import unquantized_dtype
@@ -75,11 +76,13 @@ def subject_of(
         raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
     train, tokens, trained = config.train, lengths.longest, lengths.trained
     labelled = None if trained is None else min(trained, tokens - 1)
-    samples = samples_at_once(config.evaluate.batch_size, tokens)
+    sequences = objective_of([train]).sequences
+    samples = sequences * samples_at_once(config.evaluate.batch_size, sequences * tokens)
+    rows = sequences * train.micro_batch_size
     batch = Batch(
-        samples=train.micro_batch_size,
+        samples=rows,
         tokens=tokens,
-        padded=train.micro_batch_size > 1 and not lengths.equal,
+        padded=rows > 1 and not lengths.equal,
         optimizer_state=train.steps != 1,
         labelled=labelled,
     )

@@ -20,7 +20,7 @@ from lorascope.machine.devices import autocast
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
-from lorascope.objectives.kinds import OBJECTIVES, Places, TokenBatch
+from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
@@ -65,7 +65,8 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
     masks = attention_masks(subject.train.padded, subject.device)
     with torch.random.fork_rng(devices=[]), fake_tensors(), masks:
         model, optimizer, tracker = _in_training(subject, kept)
-        fake = _fake_batch(subject.train, trials)
+        objective = objective_of([train] * trials)
+        fake = _fake_batch(objective, subject.train, trials)
         tracker.add(fake.tensors())
         # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
         before_bytes = tracker.live_bytes - _frozen_beside(model, subject.device)
@@ -78,7 +79,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
             model.base.activation_checkpointing_enable(_checkpoints(subject))
         parts = StepParts(
             pack=model,
-            objective=OBJECTIVES[train.objective](),
+            objective=objective,
             optimizer=optimizer,
             max_gradient_norms=[train.max_gradient_norm] * trials,
             autocast=marks.autocast,
@@ -185,11 +186,11 @@ def trace_evaluation(
     the bytes before the first one."""
 
     def validate(model: PeftModel) -> None:
-        objective, forward = OBJECTIVES[subject.training.objective](), forward_of(model)
+        objective, forward = objective_of([subject.training]), forward_of(model)
         # Nothing of a batch outlives it, so that one of several equal ones is enough.
         for batch in dict.fromkeys(batches):
             with attention_masks(batch.padded, subject.device):
-                objective.validation_loss(forward, _fake_batch(batch, trials=1))
+                objective.validation_loss(forward, _fake_batch(objective, batch, trials=1))
 
     return trace_inference(subject, kept, validate)
 
@@ -271,7 +272,7 @@ def _autocast(subject: PlanSubject, keep_casts: bool = True) -> Iterator[None]:
         yield
 
 
-def _fake_batch(batch: Batch, trials: int) -> TokenBatch:
+def _fake_batch(objective: Objective, batch: Batch, trials: int) -> TokenBatch:
     """A micro-batch of all trials, without data."""
     shape = (trials * batch.samples, batch.tokens)
     ids, mask, labels = (torch.zeros(shape, dtype=torch.long, device=DEVICE) for _ in range(3))
@@ -279,7 +280,8 @@ def _fake_batch(batch: Batch, trials: int) -> TokenBatch:
     labelled = round(trials * batch.labelled_positions)
     counts = [labelled // trials + (trial < labelled % trials) for trial in range(trials)]
     places = Places(torch.zeros(labelled, dtype=torch.long, device=DEVICE), counts)
-    return TokenBatch(ids, mask, labels, weights, places, [0] * trials, batch.padded)
+    reference = torch.zeros(shape, device=DEVICE) if objective.has_reference else None
+    return TokenBatch(ids, mask, labels, weights, places, [0] * trials, batch.padded, reference)
 
 
 def block_bytes(device: str) -> int:

@@ -62,6 +62,9 @@ class LossPoint:
     loss_nats: float
     learning_rate: float
     gradient_norm: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What the objective shows beside its loss, such as rewards/margins, as the loss is averaged;
+    empty for completions."""
 
 
 @dataclass(frozen=True)

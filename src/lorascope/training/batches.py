@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from lorascope.config import TrainConfig
-from lorascope.objectives.kinds import Objective, Sample, TokenBatch
+from lorascope.objectives.kinds import Objective, Sample, TokenBatch, longest_tokens
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -40,7 +40,7 @@ class PackData:
         pad_token_id: int,
     ) -> None:
         # Tensors already, so that no batch converts them again.
-        self._samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in samples]
+        self._samples = [tuple(torch.as_tensor(part) for part in sample) for sample in samples]
         self._seeds, self._train = seeds, train
         self._objective, self._pad_token_id = objective, pad_token_id
         self._epoch, self._orders = -1, list[list[int]]()
@@ -52,8 +52,8 @@ class PackData:
 
     @property
     def longest_tokens(self) -> int:
-        """Tokens of the longest sample."""
-        return max(len(ids) for ids, _ in self._samples)
+        """Tokens of the longest sequence."""
+        return longest_tokens(self._samples)
 
     @property
     def steps_an_epoch(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lorascope.adapters.stack import step_seed
 from lorascope.machine.devices import TORCH_DTYPES, Device, autocast
 from lorascope.objectives.evaluation import evaluation_mode, forward_of
-from lorascope.objectives.kinds import OBJECTIVES, TokenBatch
+from lorascope.objectives.kinds import TokenBatch, objective_of
 from lorascope.quantizers.loading import compute_precision
 from lorascope.training.batches import PackData
 from lorascope.training.trial_plan import PackPlan
@@ -44,10 +44,10 @@ class TrialSamples:
         if self.plan.train.gradient_checkpointing:
             model.get_base_model().activation_checkpointing_enable()
         torch.manual_seed(step_seed(self.plan.trials[self.trial].seed, 0, 0))
-        objective = OBJECTIVES[self.plan.train.objective]()
+        objective = objective_of([self.plan.trials[self.trial].train])
         precision = compute_precision(self.plan.quant, self.device)
         with autocast(self.device.kind, TORCH_DTYPES[precision.value]):
-            return objective.losses(forward_of(model), batch).sum()
+            return objective.losses(forward_of(model), batch).summed.sum()
 
     def read(self, model: nn.Module, batch: TokenBatch) -> None:
         """The forward pass alone: the loss is not asked for."""

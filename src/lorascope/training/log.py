@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class PackLog:
         """Each trial's loss at the last point; empty before the first."""
         self._every = every
         self._sums = torch.zeros(trials, device=device)
+        self._metrics: dict[str, torch.Tensor] = {}
+        """Name -> [trials]: what the objective shows beside the losses, summed as they are."""
         self._norms = torch.zeros(trials, device=device)
         self._rates: list[float] = []
         self._tokens = [0] * trials
@@ -79,6 +82,9 @@ class PackLog:
         numbers = end.numbers
         for losses in numbers.losses:
             self._sums += losses
+        for metrics in numbers.metrics:
+            for name, values in metrics.items():
+                self._metrics[name] = self._metrics.get(name, 0) + values
         self._tokens = [a + b for a, b in zip(self._tokens, numbers.tokens, strict=True)]
         self._norms, self._rates = numbers.gradient_norms, numbers.learning_rates
         if end.last or end.step % self._every == 0:
@@ -87,11 +93,15 @@ class PackLog:
     def _close_interval(self, step: int) -> None:
         """Make a point of the steps since the last one: the mean loss of each trial."""
         # Read at once: the host waits for the device.
-        sums, norms = torch.stack([self._sums, self._norms]).tolist()
-        losses = [total / (step - self._logged_step) for total in sums]
+        every = self._sums, self._norms, *self._metrics.values()
+        sums, norms, *others = torch.stack(every).tolist()
+        steps = step - self._logged_step
+        losses = [total / steps for total in sums]
         for index in self.left:
-            self._add_point(index, step, losses[index], norms[index])
+            values = [own[index] / steps for own in others]
+            self._add_point(index, step, losses[index], norms[index], values)
         self._sums.zero_()
+        self._metrics = {name: torch.zeros_like(own) for name, own in self._metrics.items()}
         self._logged_step = step
         self.last_losses_nats = [
             loss if effort is None else points[-1].loss_nats
@@ -101,17 +111,23 @@ class PackLog:
     def stop(self, index: int, effort: Effort) -> None:
         """Train a trial no more. Its last point is of the steps since the one before."""
         if effort.step > self._logged_step:
-            loss = self._sums[index].item() / (effort.step - self._logged_step)
-            self._add_point(index, effort.step, loss, self._norms[index].item())
+            steps = effort.step - self._logged_step
+            loss = self._sums[index].item() / steps
+            values = [own[index].item() / steps for own in self._metrics.values()]
+            self._add_point(index, effort.step, loss, self._norms[index].item(), values)
         if self.diverged_at[index] is None:
             self.stopped[index] = effort
 
-    def _add_point(self, index: int, step: int, loss_nats: float, norm: float) -> None:
+    def _add_point(
+        self, index: int, step: int, loss_nats: float, norm: float, values: Sequence[float]
+    ) -> None:
         if not math.isfinite(loss_nats):
             self.diverged_at[index] = step
             return
         known = norm if math.isfinite(norm) else None
-        self.points[index].append(LossPoint(step, loss_nats, self._rates[index], known))
+        named = zip(self._metrics, values, strict=True)
+        metrics = {name: value for name, value in named if math.isfinite(value)}
+        self.points[index].append(LossPoint(step, loss_nats, self._rates[index], known, metrics))
 
     def state(self) -> dict[str, Any]:
         """All of it as JSON, exactly: a float32 is a Python float, which JSON keeps."""
@@ -120,7 +136,8 @@ class PackLog:
             "diverged_at": self.diverged_at,
             "validations": [[asdict(point) for point in points] for points in self.validations],
             "stopped": [None if effort is None else asdict(effort) for effort in self.stopped],
-            "sums": [value if math.isfinite(value) else None for value in self._sums.tolist()],
+            "sums": _as_json(self._sums),
+            "metrics": {name: _as_json(own) for name, own in self._metrics.items()},
             "tokens": self.tokens,
             "logged_step": self._logged_step,
         }
@@ -131,10 +148,19 @@ class PackLog:
         self.diverged_at = list(state["diverged_at"])
         self.validations = [[ValidationPoint(**p) for p in own] for own in state["validations"]]
         self.stopped = [None if own is None else Effort(**own) for own in state["stopped"]]
-        sums = [math.nan if value is None else value for value in state["sums"]]
-        self._sums.copy_(torch.tensor(sums))
+        self._sums.copy_(_of_json(state["sums"]))
+        sums = state.get("metrics", {})
+        self._metrics = {name: _of_json(own).to(self._sums) for name, own in sums.items()}
         self._tokens = list(state["tokens"])
         self._logged_step = int(state["logged_step"])
+
+
+def _as_json(values: torch.Tensor) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _of_json(values: Sequence[float | None]) -> torch.Tensor:
+    return torch.tensor([math.nan if value is None else value for value in values])
 
 
 class TrainingWatch:

@@ -8,9 +8,9 @@ number for each, and none of them depends on another trial's. A single trial is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -64,6 +64,8 @@ class StepNumbers:
     """Tokens of each trial in this step, padding excluded."""
     learning_rates: list[float]
     """Learning rate of each trial in this step."""
+    metrics: list[Mapping[str, Tensor]] = field(default_factory=list)
+    """Of each micro-batch, name -> [trials]; they add up to each trial's mean."""
 
 
 def train_step(
@@ -80,15 +82,18 @@ def train_step(
     """
     pack, optimizer, scales = parts.pack, parts.optimizer, parts.scales
     weights, losses = torch.stack([batch.weights for batch in batches]).sum(0), []
+    metrics: list[Mapping[str, Tensor]] = []
     pack.zero_grad()
     for number, batch in enumerate(batches):
         pack.seed(step, number)
         with parts.meter.micro_batch(pack, optimizer, batch):
             with parts.autocast():
-                means = parts.objective.losses(pack, batch) / weights
+                found = parts.objective.losses(pack, batch)
+                means = found.summed / weights
             scaled = means if scales is None else means * scales.scales
             losses.append(means.detach())
-            del means
+            metrics.append({name: value / weights for name, value in found.metrics.items()})
+            del means, found
             scaled.sum().backward()  # type: ignore[no-untyped-call]
             del scaled
     rows = pack.stack.rows
@@ -103,7 +108,7 @@ def train_step(
     with parts.meter.optimizer_step(pack, optimizer):
         optimizer.step()
     tokens = [sum(counts) for counts in zip(*(batch.tokens for batch in batches), strict=True)]
-    return StepNumbers(losses, norms, tokens, rates)
+    return StepNumbers(losses, norms, tokens, rates, metrics)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,12 +14,12 @@ from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import Weights
 from lorascope.adapters.targets import select
 from lorascope.config import Precision
-from lorascope.data.rows import PreparedRow, read_rows
+from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
 from lorascope.machine.devices import TORCH_DTYPES, Device, autocast
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
-from lorascope.objectives.kinds import OBJECTIVES, Objective
+from lorascope.objectives.kinds import Objective, Sample, objective_of
 from lorascope.quantizers.footprint import measure_footprint
 from lorascope.quantizers.loading import arithmetic, base_dtype, compute_precision, load_base
 from lorascope.quantizers.torchao.rounding import Rounding, require_grid, round_frozen, rounding_of
@@ -98,17 +98,18 @@ def _train_by_rank(
         rounding = served_rounding(plan, base)
         model_bytes = measure_footprint(base).total_bytes
         data = training_data(plan, tokenizer, base)
+        held_out = held_out_samples(plan, tokenizer, base)
         samples = first_samples(plan, data, device)
         pack = pack_adapters(base, settings, seeds, samples)
         if rounding is not None:
             pack.round_merged(rounding)
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _train(plan, pack, data, tokenizer, device, memory, progress, rounding)
+        trained = _train(plan, pack, data, held_out, device, memory, progress, rounding)
         pack.unpack()
         del pack
     with meter.phase("evaluate"):
-        checked = _check_all(base, plan, trained, tokenizer, memory, progress, rounding)
+        checked = _check_all(base, plan, trained, held_out, memory, progress, rounding)
     # What all results of the pack say alike.
     result = partial(
         TrainingResult,
@@ -132,13 +133,11 @@ def _check_all(
     base: PreTrainedModel,
     plan: PackPlan,
     trained: TrainedPack,
-    tokenizer: PreTrainedTokenizerBase,
+    held_out: Sequence[Sample],
     memory: BatchMemory,
     progress: Progress,
     rounding: Rounding | None,
 ) -> list[CheckedAdapter | Diverged | Unsaved]:
-    objective = OBJECTIVES[plan.train.objective]()
-    samples = objective.validation_samples(_validation_rows(plan), tokenizer)
     checked: list[CheckedAdapter | Diverged | Unsaved] = []
     for index, (trial, weights) in enumerate(zip(plan.trials, trained.weights, strict=True)):
         progress(ValidationReport(index, len(plan.trials)))
@@ -148,9 +147,7 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            own = check_adapter(
-                base, plan, trial, weights, others, objective, samples, memory, rounding
-            )
+            own = check_adapter(base, plan, trial, weights, others, held_out, memory, rounding)
             checked.append(own)
         except (Diverged, Unsaved) as error:
             checked.append(error)
@@ -174,24 +171,38 @@ def served_rounding(plan: PackPlan, base: PreTrainedModel) -> Rounding | None:
 def training_data(
     plan: PackPlan, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel
 ) -> PackData:
-    """The training split as a pack's trials read it."""
-    objective, rows = OBJECTIVES[plan.train.objective](), read_rows(plan.data / "train.jsonl")
+    """The training split as a pack's trials read it; `base` is bare."""
+    objective, rows = _objective(plan), read_rows(plan.data / "train.jsonl")
     samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
+    samples = objective.with_reference(samples, base, plan.evaluate_batch_size)
     padding = pad_token_id(tokenizer, base.config.get_text_config().vocab_size)
     return PackData(samples, [trial.seed for trial in plan.trials], plan.train, objective, padding)
+
+
+def held_out_samples(
+    plan: PackPlan, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel
+) -> list[Sample]:
+    """The validation split as all trials are validated on it; `base` is bare."""
+    objective, rows = _objective(plan), read_rows(plan.data / "validation.jsonl")
+    samples = objective.validation_samples(rows, tokenizer)
+    return objective.with_reference(samples, base, plan.evaluate_batch_size)
+
+
+def _objective(plan: PackPlan) -> Objective:
+    return objective_of([trial.train for trial in plan.trials])
 
 
 def _train(
     plan: PackPlan,
     pack: PackedModel,
     data: PackData,
-    tokenizer: PreTrainedTokenizerBase,
+    held_out: Sequence[Sample],
     device: Device,
     memory: BatchMemory,
     progress: Progress,
     rounding: Rounding | None,
 ) -> TrainedPack:
-    objective, seeds = OBJECTIVES[plan.train.objective](), [trial.seed for trial in plan.trials]
+    objective, seeds = _objective(plan), [trial.seed for trial in plan.trials]
     pack.shape.longest_tokens = data.longest_tokens
     parts = step_parts(plan, pack, objective, device, memory)
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
@@ -203,7 +214,6 @@ def _train(
     observers: list[Observer] = [log, watch, checkpoints]
     validation = None
     if plan.train.validate_every_steps:
-        held_out = objective.validation_samples(_validation_rows(plan), tokenizer)
         validation = PackValidation(plan, parts, held_out, watch, memory, rounding)
         observers.insert(1, validation)
     step = train(parts, data, schedule, log.has_stopped, observers, first_step)
@@ -243,10 +253,6 @@ def step_parts(
         meter=meter,
         scales=LossScales(len(trains), device.kind) if precision is Precision.float16 else None,
     )
-
-
-def _validation_rows(plan: PackPlan) -> list[PreparedRow]:
-    return read_rows(plan.data / "validation.jsonl")
 
 
 def _result(

@@ -36,7 +36,7 @@ from lorascope.files.store import sha256_of_files
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import summed_loss
-from lorascope.objectives.kinds import Objective, Sample
+from lorascope.objectives.kinds import Sample, objective_of
 from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import ValidationPoint
 from lorascope.training.log import Diverged, TrainingWatch
@@ -110,11 +110,11 @@ class PackValidation:
             self._measured.add(index)
             measured = self._memory.validation(model, waiting, in_training=True)
             with measured if first else nullcontext(lambda batch: None) as before_batch:
-                loss_sum, tokens = summed_loss(
-                    self._parts.objective, model, self._samples, self._plan.evaluate_batch_size,
-                    before_batch,
+                loss_sum, weight = summed_loss(
+                    objective_of([trial.train]), model, self._samples,
+                    self._plan.evaluate_batch_size, before_batch,
                 )  # fmt: skip
-        return loss_sum / tokens
+        return loss_sum / weight
 
     def _judge(self, index: int, point: ValidationPoint) -> None:
         points, patience = self._log.validations[index], self._plan.train.patience
@@ -156,7 +156,6 @@ def check_adapter(
     trial: TrialPlan,
     weights: Weights,
     others: list[Weights],
-    objective: Objective,
     samples: Sequence[Sample],
     memory: BatchMemory,
     rounding: Rounding | None = None,
@@ -182,7 +181,7 @@ def check_adapter(
         served = as_served(model, trial, weights, rounding)
         with served, memory.validation(model, waiting) as before_batch:
             loss_sum, tokens = summed_loss(
-                objective, model, samples, plan.evaluate_batch_size, before_batch
+                objective_of([trial.train]), model, samples, plan.evaluate_batch_size, before_batch
             )
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")

@@ -30,7 +30,7 @@ def begin_with_eva(config: LoraConfig, model: PeftModel, samples: FirstSamples) 
         ModelError: the directions do not hold still.
     """
     batches = list(samples.batches())
-    trained, highest = batches[0].weights.sum().item(), highest_rank_of(config)
+    trained, highest = sum(batches[0].places.counts), highest_rank_of(config)
     if trained < 2 * highest:
         raise ConfigError(
             "lora.rank", highest,
@@ -39,7 +39,7 @@ def begin_with_eva(config: LoraConfig, model: PeftModel, samples: FirstSamples) 
             f"Take a rank up to {trained // 2}, a larger train.micro_batch_size, or another "
             "lora.init.",
         )  # fmt: skip
-    usable = [batch for batch in batches if batch.weights.sum().item() >= highest]
+    usable = [batch for batch in batches if sum(batch.places.counts) >= highest]
     left = iter(range(MOST_ROUNDS * len(usable)))
 
     def forward(adapted: nn.Module, batch: Any) -> None:
