@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from lorascope.adapters.attach import attach
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.folder import read_json
-from lorascope.config import CALIBRATED, Config, EvaluateConfig, QuantConfig, Scoring, Storage
+from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring, Storage
 from lorascope.data.calibration import CalibrationRows
 from lorascope.data.rows import PreparedRow
 from lorascope.errors import DeviceError
@@ -80,7 +80,7 @@ def scored(
 ) -> tuple[PeftModel, ScoredSubject]:
     """A random base with an adapter, and whose memory is predicted."""
     AutoModelForCausalLM.from_config(SHAPE).save_pretrained(folder / "base")
-    given = CALIBRATION if MODES[mode].storage in CALIBRATED else None
+    given = CALIBRATION if MODES[mode].reads_rows else None
     quantize_base(folder / "base", MODES[mode], CPU, folder / "stored", given)
     adapter = LoraConfig(rank=8)
     config = Config(

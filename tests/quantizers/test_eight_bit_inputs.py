@@ -26,7 +26,7 @@ from lorascope.data.calibration import CalibrationRows, calibration_rows
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, ModelError, RecordError
-from lorascope.files.calibration import CALIBRATION, read_calibration
+from lorascope.files.calibration import FILES, read_beside_model
 from lorascope.files.layout import Layout
 from lorascope.files.store import sha256_of_files
 from lorascope.quantizers.bits import linear_bytes
@@ -107,7 +107,7 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 def test_loaded_models_give_the_logits_of_torchaos_own_to_the_bit(
     base: Path, stored: Path, quant: QuantConfig, tmp_path: Path
 ) -> None:
-    record = read_calibration(stored / quant.name) if quant is STATIC else None
+    record = read_beside_model(stored / quant.name, CalibrationRecord) if quant is STATIC else None
     loaded = load_base(stored / quant.name, quant, CPU)
     assert torch.equal(logits(loaded), logits(torchao_model(base, record)))
     exact = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
@@ -163,7 +163,7 @@ def test_each_observer_covers_the_range_that_it_says(base: Path, tmp_path: Path)
     records = {}
     for observer in Observer:
         quantize_base(base, observed(observer), CPU, tmp_path / observer, rows())
-        records[observer] = read_calibration(tmp_path / observer)
+        records[observer] = read_beside_model(tmp_path / observer, CalibrationRecord)
     whole, cut, least = (records[o] for o in (Observer.min_max, Observer.percentile, Observer.mse))
     assert whole.clipped_share == 0
     assert cut.clipped_share == pytest.approx(0.001, rel=0.25)
@@ -178,7 +178,7 @@ def test_each_observer_covers_the_range_that_it_says(base: Path, tmp_path: Path)
 
 def test_ranges_are_those_of_the_inputs_by_hand(base: Path, stored: Path) -> None:
     """The norm's outputs of the first layer, each row alone, and torch's own arithmetic."""
-    record = read_calibration(stored / "w8a8_static")
+    record = read_beside_model(stored / "w8a8_static", CalibrationRecord)
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     first = model.model.layers[0].input_layernorm
     with torch.no_grad():
@@ -216,7 +216,11 @@ def test_an_outlier_is_what_min_max_and_mse_cover_and_the_logits_pay_for(tmp_pat
         folder = tmp_path / observer
         quantize_base(tmp_path / "base", observed(observer), CPU, folder, rows())
         errors[observer.value] = relative_error(logits(load_base(folder, STATIC, CPU)), exact)
-        (down,) = (own for own in read_calibration(folder).layers[:7] if "down" in own.name)
+        (down,) = (
+            own
+            for own in read_beside_model(folder, CalibrationRecord).layers[:7]
+            if "down" in own.name
+        )
         inputs[observer.value] = down.relative_rmse
     quantize_base(tmp_path / "base", DYNAMIC, CPU, tmp_path / "by_token")
     by_token = relative_error(logits(load_base(tmp_path / "by_token", DYNAMIC, CPU)), exact)
@@ -255,13 +259,13 @@ def test_rows_are_needed_by_static_inputs_and_refused_elsewhere(
     with pytest.raises(ConfigError, match=r"rows of train.*serve=w8a8_static"):
         stage.command([compose("quant=w8a8_static")], project)
     assert not project.quantized("small", "w8a8_static").exists()
-    with pytest.raises(ConfigError, match=r"observes no inputs"):
+    with pytest.raises(ConfigError, match=r"reads none"):
         quantize_base(base, DYNAMIC, CPU, tmp_path / "out", rows())
     with pytest.raises(RecordError, match=r"no calibration here"):
-        read_calibration(tmp_path)
-    (tmp_path / CALIBRATION).write_text("{}")
+        read_beside_model(tmp_path, CalibrationRecord)
+    (tmp_path / FILES[CalibrationRecord]).write_text("{}")
     with pytest.raises(RecordError, match=r"not a readable CalibrationRecord"):
-        read_calibration(tmp_path)
+        read_beside_model(tmp_path, CalibrationRecord)
 
 
 @pytest.mark.parametrize(

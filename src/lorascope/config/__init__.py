@@ -4,9 +4,10 @@ them."""
 from lorascope.config.adapter import AdapterConfig
 from lorascope.config.choices import (
     APART,
-    CALIBRATED,
     GROUPED,
+    OBSERVED,
     SERVED,
+    WHOLE,
     Cost,
     DataKind,
     DeviceKind,
@@ -14,6 +15,7 @@ from lorascope.config.choices import (
     ModelKind,
     Observer,
     Precision,
+    Rounding,
     Scoring,
     Search,
     Storage,
@@ -34,9 +36,9 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "APART", "CALIBRATED", "GROUPED", "SERVED",
+    "APART", "GROUPED", "OBSERVED", "SERVED", "WHOLE",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
-    "QuantConfig", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind",
-    "TrainConfig", "one_form",
+    "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets",
+    "TemplateKind", "TrainConfig", "one_form",
 ]  # fmt: skip

@@ -79,8 +79,25 @@ GROUPED = (*(one for one in Storage if one.endswith(("_sym", "_asym"))), Storage
 GROUP_SIZES = (32, 64, 128)
 SERVED = (Storage.w8a8_dynamic, Storage.w8a8_static)
 """Storages that no adapter is trained on: they round the inputs of layers in every pass."""
-CALIBRATED = (Storage.w8a8_static,)
+OBSERVED = (Storage.w8a8_static,)
 """Storages that need rows on which inputs of layers are observed."""
+WHOLE = tuple(one for one in GROUPED if one is not Storage.fp8)
+"""Storages of whole numbers, with a scale a group."""
+
+
+class Rounding(StrEnum):
+    """How codes are chosen for a merged model's weights."""
+
+    nearest = "nearest"
+    auto_round = "auto_round"
+    """By signed gradient descent on the error of each block's outputs on rows of train (Cheng et
+    al. 2023, arXiv 2309.05516)."""
+    awq = "awq"
+    """The nearest, once input channels that matter on rows of train are scaled up (Lin et al. 2023,
+    arXiv 2306.00978)."""
+    gptq = "gptq"
+    """Column by column, what follows making up for the error (Frantar et al. 2022, arXiv
+    2210.17323)."""
 
 
 class Observer(StrEnum):

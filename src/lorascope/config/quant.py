@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorascope.config.bounds import FINITE, ONE_OR_MORE, Bound, bounded, named
-from lorascope.config.choices import GROUP_SIZES, GROUPED, Observer, Precision, Storage
+from lorascope.config.choices import (
+    GROUP_SIZES,
+    GROUPED,
+    OBSERVED,
+    SERVED,
+    Observer,
+    Precision,
+    Rounding,
+    Storage,
+)
 
 GROUP_SIZE = Bound(lambda size: size in GROUP_SIZES, f"must be one of {GROUP_SIZES}")
 ON_GRID = Bound(
@@ -36,4 +45,18 @@ class QuantConfig:
     )
     """For observer=percentile: per cent of a layer's inputs that the range contains."""
     calibration_rows: int = bounded(64, ONE_OR_MORE, "64 is a good start.")
-    """For storage=w8a8_static: rows of train on which inputs are observed."""
+    """Rows of train on which storage=w8a8_static observes inputs, and `rounding` chooses codes."""
+    rounding: Rounding = Rounding.nearest
+    """For whole numbers with a scale a group: how codes are chosen."""
+    rounding_steps: int = bounded(200, ONE_OR_MORE, "200 is AutoRound's own default.")
+    """For rounding=auto_round: steps of descent for each block of layers."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a model is stored so with the help of rows of train."""
+        return self.storage in OBSERVED or self.rounding is not Rounding.nearest
+
+    @property
+    def is_for_serving(self) -> bool:
+        """Whether merged models alone are stored so, and nothing is trained on it."""
+        return self.storage in SERVED or self.rounding is not Rounding.nearest

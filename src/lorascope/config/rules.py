@@ -9,8 +9,9 @@ from enum import Enum
 from functools import reduce
 
 from lorascope.config import (
-    CALIBRATED,
     GROUPED,
+    OBSERVED,
+    WHOLE,
     Config,
     Cost,
     DataKind,
@@ -18,6 +19,7 @@ from lorascope.config import (
     Observer,
     Precision,
     QuantConfig,
+    Rounding,
     Search,
     Storage,
     Targets,
@@ -155,7 +157,7 @@ RULES = [
     ),
     Rule(
         "quant.observer",
-        lambda c: c.quant.observer is Observer.min_max or c.quant.storage in CALIBRATED,
+        lambda c: c.quant.observer is Observer.min_max or c.quant.storage in OBSERVED,
         NOTHING_OBSERVED, "Leave it out, or use quant=w8a8_static.",
     ),
     Rule(
@@ -168,8 +170,22 @@ RULES = [
     Rule(
         "quant.calibration_rows",
         lambda c: c.quant.calibration_rows == QuantConfig.calibration_rows
-        or c.quant.storage in CALIBRATED,
-        NOTHING_OBSERVED, "Leave it out, or use quant=w8a8_static.",
+        or c.quant.reads_rows,
+        "only storage=w8a8_static and quant.rounding read rows",
+        "Leave it out, or use quant=w8a8_static or int4_autoround.",
+    ),
+    Rule(
+        "quant.rounding",
+        lambda c: c.quant.rounding is Rounding.nearest or c.quant.storage in WHOLE,
+        "only codes that are whole numbers, with a scale a group, are chosen so",
+        f"Leave it out, or use one of {', '.join(WHOLE)}.",
+    ),
+    Rule(
+        "quant.rounding_steps",
+        lambda c: c.quant.rounding_steps == QuantConfig.rounding_steps
+        or c.quant.rounding is Rounding.auto_round,
+        "only quant.rounding=auto_round takes steps",
+        "Leave it out, or set quant.rounding=auto_round.",
     ),
     Rule(
         "adapter.targets",

@@ -1,30 +1,32 @@
-"""The record of a calibration, beside the stored model that it is part of."""
+"""The records of what a stored model owes to rows of train, beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from lorascope.errors import RecordError
 from lorascope.files.store import type_adapter, write_atomically
-from lorascope.records import CalibrationRecord
+from lorascope.records import CalibrationRecord, RoundingRecord
 
-CALIBRATION = "calibration.json"
+FILES: dict[type, str] = {CalibrationRecord: "calibration.json", RoundingRecord: "rounding.json"}
+R = TypeVar("R", CalibrationRecord, RoundingRecord)
 
 
-def write_calibration(folder: Path, record: CalibrationRecord) -> None:
+def write_beside_model(folder: Path, record: CalibrationRecord | RoundingRecord) -> None:
     """Write `record` beside the stored model in `folder`, whose content it is part of."""
-    text = type_adapter(CalibrationRecord).dump_json(record, indent=2)
-    write_atomically(folder / CALIBRATION, text + b"\n")
+    text = type_adapter(type(record)).dump_json(record, indent=2)
+    write_atomically(folder / FILES[type(record)], text + b"\n")
 
 
-def read_calibration(folder: Path) -> CalibrationRecord:
-    """Read what `write_calibration` wrote; RecordError where it is missing or damaged."""
-    path = folder / CALIBRATION
+def read_beside_model(folder: Path, kind: type[R]) -> R:
+    """Read what `write_beside_model` wrote; RecordError where it is missing or damaged."""
+    path = folder / FILES[kind]
     again = "Make the stored model again."
     if not path.is_file():
-        raise RecordError(f"{path}: no calibration here. {again}")
+        raise RecordError(f"{path}: no such record here. {again}")
     try:
-        record: CalibrationRecord = type_adapter(CalibrationRecord).validate_json(path.read_bytes())
+        record: R = type_adapter(kind).validate_json(path.read_bytes())
     except ValueError as error:
-        raise RecordError(f"{path}: not a readable CalibrationRecord ({error}). {again}") from error
+        raise RecordError(f"{path}: not a readable {kind.__name__} ({error}). {again}") from error
     return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorascope.bases.folder import SHARD_BYTES
-from lorascope.config import CALIBRATED, Config, QuantConfig, Storage
+from lorascope.config import Config, QuantConfig, Storage
 from lorascope.errors import DeviceError
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device, choose_device
@@ -43,9 +43,9 @@ def storing_refusal(
 
     While it is merged, layer by layer, there are the stored base and what waits for its file; then
     the merged model is loaded whole, in the type of what the mode does not quantize; to calibrate
-    it, in the type that computes, which may be float32.
+    it or to choose its codes, in the type that computes, which may be float32.
     """
-    in_float32 = mode.storage is Storage.float32 or mode.storage in CALIBRATED
+    in_float32 = mode.storage is Storage.float32 or mode.reads_rows
     itemsize = 4 if in_float32 else 2
     waiting = min(4 * base.parameters, SHARD_BYTES)
     needed = max(stored.total_bytes + waiting, itemsize * base.parameters)

@@ -123,6 +123,13 @@ def require_readable(adapter: AdapterConfig, quant: QuantConfig) -> None:
     weights to begin an adapter, and the mode stores others."""
     if quant.storage in SERVED:
         QUANTIZERS[quant.storage].require_trainable(adapter, "cpu")
+    if quant.is_for_serving:
+        raise ConfigError(
+            "quant", quant.name,
+            "its codes are chosen on rows of train, for a merged model: it is for serving",
+            f"Train on quant=fp16 or {quant.storage}, and serve the merged model so: "
+            f"serve={quant.name}.",
+        )  # fmt: skip
     setting = adapter.reads_floats()
     if not setting or isinstance(QUANTIZERS[quant.storage], Plain):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lorascope.bases.folder import runs_own_code
 from lorascope.bases.weights import refuse_misfit
-from lorascope.config import CALIBRATED, Precision, QuantConfig
+from lorascope.config import OBSERVED, Precision, QuantConfig
 from lorascope.data.calibration import CalibrationRows
+from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, DeviceError, ModelError
-from lorascope.files.calibration import write_calibration
+from lorascope.files.calibration import write_beside_model
 from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.quantizers.kinds import (
@@ -25,7 +26,10 @@ from lorascope.quantizers.kinds import (
     quantized_layers,
     quantizer_of,
 )
-from lorascope.records import CalibrationRecord
+from lorascope.quantizers.torchao.ranges import Ranges
+
+if TYPE_CHECKING:
+    from lorascope.quantizers.autoround.codes import ChosenCodes
 
 
 def unquantized_dtype(quant: QuantConfig, base_dtype: torch.dtype) -> torch.dtype:
@@ -45,27 +49,25 @@ def quantize_base(
     """Write `base` in the mode `quant` to `target`: it then loads without quantizing again.
 
     Args:
-        calibration: rows of train on which the inputs of layers are observed; w8a8_static needs
-            them, and lays their record beside the model.
+        calibration: rows of train on which the inputs of layers are observed, or codes chosen; a
+            mode that `reads_rows` needs them, and lays their record beside the model.
 
     Raises:
-        ConfigError: rows are missing, or the mode observes nothing.
+        ConfigError: rows are missing, or the mode reads none.
         ModelError: the mode would store nothing, or another layer's form.
     """
     quiet_libraries()
     require_calibration(quant, calibration)
     require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))
-    record = None if calibration is None else _calibrated(base, quant, device, calibration)
+    found = None if calibration is None else _read_rows(base, quant, device, calibration)
     loading = QUANTIZERS[quant.storage].loading(quant, stored)
     model = _plain_base(base, stored, device, loading)
-    if record is not None:
-        from lorascope.quantizers.torchao.ranges import put_ranges
-
-        put_ranges(model, record)
+    if found is not None:
+        found.put(model)
     model.save_pretrained(target)
-    if record is not None:
-        write_calibration(target, record)
+    if found is not None:
+        write_beside_model(target, found.record)
 
 
 def _plain_base(
@@ -87,31 +89,43 @@ def _plain_base(
     return loaded
 
 
-def _calibrated(
+def _read_rows(
     base: Path, quant: QuantConfig, device: Device, rows: CalibrationRows
-) -> CalibrationRecord:
-    """What plain layers see on `rows`, in the type that products run in."""
-    from lorascope.quantizers.linear_layers import quantizable_layers
-    from lorascope.quantizers.torchao.calibration import calibrate
+) -> Ranges | ChosenCodes:
+    """What a mode learns from `rows`: ranges in the type that products run in, codes in float32."""
+    if quant.storage in OBSERVED:
+        from lorascope.quantizers.linear_layers import quantizable_layers
+        from lorascope.quantizers.torchao.calibration import calibrate
 
-    compute = TORCH_DTYPES[compute_precision(quant, device).value]
-    model = _plain_base(base, compute, device).eval()
-    return calibrate(model, list(quantizable_layers(model, quant, "torchao")), rows, quant)
+        compute = TORCH_DTYPES[compute_precision(quant, device).value]
+        model = _plain_base(base, compute, device).eval()
+        names = list(quantizable_layers(model, quant, "torchao"))
+        return Ranges(calibrate(model, names, rows, quant))
+    from lorascope.quantizers.autoround.codes import choose_codes
+
+    model = _plain_base(base, torch.float32, device).eval()
+    scale_dtype = unquantized_dtype(quant, base_dtype(base))
+    return choose_codes(model, load_tokenizer(base), rows, quant, scale_dtype)
 
 
 def require_calibration(quant: QuantConfig, calibration: CalibrationRows | None) -> None:
     """Raise ConfigError where a mode lacks the rows that it needs, or would not read them."""
-    if quant.storage in CALIBRATED and (calibration is None or not calibration.token_ids):
+    if quant.reads_rows and (calibration is None or not calibration.token_ids):
         raise ConfigError(
             "quant", quant.name,
-            "the scales of its layers' inputs come from rows of train, and none are given here",
-            f"Serve a merged model so: serve={quant.name}. quant=w8a8_dynamic needs no rows.",
+            "it is made with the help of rows of train, and none are given here",
+            f"Serve a merged model so: serve={quant.name}. quant={_rowless(quant)} needs no rows.",
         )  # fmt: skip
-    if quant.storage not in CALIBRATED and calibration is not None:
+    if not quant.reads_rows and calibration is not None:
         raise ConfigError(
-            "quant", quant.name, "rows are given to calibrate it with, and it observes no inputs",
-            f"Leave the rows out, or use one of {', '.join(CALIBRATED)}.",
+            "quant", quant.name, "rows are given to calibrate it with, and it reads none",
+            "Leave the rows out, or use w8a8_static or int4_autoround.",
         )  # fmt: skip
+
+
+def _rowless(quant: QuantConfig) -> str:
+    """The nearest mode that a base is stored in."""
+    return "w8a8_dynamic" if quant.storage in OBSERVED else quant.storage.value
 
 
 def require_quantizable(base: Path, quant: QuantConfig) -> None:

@@ -3,7 +3,7 @@
 Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blank in tables.
 """
 
-from lorascope.records.calibration import CalibrationRecord, LayerRange
+from lorascope.records.calibration import CalibrationRecord, LayerRange, RoundingRecord
 from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
 from lorascope.records.inputs import (
     BaseRecord,
@@ -73,6 +73,7 @@ __all__ = [
     "OwnerShape",
     "PhaseMemory",
     "Provenance",
+    "RoundingRecord",
     "ServedForm",
     "ServedRecord",
     "SplitCard",

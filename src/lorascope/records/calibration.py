@@ -1,4 +1,4 @@
-"""What calibration saw and chose: the ranges of each layer, before and after quantization."""
+"""What a stored model owes to rows of train: ranges of its layers' inputs, or its codes."""
 
 from __future__ import annotations
 
@@ -66,3 +66,24 @@ class CalibrationRecord:
         """Share of all inputs of all layers that were clipped."""
         clipped = sum(layer.clipped_share * layer.values for layer in self.layers)
         return clipped / sum(layer.values for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class RoundingRecord:
+    """How the codes of one stored model were chosen on rows of train."""
+
+    rounding: str
+    library: str
+    """With its version."""
+    steps: int | None
+    """Of descent, for each block of layers; None of a way that takes none."""
+    rows: int
+    """Of the train split, and of no other."""
+    tokens: int
+    rows_sha256: str
+    """Digest of each row's item and token ids."""
+    layers: int
+    """Quantized layers."""
+    rounded_to_nearest: list[str]
+    """Names of those that the library left out."""
+    format: int = RECORD_FORMAT

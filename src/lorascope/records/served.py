@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorascope.records.calibration import CalibrationRecord
+from lorascope.records.calibration import CalibrationRecord, RoundingRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance
 
 FORM_MARK = "@"
@@ -30,6 +30,8 @@ class ServedForm:
     """Digest of its files, which are not kept."""
     calibration: CalibrationRecord | None = None
     """What the inputs of its layers were on rows of train; None for a mode that observes none."""
+    rounding: RoundingRecord | None = None
+    """How its codes were chosen on rows of train; None where they are the nearest."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 
 from lorascope.bases.folder import copy_files, read_json, write_json
-from lorascope.config import CALIBRATED, QuantConfig
+from lorascope.config import OBSERVED, QuantConfig, Rounding
 from lorascope.data.calibration import CalibrationRows, calibration_rows
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
-from lorascope.files.calibration import read_calibration
+from lorascope.files.calibration import R, read_beside_model
 from lorascope.files.store import sha256_of_files
 from lorascope.machine.devices import Device
 from lorascope.quantizers.footprint import measure_footprint, require_values_in_range
@@ -25,7 +25,7 @@ from lorascope.quantizers.loading import (
     quantize_base,
     unquantized_dtype,
 )
-from lorascope.records import ServedForm
+from lorascope.records import CalibrationRecord, RoundingRecord, ServedForm
 from lorascope.scoring.merged_folder import CONFIG, DTYPE_KEYS, write_merged
 from lorascope.scoring.merging import merge
 
@@ -66,8 +66,8 @@ def store_served(
 
 
 def _calibration(mode: QuantConfig, train: Path, model: Path) -> CalibrationRows | None:
-    """The rows that a mode is calibrated on; None for one that observes nothing."""
-    if mode.storage not in CALIBRATED:
+    """The rows that a mode is calibrated on; None for one that reads none."""
+    if not mode.reads_rows:
         return None
     return calibration_rows(read_rows(train), load_tokenizer(model), mode.calibration_rows)
 
@@ -100,8 +100,13 @@ def weigh_served(folder: Path, mode: QuantConfig, types: torch.dtype) -> ServedF
         file_bytes=sum(_tensor_bytes(file) for file in folder.glob("*.safetensors")),
         bits_per_quantized_parameter=footprint.bits_per_quantized_parameter,
         content_sha256=sha256_of_files(folder),
-        calibration=read_calibration(folder) if mode.storage in CALIBRATED else None,
+        calibration=_record(folder, CalibrationRecord, mode.storage in OBSERVED),
+        rounding=_record(folder, RoundingRecord, mode.rounding is not Rounding.nearest),
     )
+
+
+def _record(folder: Path, kind: type[R], is_there: bool) -> R | None:
+    return read_beside_model(folder, kind) if is_there else None
 
 
 def _tensor_bytes(file: Path) -> int:

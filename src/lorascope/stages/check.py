@@ -39,6 +39,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     from lorascope.bases.fetch import expected_shapes, local_folder
     from lorascope.data.prepare import check_source
     from lorascope.machine.devices import choose_device, require_attention
+    from lorascope.quantizers.autoround.library import require_library
     from lorascope.quantizers.kinds import require_readable
     from lorascope.quantizers.loading import compute_precision, require_quantizable
 
@@ -47,6 +48,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         device = choose_device(config.runtime.device)
         for quant in _modes(config):
             compute_precision(quant, device)
+            require_library(quant)
         require_attention(config.model.attention, device)
         require_readable(config.adapter, config.quant)
         require_roundable(config.adapter, config.train)

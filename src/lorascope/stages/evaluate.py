@@ -145,10 +145,12 @@ def _score_served(
     started = time.perf_counter()
     _import_scoring()
     from lorascope.planning.served import require_room
+    from lorascope.quantizers.autoround.library import require_library
     from lorascope.scoring.evaluation import LoadedBase, score_subject
     from lorascope.scoring.served_form import store_served
 
     LoadedBase.let_go()
+    require_library(mode)
     device = require_room(config, layout)
     base = layout.base(config.model.name)
     stored = layout.quantized(config.model.name, config.quant.name)

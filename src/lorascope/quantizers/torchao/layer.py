@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lorascope.machine.devices import compute_type
 from lorascope.quantizers.readable import Readable
-from lorascope.quantizers.torchao.codes import coded, decoded, packed, unpacked
+from lorascope.quantizers.torchao.codes import Coded, coded, decoded, packed, unpacked
 from lorascope.quantizers.torchao.grid import Grid
 
 
@@ -51,8 +51,11 @@ class GridLinear(Readable, nn.Linear):
         return unpacked(self.weight.data, self.grid, (self.out_features, self.in_features))
 
     def store(self, weight: Tensor) -> None:
-        """Hold `weight` [out, in] on the grid."""
-        on = coded(weight, self.grid, self.scales.dtype)
+        """Hold `weight` [out, in] on the grid, each value as the nearest code."""
+        self.hold(coded(weight, self.grid, self.scales.dtype))
+
+    def hold(self, on: Coded) -> None:
+        """Hold codes that were chosen."""
         self.weight = nn.Parameter(packed(on.codes, self.grid), requires_grad=False)
         self.scales, self.zero_points = on.scales, on.zero_points
 

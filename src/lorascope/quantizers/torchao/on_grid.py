@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import AdapterConfig, Precision, QuantConfig, Storage
+from lorascope.config import AdapterConfig, Precision, QuantConfig, Rounding, Storage
 from lorascope.errors import ConfigError
 from lorascope.quantizers.bits import StoredBits
 from lorascope.quantizers.torchao.grid import Grid, grid_of
@@ -34,7 +34,16 @@ class OnGrid(OwnLayers):
     rounds_inputs: bool = False
 
     def settings(self, quant: QuantConfig) -> dict[str, object]:
-        return {"group_size": quant.group_size}
+        if quant.rounding is Rounding.nearest:
+            return {"group_size": quant.group_size}
+        own: dict[str, object] = {
+            "group_size": quant.group_size,
+            "rounding": quant.rounding.value,
+            "calibration_rows": quant.calibration_rows,
+        }
+        if quant.rounding is Rounding.auto_round:
+            own["rounding_steps"] = quant.rounding_steps
+        return own
 
     def bits(self, quant: QuantConfig) -> StoredBits:
         """A scale of 16 bits a group, and a byte for its zero point where it has one."""

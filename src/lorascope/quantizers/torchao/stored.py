@@ -11,7 +11,7 @@ from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from lorascope.config import CALIBRATED, SERVED, QuantConfig, Storage
+from lorascope.config import OBSERVED, SERVED, QuantConfig, Storage
 from lorascope.quantizers.linear_layers import quantizable_layers
 from lorascope.quantizers.torchao.eight_bit_inputs_layer import EightBitInputsLinear
 from lorascope.quantizers.torchao.grid import grid_of
@@ -85,7 +85,7 @@ class StoreCodes(ConversionOps):  # type: ignore[misc]
         **_: object,
     ) -> dict[str, Tensor]:
         """{name: weight [out, in]} -> {name: codes}; constants become the layer's. Those of inputs
-        are put in afterwards, by `put_ranges`."""
+        are put in afterwards, by `Ranges.put`."""
         (given,) = input_dict.values()
         path = full_layer_name.rpartition(".")[0]
         layer: Any = model.get_submodule(path)
@@ -110,7 +110,7 @@ def _like(layer: nn.Linear, quant: QuantConfig, unquantized: torch.dtype) -> Own
     """A layer of the same shape, without values."""
     size = layer.in_features, layer.out_features, layer.bias is not None
     if quant.storage in SERVED:
-        return EightBitInputsLinear(*size, static=quant.storage in CALIBRATED)
+        return EightBitInputsLinear(*size, static=quant.storage in OBSERVED)
     return GridLinear(*size, grid_of(quant.storage, quant.group_size), unquantized)
 
 

@@ -1,0 +1,1 @@
+"""Codes that AutoRound's algorithms choose on rows of train, for merged models."""
