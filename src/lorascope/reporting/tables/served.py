@@ -40,11 +40,21 @@ def served_table(study: Study) -> Table[ServedRow]:
             Column("file_bytes", "In files", units.size, get=of("form", "file_bytes")),
             Column("bits_measured", "Bits measured", units.bits,
                    get=of("form", "bits_per_quantized_parameter")),
+            Column("codes", "Codes", right=False, get=_codes),
             Column("clipped", "Inputs clipped %", units.small_percent,
                    get=lambda row: row.layers_clipped),
         ),
         rows,
     )  # fmt: skip
+
+
+def _codes(row: ServedRow) -> str | None:
+    """How they were chosen, and how many layers it left out; None of a mode without a choice."""
+    own = row.form.rounding
+    if own is None:
+        return None
+    left = len(own.rounded_to_nearest)
+    return own.rounding + (f", {left} of {own.layers} layers nearest" if left else "")
 
 
 def _clipped(forms: list[ServedForm]) -> float | None:
