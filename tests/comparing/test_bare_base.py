@@ -14,7 +14,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Measure
 from lorascope.comparing.shipping import NothingShips, choose
 from lorascope.config import DecideConfig
-from lorascope.data.card import SampleCount, summarise_split
+from lorascope.data.card import KeptRow, SampleCount, summarise_split
 from lorascope.data.rows import PreparedRow, Segment, write_rows
 from lorascope.files.layout import Layout
 from lorascope.records import Study
@@ -155,9 +155,9 @@ def test_chance_is_the_mean_over_rows_of_a_guess_among_their_choices(tmp_path: P
     path = tmp_path / "test.jsonl"
     write_rows(path, rows)
     sample = SampleCount(tokens=2, trained=1, unknown=0, eos_trained=True)
-    card = summarise_split([(row, sample) for row in rows], path)
+    card = summarise_split([KeptRow(row, sample) for row in rows], path)
     assert card.chance_accuracy == pytest.approx((1 / 2 + 1 / 4) / 2)
-    plain = [(replace(row, choices=None), sample) for row in rows]
+    plain = [KeptRow(replace(row, choices=None), sample) for row in rows]
     assert summarise_split(plain, path).chance_accuracy is None
 
 

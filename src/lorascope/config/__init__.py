@@ -6,6 +6,7 @@ from lorascope.config.choices import (
     APART,
     GROUPED,
     OBSERVED,
+    PAIRS,
     SERVED,
     WHOLE,
     Cost,
@@ -24,6 +25,7 @@ from lorascope.config.choices import (
 )
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
+    PREFERENCES,
     Config,
     DataConfig,
     DecideConfig,
@@ -36,7 +38,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "APART", "GROUPED", "OBSERVED", "SERVED", "WHOLE",
+    "APART", "GROUPED", "OBSERVED", "PAIRS", "PREFERENCES", "SERVED", "WHOLE",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
     "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets",

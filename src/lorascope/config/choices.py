@@ -31,6 +31,16 @@ class Format(StrEnum):
     source_target = "source_target"
     question_answer = "question_answer"
     rendered = "rendered"
+    pairs = "pairs"
+    """A prompt with a chosen and a rejected reply."""
+    chat_pairs = "chat_pairs"
+    """The same as messages."""
+    alpaca_pairs = "alpaca_pairs"
+    """An instruction with a chosen and a rejected reply."""
+
+
+PAIRS = (Format.pairs, Format.chat_pairs, Format.alpaca_pairs)
+"""Formats of rows with two replies, of which one is preferred."""
 
 
 class TemplateKind(StrEnum):
@@ -47,6 +57,8 @@ class Scoring(StrEnum):
     choices = "choices"
     answer = "answer"
     loss = "loss"
+    preference = "preference"
+    """Right where training made the chosen reply gain more on the rejected one than it lost."""
 
 
 class Storage(StrEnum):

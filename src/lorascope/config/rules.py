@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
-from functools import reduce
+from functools import partial, reduce
 
 from lorascope.config import (
     GROUPED,
     OBSERVED,
+    PAIRS,
+    PREFERENCES,
     WHOLE,
     Config,
     Cost,
@@ -20,9 +22,11 @@ from lorascope.config import (
     Precision,
     QuantConfig,
     Rounding,
+    Scoring,
     Search,
     Storage,
     Targets,
+    TrainConfig,
 )
 from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
 from lorascope.config.schema import STATE_POWER, STATE_PRICE
@@ -105,6 +109,15 @@ def require_one_population(config: Config) -> None:
             f"model.pretrain_seed={config.model.pretrain_seed}, so the rows could contradict it",
             "Give both the same seed.",
         )  # fmt: skip
+
+
+READ_BY = {"beta": PREFERENCES, "label_smoothing": ("dpo",), "reference_free": ("dpo", "ipo")}
+"""Settings of conf/train that not every objective reads."""
+
+
+def _is_read(name: str, objectives: Sequence[str], config: Config) -> bool:
+    is_default = getattr(config.train, name) == getattr(TrainConfig, name)
+    return is_default or config.train.objective in objectives
 
 
 RULES = [
@@ -258,6 +271,33 @@ RULES = [
         lambda c: c.train.qat_group_size is None or c.train.qat is not None,
         "it is the group size of train.qat, which is not set",
         "Leave it out, or set train.qat, e.g. to int4_sym.",
+    ),
+    Rule(
+        "train.objective",
+        lambda c: c.train.objective not in PREFERENCES or c.data.format in PAIRS,
+        "it learns from pairs of a chosen and a rejected reply, and this data.format has none",
+        f"Take data with data.format={', '.join(PAIRS[:-1])} or {PAIRS[-1]}, or "
+        "train.objective=completion.",
+    ),
+    Rule(
+        "data.train_on_prompt",
+        lambda c: c.train.objective not in PREFERENCES or not c.data.train_on_prompt,
+        "preferences are learnt from the replies alone", "Set it to false.",
+    ),
+    *(
+        Rule(
+            f"train.{name}",
+            partial(_is_read, name, objectives),
+            "this train.objective does not read it",
+            f"Leave it out, or take train.objective={' or '.join(objectives)}.",
+        )
+        for name, objectives in READ_BY.items()
+    ),
+    Rule(
+        "data.scoring",
+        lambda c: c.data.scoring is not Scoring.preference or c.data.format in PAIRS,
+        "it asks which of two replies is preferred, and this data.format has one",
+        f"Take data with data.format={', '.join(PAIRS[:-1])} or {PAIRS[-1]}, or another scoring.",
     ),
     Rule(
         "merge.precision",

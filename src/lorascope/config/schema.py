@@ -49,7 +49,9 @@ SCHEDULES = (
     "constant", "constant_with_warmup", "inverse_sqrt",
 )  # fmt: skip
 """transformers' schedulers that need no further settings."""
-OBJECTIVES = ("completion",)
+PREFERENCES = ("dpo", "ipo", "orpo")
+"""Objectives that read pairs of replies."""
+OBJECTIVES = ("completion", *PREFERENCES)
 """Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
@@ -156,6 +158,17 @@ class TrainConfig:
     micro-batch (Fan et al. 2019, arXiv 1909.11556)."""
     objective: str = bounded("completion", one_of("objective", OBJECTIVES))
     """What training lowers."""
+    beta: float = bounded(0.1, ABOVE_ZERO, "0.1 is usual.")
+    """Of dpo and ipo, how dear it is to leave the reference: a larger one stays closer. Of orpo,
+    the weight of the odds ratio beside the loss of the chosen reply."""
+    label_smoothing: float = bounded(
+        0.0,
+        Bound(lambda share: 0 <= share < 0.5, "must lie in [0, 0.5): half are told wrong at 0.5"),
+        "Try 0.1; 0 trusts all pairs.",
+    )
+    """Share of pairs that dpo takes to be the wrong way round (Mitchell 2023, conservative DPO)."""
+    reference_free: bool = False
+    """Whether dpo and ipo hold the replies against nothing, as if the reference found all alike."""
     qat: Storage | None = field(default=None, metadata={BOUND: ON_GRID})
     """The storage that the merged model is trained for: in each forward pass the sum of base and
     adapter is rounded as it will be when it is stored so. None trains what is not rounded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lorascope.config import DataConfig, Format, Scoring, TemplateKind
+from lorascope.config import PAIRS, DataConfig, Format, Scoring, TemplateKind
 from lorascope.data.conversations import Conversation
 from lorascope.data.rows import PreparedRow
 from lorascope.data.templates import Template
@@ -83,8 +83,8 @@ def _check_pattern(config: DataConfig) -> None:
 
 
 def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
-    """The answer that a generation is compared with, before rendering; None for scoring=loss.
-    RowError where the row cannot be scored as the config asks."""
+    """The answer that a generation is compared with, before rendering; None for scoring=loss
+    and preference. RowError where the row cannot be scored as the config asks."""
     if config.scoring is Scoring.choices:
         if conversation.choices is None:
             raise RowError(
@@ -93,7 +93,13 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
                 "or set data.scoring=loss.",
             )  # fmt: skip
         return conversation.answer
-    if config.scoring is Scoring.loss:
+    if config.scoring is Scoring.preference and conversation.rejected is None:
+        raise RowError(
+            conversation.place, "no rejected reply",
+            "no rejected reply, which data.scoring=preference needs. Take a data.format with pairs "
+            f"({', '.join(PAIRS)}), or set data.scoring=loss.",
+        )  # fmt: skip
+    if config.scoring in (Scoring.loss, Scoring.preference):
         return None
     if config.answer_pattern is None:
         return (conversation.answer or conversation.completion).strip()

@@ -23,6 +23,8 @@ from lorascope.records import SplitCard
 
 PERCENTILES = (0, 50, 90, 99, 100)
 WARN_UNKNOWN_SHARE = 0.01
+WARN_LENGTH_SHARE = 0.7
+"""Share of pairs from which on length is worth a warning, either way."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,20 @@ class SampleCount:
     trained: int
     unknown: int
     eos_trained: bool
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """A row that was kept, and the tokens of its sample; of a pair, of both replies."""
+
+    row: PreparedRow
+    sample: SampleCount
+    rejected: SampleCount | None = None
+
+    @property
+    def samples(self) -> list[SampleCount]:
+        """Of each sequence."""
+        return [self.sample] if self.rejected is None else [self.sample, self.rejected]
 
 
 def count_sample(
@@ -61,14 +77,15 @@ def require_trained(sample: SampleCount, place: str) -> None:
         )  # fmt: skip
 
 
-def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path) -> SplitCard:
+def summarise_split(kept: Sequence[KeptRow], path: Path) -> SplitCard:
     """The card of one written split."""
-    samples = [sample for _, sample in kept]
-    choices = [len(row.choices) for row, _ in kept if row.choices]
+    samples = [sample for one in kept for sample in one.samples]
+    choices = [len(one.row.choices) for one in kept if one.row.choices]
+    pairs = [(one.sample.trained, one.rejected.trained) for one in kept if one.rejected]
     tokens = sum(sample.tokens for sample in samples)
     lengths = np.percentile([s.tokens for s in samples], PERCENTILES, method="nearest")
     return SplitCard(
-        rows=len(samples),
+        rows=len(kept),
         sha256=sha256_of_file(path),
         tokens=tokens,
         trained_tokens=sum(sample.trained for sample in samples),
@@ -79,6 +96,8 @@ def summarise_split(kept: Sequence[tuple[PreparedRow, SampleCount]], path: Path)
         unknown_token_share=sum(sample.unknown for sample in samples) / tokens,
         chance_accuracy=sum(1 / count for count in choices) / len(choices) if choices else None,
         most_trained_tokens=max(sample.trained for sample in samples),
+        chosen_longer_share=sum(a > b for a, b in pairs) / len(pairs) if pairs else None,
+        chosen_more_tokens=sum(a - b for a, b in pairs) / len(pairs) if pairs else None,
     )
 
 
@@ -122,6 +141,7 @@ def special_tokens_in(conversation: Conversation, template: Template) -> set[str
     pattern = "|".join(map(re.escape, template.special_tokens))
     texts = [turn_text(turn, template.eos) for turn in conversation.turns]
     texts += conversation.choices or ()
+    texts += () if conversation.rejected is None else (conversation.rejected,)
     return {found for text in texts for found in re.findall(pattern, text)}
 
 
@@ -133,6 +153,7 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
         for split, card in splits.items()
         if card.unknown_token_share > WARN_UNKNOWN_SHARE
     ]
+    warnings += [length_bias(split, card) for split, card in splits.items() if is_biased(card)]
     if remarks.cut_questions:
         warnings.append(
             f"{remarks.cut_questions} conversations end with a question without a reply: that last "
@@ -151,6 +172,23 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
             "Write their values into the content if the model is to learn it."
         )
     return [*warnings, *_reply_warnings(remarks, template)]
+
+
+def is_biased(card: SplitCard) -> bool:
+    """Whether the chosen reply is longer, or is not, in so many pairs that length alone tells them
+    apart."""
+    share = card.chosen_longer_share
+    return share is not None and max(share, 1 - share) >= WARN_LENGTH_SHARE
+
+
+def length_bias(split: str, card: SplitCard) -> str:
+    """What a card tells of the length of chosen replies."""
+    return (
+        f"{split}: the chosen reply has more tokens than the rejected one in "
+        f"{card.chosen_longer_share:.0%} of the pairs, {card.chosen_more_tokens:+.1f} on average: "
+        "a model can tell them apart by length alone. Compare what it writes, not only what it "
+        "prefers, or balance the pairs."
+    )
 
 
 def _reply_warnings(remarks: Remarks, template: Template) -> list[str]:

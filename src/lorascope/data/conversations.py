@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lorascope.data.files import RawRow
@@ -33,6 +33,8 @@ class Conversation:
     """The prompt under the plain template, where the format has a wording of its own."""
     rendered: tuple[Segment, ...] | None = None
     """The text as it came, with its completions marked; for format=rendered."""
+    rejected: str | None = None
+    """A reply that was liked less than the last one; None where there is no pair."""
     cluster: str | None = field(default=None, compare=False)
     """Hash of what this sample shares with others; no part of the item."""
     place: str = field(default="", compare=False)
@@ -53,7 +55,20 @@ class Conversation:
         """Hash of the content: equal for equal conversations, whatever their place."""
         turns = [[turn.role, turn.content] for turn in self.turns]
         text = [segment.text for segment in self.rendered or ()]
-        return digest_of([turns, self.choices, self.answer, self.plain, text])
+        pair = () if self.rejected is None else (self.rejected,)
+        return digest_of([turns, self.choices, self.answer, self.plain, text, *pair])
+
+    @property
+    def with_rejected(self) -> Conversation:
+        """The same conversation with the rejected reply at its end."""
+        assert self.rejected is not None
+        last = replace(self.turns[-1], content=self.rejected)
+        return replace(self, turns=(*self.turns[:-1], last), rejected=None)
+
+    @property
+    def has_equal_replies(self) -> bool:
+        """Whether its pair says nothing: both replies are the same text."""
+        return self.rejected is not None and self.rejected.strip() == self.completion.strip()
 
     @property
     def opening(self) -> str:

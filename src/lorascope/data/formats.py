@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lorascope.config import Format
-from lorascope.data.conversations import Conversation, Role, Turn, shortened, text_column
+from lorascope.data.conversations import Conversation, Turn, shortened, text_column
 from lorascope.data.files import RawRow
+from lorascope.data.formats_of_pairs import PAIR_CONVERTERS
 from lorascope.data.rows import Segment
+from lorascope.data.turns import checked, instructed, single, turns_of
 from lorascope.data.unfit_rows import RowError, require_characters
 
 
@@ -18,12 +20,6 @@ def to_conversation(row: RawRow, form: Format) -> Conversation:
     if row.fault:
         raise RowError(row.place, row.fault, f"{row.fault}. Repair or remove this row.")
     return CONVERTERS[form](row)
-
-
-def single(question: str, reply: str, place: str, plain: str | None = None) -> Conversation:
-    """One question, one reply."""
-    turns = (Turn("user", question), Turn("assistant", reply))
-    return Conversation(turns, plain=plain, place=place)
 
 
 def _prompt_completion(row: RawRow) -> Conversation:
@@ -99,35 +95,10 @@ def _source_target(row: RawRow) -> Conversation:
     return single(source, target, row.place, plain=f"{source} ||")
 
 
-ALPACA_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further "
-    "context. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes "
-    "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
-)
-
-
 def _alpaca(row: RawRow) -> Conversation:
-    instruction = text_column(row, "instruction", "alpaca", asks=True).strip()
-    extra = ""
-    if "input" in row.values:
-        extra = text_column(row, "input", "alpaca", allow_empty=True).strip()
-    output = text_column(row, "output", "alpaca").strip()
-    plain = (ALPACA_INPUT if extra else ALPACA).format(instruction=instruction, input=extra)
-    return single(f"{instruction}\n\n{extra}" if extra else instruction, output, row.place, plain)
+    return instructed(row, "output", "alpaca")
 
 
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
 UNREAD = ("reasoning", "reasoning_content", "thinking", "tool_calls")
 """Keys that messages from elsewhere may have beside their content."""
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"
@@ -146,25 +117,9 @@ def _chat(row: RawRow) -> Conversation:
             f"list of from and value); columns: {row.columns}. Repair the row, or choose the "
             "format that fits in data.format.",
         )  # fmt: skip
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        place = f"{row.place}, {column}[{number}]"
-        if not isinstance(message, dict) or speaker not in message or said not in message:
-            raise RowError(
-                place, f"a turn lacks {speaker} or {said}",
-                f"must have {speaker!r} and {said!r}, not {shortened(message)}.",
-            )  # fmt: skip
-        role = ROLES.get(str(message[speaker]))
-        if role is None:
-            known = ", ".join(ROLES)
-            raise RowError(
-                place, f"a turn by an unknown {speaker}",
-                f"unknown {speaker}={shortened(message[speaker])}. Known are {known}: rename or "
-                "remove this turn.",
-            )  # fmt: skip
-        turns.append(Turn(role, text_column(RawRow(message, place), said, "chat").strip()))
+    turns = turns_of(row, column, "chat", speaker, said)
     unread = sorted(key for key in UNREAD if any(message.get(key) for message in messages))
-    return replace(_checked(turns, row.place), unread=tuple(unread))
+    return replace(checked(turns, row.place), unread=tuple(unread))
 
 
 def _turns(row: RawRow) -> Conversation:
@@ -182,32 +137,7 @@ def _turns(row: RawRow) -> Conversation:
         for mark, said in zip(parts[1::2], parts[2::2], strict=True)
     ]
     cut = len(turns) > 2 and turns[-1].role == "user"
-    return _checked(turns[:-1] if cut else turns, row.place, cut_question=cut)
-
-
-def _checked(turns: list[Turn], place: str, cut_question: bool = False) -> Conversation:
-    """A conversation whose turns alternate, hold text, and end with a reply."""
-    spoken = turns[1:] if turns and turns[0].role == "system" else turns
-    for number, turn in enumerate(spoken):
-        expected = "user" if number % 2 == 0 else "assistant"
-        if turn.role != expected:
-            raise RowError(
-                place, "turns that do not alternate",
-                f"turn {number + 1} is by the {turn.role}, where the {expected} must speak: turns "
-                "alternate, from a user's question to an assistant's reply. Repair this row.",
-            )  # fmt: skip
-        if not turn.content:
-            raise RowError(
-                place, "an empty turn",
-                f"turn {number + 1} ({turn.role}) is empty. Fill in or remove this row.",
-            )  # fmt: skip
-    if len(spoken) < 2 or spoken[-1].role != "assistant":
-        raise RowError(
-            place, "no reply at the end",
-            "ends without an assistant's reply, so there is nothing to train on. Add the reply or "
-            "remove this row.",
-        )  # fmt: skip
-    return Conversation(tuple(turns), place=place, cut_question=cut_question)
+    return checked(turns[:-1] if cut else turns, row.place, cut_question=cut)
 
 
 REPLY_MARKS = (
@@ -267,4 +197,5 @@ CONVERTERS: dict[Format, Callable[[RawRow], Conversation]] = {
     Format.chat: _chat,
     Format.turns: _turns,
     Format.rendered: _rendered,
+    **PAIR_CONVERTERS,
 }

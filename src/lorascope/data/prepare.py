@@ -11,8 +11,8 @@ from pathlib import Path
 from lorascope.config import DataConfig, Format, Scoring
 from lorascope.data.answers import answer_of, check_settings, unreadable_answers, written_answer
 from lorascope.data.card import (
+    KeptRow,
     Remarks,
-    SampleCount,
     content_sha256,
     count_sample,
     require_trained,
@@ -22,7 +22,7 @@ from lorascope.data.card import (
 from lorascope.data.conversations import Conversation, cluster_of, shortened
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
-from lorascope.data.rows import PreparedRow, write_rows
+from lorascope.data.rows import PreparedRow, Segment, write_rows
 from lorascope.data.sources import describe_source, read_source
 from lorascope.data.splits import Splits, split_conversations
 from lorascope.data.templates import Template, make_template
@@ -96,7 +96,22 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
         choices=choices,
         answer=answer,
         cluster=conversation.cluster,
+        rejected=_rejected(conversation, segments, template),
     )
+
+
+def _rejected(conversation: Conversation, chosen: list[Segment], template: Template) -> str | None:
+    """The rejected reply, rendered as the chosen one is."""
+    if conversation.rejected is None:
+        return None
+    *before, last = template.render(conversation.with_rejected)
+    if before != chosen[:-1]:
+        raise RowError(
+            conversation.place, "a template that writes prompts by their replies",
+            "the template writes the prompt otherwise before the rejected reply than before the "
+            "chosen one. Take another data.template, or remove this row.",
+        )  # fmt: skip
+    return last.text
 
 
 def _require_different(choices: list[str], place: str) -> None:
@@ -162,21 +177,24 @@ class _Preparation:
                 f"data.max_tokens={self.config.max_tokens} if the model's context allows it, or "
                 "use shorter rows."
             )
-        path, rows = folder / f"{split}.jsonl", [row for row, _ in kept]
+        path, rows = folder / f"{split}.jsonl", [one.row for one in kept]
         write_rows(path, rows)
         if split != "train" and self.config.scoring is Scoring.answer:
             pattern = self.config.answer_pattern
             lost = unreadable_answers(rows, self.tokenizer, pattern)
             self.remarks.scored += len(rows)
             self.remarks.unreadable += [row.answer or "" for row in lost]
-        return summarise_split(kept, path)
+        card = summarise_split(kept, path)
+        # Of two replies one is right.
+        prefers = self.config.scoring is Scoring.preference
+        return replace(card, chance_accuracy=0.5) if prefers else card
 
     def _choose(
         self, split: str, conversations: list[Conversation], dropped: Counter[str]
-    ) -> list[tuple[PreparedRow, SampleCount]]:
+    ) -> list[KeptRow]:
         """Rows in order up to the split's cap; those too long or unfit are counted as dropped."""
         cap = getattr(self.config, f"max_{split}_rows") or len(conversations)
-        kept: list[tuple[PreparedRow, SampleCount]] = []
+        kept: list[KeptRow] = []
         for index, conversation in enumerate(conversations):
             if self.on_row:
                 self.on_row(index, len(conversations))
@@ -192,19 +210,22 @@ class _Preparation:
             if prepared is None:
                 dropped[f"longer than {self.max_tokens} tokens"] += 1
             else:
-                self.remarks.note(conversation, prepared[0], self.template)
+                self.remarks.note(conversation, prepared.row, self.template)
                 kept.append(prepared)
         return kept
 
-    def _prepare(self, conversation: Conversation) -> tuple[PreparedRow, SampleCount] | None:
-        """The row and its token counts; None where it is longer than max_tokens."""
+    def _prepare(self, conversation: Conversation) -> KeptRow | None:
+        """The row and its token counts; None where it, or its rejected reply, is longer than
+        max_tokens."""
         row = prepare_row(conversation, self.template, self.config)
-        ids, labels = tokenize_row(row, self.tokenizer, self.config.train_on_prompt)
-        if len(ids) > self.max_tokens:
-            return None
-        sample = count_sample(ids, labels, self.tokenizer)
-        require_trained(sample, conversation.place)
-        return row, sample
+        samples = []
+        for own in [row] if row.rejected is None else [row, row.with_rejected]:
+            ids, labels = tokenize_row(own, self.tokenizer, self.config.train_on_prompt)
+            if len(ids) > self.max_tokens:
+                return None
+            samples.append(count_sample(ids, labels, self.tokenizer))
+            require_trained(samples[-1], conversation.place)
+        return KeptRow(row, *samples)
 
 
 def prepare_data(

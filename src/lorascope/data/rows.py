@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lorascope.errors import DataError
 
@@ -36,17 +37,34 @@ class PreparedRow:
     """Text that a generation must match (scoring=answer), or the right choice (scoring=choices)."""
     cluster: str | None = None
     """Hash of what this row shares with others; None where it shares nothing."""
+    rejected: str | None = None
+    """The reply that was liked less, rendered as `completion` is; None where there is no pair."""
 
     @property
     def text(self) -> str:
         """The whole rendered sample."""
         return "".join(segment.text for segment in self.segments)
 
+    @property
+    def with_rejected(self) -> PreparedRow:
+        """The row with the rejected reply in place of the chosen one."""
+        assert self.rejected is not None
+        segments = [*self.segments[:-1], Segment(self.rejected, True)]
+        return replace(self, segments=segments, completion=self.rejected, rejected=None)
+
 
 def write_rows(path: Path, rows: list[PreparedRow]) -> None:
     """Write rows as JSON lines, keys sorted, so that equal rows give equal bytes."""
-    lines = [json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) for row in rows]
+    lines = [json.dumps(_plain(row), ensure_ascii=False, sort_keys=True) for row in rows]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _plain(row: PreparedRow) -> dict[str, Any]:
+    """Rows without a pair are written as they were before there were pairs: to the byte."""
+    values = asdict(row)
+    if row.rejected is None:
+        del values["rejected"]
+    return values
 
 
 def read_rows(path: Path) -> list[PreparedRow]:

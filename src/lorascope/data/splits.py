@@ -15,6 +15,8 @@ from lorascope.files.layout import SPLITS
 PRECEDENCE = ("test", "validation", "train")
 """Order in which named splits keep a question that stands in several of them."""
 
+EQUAL_REPLIES = "chosen and rejected are equal"
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -28,9 +30,9 @@ class Splits:
 def split_conversations(
     sources: Mapping[str, Sequence[Conversation]], config: DataConfig
 ) -> Splits:
-    """Remove duplicates, carve the splits that have no source of their own out of train, and keep
-    each opening question in one split only. The order of rows does not matter. DataError where a
-    split would be empty."""
+    """Remove duplicates and pairs of equal replies, carve the splits that have no source of their
+    own out of train, and keep each opening question in one split only. The order of rows does not
+    matter. DataError where a split would be empty."""
     dropped: Counter[str] = Counter()
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     for source, conversation in _unique(sources, dropped):
@@ -53,7 +55,9 @@ def _unique(
         for conversation in sources.get(source, ()):
             item = conversation.item
             holder = owner.setdefault(conversation.opening, source)
-            if item in seen:
+            if conversation.has_equal_replies:
+                dropped[EQUAL_REPLIES] += 1
+            elif item in seen:
                 dropped["duplicate"] += 1
             elif holder != source:
                 dropped[f"question of {source} also in {holder}"] += 1

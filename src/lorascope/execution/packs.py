@@ -27,7 +27,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-OWN = ("learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm")
+OWN = (
+    "learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm", "beta",
+    "label_smoothing",
+)  # fmt: skip
 """What each trial of a pack may have for itself of its training; its kind of adapter says what of
 that."""
 LATER = ("merge", "decide", "seed", "serve", "search", "ship")

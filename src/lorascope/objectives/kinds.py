@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from lorascope.config import PREFERENCES
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -152,7 +154,16 @@ def _completion(trains: Sequence[TrainConfig]) -> Objective:
     return Completion()
 
 
-OBJECTIVES: dict[str, Callable[[Sequence[TrainConfig]], Objective]] = {"completion": _completion}
+def _preference(trains: Sequence[TrainConfig]) -> Objective:
+    from lorascope.objectives.preference import Preference
+
+    return Preference(trains)
+
+
+OBJECTIVES: dict[str, Callable[[Sequence[TrainConfig]], Objective]] = {
+    "completion": _completion,
+    **dict.fromkeys(PREFERENCES, _preference),
+}
 """Objectives by name, made of the settings of each trial. Torch is imported when one is made."""
 
 

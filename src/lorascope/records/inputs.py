@@ -216,6 +216,11 @@ class SplitCard:
     """Share of rows that a guess among each row's choices gets right; None without choices."""
     most_trained_tokens: int | None = None
     """Trained tokens of the sample with the most; None in older records."""
+    chosen_longer_share: float | None = None
+    """Share of pairs whose chosen reply has more tokens than the rejected one: length bias. None
+    without pairs; with them the split's tokens are those of both replies."""
+    chosen_more_tokens: float | None = None
+    """Mean of tokens of the chosen reply less those of the rejected one."""
 
 
 @dataclass(frozen=True)

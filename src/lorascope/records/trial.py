@@ -172,7 +172,8 @@ class TrainingResult:
     train_loss_nats: float
     """Mean loss of the last logged interval."""
     validation_loss_nats: float
-    """Mean completion loss a token on the validation split, of the weights that are saved."""
+    """Mean loss on the validation split, as the objective has it, of the weights that are saved: of
+    completions nats a token, of preferences nats a pair."""
     losses: list[LossPoint]
     memory: dict[str, PhaseMemory]
     """Memory by phase: load, train, evaluate."""
@@ -218,6 +219,10 @@ class TakenOver:
     shown."""
 
 
+SCALES_LOSS = ("beta", "label_smoothing", "reference_free")
+"""Settings of a training with which losses of one objective are not to be ranked."""
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial of train-lora."""
@@ -249,6 +254,11 @@ class TrialRecord:
 
     @property
     def objective(self) -> str:
-        """What its training lowered, and its validation loss is of."""
+        """What its training lowered, and its validation loss is of, with the settings that scale
+        that."""
         train = self.settings.get("train")
-        return str(train.get("objective", "completion")) if isinstance(train, dict) else ""
+        if not isinstance(train, dict):
+            return ""
+        name = str(train.get("objective", "completion"))
+        scaled = [f"{key}={train[key]}" for key in SCALES_LOSS if key in train]
+        return " ".join([name, *(scaled if name != "completion" else [])])
