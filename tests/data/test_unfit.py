@@ -79,6 +79,10 @@ def chat(*said: str) -> dict[str, Any]:
     return {"messages": [{"role": r, "content": s} for r, s in zip(roles, said, strict=False)]}
 
 
+def both(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
+    return {"chosen": chosen.get("messages"), "rejected": rejected.get("messages")}
+
+
 REPEATED = chat("a", "b")
 REPEATED["messages"].insert(0, {"role": "user", "content": "a"})
 ODD_OF_FORMAT: list[tuple[Format, dict[str, Any], dict[str, Any], str]] = [
@@ -99,6 +103,14 @@ ODD_OF_FORMAT: list[tuple[Format, dict[str, Any], dict[str, Any], str]] = [
     (Format.source_target, {"text": "a{} || b"}, {"text": "a b"}, "not one separator ||"),
     (Format.prompt_completion, {"prompt": "a{}", "completion": "b"},
      {"prompt": " ", "completion": "b"}, "prompt is empty"),
+    (Format.pairs, {"prompt": "a{}", "chosen": "b", "rejected": "c"},
+     {"prompt": "a", "chosen": "b"}, "no column rejected"),
+    (Format.alpaca_pairs, {"instruction": "a{}", "chosen": "b", "rejected": "c"},
+     {"instruction": "a", "chosen": "b", "rejected": " "}, "rejected is empty"),
+    (Format.chat_pairs, both(chat("a{}", "b"), chat("a{}", "c")),
+     both(chat("a", "b"), chat("d", "c")), "chosen and rejected reply to different turns"),
+    (Format.chat_pairs, both(chat("a{}", "b"), chat("a{}", "c")), both(chat("a", "b"), {}),
+     "rejected is no list of messages"),
 ]  # fmt: skip
 
 

@@ -153,7 +153,8 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
         for split, card in splits.items()
         if card.unknown_token_share > WARN_UNKNOWN_SHARE
     ]
-    warnings += [length_bias(split, card) for split, card in splits.items() if is_biased(card)]
+    if is_biased(splits["train"]):
+        warnings.append(length_bias(splits["train"]))
     if remarks.cut_questions:
         warnings.append(
             f"{remarks.cut_questions} conversations end with a question without a reply: that last "
@@ -181,10 +182,10 @@ def is_biased(card: SplitCard) -> bool:
     return share is not None and max(share, 1 - share) >= WARN_LENGTH_SHARE
 
 
-def length_bias(split: str, card: SplitCard) -> str:
+def length_bias(card: SplitCard) -> str:
     """What a card tells of the length of chosen replies."""
     return (
-        f"{split}: the chosen reply has more tokens than the rejected one in "
+        "train: the chosen reply has more tokens than the rejected one in "
         f"{card.chosen_longer_share:.0%} of the pairs, {card.chosen_more_tokens:+.1f} on average: "
         "a model can tell them apart by length alone. Compare what it writes, not only what it "
         "prefers, or balance the pairs."
