@@ -22,6 +22,7 @@ from lorascope.bases.weights import stored_tensors
 from lorascope.config import MergeConfig, QuantConfig, Storage, Targets
 from lorascope.data.tokenization import stop_token_ids
 from lorascope.machine.devices import Device
+from lorascope.objectives.completion import Completion
 from lorascope.quantizers.loading import load_base, load_exact, load_stored, quantize_base
 from lorascope.scoring.merge_check import (
     MergeCheck,
@@ -139,7 +140,7 @@ def test_a_merged_folder_in_plain_transformers_is_the_adapter_on_its_base(
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     rows = [make_row(str(n), f"w{n} w{n + 3}", f" w{n * 7 % 60} w9</s>") for n in range(6)]
-    check = MergedPredictions(plain, rows, tokenizer(), 4, tmp_path).check(adapted)
+    check = MergedPredictions(plain, rows, tokenizer(), 4, tmp_path, Completion()).check(adapted)
     assert check.largest_logit_difference < 1e-4
     assert check.merged_loss_nats == pytest.approx(check.adapter_loss_nats, abs=1e-5)
     assert stored_tensors(tmp_path / "merged").keys() == stored_tensors(tmp_path / "base").keys()
@@ -165,7 +166,7 @@ def test_int8_merges_pass_with_the_rounding_of_activations_told_apart(
     ]
     quant = QuantConfig(name="mode", storage=Storage.int8)
     exact = load_adapter(load_exact(tmp_path / "int8", quant, CPU), tmp_path / "adapter")
-    said = MergedPredictions(plain, rows, tokenizer(), 16, tmp_path)
+    said = MergedPredictions(plain, rows, tokenizer(), 16, tmp_path, Completion())
     check, unrounded = said.check(adapted), said.check(exact)
     limits = MergeConfig()
     assert unrounded.prediction_agreement == 1
@@ -259,7 +260,7 @@ def test_a_config_for_older_programs_stays_one(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "merged/config.json").read_text()) == values
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     rows = [make_row("a", "w1 w2 w3", " w4</s>")]
-    check = MergedPredictions(plain, rows, tokenizer(), 1, tmp_path).check(adapted)
+    check = MergedPredictions(plain, rows, tokenizer(), 1, tmp_path, Completion()).check(adapted)
     assert check.largest_logit_difference < 1e-4
 
 

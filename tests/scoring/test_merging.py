@@ -21,7 +21,7 @@ from lorascope.errors import ConfigError, ModelError, RecordError, VerificationE
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
-from lorascope.objectives.completion import last_completion
+from lorascope.objectives.completion import Completion, last_completion
 from lorascope.quantizers.kinds import quantized_layers
 from lorascope.quantizers.loading import load_base, load_stored
 from lorascope.records import MergeRecord, Status, TrialRecord
@@ -92,7 +92,7 @@ def _merge_and_check(
     rows = read_rows(project.data("small", "toy") / "test.jsonl")
     adapted = load_adapter(load_base(stored, in_float32(config.quant), DEVICE), adapter)
     merged.to(DEVICE.kind)
-    said = MergedPredictions(merged, rows, load_tokenizer(stored), 8, folder)
+    said = MergedPredictions(merged, rows, load_tokenizer(stored), 8, folder, Completion())
     return said.check(adapted), untied
 
 

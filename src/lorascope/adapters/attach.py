@@ -21,6 +21,12 @@ import lorascope.adapters.bottleneck.layer
 import lorascope.adapters.full.layer
 import lorascope.adapters.prompts.prefix_layer
 import lorascope.adapters.sparse.layer  # noqa: F401
+from lorascope.adapters.class_head import (
+    bare_module,
+    draw_heads,
+    head_names,
+    wrapped_heads,
+)
 from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
@@ -46,7 +52,9 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     made = _peft_config(model, config)
     torch.manual_seed(seed)
     try:
-        return _in_place(peft.get_peft_model(model, made))
+        adapted = peft.get_peft_model(model, made)
+        draw_heads(model)
+        return _in_place(adapted)
     except (TypeError, ValueError, NotImplementedError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -113,15 +121,18 @@ def attach_trained(
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> peft.PeftConfig:
-    return kind_of(config).peft(config, every_part(model), select(model_parts(model), config))
+    made = kind_of(config).peft(config, every_part(model), select(model_parts(model), config))
+    if heads := head_names(model):
+        made.task_type, made.modules_to_save = "SEQ_CLS", heads
+    return made
 
 
 def detach(model: PeftModel) -> PreTrainedModel:
     """The base with its own layers again. PEFT itself (0.21) refuses that for some methods on a
     quantized base."""
     base: PreTrainedModel = model.get_base_model()
-    for name in adapted_names(base):
-        base.set_submodule(name, base.get_submodule(name).base_layer)
+    for name in (*adapted_names(base), *wrapped_heads(base)):
+        base.set_submodule(name, bare_module(base.get_submodule(name)))
     # PEFT marks no base that it puts a prompt in front of.
     vars(base).pop("peft_config", None)
     return base
@@ -142,6 +153,9 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     for key in ("target_modules", "feedforward_modules"):
         if isinstance(config.get(key), list):
             config[key] = sorted(config[key])
+    if isinstance(config.get("modules_to_save"), list):
+        # PEFT adds its own names for heads each time that it makes or reads one.
+        config["modules_to_save"] = head_names(model.get_base_model())
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

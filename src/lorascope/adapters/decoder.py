@@ -74,6 +74,8 @@ def decoder_name(model: Any) -> str:
 def decoder_shape(model: Any) -> DecoderShape | None:
     """The widths of what can stand in front of the tokens, as PEFT finds them; None where nothing
     can. Works on the meta device."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return None
     name = decoder_name(model)
     if not name or not set(inspect.signature(model.get_submodule(name).forward).parameters) >= READ:
         return None

@@ -87,10 +87,18 @@ class AdapterKind(Protocol[C]):
         nothing."""
 
     def stack(
-        self, configs: Sequence[C], shapes: Sequence[LinearShape], device: torch.device | str
+        self,
+        configs: Sequence[C],
+        shapes: Sequence[LinearShape],
+        device: torch.device | str,
+        beside: int = 0,
     ) -> LayeredStack | None:
         """Room for the adapters of trials that are trained at once; None where PEFT's own layers
-        train one trial."""
+        train one trial.
+
+        Args:
+            beside: further values of each trial, behind its adapter's: those of a head.
+        """
 
 
 _ALL = (LORA, IA3, VERA, OFT, MISS, BOTTLENECK, LN, BITFIT, FULL, SPARSE, *PROMPTS, ANY_PEFT)

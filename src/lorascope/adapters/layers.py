@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.adapters.class_head import head_names, head_parameters, in_head
 from lorascope.adapters.decoder import decoder_shape, language_model
 from lorascope.records import (
     LinearShape,
@@ -34,6 +35,7 @@ def model_parts(model: Any) -> ModelParts:
         decoder_shape(model),
         owner_shapes(model),
         model_ends(model),
+        head_parameters(model),
     )
 
 
@@ -48,11 +50,12 @@ def linear_shapes(model: Any) -> list[LinearShape]:
     """Every linear layer that an adapter can train, in model order. Works on the meta device.
 
     Left out are the output head, what lies beside the language model of a model that also sees,
-    and what PEFT would take for experts: `unadapted_weights` has them.
+    and what PEFT would take for experts: `unadapted_weights` has them. A head for classes is left
+    out too: it is trained in full.
     """
-    shapes = all_linear_shapes(model)
+    shapes, heads = all_linear_shapes(model), head_names(model)
     left = {shape.name for part in _left_out(model, shapes).values() for shape in part}
-    return [shape for shape in shapes if shape.name not in left]
+    return [s for s in shapes if s.name not in left and not in_head(s.name, heads)]
 
 
 def all_linear_shapes(model: Any) -> list[LinearShape]:
@@ -76,10 +79,10 @@ def vector_shapes(model: Any) -> list[VectorShape]:
     """Norms and other layers with biases, of the language model alone; no layers that hold others
     beside a bias, which cannot stand in their place."""
     decoder, head = language_model(model), model.get_output_embeddings()
-    shapes = []
+    shapes, heads = [], head_names(model)
     for name, module in model.named_modules():
         beside = decoder and module is not head and not name.startswith(f"{decoder}.")
-        if beside or any(True for _ in module.children()):
+        if beside or in_head(name, heads) or any(True for _ in module.children()):
             continue
         own = dict(module.named_parameters(recurse=False))
         is_norm = "weight" in own and "norm" in type(module).__name__.lower()
@@ -94,11 +97,17 @@ def owner_shapes(model: Any) -> list[OwnerShape]:
     another such module; head and embedding among them."""
     decoder, head = language_model(model), model.get_output_embeddings()
     shapes: list[OwnerShape] = []
-    counted: set[int] = set()
+    counted, heads = set[int](), head_names(model)
     for name, module in model.named_modules():
         beside = decoder and module is not head and not f"{name}.".startswith(f"{decoder}.")
         inside = bool(shapes) and name.startswith(f"{shapes[-1].name}.")
-        if not name or beside or inside or not any(True for _ in module.parameters(recurse=False)):
+        if (
+            not name
+            or beside
+            or inside
+            or in_head(name, heads)
+            or not any(True for _ in module.parameters(recurse=False))
+        ):
             continue
         new = {id(own): own.numel() for own in module.parameters() if id(own) not in counted}
         counted |= new.keys()
@@ -126,9 +135,11 @@ def unadapted_weights(model: Any) -> list[UnadaptedWeights]:
 
     The model must not be quantized: packed weights have lost their shapes.
     """
+    heads = head_names(model)
+    shapes = [s for s in all_linear_shapes(model) if not in_head(s.name, heads)]
     parts: dict[str, dict[str, int]] = {
         what: {shape.name: shape.in_features * shape.out_features for shape in part}
-        for what, part in _left_out(model, all_linear_shapes(model)).items()
+        for what, part in _left_out(model, shapes).items()
     }
     decoder = language_model(model)
     for name, size in _bare_matrices(model).items():

@@ -46,5 +46,6 @@ class Lone:
         configs: Sequence[AdapterConfig],
         shapes: Sequence[Any],
         device: torch.device | str,
+        beside: int = 0,
     ) -> None:
         """PEFT's own layers."""

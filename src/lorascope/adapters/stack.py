@@ -80,6 +80,10 @@ class Stack(Protocol):
 class LayeredStack(Stack, Protocol):
     """A stack with layers of its own beside the base's, for several trials at once."""
 
+    memory: list[tuple[Tensor, Tensor]]
+    """Values and gradients of each trial, each as one vector; what was asked for beside the
+    adapter's own stands at its end, and `parts` of a kind's stack leave it out."""
+
     def write(self, index: int, weights: Weights) -> None:
         """Let one trial begin with these values."""
 

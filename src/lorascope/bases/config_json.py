@@ -22,8 +22,18 @@ CONFIG_FILE = "config.json"
 
 def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
     """The config.json of `model`, from its prepared base, else its local folder, `known_config`,
-    the tiny model's own settings, or the hub cache on this machine. ConfigError where none of them
-    has it, ModelError where a file is not a JSON object."""
+    the tiny model's own settings, or the hub cache on this machine; with a head for classes where
+    `model` asks for one. ConfigError where none of them has it, ModelError where a file is not a
+    JSON object."""
+    values = _as_it_is(model, layout)
+    if model.classes is None:
+        return values
+    from lorascope.bases.class_base import class_config
+
+    return class_config(values, model)
+
+
+def _as_it_is(model: ModelConfig, layout: Layout) -> dict[str, object]:
     for _, place in _files(model, layout):
         return read_json(place)
     if model.known_config is not None:

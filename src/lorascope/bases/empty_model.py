@@ -17,13 +17,17 @@ from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     PretrainedConfig,
 )
 
+from lorascope.bases.heads import (
+    MASKED,
+    SEQ_TO_SEQ,
+    WITH_IMAGES,
+    WRITER,
+    auto_class,
+    gives_classes,
+)
 from lorascope.bases.transformers_config import text_config, unusable_config
 from lorascope.errors import ConfigError
 
@@ -72,7 +76,7 @@ def empty_model(values: Mapping[str, object], own_code: Path | None = None) -> E
         ModelError: transformers cannot use the values.
     """
     if own_code is not None:
-        return EmptyModel(AutoModelForCausalLM, _own_config(own_code, values), own_code=True)
+        return EmptyModel(WRITER, _own_config(own_code, values), own_code=True)
     _require_known(values)
     config = text_config(values)
     for model in _models(config):
@@ -111,17 +115,19 @@ def _require_known(values: Mapping[str, object]) -> None:
 
 
 def _models(config: PretrainedConfig) -> Iterator[EmptyModel]:
+    if gives_classes(config):
+        yield EmptyModel(auto_class(config), config, "SEQ_CLS")
     text = config.get_text_config()
     for part in (text,) if text is config else (text, config):
         if part.is_encoder_decoder and type(part) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-            yield EmptyModel(AutoModelForSeq2SeqLM, part, "SEQ_2_SEQ_LM")
+            yield EmptyModel(SEQ_TO_SEQ, part, "SEQ_2_SEQ_LM")
         elif type(part) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(part, "is_decoder", False):
             # The task of PEFT's that adds no head.
-            yield EmptyModel(AutoModelForMaskedLM, part, "FEATURE_EXTRACTION")
+            yield EmptyModel(MASKED, part, "FEATURE_EXTRACTION")
         elif type(part) in MODEL_FOR_CAUSAL_LM_MAPPING:
-            yield EmptyModel(AutoModelForCausalLM, part)
+            yield EmptyModel(WRITER, part)
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        yield EmptyModel(AutoModelForImageTextToText, config)
+        yield EmptyModel(WITH_IMAGES, config)
 
 
 def language_part(model: Any) -> nn.Module:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
 )
 
+from lorascope.adapters.class_head import head_parameters
 from lorascope.adapters.decoder import decoder_shape
 from lorascope.adapters.layers import (
     linear_shapes,
@@ -30,13 +31,14 @@ from lorascope.bases.folder import (
     copy_files,
     runs_own_code,
 )
+from lorascope.bases.heads import auto_class, gives_classes
 from lorascope.bases.tiny.pretraining import (
     OnStep,
     PretrainSettings,
     build_tiny_model,
     pretrain_tiny,
 )
-from lorascope.bases.transformers_config import context_tokens, in_short
+from lorascope.bases.transformers_config import context_tokens, first_position, in_short
 from lorascope.bases.weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
@@ -61,6 +63,8 @@ def fetch_base(
     """Put the base's files into `folder`. Returns what pre-training reached, where it was done
     here; ModelError where the source lacks something, or cannot be reached."""
     quiet_libraries()
+    if model.classes is not None:
+        return _with_class_head(model, folder, root, progress)
     if model.kind is ModelKind.tiny:
         settings = PretrainSettings(steps=model.pretrain_steps, seed=model.pretrain_seed)
         result = pretrain_tiny(settings, folder, progress)
@@ -68,6 +72,22 @@ def fetch_base(
     source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
     require_sound_base(source, model)
     copy_files(source, folder, MODEL_FILES)
+    return None
+
+
+def _with_class_head(
+    model: ModelConfig, folder: Path, root: Path, progress: OnStep | None
+) -> dict[str, float] | None:
+    from lorascope.bases.class_base import write_class_base
+
+    if model.kind is ModelKind.tiny:
+        with TemporaryDirectory(dir=folder) as scratch:
+            plain = replace(model, classes=None, dropout=None)
+            pretraining = fetch_base(plain, Path(scratch), root, progress)
+            write_class_base(Path(scratch), folder, model)
+        return pretraining
+    source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
+    write_class_base(source, folder, model)
     return None
 
 
@@ -111,11 +131,13 @@ class BaseDescription:
     decoder: DecoderShape | None
     owners: list[OwnerShape]
     ends: ModelEnds | None
+    class_head: int
 
     @property
     def parts(self) -> ModelParts:
         """The layers that a method can choose among."""
-        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners, self.ends)
+        beside = self.decoder, self.owners, self.ends, self.class_head
+        return ModelParts(self.linear_shapes, self.vectors, *beside)
 
 
 def require_sound_base(folder: Path, model: ModelConfig, values: bool = True) -> None:
@@ -136,13 +158,13 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
     label = label or folder.name
     model, config = meta_model(folder, label)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    _require_end_of_text(folder, label, vocabulary)
+    _require_tokenizer(folder, label, vocabulary, writes=not gives_classes(config))
     text_config = config.get_text_config()
     return BaseDescription(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=vocabulary,
-        context_tokens=context_tokens(text_config),
+        context_tokens=context_tokens(text_config) - first_position(model),
         tied_head=bool(getattr(text_config, "tie_word_embeddings", False)),
         linear_shapes=linear_shapes(model),
         unadapted=unadapted_weights(model),
@@ -150,6 +172,7 @@ def describe(folder: Path, label: str | None = None) -> BaseDescription:
         decoder=decoder_shape(model),
         owners=owner_shapes(model),
         ends=model_ends(model),
+        class_head=head_parameters(model),
     )
 
 
@@ -159,7 +182,7 @@ def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedCon
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=own_code)
+            model = auto_class(config).from_config(config, trust_remote_code=own_code)
         # Tied parameters are one tensor, which parameters() gives once.
         model.tie_weights()
     except Exception as error:
@@ -172,7 +195,8 @@ def meta_model(folder: Path, label: str) -> tuple[PreTrainedModel, PretrainedCon
     return model, config
 
 
-def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
+def _require_tokenizer(folder: Path, label: str, vocabulary: int, writes: bool) -> None:
+    """Refuse a tokenizer that cannot be loaded, or that has no token to end what a model writes."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_own_code(folder))
     except Exception as error:
@@ -181,6 +205,8 @@ def _require_end_of_text(folder: Path, label: str, vocabulary: int) -> None:
             "with tokenizer.save_pretrained."
         ) from error
     end = tokenizer.eos_token_id
+    if not writes:
+        return
     if end is None:
         raise ModelError(
             f"{label}: the tokenizer has no end-of-text token, so no answer could end. "
@@ -199,6 +225,8 @@ def expected_shapes(
 ) -> tuple[ModelParts, list[UnadaptedWeights]] | None:
     """The layers that a base will have, and the weights that no adapter reaches; None where
     only the hub knows. A local folder is judged too, except for its values."""
+    if model.classes is not None:
+        return None if model.kind is ModelKind.hub else _expected_class_base(model, root)
     if model.kind is ModelKind.local:
         require_sound_base(local_folder(model, root), model, values=False)
         described = describe(local_folder(model, root), base_label(model))
@@ -207,3 +235,15 @@ def expected_shapes(
         with torch.device("meta"):
             return model_parts(build_tiny_model()), []
     return None
+
+
+def _expected_class_base(
+    model: ModelConfig, root: Path
+) -> tuple[ModelParts, list[UnadaptedWeights]]:
+    from lorascope.bases.class_base import empty_class_base
+
+    local = model.kind is ModelKind.local
+    if local:
+        check_folder(local_folder(model, root), model)
+    empty = empty_class_base(local_folder(model, root) if local else None, model)
+    return model_parts(empty), unadapted_weights(empty)

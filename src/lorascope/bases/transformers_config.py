@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
@@ -65,6 +66,16 @@ def with_layers(config: PretrainedConfig, kept: Sequence[int]) -> PretrainedConf
         if listed and not isinstance(getattr(type(inner), name, None), property):
             setattr(inner, name, [listed[layer] for layer in kept])
     return shallow
+
+
+def first_position(model: Any) -> int:
+    """The number of a text's first position: RoBERTa and its like count from behind the padding
+    token's, so that the table holds as many more rows than tokens can be read."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            return 0 if padding is None else int(padding) + 1
+    return 0
 
 
 def stored_dtype(config: Mapping[str, object]) -> torch.dtype:

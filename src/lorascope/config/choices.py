@@ -31,6 +31,8 @@ class Format(StrEnum):
     source_target = "source_target"
     question_answer = "question_answer"
     rendered = "rendered"
+    labelled = "labelled"
+    """One or two texts and their class."""
     pairs = "pairs"
     """A prompt with a chosen and a rejected reply."""
     chat_pairs = "chat_pairs"
@@ -59,6 +61,8 @@ class Scoring(StrEnum):
     loss = "loss"
     preference = "preference"
     """Right where training made the chosen reply gain more on the rejected one than it lost."""
+    classes = "classes"
+    """Right where the class with the highest logit is the row's."""
 
 
 class Storage(StrEnum):

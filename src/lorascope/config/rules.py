@@ -17,6 +17,7 @@ from lorascope.config import (
     Config,
     Cost,
     DataKind,
+    Format,
     ModelKind,
     Observer,
     Precision,
@@ -26,6 +27,7 @@ from lorascope.config import (
     Search,
     Storage,
     Targets,
+    TemplateKind,
     TrainConfig,
 )
 from lorascope.config.bounds import BOUND, Bound, is_commit, is_encodable
@@ -57,7 +59,11 @@ def validate(config: Config) -> None:
             raise ConfigError(_typed(key, config), _plain(value), bound.problem, bound.remedy)
     if config.serve is not None:
         validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
-    for rule in RULES:
+    _judge(RULES, config)
+
+
+def _judge(rules: Sequence[Rule], config: Config) -> None:
+    for rule in rules:
         if not rule.holds(config):
             value = reduce(getattr, rule.key.split("."), config)
             key, remedy = _typed(rule.key, config), _typed(rule.remedy, config)
@@ -120,7 +126,119 @@ def _is_read(name: str, objectives: Sequence[str], config: Config) -> bool:
     return is_default or config.train.objective in objectives
 
 
+def _classifies(config: Config) -> bool:
+    return config.train.objective == "classification"
+
+
+ONE_TASK = [
+    Rule(
+        "train.objective",
+        lambda c: not _classifies(c) or c.data.format is Format.labelled,
+        "it learns classes, and these rows have completions",
+        "Take data with format=labelled, or train.objective=completion.",
+    ),
+    Rule(
+        "train.objective",
+        lambda c: not _classifies(c) or c.model.classes is not None,
+        "it needs a base with a head for classes, and this one writes tokens",
+        "Set classes: 2 (as many as data.classes has) in a file of conf/model with a name of its "
+        "own.",
+    ),
+    Rule(
+        "train.objective",
+        lambda c: _classifies(c) or c.model.classes is None or c.data.format is not Format.labelled,
+        "the base has a head for classes and the rows have them, which this objective does not "
+        "learn", "Set train.objective=classification.",
+    ),
+    Rule(
+        "model.classes",
+        lambda c: c.model.classes is None or c.data.format is Format.labelled,
+        "a base with a head for classes writes no tokens, so that it can neither learn completions "
+        "nor be asked for text", "Take data with format=labelled, or another base.",
+    ),
+    Rule(
+        "data.format",
+        lambda c: c.model.classes is not None or c.data.format is not Format.labelled,
+        "rows with classes need a base with a head for them, and this one writes tokens",
+        "Set classes: 2 (as many as data.classes has) in a file of conf/model with a name of its "
+        "own.",
+    ),
+    Rule(
+        "model.classes",
+        lambda c: c.model.classes is None or c.model.classes == len(c.data.classes),
+        "the base has a head for another number of classes than data.classes names",
+        "Give both the same number.",
+    ),
+    Rule(
+        "evaluate.lm_eval_tasks",
+        lambda c: c.model.classes is None or not c.evaluate.lm_eval_tasks,
+        "lm-eval's tasks ask for text, and a base with a head for classes writes none",
+        "Empty the list.",
+    ),
+    Rule(
+        "train.qat",
+        lambda c: c.model.classes is None or c.train.qat is None,
+        "no step of a base with a head for classes can compute with rounded merged weights",
+        "Leave it out.",
+    ),
+    Rule(
+        "adapter.init",
+        lambda c: c.model.classes is None
+        or not (c.adapter.subtracts() or c.adapter.reads_samples()),
+        "beside a head for classes adapters begin as PEFT draws them, without reading",
+        "Take adapter.init=kaiming, gaussian or orthogonal.",
+    ),
+    Rule(
+        "serve",
+        lambda c: c.model.classes is None
+        or c.serve is None
+        or not c.serve.reads_rows,
+        "it reads completions to choose its codes or scales, and these rows have classes",
+        "Take another mode, such as serve=w8a8_dynamic or int8_sym.",
+    ),
+]  # fmt: skip
+"""What a head for classes goes with, in other groups: judged where a trial is declared, as a base
+is prepared for any data."""
+
+
+def require_rows_for_head(config: Config) -> None:
+    """Raise ConfigError where rows have classes and the base has no head for them, or the other way
+    round; what is trained is not known yet where rows are prepared."""
+    _judge([rule for rule in ONE_TASK if rule.key in ("model.classes", "data.format")], config)
+
+
+def require_one_task(config: Config) -> None:
+    """Raise ConfigError where base, rows and objective are not all for classes, or all for
+    completions, or where something is asked for that a model without words cannot do."""
+    _judge(ONE_TASK, config)
+
+
 RULES = [
+    Rule(
+        "data.scoring",
+        lambda c: (c.data.scoring is Scoring.classes) == (c.data.format is Format.labelled),
+        "data.format=labelled and data.scoring=classes go together",
+        "Set both, or neither.",
+    ),
+    Rule(
+        "data.classes",
+        lambda c: c.data.format is not Format.labelled
+        or len({name.strip() for name in c.data.classes} - {""}) == len(c.data.classes) >= 2,
+        "data.format=labelled needs two or more different names, in the order of their numbers",
+        "Write data.classes=[negative,positive].",
+    ),
+    Rule(
+        "data.template",
+        lambda c: c.data.format is not Format.labelled
+        or (c.data.template is TemplateKind.plain and not c.data.system),
+        "rows of format=labelled are read as they are: nobody speaks in them",
+        "Leave data.template at plain and data.system empty.",
+    ),
+    Rule(
+        "model.dropout",
+        lambda c: c.model.dropout is None or c.model.classes is not None,
+        "it is set when a base gets a head for classes", "Leave it out, or set model.classes.",
+    ),
     Rule(
         "model.repository",
         lambda c: c.model.kind is not ModelKind.hub or bool(c.model.repository),

@@ -51,7 +51,7 @@ SCHEDULES = (
 """transformers' schedulers that need no further settings."""
 PREFERENCES = ("dpo", "ipo", "orpo")
 """Objectives that read pairs of replies."""
-OBJECTIVES = ("completion", *PREFERENCES)
+OBJECTIVES = ("completion", "classification", *PREFERENCES)
 """Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
@@ -80,6 +80,14 @@ class ModelConfig:
     """For kind=tiny."""
     pretrain_seed: int = bounded(0, SEED)
     """For kind=tiny."""
+    classes: int | None = bounded(
+        None, Bound(lambda count: count >= 2, "a head chooses among 2 classes or more"),
+        "Set it to the number of data.classes, or leave it empty for a model that writes text.",
+    )  # fmt: skip
+    """Give the base a head for so many classes in place of the one that writes tokens, for
+    train.objective=classification."""
+    dropout: float | None = bounded(None, BELOW_ONE, "0 turns it off; empty is the model's own.")
+    """For `classes`: what the base's own dropouts become. With 0 trials can be trained at once."""
 
 
 @dataclass
@@ -126,6 +134,14 @@ class DataConfig:
     """Regular expression with one group that finds the answer in a text, for scoring=answer."""
     train_on_prompt: bool = False
     """Train on prompt tokens too, instead of completions only."""
+    classes: list[str] = field(default_factory=list)
+    """Names of the classes of format=labelled, in the order of their numbers, which begin at 0."""
+    text_column: str = "text"
+    """For format=labelled."""
+    second_text_column: str | None = None
+    """For format=labelled with two texts a row, such as premise and hypothesis."""
+    label_column: str = "label"
+    """For format=labelled: the class's name, or its number."""
     cluster: str | None = None
     """Column whose equal values mark rows that are not independent (one person, one document):
     intervals then treat them as one draw."""

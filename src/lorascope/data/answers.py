@@ -99,7 +99,7 @@ def answer_of(conversation: Conversation, config: DataConfig) -> str | None:
             "no rejected reply, which data.scoring=preference needs. Take a data.format with pairs "
             f"({', '.join(PAIRS)}), or set data.scoring=loss.",
         )  # fmt: skip
-    if config.scoring in (Scoring.loss, Scoring.preference):
+    if config.scoring in (Scoring.loss, Scoring.preference, Scoring.classes):
         return None
     if config.answer_pattern is None:
         return (conversation.answer or conversation.completion).strip()

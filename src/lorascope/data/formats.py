@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from lorascope.config import Format
+from lorascope.config import DataConfig, Format
+from lorascope.data.classes import labelled
 from lorascope.data.conversations import Conversation, Turn, shortened, text_column
 from lorascope.data.files import RawRow
 from lorascope.data.formats_of_pairs import PAIR_CONVERTERS
@@ -15,10 +16,16 @@ from lorascope.data.turns import checked, instructed, single, turns_of
 from lorascope.data.unfit_rows import RowError, require_characters
 
 
-def to_conversation(row: RawRow, form: Format) -> Conversation:
-    """Read one row as `form`; RowError where a column is missing or its content does not fit."""
+def to_conversation(row: RawRow, form: Format, config: DataConfig | None = None) -> Conversation:
+    """Read one row as `form`; RowError where a column is missing or its content does not fit.
+
+    Args:
+        config: names the columns and classes of format=labelled.
+    """
     if row.fault:
         raise RowError(row.place, row.fault, f"{row.fault}. Repair or remove this row.")
+    if form is Format.labelled:
+        return labelled(row, config or DataConfig())
     return CONVERTERS[form](row)
 
 

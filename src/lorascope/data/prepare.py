@@ -19,13 +19,14 @@ from lorascope.data.card import (
     summarise_split,
     warnings_of,
 )
+from lorascope.data.classes import class_row, count_text, rows_by_class, tokenize_texts
 from lorascope.data.conversations import Conversation, cluster_of, shortened
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.rows import PreparedRow, Segment, write_rows
 from lorascope.data.sources import describe_source, read_source
 from lorascope.data.splits import Splits, split_conversations
-from lorascope.data.templates import Template, make_template
+from lorascope.data.templates import Template, make_template, no_template
 from lorascope.data.tokenization import Tokenizer, require_fast, tokenize_row, tokenizer_sha256
 from lorascope.data.unfit_rows import RowError, UnfitRows
 from lorascope.errors import DataError
@@ -72,7 +73,9 @@ def check_source(config: DataConfig, root: Path) -> Source:
 def _conversation(row: RawRow, source: str, config: DataConfig) -> Conversation:
     """One row, converted and judged as far as that needs no tokenizer."""
     conversation = replace(
-        to_conversation(row, config.format), cluster=cluster_of(row, config.cluster), source=source
+        to_conversation(row, config.format, config),
+        cluster=cluster_of(row, config.cluster),
+        source=source,
     )
     answer_of(conversation, config)
     return conversation
@@ -80,6 +83,8 @@ def _conversation(row: RawRow, source: str, config: DataConfig) -> Conversation:
 
 def prepare_row(conversation: Conversation, template: Template, config: DataConfig) -> PreparedRow:
     """Render one conversation for training and evaluation; RowError where it cannot be used."""
+    if config.scoring is Scoring.classes:
+        return class_row(conversation)
     segments = template.render(conversation)
     answer, choices = None, None
     if config.scoring is Scoring.choices:
@@ -123,6 +128,12 @@ def _require_different(choices: list[str], place: str) -> None:
         )  # fmt: skip
 
 
+def _template(config: DataConfig, tokenizer: Tokenizer) -> Template:
+    if config.scoring is Scoring.classes:
+        return no_template(tokenizer)
+    return make_template(config.template, config.system, tokenizer, config.date)
+
+
 TRIED_ROWS = 20
 """Rows of each split that are tried, enough to see whether a template fits the data at all."""
 
@@ -131,7 +142,7 @@ def check_rendering(config: DataConfig, source: Source, tokenizer: Tokenizer) ->
     """Render some rows of each split, so that a tokenizer or chat template that fits none of them
     is refused (ConfigError, DataError) before anything is downloaded or stored."""
     require_fast(tokenizer)
-    template = make_template(config.template, config.system, tokenizer, config.date)
+    template = _template(config, tokenizer)
     for split, conversations in source.splits.conversations.items():
         tried = conversations[:TRIED_ROWS]
         faults = [fault for c in tried if (fault := _fault_of(c, template, config))]
@@ -185,6 +196,8 @@ class _Preparation:
             self.remarks.scored += len(rows)
             self.remarks.unreadable += [row.answer or "" for row in lost]
         card = summarise_split(kept, path)
+        if self.config.scoring is Scoring.classes:
+            return replace(card, class_rows=rows_by_class(rows))
         # Of two replies one is right.
         prefers = self.config.scoring is Scoring.preference
         return replace(card, chance_accuracy=0.5) if prefers else card
@@ -218,6 +231,10 @@ class _Preparation:
         """The row and its token counts; None where it, or its rejected reply, is longer than
         max_tokens."""
         row = prepare_row(conversation, self.template, self.config)
+        if self.config.scoring is Scoring.classes:
+            (text,) = tokenize_texts([row], self.tokenizer)
+            fits = len(text.ids) <= self.max_tokens
+            return KeptRow(row, count_text(text, self.tokenizer)) if fits else None
         samples = []
         for own in [row] if row.rejected is None else [row, row.with_rejected]:
             ids, labels = tokenize_row(own, self.tokenizer, self.config.train_on_prompt)
@@ -243,7 +260,7 @@ def prepare_data(
     `check_source`, and for what only rendering and tokenizing show."""
     require_fast(tokenizer)
     source = check_source(config, root)
-    template = make_template(config.template, config.system, tokenizer, config.date)
+    template = _template(config, tokenizer)
     limit = min(config.max_tokens, context_tokens, int(tokenizer.model_max_length))
     remarks = Remarks(source.cut_questions)
     preparation = _Preparation(config, template, tokenizer, limit, source.unfit, remarks, on_row)

@@ -122,6 +122,12 @@ def make_template(
     return Template(kind, system, bos, eos, chat, special_tokens_of(tokenizer))
 
 
+def no_template(tokenizer: Tokenizer) -> Template:
+    """What stands around texts that are read as they are, with the special tokens that a tokenizer
+    itself puts there: nothing, and no end-of-text token is needed."""
+    return Template(TemplateKind.plain, None, "", "", None, special_tokens_of(tokenizer))
+
+
 def special_tokens_of(tokenizer: Tokenizer) -> tuple[str, ...]:
     """Tokens that the tokenizer reads as control tokens wherever they stand, and leaves out when it
     reads a generation back; longest first."""

@@ -131,8 +131,11 @@ def require_known_tokens(
 def pad_token_id(tokenizer: Tokenizer, vocabulary: int) -> int:
     """Id of a token to pad with: the tokenizer's own, or end-of-text where the embedding, of
     `vocabulary` rows, has none for it. Padding is masked and carries no label, but is looked up."""
-    pad, end = tokenizer.pad_token_id, int(tokenizer.eos_token_id)
-    return end if pad is None or pad >= vocabulary else int(pad)
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if pad is not None and pad < vocabulary:
+        return int(pad)
+    # Encoders' tokenizers may have no end of text: then any token will do.
+    return 0 if end is None else int(end)
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:

@@ -36,6 +36,8 @@ def base_settings(model: ModelConfig) -> dict[str, object]:
         own = {"repository": model.repository, "revision": model.revision}
     else:
         own = {"path": normpath(str(model.path))}
+    if model.classes is not None:
+        own |= {"classes": model.classes, "dropout": model.dropout}
     return {f"model.{key}": value for key, value in {"kind": model.kind.value, **own}.items()}
 
 

@@ -120,13 +120,14 @@ def pad_samples(
     """Ids, labels and attention mask, each [samples, longest], padded on the right."""
     ids = [torch.as_tensor(own) for own, *_ in samples]
     labels = [torch.as_tensor(own) for _, own, *_ in samples]
-    padded = _padded(ids, pad_token_id, longest)
+    padded = padded_to(ids, pad_token_id, longest)
     lengths = torch.tensor([len(own) for own in ids])
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-    return padded, _padded(labels, IGNORED_LABEL, longest), mask
+    return padded, padded_to(labels, IGNORED_LABEL, longest), mask
 
 
-def _padded(values: Sequence[Tensor], filler: int, longest: int) -> Tensor:
+def padded_to(values: Sequence[Tensor], filler: int, longest: int) -> Tensor:
+    """[values, tokens of the longest, or `longest` where none is as long]."""
     padded = pad_sequence(list(values), batch_first=True, padding_value=filler)
     missing = longest - padded.shape[1]
     return functional.pad(padded, (0, missing), value=filler) if missing > 0 else padded

@@ -57,7 +57,9 @@ def forward_of(model: Any) -> Forward:
 
     def forward(batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         with nullcontext() if adapters else model.disable_adapter():
-            return forward_at(base, batch.input_ids, batch.attention_mask, places)
+            return forward_at(
+                base, batch.input_ids, batch.attention_mask, places, batch.token_types
+            )
 
     return forward
 

@@ -61,6 +61,9 @@ class TokenBatch:
     reference: Tensor | None = None
     """[trials x samples, longest] in FP32: what the bare base gives each token, as log-probability,
     0 where no label is; None where the objective does not ask for it."""
+    token_types: Tensor | None = None
+    """[trials x samples, longest]: 1 in the second of two texts, for models that tell them apart;
+    None where all are 0."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,21 +73,21 @@ class TokenBatch:
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors of the batch."""
         own = self.input_ids, self.attention_mask, self.labels, self.weights
-        beside = () if self.reference is None else (self.reference,)
+        beside = tuple(own for own in (self.reference, self.token_types) if own is not None)
         return *own, self.places.index, *beside
 
     def to(self, device: torch.device) -> TokenBatch:
         """The batch on `device`. The host does not wait for the copy to a GPU."""
         if device.type == "cpu":
             return self
-        ids, mask, labels, weights, index, *beside = (
-            tensor.pin_memory().to(device, non_blocking=True) for tensor in self.tensors()
-        )
-        places, reference = Places(index, self.places.counts), next(iter(beside), None)
-        return replace(
-            self, input_ids=ids, attention_mask=mask, labels=labels, weights=weights,
-            places=places, reference=reference,
-        )  # fmt: skip
+        names = ("input_ids", "attention_mask", "labels", "weights", "reference", "token_types")
+        values = {name: getattr(self, name) for name in names}
+        copies = {
+            name: value.pin_memory().to(device, non_blocking=True)
+            for name, value in {**values, "index": self.places.index}.items()
+            if value is not None
+        }
+        return replace(self, places=Places(copies.pop("index"), self.places.counts), **copies)
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,16 @@ def _preference(trains: Sequence[TrainConfig]) -> Objective:
     return Preference(trains)
 
 
+def _classification(trains: Sequence[TrainConfig]) -> Objective:
+    from lorascope.objectives.classification import Classification
+
+    return Classification()
+
+
 OBJECTIVES: dict[str, Callable[[Sequence[TrainConfig]], Objective]] = {
     "completion": _completion,
     **dict.fromkeys(PREFERENCES, _preference),
+    "classification": _classification,
 }
 """Objectives by name, made of the settings of each trial. Torch is imported when one is made."""
 

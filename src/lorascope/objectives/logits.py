@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils.generic import ModelOutput
 
+from lorascope.bases.heads import gives_classes
+from lorascope.objectives.class_logits import class_logits
 from lorascope.objectives.kinds import Places
 from lorascope.objectives.masks import unread_masks
 
@@ -69,17 +71,28 @@ class Logits:
         return torch.cat([again(*part) for part in parts])
 
 
-def forward_at(model: Any, ids: Tensor, mask: Tensor | None, places: Places) -> Logits:
-    """The model's forward pass, with a head for `places` alone.
+def forward_at(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor | None,
+    places: Places,
+    token_types: Tensor | None = None,
+) -> Logits:
+    """The model's forward pass, with a head for `places` alone. A model with a head for classes
+    gives those of the samples in which the places lie.
 
     Args:
         ids: [samples, longest], padded on the right.
         mask: [samples, longest], 1 where a token is; None where nothing says it, as causal
             attention needs none.
+        token_types: as in `TokenBatch`, for models with a head for classes.
 
     A model with code of its own may make logits in any way: it makes all of them, and those at
     `places` are kept.
     """
+    if gives_classes(model.config):
+        classes = class_logits(model, ids, mask, places, token_types)
+        return Logits(classes, None, [len(classes)])
     inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     sizes = part_sizes(places.counts, int(model.config.get_text_config().vocab_size))
     index = places.index if len(sizes) == 1 else places.index[:0]

@@ -15,16 +15,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 from lorascope.adapters.attach import attach
-from lorascope.adapters.kinds import kind_of, rank_of
+from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.layers import model_parts
 from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
+from lorascope.bases.heads import auto_class
 from lorascope.bases.transformers_config import (
     in_short,
     text_config,
@@ -34,7 +34,7 @@ from lorascope.bases.transformers_config import (
 from lorascope.config import AdapterConfig, QuantConfig
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.quantizers.kinds import QUANTIZERS
-from lorascope.training.pack import PackedModel, peft_pack, stacked_pack
+from lorascope.training.pack import PackedModel, new_stack, peft_pack, stacked_pack
 
 DEVICE = "cpu"
 """The device of fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
@@ -83,7 +83,7 @@ def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedM
         base = _meta_base(spec, kept)
     make_fake(base, spec)
     shapes, shape = select(model_parts(base), spec.adapter), PackShape([0] * len(spec.pack))
-    stack = kind_of(spec.adapter).stack(spec.pack, shapes, DEVICE)
+    stack = new_stack(base, spec.pack, shapes, DEVICE)
     if stack is None:
         return peft_pack(fake_adapted(spec, kept), spec.adapter, shape)
     return stacked_pack(base, stack, shapes, shape)
@@ -116,7 +116,7 @@ def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedMod
     names = {"auto": None, "flash_attention_2": "sdpa"}
     attention = names.get(spec.attention, spec.attention)
     try:
-        return AutoModelForCausalLM.from_config(
+        return auto_class(config).from_config(
             config, dtype=spec.compute, attn_implementation=attention
         )
     except Exception as error:

@@ -10,9 +10,10 @@ from functools import lru_cache
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from lorascope.adapters.decoder import decoder_layers
+from lorascope.bases.heads import auto_class
 from lorascope.bases.transformers_config import text_config
 
 
@@ -43,7 +44,7 @@ def _tensors(config: PretrainedConfig) -> list[tuple[tuple[str, torch.Size], ...
     traces it will say."""
     try:
         with unset_fake_temporarily(), torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config)
+            model: nn.Module = auto_class(config).from_config(config)
         _, found = decoder_layers(model)
     except Exception:
         return []

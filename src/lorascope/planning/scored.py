@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.bases.folder import read_json
+from lorascope.bases.heads import gives_classes
 from lorascope.bases.transformers_config import context_tokens, text_config
 from lorascope.config import Config, QuantConfig, Scoring, TrainConfig
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule, LargestRows, Sample
@@ -25,6 +26,9 @@ from lorascope.files.layout import Layout
 from lorascope.files.store import read_record
 from lorascope.machine.memory import MemoryLimit
 from lorascope.meters.batches import Batch
+from lorascope.objectives.evaluation import samples_at_once
+from lorascope.objectives.kinds import Places
+from lorascope.objectives.logits import forward_at
 from lorascope.planning.arithmetic import GIGABYTE
 from lorascope.planning.depth import inference_bytes
 from lorascope.planning.fake_mode import attention_masks
@@ -92,6 +96,9 @@ def score_bytes(subject: ScoredSubject) -> int:
         ModelError: the model cannot be traced.
     """
     peak = partial(inference_bytes, subject.traced(Batch(1, 1, padded=False)))
+    if gives_classes(text_config(subject.spec.config)):
+        classified = peak(partial(_classify, subject), layers_keep=False)
+        return classified + workspace_bytes(subject.device)
     peaks = [peak(partial(_read, subject), layers_keep=False)]
     if subject.rows.generated_tokens:
         peaks.append(peak(partial(_begin_generation, subject), layers_keep=True))
@@ -111,6 +118,18 @@ def _read(subject: ScoredSubject, model: PeftModel) -> None:
         places, ids = torch.zeros(most, dtype=torch.long, device=DEVICE), _ids(samples, tokens)
         with attention_masks(samples > 1, subject.device):
             group_scores(model, ids, places, torch.ones_like(ids))
+
+
+def _classify(subject: ScoredSubject, model: PeftModel) -> None:
+    """The largest batch of rows with classes."""
+    tokens = subject.rows.read.tokens + 1
+    samples = samples_at_once(subject.batch_size, tokens)
+    places = Places(torch.arange(samples, device=DEVICE) * tokens, [samples])
+    ids = _ids(samples, tokens)
+    with attention_masks(samples > 1, subject.device):
+        base, mask = model.get_base_model(), torch.ones_like(ids)
+        logits = forward_at(base, ids, mask, places).all().float()
+        torch.nn.functional.log_softmax(logits, dim=-1)
 
 
 def _begin_generation(subject: ScoredSubject, model: PeftModel) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from lorascope.adapters.kinds import kind_of, require_roundable
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.config import AdapterConfig, Config, DeviceKind, QuantConfig, TrainConfig
+from lorascope.config.rules import require_one_task
 from lorascope.errors import ConfigError
 from lorascope.machine.devices import TORCH_DTYPES
 from lorascope.meters.batches import Batch
@@ -72,6 +73,7 @@ def subject_of(
     """
     require_readable(config.adapter, config.quant)
     require_roundable(config.adapter, config.train)
+    require_one_task(config)
     if kind not in (DeviceKind.cpu, DeviceKind.cuda):
         raise ConfigError("kind", kind, "no such kind of device", "Choose cpu or cuda.")
     train, tokens, trained = config.train, lengths.longest, lengths.trained

@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from lorascope.adapters.class_head import head_parameters
 from lorascope.adapters.kinds import is_packed, kind_of
 from lorascope.adapters.stack import adapted_layers, adapted_names
 from lorascope.bases.transformers_config import stored_dtype
@@ -242,7 +243,8 @@ def _evaluated(subject: PlanSubject, kept: Sequence[int] | None) -> tuple[PeftMo
     model.config.use_cache = False
     packed = bool(spec.beside) or (rounding is not None and is_packed(spec.adapter))
     shapes = adapted_layers(model.get_base_model()) if packed else []
-    waiting = [kind_of(own).parameters(own.saved(), shapes) for own in spec.pack[:-1]]
+    head = head_parameters(model.get_base_model())
+    waiting = [kind_of(own).parameters(own.saved(), shapes) + head for own in spec.pack[:-1]]
     if rounding is not None:
         base, settings = model.get_base_model(), spec.pack[-1].saved()
         waiting.append(kind_of(settings).parameters(settings, shapes))

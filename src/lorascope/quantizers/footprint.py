@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from lorascope.bases.folder import runs_own_code
+from lorascope.bases.heads import class_of
 from lorascope.bases.weights import dtype_of_matrices
 from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
@@ -126,7 +126,7 @@ def compared(
     Both are read in the types of their files, so that their values stay there until a layer is
     looked at.
     """
-    exact = AutoModelForCausalLM.from_pretrained(
+    exact = class_of(source).from_pretrained(
         source,
         dtype=dtype_of_matrices(source),
         use_safetensors=True,

@@ -6,7 +6,7 @@ inside the methods that compute with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,9 +44,14 @@ class Quantizer(Protocol):
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Raise ConfigError where an adapter cannot be trained on such layers."""
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+    def loading(self, quant: QuantConfig, compute: torch.dtype, kept: Sequence[str] = ()) -> Any:
         """The quantization config with which transformers quantizes on loading, or None. Called
-        before anything is loaded: a method that transformers does not know is registered here."""
+        before anything is loaded: a method that transformers does not know is registered here.
+
+        Args:
+            kept: modules that stay as they are, where a base has a head for classes; else the
+                library leaves out the head that it knows.
+        """
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
         """Make a loaded model compute in `compute`, safely and without tables kept twice."""

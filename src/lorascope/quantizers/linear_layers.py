@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.adapters.class_head import head_names, in_head
 from lorascope.config import QuantConfig
 from lorascope.errors import ModelError
 
@@ -13,7 +14,8 @@ from lorascope.errors import ModelError
 def quantizable_layers(
     model: PreTrainedModel, quant: QuantConfig, library: str
 ) -> dict[str, nn.Linear]:
-    """The layers that `library` quantizes in the mode `quant`: torch's own Linear, but the head.
+    """The layers that `library` quantizes in the mode `quant`: torch's own Linear, but the
+    head, which of classes may be several.
 
     Raises:
         ModelError: there are none, or some are Conv1D as GPT-2's: their weight lies transposed, so
@@ -27,8 +29,12 @@ def quantizable_layers(
             f"model are Conv1D, which {library} stores transposed; 8 and fewer bits are not "
             "supported for it. Use quant=fp16, bf16 or fp32."
         )
-    head = model.get_output_embeddings()
-    linear = {name: m for name, m in modules.items() if type(m) is nn.Linear and m is not head}
+    head, heads = model.get_output_embeddings(), head_names(model)
+    linear = {
+        name: module
+        for name, module in modules.items()
+        if type(module) is nn.Linear and module is not head and not in_head(name, heads)
+    }
     if not linear:
         raise ModelError(
             f"quant={quant.name}: {library} quantizes no layer of {type(model).__name__}: it "

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
+from lorascope.adapters.class_head import head_names
 from lorascope.bases.folder import runs_own_code
+from lorascope.bases.heads import auto_class, class_of, gives_classes
 from lorascope.bases.weights import refuse_misfit
 from lorascope.config import OBSERVED, Precision, QuantConfig
 from lorascope.data.calibration import CalibrationRows
@@ -61,7 +63,7 @@ def quantize_base(
     require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))
     found = None if calibration is None else _read_rows(base, quant, device, calibration)
-    loading = QUANTIZERS[quant.storage].loading(quant, stored)
+    loading = QUANTIZERS[quant.storage].loading(quant, stored, _class_heads(base))
     model = _plain_base(base, stored, device, loading)
     if found is not None:
         found.put(model)
@@ -74,7 +76,7 @@ def _plain_base(
     base: Path, dtype: torch.dtype, device: Device, quantization: Any = None
 ) -> PreTrainedModel:
     """The base of a folder of plain weights, quantized on loading where that is asked for."""
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = class_of(base).from_pretrained(
         base,
         dtype=dtype,
         device_map={"": device.kind},
@@ -128,11 +130,20 @@ def _rowless(quant: QuantConfig) -> str:
     return "w8a8_dynamic" if quant.storage in OBSERVED else quant.storage.value
 
 
+def _class_heads(base: Path) -> list[str]:
+    """Modules of the base's head for classes, which no mode quantizes; none without one."""
+    config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
+    if not gives_classes(config):
+        return []
+    with torch.device("meta"):
+        return head_names(auto_class(config).from_config(config))
+
+
 def require_quantizable(base: Path, quant: QuantConfig) -> None:
     """Raise ModelError where a mode would store nothing, or another layer's form."""
     config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=runs_own_code(base))
+        model = auto_class(config).from_config(config, trust_remote_code=runs_own_code(base))
         QUANTIZERS[quant.storage].put_fake_layers(model, quant, torch.float32)
 
 
@@ -193,7 +204,7 @@ def _load(
     quantizer = QUANTIZERS[quant.storage]
     # Before anything is read: a method that is not transformers' own registers itself here.
     is_packed = quantizer.loading(quant, torch.float32) is not None
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = class_of(folder).from_pretrained(
         folder,
         dtype=dtype,
         device_map={"": device_kind},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Plain:
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> None:
+    def loading(self, quant: QuantConfig, compute: torch.dtype, kept: Sequence[str] = ()) -> None:
         """Nothing is quantized on loading."""
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:

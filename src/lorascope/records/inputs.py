@@ -97,6 +97,8 @@ class ModelParts:
     """All parameters of the language model; None where an older record does not say them."""
     ends: ModelEnds | None = None
     """None where they are no layers of torch's, or an older record does not say them."""
+    class_head: int = 0
+    """Number of values in a head for classes, which every trial trains in full; 0 without one."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,14 @@ class BaseRecord:
     """All parameters of the language model; None in older records."""
     ends: ModelEnds | None = None
     """Embeddings and head; None where they are no layers of torch's, and in older records."""
+    class_head: int = 0
+    """Number of values in a head for classes, which every trial trains in full; 0 without one."""
 
     @property
     def parts(self) -> ModelParts:
         """The layers that a method can choose among."""
-        return ModelParts(self.linear_shapes, self.vectors, self.decoder, self.owners, self.ends)
+        beside = self.decoder, self.owners, self.ends, self.class_head
+        return ModelParts(self.linear_shapes, self.vectors, *beside)
 
     @property
     def matrix_parameters(self) -> int:
@@ -221,6 +226,8 @@ class SplitCard:
     without pairs; with them the split's tokens are those of both replies."""
     chosen_more_tokens: float | None = None
     """Mean of tokens of the chosen reply less those of the rejected one."""
+    class_rows: dict[str, int] | None = None
+    """Class -> rows, of rows with classes; None of others."""
 
 
 @dataclass(frozen=True)

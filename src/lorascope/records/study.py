@@ -33,6 +33,10 @@ class ItemResult:
     """Whether stock lm-eval splits this item into the same tokens. If not, its scores differ: it
     encodes the prompt by itself, which cuts a token that reaches into the completion. None in older
     items."""
+    label: int | None = None
+    """Number of the row's class; None for rows without classes."""
+    predicted: int | None = None
+    """Number of the class that the model gave it."""
 
 
 @dataclass(frozen=True)

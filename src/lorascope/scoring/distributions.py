@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lorascope.bases.heads import gives_classes
 from lorascope.counting.scored_batches import BatchRule, Sample
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.objectives.completion import last_completion, pad_samples
 from lorascope.objectives.evaluation import evaluation_mode, log_probabilities
+from lorascope.scoring.classes import class_log_probabilities
 
 GROUPS = 512
 MAX_TOKENS = 1024
@@ -35,7 +37,12 @@ def token_distributions(
 ) -> NDArray[np.float32]:
     """Log-probabilities of token groups at the completions' tokens, row by row: [tokens,
     min(vocabulary, GROUPS)], in nats. Equal rows and tokenizers give equal first axes, so that two
-    models' arrays can be compared line by line."""
+    models' arrays can be compared line by line. Of a model with a head for classes: those of the
+    classes, a line a row."""
+    if gives_classes(model.config):
+        scores = class_log_probabilities(model, tokenizer, rows[:MAX_TOKENS], batch_size)
+        classes: NDArray[np.float32] = scores.numpy()
+        return classes
     samples = _first_samples(rows, tokenizer)
     embedding = model.get_input_embeddings().weight
     rule = BatchRule(batch_size, vocabulary=embedding.shape[0])

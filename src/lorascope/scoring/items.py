@@ -65,8 +65,16 @@ def _standard_error(share: float | None, count: int) -> float | None:
 def write_items(path: Path, items: Sequence[ItemResult]) -> None:
     """Write one JSON object a line, keys sorted: equal items give equal bytes, and floats, written
     as Python's repr, read back as the same."""
-    lines = [json.dumps(asdict(item), sort_keys=True) + "\n" for item in items]
+    lines = [json.dumps(_values(item), sort_keys=True) + "\n" for item in items]
     write_atomically(path, "".join(lines).encode("ascii"))
+
+
+def _values(item: ItemResult) -> dict[str, object]:
+    """Of items without classes what stood in their files before there were any."""
+    values = asdict(item)
+    if item.label is None:
+        del values["label"], values["predicted"]
+    return values
 
 
 def read_items(path: Path) -> list[ItemResult]:

@@ -18,9 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lorascope.config import MergeConfig
 from lorascope.data.rows import PreparedRow
-from lorascope.data.tokenization import IGNORED_LABEL
-from lorascope.objectives.completion import completion_loss, last_completion
-from lorascope.objectives.evaluation import evaluation_mode
+from lorascope.objectives.evaluation import evaluation_mode, forward_of, summed_loss
+from lorascope.objectives.kinds import Objective, Sample
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class MergeCheck:
     items: int
     largest_logit_difference: float
     prediction_agreement: float
-    """Share of completion positions where both predict the same next token."""
+    """Share of completion positions where both predict the same next token, or of rows that both
+    give the same class."""
     adapter_loss_nats: float
     merged_loss_nats: float
 
@@ -49,24 +49,26 @@ class MergedPredictions:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         folder: Path,
+        objective: Objective,
     ) -> None:
-        self._rows, self._tokenizer, self._batch_size = rows, tokenizer, batch_size
+        self._objective, self._batch_size = objective, batch_size
+        self._samples = objective.validation_samples(rows, tokenizer)
         self._files = [folder / f"row-{number}.safetensors" for number in range(len(rows))]
-        for row, file in zip(rows, self._files, strict=True):
-            save_file({"logits": self._logits(merged, row)}, file)
+        for sample, file in zip(self._samples, self._files, strict=True):
+            save_file({"logits": self._logits(merged, sample)}, file)
         self._loss = self._loss_nats(merged)
 
     def check(self, adapted: Any) -> MergeCheck:
         """Compare with the adapter on its base."""
         largest, agreeing, positions = torch.zeros(()), 0, 0
-        for row, file in zip(self._rows, self._files, strict=True):
-            ours, theirs = self._logits(adapted, row), load_file(file)["logits"]
+        for sample, file in zip(self._samples, self._files, strict=True):
+            ours, theirs = self._logits(adapted, sample), load_file(file)["logits"]
             # Unlike Python's max, torch's keeps a NaN.
             largest = torch.maximum(largest, (ours - theirs).abs().max())
             agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
             positions += len(ours)
         return MergeCheck(
-            items=len(self._rows),
+            items=len(self._samples),
             largest_logit_difference=float(largest),
             prediction_agreement=agreeing / positions,
             adapter_loss_nats=self._loss_nats(adapted),
@@ -74,17 +76,16 @@ class MergedPredictions:
         )
 
     def _loss_nats(self, model: Any) -> float:
-        """Mean loss of a completion token."""
-        summed, tokens = completion_loss(model, self._tokenizer, self._rows, self._batch_size)
-        return summed / tokens
+        """Mean loss, of a completion token or of a row with a class."""
+        summed, weight = summed_loss(self._objective, model, self._samples, self._batch_size)
+        return summed / weight
 
-    def _logits(self, model: Any, row: PreparedRow) -> Tensor:
-        """Logits that predict the completion, [positions, vocabulary], float32 on the CPU."""
-        ids, labels = last_completion(row, self._tokenizer)
+    def _logits(self, model: Any, sample: Sample) -> Tensor:
+        """Logits that predict the completion [positions, vocabulary], or the class [1, classes], in
+        float32 on the CPU."""
+        batch = self._objective.collate([sample], 1, 0).to(model.device)
         with evaluation_mode(model):
-            logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device)).logits
-        predicting = torch.tensor(labels[1:]) != IGNORED_LABEL
-        return logits[0, :-1].float().cpu()[predicting]
+            return forward_of(model)(batch, batch.places).all().float().cpu()
 
 
 def close_enough(check: MergeCheck, unrounded: MergeCheck | None, limits: MergeConfig) -> bool:

@@ -17,9 +17,11 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lorascope.adapters.class_head import DRAWN_HERE
 from lorascope.bases.folder import INDEX, SHARD_BYTES, WHOLE, copy_files, read_json, write_json
+from lorascope.bases.heads import WRITER, class_of
 from lorascope.bases.weights import stored_tensors
-from lorascope.data.tokenization import TokenIds, as_token_ids, stop_token_ids
+from lorascope.data.tokenization import TokenIds, as_token_ids, load_tokenizer, stop_token_ids
 from lorascope.scoring.merging import Merge
 
 Values = dict[str, Any]
@@ -37,32 +39,55 @@ class MergedFiles:
     """Tensor names that the base's files do not have, an untied head's excluded."""
 
 
+def end_of_text_id(stored: Path) -> int | None:
+    """The token with which every completion ends that was trained on a stored base; None where it
+    has a head for classes."""
+    if class_of(stored) is not WRITER:
+        return None
+    return int(load_tokenizer(stored).eos_token_id)
+
+
 def write_merged(
-    merged: Merge, base: Path, end_of_text_id: int, folder: Path, shard_bytes: int = SHARD_BYTES
+    merged: Merge,
+    base: Path,
+    end_of_text_id: int | None,
+    folder: Path,
+    shard_bytes: int = SHARD_BYTES,
 ) -> MergedFiles:
     """Write the merged model to `folder`: weights under the base's tensor names, and its files.
 
     Args:
         base: the full-precision base, as prepared.
-        end_of_text_id: the tokenizer's, with which every trained completion ends.
+        end_of_text_id: the tokenizer's, with which every trained completion ends; None of a model
+            with a head for classes, which stops nowhere.
     """
     write_shards(merged.layers, folder, shard_bytes)
     dtype = str(merged.dtype).removeprefix("torch.")
     changed = _fitting(read_json(base / CONFIG), dtype, merged.untied)
-    base_stops = changed.get("eos_token_id")
-    if base_stops is not None:
-        changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
+    stops = []
+    if end_of_text_id is not None:
+        stops = _write_stops(merged, base, changed, end_of_text_id, folder)
     write_json(folder / CONFIG, changed)
-    generation = _generation_settings(merged, base, folder)
-    generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
-    write_json(folder / GENERATION, generation)
     copy_files(base, folder)
     for code in base.glob("*.py"):
         shutil.copyfile(code, folder / code.name)
     return MergedFiles(
-        stop_token_ids=as_token_ids(generation["eos_token_id"]),
+        stop_token_ids=stops,
         foreign_names=_foreign_names(merged, base, folder),
     )
+
+
+def _write_stops(
+    merged: Merge, base: Path, changed: Values, end_of_text_id: int, folder: Path
+) -> list[int]:
+    """Let the config `changed` and generation_config.json name where generation stops."""
+    base_stops = changed.get("eos_token_id")
+    if base_stops is not None:
+        changed["eos_token_id"] = _config_stops(base_stops, end_of_text_id)
+    generation = _generation_settings(merged, base, folder)
+    generation["eos_token_id"] = _generation_stops(generation.get("eos_token_id"), end_of_text_id)
+    write_json(folder / GENERATION, generation)
+    return as_token_ids(generation["eos_token_id"])
 
 
 def write_shards(groups: Iterable[dict[str, Tensor]], folder: Path, shard_bytes: int) -> None:
@@ -123,6 +148,9 @@ def _fitting(config: Values, dtype: str, untied: bool) -> Values:
     changed |= {key: dtype for key in DTYPE_KEYS if key in config} or {"torch_dtype": dtype}
     if untied:
         changed["tie_word_embeddings"] = False
+    if DRAWN_HERE in changed:
+        # It is a trained one.
+        changed[DRAWN_HERE] = False
     return changed
 
 

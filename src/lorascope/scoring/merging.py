@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from lorascope.adapters.attach import keeps_ties, load_adapter
+from lorascope.adapters.class_head import wrapped_heads
 from lorascope.errors import ModelError
 from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
 
@@ -60,11 +61,12 @@ def merge(base: PreTrainedModel, adapter: Path, dtype: torch.dtype) -> Merge:
     parameters = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
     adapted = load_adapter(plain, adapter).get_base_model()
     tuned = {n: m for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
+    heads = {name: adapted.get_submodule(name) for name in wrapped_heads(adapted)}
 
     def in_files(group: Iterable[str]) -> Tensors:
         values = {
             name: value.to(dtype) if name in parameters and value.is_floating_point() else value
-            for name, value in _merged(base, tuned, group)
+            for name, value in _merged(base, tuned, heads, group)
         }
         renamed: Tensors = revert_weight_conversion(plain, values)
         return renamed
@@ -82,19 +84,25 @@ def _layer(name: str) -> str:
 
 
 def _merged(
-    base: nn.Module, tuned: dict[str, BaseTunerLayer], names: Iterable[str]
+    base: nn.Module, tuned: dict[str, BaseTunerLayer], heads: dict[str, Any], names: Iterable[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """The values of some of the model's tensors, those of whole modules, with the adapter added."""
+    """The values of some of the model's tensors, those of whole modules, with the adapter added. A
+    head for classes is the adapter's own."""
 
     def owner(name: str) -> str:
         """The module that has the tensor, or that with an adapter which it lies in."""
         *path, _ = name.split(".")
         outer = (".".join(path[:end]) for end in range(1, len(path) + 1))
-        return next((module for module in outer if module in tuned), ".".join(path))
+        return next(
+            (module for module in outer if module in tuned or module in heads), ".".join(path)
+        )
 
     for path, group in groupby(names, owner):
         own = [name[len(path) + 1 :] if path else name for name in group]
-        values = {part: _exact(*_place(base.get_submodule(path), part)) for part in own}
+        whole = (
+            heads[path].modules_to_save["default"] if path in heads else base.get_submodule(path)
+        )
+        values = {part: _exact(*_place(whole, part)) for part in own}
         if path in tuned:
             values = _with_adapter(tuned[path], values)
         yield from ((f"{path}.{part}" if path else part, values[part]) for part in own)

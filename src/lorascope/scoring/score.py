@@ -15,6 +15,7 @@ from lorascope.errors import ConfigError, DataError
 from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic
 from lorascope.records import ItemResult
+from lorascope.scoring.classes import RULE, score_classes
 from lorascope.scoring.lm_eval_model import (
     OnProgress,
     Progress,
@@ -62,6 +63,8 @@ def score_rows(
         DataError: a row does not fit the model's context.
         ModelError: an evaluation would change a stored layer.
     """
+    if scoring is Scoring.classes:
+        return score_classes(model, tokenizer, rows, batch_size, on_progress)
     from lm_eval.evaluator import evaluate
 
     with evaluation_mode(model), greedy_generation(model, tokenizer), quiet():
@@ -88,7 +91,9 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
         "special tokens are added, rows hold theirs as text",
         "loss": "summed log-likelihood of the completion, end-of-text included; softmax in float32",
     }
-    if scoring is Scoring.choices:
+    if scoring is Scoring.classes:
+        said = dict(RULE)
+    elif scoring is Scoring.choices:
         said["choices"] = (
             "correct: highest summed log-likelihood (lm-eval's acc); correct_norm: highest a "
             "character (acc_norm), the blank before a choice not counted"

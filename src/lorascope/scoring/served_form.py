@@ -26,7 +26,7 @@ from lorascope.quantizers.loading import (
     unquantized_dtype,
 )
 from lorascope.records import CalibrationRecord, RoundingRecord, ServedForm
-from lorascope.scoring.merged_folder import CONFIG, DTYPE_KEYS, write_merged
+from lorascope.scoring.merged_folder import CONFIG, DTYPE_KEYS, end_of_text_id, write_merged
 from lorascope.scoring.merging import merge
 
 
@@ -57,7 +57,7 @@ def store_served(
     with TemporaryDirectory(dir=target) as scratch:
         merged = Path(scratch)
         plain = merge(load_stored(stored, quant), adapter, torch.float32)
-        write_merged(plain, base, int(load_tokenizer(stored).eos_token_id), merged)
+        write_merged(plain, base, end_of_text_id(stored), merged)
         del plain
         _name_types_of(base, merged)
         quantize_base(merged, mode, device, target, _calibration(mode, train, merged))

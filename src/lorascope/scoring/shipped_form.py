@@ -11,7 +11,8 @@ from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
 from lorascope.machine.devices import Device, use_threads
 from lorascope.machine.environment import use_determinism
-from lorascope.objectives.completion import completion_loss
+from lorascope.objectives.evaluation import summed_loss
+from lorascope.objectives.kinds import objective_of
 from lorascope.quantizers.loading import load_base
 from lorascope.records import EvaluationRecord, ServedRecord, TrialRecord
 from lorascope.scoring.items import read_items
@@ -51,10 +52,10 @@ def serve_verified(
         read_items(scores / "validation.jsonl")[:count],
     )
     model = load_base(folder, config.serve, device, config.model.attention)
-    summed, tokens = completion_loss(
-        model, load_tokenizer(folder), rows, config.evaluate.batch_size
-    )
-    loss = summed / tokens
+    objective = objective_of([config.train])
+    samples = objective.validation_samples(rows, load_tokenizer(folder))
+    summed, weight = summed_loss(objective, model, samples, config.evaluate.batch_size)
+    loss = summed / weight
     scored = sum(item.loss_nats for item in items) / sum(item.tokens for item in items)
     validation = evaluation.splits["validation"]
     accurate = validation.accuracy is not None

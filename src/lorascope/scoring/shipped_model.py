@@ -6,10 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import load_adapter
 from lorascope.bases.folder import runs_own_code
+from lorascope.bases.heads import class_of
 from lorascope.config import Config, MergeConfig, Precision
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
@@ -18,6 +19,7 @@ from lorascope.files.provenance import capture
 from lorascope.files.store import sha256_of_files
 from lorascope.machine.devices import TORCH_DTYPES, Device, choose_device, use_threads
 from lorascope.machine.environment import use_determinism
+from lorascope.objectives.kinds import objective_of
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import compute_precision, load_base, load_exact, load_stored
 from lorascope.records import ArithmeticGap, MergeRecord, TrialRecord
@@ -26,7 +28,7 @@ from lorascope.scoring.merge_check import (
     MergedPredictions,
     close_enough,
 )
-from lorascope.scoring.merged_folder import MergedFiles, write_merged
+from lorascope.scoring.merged_folder import MergedFiles, end_of_text_id, write_merged
 from lorascope.scoring.merging import merge
 
 
@@ -74,9 +76,8 @@ def _write(folder: Path, config: Config, layout: Layout, adapter: Path) -> tuple
     stored = layout.quantized(config.model.name, config.quant.name)
     dtype = TORCH_DTYPES[config.merge.precision.value]
     merged = merge(load_stored(stored, config.quant), adapter, dtype)
-    end_of_text_id = int(load_tokenizer(stored).eos_token_id)
     base = layout.base(config.model.name)
-    return write_merged(merged, base, end_of_text_id, folder), merged.untied
+    return write_merged(merged, base, end_of_text_id(stored), folder), merged.untied
 
 
 def _compare(
@@ -93,7 +94,7 @@ def _compare(
     with TemporaryDirectory(dir=folder) as scratch:
         said = MergedPredictions(
             _as_anyone_loads(folder, device), rows, load_tokenizer(stored),
-            config.evaluate.batch_size, Path(scratch),
+            config.evaluate.batch_size, Path(scratch), objective_of([config.train]),
         )  # fmt: skip
         exact = load_exact(stored, config.quant, device, attention)
         against_exact = said.check(load_adapter(exact, adapter))
@@ -107,7 +108,7 @@ def _compare(
 
 def _as_anyone_loads(folder: Path, device: Device) -> PreTrainedModel:
     """The merged model from its files, which are what is verified; it computes in float32."""
-    merged: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    merged: PreTrainedModel = class_of(folder).from_pretrained(
         folder,
         dtype=torch.float32,
         device_map={"": device.kind},

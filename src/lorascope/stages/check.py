@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.config import Config, DataKind, ModelKind, QuantConfig, one_form
-from lorascope.config.rules import require_one_population
+from lorascope.config.rules import require_one_population, require_one_task
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
@@ -52,6 +52,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         require_attention(config.model.attention, device)
         require_readable(config.adapter, config.quant)
         require_roundable(config.adapter, config.train)
+        require_one_task(config)
     first = configs[0]
     require_one_population(first)
     _require_known_reference(first, layout)

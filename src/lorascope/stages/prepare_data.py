@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config import Config, Scoring
-from lorascope.config.rules import require_one_population
+from lorascope.config.rules import require_one_population, require_rows_for_head
 from lorascope.data.answers import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
@@ -27,6 +27,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> DataCard:
     """Prepare the dataset for the model and write it as a whole, or not at all."""
     config = configs[0]
     require_one_population(config)
+    require_rows_for_head(config)
     require_base(config, layout)
     base = layout.base(config.model.name)
     record = read_base(config, layout)

@@ -16,6 +16,7 @@ from lorascope.adapters.kinds import (
 )
 from lorascope.adapters.targets import select
 from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
+from lorascope.config.rules import require_one_task
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
@@ -67,7 +68,9 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
         LorascopeError: the base or the data is not prepared, or made with other settings, the
             targets match nothing, or this adapter cannot begin on this base.
     """
-    adapted = select(read_base(config, layout).parts, config.adapter)
+    require_one_task(config)
+    parts = read_base(config, layout).parts
+    adapted = select(parts, config.adapter)
     require_readable(config.adapter, config.quant)
     require_roundable(config.adapter, config.train)
     config.adapter.require_layers(adapted)
@@ -79,8 +82,8 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     folder = layout.trials(config.quant.name) / trial_name(key, identity)
     return DeclaredTrial(
         config, folder, identity, key, settings,
-        trainable_parameters=kind.parameters(config.adapter, adapted),
-        saved_parameters=kind.parameters(saved, adapted),
+        trainable_parameters=kind.parameters(config.adapter, adapted) + parts.class_head,
+        saved_parameters=kind.parameters(saved, adapted) + parts.class_head,
     )  # fmt: skip
 
 

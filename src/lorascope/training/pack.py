@@ -23,6 +23,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import attach, detach, new_values
+from lorascope.adapters.class_head import (
+    HeadedStack,
+    bare_module,
+    head_parameters,
+    wrapped_heads,
+)
 from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import model_parts
@@ -56,14 +62,21 @@ class PackedModel(nn.Module):
 
     Args:
         layers: names of the layers in whose place others stand, which have them as `base_layer`.
+        heads: names of the modules of a head for classes, in whose place others stand too.
     """
 
     def __init__(
-        self, base: PreTrainedModel, stack: Stack, layers: Sequence[str], shape: PackShape
+        self,
+        base: PreTrainedModel,
+        stack: Stack,
+        layers: Sequence[str],
+        shape: PackShape,
+        heads: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.base = base
         self.stack, self.layers, self.shape = stack, list(layers), shape
+        self._replaced = [*self.layers, *heads]
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
         self._layer_drop: LayerDrop | None = None
         self.best_rows: list[Tensor] = []
@@ -91,7 +104,9 @@ class PackedModel(nn.Module):
         trials."""
         self.shape.batch = batch.shape
         with nullcontext() if adapters else self._without_adapters():
-            return forward_at(self.base, batch.input_ids, batch.attention_mask, places)
+            return forward_at(
+                self.base, batch.input_ids, batch.attention_mask, places, batch.token_types
+            )
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:
@@ -125,7 +140,7 @@ class PackedModel(nn.Module):
     @contextmanager
     def unpacked(self) -> Iterator[PreTrainedModel]:
         """The base with its own layers for a while."""
-        packed = {name: self.base.get_submodule(name) for name in self.layers}
+        packed = {name: self.base.get_submodule(name) for name in self._replaced}
         try:
             yield self._bare()
         finally:
@@ -139,8 +154,8 @@ class PackedModel(nn.Module):
         return self._bare()
 
     def _bare(self) -> PreTrainedModel:
-        for name in self.layers:
-            self.base.set_submodule(name, self.base.get_submodule(name).base_layer)
+        for name in self._replaced:
+            self.base.set_submodule(name, bare_module(self.base.get_submodule(name)))
         return self.base
 
 
@@ -208,7 +223,7 @@ def pack_adapters(
     """
     first, shape = configs[0], PackShape(list(seeds))
     shapes = select(model_parts(base), first)
-    stack = kind_of(first).stack(configs, shapes, base.device)
+    stack = new_stack(base, configs, shapes)
     each = samples or [None] * len(configs)
     if stack is None:
         model = attach(base, first, seeds[0])
@@ -225,15 +240,34 @@ def pack_adapters(
     return stacked_pack(base, stack, shapes, shape)
 
 
+def new_stack(
+    base: PreTrainedModel,
+    configs: Sequence[AdapterConfig],
+    shapes: Sequence[LinearShape],
+    device: torch.device | str | None = None,
+) -> LayeredStack | HeadedStack | None:
+    """Room for what several trials train, a head of its own each where the base has one; None for a
+    kind without a stack."""
+    size = head_parameters(base)
+    stack = kind_of(configs[0]).stack(configs, shapes, device or base.device, size)
+    return HeadedStack(stack, base) if stack is not None and size else stack
+
+
 def stacked_pack(
-    base: PreTrainedModel, stack: LayeredStack, shapes: Sequence[LinearShape], shape: PackShape
+    base: PreTrainedModel,
+    stack: LayeredStack | HeadedStack,
+    shapes: Sequence[LinearShape],
+    shape: PackShape,
 ) -> PackedModel:
-    """The base with a stack's layers beside its own."""
+    """The base with a stack's layers beside its own, and heads in place of its own."""
+    heads = stack.heads(shape) if isinstance(stack, HeadedStack) else {}
+    for name, head in heads.items():
+        base.set_submodule(name, head)
     for layer in shapes:
         own = base.get_submodule(layer.name)
         packed = PackedLinear(own, stack.layer(layer.name, shape), layer, shape)
         base.set_submodule(layer.name, packed)
-    return PackedModel(base, stack, [layer.name for layer in shapes], shape)
+    return PackedModel(base, stack, [layer.name for layer in shapes], shape, list(heads))
 
 
 def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> PackedModel:
@@ -244,7 +278,7 @@ def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> Pack
     # What marks a base as adapted, which it is no more when it is bare again.
     vars(base).pop("peft_config", None)
     stack = PeftStack(model, partial(kind_of(config).rate, config))
-    return PackedModel(base, stack, adapted_names(base), shape)
+    return PackedModel(base, stack, adapted_names(base), shape, wrapped_heads(base))
 
 
 def refuse_unpackable(base: nn.Module, trials: int) -> None:

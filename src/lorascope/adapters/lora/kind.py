@@ -302,6 +302,7 @@ class Lora:
         configs: Sequence[LoraConfig],
         shapes: Sequence[LinearShape],
         device: torch.device | str,
+        beside: int = 0,
     ) -> LoraStack | None:
         """Ranks are padded, so that neighbours share a matrix. The head gets rows of several
         trials, and embeddings get no rows: PEFT's own layers train both."""
@@ -309,7 +310,7 @@ class Lora:
             return None
         from lorascope.adapters.lora.stack import LoraStack
 
-        return LoraStack(configs, shapes, device)
+        return LoraStack(configs, shapes, device, beside)
 
 
 LORA = Lora()

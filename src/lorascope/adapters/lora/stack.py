@@ -36,12 +36,16 @@ class LoraStack:
         configs: Sequence[LoraConfig],
         shapes: Sequence[LinearShape],
         device: torch.device | str,
+        beside: int = 0,
     ) -> None:
-        self.stacks = list(_rank_stacks(configs, shapes, device))
+        self.stacks = list(_rank_stacks(configs, shapes, device, beside))
         self.rows = [row for stack in self.stacks for row in stack.rows]
         self.parameters = [LORA.parameters(config, shapes) for config in configs]
         self.parts = [parts for stack in self.stacks for parts in stack.parts()]
         self.constants = [own.initial for own in self.stacks if own.initial is not None]
+        self.memory = [
+            both for own in self.stacks for both in zip(own.values, own.gradients, strict=True)
+        ]
 
     def layer(self, name: str, shape: PackShape) -> LoraLayer:
         return LoraLayer([stack.layers[name] for stack in self.stacks], shape, name)
@@ -87,6 +91,7 @@ class RankStack:
 
     Args:
         start: place of the first trial in the pack.
+        beside: further values of each trial, behind its adapter's.
     """
 
     def __init__(
@@ -95,12 +100,13 @@ class RankStack:
         configs: Sequence[LoraConfig],
         shapes: Sequence[LinearShape],
         device: torch.device | str,
+        beside: int = 0,
     ) -> None:
         self.start, self.configs, self.shapes = start, configs, shapes
         self.dora, self.ranks = configs[0].dora, _padded_ranks(configs[0], shapes)
         self.a_first = configs[0].b_rate_ratio != 1
         """Whether all A stand before all B: what learns at one rate is then one part."""
-        self.values = torch.zeros((len(configs), self._size(self.dora)), device=device)
+        self.values = torch.zeros((len(configs), self._size(self.dora) + beside), device=device)
         self.gradients = torch.zeros_like(self.values)
         self.initial: Tensor | None = None
         """A and -B^T of each layer as they began [trials, their parameters], padded too, where they
@@ -204,7 +210,10 @@ def _padded_ranks(config: LoraConfig, shapes: Sequence[LinearShape]) -> dict[str
 
 
 def _rank_stacks(
-    configs: Sequence[LoraConfig], shapes: Sequence[LinearShape], device: torch.device | str
+    configs: Sequence[LoraConfig],
+    shapes: Sequence[LinearShape],
+    device: torch.device | str,
+    beside: int,
 ) -> Iterator[RankStack]:
     """A matrix for each run of neighbours with one padded rank on each layer; DoRA with dropout
     computes in another way, and LoRA+ has its values in another order: they have matrices to
@@ -215,4 +224,4 @@ def _rank_stacks(
     ]
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(configs)], strict=True):
-        yield RankStack(start, configs[start:end], shapes, device)
+        yield RankStack(start, configs[start:end], shapes, device, beside)

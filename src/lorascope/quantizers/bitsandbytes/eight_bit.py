@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +44,13 @@ class EightBit:
                 "train on CUDA.",
             )  # fmt: skip
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+    def loading(self, quant: QuantConfig, compute: torch.dtype, kept: Sequence[str] = ()) -> Any:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_threshold=quant.int8_outlier_threshold
+            load_in_8bit=True,
+            llm_int8_threshold=quant.int8_outlier_threshold,
+            llm_int8_skip_modules=list(kept) or None,
         )
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class FourBit:
     def require_trainable(self, adapter: AdapterConfig, device_kind: str) -> None:
         """Every adapter can be trained on such layers."""
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+    def loading(self, quant: QuantConfig, compute: torch.dtype, kept: Sequence[str] = ()) -> Any:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -52,6 +52,7 @@ class FourBit:
             bnb_4bit_quant_type=quant.storage.value,
             bnb_4bit_use_double_quant=quant.double_quantization,
             bnb_4bit_compute_dtype=compute,
+            llm_int8_skip_modules=list(kept) or None,
         )
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import QuantConfig
@@ -23,7 +23,7 @@ class OwnLayers:
     def owns(self, layer: nn.Module) -> bool:
         """Whether `layer` is stored in this way."""
 
-    def loading(self, quant: QuantConfig, compute: torch.dtype) -> Any:
+    def loading(self, quant: QuantConfig, compute: torch.dtype, kept: Sequence[str] = ()) -> Any:
         from lorascope.quantizers.torchao.stored import stored_config
 
         return stored_config(quant, compute)

@@ -134,7 +134,7 @@ def _rows(
     if kind is None:
         return
     dials = {dial.name: value for dial, value in cell.shown() if dial in kind.method.dials}
-    trainable = kind.parameters(kind.config(**dials), shapes)
+    trainable = kind.parameters(kind.config(**dials), shapes) + model.parts.class_head
     sizes = [int(value) for dial, value in cell.shown() if dial.is_axis]
     yield ParameterRow(
         model=model.name,
