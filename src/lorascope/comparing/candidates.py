@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from lorascope.comparing.cells import CellData, Compared
 from lorascope.comparing.estimates import Tested
+from lorascope.comparing.forgetting import forgets_too_much
 from lorascope.comparing.pairs import (
     SIGNIFICANT,
     Pair,
@@ -90,7 +91,9 @@ def unjudged(data: CellData, compared: Compared) -> Candidate:
     study = compared.study
     cost = compared.scores[data.cell].costs.get(study.decide.cost)
     least = _stored_bytes(data.cell, study) if cost is None else cost
-    return Candidate(data.cell, cost, least, ineligible=_why_not(data))
+    lacking = _why_not(data)
+    forgets = forgets_too_much(data, compared) if lacking is None else None
+    return Candidate(data.cell, cost, least, ineligible=lacking or forgets, forgets=bool(forgets))
 
 
 def _stored_bytes(cell: CellKey, study: Study) -> float | None:

@@ -114,7 +114,7 @@ def _is_unknown(candidate: Candidate, recommended: Candidate | None, compared: C
         return candidate.ineligible == NOT_YET
     if any(s.status == Status.diverged for s in compared.cells[candidate.cell].declared):
         return False
-    if never_served(candidate.cell):
+    if never_served(candidate.cell) or candidate.forgets:
         return False
     least = candidate.least_cost
     return least is None or recommended.cost is None or least < recommended.cost

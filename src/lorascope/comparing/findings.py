@@ -9,6 +9,7 @@ from dataclasses import replace
 from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide, fresh_score
+from lorascope.comparing.forgetting import forgetting
 from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.pairs import Pair, compare_all, pairs
 from lorascope.comparing.reference import best_by_form, far_behind, near_best
@@ -78,6 +79,7 @@ def compare(study: Study) -> Findings:
             if measure is Measure.accuracy
             else ()
         ),
+        forgetting=forgetting(compared),
     )
 
 

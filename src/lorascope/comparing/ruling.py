@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorascope.comparing.forgetting import Forgetting
 from lorascope.comparing.results import (
     CellKey,
     CellScore,
@@ -51,6 +52,8 @@ class Candidate:
     """The estimate lies within half a standard error of the margin."""
     ineligible: str | None = None
     """Why the cell cannot be shipped, or not be judged."""
+    forgets: bool = False
+    """Not shown to forget no more than the rule allows, which is why it cannot be shipped."""
     items_needed: int | None = None
     """Validation items in all that would settle it if the difference stays; None: none would."""
     seeds_needed: int | None = None
@@ -181,6 +184,8 @@ class Findings:
     """Ways to serve in one mode, where the study has several, by the study's measure."""
     ways_by_loss: tuple[ServedWay, ...] = ()
     """The same by the loss, where the measure is accuracy."""
+    forgetting: tuple[Forgetting, ...] = ()
+    """Of every configuration, where the study has rows that may be forgotten."""
 
     def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""

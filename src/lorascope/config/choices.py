@@ -17,6 +17,8 @@ class DataKind(StrEnum):
     """The source of rows."""
 
     biographies = "biographies"
+    known_people = "known_people"
+    """The people whom the embedded base knows: its own domain."""
     hub = "hub"
     local = "local"
 

@@ -17,6 +17,7 @@ from lorascope.config import (
     Config,
     Cost,
     DataKind,
+    DecideConfig,
     Format,
     ModelKind,
     Observer,
@@ -35,6 +36,8 @@ from lorascope.config.schema import STATE_POWER, STATE_PRICE
 from lorascope.errors import ConfigError
 
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
+PEOPLE = (DataKind.biographies, DataKind.known_people)
+"""Invented here: nothing names their rows."""
 KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
 """Costs that are counted from shapes: nothing need be trained or planned."""
 NOTHING_OBSERVED = "only storage=w8a8_static observes the inputs of layers"
@@ -59,6 +62,8 @@ def validate(config: Config) -> None:
             raise ConfigError(_typed(key, config), _plain(value), bound.problem, bound.remedy)
     if config.serve is not None:
         validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
+    if config.forgetting is not None:
+        validate(replace(config, data=config.forgetting, forgetting=None, decide=DecideConfig()))
     _judge(RULES, config)
 
 
@@ -108,7 +113,7 @@ def require_one_population(config: Config) -> None:
     """The tiny base and the biographies must be drawn from one seed: the base must not know the new
     people of the rows."""
     tiny = config.model.kind is ModelKind.tiny
-    met = tiny and config.data.kind is DataKind.biographies
+    met = tiny and config.data.kind in PEOPLE
     if met and config.data.seed != config.model.pretrain_seed:
         raise ConfigError(
             "data.seed", config.data.seed, "the tiny base was pre-trained on people of "
@@ -272,7 +277,7 @@ RULES = [
     ),
     Rule(
         "data.train",
-        lambda c: c.data.kind is DataKind.biographies or bool(c.data.train),
+        lambda c: c.data.kind in PEOPLE or bool(c.data.train),
         "no training rows named",
         "Set train: to a file (kind=local) or a split's name (kind=hub).",
     ),
@@ -443,6 +448,18 @@ RULES = [
         lambda c: c.search is Search.grid or c.serve is None,
         "it begins with what costs least to serve, and what a merged model weighs is known only "
         "once it is stored", "Take serve=apart, or search=grid.",
+    ),
+    Rule(
+        "decide.max_forgetting_nats",
+        lambda c: c.decide.max_forgetting_nats is None or c.evaluate.forgetting is not None,
+        "nothing says what could be forgotten",
+        "Set evaluate.forgetting to a file of conf/data, or leave the limit out.",
+    ),
+    Rule(
+        "decide.max_forgetting_nats",
+        lambda c: c.decide.max_forgetting_nats is None or c.search is Search.grid,
+        "search=settle trains until accuracy is settled, and judges nothing else",
+        "Take search=grid, or leave the limit out.",
     ),
     Rule(
         "decide.power_watts",

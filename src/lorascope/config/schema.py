@@ -209,6 +209,9 @@ class EvaluateConfig:
     """One fixed size for all that is compared: log-likelihoods move with padding. Samples of more
     than 256 tokens, and large vocabularies, are scored fewer at once."""
     max_new_tokens: int = bounded(16, ONE_OR_MORE, "Try 16.")
+    forgetting: str | None = None
+    """A file of conf/data: rows of the base's own domain, whose test split every trial is scored on
+    by loss, and the bare base too. None asks for none."""
     lm_eval_tasks: list[str] = field(default_factory=list)
     """Further lm-eval tasks by name; they need a network or a warm cache."""
 
@@ -248,6 +251,9 @@ class DecideConfig:
     """Largest loss of accuracy against the reference that is acceptable, as a share."""
     margin_loss_nats: float = bounded(0.05, ABOVE_ZERO, "Try 0.05.")
     """The same for data that are scored by loss only, in nats a completion token."""
+    max_forgetting_nats: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
+    """Largest gain of loss, in nats a completion token, on the rows that evaluate.forgetting names:
+    what may have forgotten more does not ship."""
     seed_spread_points: float | None = bounded(
         None,
         Bound(
@@ -331,6 +337,8 @@ class Config:
     """The mode that the trial is merged and stored in, loaded again from disk, and scored; None
     scores the adapter apart on its base. On the command line it is a file of conf/quant, or
     apart. One training may have many forms: no part of a trial's identity."""
+    forgetting: DataConfig | None = None
+    """The data that `evaluate.forgetting` names."""
     search: Search = Search.grid
     ship: str = "auto"
 

@@ -36,6 +36,12 @@ class LargestRows:
     generated_tokens: int
     """Tokens of a prompt and its generation; 0 where nothing is generated."""
 
+    def or_larger(self, other: LargestRows) -> LargestRows:
+        """What both hold at most."""
+        tokens = max(self.read.tokens, other.read.tokens)
+        read = Sample(tokens, max(self.read.positions, other.read.positions))
+        return LargestRows(read, max(self.generated_tokens, other.generated_tokens))
+
 
 @dataclass(frozen=True)
 class BatchRule:

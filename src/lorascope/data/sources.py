@@ -6,10 +6,11 @@ wrong with it later names where to look.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.config import DataConfig, DataKind
-from lorascope.data.biographies import make_biographies
+from lorascope.data.biographies import ATTRIBUTES, Row, make_biographies
 from lorascope.data.files import RawRow, read_file
 from lorascope.errors import DataError
 from lorascope.files.layout import SPLITS
@@ -20,6 +21,8 @@ def read_source(config: DataConfig, root: Path) -> dict[str, list[RawRow]]:
     DataError where the hub cannot be reached; for files the errors of `read_file`."""
     if config.kind is DataKind.biographies:
         return _read_biographies(config)
+    if config.kind is DataKind.known_people:
+        return _read_known_people(config)
     named = {split: name for split in SPLITS if (name := getattr(config, split))}
     if config.kind is DataKind.hub:
         return {split: _read_hub(config, split, name) for split, name in named.items()}
@@ -30,6 +33,8 @@ def describe_source(config: DataConfig) -> str:
     """The rows' source, in words for the data card."""
     if config.kind is DataKind.biographies:
         return f"built-in biographies, seed {config.seed}"
+    if config.kind is DataKind.known_people:
+        return f"built-in biographies, known people, seed {config.seed}"
     splits = ", ".join(f"{s}={v}" for s in SPLITS if (v := getattr(config, s)))
     if config.kind is DataKind.hub:
         subset = f" ({config.subset})" if config.subset else ""
@@ -62,11 +67,27 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
 
 def _read_biographies(config: DataConfig) -> dict[str, list[RawRow]]:
     made = make_biographies(seed=config.seed)
-    columns = ("prompt", "completion", "answer", "person")
-    return {
-        split: [
-            RawRow({name: getattr(row, name) for name in columns}, f"biographies, {split} row {i}")
-            for i, row in enumerate(getattr(made, split), start=1)
-        ]
-        for split in SPLITS
+    return {split: _raw_rows(getattr(made, split), f"biographies, {split}") for split in SPLITS}
+
+
+def _read_known_people(config: DataConfig) -> dict[str, list[RawRow]]:
+    """All that the embedded base has read: statements, and both kinds of questions."""
+    made = make_biographies(seed=config.seed)
+    asked = {
+        "validation": [attribute.validation_question for attribute in ATTRIBUTES],
+        "test": [attribute.test_question for attribute in ATTRIBUTES],
     }
+    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in made.pretraining:
+        wordings = {split: [w.format(name=row.person) for w in own] for split, own in asked.items()}
+        found = (split for split, own in wordings.items() if row.prompt in own)
+        rows[next(found, "train")].append(row)
+    return {split: _raw_rows(own, f"known people, {split}") for split, own in rows.items()}
+
+
+def _raw_rows(rows: Sequence[Row], place: str) -> list[RawRow]:
+    columns = ("prompt", "completion", "answer", "person")
+    return [
+        RawRow({name: getattr(row, name) for name in columns}, f"{place} row {i}")
+        for i, row in enumerate(rows, start=1)
+    ]

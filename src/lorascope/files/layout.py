@@ -13,6 +13,9 @@ DISTRIBUTIONS = "test_distributions.npy"
 DVC_COPIES = (".dvc", "tmp", "exps")
 """Where DVC makes the copy in which `dvc exp run --temp` and its queue run."""
 SPLITS = ("train", "validation", "test")
+FORGETTING = "forgetting"
+"""Among prepared rows, the folder of those that may be forgotten; among scores, what trials have on
+them."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lorascope.config import Config, QuantConfig, Scoring, TrainConfig
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule, LargestRows, Sample
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
-from lorascope.files.layout import Layout
+from lorascope.files.layout import FORGETTING, Layout
 from lorascope.files.store import read_record
 from lorascope.machine.memory import MemoryLimit
 from lorascope.meters.batches import Batch
@@ -40,6 +40,7 @@ from lorascope.records import DataCard
 from lorascope.scoring.distributions import MAX_TOKENS, group_scores
 from lorascope.scoring.lm_eval_model import largest_rows
 from lorascope.scoring.log_likelihoods import token_scores
+from lorascope.study.intact import read_forgetting
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
         model_config = read_json(folder / "config.json")
         card = read_record(layout.data(config.model.name, config.data.name), DataCard)
         rows = declared_rows(config, model_config, card)
+        if (forgetting := read_forgetting(config, layout)) is not None:
+            rows = rows.or_larger(_read_by_loss(forgetting))
         subject = scored_subject(config, model_config, kind, rows)
         if _generous_need(subject) <= limit.bytes:
             return None
@@ -181,9 +184,21 @@ def _prepared_rows(config: Config, layout: Layout, folder: Path, scoring: Scorin
     """The largest rows that there are, by the tokenizer in `folder`: a card tells no lengths of
     prompts and choices."""
     data = layout.data(config.model.name, config.data.name)
-    tokenizer = load_tokenizer(folder)
+    tokenizer, new_tokens = load_tokenizer(folder), config.evaluate.max_new_tokens
     rows = [row for split in SCORED_SPLITS for row in read_rows(data / f"{split}.jsonl")]
-    return largest_rows(tokenizer, rows, scoring, config.evaluate.max_new_tokens)
+    largest = largest_rows(tokenizer, rows, scoring, new_tokens)
+    if config.forgetting is None:
+        return largest
+    rows = read_rows(data / FORGETTING / "test.jsonl")
+    return largest.or_larger(largest_rows(tokenizer, rows, Scoring.loss, new_tokens))
+
+
+def _read_by_loss(card: DataCard) -> LargestRows:
+    """The largest test rows of a dataset that is scored by loss alone."""
+    lengths = sample_lengths(card, ("test",))
+    read = lengths.longest - 1
+    trained = read if lengths.trained is None else min(lengths.trained, read)
+    return LargestRows(Sample(read, trained), 0)
 
 
 def _reason(subject: ScoredSubject, limit: MemoryLimit, needed: int) -> str:

@@ -33,6 +33,7 @@ from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table
+from lorascope.reporting.tables.forgetting import forgetting_table
 from lorascope.reporting.tables.frontier import frontier_table
 from lorascope.reporting.tables.memory import (
     memory_prediction_table,
@@ -207,6 +208,11 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         "trials", "configurations", lambda study, _: accuracy_table(accuracy_rows(study)),
         "Trial by trial, intervals over items alone", csv="accuracy.csv", markdown="accuracy.md",
         heading="Accuracy", page=of_records.trial_blocks,
+    ),
+    TableEntry(
+        "forgetting", "configurations", lambda _, found: forgetting_table(found),
+        "Forgotten: loss on rows of the base's own domain, before training and after",
+        csv="forgetting.csv",
     ),
     FigureEntry("by-step", "losses", draw_losses, "loss_by_step.svg", of_records.loss_words),
     TableEntry(

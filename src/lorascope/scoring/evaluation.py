@@ -20,7 +20,7 @@ from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import DeviceError
-from lorascope.files.layout import DISTRIBUTIONS, Layout
+from lorascope.files.layout import DISTRIBUTIONS, FORGETTING, Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import read_record, sha256_of_file, write_atomically
 from lorascope.machine.devices import choose_device, use_threads
@@ -149,6 +149,9 @@ def score_subject(
         served: what is loaded, where `trial` is merged into it.
     """
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
+    sets = {split: data / f"{split}.jsonl" for split in SCORED_SPLITS}
+    if config.forgetting is not None:
+        sets[FORGETTING] = data / FORGETTING / "test.jsonl"
     card, title = read_record(data, DataCard), f"{place}{name}"
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
     adapter = None if served else adapter
@@ -157,7 +160,7 @@ def score_subject(
         def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
             used = replace(asked, batch_size=batch_size)
             return (
-                {s: _score_split(used, card, data, model, s, folder, title) for s in SCORED_SPLITS},
+                {s: _score_split(used, card, f, model, s, folder, title) for s, f in sets.items()},
                 _keep_distributions(used, data, model, folder),
                 run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
             )
@@ -175,7 +178,7 @@ def score_subject(
         batch_size=batch_size,
         splits=splits,
         lm_eval_metrics=further,
-        items_sha256={s: sha256_of_file(folder / f"{s}.jsonl") for s in SCORED_SPLITS},
+        items_sha256={s: sha256_of_file(folder / f"{s}.jsonl") for s in sets},
         distributions_sha256=distributions_sha256,
         protocol=said,
         served=served,
@@ -217,14 +220,15 @@ def _no_room(asked: int, tried: int, reason: str) -> str:
 
 
 def _score_split(
-    asked: EvaluateConfig, card: DataCard, data: Path, model: Any, split: str, folder: Path,
+    asked: EvaluateConfig, card: DataCard, rows: Path, model: Any, split: str, folder: Path,
     title: str,
 ) -> SplitScore:  # fmt: skip
+    """Score the file `rows` as a split of that name; what may be forgotten, by loss alone."""
     items = score_rows(
         model,
         LoadedBase.tokenizer,
-        read_rows(data / f"{split}.jsonl"),
-        Scoring(card.scoring),
+        read_rows(rows),
+        Scoring.loss if split == FORGETTING else Scoring(card.scoring),
         card.answer_pattern,
         asked.batch_size,
         asked.max_new_tokens,

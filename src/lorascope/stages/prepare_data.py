@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorascope.config import Config, Scoring
+from lorascope.config import Config, DataConfig, Scoring
 from lorascope.config.rules import require_one_population, require_rows_for_head
 from lorascope.data.answers import require_room
 from lorascope.data.prepare import prepare_data
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, require_known_tokens
-from lorascope.files.layout import SPLITS, Layout
+from lorascope.files.layout import FORGETTING, SPLITS, Layout
 from lorascope.files.made_with import data_settings
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, write_record
 from lorascope.machine.progress import StepProgress
-from lorascope.records import DataCard
+from lorascope.records import BaseRecord, DataCard
 from lorascope.study.intact import read_base, require_base
 
 
@@ -33,25 +33,37 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> DataCard:
     record = read_base(config, layout)
     tokenizer = load_tokenizer(base, config.model.trust_remote_code)
     with replaced_folder(layout.data(config.model.name, config.data.name)) as folder:
-        card = prepare_data(
-            config.data,
-            config.model.name,
-            tokenizer,
-            record.context_tokens,
-            folder,
-            layout.root,
-            # Tokenizing runs on the CPU, in this process alone.
-            capture(layout, "cpu", 1),
-            StepProgress(f"data {config.data.name}", unit="row"),
-        )
-        for split in SPLITS:
-            rows = read_rows(folder / f"{split}.jsonl")
-            require_known_tokens(rows, tokenizer, record.vocabulary)
+        if config.forgetting is not None:
+            (folder / FORGETTING).mkdir()
+            _write(config.forgetting, config, layout, record, tokenizer, folder / FORGETTING)
+        card = _write(config.data, config, layout, record, tokenizer, folder)
         if config.data.scoring is Scoring.answer:
             _judge_room(config, folder, tokenizer, record.context_tokens)
-        card = replace(card, settings=data_settings(config.data))
-        write_record(folder, card)
     print(summary(card))
+    if config.forgetting is not None:
+        print(f"what may be forgotten: {config.forgetting.name}, its test split")
+    return card
+
+
+def _write(
+    data: DataConfig, config: Config, layout: Layout, base: BaseRecord, tokenizer: Any, folder: Path
+) -> DataCard:
+    """Write the rows of one dataset, and their card."""
+    card = prepare_data(
+        data,
+        config.model.name,
+        tokenizer,
+        base.context_tokens,
+        folder,
+        layout.root,
+        # Tokenizing runs on the CPU, in this process alone.
+        capture(layout, "cpu", 1),
+        StepProgress(f"data {data.name}", unit="row"),
+    )
+    for split in SPLITS:
+        require_known_tokens(read_rows(folder / f"{split}.jsonl"), tokenizer, base.vocabulary)
+    card = replace(card, settings=data_settings(data))
+    write_record(folder, card)
     return card
 
 

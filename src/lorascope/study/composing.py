@@ -19,13 +19,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.config import APART, Config, QuantConfig
+from lorascope.config import APART, Config, DataConfig, QuantConfig
 from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.study.overrides import Composed, closest, known_keys
+from lorascope.study.overrides import Composed, choices, closest, known_keys
 from lorascope.study.params import yaml_fault
 
+SCHEMAS = {"data": DataConfig, "quant": QuantConfig}
 NO_DEFAULT = "No match in the defaults list"
 TAKES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -159,24 +160,44 @@ def object_of(found: DictConfig, layout: Layout) -> Config:
 
     Raises:
         MissingMandatoryValue: a file sets no `name`.
-        ConfigError: the served mode's file has another name.
+        ConfigError: the file of the served mode, or of what may be forgotten, is not there or has
+            another name.
     """
     made: Any = OmegaConf.to_object(found)
-    values = {own.name: getattr(made, own.name) for own in fields(Config)}
-    served = None if made.serve == APART else _mode(layout.conf / "quant" / f"{made.serve}.yaml")
-    return Config(**{**values, "adapter": getattr(made, made.adapter), "serve": served})
+    served: QuantConfig | None = None
+    if made.serve != APART:
+        served = _of_file("quant", made.serve, layout)
+    forgetting: DataConfig | None = None
+    if (name := made.evaluate.forgetting) is not None:
+        _require_file("evaluate.forgetting", name, "data", layout)
+        forgetting = _of_file("data", name, layout)
+    values: dict[str, Any] = {own.name: getattr(made, own.name, None) for own in fields(Config)}
+    values |= {"adapter": getattr(made, made.adapter), "serve": served, "forgetting": forgetting}
+    return Config(**values)
 
 
-def _mode(file: Path) -> QuantConfig:
-    """The mode of a file of conf/quant."""
-    found: Any = OmegaConf.to_object(_merged(file.read_text(encoding="utf-8")))
-    if found.name != file.stem:
-        raise _other_name("quant", found.name, file.stem)
-    mode: QuantConfig = found
-    return mode
+def _require_file(key: str, name: str, group: str, layout: Layout) -> None:
+    there = choices(group, layout)
+    if name not in there:
+        raise ConfigError(
+            key, name, f"there is no such file in conf/{group}", f"There are: {', '.join(there)}."
+        )
+
+
+def _of_file(group: str, name: str, layout: Layout) -> Any:
+    """The settings of a file of conf/, beside what Hydra composed.
+
+    Raises:
+        ConfigError: the file has another name.
+    """
+    text = (layout.conf / group / f"{name}.yaml").read_text(encoding="utf-8")
+    found: Any = OmegaConf.to_object(_merged(group, text))
+    if found.name != name:
+        raise _other_name(group, found.name, name)
+    return found
 
 
 @cache
-def _merged(text: str) -> Any:
+def _merged(group: str, text: str) -> Any:
     """A sweep over forms reads a file at each of its points."""
-    return OmegaConf.merge(OmegaConf.structured(QuantConfig), OmegaConf.create(text))
+    return OmegaConf.merge(OmegaConf.structured(SCHEMAS[group]), OmegaConf.create(text))

@@ -19,7 +19,7 @@ from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
 from lorascope.config.rules import require_one_task
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
-from lorascope.files.layout import RECORD, Layout
+from lorascope.files.layout import FORGETTING, RECORD, Layout
 from lorascope.files.revisions import (
     SCORING,
     SHORT_HASH_LENGTH,
@@ -31,7 +31,7 @@ from lorascope.files.store import read_record
 from lorascope.quantizers.kinds import require_readable
 from lorascope.records import FORM_MARK, TrialKey, TrialRecord
 from lorascope.study.identity import differing_settings, trial_identity, trial_settings
-from lorascope.study.intact import read_base, read_data, read_mode
+from lorascope.study.intact import read_base, read_data, read_forgetting, read_mode
 
 BASE_NAME = "base"
 
@@ -164,8 +164,12 @@ def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | Non
 def score_settings(config: Config, layout: Layout, trial: TrialRecord | None) -> dict[str, object]:
     """Everything that decides the scores and differs from the defaults."""
     asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
+    # By its rows, not by its name.
+    del asked["forgetting"]
+    forgetting = read_forgetting(config, layout)
     return {
         **_smaller_batches(config, layout),
+        **({FORGETTING: forgetting.content_sha256} if forgetting else {}),
         "inputs": scored_inputs(config, layout),
         "trial": trial.identity if trial else None,
         # Trained again elsewhere, the same trial has other weights, if only by rounding.
@@ -191,7 +195,9 @@ def _smaller_batches(config: Config, layout: Layout) -> dict[str, object]:
     a large vocabulary. Scores from before there was such a rule are then others in their last
     digits."""
     splits, asked = read_data(config, layout).splits, config.evaluate
-    longest = max(splits[name].length_percentiles_tokens["p100"] for name in SCORED_SPLITS)
+    scored, forgetting = [splits[name] for name in SCORED_SPLITS], read_forgetting(config, layout)
+    scored += [forgetting.splits["test"]] if forgetting else []
+    longest = max(split.length_percentiles_tokens["p100"] for split in scored)
     rule = BatchRule(asked.batch_size, read_base(config, layout).vocabulary)
     tokens = longest + asked.max_new_tokens * (config.data.scoring is Scoring.answer)
     if not asked.lm_eval_tasks and not rule.limits(Sample(tokens, positions=longest)):

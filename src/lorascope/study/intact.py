@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
-from lorascope.files.layout import ADAPTER_FILES, RECORD, Layout
+from lorascope.files.layout import ADAPTER_FILES, FORGETTING, RECORD, Layout
 from lorascope.files.made_with import Settings, base_settings, data_settings, require_made_with
 from lorascope.files.store import read_record, require_content
 from lorascope.quantizers.kinds import mode_settings
@@ -57,6 +57,15 @@ def read_data(config: Config, layout: Layout) -> DataCard:
     return _prepared(folder, DataCard, data_settings(config.data), _data_again(config))
 
 
+def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
+    """The card of the rows that may be forgotten; None where none are asked for. It raises as
+    `read_base`."""
+    if config.forgetting is None:
+        return None
+    folder = layout.data(config.model.name, config.data.name) / FORGETTING
+    return _prepared(folder, DataCard, data_settings(config.forgetting), _data_again(config))
+
+
 def _prepared(folder: Path, record_type: type[R], asked: Settings, command: str) -> R:
     if not (folder / RECORD).is_file():
         raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
@@ -86,9 +95,19 @@ def require_stored(config: Config, layout: Layout) -> None:
 def require_data(config: Config, layout: Layout) -> None:
     """Raise RecordError unless the prepared rows are as they were written."""
     folder = layout.data(config.model.name, config.data.name)
-    for split, card in read_data(config, layout).splits.items():
-        again = f"Run `{_data_again(config)}` again."
-        require_content(folder / f"{split}.jsonl", card.sha256, again)
+    cards = {folder: read_data(config, layout)}
+    if (forgetting := read_forgetting(config, layout)) is not None:
+        cards[folder / FORGETTING] = forgetting
+    for place, card in cards.items():
+        for split, own in card.splits.items():
+            again = f"Run `{_data_again(config)}` again."
+            require_content(place / f"{split}.jsonl", own.sha256, again)
+
+
+def _read_rows(config: Config, layout: Layout) -> None:
+    """Both cards."""
+    read_data(config, layout)
+    read_forgetting(config, layout)
 
 
 def _base_again(config: Config) -> str:
@@ -100,7 +119,8 @@ def _mode_again(config: Config) -> str:
 
 
 def _data_again(config: Config) -> str:
-    return f"lorascope prepare-data model={config.model.name} data={config.data.name}"
+    named = "" if config.forgetting is None else f" evaluate.forgetting={config.forgetting.name}"
+    return f"lorascope prepare-data model={config.model.name} data={config.data.name}{named}"
 
 
 def require_adapter(trial: TrialRecord, folder: Path) -> None:
@@ -129,7 +149,7 @@ def unprepared(
         model, data, quant = config.model.name, config.data.name, config.quant.name
         for stage, folder, read in (
             ("prepare-base", layout.base(model), read_base),
-            ("prepare-data", layout.data(model, data), read_data),
+            ("prepare-data", layout.data(model, data), _read_rows),
             ("quantize-base", layout.quantized(model, quant), read_mode),
         ):
             if folder in seen:

@@ -35,6 +35,7 @@ def _sections() -> list[tuple[str, Any, Any]]:
     """Name, type and default of what stands at the top of a composed configuration."""
     kinds = {name: kind.config for name, kind in KINDS.items()}
     hints: dict[str, Any] = {**get_type_hints(Config), **kinds, "adapter": KindName, "serve": str}
+    del hints["forgetting"]
     values = {own.name: own.default for own in fields(Config) if own.default is not MISSING}
     values |= {"adapter": KindName(DEFAULT_KIND), "serve": APART}
     return [
@@ -49,7 +50,8 @@ def _sections() -> list[tuple[str, Any, Any]]:
 SERVE = "serve"
 Composed = make_dataclass("Composed", _sections())
 """What conf/ composes: `Config` with a section for each kind of adapter, and the name of the kind
-that is trained in place of its settings, and of the served form; and a recipe's parts."""
+that is trained in place of its settings, and of the served form; and a recipe's parts. What
+`evaluate.forgetting` names is read beside it."""
 
 
 def read_overrides(texts: Sequence[str], layout: Layout) -> list[Override]:
