@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from lorascope.adapters.lora.kind import LoraConfig
-from lorascope.bases.tiny.pretraining import build_tiny_tokenizer
 from lorascope.config import QuantConfig, Rounding, Storage
 from lorascope.data.calibration import CalibrationRows
 from lorascope.data.tokenization import load_tokenizer
@@ -52,7 +51,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base, and the base in each mode and in the nearest codes of its grid."""
     place = tmp_path_factory.mktemp("autoround")
     save_small_model(place / "base")
-    build_tiny_tokenizer().save_pretrained(place / "base")
     for quant in MODES.values():
         quantize_base(place / "base", quant, CPU, place / quant.name, rows())
         nearest = QuantConfig("nearest", quant.storage, group_size=quant.group_size)

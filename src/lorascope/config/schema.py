@@ -147,6 +147,13 @@ class DataConfig:
     intervals then treat them as one draw."""
     seed: int = bounded(0, SEED)
 
+    @property
+    def kept_splits(self) -> tuple[str, ...]:
+        """The splits that `evaluate.forgetting` scores: test where it has rows of its own, else
+        all."""
+        has_test = self.test is not None or self.kind is DataKind.known_people
+        return ("test",) if has_test else ("train", "validation", "test")
+
 
 @dataclass
 class TrainConfig:
@@ -210,8 +217,8 @@ class EvaluateConfig:
     than 256 tokens, and large vocabularies, are scored fewer at once."""
     max_new_tokens: int = bounded(16, ONE_OR_MORE, "Try 16.")
     forgetting: str | None = None
-    """A file of conf/data: rows of the base's own domain, whose test split every trial is scored on
-    by loss, and the bare base too. None asks for none."""
+    """A file of conf/data with rows of the base's own domain, on which the bare base and every
+    trial are scored by loss: its test split where it names one, else all of it."""
     lm_eval_tasks: list[str] = field(default_factory=list)
     """Further lm-eval tasks by name; they need a network or a warm cache."""
 

@@ -6,7 +6,7 @@ as if its last token were in the prompt: no later pass holds more keys and value
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,7 +162,8 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
         card = read_record(layout.data(config.model.name, config.data.name), DataCard)
         rows = declared_rows(config, model_config, card)
         if (forgetting := read_forgetting(config, layout)) is not None:
-            rows = rows.or_larger(_read_by_loss(forgetting))
+            assert config.forgetting is not None
+            rows = rows.or_larger(_read_by_loss(forgetting, config.forgetting.kept_splits))
         subject = scored_subject(config, model_config, kind, rows)
         if _generous_need(subject) <= limit.bytes:
             return None
@@ -189,13 +190,14 @@ def _prepared_rows(config: Config, layout: Layout, folder: Path, scoring: Scorin
     largest = largest_rows(tokenizer, rows, scoring, new_tokens)
     if config.forgetting is None:
         return largest
-    rows = read_rows(data / FORGETTING / "test.jsonl")
+    kept = config.forgetting.kept_splits
+    rows = [row for split in kept for row in read_rows(data / FORGETTING / f"{split}.jsonl")]
     return largest.or_larger(largest_rows(tokenizer, rows, Scoring.loss, new_tokens))
 
 
-def _read_by_loss(card: DataCard) -> LargestRows:
-    """The largest test rows of a dataset that is scored by loss alone."""
-    lengths = sample_lengths(card, ("test",))
+def _read_by_loss(card: DataCard, splits: Sequence[str]) -> LargestRows:
+    """The largest rows of these splits, which are scored by loss alone."""
+    lengths = sample_lengths(card, splits)
     read = lengths.longest - 1
     trained = read if lengths.trained is None else min(lengths.trained, read)
     return LargestRows(Sample(read, trained), 0)

@@ -149,9 +149,10 @@ def score_subject(
         served: what is loaded, where `trial` is merged into it.
     """
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
-    sets = {split: data / f"{split}.jsonl" for split in SCORED_SPLITS}
+    sets = {split: [data / f"{split}.jsonl"] for split in SCORED_SPLITS}
     if config.forgetting is not None:
-        sets[FORGETTING] = data / FORGETTING / "test.jsonl"
+        kept = config.forgetting.kept_splits
+        sets[FORGETTING] = [data / FORGETTING / f"{split}.jsonl" for split in kept]
     card, title = read_record(data, DataCard), f"{place}{name}"
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
     adapter = None if served else adapter
@@ -220,14 +221,14 @@ def _no_room(asked: int, tried: int, reason: str) -> str:
 
 
 def _score_split(
-    asked: EvaluateConfig, card: DataCard, rows: Path, model: Any, split: str, folder: Path,
+    asked: EvaluateConfig, card: DataCard, files: list[Path], model: Any, split: str, folder: Path,
     title: str,
 ) -> SplitScore:  # fmt: skip
-    """Score the file `rows` as a split of that name; what may be forgotten, by loss alone."""
+    """Score the rows of `files` as a split of that name; what may be forgotten, by loss alone."""
     items = score_rows(
         model,
         LoadedBase.tokenizer,
-        read_rows(rows),
+        [row for file in files for row in read_rows(file)],
         Scoring.loss if split == FORGETTING else Scoring(card.scoring),
         card.answer_pattern,
         asked.batch_size,

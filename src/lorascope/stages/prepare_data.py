@@ -41,7 +41,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> DataCard:
             _judge_room(config, folder, tokenizer, record.context_tokens)
     print(summary(card))
     if config.forgetting is not None:
-        print(f"what may be forgotten: {config.forgetting.name}, its test split")
+        splits = " and ".join(config.forgetting.kept_splits)
+        print(f"what may be forgotten: {config.forgetting.name}, {splits}")
     return card
 
 

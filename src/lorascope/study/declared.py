@@ -196,7 +196,8 @@ def _smaller_batches(config: Config, layout: Layout) -> dict[str, object]:
     digits."""
     splits, asked = read_data(config, layout).splits, config.evaluate
     scored, forgetting = [splits[name] for name in SCORED_SPLITS], read_forgetting(config, layout)
-    scored += [forgetting.splits["test"]] if forgetting else []
+    if forgetting is not None and config.forgetting is not None:
+        scored += [forgetting.splits[name] for name in config.forgetting.kept_splits]
     longest = max(split.length_percentiles_tokens["p100"] for split in scored)
     rule = BatchRule(asked.batch_size, read_base(config, layout).vocabulary)
     tokens = longest + asked.max_new_tokens * (config.data.scoring is Scoring.answer)
