@@ -196,3 +196,10 @@ def test_row_that_does_not_fit_names_place_fault_and_remedy(
         read(Format(form), **values)
     for part in ("rows.jsonl, line 7", *parts):
         assert part in str(error.value)
+
+
+def test_a_text_is_trained_whole_and_only_equal_texts_have_one_opening() -> None:
+    row, other = read(Format.text, text="Once upon a time."), read(Format.text, text="Once more.")
+    assert row.rendered == (Segment("Once upon a time.", True),)
+    assert row.opening != other.opening
+    assert row.opening == read(Format.text, text="Once upon a time.").opening

@@ -137,3 +137,14 @@ def test_choices_are_rendered_like_completions_without_end() -> None:
         config = DataConfig(name="x", template=kind, scoring=Scoring.choices)
         row = prepare_row(conversation, make_template(kind, None, letter_tokenizer()), config)
         assert (row.choices, row.answer) == ([first, " Bern"], first)
+
+
+def test_a_whole_text_begins_after_the_start_token() -> None:
+    conversation = to_conversation(RawRow({"text": "So it was."}, "here"), Format.text)
+    row = prepare_row(
+        conversation,
+        make_template(TemplateKind.plain, None, letter_tokenizer(), "2024-07-26"),
+        DataConfig(name="x", format=Format.text),
+    )
+    assert (row.prompt, row.completion) == ("<s>", "So it was.</s>")
+    assert row.segments == [Segment("<s>", False), Segment("So it was.</s>", True)]

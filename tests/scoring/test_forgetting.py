@@ -29,7 +29,7 @@ from tests.conftest import BASE_OVERRIDES, run_command
 OTHER = """\
 name: other
 kind: local
-format: prompt_completion
+format: text
 train: data/raw/other.jsonl
 max_tokens: 32
 """
@@ -44,7 +44,7 @@ def layout(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     shutil.copytree(project.root, layout.root)
     shutil.rmtree(layout.root / "experiments", ignore_errors=True)
     (layout.root / "conf/data/other.yaml").write_text(OTHER)
-    rows = [{"prompt": f"the color {n}", "completion": f"has thing {n}"} for n in range(40)]
+    rows = [{"text": f"the color {n} has thing {n}"} for n in range(40)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (layout.root / "data/raw/other.jsonl").write_text(lines)
     LoadedBase.key = None
@@ -85,17 +85,17 @@ def forgetting_loss(record: EvaluationRecord) -> float:
 
 @torch.no_grad()
 def own_loss(model: torch.nn.Module, layout: Layout, stored: Path) -> float:
-    """Nats a completion token, end-of-text included, row by row and without padding."""
+    """Nats a token, the first and end-of-text included, row by row and without padding. This
+    tokenizer has no start token: end-of-text stands before the first."""
     tokenizer, total, tokens = load_tokenizer(stored), 0.0, 0
     kept = layout.data("small", "toy") / FORGETTING
     rows = [row for split in SPLITS for row in read_rows(kept / f"{split}.jsonl")]
     assert len(rows) == 40
     for row in rows:
-        prompt = tokenizer(row.prompt)["input_ids"]
-        ids = torch.tensor([tokenizer(row.prompt + row.completion)["input_ids"]])
-        logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-        total += float(functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
-        tokens += ids.shape[1] - len(prompt)
+        ids = torch.tensor([[2, *tokenizer(row.text)["input_ids"]]])
+        logits = model(input_ids=ids).logits[0, :-1].float()
+        total += float(functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        tokens += ids.shape[1] - 1
     return total / tokens
 
 

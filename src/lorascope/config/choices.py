@@ -35,6 +35,8 @@ class Format(StrEnum):
     rendered = "rendered"
     labelled = "labelled"
     """One or two texts and their class."""
+    text = "text"
+    """Whole texts, without a prompt."""
     pairs = "pairs"
     """A prompt with a chosen and a rejected reply."""
     chat_pairs = "chat_pairs"

@@ -46,16 +46,23 @@ def _bare(text: str) -> str:
 
 def check_settings(config: DataConfig) -> None:
     """Raise ConfigError for data settings that cannot go together."""
-    rendered = config.format is Format.rendered
-    if rendered and config.template is not TemplateKind.plain:
+    is_whole = config.format in (Format.rendered, Format.text)
+    if is_whole and config.template is not TemplateKind.plain:
         raise ConfigError(
             "data.template", config.template.value,
-            "rows of format=rendered are in a template already", "Leave data.template at plain.",
+            f"rows of format={config.format.value} stand already as a model reads them",
+            "Leave data.template at plain.",
         )  # fmt: skip
-    if rendered and config.system:
+    if is_whole and config.system:
         raise ConfigError(
             "data.system", config.system,
-            "rows of format=rendered cannot be given a system message", "Clear data.system.",
+            f"rows of format={config.format.value} cannot be given a system message",
+            "Clear data.system.",
+        )  # fmt: skip
+    if config.format is Format.text and config.scoring is not Scoring.loss:
+        raise ConfigError(
+            "data.scoring", config.scoring.value, "rows of format=text ask nothing",
+            "Set data.scoring=loss.",
         )  # fmt: skip
     _check_pattern(config)
 

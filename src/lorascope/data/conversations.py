@@ -32,7 +32,7 @@ class Conversation:
     plain: str | None = None
     """The prompt under the plain template, where the format has a wording of its own."""
     rendered: tuple[Segment, ...] | None = None
-    """The text as it came, with its completions marked; for format=rendered."""
+    """The text as it came, with its completions marked; for format=rendered and text."""
     rejected: str | None = None
     """A reply that was liked less than the last one; None where there is no pair."""
     cluster: str | None = field(default=None, compare=False)
@@ -73,8 +73,10 @@ class Conversation:
     @property
     def opening(self) -> str:
         """Hash of system message and first question: what must never stand in two splits. Every
-        conversation that asks the same thing, or goes on from it, has the same opening."""
-        first = next(i for i, turn in enumerate(self.turns) if turn.role == "user")
+        conversation that asks the same thing, or goes on from it, has the same opening. A text that
+        asks nothing is its own."""
+        last = len(self.turns) - 1
+        first = next((i for i, turn in enumerate(self.turns) if turn.role == "user"), last)
         return digest_of([[turn.role, turn.content] for turn in self.turns[: first + 1]])
 
 

@@ -181,6 +181,13 @@ def _rendered(row: RawRow) -> Conversation:
     return Conversation(tuple(turns), rendered=tuple(segments), place=row.place)
 
 
+def _text(row: RawRow) -> Conversation:
+    """A text that is trained on, and scored, whole."""
+    text = text_column(row, "text", "text")
+    turns = (Turn("assistant", text),)
+    return Conversation(turns, rendered=(Segment(text, True),), place=row.place)
+
+
 def _cut(text: str, opening: str, closing: str | None) -> list[tuple[str, str]]:
     """(text up to and with the opening mark, reply with the closing mark) for each reply.
 
@@ -204,5 +211,6 @@ CONVERTERS: dict[Format, Callable[[RawRow], Conversation]] = {
     Format.chat: _chat,
     Format.turns: _turns,
     Format.rendered: _rendered,
+    Format.text: _text,
     **PAIR_CONVERTERS,
 }

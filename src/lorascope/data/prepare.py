@@ -272,12 +272,12 @@ def prepare_data(
     warnings = [*source.unfit.warnings(), *warnings_of(splits, remarks, template)]
     for warning in warnings:
         print(f"warning: {config.name}: {warning}", file=sys.stderr)
-    rendered = config.format is Format.rendered
+    is_whole = config.format in (Format.rendered, Format.text)
     return DataCard(
         name=config.name,
         model=model_name,
         source=describe_source(config),
-        template="as in the source" if rendered else config.template.value,
+        template="as in the source" if is_whole else config.template.value,
         template_sha256=template.sha256,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         splits=splits,

@@ -87,7 +87,10 @@ class Template:
         """Segments with one start and one end token, and blanks before a reply moved into it."""
         first, last = segments[0], segments[-1]
         if not first.text.lstrip().startswith(self.bos):
-            segments = [Segment(self.bos + first.text, first.trained), *segments[1:]]
+            # Of a text that is trained whole, nothing precedes the start token.
+            start = [Segment(self.bos, False)] if first.trained else []
+            opening = first if first.trained else Segment(self.bos + first.text, False)
+            segments = [*start, opening, *segments[1:]]
         # Llama-2 puts a blank before its end token; it is kept. Blanks after it are cut.
         ending = last.text if last.text.endswith(self.eos) else last.text.rstrip()
         segments[-1] = Segment(ending.removesuffix(self.eos) + self.eos, True)
