@@ -16,8 +16,10 @@ from lorascope.config import (
     WHOLE,
     Config,
     Cost,
+    DataConfig,
     DataKind,
     DecideConfig,
+    EvaluateConfig,
     Format,
     ModelKind,
     Observer,
@@ -63,8 +65,17 @@ def validate(config: Config) -> None:
     if config.serve is not None:
         validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
     if config.forgetting is not None:
-        validate(replace(config, data=config.forgetting, forgetting=None, decide=DecideConfig()))
+        _validate_forgetting(config, config.forgetting)
     _judge(RULES, config)
+
+
+def _validate_forgetting(config: Config, data: DataConfig) -> None:
+    """The rows that may be forgotten, which no objective reads."""
+    train = TrainConfig(config.train.name, steps=1)
+    validate(
+        replace(config, data=data, forgetting=None, train=train, decide=DecideConfig(),
+                evaluate=EvaluateConfig(), search=Search.grid)
+    )  # fmt: skip
 
 
 def _judge(rules: Sequence[Rule], config: Config) -> None:
@@ -448,6 +459,18 @@ RULES = [
         lambda c: c.search is Search.grid or c.serve is None,
         "it begins with what costs least to serve, and what a merged model weighs is known only "
         "once it is stored", "Take serve=apart, or search=grid.",
+    ),
+    Rule(
+        "evaluate.forgetting",
+        lambda c: c.forgetting is None or c.model.classes is None,
+        "a base with a head for classes writes no tokens, whose loss could be measured",
+        "Leave it out.",
+    ),
+    Rule(
+        "evaluate.forgetting",
+        lambda c: c.forgetting is None or c.forgetting.format not in (Format.labelled, *PAIRS),
+        "its loss is that of texts or completions, and these rows are others",
+        "Name data with completions, or with format=text.",
     ),
     Rule(
         "decide.max_forgetting_nats",
