@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lorascope.comparing.findings import compare
-from lorascope.records import Status, Study
+from lorascope.records import Example, Status, Study
 from lorascope.reporting.catalogue import report_files
 from tests.study_factory import Trial, example_study, make_study
 
@@ -160,3 +160,28 @@ def test_names_and_reasons_do_not_act_as_markdown_or_html() -> None:
     assert "\\|" in table[0]
     rows = csv.DictReader(io.StringIO(files["accuracy.csv"]))
     assert reason in [row["reason"] for row in rows]
+
+
+def test_an_answer_is_shown_as_text_with_its_differences_marked() -> None:
+    study = make_study([Trial("nf4")])
+    base, trial = (e.identity for e in study.evaluations)
+    evil = "<script>alert(1)</script> | ![x](http://x.example)\0 the end"
+    example = Example("i", "<b>Who?</b>", "me & you", "the start the end", 4, True)
+    told = replace(example, text=evil, ended=False, tokens=9)
+    study = replace(study, examples={base: [example], trial: [told]})
+    files = {n: data.decode() for n, data in report_files(study, compare(study)).items()}
+    page = files["report.html"]
+    assert Page(page).open == []
+    for text in files.values():
+        assert "<script>alert" not in text
+        assert "\0" not in text
+    assert "<summary>&lt;b&gt;Who?&lt;/b&gt;</summary>" in page
+    shown = re.findall(r'<p class="said">(.*?)</p>', page, re.DOTALL)
+    assert shown[0] == "<del>the start </del>the end"
+    assert shown[1].startswith("<ins>&lt;script&gt;")
+    assert shown[1].endswith("</ins>the end")
+    assert "cut after 9 tokens" in page
+    assert '<details class="asked">' in page
+    (line,) = (line for line in files["report.md"].splitlines() if "x.example" in line)
+    assert "](" not in line
+    assert line.count("|") - line.count("\\|") == 4

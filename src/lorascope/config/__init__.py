@@ -25,6 +25,7 @@ from lorascope.config.choices import (
 )
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
+    EXAMPLE_FIELDS,
     PREFERENCES,
     Config,
     DataConfig,
@@ -38,7 +39,7 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "APART", "GROUPED", "OBSERVED", "PAIRS", "PREFERENCES", "SERVED", "WHOLE",
+    "APART", "EXAMPLE_FIELDS", "GROUPED", "OBSERVED", "PAIRS", "PREFERENCES", "SERVED", "WHOLE",
     "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
     "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
     "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets",

@@ -221,6 +221,19 @@ class EvaluateConfig:
     trial are scored by loss: its test split where it names one, else all of it."""
     lm_eval_tasks: list[str] = field(default_factory=list)
     """Further lm-eval tasks by name; they need a network or a warm cache."""
+    examples: int = bounded(0, ZERO_OR_MORE, "0 keeps none; 4 is a good start.")
+    """Test prompts to which the bare base and the leading trials of a mode write an answer that is
+    kept. No score depends on them, nor any field whose name begins with example."""
+    example_trials: int = bounded(2, ONE_OR_MORE, "2 is the default.")
+    """The most configurations of a mode whose answers are kept: those that validate best."""
+    example_tokens: int = bounded(64, ONE_OR_MORE, "64 is a good start.")
+    """Longest answer that is kept."""
+    example_temperature: float = bounded(0.0, FINITE, "0 takes the likeliest token each time.")
+    """0 takes the likeliest token each time; more draws tokens, the same ones each time."""
+
+
+EXAMPLE_FIELDS = ("examples", "example_trials", "example_tokens", "example_temperature")
+"""Of EvaluateConfig: what is kept for people to read beside the scores, and decides none."""
 
 
 @dataclass

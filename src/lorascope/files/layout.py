@@ -10,6 +10,9 @@ from lorascope.errors import LorascopeError
 RECORD = "record.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DISTRIBUTIONS = "test_distributions.npy"
+EXAMPLES = "examples"
+"""Among the scores of a mode, where no trial is called so: the answers that are kept to be read."""
+EXAMPLES_FILE = "examples.jsonl"
 DVC_COPIES = (".dvc", "tmp", "exps")
 """Where DVC makes the copy in which `dvc exp run --temp` and its queue run."""
 SPLITS = ("train", "validation", "test")
@@ -91,6 +94,10 @@ class Layout:
     def evaluations(self, quant: str) -> Path:
         """All evaluations of one mode."""
         return self.root / "experiments" / "evaluate" / quant
+
+    def examples(self, quant: str) -> Path:
+        """Answers of the bare base and the leading trials of one mode, called as their scores."""
+        return self.evaluations(quant) / EXAMPLES
 
 
 def find_layout(start: Path) -> Layout:

@@ -38,6 +38,7 @@ STAGES = {
     "FootprintRecord": "quantize-base",
     "TrialRecord": "train-lora",
     "EvaluationRecord": "evaluate",
+    "ExamplesRecord": "evaluate",
     "MergeRecord": "merge",
 }
 """Record type -> the stage that makes it."""

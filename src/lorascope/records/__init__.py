@@ -24,6 +24,8 @@ from lorascope.records.served import FORM_MARK, ServedForm, ServedRecord
 from lorascope.records.study import (
     ArithmeticGap,
     EvaluationRecord,
+    Example,
+    ExamplesRecord,
     ItemResult,
     MergeRecord,
     SplitScore,
@@ -58,6 +60,8 @@ __all__ = [
     "DialValue",
     "Dials",
     "EvaluationRecord",
+    "Example",
+    "ExamplesRecord",
     "FootprintRecord",
     "ItemResult",
     "LayerError",

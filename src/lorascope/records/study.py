@@ -91,6 +91,42 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class Example:
+    """What a bare base or a trial writes to one prompt."""
+
+    item: str
+    """Hash of the row."""
+    prompt: str
+    """As the model read it, special tokens included."""
+    reference: str
+    """The row's completion, without the end-of-text token and outer blanks."""
+    text: str
+    """What was written, without special tokens and outer blanks."""
+    tokens: int
+    """Of what was written, the one that ended it included."""
+    ended: bool
+    """Whether it ended by itself; else it was cut at the longest answer or the context's end."""
+
+
+@dataclass(frozen=True)
+class ExamplesRecord:
+    """Which prompts a bare base (trial_identity=None) or a trial has answered, and how."""
+
+    name: str
+    """As its scores are called."""
+    identity: str
+    quant: str
+    trial_identity: str | None
+    examples: int
+    longest_tokens: int
+    temperature: float
+    examples_sha256: str
+    seconds: float
+    provenance: Provenance
+    format: int = RECORD_FORMAT
+
+
+@dataclass(frozen=True)
 class ArithmeticGap:
     """The adapter on its base as it was trained and scored, in 16 bits, beside the merged model in
     float32: what that arithmetic does to its predictions. No limit holds for it."""
@@ -164,6 +200,8 @@ class Study:
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)
     """Evaluation identity -> file of next-token distributions on the test split."""
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    """Evaluation identity -> answers that are kept of the bare base and the leading trials."""
     served: ServedRecord | None = None
     """The shipped model as it is served, where it was held against scores of this study."""
     decide: DecideConfig = field(default_factory=DecideConfig)

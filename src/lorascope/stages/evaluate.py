@@ -21,24 +21,32 @@ from lorascope.study.declared import (
     base_name,
     declare_trial,
     evaluation_identity,
+    examples_identity,
     read_trial,
     scores_name,
     unservable,
 )
 from lorascope.study.former_scores import take_over_scores
 from lorascope.study.intact import require_adapter, require_data, require_stored
-from lorascope.study.intact_scores import require_scores
+from lorascope.study.intact_scores import current_examples, require_scores
+from lorascope.study.leading import Scored, leading
 from lorascope.study.needed import only_needed
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
-    """Score what is missing of the bare base of each mode and of the trials of `configs`.
+    """Score what is missing of the bare base of each mode and of the trials of `configs`, and keep
+    what the leading ones write to some test prompts.
 
     Returns:
         The trials' records; None for a trial that did not complete.
     """
     score_bases(configs, layout)
-    return score_trials(only_needed(configs, layout), layout)
+    needed = only_needed(configs, layout)
+    records = score_trials(needed, layout)
+    scored = [(c, r) for c, r in zip(needed, records, strict=True) if r and c.serve is None]
+    for config in {config.quant.name: config for config in configs}.values():
+        _keep_examples(config, layout, [one for one in scored if one[0].quant == config.quant])
+    return records
 
 
 def score_bases(configs: Sequence[Config], layout: Layout) -> None:
@@ -124,6 +132,31 @@ def _score(
         record = score_subject(config, layout, name, identity, trial, scratch, place, started)
         write_record(scratch, record)
     return record
+
+
+def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> None:
+    """Have the bare base of a mode and its leading trials answer the same prompts. They are chosen
+    once all are scored."""
+    if not config.evaluate.examples:
+        return
+    bare = replace(config, serve=None)
+    subjects: list[tuple[Config, TrialRecord | None]] = [(bare, None)]
+    for one, _ in leading(scored, config.evaluate.example_trials):
+        declared = declare_trial(one, layout)
+        subjects.append((one, read_trial(declared, declared.folder)))
+    for one, trial in subjects:
+        name = trial.trial if trial else base_name(one, layout)
+        folder = layout.examples(config.quant.name) / name
+        identity = examples_identity(one, layout, trial)
+        with locked_folder(folder, layout, wait_seconds=None, on_wait=_tell):
+            if current_examples(folder, identity) is not None:
+                continue
+            _load(one, layout)
+            from lorascope.scoring.kept_examples import keep_examples
+
+            if not keep_examples(one, layout, name, identity, trial):
+                print(f"{name}: its answers are not kept, as it writes no text")
+                return
 
 
 class NotServedError(Exception):

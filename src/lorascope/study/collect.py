@@ -12,18 +12,27 @@ from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
-from lorascope.records import EvaluationRecord, MergeRecord, ServedRecord, Study, TrialRecord
+from lorascope.records import (
+    EvaluationRecord,
+    Example,
+    MergeRecord,
+    ServedRecord,
+    Study,
+    TrialRecord,
+)
 from lorascope.study.declared import (
     DeclaredTrial,
     base_name,
     declare_trial,
     evaluation_identity,
+    examples_identity,
     read_trial,
     scores_name,
 )
 from lorascope.study.identity import in_full
 from lorascope.study.intact import read_base, read_data, read_mode
-from lorascope.study.intact_scores import distributions_of, scored_items
+from lorascope.study.intact_scores import current_examples, distributions_of, scored_items
+from lorascope.study.leading import Scored, leading
 
 
 def collect(configs: list[Config], layout: Layout) -> Study:
@@ -45,9 +54,13 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
     trials, evaluations = [], []
     missing: dict[str, DeclaredTrial] = {}
     parameters: dict[str, int] = {}
+    scored: list[Scored] = []
+    examples: dict[str, list[Example]] = {}
     for config in _one_a_mode(configs):
         name = base_name(config, layout)
-        evaluations += current_scores(config, layout, name, None)
+        scores = current_scores(config, layout, name, None)
+        examples |= _examples(config, layout, scores, None)
+        evaluations += scores
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
     points = declared_points(configs, layout)
     for declared in points:
@@ -59,7 +72,11 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         trial = read_trial(declared[0], declared[0].folder)
         trials.append(replace(trial, settings=in_full(trial.settings)))
         for config in (one.config for one in declared):
-            evaluations += current_scores(config, layout, scores_name(config, name), trial)
+            scores = current_scores(config, layout, scores_name(config, name), trial)
+            if found := _examples(config, layout, scores, trial):
+                examples |= found
+                scored += [(config, record) for record in scores]
+            evaluations += scores
     return Study(
         data=read_data(first, layout),
         base=read_base(first, layout),
@@ -77,6 +94,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
             for record in evaluations
             if (path := distributions_of(record, _folder(record, layout)))
         },
+        examples=_of_leading(examples, scored, first.evaluate.example_trials),
         served=_served_record(first, layout, {record.identity for record in evaluations}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},
@@ -144,6 +162,30 @@ def current_scores(
         return []
     record = read_record(folder, EvaluationRecord)
     return [record] if record.identity == evaluation_identity(config, layout, trial) else []
+
+
+def _examples(
+    config: Config, layout: Layout, scores: list[EvaluationRecord], trial: TrialRecord | None
+) -> dict[str, list[Example]]:
+    """The answers that are kept of one subject, by the identity of its scores: of none that is
+    merged, or not scored."""
+    if not scores or (trial and config.serve):
+        return {}
+    name, identity = scores[0].name, examples_identity(config, layout, trial)
+    found = current_examples(layout.examples(config.quant.name) / name, identity)
+    return {scores[0].identity: found} if found else {}
+
+
+def _of_leading(
+    examples: dict[str, list[Example]], scored: list[Scored], count: int
+) -> dict[str, list[Example]]:
+    """Those of bare bases, then of the leading trials of each mode, the best first: others answered
+    too, where they led once, among fewer."""
+    modes = dict.fromkeys(config.quant.name for config, _ in scored)
+    best = [leading([o for o in scored if o[0].quant.name == mode], count) for mode in modes]
+    trials = {record.identity for _, record in scored}
+    bases = {identity: found for identity, found in examples.items() if identity not in trials}
+    return bases | {r.identity: examples[r.identity] for chosen in best for _, r in chosen}
 
 
 def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeRecord | None:

@@ -15,7 +15,7 @@ from lorascope.adapters.kinds import (
     unmerged,
 )
 from lorascope.adapters.targets import select
-from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
+from lorascope.config import EXAMPLE_FIELDS, Config, EvaluateConfig, QuantConfig, Scoring
 from lorascope.config.rules import require_one_task
 from lorascope.counting.scored_batches import LOGITS, SCORED_SPLITS, TOKENS, BatchRule, Sample
 from lorascope.errors import RecordError
@@ -163,20 +163,45 @@ def evaluation_identity(config: Config, layout: Layout, trial: TrialRecord | Non
 
 def score_settings(config: Config, layout: Layout, trial: TrialRecord | None) -> dict[str, object]:
     """Everything that decides the scores and differs from the defaults."""
-    asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
+    asked = unlike_default_scoring(config.evaluate)
     # By its rows, not by its name.
-    del asked["forgetting"]
+    asked.pop("forgetting", None)
     forgetting = read_forgetting(config, layout)
     return {
         **_smaller_batches(config, layout),
         **({FORGETTING: forgetting.content_sha256} if forgetting else {}),
+        **_subject(config, layout, trial),
+        "evaluate": asked,
+        **(_form(config.serve) if trial and config.serve else {}),
+    }
+
+
+def examples_identity(config: Config, layout: Layout, trial: TrialRecord | None) -> str:
+    """The digest of everything that decides what `trial`, or the bare base, is kept to say."""
+    asked = asdict(config.evaluate)
+    # How many trials are asked says nothing of what one of them answers.
+    examples = {name: asked[name] for name in EXAMPLE_FIELDS if name != "example_trials"}
+    return canonical_sha256({**_subject(config, layout, trial), **examples})
+
+
+def unlike_default_scoring(asked: EvaluateConfig) -> dict[str, object]:
+    """The settings of scores that differ from the defaults."""
+    default = asdict(EvaluateConfig())
+    return {
+        name: value
+        for name, value in asdict(asked).items()
+        if name not in EXAMPLE_FIELDS and value != default[name]
+    }
+
+
+def _subject(config: Config, layout: Layout, trial: TrialRecord | None) -> dict[str, object]:
+    """What is scored, and the revisions of what scores it."""
+    return {
         "inputs": scored_inputs(config, layout),
         "trial": trial.identity if trial else None,
         # Trained again elsewhere, the same trial has other weights, if only by rounding.
         "adapter": trial.result.adapter_sha256 if trial and trial.result else None,
-        "evaluate": {name: value for name, value in asked.items() if value != default[name]},
         "revisions": raised(revisions(SCORING, config.quant.compute)),
-        **(_form(config.serve) if trial and config.serve else {}),
     }
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from lorascope.config import Config, EvaluateConfig
+from lorascope.config import Config
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.revisions import (
     FORMER_SCORING_CODE,
@@ -17,7 +17,12 @@ from lorascope.files.revisions import (
 )
 from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, TrialRecord
-from lorascope.study.declared import score_settings, scored_inputs, scores_name
+from lorascope.study.declared import (
+    score_settings,
+    scored_inputs,
+    scores_name,
+    unlike_default_scoring,
+)
 from lorascope.study.intact_scores import require_scores
 
 FORMER_EVALUATE = ("batch_size", "max_new_tokens", "lm_eval_tasks")
@@ -64,8 +69,8 @@ def _former_identities(config: Config, layout: Layout, trial: TrialRecord | None
     former = trial.taken_over.identity if trial and trial.taken_over else None
     settings = score_settings(config, layout, trial)
     yield canonical_sha256({**settings, "trial": former})
-    asked, default = asdict(config.evaluate), asdict(EvaluateConfig())
-    later = [name for name in asked if name not in FORMER_EVALUATE and asked[name] != default[name]]
+    asked = asdict(config.evaluate)
+    later = unlike_default_scoring(config.evaluate).keys() - {*FORMER_EVALUATE}
     lately = {"batches", "served"} & settings.keys()
     if later or lately or raised(revisions(SCORING, config.quant.compute)):
         return

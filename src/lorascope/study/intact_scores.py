@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from lorascope.errors import RecordError
-from lorascope.files.layout import DISTRIBUTIONS
-from lorascope.files.store import require_content
-from lorascope.records import EvaluationRecord, ItemResult, SplitScore
+from lorascope.files.layout import DISTRIBUTIONS, RECORD
+from lorascope.files.store import read_record, require_content
+from lorascope.records import EvaluationRecord, Example, ExamplesRecord, ItemResult, SplitScore
+from lorascope.scoring.examples import read_examples
 from lorascope.scoring.items import read_items, summarize
 
 
@@ -47,6 +48,18 @@ def distributions_of(record: EvaluationRecord, folder: Path) -> Path | None:
     path = folder / DISTRIBUTIONS
     require_content(path, record.distributions_sha256, _score_again(folder))
     return path
+
+
+def current_examples(folder: Path, identity: str) -> list[Example] | None:
+    """The answers in `folder`; None where there are none, or others than are asked for.
+
+    Raises:
+        RecordError: they are not what was kept.
+    """
+    if not (folder / RECORD).is_file():
+        return None
+    record = read_record(folder, ExamplesRecord)
+    return read_examples(record, folder) if record.identity == identity else None
 
 
 def _contradictions(told: SplitScore, counted: SplitScore) -> list[tuple[str, object, object]]:

@@ -15,7 +15,7 @@ from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.revisions import SHORT_HASH_LENGTH
 from lorascope.files.store import COMPLETE, read_record, scratch_target
-from lorascope.records import LASTING, EvaluationRecord, TrialRecord
+from lorascope.records import LASTING, EvaluationRecord, ExamplesRecord, TrialRecord
 from lorascope.study.adoption import predecessors
 from lorascope.study.declared import base_name, declare_trial, scores_name, trial_of_scores
 
@@ -25,6 +25,7 @@ class Kind(StrEnum):
 
     trial = "trial"
     scores = "scores"
+    examples = "examples"
     scratch = "scratch"
     checkpoints = "checkpoints"
 
@@ -66,6 +67,8 @@ def needed(configs: Iterable[Config], layout: Layout) -> set[Path]:
         scores, config = layout.evaluations(trial.config.quant.name), trial.config
         folders |= {trial.folder, scores / base_name(config, layout)}
         folders.add(scores / scores_name(config, trial.name))
+        examples = layout.examples(config.quant.name)
+        folders |= {examples / trial.name, examples / base_name(config, layout)}
         if one := former.get(trial.folder):
             # `adopt` may take it over, and its scores with it.
             folders |= {one.folder, scores / scores_name(config, one.folder.name)}
@@ -82,8 +85,11 @@ def find_leftovers(layout: Layout, needed: set[Path]) -> Found:
     # The folders of all modes lie side by side, so one mode's parent holds them all.
     tops = ((Kind.trial, layout.trials("any")), (Kind.scores, layout.evaluations("any")))
     places = [(kind, mode) for kind, any_ in tops for mode in _folders(any_.parent, passed_over)]
-    for kind, mode in places:
+    kept = {layout.examples(mode.name) for kind, mode in places if kind is Kind.scores}
+    for kind, mode in [*places, *((Kind.examples, folder) for folder in sorted(kept))]:
         for folder in _folders(mode, passed_over):
+            if folder in kept:
+                continue
             if folder in needed:
                 named[kind] += 1
             elif (folder / COMPLETE).is_file():
@@ -146,6 +152,9 @@ def _status(kind: Kind, folder: Path) -> str:
     try:
         if kind is Kind.trial:
             return read_record(folder, TrialRecord).status
+        if kind is Kind.examples:
+            read_record(folder, ExamplesRecord)
+            return "kept"
         read_record(folder, EvaluationRecord)
         return "scored"
     except RecordError:

@@ -79,6 +79,45 @@ class FigureBlock:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of an answer, and whether the answer that it is held against lacks it."""
+
+    text: str
+    only_here: bool
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer of one bare base or trial."""
+
+    who: str
+    pieces: tuple[Piece, ...]
+    note: str
+    """What the words do not show: that it was cut."""
+    compared: bool
+    """Whether it is held against the first answer of its row."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt, and what was answered."""
+
+    summary: str
+    """One line of it."""
+    prompt: str
+    reference: str
+    rows: tuple[tuple[Said, ...], ...]
+    """A row a mode: the bare base, then its trials."""
+
+
+@dataclass(frozen=True)
+class AnswersBlock:
+    """Answers to the same prompts, side by side, folded until they are asked for."""
+
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True)
 class ByMedium:
     """Blocks of which each kind of page takes its own."""
 
@@ -87,7 +126,7 @@ class ByMedium:
     html: tuple[Block, ...]
 
 
-Block = Paragraph | Bullets | Facts | TableBlock | FigureBlock | ByMedium
+Block = Paragraph | Bullets | Facts | TableBlock | FigureBlock | AnswersBlock | ByMedium
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lorascope.comparing.ruling import Findings
 from lorascope.records import Dial, DialValue, Status, Study, TrialKey, dial_text
 from lorascope.reporting import units
 from lorascope.reporting.figures.curves import size_axis
+from lorascope.reporting.pages.answers_section import answers_blocks
 from lorascope.reporting.pages.document import (
     Block,
     Bullets,
@@ -88,6 +89,7 @@ def _sections(
         section("memory", "Memory and speed"),
         section("pairs", "Pairwise verdicts", pairs_words(findings)),
         section("configurations", "Configurations", cells_words(findings)),
+        *([section("says", SAYS, answers_blocks(study, findings))] if study.examples else []),
         section("power", "What this study can show", power_blocks(findings)),
         section("losses", "Loss curves", after=(
             all_points if shown["losses"] else text("No trial has logged a loss."),
@@ -103,6 +105,7 @@ def _sections(
     )  # fmt: skip
 
 
+SAYS = "What the model says"
 WAYS = "Quantized after training, or trained for it"
 HOW_TO_READ: tuple[Line, ...] = (
     ("A blank cell is unknown or was not measured; it is never zero.",),
