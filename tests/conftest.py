@@ -56,6 +56,8 @@ micro_batch_size: 8
 learning_rate: 1e-2
 log_every_steps: 2
 """
+NO_EXAMPLES = "batch_size: 64\nexamples: 0\n"
+"""Answers that are kept take time, and a model; tests of them ask for some."""
 PARAMS = """\
 model: small
 data: toy
@@ -148,8 +150,7 @@ def make_project(root: Path) -> Layout:
     (root / "conf/model/small.yaml").write_text(SMALL_MODEL)
     (root / "conf/data/toy.yaml").write_text(TOY_DATA)
     (root / "conf/train/few.yaml").write_text(FEW_STEPS)
-    # Answers that are kept take time; tests of them ask for some.
-    (root / "conf/evaluate/default.yaml").write_text("batch_size: 64\nexamples: 0\n")
+    (root / "conf/evaluate/default.yaml").write_text(NO_EXAMPLES)
     (root / "params.yaml").write_text(PARAMS)
     (root / "data/raw").mkdir(parents=True)
     lines = "".join(json.dumps(row) + "\n" for row in toy_rows())

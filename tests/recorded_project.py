@@ -15,7 +15,7 @@ from lorascope.scoring.items import summarize, write_items
 from lorascope.study.declared import base_name, declare_trial, evaluation_identity
 from lorascope.study.grid import expand
 from lorascope.study.params import declared_overrides
-from tests.conftest import REPOSITORY
+from tests.conftest import NO_EXAMPLES, REPOSITORY
 from tests.study_factory import (
     Trial,
     base_record,
@@ -52,6 +52,7 @@ def make_recorded(root: Path) -> Layout:
     layout = Layout(root)
     layout.root.mkdir()
     shutil.copytree(REPOSITORY / "conf", layout.conf)
+    (layout.conf / "evaluate/default.yaml").write_text(NO_EXAMPLES)
     layout.params.write_text(PARAMS)
     write_record(layout.base("tiny"), base_record())
     write_record(layout.data("tiny", "biographies"), data_card())

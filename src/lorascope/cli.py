@@ -91,6 +91,12 @@ COMMANDS = {
         "grid", flags={"--yes": ""},
     ),
     "summary": Command("print answer and accuracy table of the study in params.yaml", "study"),
+    "generate": Command(
+        'what a trial writes: lorascope generate trial=nf4-r0008 prompt="..."; without trial= the\n'
+        "shipped one, with trial=base the bare base; tokens=, temperature= and seed= as you like",
+        "none",
+    ),
+    "chat": Command("the same on the terminal, question by question; Ctrl-D ends it", "none"),
     "count": Command(
         "trainable parameters by rank and method, from the model's configuration alone:\n"
         "lorascope count model=llama2_7b_chat --ranks 1,8,64",

@@ -1,0 +1,93 @@
+"""chat: questions on a terminal, answered token by token by a trial, the shipped one or the bare
+base."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lorascope.config import Config
+from lorascope.data.conversations import Turn
+from lorascope.data.questions import asked_row, remembers
+from lorascope.errors import LorascopeError, ModelError
+from lorascope.files.layout import Layout
+from lorascope.stages.generate import Speaker, load_speaker, read_words, visible
+
+CUE = "> "
+
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], words: Sequence[str]
+) -> int:
+    """Answer line after line until Ctrl-C, Ctrl-D or the end of what is piped in."""
+    speaker = load_speaker(read_words("chat", words), layout)
+    keeps = remembers(speaker.named.config.data, speaker.template)
+    whole = "former turns are read too" if keeps else "each question is read by itself"
+    print(f"{speaker.named.name}; {whole}. Ctrl-D ends it.", file=sys.stderr, flush=True)
+    spoken: list[Turn] = []
+    with suppress(KeyboardInterrupt), speaker.adapted() as model:
+        for question in _questions():
+            try:
+                turns = _answered(speaker, model, question, spoken)
+            except LorascopeError as error:
+                print(error, file=sys.stderr, flush=True)
+                continue
+            spoken = turns if keeps else []
+    return 0
+
+
+def _questions() -> Iterator[str]:
+    """Lines that are not blank, until the last one."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        # Gives `input` a history and keys to edit a line with.
+        with suppress(ImportError):
+            import readline  # noqa: F401
+    while True:
+        try:
+            line = input(CUE if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                print()
+            return
+        if line.strip():
+            yield line
+
+
+def _answered(speaker: Speaker, model: Any, question: str, spoken: Sequence[Turn]) -> list[Turn]:
+    """Write the answer as it comes; all that was said then. Where the model's context is full, the
+    oldest turns are left out."""
+    from lorascope.scoring.evaluation import LoadedBase
+
+    kept = list(spoken)
+    while True:
+        row = asked_row(question, speaker.named.config.data, speaker.template, kept)
+        try:
+            written = speaker.write(model, row, _streamer(LoadedBase.tokenizer))
+            break
+        except ModelError:
+            if not kept:
+                raise
+            kept = kept[2:]
+    if len(kept) < len(spoken):
+        print("(the first turns no longer fit the context)", file=sys.stderr, flush=True)
+    # A template writes no empty reply.
+    said = [Turn("user", question), Turn("assistant", written.text)] if written.text else []
+    return [*kept, *said]
+
+
+def _streamer(tokenizer: Any) -> Any:
+    """It prints words as soon as no further token can change them."""
+    from transformers import TextStreamer
+
+    class Printed(TextStreamer):  # type: ignore[misc]
+        begun = False
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            shown = visible(text) if self.begun else visible(text).lstrip()
+            self.begun = self.begun or bool(shown)
+            print(shown, end="\n" if stream_end else "", flush=True)
+
+    return Printed(tokenizer, skip_prompt=True, skip_special_tokens=True)
