@@ -137,7 +137,8 @@ def _score(
 def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> None:
     """Have the bare base of a mode and its leading trials answer the same prompts. They are chosen
     once all are scored."""
-    if not config.evaluate.examples:
+    # A head for classes writes no text: nothing need be loaded to know that.
+    if not config.evaluate.examples or config.model.classes is not None:
         return
     bare = replace(config, serve=None)
     subjects: list[tuple[Config, TrialRecord | None]] = [(bare, None)]
