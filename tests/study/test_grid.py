@@ -396,5 +396,13 @@ def test_a_recipe_may_be_several_grids() -> None:
         layout, with_overrides([], [*words, "lora.rank=4", "seed=1", "quant=fp16", "serve=apart"])
     )
     assert len(one) == 4
+    # A stage of one configuration reads of the recipe what it reads of any study.
+    asked: list[list[Config]] = []
+    run_stage("prepare-data", words, False, layout, asked.append)
+    assert {point.data.name for point in asked[0]} == {"biographies"}
+    run_stage("quantize-base", [*words, "quant=nf4"], False, layout, asked.append)
+    assert {point.quant.name for point in asked[1]} == {"nf4"}
+    with pytest.raises(LorascopeError, match=r"several of quant \(fp16, int8_sym.*quant=fp16"):
+        run_stage("quantize-base", words, False, layout, asked.append)
     with pytest.raises(LorascopeError, match="parts of a study stand in the file of a recipe"):
         expand(layout, ["parts=[]"])

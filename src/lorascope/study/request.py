@@ -157,7 +157,8 @@ def run_stage(
         raise LorascopeError(f"{command} runs one configuration: leave out -m.")
     asks_hydra = any(is_hydra(one) for one in read_overrides(given.overrides, layout))
     declared = [text for text in declared_overrides(layout) if group_of(text) in READS[command]]
-    typed = [*recipe_axes(given.overrides, layout), *given.overrides]
+    axes = recipe_axes(given.overrides, layout)
+    typed = [*(text for text in axes if group_of(text) in READS[command]), *given.overrides]
     overrides = with_overrides(declared, typed)
     if not given.asks_only:
         if not given.sweeps:
@@ -165,6 +166,8 @@ def run_stage(
         configs = expand(layout, overrides)
         if len(recipe_parts(typed, layout)) > 1 and can_sweep:
             _refuse_parts(command, asks_hydra, given.sweeps)
+        if not can_sweep:
+            _require_one_point(command, configs)
         if not asks_hydra:
             run(configs)
             return
@@ -187,6 +190,17 @@ def _refuse_parts(command: str, asks_hydra: bool, sweeps: bool) -> None:
             f"{command}: this recipe has several parts, and without -m {command} runs one "
             "configuration. Add -m."
         )
+
+
+def _require_one_point(command: str, configs: Sequence[Config]) -> None:
+    """Raise where a recipe's parts differ in what a command reads that takes one configuration."""
+    for group in READS[command]:
+        names = dict.fromkeys(getattr(getattr(one, group), "name", "") for one in configs)
+        if len(names) > 1:
+            raise LorascopeError(
+                f"{command}: this recipe has several of {group} ({', '.join(names)}), and {command} "
+                f"takes one. Run it once for each, as {group}={next(iter(names))}."
+            )
 
 
 def _run_by_hydra(command: str, arguments: Sequence[str], layout: Layout, run: Run) -> None:
