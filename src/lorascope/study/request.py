@@ -198,8 +198,8 @@ def _require_one_point(command: str, configs: Sequence[Config]) -> None:
         names = dict.fromkeys(getattr(getattr(one, group), "name", "") for one in configs)
         if len(names) > 1:
             raise LorascopeError(
-                f"{command}: this recipe has several of {group} ({', '.join(names)}), and {command} "
-                f"takes one. Run it once for each, as {group}={next(iter(names))}."
+                f"{command}: this recipe has several of {group} ({', '.join(names)}), and this "
+                f"command takes one. Run it once for each, as {group}={next(iter(names))}."
             )
 
 
