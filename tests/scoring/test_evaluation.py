@@ -25,7 +25,7 @@ from lorascope.data.tokenization import load_tokenizer, tokenize_row
 from lorascope.errors import ConfigError, DataError, LorascopeError, ModelError
 from lorascope.objectives.completion import completion_loss
 from lorascope.objectives.evaluation import evaluation_mode
-from lorascope.scoring.items import read_items, summarize, write_items
+from lorascope.scoring.items import against_base, read_items, summarize, write_items
 from lorascope.scoring.lm_eval_model import (
     encode_pairs,
     generation_prompts,
@@ -591,3 +591,43 @@ def test_real_model_scores_equal_references() -> None:
     loss, tokens = completion_loss(model, tokenizer, rows, 3)
     assert tokens == sum(item.tokens for item in items)
     assert loss == pytest.approx(sum(item.loss_nats for item in items), abs=1e-4)
+
+
+def test_a_pair_is_right_where_the_chosen_reply_is_likelier() -> None:
+    """Against plain torch; margins are over another model's odds, item by item."""
+    tokenizer, model = build_tokenizer(), build_model()
+    replies = [(" w7", " w9"), (" w4 w5", " w11"), (" w21", " w3 w2"), (" w8", " w8 w8")]
+    rows = []
+    for number, (chosen, rejected) in enumerate(replies):
+        segments = [Segment(f"w{number} w1", False), Segment(chosen + EOS, True)]
+        prompt = segments[0].text
+        rows.append(
+            PreparedRow(str(number), segments, prompt, chosen + EOS, rejected=rejected + EOS)
+        )
+    pairs = {**LOSS, "scoring": Scoring.preference}
+    items = score_rows(model, tokenizer, rows, **pairs)
+    for row, item in zip(rows, items, strict=True):
+        losses = [plain_loss(model, tokenizer, one) for one in (row, row.with_rejected)]
+        assert item.loss_nats == pytest.approx(losses[0], abs=1e-4)
+        assert item.rejected_loss_nats == pytest.approx(losses[1], abs=1e-4)
+        assert item.correct == (losses[0] < losses[1])
+    assert summarize(items).reward_accuracy is None
+    moved = [replace(item, loss_nats=item.loss_nats - gain) for item, gain in zip(
+        items, (0.5, -0.25, 1.0, 0.0), strict=True
+    )]  # fmt: skip
+    judged = against_base(moved, items)
+    assert [item.margin_nats for item in judged] == pytest.approx([0.5, -0.25, 1.0, 0.0])
+    score = summarize(judged)
+    assert score.reward_accuracy == 0.5
+    assert score.margin_nats == pytest.approx(0.3125)
+    with pytest.raises(DataError, match="other pairs"):
+        against_base(moved, items[1:])
+
+
+def plain_loss(model: LlamaForCausalLM, tokenizer: Any, row: PreparedRow) -> float:
+    """Summed loss of a row's last reply, by softmax over the whole row."""
+    ids, labels = tokenize_row(row, tokenizer)
+    with torch.no_grad():
+        logits = model(torch.tensor([ids], device=DEVICE.kind)).logits[0].float()
+    told = logits.log_softmax(-1)
+    return -float(sum(told[p - 1, i] for p, i in enumerate(labels) if i != -100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lorascope.comparing.preferences import PreferenceScore, preference_scores
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
@@ -31,6 +32,7 @@ def threats(
         *_items(scores, decision.measure),
         *_grid_edge(study, decision),
         *_flips(comparisons),
+        *_displaced(preference_scores(study, decision.measure)),
         *_seed_spread(comparisons),
         *_unequal_seeds(comparisons),
         *_failures(study),
@@ -116,6 +118,19 @@ def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
         f"right and wrong, while accuracy moves by {100 * largest:.1f} points at most: nearly "
         "equal accuracy is not equal behaviour."
     )
+
+
+def _displaced(scores: Sequence[PreferenceScore]) -> Iterator[str]:
+    """Margins that rose because the rejected reply fell faster."""
+    fell = [score for score in scores if score.is_displaced]
+    if fell:
+        most = min(score.chosen_gain_nats for score in fell)
+        yield (
+            f"In {len(fell)} of {len(scores)} configurations the chosen replies became less likely "
+            f"than under the bare base (by up to {-most:.1f} nats a reply) while margins rose: the "
+            "rejected ones only fell faster, and what the model writes instead is in no score. "
+            "Read generations, raise train.beta, or train on the chosen replies first."
+        )
 
 
 def _changed_share(comparison: Comparison) -> float:

@@ -64,7 +64,7 @@ class Scoring(StrEnum):
     answer = "answer"
     loss = "loss"
     preference = "preference"
-    """Right where training made the chosen reply gain more on the rejected one than it lost."""
+    """Right where the chosen reply is likelier than the rejected one."""
     classes = "classes"
     """Right where the class with the highest logit is the row's."""
 

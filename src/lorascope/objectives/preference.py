@@ -226,15 +226,15 @@ class Preference:
 
 
 def _divergence(policy: Tensor, reference: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """The estimate r - 1 - log r of KL(policy || reference) a token, r = reference / policy, which
-    is never negative (Schulman 2020, "Approximating KL divergence"), summed over pairs. The tokens
-    are the pairs', not drawn from the policy, so that it tells how far training moved there.
+    """The estimate (log policy - log reference)^2 / 2 of the KL divergence a token (Schulman 2020,
+    "Approximating KL divergence", k2), summed over pairs. The tokens are the pairs', not drawn from
+    the policy: it tells how far training moved there. The other estimate that is never negative,
+    r - 1 - log r, is no use here: a rejected token that lost 20 nats would count as e^20.
 
     Args:
         policy, reference: [rows, longest], zeros where no label is.
     """
-    ratio = reference - policy
-    each = (torch.expm1(ratio) - ratio).sum(1)
+    each = ((policy - reference) ** 2 / 2).sum(1)
     return {"kl": (each / counts).sum() / 2}
 
 

@@ -37,6 +37,13 @@ class ItemResult:
     """Number of the row's class; None for rows without classes."""
     predicted: int | None = None
     """Number of the class that the model gave it."""
+    rejected_loss_nats: float | None = None
+    """Loss summed over the rejected reply's tokens; None without scoring=preference. `loss_nats` is
+    then the chosen reply's."""
+    margin_nats: float | None = None
+    """How much likelier, against the rejected reply, training made the chosen one: its logarithm of
+    odds less that of the bare base in the same mode. DPO's reward margin, but for beta. None for
+    the bare base."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,11 @@ class SplitScore:
     `acc_norm`)."""
     items_unlike_stock: int | None = None
     """Number of items that stock lm-eval splits into other tokens; None in older records."""
+    reward_accuracy: float | None = None
+    """Share of pairs with a margin above 0, as trainers log it; None without scoring=preference,
+    and for a bare base."""
+    margin_nats: float | None = None
+    """Mean margin of a pair, as `ItemResult` has it."""
 
 
 @dataclass(frozen=True)

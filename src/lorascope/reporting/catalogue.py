@@ -44,6 +44,7 @@ from lorascope.reporting.tables.memory import (
 from lorascope.reporting.tables.methods import method_table
 from lorascope.reporting.tables.paper_rows import paper_rows_table
 from lorascope.reporting.tables.parameters import parameter_rows, parameter_table
+from lorascope.reporting.tables.preferences import preference_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.served import served_table
 from lorascope.reporting.tables.table import Table
@@ -203,6 +204,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "cells", "configurations", lambda _, found: cell_table(found), "Scores and costs",
         csv="cells.csv",
+    ),
+    TableEntry(
+        "preferences", "configurations", preference_table,
+        "Test pairs against the bare base of the mode: how far replies moved, and which way",
     ),
     TableEntry(
         "trials", "configurations", lambda study, _: accuracy_table(accuracy_rows(study)),

@@ -42,7 +42,7 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.scoring.distributions import token_distributions
-from lorascope.scoring.items import summarize, write_items
+from lorascope.scoring.items import against_base, read_items, summarize, write_items
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
 
 T = TypeVar("T")
@@ -139,6 +139,7 @@ def score_subject(
     place: str,
     started: float,
     served: ServedForm | None = None,
+    base: Path | None = None,
 ) -> EvaluationRecord:
     """Score what is loaded, with the adapter of `trial` where there is one that is not merged.
     Items and distributions go into `folder`.
@@ -147,6 +148,7 @@ def score_subject(
         place: of the trial in its sweep, such as "3/16 ", for those who watch.
         started: when the work began, by `time.perf_counter`.
         served: what is loaded, where `trial` is merged into it.
+        base: folder with the bare base's items, which a trial's pairs are held against.
     """
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
     sets = {split: [data / f"{split}.jsonl"] for split in SCORED_SPLITS}
@@ -161,7 +163,10 @@ def score_subject(
         def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
             used = replace(asked, batch_size=batch_size)
             return (
-                {s: _score_split(used, card, f, model, s, folder, title) for s, f in sets.items()},
+                {
+                    s: _score_split(used, card, f, model, s, folder, title, base)
+                    for s, f in sets.items()
+                },
                 _keep_distributions(used, data, model, folder),
                 run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
             )
@@ -222,19 +227,22 @@ def _no_room(asked: int, tried: int, reason: str) -> str:
 
 def _score_split(
     asked: EvaluateConfig, card: DataCard, files: list[Path], model: Any, split: str, folder: Path,
-    title: str,
+    title: str, base: Path | None,
 ) -> SplitScore:  # fmt: skip
     """Score the rows of `files` as a split of that name; what may be forgotten, by loss alone."""
+    scoring = Scoring.loss if split == FORGETTING else Scoring(card.scoring)
     items = score_rows(
         model,
         LoadedBase.tokenizer,
         [row for file in files for row in read_rows(file)],
-        Scoring.loss if split == FORGETTING else Scoring(card.scoring),
+        scoring,
         card.answer_pattern,
         asked.batch_size,
         asked.max_new_tokens,
         on_progress=StepProgress(f"{title} on {split}", unit="request"),
     )
+    if base is not None and scoring is Scoring.preference:
+        items = against_base(items, read_items(base / f"{split}.jsonl"))
     write_items(folder / f"{split}.jsonl", items)
     return summarize(items)
 

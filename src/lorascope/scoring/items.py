@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,7 +53,42 @@ def summarize(items: Sequence[ItemResult]) -> SplitScore:
         completion_loss_nats=math.fsum(item.loss_nats for item in items) / tokens,
         accuracy_norm=sum(by_length) / len(items) if len(by_length) == len(items) else None,
         items_unlike_stock=encodings.count(False) if len(encodings) == len(items) else None,
+        **_margins(items),
     )
+
+
+def _margins(items: Sequence[ItemResult]) -> dict[str, float]:
+    """Scores that only trials have whose pairs were held against the bare base's."""
+    margins = [item.margin_nats for item in items if item.margin_nats is not None]
+    if len(margins) < len(items):
+        return {}
+    return {
+        "reward_accuracy": sum(margin > 0 for margin in margins) / len(items),
+        "margin_nats": math.fsum(margins) / len(items),
+    }
+
+
+def against_base(items: Sequence[ItemResult], base: Sequence[ItemResult]) -> list[ItemResult]:
+    """A trial's pairs with their margins over those of the bare base.
+
+    Raises:
+        DataError: they are not the same pairs.
+    """
+    known = {item.item: item for item in base}
+    if known.keys() != {item.item for item in items}:
+        raise DataError(
+            "the bare base was scored on other pairs than the trial. Delete its scores and run "
+            "`lorascope evaluate` again."
+        )
+    return [
+        replace(item, margin_nats=_log_odds(item) - _log_odds(known[item.item])) for item in items
+    ]
+
+
+def _log_odds(item: ItemResult) -> float:
+    """Logarithm of how much likelier the chosen reply is than the rejected one."""
+    assert item.rejected_loss_nats is not None
+    return item.rejected_loss_nats - item.loss_nats
 
 
 def _standard_error(share: float | None, count: int) -> float | None:

@@ -163,11 +163,17 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encod
 
 
 def request_pairs(rows: Sequence[PreparedRow], scoring: Scoring) -> list[tuple[str, str]]:
-    """Context and continuation of each log-likelihood request: completions, then all choices."""
+    """Context and continuation of each log-likelihood request: completions, then what each row is
+    scored beside."""
     pairs = [(row.prompt, row.completion) for row in rows]
+    return pairs + [(row.prompt, other) for row in rows for other in alternatives(row, scoring)]
+
+
+def alternatives(row: PreparedRow, scoring: Scoring) -> list[str]:
+    """What else of a row is asked for: its choices, or its rejected reply."""
     if scoring is Scoring.choices:
-        pairs += [(row.prompt, choice) for row in rows for choice in row.choices or []]
-    return pairs
+        return list(row.choices or [])
+    return [str(row.rejected)] if scoring is Scoring.preference else []
 
 
 def encoded_as_stock(
@@ -177,9 +183,9 @@ def encoded_as_stock(
     requests: [rows]. `encoded` is what `encode_pairs` makes of `request_pairs`."""
     pairs = request_pairs(rows, scoring)
     same = [_stock_pair(stock, *pair) == used for pair, used in zip(pairs, encoded, strict=True)]
-    choices = iter(same[len(rows) :])
+    others = iter(same[len(rows) :])
     equal = [
-        all([used, *islice(choices, len(row.choices or []) if scoring is Scoring.choices else 0)])
+        all([used, *islice(others, len(alternatives(row, scoring)))])
         for row, used in zip(rows, same, strict=False)
     ]
     if scoring is not Scoring.answer:

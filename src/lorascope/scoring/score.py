@@ -31,7 +31,7 @@ from lorascope.scoring.lm_eval_model import (
     wrap_model,
 )
 from lorascope.scoring.log_likelihoods import Encoded
-from lorascope.scoring.tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, build_tasks
+from lorascope.scoring.tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, REJECTED_TASK, build_tasks
 
 # lm-eval's command line uses these seeds: few-shot examples are then the published ones.
 PYTHON_SEED, OTHER_SEED = 0, 1234
@@ -54,7 +54,9 @@ def score_rows(
     log-likelihood among the choices, without length normalisation (lm-eval's `acc`); beside it
     stands whether it has the highest a character (`acc_norm`).
     scoring=answer: right where the greedy continuation gives the answer (see `is_right`); penalties
-    and sampling that the model's generation config asks for are off. scoring=loss: `correct=None`.
+    and sampling that the model's generation config asks for are off. scoring=preference: right
+    where the chosen reply has a higher summed log-likelihood than the rejected one. scoring=loss:
+    `correct=None`.
 
     The hashes are lm-eval's own: SHA-256 of the prompt and of the completion. Training flags and
     generation config are as before afterwards.
@@ -97,6 +99,11 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
         said["choices"] = (
             "correct: highest summed log-likelihood (lm-eval's acc); correct_norm: highest a "
             "character (acc_norm), the blank before a choice not counted"
+        )
+    elif scoring is Scoring.preference:
+        said["preference"] = (
+            "correct: the chosen reply's summed log-likelihood is above the rejected one's, both "
+            "with end-of-text; margin_nats: their difference less the bare base's in the same mode"
         )
     elif scoring is Scoring.answer:
         ends = stopping_at(model, tokenizer)
@@ -215,6 +222,7 @@ def _collect(
             cluster=row.cluster,
             correct_norm=_correct(logs, index, "acc_norm"),
             stock_encoding=as_stock[index],
+            rejected_loss_nats=_rejected_loss_nats(logs, index),
         )
         for index, row in enumerate(rows)
     ]
@@ -222,8 +230,16 @@ def _collect(
 
 def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int, choice: str) -> bool | None:
     """Whether the item is right, by the metric `choice` among choices; None without a rule."""
+    rejected_loss_nats = _rejected_loss_nats(logs, index)
+    if rejected_loss_nats is not None and choice == "acc":
+        return float(logs[LOSS_TASK][index]["loss_nats"]) < rejected_loss_nats
     if CHOICES_TASK in logs:
         return bool(logs[CHOICES_TASK][index][choice])
     if ANSWER_TASK in logs and choice == "acc":
         return bool(logs[ANSWER_TASK][index]["exact_match"])
     return None
+
+
+def _rejected_loss_nats(logs: dict[str, dict[int, dict[str, Any]]], index: int) -> float | None:
+    """Loss of the reply that was liked less; None where the rows are no pairs."""
+    return float(logs[REJECTED_TASK][index]["loss_nats"]) if REJECTED_TASK in logs else None

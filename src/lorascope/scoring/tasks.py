@@ -11,6 +11,7 @@ from lorascope.data.rows import PreparedRow
 from lorascope.scoring.lm_eval_model import generation_prompts
 
 LOSS_TASK = "completion_loss"
+REJECTED_TASK = "rejected_loss"
 CHOICES_TASK = "choices"
 ANSWER_TASK = "answer"
 
@@ -23,19 +24,21 @@ def build_tasks(
     max_new_tokens: int,
 ) -> dict[str, Any]:
     """Task name -> lm-eval task; `doc_id` is the row's index in every one."""
-    tasks = {LOSS_TASK: _loss_task(rows)}
+    tasks = {LOSS_TASK: _loss_task(LOSS_TASK, rows)}
     if scoring is Scoring.choices:
         tasks[CHOICES_TASK] = _choices_task(rows)
     elif scoring is Scoring.answer:
         tasks[ANSWER_TASK] = _answer_task(tokenizer, rows, answer_pattern, max_new_tokens)
+    elif scoring is Scoring.preference:
+        tasks[REJECTED_TASK] = _loss_task(REJECTED_TASK, [row.with_rejected for row in rows])
     return tasks
 
 
-def _loss_task(rows: Sequence[PreparedRow]) -> Any:
+def _loss_task(name: str, rows: Sequence[PreparedRow]) -> Any:
     docs = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
     # lm-eval's own perplexity overflows where a completion costs more than 709 nats.
     return _task(
-        LOSS_TASK,
+        name,
         docs,
         "loss_nats",
         output_type="loglikelihood",

@@ -129,7 +129,10 @@ def _score(
     from lorascope.scoring.evaluation import score_subject
 
     with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
-        record = score_subject(config, layout, name, identity, trial, scratch, place, started)
+        record = score_subject(
+            config, layout, name, identity, trial, scratch, place, started,
+            base=_items_of_base(config, layout) if trial else None,
+        )  # fmt: skip
         write_record(scratch, record)
     return record
 
@@ -158,6 +161,11 @@ def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> 
             if not keep_examples(one, layout, name, identity, trial):
                 print(f"{name}: its answers are not kept, as it writes no text")
                 return
+
+
+def _items_of_base(config: Config, layout: Layout) -> Path:
+    """The folder of the bare base's items, in the mode that the trial was trained in."""
+    return layout.evaluations(config.quant.name) / base_name(replace(config, serve=None), layout)
 
 
 class NotServedError(Exception):
@@ -202,8 +210,9 @@ def _score_served(
                 raise NotServedError(str(error)) from error
             with LoadedBase.served(target, mode, config):
                 record = score_subject(
-                    config, layout, name, identity, trial, scratch, place, started, form
-                )
+                    config, layout, name, identity, trial, scratch, place, started, form,
+                    _items_of_base(config, layout),
+                )  # fmt: skip
         write_record(scratch, record)
     return record
 

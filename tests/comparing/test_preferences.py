@@ -1,0 +1,73 @@
+"""What training did to pairs: margins over the bare base, and chosen replies that fall."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lorascope.comparing.findings import compare
+from lorascope.comparing.preferences import preference_scores
+from lorascope.comparing.results import Measure
+from lorascope.records import ItemResult, Study
+from lorascope.reporting.tables.preferences import preference_table
+from lorascope.statistics.shares import wilson_interval
+from tests.study_factory import Trial, make_study
+
+CHOSEN, REJECTED = 20.0, 22.0
+"""Losses of the two replies under the bare base, in nats a reply."""
+
+
+def pair(item: ItemResult, chosen: float, rejected: float, is_base: bool) -> ItemResult:
+    margin = (rejected - chosen) - (REJECTED - CHOSEN)
+    return replace(
+        item, cluster=None, correct=chosen < rejected, loss_nats=chosen,
+        rejected_loss_nats=rejected, margin_nats=None if is_base else margin,
+    )  # fmt: skip
+
+
+def paired(moved: dict[int, tuple[float, float]]) -> Study:
+    """Trials by rank: how much their chosen and rejected replies gained in nats; one pair in ten
+    goes the other way."""
+    study = make_study([Trial("fp16", rank=rank) for rank in moved], items=50, validation_items=10)
+    items = {}
+    for evaluation in study.evaluations:
+        key = evaluation.key
+        gains = moved[int(str(key.dials["rank"]))] if key else (0.0, 0.0)
+        told = study.items[evaluation.identity]
+        items[evaluation.identity] = {
+            split: [
+                pair(item, CHOSEN - a, REJECTED - b, key is None)
+                for number, item in enumerate(own)
+                for a, b in [gains if number % 10 else gains[::-1]]
+            ]
+            for split, own in told.items()
+        }
+    data = replace(study.data, scoring="preference")
+    return replace(study, items=items, data=data)
+
+
+def test_gains_are_means_over_pairs_and_falling_chosen_replies_are_told() -> None:
+    study = paired({2: (1.0, -1.0), 8: (-2.0, -6.0)})
+    kept, fell = preference_scores(study, Measure.accuracy)
+    share = kept.reward_accuracy
+    assert share.value == 0.9
+    assert (share.low, share.high) == pytest.approx(wilson_interval(0.9, 50))
+    # Nine pairs in ten gain 2 nats of margin, one loses as much.
+    assert kept.margin_nats == pytest.approx(0.9 * 2 - 0.1 * 2)
+    assert kept.chosen_gain_nats == pytest.approx(0.9 - 0.1)
+    assert kept.rejected_gain_nats == pytest.approx(-0.8)
+    assert not kept.is_displaced
+    assert fell.chosen_gain_nats == pytest.approx(-0.9 * 2 - 0.1 * 6)
+    assert fell.is_displaced
+    findings = compare(study)
+    (told,) = [threat for threat in findings.threats if "less likely" in threat]
+    assert "In 1 of 2 configurations" in told
+    assert "up to 2.4 nats a reply" in told
+    assert [row.is_displaced for row in preference_table(study, findings).rows] == [False, True]
+
+
+def test_other_data_have_no_preferences() -> None:
+    study = make_study([Trial("fp16")])
+    assert preference_scores(study, Measure.accuracy) == []
+    assert not preference_table(study, compare(study)).rows
