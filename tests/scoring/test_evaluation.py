@@ -611,14 +611,15 @@ def test_a_pair_is_right_where_the_chosen_reply_is_likelier() -> None:
         assert item.loss_nats == pytest.approx(losses[0], abs=1e-4)
         assert item.rejected_loss_nats == pytest.approx(losses[1], abs=1e-4)
         assert item.correct == (losses[0] < losses[1])
-    assert summarize(items).reward_accuracy is None
+    assert summarize(items).margin_nats is None
+    assert summarize(items).likelier_share == summarize(items).accuracy
     moved = [replace(item, loss_nats=item.loss_nats - gain) for item, gain in zip(
         items, (0.5, -0.25, 1.0, 0.0), strict=True
     )]  # fmt: skip
     judged = against_base(moved, items)
     assert [item.margin_nats for item in judged] == pytest.approx([0.5, -0.25, 1.0, 0.0])
     score = summarize(judged)
-    assert score.reward_accuracy == 0.5
+    assert score.accuracy == 0.5
     assert score.margin_nats == pytest.approx(0.3125)
     with pytest.raises(DataError, match="other pairs"):
         against_base(moved, items[1:])

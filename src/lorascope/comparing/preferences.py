@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from lorascope.comparing.cells import CellData, Scored, gather
-from lorascope.comparing.estimates import cell_estimate, join
-from lorascope.comparing.results import CellKey, Estimate, Measure
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.records import ItemResult, Study
 
 
@@ -17,8 +16,8 @@ class PreferenceScore:
     """One configuration's test pairs, a mean over pairs and seeds where it says no other."""
 
     cell: CellKey
-    reward_accuracy: Estimate
-    """Share of pairs whose margin over the bare base is above 0, with its 95 % interval."""
+    likelier_share: float
+    """Share of pairs whose chosen reply is the likelier one, whatever it was before training."""
     margin_nats: float
     """How much likelier the chosen reply has become against the rejected one."""
     chosen_gain_nats: float
@@ -50,16 +49,16 @@ def _score(
     data: CellData, study: Study, base: Sequence[Sequence[ItemResult]]
 ) -> PreferenceScore | None:
     seeds = _items(data.scored, study)
-    judged = [[replace(i, correct=(i.margin_nats or 0) > 0) for i in items] for items in seeds]
-    joined = join(judged) if judged and all(i.margin_nats is not None for i in seeds[0]) else None
-    moved_right = cell_estimate(joined, Measure.accuracy) if joined else None
-    if moved_right is None or not base:
+    judged = all(item.margin_nats is not None for items in seeds for item in items)
+    if not seeds or not judged or not base:
         return None
     bare = {item.item: item for item in base[0]}
     pairs = [(item, bare[item.item]) for items in seeds for item in items if item.item in bare]
     return PreferenceScore(
         cell=data.cell,
-        reward_accuracy=moved_right,
+        likelier_share=fmean(
+            item.loss_nats < (item.rejected_loss_nats or 0.0) for item, _ in pairs
+        ),
         margin_nats=fmean(item.margin_nats or 0.0 for item, _ in pairs),
         chosen_gain_nats=fmean(before.loss_nats - item.loss_nats for item, before in pairs),
         rejected_gain_nats=fmean(

@@ -64,7 +64,8 @@ class Scoring(StrEnum):
     answer = "answer"
     loss = "loss"
     preference = "preference"
-    """Right where the chosen reply is likelier than the rejected one."""
+    """Right where training made the chosen reply gain on the rejected one; of a bare base, where
+    the chosen reply is the likelier one."""
     classes = "classes"
     """Right where the class with the highest logit is the row's."""
 

@@ -61,11 +61,11 @@ class SplitScore:
     `acc_norm`)."""
     items_unlike_stock: int | None = None
     """Number of items that stock lm-eval splits into other tokens; None in older records."""
-    reward_accuracy: float | None = None
-    """Share of pairs with a margin above 0, as trainers log it; None without scoring=preference,
-    and for a bare base."""
+    likelier_share: float | None = None
+    """Share of pairs whose chosen reply is the likelier one, whatever it was before training; None
+    without scoring=preference."""
     margin_nats: float | None = None
-    """Mean margin of a pair, as `ItemResult` has it."""
+    """Mean margin of a pair, as `ItemResult` has it; None for a bare base too."""
 
 
 @dataclass(frozen=True)

@@ -58,18 +58,18 @@ def summarize(items: Sequence[ItemResult]) -> SplitScore:
 
 
 def _margins(items: Sequence[ItemResult]) -> dict[str, float]:
-    """Scores that only trials have whose pairs were held against the bare base's."""
+    """Scores that only pairs have; margins, those that were held against the bare base's."""
+    if any(item.rejected_loss_nats is None for item in items):
+        return {}
+    likelier = {"likelier_share": sum(_log_odds(item) > 0 for item in items) / len(items)}
     margins = [item.margin_nats for item in items if item.margin_nats is not None]
     if len(margins) < len(items):
-        return {}
-    return {
-        "reward_accuracy": sum(margin > 0 for margin in margins) / len(items),
-        "margin_nats": math.fsum(margins) / len(items),
-    }
+        return likelier
+    return likelier | {"margin_nats": math.fsum(margins) / len(items)}
 
 
 def against_base(items: Sequence[ItemResult], base: Sequence[ItemResult]) -> list[ItemResult]:
-    """A trial's pairs with their margins over those of the bare base.
+    """A trial's pairs with their margins over those of the bare base, right where they are above 0.
 
     Raises:
         DataError: they are not the same pairs.
@@ -80,8 +80,10 @@ def against_base(items: Sequence[ItemResult], base: Sequence[ItemResult]) -> lis
             "the bare base was scored on other pairs than the trial. Delete its scores and run "
             "`lorascope evaluate` again."
         )
+    margins = [_log_odds(item) - _log_odds(known[item.item]) for item in items]
     return [
-        replace(item, margin_nats=_log_odds(item) - _log_odds(known[item.item])) for item in items
+        replace(item, correct=margin > 0, margin_nats=margin)
+        for item, margin in zip(items, margins, strict=True)
     ]
 
 

@@ -55,7 +55,8 @@ def score_rows(
     stands whether it has the highest a character (`acc_norm`).
     scoring=answer: right where the greedy continuation gives the answer (see `is_right`); penalties
     and sampling that the model's generation config asks for are off. scoring=preference: right
-    where the chosen reply has a higher summed log-likelihood than the rejected one. scoring=loss:
+    where the chosen reply has a higher summed log-likelihood than the rejected one, until
+    `items.against_base` holds a trial's against its base's. scoring=loss:
     `correct=None`.
 
     The hashes are lm-eval's own: SHA-256 of the prompt and of the completion. Training flags and
@@ -102,8 +103,9 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
         )
     elif scoring is Scoring.preference:
         said["preference"] = (
-            "correct: the chosen reply's summed log-likelihood is above the rejected one's, both "
-            "with end-of-text; margin_nats: their difference less the bare base's in the same mode"
+            "margin_nats: the chosen reply's summed log-likelihood less the rejected one's, both "
+            "with end-of-text, less the same of the bare base in the same mode; correct: above 0; "
+            "of a bare base, that difference itself above 0"
         )
     elif scoring is Scoring.answer:
         ends = stopping_at(model, tokenizer)

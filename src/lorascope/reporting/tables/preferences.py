@@ -7,7 +7,7 @@ from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import cell_columns
-from lorascope.reporting.tables.table import Column, Table, of
+from lorascope.reporting.tables.table import Column, Table
 
 
 def preference_table(study: Study, findings: Findings) -> Table[PreferenceScore]:
@@ -16,9 +16,7 @@ def preference_table(study: Study, findings: Findings) -> Table[PreferenceScore]
     return Table(
         (
             *cell_columns(row.cell for row in rows),
-            Column("reward_accuracy", "Moved right %", units.percent,
-                   get=of("reward_accuracy", "value")),
-            Column("reward_accuracy_interval", "95 %", right=False, get=_interval),
+            Column("likelier_share", "Chosen likelier %", units.percent),
             Column("margin_nats", "Margin nats", units.nats),
             Column("chosen_gain_nats", "Chosen nats", units.nats),
             Column("rejected_gain_nats", "Rejected nats", units.nats),
@@ -28,8 +26,3 @@ def preference_table(study: Study, findings: Findings) -> Table[PreferenceScore]
         ),
         rows,
     )  # fmt: skip
-
-
-def _interval(row: PreferenceScore) -> str:
-    ends = row.reward_accuracy.low, row.reward_accuracy.high
-    return " to ".join(units.percent(end) for end in ends)
