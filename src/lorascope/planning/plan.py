@@ -136,12 +136,14 @@ def _plan(
     subject: PlanSubject, train: Trace, evaluation: int, validation: int, seconds: float
 ) -> MemoryPlan:
     parts, spec = train.parts, subject.spec
-    sequences = objective_of([subject.training]).sequences
+    objective = objective_of([subject.training])
+    # What the bare base says of the rows is read before there are adapters, in such batches.
+    reference = evaluation + workspace_bytes(subject.device) if objective.has_reference else 0
     # A weight's temporary copies, at most.
     cast = 0 if spec.backward is spec.compute else spec.compute.itemsize
     return MemoryPlan(
         device=subject.device,
-        micro_batch_size=subject.train.samples // sequences,
+        micro_batch_size=subject.train.samples // objective.sequences,
         tokens=subject.train.tokens,
         base_bytes=parts["base"],
         constant_bytes=parts["constants"],
@@ -152,7 +154,7 @@ def _plan(
         logits_bytes=max(parts[name] for name in HEAD_SEGMENTS),
         dequantization_bytes=parts["largest_quantized"] * (spec.backward.itemsize + cast),
         peak_bytes={
-            "load": max(_load_peak(subject, parts), _reading_peak(subject, train)),
+            "load": max(_load_peak(subject, parts), _reading_peak(subject, train), reference),
             "train": max(peak_of(train, subject), validation),
             "evaluate": evaluation + workspace_bytes(subject.device),
             "merge": _merge_peak(subject, parts),
