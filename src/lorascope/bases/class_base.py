@@ -21,7 +21,7 @@ from lorascope.bases.folder import (
 from lorascope.bases.heads import auto_class, with_class_head
 from lorascope.bases.tiny.shape import tiny_config
 from lorascope.bases.transformers_config import in_short, text_config
-from lorascope.bases.weights import refuse_misfit, require_sound_values
+from lorascope.bases.weights import refuse_misfit, require_sound_values, stored_tensors
 from lorascope.config import ModelConfig
 from lorascope.errors import ConfigError, ModelError
 
@@ -98,7 +98,8 @@ def write_class_base(source: Path, folder: Path, model: ModelConfig) -> None:
             ) from error
     heads = head_names(base)
     mismatched = {str(found[0]) for found in info["mismatched_keys"]}
-    drawn = sorted({*info["missing_keys"], *mismatched})
+    missing = {*info["missing_keys"], *mismatched}
+    drawn = sorted(missing - _embedding_from_tied_head(source, base, missing))
     refuse_misfit(
         label,
         type(base).__name__,
@@ -110,6 +111,20 @@ def write_class_base(source: Path, folder: Path, model: ModelConfig) -> None:
     (folder / "generation_config.json").unlink(missing_ok=True)
     copy_files(source, folder)
     _name_pad_token(folder)
+
+
+def _embedding_from_tied_head(source: Path, base: PreTrainedModel, missing: set[str]) -> set[str]:
+    """Take the embedding from the head that the source ties it to, where its file holds the one
+    tensor under the head's name; the embedding's name where that was so."""
+    embedding: Any = base.get_input_embeddings()
+    names = [n for n, value in base.named_parameters() if value is embedding.weight]
+    if not missing & set(names) or not base.config.get_text_config().tie_word_embeddings:
+        return set()
+    for name, stored in stored_tensors(source).items():
+        if name.startswith(OTHER_HEADS) and stored.shape == tuple(embedding.weight.shape):
+            embedding.weight.data.copy_(stored.read(name))
+            return set(names)
+    return set()
 
 
 def _of_another_head(name: str, base: PreTrainedModel) -> bool:

@@ -31,6 +31,7 @@ from lorascope.reporting.pages.summary import PAGE, REPORT
 from lorascope.reporting.settling_text import looks_table
 from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
+from lorascope.reporting.tables.classes import class_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table
 from lorascope.reporting.tables.forgetting import forgetting_table
@@ -208,6 +209,11 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "preferences", "configurations", preference_table,
         "Test pairs against the bare base of the mode: how far replies moved, and which way",
+    ),
+    TableEntry(
+        "classes", "configurations", lambda study, _: class_table(study),
+        "Classes: accuracy, macro F1 and Matthews correlation on test items, trial by trial",
+        csv="classes.csv",
     ),
     TableEntry(
         "trials", "configurations", lambda study, _: accuracy_table(accuracy_rows(study)),

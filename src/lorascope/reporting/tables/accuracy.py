@@ -41,6 +41,8 @@ class AccuracyRow:
     status: str = Status.completed.value
     reason: str | None = None
     trial: str = BASE
+    evaluation: str | None = None
+    """Identity of the scores, by which the study has their items."""
 
     @property
     def scored(self) -> bool:
@@ -199,7 +201,8 @@ def _trial_row(row: TrialRow, evaluation: EvaluationRecord | None, study: Study)
 
 def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> AccuracyRow:
     test = record.splits.get("test")
-    row = replace(row, test=test, validation=record.splits.get("validation"))
+    validation = record.splits.get("validation")
+    row = replace(row, test=test, validation=validation, evaluation=record.identity)
     if test is None or test.accuracy is None:
         return row
     chance = study.data.splits["test"].chance_accuracy
