@@ -98,8 +98,8 @@ def test_losses_of_ten_steps_equal_plain_pefts_with_transformers_trainer(tmp_pat
         for row in made.rows[:32]
     ]
     arguments = TrainingArguments(
-        str(tmp_path / "trainer"), max_steps=STEPS, learning_rate=1e-2, per_device_train_batch_size=8,
-        lr_scheduler_type="linear", seed=5, data_seed=5,
+        str(tmp_path / "trainer"), max_steps=STEPS, learning_rate=1e-2,
+        per_device_train_batch_size=8, lr_scheduler_type="linear", seed=5, data_seed=5,
         logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
     )  # fmt: skip
     trainer = Trainer(
