@@ -66,11 +66,11 @@ def _columns(
 
 
 def _correlation(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _correlations(ends: Interval) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
+    return f"{_correlation(ends[0])} to {_correlation(ends[1])}"
 
 
 def _rows(study: Study) -> Iterator[ClassRow]:
