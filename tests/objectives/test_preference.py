@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from lorascope.adapters.attach import attach
 from lorascope.config import Config, TrainConfig
-from lorascope.data.rows import PreparedRow, Segment, write_rows
+from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
-from lorascope.objectives.evaluation import forward_of
+from lorascope.objectives.completion import completion_loss
+from lorascope.objectives.evaluation import forward_of, summed_loss
 from lorascope.objectives.kinds import objective_of
 from lorascope.objectives.preference import LOSSES, Replies
 from lorascope.quantizers.loading import load_base
@@ -209,3 +210,17 @@ def test_the_reference_is_the_bare_base(project: Layout, compose: Compose) -> No
     assert float(told["rewards/accuracies"]) == float(right.sum())
     kl = (((policy - reference) ** 2).sum(1) / mask.sum(1)).sum() / 4
     assert float(told["kl"]) == pytest.approx(float(kl), rel=1e-4)
+
+
+def test_a_merged_model_is_judged_by_its_chosen_replies_alone(
+    project: Layout, pairs: Path, compose: Compose
+) -> None:
+    config = compose(*PAIRED, "quant=fp16")
+    stored = project.quantized("small", "fp16")
+    base, tokenizer = load_base(stored, config.quant, CPU), load_tokenizer(stored)
+    rows = read_rows(pairs / "validation.jsonl")
+    served = objective_of([config.train]).as_served()
+    samples = served.validation_samples(rows, tokenizer)
+    summed, tokens = summed_loss(served, base, samples, 8)
+    assert (summed, tokens) == completion_loss(base, tokenizer, rows, 8)
+    assert tokens == sum(len(tokenizer.tokenize(row.completion)) for row in rows)

@@ -13,7 +13,7 @@ from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import DataError
 from lorascope.objectives.completion import cross_entropies, pad_samples, padded_to
-from lorascope.objectives.kinds import Forward, Losses, Places, Sample, TokenBatch
+from lorascope.objectives.kinds import Forward, Losses, Objective, Places, Sample, TokenBatch
 
 
 class Classification:
@@ -67,6 +67,9 @@ class Classification:
     def losses(self, forward: Forward, batch: TokenBatch) -> Losses:
         losses = class_losses(forward, batch).view(len(batch.weights), -1)
         return Losses(torch.stack([own.sum() for own in losses.unbind()]))
+
+    def as_served(self) -> Objective:
+        return self
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         return class_losses(forward, batch).sum(dtype=torch.float64)

@@ -15,7 +15,7 @@ from lorascope.data.rows import PreparedRow, Segment
 from lorascope.data.tokenization import IGNORED_LABEL, tokenize_row, tokenize_rows
 from lorascope.errors import DataError
 from lorascope.objectives.evaluation import summed_loss
-from lorascope.objectives.kinds import Forward, Losses, Places, Sample, TokenBatch
+from lorascope.objectives.kinds import Forward, Losses, Objective, Places, Sample, TokenBatch
 
 
 class Completion:
@@ -63,6 +63,9 @@ class Completion:
         losses = token_losses(forward, batch).view(len(batch.weights), -1)
         # One sum a trial: a sum over an axis may round in another order for another number of them.
         return Losses(torch.stack([own.sum() for own in losses.unbind()]))
+
+    def as_served(self) -> Objective:
+        return self
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         losses = token_losses(forward, batch)

@@ -146,6 +146,11 @@ class Objective(Protocol):
     def losses(self, forward: Forward, batch: TokenBatch) -> Losses:
         """Each trial's summed loss, and what else the log shows."""
 
+    def as_served(self) -> Objective:
+        """The objective by which forms of one trained model are held against each other, as they
+        are served: without what only training has, such as a reference or a reply that was
+        rejected."""
+
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         """The summed loss of a batch of one trial, in FP64: over a long split the batches' sizes
         and their order change nothing but its last digits."""

@@ -31,6 +31,7 @@ from lorascope.objectives.evaluation import evaluation_mode, forward_of, samples
 from lorascope.objectives.kinds import (
     Forward,
     Losses,
+    Objective,
     Sample,
     TokenBatch,
     longest_tokens,
@@ -178,6 +179,10 @@ class Preference:
             torch.stack(summed),
             {name: torch.stack([own[name] for own in metrics]) for name in names},
         )
+
+    def as_served(self) -> Objective:
+        """The loss of the chosen replies, in nats a token."""
+        return Completion()
 
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         tokens = -token_losses(forward, batch)

@@ -52,7 +52,7 @@ def serve_verified(
         read_items(scores / "validation.jsonl")[:count],
     )
     model = load_base(folder, config.serve, device, config.model.attention)
-    objective = objective_of([config.train])
+    objective = objective_of([config.train]).as_served()
     samples = objective.validation_samples(rows, load_tokenizer(folder))
     summed, weight = summed_loss(objective, model, samples, config.evaluate.batch_size)
     loss = summed / weight

@@ -94,7 +94,7 @@ def _compare(
     with TemporaryDirectory(dir=folder) as scratch:
         said = MergedPredictions(
             _as_anyone_loads(folder, device), rows, load_tokenizer(stored),
-            config.evaluate.batch_size, Path(scratch), objective_of([config.train]),
+            config.evaluate.batch_size, Path(scratch), objective_of([config.train]).as_served(),
         )  # fmt: skip
         exact = load_exact(stored, config.quant, device, attention)
         against_exact = said.check(load_adapter(exact, adapter))
