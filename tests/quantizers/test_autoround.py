@@ -38,7 +38,7 @@ MODES = {
     )
 }
 for _mode in MODES.values():
-    _mode.rounding_steps = 20 if _mode.rounding is Rounding.auto_round else 200
+    _mode.rounding_steps = 50 if _mode.rounding is Rounding.auto_round else 200
 
 
 def rows(count: int = len(ROWS)) -> CalibrationRows:
@@ -74,15 +74,17 @@ def own_model(base: Path, quant: QuantConfig) -> nn.Module:
     from auto_round import AutoRound
 
     bits = {Storage.int4_sym: 4, Storage.uint2_asym: 2, Storage.uint4_asym: 4}[quant.storage]
-    data = [
-        {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
-        for ids in rows().token_ids
-    ]
-    own = {"iters": 20, "gradient_accumulate_steps": 8}
-    own = own if quant.rounding is Rounding.auto_round else {}
+    descends = quant.rounding is Rounding.auto_round
+    longest = max(map(len, rows().token_ids)) if descends else 0
+    data = []
+    for ids in rows().token_ids:
+        # 1 is this tokenizer's padding.
+        padded = torch.tensor([ids + [1] * (longest - len(ids))])
+        data.append({"input_ids": padded, "attention_mask": (padded != 1).long()})
+    own = {"iters": 50, "batch_size": 8} if descends else {"batch_size": 1}
     work: Any = AutoRound(
         full(base), load_tokenizer(base), bits=bits, group_size=quant.group_size or -1,
-        sym="_sym" in quant.storage, dataset=data, nsamples=len(data), seqlen=1, batch_size=1,
+        sym="_sym" in quant.storage, dataset=data, nsamples=len(data), seqlen=1,
         alg_configs=quant.rounding.value, **own, device_map="cpu", amp=False,
         low_cpu_mem_usage=False, enable_torch_compile=False, scale_dtype="fp16",
     )  # fmt: skip
@@ -133,7 +135,7 @@ def test_equal_runs_store_equal_bytes_and_the_record_says_of_what(
     assert sha256_of_files(tmp_path / "again") == sha256_of_files(stored / "tuned")
     record = read_beside_model(tmp_path / "again", RoundingRecord)
     assert record.library.startswith("auto-round 0.")
-    assert (record.rounding, record.steps, record.rows) == ("auto_round", 20, 12)
+    assert (record.rounding, record.steps, record.rows) == ("auto_round", 50, 12)
     assert (record.layers, record.rounded_to_nearest) == (14, [])
     assert record.tokens == sum(len(ids) for ids in rows().token_ids)
     (tmp_path / "again" / "rounding.json").unlink()

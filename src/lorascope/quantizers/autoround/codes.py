@@ -94,11 +94,16 @@ def _tuned(
     grid: Grid,
     scale_dtype: torch.dtype,
 ) -> nn.Module:
-    """`model` as auto-round leaves it. Rows are read one by one, so that none is padded."""
+    """`model` as auto-round leaves it.
+
+    A step of descent rounds all weights of a block, whatever it reads, so that it reads several
+    rows: padded on the right, and auto-round leaves padding out of its loss. AWQ looks at mean
+    inputs, so that it reads rows one by one.
+    """
     from auto_round import AutoRound
 
-    descent = {"iters": quant.rounding_steps, "gradient_accumulate_steps": BATCH_ROWS}
-    own = descent if quant.rounding is Rounding.auto_round else {}
+    descends = quant.rounding is Rounding.auto_round
+    own = {"iters": quant.rounding_steps} if descends else {}
     with _quiet(), torch.random.fork_rng():
         try:
             work = AutoRound(
@@ -109,10 +114,10 @@ def _tuned(
                 sym=grid.symmetric,
                 scale_dtype=str(scale_dtype).removeprefix("torch."),
                 alg_configs=quant.rounding.value,
-                dataset=_samples(rows.token_ids),
+                dataset=_samples(rows.token_ids, tokenizer.pad_token_id if descends else None),
                 nsamples=len(rows.token_ids),
                 seqlen=1,
-                batch_size=1,
+                batch_size=BATCH_ROWS if descends else 1,
                 device_map=str(model.device),
                 amp=False,
                 enable_torch_compile=False,
@@ -129,9 +134,15 @@ def _tuned(
     return tuned
 
 
-def _samples(token_ids: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
-    ids = [torch.tensor([own]) for own in token_ids]
-    return [{"input_ids": own, "attention_mask": torch.ones_like(own)} for own in ids]
+def _samples(token_ids: Sequence[Sequence[int]], padding: int | None) -> list[dict[str, Tensor]]:
+    """Rows as auto-round takes them; with `padding`, a token's id, all as long as the longest."""
+    longest, samples = max(map(len, token_ids)), []
+    for own in token_ids:
+        filler = [] if padding is None else [padding] * (longest - len(own))
+        mask = [1] * len(own) + [0] * len(filler)
+        ids = torch.tensor([[*own, *filler]])
+        samples.append({"input_ids": ids, "attention_mask": torch.tensor([mask])})
+    return samples
 
 
 def _is_tuned(layer: Any) -> bool:
