@@ -77,6 +77,9 @@ def trial_points(trial: TrialRecord) -> list[Point]:
         points.append(Point("learning_rate", loss.learning_rate, loss.step))
         if loss.gradient_norm is not None:
             points.append(Point("gradient_norm", loss.gradient_norm, loss.step))
+        # Under the names that dashboards know, such as rewards/margins.
+        named = loss.metrics.items()
+        points += [Point(metric_name(name), value, loss.step) for name, value in named]
     for validation in result.validations:
         if validation.loss_nats is not None:
             # Under the result's own name the last would not be that of what is saved.
