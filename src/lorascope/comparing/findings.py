@@ -11,6 +11,7 @@ from lorascope.comparing.coverage import coverage
 from lorascope.comparing.decision import decide, fresh_score
 from lorascope.comparing.forgetting import forgetting
 from lorascope.comparing.frontiers import frontiers
+from lorascope.comparing.groups import group_scores
 from lorascope.comparing.pairs import Pair, compare_all, pairs
 from lorascope.comparing.reference import best_by_form, far_behind, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
@@ -80,6 +81,7 @@ def compare(study: Study) -> Findings:
             else ()
         ),
         forgetting=forgetting(compared),
+        groups=group_scores(compared, decision.reference, decision.recommended),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorascope.comparing.forgetting import Forgetting
+from lorascope.comparing.groups import GroupScore
 from lorascope.comparing.results import (
     CellKey,
     CellScore,
@@ -186,6 +187,8 @@ class Findings:
     """The same by the loss, where the measure is accuracy."""
     forgetting: tuple[Forgetting, ...] = ()
     """Of every configuration, where the study has rows that may be forgotten."""
+    groups: tuple[GroupScore, ...] = ()
+    """Scores of the leading configurations on each kind of test rows, where the data have kinds."""
 
     def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""

@@ -145,6 +145,9 @@ class DataConfig:
     cluster: str | None = None
     """Column whose equal values mark rows that are not independent (one person, one document):
     intervals then treat them as one draw."""
+    group: str | None = None
+    """Column that says of what kind a row is (subject, difficulty): the report then has the scores
+    of each kind."""
     seed: int = bounded(0, SEED)
 
     @property

@@ -67,6 +67,7 @@ def class_row(conversation: Conversation) -> PreparedRow:
         choices=list(conversation.choices or ()),
         answer=conversation.answer,
         cluster=conversation.cluster,
+        group=conversation.group,
     )
 
 

@@ -37,6 +37,8 @@ class Conversation:
     """A reply that was liked less than the last one; None where there is no pair."""
     cluster: str | None = field(default=None, compare=False)
     """Hash of what this sample shares with others; no part of the item."""
+    group: str | None = field(default=None, compare=False)
+    """What kind of sample it is; no part of the item."""
     place: str = field(default="", compare=False)
     source: str = field(default="train", compare=False)
     """Key in the config that named its file or hub split: train, validation or test."""
@@ -83,17 +85,35 @@ class Conversation:
 def cluster_of(row: RawRow, column: str | None) -> str | None:
     """Hash of the row's value in the column that data.cluster names, None where it names none;
     RowError where the row has no value there."""
+    value = _named_column(row, column, "data.cluster")
+    return None if value is None else digest_of(value)[:16]
+
+
+def group_of(row: RawRow, column: str | None) -> str | None:
+    """The row's value in the column that data.group names, without outer blanks; else as
+    `cluster_of`."""
+    value = _named_column(row, column, "data.group")
+    if value is not None and not value.strip():
+        raise RowError(
+            row.place, f"{column} is empty",
+            f"{column} is empty, and data.group names it. Fill it in, or leave data.group empty.",
+        )  # fmt: skip
+    return None if value is None else value.strip()
+
+
+def _named_column(row: RawRow, column: str | None, key: str) -> str | None:
+    """A value as text; None where `key` names no column."""
     if column is None:
         return None
     value = row.values.get(column)
     if value is None:
         raise RowError(
             row.place, f"no value in column {column}",
-            f"no value in column {column!r}, which data.cluster names (columns: {row.columns}). "
-            "Fill it in, correct the name, or leave data.cluster empty.",
+            f"no value in column {column!r}, which {key} names (columns: {row.columns}). "
+            f"Fill it in, correct the name, or leave {key} empty.",
         )  # fmt: skip
     require_characters(row.place, str(value))
-    return digest_of(str(value))[:16]
+    return str(value)
 
 
 def digest_of(value: object) -> str:

@@ -20,7 +20,7 @@ from lorascope.data.card import (
     warnings_of,
 )
 from lorascope.data.classes import class_row, count_text, rows_by_class, tokenize_texts
-from lorascope.data.conversations import Conversation, cluster_of, shortened
+from lorascope.data.conversations import Conversation, cluster_of, group_of, shortened
 from lorascope.data.files import RawRow
 from lorascope.data.formats import to_conversation
 from lorascope.data.rows import PreparedRow, Segment, write_rows
@@ -75,6 +75,7 @@ def _conversation(row: RawRow, source: str, config: DataConfig) -> Conversation:
     conversation = replace(
         to_conversation(row, config.format, config),
         cluster=cluster_of(row, config.cluster),
+        group=group_of(row, config.group),
         source=source,
     )
     answer_of(conversation, config)
@@ -101,6 +102,7 @@ def prepare_row(conversation: Conversation, template: Template, config: DataConf
         choices=choices,
         answer=answer,
         cluster=conversation.cluster,
+        group=conversation.group,
         rejected=_rejected(conversation, segments, template),
     )
 

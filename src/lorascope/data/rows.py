@@ -39,6 +39,8 @@ class PreparedRow:
     """Hash of what this row shares with others; None where it shares nothing."""
     rejected: str | None = None
     """The reply that was liked less, rendered as `completion` is; None where there is no pair."""
+    group: str | None = None
+    """What kind of row it is, as data.group has it; None where the data has no kinds."""
 
     @property
     def text(self) -> str:
@@ -60,11 +62,10 @@ def write_rows(path: Path, rows: list[PreparedRow]) -> None:
 
 
 def _plain(row: PreparedRow) -> dict[str, Any]:
-    """Rows without a pair are written as they were before there were pairs: to the byte."""
-    values = asdict(row)
-    if row.rejected is None:
-        del values["rejected"]
-    return values
+    """Rows without a pair are written as they were before there were pairs, and without a group as
+    before there were groups: to the byte."""
+    later = ("rejected", "group")
+    return {k: v for k, v in asdict(row).items() if v is not None or k not in later}
 
 
 def read_rows(path: Path) -> list[PreparedRow]:

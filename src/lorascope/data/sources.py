@@ -86,7 +86,7 @@ def _read_known_people(config: DataConfig) -> dict[str, list[RawRow]]:
 
 
 def _raw_rows(rows: Sequence[Row], place: str) -> list[RawRow]:
-    columns = ("prompt", "completion", "answer", "person")
+    columns = ("prompt", "completion", "answer", "person", "attribute")
     return [
         RawRow({name: getattr(row, name) for name in columns}, f"{place} row {i}")
         for i, row in enumerate(rows, start=1)

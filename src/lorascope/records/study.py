@@ -44,6 +44,8 @@ class ItemResult:
     """How much likelier, against the rejected reply, training made the chosen one: its logarithm of
     odds less that of the bare base in the same mode. DPO's reward margin, but for beta. None for
     the bare base."""
+    group: str | None = None
+    """What kind of row it is; None where the data has no kinds."""
 
 
 @dataclass(frozen=True)

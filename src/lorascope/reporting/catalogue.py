@@ -36,6 +36,7 @@ from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table
 from lorascope.reporting.tables.forgetting import forgetting_table
 from lorascope.reporting.tables.frontier import frontier_table
+from lorascope.reporting.tables.groups import group_table
 from lorascope.reporting.tables.memory import (
     memory_prediction_table,
     mode_memory_table,
@@ -224,6 +225,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
         "forgetting", "configurations", lambda _, found: forgetting_table(found),
         "Forgotten: loss on rows of the base's own domain, before training and after",
         csv="forgetting.csv",
+    ),
+    TableEntry(
+        "groups", "groups", lambda _, found: group_table(found),
+        "Test rows by group, the largest first; differences to the reference on the same rows",
     ),
     FigureEntry("by-step", "losses", draw_losses, "loss_by_step.svg", of_records.loss_words),
     TableEntry(

@@ -86,6 +86,7 @@ def score_classes(
             loss_nats=-float(own[label]),
             tokens=1,
             cluster=row.cluster,
+            group=row.group,
             label=label,
             predicted=said,
         )

@@ -107,8 +107,10 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
 
 
 def _values(item: ItemResult) -> dict[str, object]:
-    """Of items without classes what stood in their files before there were any."""
+    """Of items without classes or groups what stood in their files before there were any."""
     values = asdict(item)
+    if item.group is None:
+        del values["group"]
     if item.label is None:
         del values["label"], values["predicted"]
     return values

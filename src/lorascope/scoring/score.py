@@ -222,6 +222,7 @@ def _collect(
             loss_nats=float(logs[LOSS_TASK][index]["loss_nats"]),
             tokens=tokens[index],
             cluster=row.cluster,
+            group=row.group,
             correct_norm=_correct(logs, index, "acc_norm"),
             stock_encoding=as_stock[index],
             rejected_loss_nats=_rejected_loss_nats(logs, index),

@@ -89,6 +89,7 @@ def _sections(
         section("memory", "Memory and speed"),
         section("pairs", "Pairwise verdicts", pairs_words(findings)),
         section("configurations", "Configurations", cells_words(findings)),
+        *([section("groups", f"{score} by group", (text(GROUPS),))] if findings.groups else []),
         *([section("says", SAYS, answers_blocks(study, findings))] if study.examples else []),
         section("power", "What this study can show", power_blocks(findings)),
         section("losses", "Loss curves", after=(
@@ -106,6 +107,11 @@ def _sections(
 
 
 SAYS = "What the model says"
+GROUPS = (
+    "Groups are the values of the column that data.group names. The configurations are the bare "
+    "base of the reference's mode, the reference, what is recommended, and what validates best of "
+    "each mode and form. p-values are corrected (Holm) for all tests of this table."
+)
 WAYS = "Quantized after training, or trained for it"
 HOW_TO_READ: tuple[Line, ...] = (
     ("A blank cell is unknown or was not measured; it is never zero.",),
