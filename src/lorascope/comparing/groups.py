@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
-from lorascope.comparing.estimates import Tested, cell_estimate
+from lorascope.comparing.estimates import Tested, cell_estimate, compare_joined
 from lorascope.comparing.pairs import Pair, tested_pair, verdict_of
 from lorascope.comparing.reference import best_by_form, near_best
 from lorascope.comparing.results import CellKey, Estimate, Pairing, Verdict
@@ -35,7 +35,7 @@ class GroupScore:
     cell: CellKey
     score: Estimate
     against: AgainstReference | None
-    """None of the reference itself, of a bare base, and where too few rows are common."""
+    """None of the reference itself, and where too few rows are common."""
 
 
 def group_scores(
@@ -101,11 +101,15 @@ def _leading(
 
 
 def _tested(data: CellData, reference: CellKey, within: Compared) -> Tested | None:
-    """None of the reference itself, and of the bare base, which has no seeds to pair."""
+    """None of the reference itself; a bare base, which has no seeds, stands for each of them."""
     held = within.cells[reference]
-    if data.cell == reference or data.cell.base or not held.scored:
+    if data.cell == reference or not held.scored:
         return None
-    return tested_pair(Pair(Pairing.decision, data, held), within, "test")
+    if not data.cell.base:
+        return tested_pair(Pair(Pairing.decision, data, held), within, "test")
+    both = [data.scored[0]] * len(held.scored) + list(held.scored)
+    joined = join_scored(both, within.study, "test")
+    return compare_joined(joined, within.measure, within.margin) if joined else None
 
 
 def _chosen_p(tested: Tested, choices: int) -> float:

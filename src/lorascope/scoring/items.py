@@ -99,6 +99,10 @@ def _standard_error(share: float | None, count: int) -> float | None:
     return math.sqrt(share * (1 - share) / (count - 1))
 
 
+LATER = ("label", "predicted", "rejected_loss_nats", "margin_nats", "group")
+"""Fields that items did not always have; where one has no value, nothing is written."""
+
+
 def write_items(path: Path, items: Sequence[ItemResult]) -> None:
     """Write one JSON object a line, keys sorted: equal items give equal bytes, and floats, written
     as Python's repr, read back as the same."""
@@ -107,13 +111,8 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
 
 
 def _values(item: ItemResult) -> dict[str, object]:
-    """Of items without classes or groups what stood in their files before there were any."""
-    values = asdict(item)
-    if item.group is None:
-        del values["group"]
-    if item.label is None:
-        del values["label"], values["predicted"]
-    return values
+    """Of items without classes, pairs or groups what stood in their files before there were any."""
+    return {k: v for k, v in asdict(item).items() if v is not None or k not in LATER}
 
 
 def read_items(path: Path) -> list[ItemResult]:

@@ -27,14 +27,18 @@ def command(
     whole = "former turns are read too" if keeps else "each question is read by itself"
     print(f"{speaker.named.name}; {whole}. Ctrl-D ends it.", file=sys.stderr, flush=True)
     spoken: list[Turn] = []
-    with suppress(KeyboardInterrupt), speaker.adapted() as model:
-        for question in _questions():
-            try:
-                turns = _answered(speaker, model, question, spoken)
-            except LorascopeError as error:
-                print(error, file=sys.stderr, flush=True)
-                continue
-            spoken = turns if keeps else []
+    try:
+        with speaker.adapted() as model:
+            for question in _questions():
+                try:
+                    turns = _answered(speaker, model, question, spoken)
+                except LorascopeError as error:
+                    print(error, file=sys.stderr, flush=True)
+                    continue
+                spoken = turns if keeps else []
+    except KeyboardInterrupt:
+        # In the middle of an answer.
+        print()
     return 0
 
 
