@@ -88,7 +88,7 @@ def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     study, findings = example_study(), compare(example_study())
     page = document(study, findings, shown_blocks(study, findings, make_all(study, findings)))
     sections = {section.anchor for section in page.sections}
-    unused = {"by-method-section", "ways-section"}
+    unused = {"by-method-section", "ways-section", "groups"}
     assert {entry.section for entry in CATALOGUE} - sections == unused
     shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
     # Pairs have a table each kind; nothing is predicted in this study, and nothing settled; all is
@@ -96,7 +96,7 @@ def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     tables = [entry.name for entry in CATALOGUE if isinstance(entry, TableEntry)]
     left = (
         "pairs", "predicted", "looks", "methods", "paper", "ways", "ways-by-loss", "served",
-        "classes", "preferences", "forgetting",
+        "classes", "preferences", "forgetting", "groups",
     )  # fmt: skip
     whole = [name for name in tables if name not in left]
     assert [name for name in shown if not name.startswith("pairs-")] == whole
