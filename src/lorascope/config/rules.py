@@ -198,6 +198,12 @@ ONE_TASK = [
         "Leave it out.",
     ),
     Rule(
+        "adapter.targets",
+        lambda c: c.model.classes is None or c.adapter.targets is not Targets.sequence,
+        "a head for classes reads the first or last token's state, and nothing can be put in front "
+        "of that", "Take another method, such as adapter=lora.",
+    ),
+    Rule(
         "adapter.init",
         lambda c: c.model.classes is None
         or not (c.adapter.subtracts() or c.adapter.reads_samples()),
