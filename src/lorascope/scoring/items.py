@@ -110,18 +110,9 @@ def write_items(path: Path, items: Sequence[ItemResult]) -> None:
     write_atomically(path, "".join(lines).encode("ascii"))
 
 
-OF_SOME_ROWS = ("label", "predicted", "rejected_loss_nats", "margin_nats")
-"""Fields that only items with classes or pairs have: others keep the bytes of their files."""
-
-
 def _values(item: ItemResult) -> dict[str, object]:
-<<<<<<< HEAD
     """Of items without classes, pairs or groups what stood in their files before there were any."""
     return {k: v for k, v in asdict(item).items() if v is not None or k not in LATER}
-=======
-    values = asdict(item)
-    return {n: v for n, v in values.items() if v is not None or n not in OF_SOME_ROWS}
->>>>>>> b17e67c (Keep the bytes of items without classes and pairs; judge rows with classes, and refuse prompts in front of a head for them with its reason)
 
 
 def read_items(path: Path) -> list[ItemResult]:
