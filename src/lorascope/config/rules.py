@@ -206,6 +206,7 @@ ONE_TASK = [
     Rule(
         "adapter.init",
         lambda c: c.model.classes is None
+        or not hasattr(c.adapter, "init")
         or not (c.adapter.subtracts() or c.adapter.reads_samples()),
         "beside a head for classes adapters begin as PEFT draws them, without reading",
         "Take adapter.init=kaiming, gaussian or orthogonal.",
