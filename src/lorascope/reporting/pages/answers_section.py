@@ -48,10 +48,11 @@ def answers_blocks(study: Study, findings: Findings) -> Iterator[Block]:
     if not first:
         return
     names = CellNames.of(findings)
+    prompts = "1 test prompt" if len(first) == 1 else f"{len(first)} test prompts"
     yield text(
-        f"{len(first)} test prompts, answered by each mode's bare base and by its configurations "
-        "that validate best, each by its first seed. They are drawn by the hash of their rows, "
-        "and nothing is chosen by the answers. An answer ends at the end-of-text token, or is cut."
+        f"{prompts}, answered by each mode's bare base and by its configurations that validate "
+        "best, each by its first seed. The prompts are drawn by the hash of their rows, and "
+        "nothing is chosen by the answers. An answer ends at the end-of-text token, or is cut."
     )
     marks = (
         "Struck through: words of the bare base that the first trial beside it does not have. "
