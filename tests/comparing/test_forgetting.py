@@ -17,6 +17,8 @@ from lorascope.errors import ConfigError
 from lorascope.files.layout import FORGETTING, Layout
 from lorascope.records import SplitScore, Study
 from lorascope.reporting.catalogue import files_of, make_all
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.pages.bare_base import needless_answer
 from tests.conftest import compose_one
 from tests.study_factory import Trial, make_study, scored_items
 
@@ -80,6 +82,8 @@ def test_what_forgets_more_than_the_limit_does_not_ship() -> None:
     # The reference has no other measure.
     both = compare(study({"fp16": 0.5, "nf4": 0.5}, limit=0.2))
     assert both.decision.recommended is None
+    answer = needless_answer(both, CellNames.of(both))
+    assert answer.state == "none that beats the bare base is shown to forget at most 0.2 nats"
     near = candidate(compare(study({"fp16": 0.02, "nf4": 0.199}, limit=0.2)), "nf4")
     assert near.ineligible is not None
     assert near.ineligible.startswith("may forget more than 0.2 nats")

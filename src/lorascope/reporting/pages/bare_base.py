@@ -15,8 +15,14 @@ NONE_BEATS_BASE = "No adapter is shown to beat the bare base"
 
 def needless_answer(findings: Findings, names: CellNames) -> Answer:
     """Nothing is shipped: no adapter, or none that the rule lets pass, is shown to have learnt."""
-    if findings.decision.none_beats_base:
+    decision = findings.decision
+    shown = {gain.cell for gain in decision.gains if gain.shown}
+    if decision.none_beats_base:
         headline, state = NONE_BEATS_BASE, "nothing to ship"
+    elif any(candidate.forgets and candidate.cell in shown for candidate in decision.candidates):
+        limit = decision.rule.max_forgetting_nats
+        headline = "No configuration can be recommended"
+        state = f"none that beats the bare base is shown to forget at most {limit:g} nats"
     else:
         headline = "No configuration can be recommended"
         state = "none that passes the rule is shown to beat the bare base"
