@@ -12,7 +12,7 @@ import pytest
 from lorascope.comparing.findings import compare
 from lorascope.comparing.ruling import Candidate, Findings
 from lorascope.config import DecideConfig, EvaluateConfig, Search
-from lorascope.config.rules import validate
+from lorascope.config.rules import require_one_population, validate
 from lorascope.errors import ConfigError
 from lorascope.files.layout import FORGETTING, Layout
 from lorascope.records import SplitScore, Study
@@ -84,9 +84,15 @@ def test_what_forgets_more_than_the_limit_does_not_ship() -> None:
     assert both.decision.recommended is None
     answer = needless_answer(both, CellNames.of(both))
     assert answer.state == "none that beats the bare base is shown to forget at most 0.2 nats"
-    near = candidate(compare(study({"fp16": 0.02, "nf4": 0.199}, limit=0.2)), "nf4")
+    # What only may forget more is not known not to ship: it stays open.
+    undecided = compare(study({"fp16": 0.02, "nf4": 0.199}, limit=0.2))
+    near = candidate(undecided, "nf4")
     assert near.ineligible is not None
     assert near.ineligible.startswith("may forget more than 0.2 nats")
+    assert not near.forgets
+    assert undecided.decision.recommended == candidate(undecided, "fp16").cell
+    assert [own.cell for own in undecided.decision.unknown] == [near.cell]
+    assert not undecided.decision.settled
 
 
 def test_without_scores_it_is_unknown_and_without_a_limit_nothing_changes() -> None:
@@ -104,3 +110,12 @@ def test_a_limit_needs_rows_and_a_grid(bare_project: Layout) -> None:
     validate(named)
     with pytest.raises(ConfigError, match="search=settle"):
         validate(replace(named, search=Search.settle))
+
+
+def test_the_embedded_base_knows_people_of_its_own_seed(bare_project: Layout) -> None:
+    known = compose_one(bare_project, "model=tiny", "evaluate.forgetting=known_people")
+    require_one_population(known)
+    assert known.forgetting is not None
+    strangers = replace(known, forgetting=replace(known.forgetting, seed=3))
+    with pytest.raises(ConfigError, match=r"conf/data/known_people.yaml"):
+        require_one_population(strangers)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ for _mode in MODES.values():
 
 
 def rows(count: int = len(ROWS)) -> CalibrationRows:
-    # Rows of several lengths: none is padded.
+    # Rows of several lengths.
     return CalibrationRows([own[: 24 - i % 5].tolist() for i, own in enumerate(ROWS[:count])], "d")
 
 
@@ -161,6 +164,17 @@ def test_what_is_for_serving_or_has_no_library_is_refused(
     with pytest.raises(ConfigError, match="is not installed"):
         library.require_library(quant)
     library.require_library(QuantConfig("n", Storage.int4_sym))
+
+
+def test_a_tokenizer_without_padding_will_do(stored: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "base"
+    shutil.copytree(stored / "base", bare)
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    quant = replace(MODES["tuned"], rounding_steps=2)
+    quantize_base(bare, quant, CPU, tmp_path / "stored", rows())
+    assert torch.isfinite(logits(load_exact(tmp_path / "stored", quant, CPU))).all()
 
 
 def test_a_model_that_auto_round_cannot_read_is_an_error_in_words(

@@ -261,7 +261,7 @@ def test_rows_are_needed_by_static_inputs_and_refused_elsewhere(
     assert not project.quantized("small", "w8a8_static").exists()
     with pytest.raises(ConfigError, match=r"reads none"):
         quantize_base(base, DYNAMIC, CPU, tmp_path / "out", rows())
-    with pytest.raises(RecordError, match=r"no calibration here"):
+    with pytest.raises(RecordError, match=r"no such record here"):
         read_beside_model(tmp_path, CalibrationRecord)
     (tmp_path / FILES[CalibrationRecord]).write_text("{}")
     with pytest.raises(RecordError, match=r"not a readable CalibrationRecord"):

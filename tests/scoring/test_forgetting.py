@@ -104,5 +104,5 @@ def test_a_changed_or_missing_dataset_is_named(layout: Layout) -> None:
         points(layout, "evaluate.forgetting=nothing")
     (layout.root / "conf/data/other.yaml").write_text(OTHER.replace("32", "16"))
     (changed,) = points(layout, ASKED)
-    with pytest.raises(RecordError, match=r"data.max_tokens=16"):
+    with pytest.raises(RecordError, match=r"other.yaml has another max_tokens"):
         evaluation_identity(changed, layout, None)

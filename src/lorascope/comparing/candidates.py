@@ -92,8 +92,9 @@ def unjudged(data: CellData, compared: Compared) -> Candidate:
     cost = compared.scores[data.cell].costs.get(study.decide.cost)
     least = _stored_bytes(data.cell, study) if cost is None else cost
     lacking = _why_not(data)
-    forgets = forgets_too_much(data, compared) if lacking is None else None
-    return Candidate(data.cell, cost, least, ineligible=lacking or forgets, forgets=bool(forgets))
+    found = forgets_too_much(data, compared) if lacking is None else None
+    reason, shown = found or (lacking, False)
+    return Candidate(data.cell, cost, least, ineligible=reason, forgets=shown)
 
 
 def _stored_bytes(cell: CellKey, study: Study) -> float | None:

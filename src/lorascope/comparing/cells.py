@@ -12,6 +12,7 @@ from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.config import APART, Cost
+from lorascope.counting.scored_batches import SCORED_SPLITS
 from lorascope.files.revisions import MADE_BY
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
@@ -190,6 +191,7 @@ def _seed_trial(
     scores = {
         split: score.accuracy if measure is Measure.accuracy else score.completion_loss_nats
         for split, score in (evaluation.splits.items() if evaluation else ())
+        if split in SCORED_SPLITS
     }
     if any(value is not None and not math.isfinite(value) for value in scores.values()):
         status, reason, scores = NOT_SCORED, "its loss is not finite", {}

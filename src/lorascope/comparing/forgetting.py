@@ -47,8 +47,9 @@ def forgotten(data: CellData, compared: Compared) -> Forgetting | None:
     return Forgetting(data.cell, before.value, after, tested.difference)
 
 
-def forgets_too_much(data: CellData, compared: Compared) -> str | None:
-    """Why a configuration does not ship under `decide.max_forgetting_nats`; None where it may.
+def forgets_too_much(data: CellData, compared: Compared) -> tuple[str, bool] | None:
+    """Why a configuration does not ship under `decide.max_forgetting_nats`, and whether that is
+    shown; None where it may.
 
     It has to be shown to forget no more: the upper end of the interval lies within the limit.
     """
@@ -57,10 +58,10 @@ def forgets_too_much(data: CellData, compared: Compared) -> str | None:
         return None
     own = forgotten(data, compared)
     if own is None:
-        return "what it forgets is unknown"
-    if own.difference.high <= limit:
+        return "what it forgets is unknown", False
+    ends = own.difference.ends
+    if ends[1] <= limit:
         return None
-    verb = "forgets" if own.difference.low > limit else "may forget"
-    return (
-        f"{verb} more than {limit:g} nats ({own.difference.low:+.3f} to {own.difference.high:+.3f})"
-    )
+    shown = ends[0] > limit
+    verb = "forgets" if shown else "may forget"
+    return f"{verb} more than {limit:g} nats ({ends[0]:+.3f} to {ends[1]:+.3f})", shown

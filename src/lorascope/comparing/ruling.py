@@ -54,7 +54,7 @@ class Candidate:
     ineligible: str | None = None
     """Why the cell cannot be shipped, or not be judged."""
     forgets: bool = False
-    """Not shown to forget no more than the rule allows, which is why it cannot be shipped."""
+    """Shown to forget more than the rule allows, which is why it cannot be shipped."""
     items_needed: int | None = None
     """Validation items in all that would settle it if the difference stays; None: none would."""
     seeds_needed: int | None = None

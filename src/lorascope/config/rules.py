@@ -123,14 +123,16 @@ def _require_characters(config: Config) -> None:
 def require_one_population(config: Config) -> None:
     """The tiny base and the biographies must be drawn from one seed: the base must not know the new
     people of the rows."""
-    tiny = config.model.kind is ModelKind.tiny
-    met = tiny and config.data.kind in PEOPLE
-    if met and config.data.seed != config.model.pretrain_seed:
-        raise ConfigError(
-            "data.seed", config.data.seed, "the tiny base was pre-trained on people of "
-            f"model.pretrain_seed={config.model.pretrain_seed}, so the rows could contradict it",
-            "Give both the same seed.",
-        )  # fmt: skip
+    if config.model.kind is not ModelKind.tiny:
+        return
+    met = {"data.seed": config.data, "evaluate.forgetting: seed": config.forgetting}
+    for key, data in met.items():
+        if data and data.kind in PEOPLE and data.seed != config.model.pretrain_seed:
+            raise ConfigError(
+                key, data.seed, "the tiny base was pre-trained on people of "
+                f"model.pretrain_seed={config.model.pretrain_seed}, so that these are others",
+                f"Give both the same seed; conf/data/{data.name}.yaml may say it.",
+            )  # fmt: skip
 
 
 READ_BY = {"beta": PREFERENCES, "label_smoothing": ("dpo",), "reference_free": ("dpo", "ipo")}

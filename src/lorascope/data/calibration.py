@@ -1,4 +1,4 @@
-"""The rows of train on which the inputs of layers are observed."""
+"""The rows of train on which the inputs of layers are observed, or codes chosen."""
 
 from __future__ import annotations
 

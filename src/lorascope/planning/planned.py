@@ -17,7 +17,12 @@ from lorascope.planning.arithmetic import affine_through
 from lorascope.planning.depth import training_trace
 from lorascope.planning.fits import failed_prediction_passed_over
 from lorascope.planning.plan import Prediction, peak_of, predict_ranks
-from lorascope.planning.scored import ScoredSubject, declared_rows, score_bytes, scored_subject
+from lorascope.planning.scored import (
+    ScoredSubject,
+    all_declared_rows,
+    score_bytes,
+    scored_subject,
+)
 from lorascope.planning.subject import (
     PlanSubject,
     SampleLengths,
@@ -26,6 +31,7 @@ from lorascope.planning.subject import (
     subject_of,
 )
 from lorascope.records import DataCard
+from lorascope.study.intact import read_forgetting
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def _planned_ranks(group: list[Config], layout: Layout) -> dict[int, Planned]:
         kind = "cpu" if config.runtime.device is DeviceKind.cpu else "cuda"
         card = _card(config, layout)
         subject = subject_of(config, model_config, kind, _lengths(config, model_config, card))
-        rows = declared_rows(config, model_config, card)
+        forgetting = read_forgetting(config, layout) if card is not None else None
+        rows = all_declared_rows(config, model_config, card, forgetting)
         scored = scored_subject(config, model_config, kind, rows)
         predictions = predict_ranks(subject, ranks)
     except LorascopeError as error:

@@ -72,6 +72,23 @@ def scored_subject(
     return ScoredSubject(spec, kind, config.evaluate.batch_size, rows)
 
 
+def all_declared_rows(
+    config: Config,
+    model_config: Mapping[str, object],
+    card: DataCard | None,
+    forgetting: DataCard | None,
+) -> LargestRows:
+    """`declared_rows` of the data, and of what may be forgotten."""
+    rows = declared_rows(config, model_config, card)
+    if config.forgetting is None:
+        return rows
+    if forgetting is not None:
+        return rows.or_larger(_read_by_loss(forgetting, config.forgetting.kept_splits))
+    return rows.or_larger(
+        declared_rows(replace(config, data=config.forgetting), model_config, None)
+    )
+
+
 def declared_rows(
     config: Config, model_config: Mapping[str, object], card: DataCard | None
 ) -> LargestRows:
@@ -160,10 +177,7 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
             folder, config = layout.base(config.model.name), _as_served(config, config.serve)
         model_config = read_json(folder / "config.json")
         card = read_record(layout.data(config.model.name, config.data.name), DataCard)
-        rows = declared_rows(config, model_config, card)
-        if (forgetting := read_forgetting(config, layout)) is not None:
-            assert config.forgetting is not None
-            rows = rows.or_larger(_read_by_loss(forgetting, config.forgetting.kept_splits))
+        rows = all_declared_rows(config, model_config, card, read_forgetting(config, layout))
         subject = scored_subject(config, model_config, kind, rows)
         if _generous_need(subject) <= limit.bytes:
             return None

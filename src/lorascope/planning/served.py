@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorascope.bases.folder import SHARD_BYTES
-from lorascope.config import Config, QuantConfig, Storage
+from lorascope.config import Config, QuantConfig, Rounding, Storage
 from lorascope.errors import DeviceError
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device, choose_device
@@ -47,6 +47,9 @@ def storing_refusal(
     """
     in_float32 = mode.storage is Storage.float32 or mode.reads_rows
     itemsize = 4 if in_float32 else 2
+    if mode.rounding is not Rounding.nearest:
+        # Chosen codes wait, a byte each, for the model that they are put into.
+        itemsize = 6
     waiting = min(4 * base.parameters, SHARD_BYTES)
     needed = max(stored.total_bytes + waiting, itemsize * base.parameters)
     if needed <= limit.bytes:

@@ -21,6 +21,7 @@ from lorascope.errors import ConfigError, DeviceError, ModelError
 from lorascope.files.calibration import write_beside_model
 from lorascope.machine.devices import TORCH_DTYPES, Device
 from lorascope.machine.libraries import quiet_libraries
+from lorascope.quantizers.autoround.library import require_library
 from lorascope.quantizers.kinds import (
     PLAIN,
     QUANTIZERS,
@@ -55,10 +56,11 @@ def quantize_base(
             mode that `reads_rows` needs them, and lays their record beside the model.
 
     Raises:
-        ConfigError: rows are missing, or the mode reads none.
+        ConfigError: rows are missing, or the mode reads none; or a library is missing.
         ModelError: the mode would store nothing, or another layer's form.
     """
     quiet_libraries()
+    require_library(quant)
     require_calibration(quant, calibration)
     require_quantizable(base, quant)
     stored = unquantized_dtype(quant, base_dtype(base))

@@ -84,7 +84,7 @@ class EvaluationRecord:
     scoring: str
     batch_size: int
     splits: dict[str, SplitScore]
-    """Keys validation, test."""
+    """Keys validation, test, and forgetting where the study has rows of the base's own domain."""
     lm_eval_metrics: dict[str, float]
     """Further lm-eval tasks: 'task/metric' -> value."""
     items_sha256: dict[str, str]
@@ -216,6 +216,8 @@ class Study:
     """Evaluation identity -> file of next-token distributions on the test split."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
     """Evaluation identity -> answers that are kept of the bare base and the leading trials."""
+    forgetting: DataCard | None = None
+    """Of the rows of the base's own domain; None where none are asked for."""
     served: ServedRecord | None = None
     """The shipped model as it is served, where it was held against scores of this study."""
     decide: DecideConfig = field(default_factory=DecideConfig)

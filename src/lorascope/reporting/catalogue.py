@@ -224,7 +224,7 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "forgetting", "configurations", lambda _, found: forgetting_table(found),
         "Forgotten: loss on rows of the base's own domain, before training and after",
-        csv="forgetting.csv",
+        csv="forgetting.csv", page=of_scores.forgetting_blocks,
     ),
     TableEntry(
         "groups", "groups", lambda _, found: group_table(found),

@@ -30,7 +30,7 @@ from lorascope.study.declared import (
     scores_name,
 )
 from lorascope.study.identity import in_full
-from lorascope.study.intact import read_base, read_data, read_mode
+from lorascope.study.intact import read_base, read_data, read_forgetting, read_mode
 from lorascope.study.intact_scores import current_examples, distributions_of, scored_items
 from lorascope.study.leading import Scored, leading
 
@@ -95,6 +95,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
             if (path := distributions_of(record, _folder(record, layout)))
         },
         examples=_of_leading(examples, scored, first.evaluate.example_trials),
+        forgetting=read_forgetting(first, layout),
         served=_served_record(first, layout, {record.identity for record in evaluations}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},

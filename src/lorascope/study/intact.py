@@ -15,7 +15,13 @@ from typing import TypeVar
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import ADAPTER_FILES, FORGETTING, RECORD, Layout
-from lorascope.files.made_with import Settings, base_settings, data_settings, require_made_with
+from lorascope.files.made_with import (
+    Settings,
+    base_settings,
+    data_settings,
+    differing,
+    require_made_with,
+)
 from lorascope.files.store import read_record, require_content
 from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
@@ -63,7 +69,17 @@ def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
     if config.forgetting is None:
         return None
     folder = layout.data(config.model.name, config.data.name) / FORGETTING
-    return _prepared(folder, DataCard, data_settings(config.forgetting), _data_again(config))
+    again = _data_again(config)
+    if not (folder / RECORD).is_file():
+        raise RecordError(f"{folder / RECORD}: no record here. Run `{again}` first.")
+    card = read_record(folder, DataCard)
+    if changed := differing(data_settings(config.forgetting), card.settings):
+        keys = ", ".join(key.partition(".")[2] for key in changed)
+        raise RecordError(
+            f"{folder}: conf/data/{config.forgetting.name}.yaml has another {keys} now than when "
+            f"it was prepared. Run `{again}` again."
+        )
+    return card
 
 
 def _prepared(folder: Path, record_type: type[R], asked: Settings, command: str) -> R:

@@ -195,12 +195,21 @@ def _refuse_parts(command: str, asks_hydra: bool, sweeps: bool) -> None:
 def _require_one_point(command: str, configs: Sequence[Config]) -> None:
     """Raise where a recipe's parts differ in what a command reads that takes one configuration."""
     for group in READS[command]:
-        names = dict.fromkeys(getattr(getattr(one, group), "name", "") for one in configs)
-        if len(names) > 1:
+        found = {
+            repr(own := getattr(one, group, None)): getattr(own, "name", "") for one in configs
+        }
+        if len(found) == 1:
+            continue
+        names = list(dict.fromkeys(found.values()))
+        if len(names) == 1:
             raise LorascopeError(
-                f"{command}: this recipe has several of {group} ({', '.join(names)}), and this "
-                f"command takes one. Run it once for each, as {group}={next(iter(names))}."
+                f"{command}: the parts of this recipe differ in settings of {group}, and this "
+                f"command takes one configuration. Give each a file of conf/{group}, and name it."
             )
+        raise LorascopeError(
+            f"{command}: this recipe has several of {group} ({', '.join(names)}), and this "
+            f"command takes one. Run it once for each, as {group}={names[0]}."
+        )
 
 
 def _run_by_hydra(command: str, arguments: Sequence[str], layout: Layout, run: Run) -> None:

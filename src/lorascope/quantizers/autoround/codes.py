@@ -22,7 +22,9 @@ from transformers import PreTrainedModel
 
 from lorascope.config import QuantConfig, Rounding
 from lorascope.data.calibration import CalibrationRows
-from lorascope.errors import ModelError
+from lorascope.data.tokenization import pad_token_id
+from lorascope.errors import DeviceError, ModelError
+from lorascope.machine.memory import is_out_of_memory
 from lorascope.quantizers.linear_layers import quantizable_layers
 from lorascope.quantizers.torchao.codes import Coded, coded, decoded
 from lorascope.quantizers.torchao.grid import Grid, grid_of
@@ -104,6 +106,9 @@ def _tuned(
 
     descends = quant.rounding is Rounding.auto_round
     own = {"iters": quant.rounding_steps} if descends else {}
+    padding = pad_token_id(tokenizer, model.get_input_embeddings().weight.shape[0])
+    # What auto-round leaves out of its loss are tokens with this id.
+    tokenizer.pad_token_id = padding
     with _quiet(), torch.random.fork_rng():
         try:
             work = AutoRound(
@@ -114,7 +119,7 @@ def _tuned(
                 sym=grid.symmetric,
                 scale_dtype=str(scale_dtype).removeprefix("torch."),
                 alg_configs=quant.rounding.value,
-                dataset=_samples(rows.token_ids, tokenizer.pad_token_id if descends else None),
+                dataset=_samples(rows.token_ids, padding if descends else None),
                 nsamples=len(rows.token_ids),
                 seqlen=1,
                 batch_size=BATCH_ROWS if descends else 1,
@@ -126,6 +131,11 @@ def _tuned(
             )
             tuned: nn.Module = work.quantize()[0]
         except Exception as error:  # whatever a library raises that takes a model apart
+            if is_out_of_memory(error):
+                raise DeviceError(
+                    f"quant={quant.name}: memory runs out while auto-round chooses codes "
+                    f"({error}). Set calibration_rows lower in its file, or free memory for it."
+                ) from error
             raise ModelError(
                 f"quant={quant.name}: auto-round cannot work on {type(model).__name__} "
                 f"({error}). Serve it in a mode that rounds to the nearest, such as "

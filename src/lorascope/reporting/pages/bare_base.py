@@ -19,8 +19,9 @@ def needless_answer(findings: Findings, names: CellNames) -> Answer:
     shown = {gain.cell for gain in decision.gains if gain.shown}
     if decision.none_beats_base:
         headline, state = NONE_BEATS_BASE, "nothing to ship"
-    elif any(candidate.forgets and candidate.cell in shown for candidate in decision.candidates):
-        limit = decision.rule.max_forgetting_nats
+    elif (limit := decision.rule.max_forgetting_nats) is not None and any(
+        row.cell in shown and row.ineligible for row in decision.candidates
+    ):
         headline = "No configuration can be recommended"
         state = f"none that beats the bare base is shown to forget at most {limit:g} nats"
     else:

@@ -13,7 +13,7 @@ from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
 from lorascope.reporting.figures.curves import curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
-from lorascope.reporting.pages.document import Block, Bullets, Facts, TableBlock, text
+from lorascope.reporting.pages.document import Block, Bullets, Facts, Paragraph, TableBlock, text
 from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
 from lorascope.reporting.tables.ways import way_sentences
@@ -106,6 +106,15 @@ def _margins(findings: Findings) -> str:
     margins = {Measure.accuracy: rule.margin_accuracy, Measure.loss_nats: rule.margin_loss_nats}
     shown = dict.fromkeys((findings.measure, Measure.loss_nats))
     return ", or ".join(measure.distance(margins[measure]) for measure in shown)
+
+
+def forgetting_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """The table and where its rows are from; nothing where none may be forgotten."""
+    if not block.table.rows:
+        return
+    yield block
+    if (card := study.forgetting) is not None:
+        yield Paragraph((f"These rows are {card.name}'s: {card.source}.",))
 
 
 def loss_ways_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
