@@ -265,6 +265,8 @@ def test_every_file_of_conf_composes(bare_project: Layout) -> None:
             extra = ["lora.modules=[q_proj]"] if path.stem == "modules" else []
             if path.stem == "guanaco_llama2":
                 extra = [PINNED]
+            if path.stem == "dpo":
+                extra = ["data=politeness"]
             config = expand(bare_project, [f"{group}={path.stem}", *extra])[0]
             if group not in ("lora", "evaluate", "merge"):
                 assert getattr(config, group).name == path.stem
