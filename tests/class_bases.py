@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForPreTraining,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
     GPT2Config,
@@ -87,6 +88,8 @@ def _model(name: str, vocabulary: int) -> PreTrainedModel:
                 eos_token_id=2,
             )
         )
+    if name == "pretrained_bert":
+        return BertForPreTraining(BertConfig(vocab_size=vocabulary, pad_token_id=0, **SIZE))
     if name == "bert":
         return BertForMaskedLM(BertConfig(vocab_size=vocabulary, pad_token_id=0, **SIZE))
     if name == "deberta":
@@ -111,7 +114,7 @@ def _model(name: str, vocabulary: int) -> PreTrainedModel:
     return RobertaForMaskedLM(config)
 
 
-TOKENIZERS = {"bert": "bert", "deberta": "bert", "gpt2": "gpt2"}
+TOKENIZERS = {"bert": "bert", "pretrained_bert": "bert", "deberta": "bert", "gpt2": "gpt2"}
 
 
 @dataclass(frozen=True)

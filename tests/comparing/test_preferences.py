@@ -8,7 +8,7 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.comparing.preferences import preference_scores
-from lorascope.comparing.results import Measure
+from lorascope.comparing.results import Measure, Pairing
 from lorascope.records import ItemResult, Study
 from lorascope.reporting.tables.preferences import preference_table
 from tests.study_factory import Trial, make_study
@@ -20,15 +20,15 @@ CHOSEN, REJECTED = 20.0, 22.0
 def pair(item: ItemResult, chosen: float, rejected: float, is_base: bool) -> ItemResult:
     margin = (rejected - chosen) - (REJECTED - CHOSEN)
     return replace(
-        item, cluster=None, correct=chosen < rejected if is_base else margin > 0, loss_nats=chosen,
+        item, cluster=None, correct=0.5 if is_base else margin > 0, loss_nats=chosen,
         rejected_loss_nats=rejected, margin_nats=None if is_base else margin,
     )  # fmt: skip
 
 
-def paired(moved: dict[int, tuple[float, float]]) -> Study:
-    """Trials by rank: how much their chosen and rejected replies gained in nats; one pair in ten
-    goes the other way."""
-    study = make_study([Trial("fp16", rank=rank) for rank in moved], items=50, validation_items=10)
+def paired(moved: dict[int, tuple[float, float]], every: int = 10) -> Study:
+    """Trials by rank: how much their chosen and rejected replies gained in nats; one pair in
+    `every` goes the other way."""
+    study = make_study([Trial("fp16", rank=rank) for rank in moved], items=50, validation_items=50)
     items = {}
     for evaluation in study.evaluations:
         key = evaluation.key
@@ -38,7 +38,7 @@ def paired(moved: dict[int, tuple[float, float]]) -> Study:
             split: [
                 pair(item, CHOSEN - a, REJECTED - b, key is None)
                 for number, item in enumerate(own)
-                for a, b in [gains if number % 10 else gains[::-1]]
+                for a, b in [gains if number % every else gains[::-1]]
             ]
             for split, own in told.items()
         }
@@ -63,6 +63,22 @@ def test_gains_are_means_over_pairs_and_falling_chosen_replies_are_told() -> Non
     assert "In 1 of 2 configurations" in told
     assert "up to 2.4 nats a reply" in told
     assert [row.is_displaced for row in preference_table(study, findings).rows] == [False, True]
+
+
+def test_a_trial_is_held_against_guessing_and_not_against_which_reply_was_likelier() -> None:
+    """The base's chosen replies are all the likelier ones: moving pairs at random beats it as
+    little as it beats a base whose are not."""
+    for every, gain, shown in ((2, 0.0, False), (10, 0.4, True)):
+        findings = compare(paired({2: (1.0, -1.0)}, every))
+        (own,) = findings.decision.gains
+        assert own.difference.value == pytest.approx(gain)
+        assert own.shown is shown
+        (told,) = [one for one in findings.comparisons if one.pairing is Pairing.base]
+        assert told.difference.value == pytest.approx(gain)
+        assert told.difference.low < gain < told.difference.high
+        # Each of 50 pairs is better or worse than a tie.
+        lost = 50 // every
+        assert (told.subject_only_right, told.reference_only_right) == (50 - lost, lost)
 
 
 def test_other_data_have_no_preferences() -> None:

@@ -90,6 +90,13 @@ def test_the_card_counts_both_replies_and_tells_length_bias(tmp_path: Path) -> N
     assert row.with_rejected.text == "<s>q101 yes</s>"
 
 
+def test_replies_of_one_length_are_no_bias(tmp_path: Path) -> None:
+    _, card = prepared(tmp_path, [pair(i, "yes!", "nope") for i in range(4)])
+    train = card.splits["train"]
+    assert (train.chosen_longer_share, train.rejected_longer_share) == (0.0, 0.0)
+    assert not card.warnings
+
+
 def test_rows_without_pairs_are_written_as_before(tmp_path: Path) -> None:
     row = PreparedRow("a", [Segment("x", True)], "x", "y")
     write_rows(tmp_path / "rows.jsonl", [row])

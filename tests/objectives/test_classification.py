@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from lorascope.adapters.class_head import draw_heads, head_names
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.config import Targets, TrainConfig
 from lorascope.meters.batches import BatchMemory
@@ -115,6 +116,31 @@ def test_losses_of_ten_steps_equal_plain_pefts_with_transformers_trainer(tmp_pat
     with torch.no_grad():
         gap = loaded(**inputs).logits - adapted.eval()(**inputs).logits
     assert gap.abs().max() < 1e-4
+
+
+def test_a_pooler_that_came_with_the_checkpoint_is_what_all_trials_begin_with(
+    tmp_path: Path,
+) -> None:
+    """BERT's own checkpoint: a pooler, and no classifier."""
+    made = make_class_base("pretrained_bert", tmp_path)
+    bare = AutoModelForSequenceClassification.from_pretrained(made.base)
+    heads = head_names(bare)
+    assert heads == ["bert.pooler", "classifier"]
+    source = load_file(tmp_path / "source/model.safetensors")
+    drawn = []
+    for seed in (0, 1):
+        model = AutoModelForSequenceClassification.from_pretrained(made.base)
+        settings = PeftLoraConfig(r=2, target_modules=["query"], modules_to_save=heads)
+        adapted = get_peft_model(model, settings)
+        torch.manual_seed(seed)
+        draw_heads(adapted)
+        copies = dict(adapted.named_parameters())
+        own = "base_model.model.{}.modules_to_save.default.{}.weight"
+        pooler = copies[own.format("bert.pooler", "dense")]
+        assert torch.equal(pooler, source["bert.pooler.dense.weight"])
+        place = own.replace(".{}.weight", ".weight").format("classifier")
+        drawn.append(copies[place].detach())
+    assert not torch.equal(*drawn)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from lorascope.cli import run_named
+from lorascope.data.rows import PreparedRow, Segment
 from lorascope.errors import ConfigError
 from lorascope.files.layout import EXAMPLES_FILE, Layout
+from lorascope.scoring.kept_examples import chosen_rows
 from lorascope.stages import evaluate
 from lorascope.stages.generate import visible
 from tests.conftest import TEST_DEVICE, TRIAL, compose_one
@@ -41,6 +43,35 @@ def test_the_shipped_trial_and_the_bare_base_say_what_was_kept(
     said = capsys.readouterr()
     assert said.out.splitlines() == [one["text"] for one in kept["nf4"]]
     assert "each question is read by itself" in said.err
+
+
+def test_a_pipe_is_read_as_a_prompt_is_typed(
+    study: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["trial=base", "quant=nf4", "tokens=3", *ON]
+    prompt = "thing 5 has the color"
+    capsys.readouterr()
+    assert run_named("generate", [], study, {}, [*words, f"prompt={prompt}"]) == 0
+    typed = capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", piped(f"{prompt}\n".encode()))
+    assert run_named("generate", [], study, {}, words) == 0
+    assert capsys.readouterr().out == typed
+    for command in ("generate", "chat"):
+        monkeypatch.setattr(sys, "stdin", piped("café\n".encode("latin-1")))
+        with pytest.raises(ConfigError, match=r"no UTF-8.*iconv"):
+            run_named(command, [], study, {}, words)
+
+
+def piped(content: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+
+
+def test_what_several_rows_ask_is_shown_once_and_a_start_token_asks_nothing() -> None:
+    def row(item: str, prompt: str) -> PreparedRow:
+        return PreparedRow(item, [Segment("x", True)], prompt, "x")
+
+    rows = [row("c", "<s>A?"), row("a", "<s>"), row("b", "<s>A?"), row("d", "<s>B?")]
+    assert [own.item for own in chosen_rows(rows, 3, ["<s>"])] == ["b", "d"]
 
 
 def test_a_setting_that_cannot_be_used_is_refused_by_name(study: Layout) -> None:

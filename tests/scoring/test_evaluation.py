@@ -593,11 +593,11 @@ def test_real_model_scores_equal_references() -> None:
     assert loss == pytest.approx(sum(item.loss_nats for item in items), abs=1e-4)
 
 
-def test_a_pair_is_right_where_the_chosen_reply_is_likelier() -> None:
+def test_a_pair_is_right_where_the_chosen_reply_gained_and_half_where_nothing_moved() -> None:
     """Against plain torch; margins are over another model's odds, item by item."""
     tokenizer, model = build_tokenizer(), build_model()
     replies = [(" w7", " w9"), (" w4 w5", " w11"), (" w21", " w3 w2"), (" w8", " w8 w8")]
-    rows = []
+    rows, likelier = [], []
     for number, (chosen, rejected) in enumerate(replies):
         segments = [Segment(f"w{number} w1", False), Segment(chosen + EOS, True)]
         prompt = segments[0].text
@@ -610,16 +610,20 @@ def test_a_pair_is_right_where_the_chosen_reply_is_likelier() -> None:
         losses = [plain_loss(model, tokenizer, one) for one in (row, row.with_rejected)]
         assert item.loss_nats == pytest.approx(losses[0], abs=1e-4)
         assert item.rejected_loss_nats == pytest.approx(losses[1], abs=1e-4)
-        assert item.correct == (losses[0] < losses[1])
+        likelier.append(losses[0] < losses[1])
+        # What is scored alone has moved no pair.
+        assert item.correct == 0.5
     assert summarize(items).margin_nats is None
-    assert summarize(items).likelier_share == summarize(items).accuracy
+    assert summarize(items).likelier_share == sum(likelier) / 4
+    assert summarize(items).accuracy == 0.5
     moved = [replace(item, loss_nats=item.loss_nats - gain) for item, gain in zip(
         items, (0.5, -0.25, 1.0, 0.0), strict=True
     )]  # fmt: skip
     judged = against_base(moved, items)
     assert [item.margin_nats for item in judged] == pytest.approx([0.5, -0.25, 1.0, 0.0])
+    assert [item.correct for item in judged] == [True, False, True, 0.5]
     score = summarize(judged)
-    assert score.accuracy == 0.5
+    assert score.accuracy == 2.5 / 4
     assert score.margin_nats == pytest.approx(0.3125)
     with pytest.raises(DataError, match="other pairs"):
         against_base(moved, items[1:])

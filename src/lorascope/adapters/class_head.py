@@ -18,10 +18,12 @@ from torch.func import functional_call
 from lorascope.adapters.stack import LayeredStack, PackShape, StackedLayer, VectorPart, Weights
 
 SAVED = "modules_to_save.default"
+PEFT_PREFIX = "base_model.model."
+"""Before the names of a model's modules in PEFT's."""
 """PEFT's place for its copy, inside what stands for the module."""
 DRAWN_HERE = "head_drawn_here"
-"""Key in config.json: whether prepare-base drew the head's values. Each trial then draws its own;
-a head that came with the model is what all trials begin with."""
+"""Key in config.json: names of the head's parameters that prepare-base drew. Each trial draws its
+own of these; what came with the model, such as BERT's pooler, is what all trials begin with."""
 
 
 def head_names(model: Any) -> list[str]:
@@ -56,11 +58,13 @@ def head_parameters(model: Any) -> int:
 def draw_heads(model: Any) -> None:
     """Let PEFT's copies of a head that was drawn here begin with values of their own, as
     transformers draws them: from torch's generator."""
-    if not getattr(model.config, DRAWN_HERE, False):
-        return
+    drawn = {name.rpartition(".")[0] for name in getattr(model.config, DRAWN_HERE, None) or ()}
     for name in wrapped_heads(model):
+        place = name.removeprefix(PEFT_PREFIX)
         for copy in model.get_submodule(name).modules_to_save.values():
-            for module in copy.modules():
+            for inside, module in copy.named_modules():
+                if f"{place}.{inside}".rstrip(".") not in drawn:
+                    continue
                 # Or transformers would take them for loaded.
                 for parameter in (module, *module.parameters(recurse=False)):
                     vars(parameter).pop("_is_hf_initialized", None)

@@ -106,7 +106,7 @@ def write_class_base(source: Path, folder: Path, model: ModelConfig) -> None:
         [name for name in drawn if not in_head(name, heads)],
         [name for name in sorted(info["unexpected_keys"]) if not _of_another_head(name, base)],
     )
-    setattr(base.config, DRAWN_HERE, bool(drawn))
+    setattr(base.config, DRAWN_HERE, [name for name in drawn if in_head(name, heads)])
     base.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     copy_files(source, folder)

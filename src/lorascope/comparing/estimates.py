@@ -80,7 +80,7 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
         return None
     rows = [[table[key] for key in keys] for table in tables]
     judged = all(item.correct is not None for row in rows for item in row)
-    correct = np.array([[bool(item.correct) for item in row] for row in rows], dtype=np.float64)
+    correct = np.array([[float(item.correct or 0) for item in row] for row in rows])
     return JoinedItems(
         correct=correct if judged else None,
         loss_nats=np.array([[item.loss_nats for item in row] for row in rows], dtype=np.float64),
@@ -297,7 +297,6 @@ def _crossed(values: Floats, joined: JoinedItems, measure: Measure) -> TwoWayEst
 
 
 def _flips(subject: Floats, reference: Floats) -> tuple[int, int, int]:
-    """Items that only the subject, and only the reference, gets right, summed over seeds."""
-    won = int(((subject > 0.5) & (reference < 0.5)).sum())
-    lost = int(((subject < 0.5) & (reference > 0.5)).sum())
-    return won, lost, subject.size
+    """Items that only the subject, and only the reference, gets right, or more nearly, summed over
+    seeds."""
+    return int((subject > reference).sum()), int((subject < reference).sum()), subject.size

@@ -401,6 +401,15 @@ RULES = [
         "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
     ),
     Rule(
+        "train.qat",
+        lambda c: c.train.qat is None
+        or c.train.reference_free
+        or c.train.objective not in ("dpo", "ipo"),
+        "the reference is a base whose adapted layers are not rounded, and what is trained is "
+        "rounded throughout",
+        "Leave it out, or take train.reference_free=true or another objective.",
+    ),
+    Rule(
         "quant.compute",
         lambda c: c.train.qat is None
         or c.quant.compute in (Precision.auto, Precision.float32)

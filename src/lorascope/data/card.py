@@ -97,6 +97,7 @@ def summarise_split(kept: Sequence[KeptRow], path: Path) -> SplitCard:
         chance_accuracy=sum(1 / count for count in choices) / len(choices) if choices else None,
         most_trained_tokens=max(sample.trained for sample in samples),
         chosen_longer_share=sum(a > b for a, b in pairs) / len(pairs) if pairs else None,
+        rejected_longer_share=sum(a < b for a, b in pairs) / len(pairs) if pairs else None,
         chosen_more_tokens=sum(a - b for a, b in pairs) / len(pairs) if pairs else None,
     )
 
@@ -178,8 +179,8 @@ def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Tem
 def is_biased(card: SplitCard) -> bool:
     """Whether the chosen reply is longer, or is not, in so many pairs that length alone tells them
     apart."""
-    share = card.chosen_longer_share
-    return share is not None and max(share, 1 - share) >= WARN_LENGTH_SHARE
+    shares = card.chosen_longer_share, card.rejected_longer_share
+    return any(share is not None and share >= WARN_LENGTH_SHARE for share in shares)
 
 
 def length_bias(card: SplitCard) -> str:

@@ -224,6 +224,8 @@ class SplitCard:
     chosen_longer_share: float | None = None
     """Share of pairs whose chosen reply has more tokens than the rejected one: length bias. None
     without pairs; with them the split's tokens are those of both replies."""
+    rejected_longer_share: float | None = None
+    """The same of the rejected reply; pairs of equal length are in neither."""
     chosen_more_tokens: float | None = None
     """Mean of tokens of the chosen reply less those of the rejected one."""
     class_rows: dict[str, int] | None = None

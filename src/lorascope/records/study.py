@@ -19,7 +19,8 @@ class ItemResult:
     """Hash of the row."""
     prompt_sha256: str
     target_sha256: str
-    correct: bool | None
+    correct: bool | float | None
+    """Of pairs 0.5 where the trial is neither better nor worse than the bare base."""
     loss_nats: float
     """Loss summed over the completion's tokens."""
     tokens: int

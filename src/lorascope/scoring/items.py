@@ -69,7 +69,9 @@ def _margins(items: Sequence[ItemResult]) -> dict[str, float]:
 
 
 def against_base(items: Sequence[ItemResult], base: Sequence[ItemResult]) -> list[ItemResult]:
-    """A trial's pairs with their margins over those of the bare base, right where they are above 0.
+    """A trial's pairs with their margins over those of the bare base: right where they are above
+    0, and half right where nothing moved. The bare base itself is half right on every pair, so that
+    a trial that moves pairs either way at random is as good.
 
     Raises:
         DataError: they are not the same pairs.
@@ -82,7 +84,7 @@ def against_base(items: Sequence[ItemResult], base: Sequence[ItemResult]) -> lis
         )
     margins = [_log_odds(item) - _log_odds(known[item.item]) for item in items]
     return [
-        replace(item, correct=margin > 0, margin_nats=margin)
+        replace(item, correct=margin > 0 if margin else UNMOVED, margin_nats=margin)
         for item, margin in zip(items, margins, strict=True)
     ]
 
@@ -99,6 +101,8 @@ def _standard_error(share: float | None, count: int) -> float | None:
     return math.sqrt(share * (1 - share) / (count - 1))
 
 
+UNMOVED = 0.5
+"""How right an answer on a pair is that is neither better nor worse than the bare base's."""
 LATER = ("label", "predicted", "rejected_loss_nats", "margin_nats", "group")
 """Fields that items did not always have; where one has no value, nothing is written."""
 

@@ -36,7 +36,7 @@ def keep_examples(
     tokenizer = LoadedBase.tokenizer
     with LoadedBase.adapted(adapter) as model:
         examples = []
-        for row in chosen_rows(rows, asked.examples):
+        for row in chosen_rows(rows, asked.examples, tokenizer.all_special_tokens):
             (prompt,) = generation_prompts(tokenizer, [row])
             if len(encode(tokenizer, [prompt])[0]) < context:
                 written = write(model, tokenizer, prompt, how, context)
@@ -61,11 +61,24 @@ def keep_examples(
     return True
 
 
-def chosen_rows(rows: Sequence[PreparedRow], count: int) -> list[PreparedRow]:
-    """Rows to show, the same ones for all that are scored on a split: of those with a prompt the
-    first by the hash of their content, as neighbours in a file are often of one kind."""
-    asked = [row for row in rows if row.prompt.strip()]
-    return sorted(asked, key=lambda row: row.item)[:count]
+def chosen_rows(
+    rows: Sequence[PreparedRow], count: int, special_tokens: Sequence[str] = ()
+) -> list[PreparedRow]:
+    """Rows to show, the same ones for all that are scored on a split: of those that ask something
+    the first by the hash of their content, as neighbours in a file are often of one kind. What
+    several rows ask is shown once.
+
+    Args:
+        special_tokens: the tokenizer's, which ask nothing by themselves.
+    """
+    asked: dict[str, PreparedRow] = {}
+    for row in sorted(rows, key=lambda row: row.item):
+        words = row.prompt
+        for token in special_tokens:
+            words = words.replace(token, "")
+        if words.strip():
+            asked.setdefault(row.prompt, row)
+    return list(asked.values())[:count]
 
 
 def _example(row: PreparedRow, end: str, written: Written) -> Example:

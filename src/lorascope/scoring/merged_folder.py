@@ -150,7 +150,7 @@ def _fitting(config: Values, dtype: str, untied: bool) -> Values:
         changed["tie_word_embeddings"] = False
     if DRAWN_HERE in changed:
         # It is a trained one.
-        changed[DRAWN_HERE] = False
+        changed[DRAWN_HERE] = []
     return changed
 
 

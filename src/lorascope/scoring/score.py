@@ -16,6 +16,7 @@ from lorascope.objectives.evaluation import evaluation_mode
 from lorascope.quantizers.loading import arithmetic
 from lorascope.records import ItemResult
 from lorascope.scoring.classes import RULE, score_classes
+from lorascope.scoring.items import UNMOVED
 from lorascope.scoring.lm_eval_model import (
     OnProgress,
     Progress,
@@ -54,9 +55,9 @@ def score_rows(
     log-likelihood among the choices, without length normalisation (lm-eval's `acc`); beside it
     stands whether it has the highest a character (`acc_norm`).
     scoring=answer: right where the greedy continuation gives the answer (see `is_right`); penalties
-    and sampling that the model's generation config asks for are off. scoring=preference: right
-    where the chosen reply has a higher summed log-likelihood than the rejected one, until
-    `items.against_base` holds a trial's against its base's. scoring=loss:
+    and sampling that the model's generation config asks for are off. scoring=preference: half
+    right on every pair, as a bare base is, until `items.against_base` holds a trial's odds against
+    its base's. scoring=loss:
     `correct=None`.
 
     The hashes are lm-eval's own: SHA-256 of the prompt and of the completion. Training flags and
@@ -104,8 +105,8 @@ def protocol(model: Any, tokenizer: Any, scoring: Scoring, max_new_tokens: int) 
     elif scoring is Scoring.preference:
         said["preference"] = (
             "margin_nats: the chosen reply's summed log-likelihood less the rejected one's, both "
-            "with end-of-text, less the same of the bare base in the same mode; correct: above 0; "
-            "of a bare base, that difference itself above 0"
+            "with end-of-text, less the same of the bare base in the same mode; correct: above 0, "
+            "half at 0, as the bare base itself is on every pair"
         )
     elif scoring is Scoring.answer:
         ends = stopping_at(model, tokenizer)
@@ -218,12 +219,12 @@ def _collect(
             item=row.item,
             prompt_sha256=logs[LOSS_TASK][index]["prompt_hash"],
             target_sha256=logs[LOSS_TASK][index]["target_hash"],
-            correct=_correct(logs, index, "acc"),
+            correct=_correct(logs, index),
             loss_nats=float(logs[LOSS_TASK][index]["loss_nats"]),
             tokens=tokens[index],
             cluster=row.cluster,
             group=row.group,
-            correct_norm=_correct(logs, index, "acc_norm"),
+            correct_norm=_correct_norm(logs, index),
             stock_encoding=as_stock[index],
             rejected_loss_nats=_rejected_loss_nats(logs, index),
         )
@@ -231,16 +232,18 @@ def _collect(
     ]
 
 
-def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int, choice: str) -> bool | None:
-    """Whether the item is right, by the metric `choice` among choices; None without a rule."""
-    rejected_loss_nats = _rejected_loss_nats(logs, index)
-    if rejected_loss_nats is not None and choice == "acc":
-        return float(logs[LOSS_TASK][index]["loss_nats"]) < rejected_loss_nats
+def _correct(logs: dict[str, dict[int, dict[str, Any]]], index: int) -> bool | float | None:
+    """Whether the item is right; None without a rule. A pair is so against the bare base alone."""
+    if REJECTED_TASK in logs:
+        return UNMOVED
     if CHOICES_TASK in logs:
-        return bool(logs[CHOICES_TASK][index][choice])
-    if ANSWER_TASK in logs and choice == "acc":
-        return bool(logs[ANSWER_TASK][index]["exact_match"])
-    return None
+        return bool(logs[CHOICES_TASK][index]["acc"])
+    return bool(logs[ANSWER_TASK][index]["exact_match"]) if ANSWER_TASK in logs else None
+
+
+def _correct_norm(logs: dict[str, dict[int, dict[str, Any]]], index: int) -> bool | None:
+    """The same of choices, by the log-likelihood a character."""
+    return bool(logs[CHOICES_TASK][index]["acc_norm"]) if CHOICES_TASK in logs else None
 
 
 def _rejected_loss_nats(logs: dict[str, dict[int, dict[str, Any]]], index: int) -> float | None:

@@ -13,7 +13,7 @@ from lorascope.data.conversations import Turn
 from lorascope.data.questions import asked_row, remembers
 from lorascope.errors import LorascopeError, ModelError
 from lorascope.files.layout import Layout
-from lorascope.stages.generate import Speaker, load_speaker, read_words, visible
+from lorascope.stages.generate import Speaker, load_speaker, no_utf8, read_words, visible
 
 CUE = "> "
 
@@ -56,6 +56,8 @@ def _questions() -> Iterator[str]:
             if terminal:
                 print()
             return
+        except UnicodeDecodeError as error:
+            raise no_utf8(error) from error
         if line.strip():
             yield line
 

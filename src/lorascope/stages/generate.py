@@ -33,7 +33,7 @@ def command(
     asked = read_words("generate", words, ("prompt",))
     prompt = asked.values.get("prompt")
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read()
+        prompt = _piped()
     if prompt is None:
         raise ConfigError(
             "prompt", "", "nothing is asked", 'Write `lorascope generate prompt="..."`.'
@@ -43,6 +43,26 @@ def command(
     with speaker.adapted() as model:
         print(visible(speaker.write(model, row).text))
     return 0
+
+
+def _piped() -> str:
+    """What standard input holds, without the line's end that shells write.
+
+    Raises:
+        ConfigError: it is no UTF-8.
+    """
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise no_utf8(error) from error
+
+
+def no_utf8(error: UnicodeDecodeError) -> ConfigError:
+    """The refusal of bytes that are no text."""
+    return ConfigError(
+        "prompt", "(standard input)", f"it is no UTF-8 ({error})",
+        "Convert it, as with `iconv -f LATIN1 -t UTF-8`.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,17 @@ def accuracy_interval(right: ArrayLike, clusters: ArrayLike | None = None) -> tu
 def accuracy_difference(
     right_a: ArrayLike, right_b: ArrayLike, clusters: ArrayLike | None = None
 ) -> PairedDifference | FlipDifference:
-    """Share right of a minus that of b, both [seeds, items] of zeros and ones, seed by seed.
+    """Share right of a minus that of b, both [seeds, items] of 0, 1 and 0.5, seed by seed.
 
-    One seed and independent items: McNemar and Tango. Otherwise the two-way t, its variance floored
-    by Tango's (`flip_difference`).
+    One seed, independent items, and no halves: McNemar and Tango. Otherwise the two-way t, its
+    variance floored by Tango's (`flip_difference`), which takes a half step for a whole one and so
+    is larger than need be.
     """
     a, b = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
-    if len(a) == 1 and clusters is None:
+    whole = not ((a % 1).any() or (b % 1).any())
+    if len(a) == 1 and clusters is None and whole:
         return paired_difference(paired_counts(a[0], b[0]))
     return flip_difference(two_way(a - b, clusters=clusters), independent_flips(a - b, clusters))
 
