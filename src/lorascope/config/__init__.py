@@ -23,13 +23,13 @@ from lorascope.config.choices import (
     Targets,
     TemplateKind,
 )
+from lorascope.config.decide import DecideConfig
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
     EXAMPLE_FIELDS,
     PREFERENCES,
     Config,
     DataConfig,
-    DecideConfig,
     EvaluateConfig,
     MergeConfig,
     ModelConfig,

@@ -151,10 +151,7 @@ def score_subject(
         base: folder with the bare base's items, which a trial's pairs are held against.
     """
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
-    sets = {split: [data / f"{split}.jsonl"] for split in SCORED_SPLITS}
-    if config.forgetting is not None:
-        kept = config.forgetting.kept_splits
-        sets[FORGETTING] = [data / FORGETTING / f"{split}.jsonl" for split in kept]
+    sets = _scored_files(config, data)
     card, title = read_record(data, DataCard), f"{place}{name}"
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
     adapter = None if served else adapter
@@ -193,6 +190,15 @@ def score_subject(
             layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic
         ),
     )
+
+
+def _scored_files(config: Config, data: Path) -> dict[str, list[Path]]:
+    """Split -> files of its rows, of those that are scored."""
+    found = {split: [data / f"{split}.jsonl"] for split in SCORED_SPLITS}
+    if config.forgetting is not None:
+        kept = config.forgetting.kept_splits
+        found[FORGETTING] = [data / FORGETTING / f"{split}.jsonl" for split in kept]
+    return found
 
 
 def with_room(scores: Callable[[int], T], batch_size: int) -> tuple[T, int]:

@@ -89,11 +89,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         items={
             record.identity: scored_items(record, _folder(record, layout)) for record in evaluations
         },
-        distributions={
-            record.identity: path
-            for record in evaluations
-            if (path := distributions_of(record, _folder(record, layout)))
-        },
+        distributions=_distributions(evaluations, layout),
         examples=_of_leading(examples, scored, first.evaluate.example_trials),
         forgetting=read_forgetting(first, layout),
         served=_served_record(first, layout, {record.identity for record in evaluations}),
@@ -102,6 +98,12 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         search=first.search,
         adapter_parameters=parameters,
     )
+
+
+def _distributions(records: list[EvaluationRecord], layout: Layout) -> dict[str, Path]:
+    """Identity of scores -> their file of next-token distributions, where they have one."""
+    found = {one.identity: distributions_of(one, _folder(one, layout)) for one in records}
+    return {identity: path for identity, path in found.items() if path}
 
 
 def declared_points(configs: list[Config], layout: Layout) -> list[list[DeclaredTrial]]:
