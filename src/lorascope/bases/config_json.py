@@ -9,22 +9,20 @@ from pathlib import Path
 
 from lorascope.bases.folder import read_json
 from lorascope.bases.known_configs import known_config, known_config_names
+from lorascope.bases.source_folder import is_prepared, source_folder
 from lorascope.bases.tiny.shape import tiny_config
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ConfigError
-from lorascope.files.layout import RECORD, Layout
-from lorascope.files.made_with import KNOWN_CONFIG, base_settings, differing
-from lorascope.files.store import read_record
-from lorascope.records import BaseRecord
+from lorascope.files.layout import Layout
 
 CONFIG_FILE = "config.json"
 
 
 def model_config_dict(model: ModelConfig, layout: Layout) -> dict[str, object]:
-    """The config.json of `model`, from its prepared base, else its local folder, `known_config`,
-    the tiny model's own settings, or the hub cache on this machine; with a head for classes where
-    `model` asks for one. ConfigError where none of them has it, ModelError where a file is not a
-    JSON object."""
+    """The config.json of `model`, from its prepared base, else the folder that it is made from,
+    `known_config`, the tiny model's own settings, or the hub cache on this machine; with a head for
+    classes where `model` asks for one. ConfigError where none of them has it, ModelError where a
+    file is not a JSON object."""
     values = _as_it_is(model, layout)
     if model.classes is None:
         return values
@@ -71,21 +69,11 @@ def own_code_folder(model: ModelConfig, layout: Layout) -> Path | None:
 def _files(model: ModelConfig, layout: Layout) -> list[tuple[str, Path]]:
     """The config.json files of `model` that are here, the one to take first, with their labels."""
     places = []
-    if _is_prepared(model, layout.base(model.name)):
+    if is_prepared(model, layout.base(model.name)):
         places.append((model.name, layout.base(model.name) / CONFIG_FILE))
-    if model.kind is ModelKind.local and model.path:
-        places.append((model.path, layout.root / model.path / CONFIG_FILE))
+    if (model.path or model.start_from) and (source := source_folder(model, layout)) is not None:
+        places.append((model.path or model.name, source / CONFIG_FILE))
     return [(label, place) for label, place in places if place.is_file()]
-
-
-def _is_prepared(model: ModelConfig, base: Path) -> bool:
-    """Whether the base in this folder was made with the settings of `model`, not with others under
-    the same name. A folder without a record is taken as it is."""
-    if not (base / RECORD).is_file():
-        return True
-    made = read_record(base, BaseRecord).settings
-    asked = {**base_settings(model), KNOWN_CONFIG: model.known_config}
-    return not differing(asked, made)
 
 
 def _hub_file(model: ModelConfig) -> Path:

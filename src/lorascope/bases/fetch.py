@@ -1,4 +1,5 @@
-"""The sources of bases: pre-training here, the hub at a pinned revision, or a local folder."""
+"""The sources of bases: pre-training here, the hub at a pinned revision, a local folder, or a trial
+that is merged."""
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ from lorascope.bases.folder import (
     runs_own_code,
 )
 from lorascope.bases.heads import auto_class, gives_classes
+from lorascope.bases.source_folder import source_folder
 from lorascope.bases.tiny.pretraining import (
     OnStep,
     PretrainSettings,
@@ -42,6 +44,7 @@ from lorascope.bases.transformers_config import context_tokens, first_position, 
 from lorascope.bases.weights import require_fitting_weights, require_sound_values
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.errors import ModelError
+from lorascope.files.layout import Layout
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.records import (
     DecoderShape,
@@ -58,25 +61,33 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.py", *TOKENIZER_PATTERNS)
 
 
 def fetch_base(
-    model: ModelConfig, folder: Path, root: Path, progress: OnStep | None = None
+    model: ModelConfig,
+    folder: Path,
+    root: Path,
+    progress: OnStep | None = None,
+    merged: Path | None = None,
 ) -> dict[str, float] | None:
     """Put the base's files into `folder`. Returns what pre-training reached, where it was done
-    here; ModelError where the source lacks something, or cannot be reached."""
+    here; ModelError where the source lacks something, or cannot be reached.
+
+    Args:
+        merged: for kind=trial, the folder of its merged model.
+    """
     quiet_libraries()
     if model.classes is not None:
-        return _with_class_head(model, folder, root, progress)
+        return _with_class_head(model, folder, root, progress, merged)
     if model.kind is ModelKind.tiny:
         settings = PretrainSettings(steps=model.pretrain_steps, seed=model.pretrain_seed)
         result = pretrain_tiny(settings, folder, progress)
         return {name: float(value) for name, value in asdict(result).items()}
-    source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
+    source = merged or _download_or_local(model, root)
     require_sound_base(source, model)
     copy_files(source, folder, MODEL_FILES)
     return None
 
 
 def _with_class_head(
-    model: ModelConfig, folder: Path, root: Path, progress: OnStep | None
+    model: ModelConfig, folder: Path, root: Path, progress: OnStep | None, merged: Path | None
 ) -> dict[str, float] | None:
     from lorascope.bases.class_base import write_class_base
 
@@ -86,14 +97,13 @@ def _with_class_head(
             pretraining = fetch_base(plain, Path(scratch), root, progress)
             write_class_base(Path(scratch), folder, model)
         return pretraining
-    source = _download(model) if model.kind is ModelKind.hub else local_folder(model, root)
-    write_class_base(source, folder, model)
+    write_class_base(merged or _download_or_local(model, root), folder, model)
     return None
 
 
-def local_folder(model: ModelConfig, root: Path) -> Path:
-    """The folder that a local model's path names, relative to the project."""
-    return (root / str(model.path)).resolve()
+def _download_or_local(model: ModelConfig, root: Path) -> Path:
+    source = source_folder(model, Layout(root))
+    return _download(model) if source is None else source
 
 
 def _download(model: ModelConfig) -> Path:
@@ -224,12 +234,13 @@ def expected_shapes(
     model: ModelConfig, root: Path
 ) -> tuple[ModelParts, list[UnadaptedWeights]] | None:
     """The layers that a base will have, and the weights that no adapter reaches; None where
-    only the hub knows. A local folder is judged too, except for its values."""
+    only the hub knows. The folder that it is made from is judged too, except for its values."""
     if model.classes is not None:
         return None if model.kind is ModelKind.hub else _expected_class_base(model, root)
-    if model.kind is ModelKind.local:
-        require_sound_base(local_folder(model, root), model, values=False)
-        described = describe(local_folder(model, root), base_label(model))
+    source = source_folder(model, Layout(root))
+    if source is not None:
+        require_sound_base(source, model, values=False)
+        described = describe(source, base_label(model))
         return described.parts, described.unadapted
     if model.kind is ModelKind.tiny:
         with torch.device("meta"):
@@ -242,8 +253,8 @@ def _expected_class_base(
 ) -> tuple[ModelParts, list[UnadaptedWeights]]:
     from lorascope.bases.class_base import empty_class_base
 
-    local = model.kind is ModelKind.local
-    if local:
-        check_folder(local_folder(model, root), model)
-    empty = empty_class_base(local_folder(model, root) if local else None, model)
+    source = source_folder(model, Layout(root))
+    if source is not None:
+        check_folder(source, model)
+    empty = empty_class_base(source, model)
     return model_parts(empty), unadapted_weights(empty)

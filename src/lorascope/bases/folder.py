@@ -116,6 +116,8 @@ def base_label(model: ModelConfig) -> str:
     """Name of a base in errors: the key that names it, or its repository."""
     if model.kind is ModelKind.local:
         return f"model.path={model.path!r}"
+    if model.kind is ModelKind.trial:
+        return f"model.start_from={model.start_from!r}"
     return model.repository or f"model={model.name}"
 
 

@@ -11,6 +11,8 @@ class ModelKind(StrEnum):
     tiny = "tiny"
     hub = "hub"
     local = "local"
+    trial = "trial"
+    """A trained trial, merged: what a second study starts from."""
 
 
 class DataKind(StrEnum):

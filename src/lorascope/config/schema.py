@@ -68,6 +68,8 @@ class ModelConfig:
     """Commit hash on the hub, for kind=hub: a branch name can move under a study."""
     path: str | None = None
     """Folder, for kind=local, relative to the project."""
+    start_from: str | None = None
+    """Whole name of a trial, for kind=trial: its merged model is the base, as DPO follows SFT."""
     trust_remote_code: bool = False
     attention: str = bounded("auto", one_of("attention", ATTENTIONS))
     known_config: str | None = None

@@ -88,6 +88,12 @@ RULES = [
         "Set path: to a folder with config, weights and tokenizer.",
     ),
     Rule(
+        "model.start_from",
+        lambda c: (c.model.kind is ModelKind.trial) == bool(c.model.start_from),
+        "kind=trial, and no other, starts from a trial",
+        "Set kind: trial and start_from: to the whole name of a trial, or neither.",
+    ),
+    Rule(
         "model.pretrain_steps",
         lambda c: c.model.kind is not ModelKind.tiny or c.model.pretrain_steps > 0,
         "kind=tiny is pre-trained here and needs steps", "Set it to 1 or more.",

@@ -34,6 +34,8 @@ def base_settings(model: ModelConfig) -> dict[str, object]:
         }
     elif model.kind is ModelKind.hub:
         own = {"repository": model.repository, "revision": model.revision}
+    elif model.kind is ModelKind.trial:
+        own = {"start_from": model.start_from}
     else:
         own = {"path": normpath(str(model.path))}
     if model.classes is not None:

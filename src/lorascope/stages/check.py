@@ -36,7 +36,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             trial, or the disk is nearly full.
     """
     from lorascope.adapters.kinds import require_roundable
-    from lorascope.bases.fetch import expected_shapes, local_folder
+    from lorascope.bases.fetch import expected_shapes
+    from lorascope.bases.source_folder import source_folder
     from lorascope.data.prepare import check_source
     from lorascope.machine.devices import choose_device, require_attention
     from lorascope.quantizers.autoround.library import require_library
@@ -67,8 +68,8 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             select(parts, config.adapter)
         for sentence in unadapted_sentences(parts.linear, unadapted):
             print(f"warning: {sentence}", file=sys.stderr)
-    if first.model.kind is ModelKind.local:
-        folder = local_folder(first.model, layout.root)
+    folder = source_folder(first.model, layout)
+    if folder is not None:
         modes = {quant.name: quant for config in configs for quant in _modes(config)}
         for quant in modes.values():
             require_quantizable(folder, quant)
@@ -91,7 +92,7 @@ def _modes(config: Config) -> list[QuantConfig]:
 
 def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
     """With the tokenizer that prepare-data will use; a hub's is at hand after prepare-base."""
-    from lorascope.bases.fetch import local_folder
+    from lorascope.bases.source_folder import source_folder
     from lorascope.bases.tiny.pretraining import build_tiny_tokenizer
     from lorascope.data.prepare import check_rendering
     from lorascope.data.tokenization import load_tokenizer
@@ -100,7 +101,7 @@ def _judge_rendering(config: Config, source: Source, layout: Layout) -> None:
     if model.kind is ModelKind.tiny:
         check_rendering(config.data, source, build_tiny_tokenizer())
         return
-    folder = local_folder(model, layout.root) if model.kind is ModelKind.local else base
+    folder = source_folder(model, layout) or base
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = load_tokenizer(folder, model.trust_remote_code)
         check_rendering(config.data, source, tokenizer)

@@ -17,7 +17,12 @@ from lorascope.files.revisions import SHORT_HASH_LENGTH
 from lorascope.files.store import COMPLETE, read_record, scratch_target
 from lorascope.records import LASTING, EvaluationRecord, ExamplesRecord, TrialRecord
 from lorascope.study.adoption import predecessors
-from lorascope.study.declared import base_name, declare_trial, scores_name, trial_of_scores
+from lorascope.study.declared import (
+    base_name,
+    declare_trial,
+    scores_name,
+    trial_of_scores,
+)
 
 
 class Kind(StrEnum):
@@ -60,7 +65,8 @@ def needed(configs: Iterable[Config], layout: Layout) -> set[Path]:
     Raises:
         LorascopeError: base, data or a mode is not prepared, so that trials have no names.
     """
-    folders: set[Path] = set()
+    configs = list(configs)
+    folders = started_from(configs, layout)
     trials = [declare_trial(config, layout) for config in configs]
     former = {one.declared.folder: one for one in predecessors(trials) if not one.differences}
     for trial in trials:
@@ -75,6 +81,12 @@ def needed(configs: Iterable[Config], layout: Layout) -> set[Path]:
         if not _lasting(trial.folder):
             folders.add(layout.checkpoints / trial.identity)
     return folders
+
+
+def started_from(configs: Iterable[Config], layout: Layout) -> set[Path]:
+    """Folders of the trials whose merged models are bases."""
+    names = {config.model.start_from for config in configs}
+    return {mode / name for name in names if name for mode in layout.trials("any").parent.glob("*")}
 
 
 def find_leftovers(layout: Layout, needed: set[Path]) -> Found:
