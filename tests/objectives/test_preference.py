@@ -167,12 +167,14 @@ def test_losses_are_those_of_the_papers() -> None:
     told = functional.binary_cross_entropy_with_logits(
         logits, torch.full_like(logits, 0.9), reduction="none"
     )
-    torch.testing.assert_close(LOSSES["dpo"](right, wrong, train), told)
+    torch.testing.assert_close(LOSSES["dpo"].loss(right, wrong, train), told)
     means = (chosen - base_chosen) / long - (rejected - base_rejected) / short
-    torch.testing.assert_close(LOSSES["ipo"](right, wrong, train), (means - 1 / 0.6) ** 2)
+    torch.testing.assert_close(LOSSES["ipo"].loss(right, wrong, train), (means - 1 / 0.6) ** 2)
     odds = [p / (1 - p) for p in ((chosen / long).exp(), (rejected / short).exp())]
     ratio = -torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
-    torch.testing.assert_close(LOSSES["orpo"](right, wrong, train), -chosen / long + 0.3 * ratio)
+    torch.testing.assert_close(
+        LOSSES["orpo"].loss(right, wrong, train), -chosen / long + 0.3 * ratio
+    )
 
 
 def test_the_reference_is_the_bare_base(project: Layout, compose: Compose) -> None:

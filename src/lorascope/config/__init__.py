@@ -24,10 +24,10 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.decide import DecideConfig
+from lorascope.config.objectives import OWN_SETTINGS, PREFERENCES
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
     EXAMPLE_FIELDS,
-    PREFERENCES,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -39,9 +39,9 @@ from lorascope.config.schema import (
 )
 
 __all__ = [
-    "APART", "EXAMPLE_FIELDS", "GROUPED", "OBSERVED", "PAIRS", "PREFERENCES", "SERVED", "WHOLE",
-    "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig", "DeviceKind",
-    "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer", "Precision",
-    "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage", "Targets",
-    "TemplateKind", "TrainConfig", "one_form",
+    "APART", "EXAMPLE_FIELDS", "GROUPED", "OBSERVED", "OWN_SETTINGS", "PAIRS", "PREFERENCES",
+    "SERVED", "WHOLE", "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig",
+    "DeviceKind", "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer",
+    "Precision", "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage",
+    "Targets", "TemplateKind", "TrainConfig", "one_form",
 ]  # fmt: skip

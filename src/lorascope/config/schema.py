@@ -40,6 +40,7 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.decide import DecideConfig
+from lorascope.config.objectives import OWN_SETTINGS
 from lorascope.config.quant import A_ROW, GROUP_SIZE, ON_GRID, QuantConfig
 
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -48,10 +49,6 @@ SCHEDULES = (
     "constant", "constant_with_warmup", "inverse_sqrt",
 )  # fmt: skip
 """transformers' schedulers that need no further settings."""
-PREFERENCES = ("dpo", "ipo", "orpo")
-"""Objectives that read pairs of replies."""
-OBJECTIVES = ("completion", "classification", *PREFERENCES)
-"""Names of `objectives.kinds.OBJECTIVES`, which is above this room."""
 MAX_THREADS = 4096
 KEEP_ALL = "Set it to null to keep all rows."
 
@@ -181,7 +178,7 @@ class TrainConfig:
     layer_drop: float = bounded(0.0, BELOW_ONE, "Try 0.1; 0 drops none.")
     """Chance that a training step passes over a decoder layer, drawn anew for each layer and
     micro-batch (Fan et al. 2019, arXiv 1909.11556)."""
-    objective: str = bounded("completion", one_of("objective", OBJECTIVES))
+    objective: str = bounded("completion", one_of("objective", tuple(OWN_SETTINGS)))
     """What training lowers."""
     beta: float = bounded(0.1, ABOVE_ZERO, "0.1 is usual.")
     """Of dpo and ipo, how dear it is to leave the reference: a larger one stays closer. Of orpo,

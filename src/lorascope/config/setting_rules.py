@@ -29,6 +29,7 @@ from lorascope.config import (
 )
 from lorascope.config.bounds import is_commit
 from lorascope.config.decide import STATE_POWER, STATE_PRICE
+from lorascope.config.objectives import READ_BY, REFERENCED
 from lorascope.config.rule import PEOPLE, Rule
 
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
@@ -36,8 +37,6 @@ KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
 """Costs that are counted from shapes: nothing need be trained or planned."""
 NOTHING_OBSERVED = "only storage=w8a8_static observes the inputs of layers"
 COPY_HASH = "Copy the commit hash from its page on the hub."
-READ_BY = {"beta": PREFERENCES, "label_smoothing": ("dpo",), "reference_free": ("dpo", "ipo")}
-"""Settings of conf/train that not every objective reads."""
 
 
 def _is_read(name: str, objectives: Sequence[str], config: Config) -> bool:
@@ -217,7 +216,7 @@ RULES = [
         "train.qat",
         lambda c: c.train.qat is None
         or c.train.reference_free
-        or c.train.objective not in ("dpo", "ipo"),
+        or c.train.objective not in REFERENCED,
         "the reference is a base whose adapted layers are not rounded, and what is trained is "
         "rounded throughout",
         "Leave it out, or take train.reference_free=true or another objective.",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from lorascope.adapters.kinds import is_packed, kind_of, rank_of
 from lorascope.config import Config
+from lorascope.config.objectives import DECIDES_WORK, READ_BY
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
 from lorascope.files.layout import Layout
@@ -28,8 +29,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 OWN = (
-    "learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm", "beta",
-    "label_smoothing",
+    "learning_rate", "layer_rate_decay", "layer_drop", "weight_decay", "max_gradient_norm",
+    *(setting for setting in READ_BY if setting not in DECIDES_WORK),
 )  # fmt: skip
 """What each trial of a pack may have for itself of its training; its kind of adapter says what of
 that."""

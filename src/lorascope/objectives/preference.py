@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from lorascope.config import TrainConfig
+from lorascope.config.objectives import REFERENCED
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import IGNORED_LABEL
 from lorascope.errors import DataError
@@ -92,7 +93,16 @@ def _log_odds(mean: Tensor) -> Tensor:
     return certain - torch.log(-torch.expm1(certain))
 
 
-LOSSES: dict[str, PairLoss] = {"dpo": dpo, "ipo": ipo, "orpo": orpo}
+@dataclass(frozen=True)
+class PairKind:
+    """One of the losses, and what it reads."""
+
+    loss: PairLoss
+    by_token: bool = False
+    """Whether its rewards are log-probabilities a token, and not gains on a reference."""
+
+
+LOSSES = {"dpo": PairKind(dpo), "ipo": PairKind(ipo), "orpo": PairKind(orpo, by_token=True)}
 
 
 class Preference:
@@ -110,8 +120,8 @@ class Preference:
 
     def __init__(self, trains: Sequence[TrainConfig]) -> None:
         first = trains[0]
-        self._trains, self._name = list(trains), first.objective
-        self.has_reference = first.objective != "orpo" and not first.reference_free
+        self._trains, self._kind = list(trains), LOSSES[first.objective]
+        self.has_reference = first.objective in REFERENCED and not first.reference_free
 
     def samples(
         self, rows: Sequence[PreparedRow], tokenizer: Any, train_on_prompt: bool
@@ -171,7 +181,7 @@ class Preference:
         summed, metrics = [], []
         for train, own in zip(self._trains, self._each_trial(tokens, batch), strict=True):
             chosen, rejected, divergence = own
-            summed.append(LOSSES[self._name](chosen, rejected, train).sum())
+            summed.append(self._kind.loss(chosen, rejected, train).sum())
             with torch.no_grad():
                 metrics.append(self._metrics(chosen, rejected, train) | divergence)
         names = metrics[0] if metrics else {}
@@ -187,7 +197,7 @@ class Preference:
     def validation_loss(self, forward: Forward, batch: TokenBatch) -> Tensor:
         tokens = -token_losses(forward, batch)
         ((chosen, rejected, _),) = self._each_trial(tokens, batch)
-        losses = LOSSES[self._name](chosen, rejected, self._trains[0])
+        losses = self._kind.loss(chosen, rejected, self._trains[0])
         return losses.sum(dtype=torch.float64)
 
     def _each_trial(
@@ -217,7 +227,7 @@ class Preference:
 
     def _metrics(self, chosen: Replies, rejected: Replies, train: TrainConfig) -> dict[str, Tensor]:
         """What TRL logs, under its names, summed over pairs."""
-        by_token = self._name == "orpo"
+        by_token = self._kind.by_token
         rewards = [train.beta * (own.mean if by_token else own.gain) for own in (chosen, rejected)]
         margins = rewards[0] - rewards[1]
         return {

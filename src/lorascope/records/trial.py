@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lorascope.config import OWN_SETTINGS
 from lorascope.records.dials import DialValue
 
 RECORD_FORMAT = 2
@@ -219,10 +220,6 @@ class TakenOver:
     shown."""
 
 
-SCALES_LOSS = ("beta", "label_smoothing", "reference_free")
-"""Settings of a training with which losses of one objective are not to be ranked."""
-
-
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial of train-lora."""
@@ -260,5 +257,5 @@ class TrialRecord:
         if not isinstance(train, dict):
             return ""
         name = str(train.get("objective", "completion"))
-        scaled = [f"{key}={train[key]}" for key in SCALES_LOSS if key in train]
-        return " ".join([name, *(scaled if name != "completion" else [])])
+        own = [f"{key}={train[key]}" for key in OWN_SETTINGS.get(name, ()) if key in train]
+        return " ".join([name, *own])
