@@ -170,6 +170,12 @@ def test_losses_are_those_of_the_papers() -> None:
     torch.testing.assert_close(LOSSES["dpo"].loss(right, wrong, train), told)
     means = (chosen - base_chosen) / long - (rejected - base_rejected) / short
     torch.testing.assert_close(LOSSES["ipo"].loss(right, wrong, train), (means - 1 / 0.6) ** 2)
+    margins = 0.3 * (chosen / long - rejected / short) - 0.7
+    told = functional.binary_cross_entropy_with_logits(
+        margins, torch.full_like(margins, 0.9), reduction="none"
+    )
+    simpo = replace(train, target_margin=0.7)
+    torch.testing.assert_close(LOSSES["simpo"].loss(right, wrong, simpo), told)
     odds = [p / (1 - p) for p in ((chosen / long).exp(), (rejected / short).exp())]
     ratio = -torch.log(torch.sigmoid(torch.log(odds[0] / odds[1])))
     torch.testing.assert_close(

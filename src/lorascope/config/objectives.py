@@ -6,6 +6,7 @@ OF_PAIRS: dict[str, tuple[str, ...]] = {
     "dpo": ("beta", "label_smoothing", "reference_free"),
     "ipo": ("beta", "reference_free"),
     "orpo": ("beta",),
+    "simpo": ("beta", "label_smoothing", "target_margin"),
 }
 """Objectives that read pairs of replies."""
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {"completion": (), "classification": (), **OF_PAIRS}

@@ -182,13 +182,21 @@ class TrainConfig:
     """What training lowers."""
     beta: float = bounded(0.1, ABOVE_ZERO, "0.1 is usual.")
     """Of dpo and ipo, how dear it is to leave the reference: a larger one stays closer. Of orpo,
-    the weight of the odds ratio beside the loss of the chosen reply."""
+    the weight of the odds ratio beside the loss of the chosen reply. Of simpo, what a nat a token
+    is worth: 2.0 is usual there."""
     label_smoothing: float = bounded(
         0.0,
         Bound(lambda share: 0 <= share < 0.5, "must lie in [0, 0.5): half are told wrong at 0.5"),
         "Try 0.1; 0 trusts all pairs.",
     )
-    """Share of pairs that dpo takes to be the wrong way round (Mitchell 2023, conservative DPO)."""
+    """Share of pairs that dpo and simpo take to be the wrong way round (Mitchell 2023, conservative
+    DPO)."""
+    target_margin: float = bounded(
+        0.5,
+        FINITE,
+        "A quarter to a half of train.beta is usual.",
+    )
+    """Of simpo, by how much the chosen reply's reward should exceed the rejected one's (gamma)."""
     reference_free: bool = False
     """Whether dpo and ipo hold the replies against nothing, as if the reference found all alike."""
     qat: Storage | None = field(default=None, metadata={BOUND: ON_GRID})

@@ -1,11 +1,12 @@
 """Preferences: of two replies to one prompt, the chosen one becomes likelier than the rejected one.
 
-Three losses of the same two log-probabilities:
+Losses of the same two log-probabilities:
 
 - dpo: Rafailov et al. 2023, arXiv 2305.18290, eq. 7; with label smoothing Mitchell 2023,
   "A note on DPO with noisy preferences", eq. 3
 - ipo: Azar et al. 2023, arXiv 2310.12036, eq. 17, log-probabilities a token, as its authors have it
 - orpo: Hong et al. 2024, arXiv 2403.07691, eq. 6, which needs no reference
+- simpo: Meng et al. 2024, arXiv 2405.14734, eq. 6, without a reference too; label smoothing as dpo has it
 
 The reference is the bare base. What it gives the replies is the same for all trials of a pack, and
 computed once.
@@ -69,7 +70,14 @@ PairLoss = Callable[[Replies, Replies, TrainConfig], Tensor]
 
 
 def dpo(chosen: Replies, rejected: Replies, train: TrainConfig) -> Tensor:
-    margin = train.beta * (chosen.gain - rejected.gain)
+    return _smoothed(train.beta * (chosen.gain - rejected.gain), train)
+
+
+def simpo(chosen: Replies, rejected: Replies, train: TrainConfig) -> Tensor:
+    return _smoothed(train.beta * (chosen.mean - rejected.mean) - train.target_margin, train)
+
+
+def _smoothed(margin: Tensor, train: TrainConfig) -> Tensor:
     losses = -functional.logsigmoid(margin)
     if not train.label_smoothing:
         return losses
@@ -102,7 +110,12 @@ class PairKind:
     """Whether its rewards are log-probabilities a token, and not gains on a reference."""
 
 
-LOSSES = {"dpo": PairKind(dpo), "ipo": PairKind(ipo), "orpo": PairKind(orpo, by_token=True)}
+LOSSES = {
+    "dpo": PairKind(dpo),
+    "ipo": PairKind(ipo),
+    "orpo": PairKind(orpo, by_token=True),
+    "simpo": PairKind(simpo, by_token=True),
+}
 
 
 class Preference:
