@@ -6,7 +6,7 @@ Losses of the same two log-probabilities:
   "A note on DPO with noisy preferences", eq. 3
 - ipo: Azar et al. 2023, arXiv 2310.12036, eq. 17, log-probabilities a token, as its authors have it
 - orpo: Hong et al. 2024, arXiv 2403.07691, eq. 6, which needs no reference
-- simpo: Meng et al. 2024, arXiv 2405.14734, eq. 6, without a reference too; label smoothing as dpo has it
+- simpo: Meng et al. 2024, arXiv 2405.14734, eq. 6, without a reference too; smoothed as dpo is
 
 The reference is the bare base. What it gives the replies is the same for all trials of a pack, and
 computed once.
