@@ -12,7 +12,8 @@ from tests.imports import MODULES, PACKAGE, imports, ours, room
 ROOMS = (
     "errors", "statistics", "config", "records", "machine", "files", "counting", "data",
     "adapters", "bases", "quantizers", "objectives", "scoring", "meters", "tracking", "comparing",
-    "reporting", "training", "study", "planning", "execution", "stages", "cli",
+    "reporting", "training", "study", "starting", "planning", "execution", "stages",
+    "cli",
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "datasets", "lm_eval", "accelerate"}

@@ -25,9 +25,10 @@ Run = Callable[[Sequence[Config], Layout, Mapping[str, str], Sequence[str]], obj
 command's own flags, and the overrides as they were typed. It returns the exit code, or what it
 made."""
 
-Points = Literal["none", "one", "sweep", "study", "grid"]
-"""Points of the grid that a command looks at: none; one; one or, with -m, several; all of one study
-(params.yaml, with overrides in place of its axes); all of a grid that may span several studies."""
+Points = Literal["begins", "none", "one", "sweep", "study", "grid"]
+"""Points of the grid that a command looks at: none, where there may be no project yet; none of one;
+one; one or, with -m, several; all of one study (params.yaml, with overrides in place of its axes);
+all of a grid that may span several studies."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command(
+        "begin a study in this folder: lorascope init model=FOLDER data=FILE, or owner/name of\n"
+        "the hub; looks at both, writes params.yaml, dvc.yaml and files of conf/",
+        "begins", flags={"--no-scm": "", "--overwrite": ""},
+    ),
     "check": Command(
         "judge params.yaml, conf/, sources and device before anything expensive starts",
         "study", in_dvc=True,
@@ -74,6 +80,14 @@ COMMANDS = {
         "study", in_dvc=True,
     ),
     "report": Command("write reports/ from the records", "study", in_dvc=True),
+    "look": Command(
+        "some rows as they will be trained, lengths, what would be dropped: lorascope look\n"
+        "data=mine; needs nothing prepared",
+        "study", flags={"--rows": "10"},
+    ),
+    "inventory": Command(
+        "list what a study outside a clone reads of lorascope, for its dvc.yaml", "none"
+    ),
     "publish": Command("fill MLflow from the records", "none"),
     "ui": Command(
         "open MLflow on this machine's loopback address; port=5001 for another port", "none"
@@ -175,6 +189,11 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if not is_stage and {"-h", "--help"} & set(rest):
         print(usage(), end="")
         return 0
+    if row.points == "begins":
+        from lorascope.study.request import own_flags
+
+        given = own_flags(name, rest, row.flags)
+        return run_named(name, [], Layout(Path.cwd()), given.flags, given.overrides)
     layout = find_layout(Path.cwd())
     if row.points == "none":
         return run_named(name, [], layout, {}, rest)

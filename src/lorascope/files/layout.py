@@ -15,6 +15,8 @@ EXAMPLES = "examples"
 EXAMPLES_FILE = "examples.jsonl"
 DVC_COPIES = (".dvc", "tmp", "exps")
 """Where DVC makes the copy in which `dvc exp run --temp` and its queue run."""
+VOCABULARY = Path(__file__).parents[1] / "conf"
+"""What every study can choose, as it comes with the package; in a clone, the clone's own conf/."""
 SPLITS = ("train", "validation", "test")
 FORGETTING = "forgetting"
 """Among prepared rows, the folder of those that may be forgotten; among scores, what trials have on
@@ -29,7 +31,18 @@ class Layout:
 
     @property
     def conf(self) -> Path:
+        """The project's own choices."""
         return self.root / "conf"
+
+    @property
+    def conf_folders(self) -> tuple[Path, Path]:
+        """Where a file of conf/ is looked for, the project's own first."""
+        return self.conf, VOCABULARY
+
+    def choices(self, group: str) -> dict[str, Path]:
+        """Name -> file of all that can be chosen of a group."""
+        own, packaged = (sorted((place / group).glob("*.yaml")) for place in self.conf_folders)
+        return {path.stem: path for path in (*packaged, *own)}
 
     @property
     def params(self) -> Path:
@@ -62,6 +75,11 @@ class Layout:
     def settled(self) -> Path:
         """Which trials the answer needs, where not all declared ones are trained."""
         return self.root / "experiments" / "settled.json"
+
+    @property
+    def inventory(self) -> Path:
+        """By which DVC knows what a study outside a clone reads of the installed lorascope."""
+        return self.root / "experiments" / "inventory"
 
     def stored(self, quant: str) -> Path:
         """A file a mode, by which DVC knows that a mode's base changed."""
@@ -108,12 +126,12 @@ def find_layout(start: Path) -> Layout:
     """
     start = start.absolute()
     for folder in (start, *start.parents):
-        if (folder / "conf" / "config.yaml").is_file() and (folder / "params.yaml").is_file():
+        if (folder / "conf").is_dir() and (folder / "params.yaml").is_file():
             _refuse_passing(folder)
             return Layout(folder)
     raise LorascopeError(
-        f"{start}: not inside a lorascope project (no conf/config.yaml with params.yaml upwards). "
-        "Change into your clone and try again."
+        f"{start}: not inside a lorascope project (no folder upwards has conf/ and params.yaml). "
+        "Change into the folder of your study, or begin one here: `lorascope init`."
     )
 
 

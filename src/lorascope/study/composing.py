@@ -13,16 +13,19 @@ from typing import Any, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lorascope.config import APART, Config, DataConfig, QuantConfig
 from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.files.layout import Layout
+from lorascope.files.layout import VOCABULARY, Layout
 from lorascope.study.overrides import Composed, choices, closest, known_keys
 from lorascope.study.params import yaml_fault
 
@@ -31,9 +34,18 @@ NO_DEFAULT = "No match in the defaults list"
 TAKES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
+class PackagedChoices(SearchPathPlugin):
+    """Where Hydra looks for what the project's own conf/ does not hold."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("lorascope", f"file://{VOCABULARY}")
+
+
 def register_schema() -> None:
-    """Tell Hydra the schema that conf/config.yaml names in its defaults."""
+    """Tell Hydra the schema that conf/config.yaml names in its defaults, and the choices that come
+    with lorascope."""
     ConfigStore.instance().store(name="schema", node=Composed)
+    Plugins.instance().register(PackagedChoices)
 
 
 @contextmanager
@@ -190,7 +202,7 @@ def _of_file(group: str, name: str, layout: Layout) -> Any:
     Raises:
         ConfigError: the file has another name.
     """
-    text = (layout.conf / group / f"{name}.yaml").read_text(encoding="utf-8")
+    text = layout.choices(group)[name].read_text(encoding="utf-8")
     found: Any = OmegaConf.to_object(_merged(group, text))
     if found.name != name:
         raise _other_name(group, found.name, name)

@@ -63,8 +63,8 @@ def recipe_parts(overrides: Sequence[str], layout: Layout) -> list[list[str]]:
 def _of_recipe(key: str, overrides: Sequence[str], layout: Layout) -> Any:
     """What the chosen recipe's file has under `key`; None where there is none of either."""
     chosen = [text.partition("=")[2] for text in overrides if text.startswith("recipe=")]
-    file = layout.conf / "recipe" / f"{chosen[-1]}.yaml" if chosen else None
-    if file is None or not file.is_file():
+    file = layout.choices("recipe").get(chosen[-1]) if chosen else None
+    if file is None:
         return None
     with plain_errors(layout):
         return OmegaConf.select(OmegaConf.load(file), key)

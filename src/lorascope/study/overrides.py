@@ -97,12 +97,13 @@ def is_hydra(override: Override) -> bool:
 
 def groups(layout: Layout) -> list[str]:
     """The folders of conf/."""
-    return sorted(path.name for path in layout.conf.iterdir() if path.is_dir())
+    places = (place for folder in layout.conf_folders for place in folder.iterdir())
+    return sorted({place.name for place in places if place.is_dir()})
 
 
 def choices(group: str, layout: Layout) -> list[str]:
     """What can be chosen of a group."""
-    return sorted(p.stem for p in (layout.conf / group).glob("*.yaml") if is_name(p.stem))
+    return sorted(name for name in layout.choices(group) if is_name(name))
 
 
 def known_keys(schema: Any = Composed, before: str = "") -> dict[str, Any]:

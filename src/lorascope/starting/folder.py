@@ -1,0 +1,146 @@
+"""The folder of a new study: which files it gets, that nothing is overwritten in silence, and Git
+and DVC around it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lorascope.errors import LorascopeError
+from lorascope.files.layout import Layout
+from lorascope.files.store import write_all_atomically
+from lorascope.starting.wiring import TEMPLATES, project_wiring
+
+STUDY_FILES = ("params.yaml", "dvc.yaml")
+IS_STUDY = (
+    "This folder holds a study or another pipeline. To add a model or rows to a study, write files "
+    "of conf/ and name them in params.yaml (docs/own-data.md); for one of its own begin in another "
+    "folder. "
+)
+QUIET = {"analytics": False, "check_update": False}
+LINKS = {"type": "reflink,hardlink,symlink,copy"}
+
+
+def fixed_texts() -> dict[str, str]:
+    """Path -> text of the files that are the same in every study."""
+    return {
+        "dvc.yaml": project_wiring(_template("dvc.yaml")),
+        "data/raw/README.md": _template("data_raw.md"),
+        "models/raw/README.md": _template("models_raw.md"),
+    }
+
+
+def params_template() -> str:
+    return _template("params.yaml")
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def refuse_overwriting(root: Path, texts: Mapping[str, str]) -> None:
+    """Raise LorascopeError where a file is there already and says something else."""
+    there = [
+        name
+        for name, text in texts.items()
+        if (root / name).exists() and (root / name).read_bytes() != text.encode()
+    ]
+    if there:
+        is_study = set(there) & set(STUDY_FILES)
+        raise LorascopeError(
+            f"{', '.join(there)}: there already, and left alone. {IS_STUDY if is_study else ''}"
+            "--overwrite replaces what was named here."
+        )
+
+
+@contextmanager
+def tried(texts: Mapping[str, str]) -> Iterator[Layout]:
+    """The files in a folder that goes again, to compose the study before anything is written."""
+    with TemporaryDirectory() as scratch:
+        layout = Layout(Path(scratch))
+        write_all_atomically({layout.root / name: text.encode() for name, text in texts.items()})
+        yield layout
+
+
+def write_study(root: Path, texts: Mapping[str, str], files: Mapping[Path, str]) -> list[str]:
+    """Write the study's files, and put rows and model into place; their paths in the project.
+
+    Args:
+        files: file from elsewhere -> its path in the project. It becomes another name of the same
+            bytes where the disk allows, else a copy.
+    """
+    write_all_atomically({root / name: text.encode() for name, text in texts.items()})
+    for source, place in files.items():
+        if source.resolve() == (root / place).resolve():
+            continue
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).unlink(missing_ok=True)
+        _link_or_copy(source.resolve(), root / place)
+    return [*texts, *files.values()]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def add_ignored(root: Path) -> None:
+    """Let Git and DVC pass over what stages make: lines that .gitignore and .dvcignore lack."""
+    for name in ("gitignore", "dvcignore"):
+        path = root / f".{name}"
+        there = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lacking = [line for line in _template(name).splitlines() if line not in there.splitlines()]
+        if there and not there.endswith("\n"):
+            there += "\n"
+        if any(lacking):
+            path.write_text(there + "\n".join(lacking) + "\n", encoding="utf-8")
+
+
+def begin_dvc(root: Path, with_git: bool) -> str:
+    """Have DVC, and Git where it is wanted, look after the folder; what was done, in words."""
+    from dvc.repo import Repo
+
+    done = []
+    home = _upwards(root, ".dvc")
+    if home is None:
+        top = _upwards(root, ".git") if with_git else None
+        if with_git and top is None:
+            _git_init(root)
+            top = root
+            done.append("git init")
+        is_below = top is not None and top.resolve() != root.resolve()
+        with redirect_stdout(StringIO()):
+            repo = Repo.init(str(root), no_scm=not with_git, subdir=is_below)
+        with repo, repo.config.edit() as edited:
+            edited["core"].update({**QUIET, "autostage": with_git})
+            edited["cache"].update(LINKS)
+        home = root
+        done.append("dvc init")
+    for plot in sorted((TEMPLATES / "plots").glob("*.json")):
+        target = home / ".dvc" / "plots" / plot.name
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            shutil.copyfile(plot, target)
+    return ", ".join(done)
+
+
+def _upwards(root: Path, name: str) -> Path | None:
+    folders = (root.resolve(), *root.resolve().parents)
+    return next((folder for folder in folders if (folder / name).exists()), None)
+
+
+def _git_init(root: Path) -> None:
+    try:
+        subprocess.run(["git", "init", "-q", str(root)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise LorascopeError(
+            f"git init: {error}. Install git, or begin without it: `lorascope init --no-scm ...`."
+        ) from error
