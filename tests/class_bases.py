@@ -13,6 +13,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
+    DebertaConfig,
+    DebertaForMaskedLM,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
     GPT2Config,
@@ -107,6 +109,16 @@ def _model(name: str, vocabulary: int) -> PreTrainedModel:
                 **SIZE,
             )
         )
+    if name == "first_deberta":
+        return DebertaForMaskedLM(
+            DebertaConfig(
+                vocab_size=vocabulary,
+                relative_attention=True,
+                pos_att_type=["p2c", "c2p"],
+                type_vocab_size=0,
+                **SIZE,
+            )
+        )
     sizes = {**SIZE, "max_position_embeddings": 34}
     config = RobertaConfig(vocab_size=vocabulary, type_vocab_size=1, pad_token_id=1, **sizes)
     if name == "headed_roberta":
@@ -114,7 +126,13 @@ def _model(name: str, vocabulary: int) -> PreTrainedModel:
     return RobertaForMaskedLM(config)
 
 
-TOKENIZERS = {"bert": "bert", "pretrained_bert": "bert", "deberta": "bert", "gpt2": "gpt2"}
+TOKENIZERS = {
+    "bert": "bert",
+    "pretrained_bert": "bert",
+    "deberta": "bert",
+    "first_deberta": "bert",
+    "gpt2": "gpt2",
+}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lorascope.objectives.completion import completion_loss
 from lorascope.quantizers.loading import load_base
 from lorascope.records import ModelParts
 from lorascope.study.grid import expand
-from lorascope.training.pack import Unpackable
+from lorascope.training.packed_linear import Unpackable
 from lorascope.training.run import train_pack
 from tests.conftest import BASE_OVERRIDES
 from tests.counting.architecture_cases import config_values, meta_model, peft_count

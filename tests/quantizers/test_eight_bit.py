@@ -21,7 +21,7 @@ from lorascope.planning.subject import SampleLengths, subject_of
 from lorascope.planning.trace import trace_training
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import LinearShape
-from lorascope.training.pack import PackedLinear
+from lorascope.training.packed_linear import PackedLinear
 from tests.planning.test_capacity import EIGHT_LAYERS
 
 EIGHT_BIT = QUANTIZERS[Storage.int8]

@@ -31,7 +31,8 @@ from lorascope.records import LinearShape, TrainingResult
 from lorascope.training.batches import PackData
 from lorascope.training.log import Diverged
 from lorascope.training.optimizer import LossScales, adamw, clip, rows_of
-from lorascope.training.pack import PackedLinear, Unpackable, pack_adapters, refuse_unpackable
+from lorascope.training.pack import pack_adapters, refuse_unpackable
+from lorascope.training.packed_linear import PackedLinear, Unpackable
 from lorascope.training.run import train_pack
 from lorascope.training.validation import Unsaved
 from tests.conftest import MODES

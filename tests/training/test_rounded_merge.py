@@ -39,7 +39,8 @@ from lorascope.scoring.merging import merge
 from lorascope.scoring.served_form import store_served
 from lorascope.study.declared import declare_trial
 from lorascope.training.optimizer import adamw, clip, rows_of
-from lorascope.training.pack import PackedLinear, pack_adapters
+from lorascope.training.pack import pack_adapters
+from lorascope.training.packed_linear import PackedLinear
 from lorascope.training.rounded_merge import round_merged
 from lorascope.training.run import served_rounding, train_pack
 from lorascope.training.validation import adapted, as_served

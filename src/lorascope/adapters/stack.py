@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -21,6 +21,16 @@ from lorascope.records import LinearShape
 
 Weights = Mapping[str, Tensor]
 """An adapter's values by the name that PEFT's parameter has in the base."""
+
+
+@dataclass
+class PositionTurns:
+    """While attention reads positions that all samples share, trial after trial."""
+
+    trial: int = 0
+    """Whose turn it is."""
+    results: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Of each layer that was asked, by its name: every trial's [1, positions, out]."""
 
 
 @dataclass
@@ -38,6 +48,8 @@ class PackShape:
     """Optimizer step and micro-batch, both from 0: dropout is drawn anew for each."""
     adapters: bool = True
     """Whether adapters are on; off, layers give the bare base's results."""
+    positions: PositionTurns | None = None
+    """Set while layers get positions in place of samples."""
 
     @property
     def trials(self) -> int:

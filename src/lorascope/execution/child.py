@@ -85,7 +85,7 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
     from lorascope.machine.memory import keep_freed_memory
-    from lorascope.training.pack import Unpackable
+    from lorascope.training.packed_linear import Unpackable
     from lorascope.training.run import train_pack
     from lorascope.training.log import Diverged
 

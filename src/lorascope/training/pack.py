@@ -37,7 +37,6 @@ from lorascope.adapters.stack import (
     PackShape,
     PeftStack,
     Stack,
-    StackedLayer,
     adapted_names,
     step_seed,
     trained_parameters,
@@ -46,15 +45,12 @@ from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.logits import Logits, forward_at
-from lorascope.quantizers.kinds import quantizer_of
 from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import LinearShape
 from lorascope.training.layer_drop import LayerDrop
-from lorascope.training.rounded_merge import RoundedProduct, round_merged
-
-
-class Unpackable(Exception):
-    """A base on which trials can only be trained one at a time."""
+from lorascope.training.packed_linear import PackedLinear, Unpackable
+from lorascope.training.rounded_merge import round_merged
+from lorascope.training.shared_positions import SharedPositions
 
 
 class PackedModel(nn.Module):
@@ -79,6 +75,7 @@ class PackedModel(nn.Module):
         self._replaced = [*self.layers, *heads]
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
         self._layer_drop: LayerDrop | None = None
+        self._positions = SharedPositions(base, shape)
         self.best_rows: list[Tensor] = []
         """The values of each trial's best step, a vector a trial; empty without `keep_best`."""
 
@@ -146,6 +143,7 @@ class PackedModel(nn.Module):
         finally:
             for name, layer in packed.items():
                 self.base.set_submodule(name, layer)
+            self._positions.take_turns()
 
     def unpack(self) -> PreTrainedModel:
         """The base with its own layers again, all of which it runs through."""
@@ -154,56 +152,10 @@ class PackedModel(nn.Module):
         return self._bare()
 
     def _bare(self) -> PreTrainedModel:
+        self._positions.remove()
         for name in self._replaced:
             self.base.set_submodule(name, bare_module(self.base.get_submodule(name)))
         return self.base
-
-
-class PackedLinear(nn.Module):
-    """A layer of the frozen base, with each trial's adapter in its own rows."""
-
-    def __init__(
-        self, base_layer: nn.Module, adapters: StackedLayer, layer: LinearShape, shape: PackShape
-    ) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.adapters = adapters
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.rounding: Rounding | None = None
-        """What the merged weight becomes before it is computed with; None computes beside the
-        base's layer."""
-        self._quantizer = quantizer_of(base_layer)
-        self._name, self._shape = layer.name, shape
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Bias [out] of the base's layer."""
-        bias: Tensor | None = getattr(self.base_layer, "bias", None)
-        return bias
-
-    def weight(self, dtype: torch.dtype) -> Tensor:
-        """Dequantized weight [out, in] of the base's layer."""
-        return self._quantizer.backward_weight(self.base_layer).detach().to(dtype)
-
-    def exact_weight(self) -> Tensor:
-        """The weight [out, in] that the base's layer stands for, in float32."""
-        return self._quantizer.weight(self.base_layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[trials x samples, tokens, in] -> [trials x samples, tokens, out]."""
-        trials = self._shape.trials
-        if trials > 1 and x.shape[:-1] != self._shape.batch:
-            raise Unpackable(
-                f"{self._name}: this layer gets {tuple(x.shape)} for a batch {self._shape.batch}, "
-                "so that no row tells its trial"
-            )
-        if self.rounding is not None and self._shape.adapters:
-            rounded: Tensor = RoundedProduct.apply(  # type: ignore[no-untyped-call]
-                x, self, self.rounding, trials, *self.adapters.parameters()
-            )
-            return rounded
-        result = self.base_layer(x)
-        return self.adapters.add(result, x, self) if self._shape.adapters else result
 
 
 def pack_adapters(

@@ -118,18 +118,25 @@ class LoraLayer(RoundableLayer):
         """
         if not any(dropouts):
             return rows
-        count, tokens = self._shape.batch
-        samples, longest = count // self._shape.trials, max(self._shape.longest_tokens, tokens)
+        samples, tokens, longest, name = self._drawn_for(rows)
         masks = torch.ones_like(rows)
         for index, rate in enumerate(dropouts):
             if rate > 0:
-                seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, self._name)
+                seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, name)
                 generator = torch.Generator(rows.device).manual_seed(seed)
                 size = (samples, longest, rows.shape[2])
                 drawn = torch.rand(size, generator=generator, device=rows.device)
                 kept = (drawn[:, :tokens] >= rate).to(rows.dtype).reshape(rows.shape[1:])
                 masks[index] = kept / (1 - rate)
         return rows * masks
+
+    def _drawn_for(self, rows: Tensor) -> tuple[int, int, int, str]:
+        """Samples and tokens of one trial's rows, tokens to draw for, and whose draws they are."""
+        if self._shape.positions is not None:
+            return 1, rows.shape[1], rows.shape[1], f"{self._name} positions"
+        count, tokens = self._shape.batch
+        samples, longest = count // self._shape.trials, max(self._shape.longest_tokens, tokens)
+        return samples, tokens, longest, self._name
 
 
 @torch.no_grad()
