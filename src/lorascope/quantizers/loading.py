@@ -11,10 +11,11 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from lorascope.adapters.class_head import head_names
+from lorascope.bases.class_base import empty_class_base
 from lorascope.bases.folder import runs_own_code
 from lorascope.bases.heads import auto_class, class_of, gives_classes
 from lorascope.bases.weights import refuse_misfit
-from lorascope.config import OBSERVED, Precision, QuantConfig
+from lorascope.config import OBSERVED, ModelConfig, Precision, QuantConfig
 from lorascope.data.calibration import CalibrationRows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, DeviceError, ModelError
@@ -141,12 +142,20 @@ def _class_heads(base: Path) -> list[str]:
         return head_names(auto_class(config).from_config(config))
 
 
-def require_quantizable(base: Path, quant: QuantConfig) -> None:
-    """Raise ModelError where a mode would store nothing, or another layer's form."""
-    config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
+def require_quantizable(base: Path, quant: QuantConfig, model: ModelConfig | None = None) -> None:
+    """Raise ModelError where a mode would store nothing, or another layer's form.
+
+    Args:
+        model: what the base is yet to become, where `base` is the model as it was given.
+    """
     with torch.device("meta"):
-        model = auto_class(config).from_config(config, trust_remote_code=runs_own_code(base))
-        QUANTIZERS[quant.storage].put_fake_layers(model, quant, torch.float32)
+        if model is not None and model.classes is not None:
+            empty = empty_class_base(base, model)
+        else:
+            own_code = runs_own_code(base)
+            config = AutoConfig.from_pretrained(base, trust_remote_code=own_code)
+            empty = auto_class(config).from_config(config, trust_remote_code=own_code)
+        QUANTIZERS[quant.storage].put_fake_layers(empty, quant, torch.float32)
 
 
 def base_dtype(base: Path) -> torch.dtype:

@@ -72,7 +72,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     if folder is not None:
         modes = {quant.name: quant for config in configs for quant in _modes(config)}
         for quant in modes.values():
-            require_quantizable(folder, quant)
+            require_quantizable(folder, quant, first.model)
     _require_possible_ship(configs)
     require_settleable(configs)
     _warn_of_unwatched(first, layout)
