@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from lorascope.data.files import RawRow
 from lorascope.data.unfit_rows import RowError
 from lorascope.errors import ConfigError
 from tests.class_bases import CLASSES, class_rows, make_tokenizer
+from tests.data.samples import prepare, write_splits
 
 DATA = DataConfig(
     "toy", format=Format.labelled, scoring=Scoring.classes, classes=CLASSES, train="rows.csv"
@@ -88,3 +90,25 @@ def test_what_does_not_go_with_a_head_for_classes_is_refused(
 def test_settings_of_rows_with_classes_are_judged(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         validate(Config(model=MODEL, data=replace(DATA, **changed), train=TRAIN))
+
+
+def test_the_card_warns_of_classes_that_a_split_hardly_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(*counts: int, start: int = 0) -> list[dict[str, Any]]:
+        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        return [{"text": f"film {start + n} good", "label": own} for n, own in enumerate(labels)]
+
+    write_splits(
+        tmp_path, train=rows(12, 3), validation=rows(10, 10, start=20), test=rows(11, start=50)
+    )
+    files = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
+    card = prepare(replace(DATA, **files), tmp_path, make_tokenizer("bert"))
+    assert [card.splits[split].class_rows for split in files] == [
+        {"negative": 12, "positive": 3}, {"negative": 10, "positive": 10},
+        {"negative": 11, "positive": 0},
+    ]  # fmt: skip
+    few, none = [warning for warning in card.warnings if "class" in warning]
+    assert few.startswith("train: classes with fewer than 10 rows (rows by class: positive: 3)")
+    assert none.startswith("test: no row is of class 'positive', so that no score shows")
+    assert none in capsys.readouterr().err
