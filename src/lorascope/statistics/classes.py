@@ -1,7 +1,15 @@
 """Scores of predicted classes beside accuracy: F1 and Matthews correlation.
 
 Both are made of counts of (class, prediction), and not of one number an item: their intervals come
-from drawing items again.
+from drawing tables of such counts.
+
+Items that are drawn again, as the bootstrap does, never show an error that the sample lacks: where
+all are right each draw is 1, and with 50 items of a true F1 of 0.99 a 95 % interval covered it in
+39 % of samples. Formulas by the delta method (macro F1: Takahashi et al., Applied Intelligence 52,
+2022) have no variance there either. What is drawn here is the table's distribution given the
+sample: Dirichlet with the counts and one imagined item, divided equally among all cells (Perks,
+1947; the overall prior of Berger, Bernardo and Sun, Bayesian Analysis 10, 2015). Without the
+imagined item it is the Bayesian bootstrap (Rubin, Annals of Statistics 9, 1981).
 """
 
 from __future__ import annotations
@@ -11,9 +19,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
-"""[..., classes, classes]: items of a class (rows) that were given another (columns)."""
-RESAMPLES = 2000
+Counts = NDArray[np.int64] | NDArray[np.float64]
+"""[..., classes, classes]: items of a class (rows) that were given another (columns); weights of
+such items where tables are drawn."""
+DRAWS = 2000
 
 
 def confusion(pairs: Sequence[tuple[int, int]]) -> Counts:
@@ -59,33 +68,47 @@ def _matthews(counts: Counts) -> NDArray[np.float64]:
 def class_intervals(
     pairs: Sequence[tuple[int, int]], groups: Sequence[str | None], confidence: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of macro F1 and Matthews correlation over items drawn again.
+    """Percentile intervals of macro F1 and Matthews correlation over drawn tables; an end that
+    would leave the score itself out is moved to it, as where all are right.
 
     Args:
-        groups: what an item shares with others, which are then drawn together; None is the item
-            alone.
+        groups: what an item shares with others, which then have one weight in a draw; None is the
+            item alone.
     """
-    size = int(np.max(pairs)) + 1
-    names = [f"item {n}" if group is None else group for n, group in enumerate(groups)]
-    _, group_of = np.unique(names, return_inverse=True)
-    count = int(group_of.max()) + 1
-    # Counts of each group, flat, so that a draw is a product.
-    by_group = np.zeros((count, size * size), dtype=np.int64)
-    cells = np.asarray([label * size + said for label, said in pairs])
-    np.add.at(by_group, (group_of, cells), 1)
-    # What is drawn of items alone is drawn of the few cells that they stand in.
-    generator = np.random.default_rng(0)
-    if count == len(names):
-        drawn = generator.multinomial(count, by_group.sum(0) / count, size=RESAMPLES)
-    else:
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-        drawn = weights @ by_group
-    counts = drawn.reshape(RESAMPLES, size, size)
-    tail = 50 * (1 - confidence)
+    # A class that no item has or was given has no part in the scores.
+    seen, flat = np.unique(np.asarray(pairs), return_inverse=True)
+    both = flat.reshape(-1, 2)
+    tables = _drawn(both[:, 0] * len(seen) + both[:, 1], len(seen), groups)
+    found, tail = confusion([(int(a), int(b)) for a, b in both]), 50 * (1 - confidence)
     scores: dict[str, Callable[[Counts], NDArray[np.float64]]] = {
         "macro_f1": _macro_f1, "matthews": _matthews,
     }  # fmt: skip
-    return {
-        name: tuple(float(v) for v in np.percentile(score(counts), [tail, 100 - tail]))  # type: ignore[misc]
-        for name, score in scores.items()
-    }
+    ends = {}
+    for name, score in scores.items():
+        own = float(score(found))
+        low, high = (float(v) for v in np.percentile(score(tables), [tail, 100 - tail]))
+        ends[name] = min(low, own), max(high, own)
+    return ends
+
+
+def _drawn(cells: NDArray[np.int64], size: int, groups: Sequence[str | None]) -> Counts:
+    """Tables [draws, size, size] of weights.
+
+    Args:
+        cells: of each item, row x size + column.
+    """
+    names = [f"item {n}" if group is None else group for n, group in enumerate(groups)]
+    _, group_of, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    generator, imagined = np.random.default_rng(0), np.full(size * size, 1 / size**2)
+    if len(sizes) == len(names):
+        # Weights of items alone, summed in a cell, have this distribution.
+        found = np.bincount(cells, minlength=size * size) + imagined
+        drawn = generator.standard_gamma(found, size=(DRAWS, size * size))
+    else:
+        by_group = np.zeros((len(sizes), size * size))
+        np.add.at(by_group, (group_of, cells), 1)
+        drawn = generator.standard_exponential((DRAWS, len(sizes))) @ by_group
+        # As large as the group of an item is on average.
+        whole = float((sizes**2).sum() / sizes.sum())
+        drawn += whole * generator.standard_gamma(imagined, size=drawn.shape)
+    return drawn.reshape(DRAWS, size, size)
