@@ -85,3 +85,32 @@ def test_other_data_have_no_preferences() -> None:
     study = make_study([Trial("fp16")])
     assert preference_scores(study, Measure.accuracy) == []
     assert not preference_table(study, compare(study)).rows
+
+
+def test_pairs_of_one_prompt_count_as_one_draw_unless_a_cluster_is_named() -> None:
+    """Fifty pairs of ten prompts, five each, which move together."""
+    study = paired({2: (1.0, -1.0)}, every=5)
+
+    def shared(told: Study, **values: str) -> Study:
+        items = {
+            identity: {
+                split: [
+                    replace(item, **{name: f"{text} {n % 10}" for name, text in values.items()})
+                    for n, item in enumerate(own)
+                ]
+                for split, own in splits.items()
+            }
+            for identity, splits in told.items.items()
+        }
+        return replace(told, items=items)
+
+    alone, by_prompt = compare(study), compare(shared(study, prompt_sha256="prompt"))
+    by_cluster = compare(shared(study, prompt_sha256="prompt", cluster="topic"))
+    estimates = [
+        found.score(found.decision.gains[0].cell).accuracy
+        for found in (alone, by_prompt, by_cluster)
+    ]
+    assert [e.clusters for e in estimates if e] == [None, 10, 10]
+    widths = [e.high - e.low for e in estimates if e]
+    assert widths[1] == widths[2] > 1.5 * widths[0]
+    assert any("50 test pairs are 10 prompts" in threat for threat in by_prompt.threats)

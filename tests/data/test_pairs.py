@@ -80,6 +80,7 @@ def test_the_card_counts_both_replies_and_tells_length_bias(tmp_path: Path) -> N
     assert (train.rows, train.tokens, train.trained_tokens) == (4, 4 * (9 + 7), 4 * (6 + 4))
     assert train.most_trained_tokens == 6
     assert (train.chosen_longer_share, train.chosen_more_tokens) == (0.75, 1.0)
+    assert (train.rows, train.prompts) == (4, 4)
     assert (train.chance_accuracy, card.splits["test"].chance_accuracy) == (0.5, 0.5)
     assert card.dropped_rows == {"chosen and rejected are equal": 1, "longer than 40 tokens": 1}
     (warning,) = card.warnings

@@ -90,8 +90,8 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
 
 
 def _cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:
-    """Numbers from 0 on; an item without a cluster is one of its own."""
-    names = [item.cluster or f"item {index}" for index, item in enumerate(items)]
+    """Numbers from 0 on; an item that shares nothing is one of its own."""
+    names = [item.shared or f"item {index}" for index, item in enumerate(items)]
     if len(set(names)) == len(names):
         return None
     _, numbers = np.unique(names, return_inverse=True)

@@ -70,7 +70,7 @@ def panel_of(compared: Compared, chooses: bool) -> Panel | None:
 
 def _chooses(item: ItemResult) -> bool:
     """By the cluster's name alone, so that more data move no item from one side to the other."""
-    name = item.cluster or item.item
+    name = item.shared or item.item
     return hashlib.sha256(name.encode()).digest()[0] % CHOOSING == 0
 
 

@@ -29,7 +29,7 @@ def threats(
         *_reference(decision),
         *_margin(decision),
         *_chance(scores, chance),
-        *_items(scores, decision.measure),
+        *_items(scores, decision.measure, study),
         *_grid_edge(study, decision),
         *_flips(comparisons),
         *_displaced(preference_scores(study, decision.measure)),
@@ -75,15 +75,18 @@ def _between_adapters(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _items(scores: Sequence[CellScore], measure: Measure) -> Iterator[str]:
+def _items(scores: Sequence[CellScore], measure: Measure, study: Study) -> Iterator[str]:
     estimates = [estimate for score in scores if (estimate := score.test(measure))]
     if not estimates:
         return
     first = estimates[0]
     if first.clusters is not None:
+        of_pairs = "pairs", "prompts, or other groups of dependent ones"
+        pairs = study.data.scoring == "preference"
+        items, groups = of_pairs if pairs else ("items", "groups of dependent ones")
         yield (
-            f"The {first.items} test items are {first.clusters} groups of dependent ones; "
-            "intervals and tests count groups."
+            f"The {first.items} test {items} are {first.clusters} {groups}; intervals and tests "
+            "count groups."
         )
     fewer = sorted({e.items for e in estimates})
     if len(fewer) > 1:

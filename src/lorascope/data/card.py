@@ -101,6 +101,7 @@ def summarise_split(kept: Sequence[KeptRow], path: Path) -> SplitCard:
         most_trained_tokens=max(sample.trained for sample in samples),
         chosen_longer_share=sum(a > b for a, b in pairs) / len(pairs) if pairs else None,
         rejected_longer_share=sum(a < b for a, b in pairs) / len(pairs) if pairs else None,
+        prompts=len({one.row.prompt for one in kept}) if pairs else None,
         chosen_more_tokens=sum(a - b for a, b in pairs) / len(pairs) if pairs else None,
     )
 

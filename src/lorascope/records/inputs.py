@@ -228,6 +228,9 @@ class SplitCard:
     """The same of the rejected reply; pairs of equal length are in neither."""
     chosen_more_tokens: float | None = None
     """Mean of tokens of the chosen reply less those of the rejected one."""
+    prompts: int | None = None
+    """Number of different prompts of pairs: those of one prompt count as one draw. None of other
+    rows."""
     class_rows: dict[str, int] | None = None
     """Class -> rows, of rows with classes; None of others."""
 

@@ -48,6 +48,14 @@ class ItemResult:
     group: str | None = None
     """What kind of row it is; None where the data has no kinds."""
 
+    @property
+    def shared(self) -> str | None:
+        """What this item shares with others, which then count as one draw: its cluster, and of a
+        pair of replies without one its prompt; None where nothing."""
+        if self.cluster is None and self.rejected_loss_nats is not None:
+            return self.prompt_sha256
+        return self.cluster
+
 
 @dataclass(frozen=True)
 class SplitScore:

@@ -19,7 +19,7 @@ from lorascope.files.made_with import data_settings
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folder, write_record
 from lorascope.machine.progress import StepProgress
-from lorascope.records import BaseRecord, DataCard
+from lorascope.records import BaseRecord, DataCard, SplitCard
 from lorascope.study.intact import read_base, require_base
 
 
@@ -78,7 +78,7 @@ def _judge_room(config: Config, folder: Path, tokenizer: Any, context_tokens: in
 
 def summary(card: DataCard) -> str:
     """Three lines: rows, tokens, drops."""
-    rows = ", ".join(f"{card.splits[split].rows} {split}" for split in SPLITS)
+    rows = ", ".join(f"{_rows(card.splits[split])} {split}" for split in SPLITS)
     train = card.splits["train"]
     lengths = train.length_percentiles_tokens
     dropped = ", ".join(f"{n} {reason}" for reason, n in card.dropped_rows.items()) or "none"
@@ -89,3 +89,9 @@ def summary(card: DataCard) -> str:
         f"({card.max_tokens} allowed)\n"
         f"dropped rows: {dropped}"
     )
+
+
+def _rows(split: SplitCard) -> str:
+    """80, or of pairs that share prompts: 80 (52 prompts)."""
+    shared = split.prompts is not None and split.prompts < split.rows
+    return f"{split.rows} ({split.prompts} prompts)" if shared else str(split.rows)

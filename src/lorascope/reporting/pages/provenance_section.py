@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lorascope.files.revisions import trained_by
-from lorascope.records import Provenance, Study, mixed_versions
+from lorascope.records import Provenance, SplitCard, Study, mixed_versions
 from lorascope.reporting import units
 from lorascope.reporting.pages.document import Block, Bullets, Code, Facts, Line, Strong
 
@@ -121,9 +121,15 @@ def _pretraining(measured: dict[str, float] | None) -> str:
 
 def _rows(study: Study) -> str:
     data = study.data
-    kept = ", ".join(f"{name} {units.count(split.rows)}" for name, split in data.splits.items())
+    kept = ", ".join(f"{name} {_kept(split)}" for name, split in data.splits.items())
     lost = [f"{units.count(rows)} {why}" for why, rows in sorted(data.dropped_rows.items()) if rows]
     return kept + (f"; dropped: {', '.join(lost)}" if lost else "")
+
+
+def _kept(split: SplitCard) -> str:
+    """80, or of pairs that share prompts: 80 (52 prompts)."""
+    shared = split.prompts is not None and split.prompts < split.rows
+    return units.count(split.rows) + (f" ({units.count(split.prompts)} prompts)" if shared else "")
 
 
 def _disagreements(study: Study) -> list[Line]:
