@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from lorascope.comparing.findings import compare
 from lorascope.comparing.preferences import preference_scores
@@ -63,6 +65,33 @@ def test_gains_are_means_over_pairs_and_falling_chosen_replies_are_told() -> Non
     assert "In 1 of 2 configurations" in told
     assert "up to 2.4 nats a reply" in told
     assert [row.is_displaced for row in preference_table(study, findings).rows] == [False, True]
+
+
+def test_a_reply_that_fell_by_chance_is_not_told_to_have_fallen() -> None:
+    """Of ten pairs four rise by 2 nats, which six that fall by 1.5 outweigh: within one error."""
+    study = paired({2: (-1.5, -3.0)})
+    items = {
+        identity: {
+            split: [
+                replace(item, loss_nats=CHOSEN - 2)
+                if item.margin_nats is not None and number % 10 in (1, 3, 5, 7)
+                else item
+                for number, item in enumerate(own)
+            ]
+            for split, own in splits.items()
+        }
+        for identity, splits in study.items.items()
+    }
+    (score,) = preference_scores(replace(study, items=items), Measure.accuracy)
+    gains = [-3.0, *([-1.5] * 5), *([2.0] * 4)] * 5
+    assert score.chosen_gain_nats == pytest.approx(np.mean(gains))
+    assert score.chosen_gain_nats < 0 < score.margin_nats
+    error = np.std(gains, ddof=1) / np.sqrt(50)
+    half = stats.t.ppf(0.975, 49) * error
+    assert score.chosen_gain_interval == pytest.approx(
+        (np.mean(gains) - half, np.mean(gains) + half)
+    )
+    assert not score.is_displaced
 
 
 def test_a_trial_is_held_against_guessing_and_not_against_which_reply_was_likelier() -> None:

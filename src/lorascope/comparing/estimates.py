@@ -85,11 +85,11 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
         correct=correct if judged else None,
         loss_nats=np.array([[item.loss_nats for item in row] for row in rows], dtype=np.float64),
         tokens=np.array([item.tokens for item in rows[0]], dtype=np.float64),
-        clusters=_cluster_numbers(rows[0]),
+        clusters=cluster_numbers(rows[0]),
     )
 
 
-def _cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:
+def cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:
     """Numbers from 0 on; an item that shares nothing is one of its own."""
     names = [item.shared or f"item {index}" for index, item in enumerate(items)]
     if len(set(names)) == len(names):
