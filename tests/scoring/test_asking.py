@@ -5,16 +5,25 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from lorascope.cli import run_named
+from lorascope.config import TemplateKind
+from lorascope.data.conversations import Turn
+from lorascope.data.questions import asked_row
 from lorascope.data.rows import PreparedRow, Segment
+from lorascope.data.templates import make_template
 from lorascope.errors import ConfigError
 from lorascope.files.layout import EXAMPLES_FILE, Layout
+from lorascope.scoring.evaluation import LoadedBase
+from lorascope.scoring.generation import Written
 from lorascope.scoring.kept_examples import chosen_rows
+from lorascope.scoring.lm_eval_model import encode
 from lorascope.stages import evaluate
-from lorascope.stages.generate import visible
+from lorascope.stages.chat import answered
+from lorascope.stages.generate import load_speaker, read_words, visible
 from tests.conftest import TEST_DEVICE, TRIAL, compose_one
 
 ON = [f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []
@@ -60,6 +69,51 @@ def test_a_pipe_is_read_as_a_prompt_is_typed(
         monkeypatch.setattr(sys, "stdin", piped("café\n".encode("latin-1")))
         with pytest.raises(ConfigError, match=r"no UTF-8.*iconv"):
             run_named(command, [], study, {}, words)
+
+
+def test_an_answer_that_is_cut_says_what_cut_it(
+    study: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trial=base", "quant=nf4", *ON]
+    asked = load_speaker(read_words("generate", [*words, "tokens=9"]), study)
+    assert asked.context_tokens == 64
+    told = {}
+    for tokens, ended, cut in ((4, True, ""), (9, False, "tokens=18"), (4, False, "context of 64")):
+        asked.tell_if_cut(Written("", tokens, ended))
+        told[cut] = capsys.readouterr().err
+        assert cut in told[cut]
+        assert (told[cut] == "") is ended
+    # The bare base knows no end: it goes on to the limit.
+    capsys.readouterr()
+    assert run_named("generate", [], study, {}, [*words, "prompt=thing 5 has", "tokens=2"]) == 0
+    assert "cut after 2 tokens: tokens=2 is the most" in capsys.readouterr().err
+
+
+def test_old_turns_go_before_an_answer_has_a_few_tokens_left(
+    study: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = read_words("chat", ["trial=base", "quant=nf4", "tokens=30", *ON])
+    plain = load_speaker(words, study)
+    template = make_template(TemplateKind.llama2, None, LoadedBase.tokenizer, None)
+    speaker, old = (
+        replace(plain, template=template),
+        [Turn("user", "thing"), Turn("assistant", "red")],
+    )
+    question, lengths = "thing 5 has the color", []
+    for turns in range(8):
+        row = asked_row(question, speaker.named.config.data, template, old * turns)
+        (ids,) = encode(LoadedBase.tokenizer, [row.prompt])
+        lengths.append(len(ids))
+        # A quarter of 64 tokens is fewer than the 30 that are asked for.
+        assert speaker.has_room(row) is (64 - len(ids) >= 16)
+    fitting = max(turns for turns, length in enumerate(lengths) if 64 - length >= 16)
+    assert 0 < fitting < 7
+    assert 64 - lengths[fitting + 1] > 0
+    capsys.readouterr()
+    with speaker.adapted() as model:
+        kept = answered(speaker, model, question, old * (fitting + 1))
+    assert len(kept) in (2 * fitting, 2 * fitting + 2)
+    assert "the first turns no longer fit" in capsys.readouterr().err
 
 
 def piped(content: bytes) -> io.TextIOWrapper:

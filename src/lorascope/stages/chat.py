@@ -11,7 +11,8 @@ from typing import Any
 from lorascope.config import Config
 from lorascope.data.conversations import Turn
 from lorascope.data.questions import asked_row, remembers
-from lorascope.errors import LorascopeError, ModelError
+from lorascope.data.rows import PreparedRow
+from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.stages.generate import Speaker, load_speaker, no_utf8, read_words, visible
 
@@ -31,7 +32,7 @@ def command(
         with speaker.adapted() as model:
             for question in _questions():
                 try:
-                    turns = _answered(speaker, model, question, spoken)
+                    turns = answered(speaker, model, question, spoken)
                 except LorascopeError as error:
                     print(error, file=sys.stderr, flush=True)
                     continue
@@ -62,23 +63,21 @@ def _questions() -> Iterator[str]:
             yield line
 
 
-def _answered(speaker: Speaker, model: Any, question: str, spoken: Sequence[Turn]) -> list[Turn]:
-    """Write the answer as it comes; all that was said then. Where the model's context is full, the
-    oldest turns are left out."""
+def answered(speaker: Speaker, model: Any, question: str, spoken: Sequence[Turn]) -> list[Turn]:
+    """Write the answer as it comes; all that was said then. Where former turns leave too little of
+    the model's context for an answer, the oldest are left out."""
     from lorascope.scoring.evaluation import LoadedBase
 
+    def asked(kept: Sequence[Turn]) -> PreparedRow:
+        return asked_row(question, speaker.named.config.data, speaker.template, kept)
+
     kept = list(spoken)
-    while True:
-        row = asked_row(question, speaker.named.config.data, speaker.template, kept)
-        try:
-            written = speaker.write(model, row, _streamer(LoadedBase.tokenizer))
-            break
-        except ModelError:
-            if not kept:
-                raise
-            kept = kept[2:]
+    while kept and not speaker.has_room(asked(kept)):
+        kept = kept[2:]
     if len(kept) < len(spoken):
         print("(the first turns no longer fit the context)", file=sys.stderr, flush=True)
+    written = speaker.write(model, asked(kept), _streamer(LoadedBase.tokenizer))
+    speaker.tell_if_cut(written)
     # A template writes no empty reply.
     said = [Turn("user", question), Turn("assistant", written.text)] if written.text else []
     return [*kept, *said]

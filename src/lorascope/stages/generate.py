@@ -17,9 +17,12 @@ from lorascope.machine.libraries import import_uncollected
 from lorascope.study.named_trial import Named, find_named
 
 if TYPE_CHECKING:
-    from lorascope.scoring.generation import Writing
+    from lorascope.data.rows import PreparedRow
+    from lorascope.scoring.generation import Writing, Written
 
 LONGEST_TOKENS = 256
+ANSWERS_SHARE = 4
+"""One part in so many of the context is kept for an answer where former turns would fill it."""
 
 
 def command(
@@ -41,7 +44,9 @@ def command(
     speaker = load_speaker(asked, layout)
     row = asked_row(prompt, speaker.named.config.data, speaker.template)
     with speaker.adapted() as model:
-        print(visible(speaker.write(model, row).text))
+        written = speaker.write(model, row)
+    print(visible(written.text))
+    speaker.tell_if_cut(written)
     return 0
 
 
@@ -135,14 +140,41 @@ class Speaker:
 
         return LoadedBase.adapted(self.named.adapter)
 
-    def write(self, model: Any, row: Any, streamer: Any = None) -> Any:
+    def write(self, model: Any, row: PreparedRow, streamer: Any = None) -> Written:
         """What the model writes to a prepared row's prompt, as scoring=answer reads it."""
         from lorascope.scoring.evaluation import LoadedBase
         from lorascope.scoring.generation import write
+
+        tokenizer, prompt = LoadedBase.tokenizer, self._prompt(row)
+        return write(model, tokenizer, prompt, self.how, self.context_tokens, streamer)
+
+    def has_room(self, row: PreparedRow) -> bool:
+        """Whether the context has room behind a row's prompt for the longest answer, or at least
+        for one of a quarter of it."""
+        from lorascope.scoring.evaluation import LoadedBase
+        from lorascope.scoring.lm_eval_model import encode
+
+        (ids,) = encode(LoadedBase.tokenizer, [self._prompt(row)])
+        wanted = min(self.how.longest_tokens, self.context_tokens // ANSWERS_SHARE)
+        return self.context_tokens - len(ids) >= wanted
+
+    def _prompt(self, row: PreparedRow) -> str:
+        from lorascope.scoring.evaluation import LoadedBase
         from lorascope.scoring.lm_eval_model import generation_prompts
 
         (prompt,) = generation_prompts(LoadedBase.tokenizer, [row])
-        return write(model, LoadedBase.tokenizer, prompt, self.how, self.context_tokens, streamer)
+        return prompt
+
+    def tell_if_cut(self, written: Written) -> None:
+        """Say on standard error that an answer did not end by itself, and what ended it."""
+        if written.ended:
+            return
+        limit = self.how.longest_tokens
+        if written.tokens < limit:
+            told = f"the model's context of {self.context_tokens} tokens is full"
+        else:
+            told = f"tokens={limit} is the most that was asked for; tokens={2 * limit} allows more"
+        print(f"(cut after {written.tokens} tokens: {told})", file=sys.stderr, flush=True)
 
 
 def load_speaker(asked: Words, layout: Layout) -> Speaker:
