@@ -12,6 +12,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.results import CellKey, cell_of
 from lorascope.records import ItemResult, Study
 from lorascope.reporting.catalogue import report_files
+from lorascope.reporting.tables.groups import group_table
 from lorascope.statistics.accuracy import FlipDifference, accuracy_difference
 from lorascope.statistics.shares import PairedDifference
 from tests.study_factory import Trial, make_study
@@ -80,8 +81,10 @@ def test_each_group_scores_as_a_study_of_its_rows_alone_and_all_tests_are_correc
     for row in rows:
         whole = alone[row.group].score(row.cell).accuracy
         assert whole is not None
+        assert row.score is not None
+        assert row.value == row.score.value
         assert (row.score.value, row.score.ends) == (whole.value, whole.ends)
-        assert row.score.items == (200 if row.group == "maths" else 100)
+        assert row.items == (200 if row.group == "maths" else 100)
         if row.cell == reference:
             assert row.against is None
             continue
@@ -107,3 +110,33 @@ def test_data_without_groups_have_no_such_table(study: Study) -> None:
     page = report_files(study, compare(study))["report.md"].decode()
     assert "## Accuracy by group" in page
     assert "| maths " in page
+
+
+def test_a_group_of_one_cluster_or_one_row_is_shown_without_an_interval(study: Study) -> None:
+    items = {
+        identity: {
+            **splits,
+            "test": [
+                replace(item, group="biology" if place < 5 else "law" if place == 5 else item.group)
+                for place, item in enumerate(splits["test"])
+            ],
+        }
+        for identity, splits in study.items.items()
+    }
+    small = replace(study, items=items)
+    found = compare(small)
+    rows = {row.group: row for row in found.groups if row.cell == found.decision.reference}
+    (identity,) = (
+        e.identity for e in study.evaluations if e.key and cell_of(e.key) == rows["law"].cell
+    )
+    first = [float(bool(item.correct)) for item in study.items[identity]["test"][:6]]
+    assert (rows["biology"].items, rows["biology"].value) == (5, np.mean(first[:5]))
+    assert (rows["law"].items, rows["law"].value) == (1, first[5])
+    for group in ("biology", "law"):
+        assert all(
+            row.score is None and row.against is None for row in found.groups if row.group == group
+        )
+    (column,) = (own for own in group_table(found).columns if own.key == "score_interval")
+    shown = {row.group: column.show(column.cell(row)) for row in found.groups}
+    assert (shown["biology"], shown["law"]) == ("none: one cluster", "none: one row")
+    assert " to " in shown["maths"]

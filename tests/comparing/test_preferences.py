@@ -120,11 +120,13 @@ def test_pairs_of_one_prompt_count_as_one_draw_unless_a_cluster_is_named() -> No
     """Fifty pairs of ten prompts, five each, which move together."""
     study = paired({2: (1.0, -1.0)}, every=5)
 
-    def shared(told: Study, **values: str) -> Study:
+    def shared(told: Study, cluster: bool) -> Study:
         items = {
             identity: {
                 split: [
-                    replace(item, **{name: f"{text} {n % 10}" for name, text in values.items()})
+                    replace(
+                        item, prompt_sha256=f"p{n % 10}", cluster=f"c{n % 10}" if cluster else None
+                    )
                     for n, item in enumerate(own)
                 ]
                 for split, own in splits.items()
@@ -133,8 +135,8 @@ def test_pairs_of_one_prompt_count_as_one_draw_unless_a_cluster_is_named() -> No
         }
         return replace(told, items=items)
 
-    alone, by_prompt = compare(study), compare(shared(study, prompt_sha256="prompt"))
-    by_cluster = compare(shared(study, prompt_sha256="prompt", cluster="topic"))
+    alone, by_prompt = compare(study), compare(shared(study, cluster=False))
+    by_cluster = compare(shared(study, cluster=True))
     estimates = [
         found.score(found.decision.gains[0].cell).accuracy
         for found in (alone, by_prompt, by_cluster)

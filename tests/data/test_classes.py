@@ -102,9 +102,10 @@ def test_the_card_warns_of_classes_that_a_split_hardly_shows(
     write_splits(
         tmp_path, train=rows(12, 3), validation=rows(10, 10, start=20), test=rows(11, start=50)
     )
-    files = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
-    card = prepare(replace(DATA, **files), tmp_path, make_tokenizer("bert"))
-    assert [card.splits[split].class_rows for split in files] == [
+    train, validation, test = (f"{split}.jsonl" for split in ("train", "validation", "test"))
+    data = replace(DATA, train=train, validation=validation, test=test)
+    card = prepare(data, tmp_path, make_tokenizer("bert"))
+    assert [split.class_rows for split in card.splits.values()] == [
         {"negative": 12, "positive": 3}, {"negative": 10, "positive": 10},
         {"negative": 11, "positive": 0},
     ]  # fmt: skip

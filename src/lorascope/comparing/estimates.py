@@ -175,6 +175,13 @@ def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
     return replace(estimate, low=low, high=high)
 
 
+def mean_score(joined: JoinedItems, measure: Measure) -> float:
+    """The estimate of `cell_estimate`, of however few items; not finite where a loss is not."""
+    if measure is Measure.accuracy and joined.correct is not None:
+        return float(joined.correct.mean())
+    return float(joined.loss_nats.sum() / (len(joined.loss_nats) * joined.tokens.sum()))
+
+
 def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Tested | None:
     """Test the first half of `joined`'s evaluations against the second half, seed by seed.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored
-from lorascope.comparing.estimates import Tested, cell_estimate, compare_joined
+from lorascope.comparing.estimates import Tested, cell_estimate, compare_joined, mean_score
 from lorascope.comparing.pairs import Pair, tested_pair, verdict_of
 from lorascope.comparing.reference import best_by_form, near_best
 from lorascope.comparing.results import CellKey, Estimate, Pairing, Verdict
@@ -33,7 +34,11 @@ class GroupScore:
 
     group: str
     cell: CellKey
-    score: Estimate
+    value: float
+    """Mean over its rows and seeds."""
+    items: int
+    score: Estimate | None
+    """`value` with its interval; None where there is one row, or one cluster of rows."""
     against: AgainstReference | None
     """None of the reference itself, and where too few rows are common."""
 
@@ -51,22 +56,24 @@ def group_scores(
     groups = groups_of(compared)
     if not groups or reference is None:
         return ()
-    found: list[tuple[str, CellKey, Estimate, Tested | None]] = []
+    found: list[tuple[GroupScore, Tested | None]] = []
     for group in groups:
         within = _of_group(compared, group)
         for data in _leading(compared, reference, recommended):
             joined = join_scored(data.scored, within.study, "test")
-            score = cell_estimate(joined, compared.measure) if joined else None
-            if score is not None:
-                found.append((group, data.cell, score, _tested(data, reference, within)))
+            if joined is None or not math.isfinite(value := mean_score(joined, compared.measure)):
+                continue
+            score = cell_estimate(joined, compared.measure)
+            own = GroupScore(group, data.cell, value, joined.items, score, None)
+            found.append((own, _tested(data, reference, within)))
     chosen = near_best(compared.scores.values(), reference, compared)
-    tests = [tested for *_, tested in found if tested is not None]
+    tests = [tested for _, tested in found if tested is not None]
     differing = holm([_chosen_p(one, chosen) for one in tests])
     margins = holm_hopeful([one.p_margin for one in tests])
     corrected = iter(zip(tests, differing, margins, strict=True))
     return tuple(
-        GroupScore(group, cell, score, _against(compared, next(corrected)) if tested else None)
-        for group, cell, score, tested in found
+        replace(own, against=_against(compared, next(corrected))) if tested else own
+        for own, tested in found
     )
 
 

@@ -128,8 +128,10 @@ def _rows(study: Study) -> str:
 
 def _kept(split: SplitCard) -> str:
     """80, or of pairs that share prompts: 80 (52 prompts)."""
-    shared = split.prompts is not None and split.prompts < split.rows
-    return units.count(split.rows) + (f" ({units.count(split.prompts)} prompts)" if shared else "")
+    rows, prompts = units.count(split.rows), split.prompts
+    if prompts is None or prompts == split.rows:
+        return rows
+    return f"{rows} ({units.count(prompts)} prompts)"
 
 
 def _disagreements(study: Study) -> list[Line]:

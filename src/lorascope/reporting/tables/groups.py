@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lorascope.comparing.groups import GroupScore
+from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
@@ -24,10 +27,9 @@ def group_table(findings: Findings) -> Table[GroupScore]:
         (
             Column("group", "Group", right=False),
             Column("cell", "Configuration", names.name, right=False),
-            Column("items", "Items", units.count, get=of("score", "items")),
-            Column("score", f"{measure.words.capitalize()} {measure.unit}", measure.score,
-                   get=of("score", "value")),
-            Column("score_interval", "95 % interval", measure.interval, get=of("score", "ends")),
+            Column("items", "Items", units.count),
+            Column("value", f"{measure.words.capitalize()} {measure.unit}", measure.score),
+            Column("score_interval", "95 % interval", _shown(measure), get=_ends),
             Column("difference", f"− reference ({measure.step})", measure.difference,
                    get=difference),
             Column("interval", "95 % interval", measure.difference_interval, get=interval),
@@ -37,3 +39,13 @@ def group_table(findings: Findings) -> Table[GroupScore]:
         ),
         findings.groups,
     )  # fmt: skip
+
+
+def _ends(row: GroupScore) -> tuple[float, float] | str:
+    if row.score is not None:
+        return row.score.ends
+    return f"none: one {'row' if row.items == 1 else 'cluster'}"
+
+
+def _shown(measure: Measure) -> Callable[[tuple[float, float] | str], str]:
+    return lambda ends: ends if isinstance(ends, str) else measure.interval(ends)
