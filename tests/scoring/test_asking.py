@@ -94,7 +94,7 @@ def test_old_turns_go_before_an_answer_has_a_few_tokens_left(
 ) -> None:
     words = read_words("chat", ["trial=base", "quant=nf4", "tokens=30", *ON])
     plain = load_speaker(words, study)
-    template = make_template(TemplateKind.llama2, "", LoadedBase.tokenizer, None)
+    template = make_template(TemplateKind.llama2, None, LoadedBase.tokenizer)
     speaker, old = (
         replace(plain, template=template),
         [Turn("user", "thing"), Turn("assistant", "red")],
