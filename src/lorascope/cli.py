@@ -41,6 +41,8 @@ class Command:
     in_dvc: bool = False
     flags: Mapping[str, str] = field(default_factory=dict)
     """The command's own flags, each with an example of its value, or without one."""
+    then: str = ""
+    """What a person runs next, where nothing went wrong; DVC knows it by itself."""
 
 
 COMMANDS = {
@@ -48,42 +50,54 @@ COMMANDS = {
         "begin a study in this folder: lorascope init model=FOLDER data=FILE, or owner/name of\n"
         "the hub; looks at both, writes params.yaml, dvc.yaml and files of conf/",
         "begins", flags={"--no-scm": "", "--overwrite": ""},
+        then="`lorascope look` shows ten rows as they will be trained, `dvc repro` runs the study",
     ),
     "check": Command(
         "judge params.yaml, conf/, sources and device before anything expensive starts",
-        "study", in_dvc=True,
+        "study", in_dvc=True, then="`lorascope plan` says what it will need, `dvc repro` runs it",
     ),
     "prepare-base": Command(
-        "fetch, check or pre-train the full-precision base", "one", in_dvc=True
+        "fetch, check or pre-train the full-precision base", "one", in_dvc=True,
+        then="`lorascope prepare-data`",
     ),
-    "prepare-data": Command("render, split and describe the dataset", "one", in_dvc=True),
+    "prepare-data": Command(
+        "render, split and describe the dataset", "one", in_dvc=True,
+        then="`lorascope quantize-base quant=MODE`, once for each mode",
+    ),
     "quantize-base": Command(
         "store the base in one mode, a file of conf/quant (quant=fp16, int8, nf4, int4_sym, ...)",
-        "one", in_dvc=True,
+        "one", in_dvc=True, then="`lorascope train-lora -m`, as soon as all modes are stored",
     ),
     "settle": Command(
         "with search=settle: train and score what the answer needs, cheapest first",
-        "study", in_dvc=True,
+        "study", in_dvc=True, then="`lorascope report`",
     ),
     "train-lora": Command(
         "train trials; -m sweeps: -m quant=nf4 lora.rank=1,8,64 lora.alpha=16,32",
-        "sweep", in_dvc=True,
+        "sweep", in_dvc=True, then="`lorascope evaluate` with the same words scores them",
     ),
-    "evaluate": Command("score the bare base and trials; -m as above", "sweep", in_dvc=True),
+    "evaluate": Command(
+        "score the bare base and trials; -m as above", "sweep", in_dvc=True,
+        then="`lorascope status` says what is missing, `lorascope report` compares",
+    ),
     "merge": Command(
         "merge the trial that `ship` in params.yaml names, and verify the result",
-        "study", in_dvc=True,
+        "study", in_dvc=True, then="`lorascope report`",
     ),
     "quantize-merged": Command(
         "store the shipped model in the form that `serve` names, and verify it as it is loaded\n"
         "again from disk",
-        "study", in_dvc=True,
+        "study", in_dvc=True, then="`lorascope report`",
     ),
-    "report": Command("write reports/ from the records", "study", in_dvc=True),
+    "report": Command(
+        "write reports/ from the records", "study", in_dvc=True,
+        then="`lorascope summary` prints the answer; reports/report.html shows why",
+    ),
     "look": Command(
         "some rows as they will be trained, lengths, what would be dropped: lorascope look\n"
         "data=mine; needs nothing prepared",
         "study", flags={"--rows": "10"},
+        then="`lorascope check` judges the study, `dvc repro` runs it",
     ),
     "inventory": Command(
         "list what a study outside a clone reads of lorascope, for its dvc.yaml", "none"
@@ -189,6 +203,14 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if not is_stage and {"-h", "--help"} & set(rest):
         print(usage(), end="")
         return 0
+    code = (_run_stage if is_stage else _run_other)(name, row, rest)
+    if code == 0:
+        _tell_next(row, rest)
+    return code
+
+
+def _run_other(name: str, row: Command, rest: list[str]) -> int:
+    """A command that looks at no point of the grid, or at all of them."""
     if row.points == "begins":
         from lorascope.study.request import own_flags
 
@@ -198,11 +220,16 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if row.points == "none":
         return run_named(name, [], layout, {}, rest)
     # It imports Hydra.
-    from lorascope.study.request import grid_points, run_stage
+    from lorascope.study.request import grid_points
 
-    if not is_stage:
-        points, flags, overrides = grid_points(name, rest, row.flags, row.points == "study", layout)
-        return run_named(name, points, layout, flags, overrides)
+    points, flags, overrides = grid_points(name, rest, row.flags, row.points == "study", layout)
+    return run_named(name, points, layout, flags, overrides)
+
+
+def _run_stage(name: str, row: Command, rest: list[str]) -> int:
+    """A command that runs one point, or sweeps."""
+    layout = find_layout(Path.cwd())
+    from lorascope.study.request import run_stage
 
     def run(configs: Sequence[Config]) -> None:
         # Hydra would print a stack for an error in a job, and go on after it.
@@ -232,6 +259,14 @@ def run_named(
     command: Run = sys.modules[module].command
     made = command(configs, layout, flags, overrides)
     return made if isinstance(made, int) else 0
+
+
+def _tell_next(row: Command, rest: Sequence[str]) -> None:
+    """What comes next, for a person; not among the output of a stage that DVC runs."""
+    from lorascope.study.request import take_apart
+
+    if row.then and "DVC_STAGE" not in os.environ and not take_apart(rest).asks_only:
+        print(f"next: {row.then}", file=sys.stderr, flush=True)
 
 
 def _imports_begun(name: str, rest: Sequence[str]) -> AbstractContextManager[None]:

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from lorascope.execution.clock import SweepClock
-from lorascope.execution.progress import SweepProgress, SweepState, duration, sweep_lines
+from lorascope.execution.progress import SweepProgress, SweepState, sweep_lines
+from lorascope.machine.progress import duration
 from lorascope.records import Status, TrialRecord
 from lorascope.training.progress import StepReport, ValidationReport
 from tests.study_factory import Trial, trial_record

@@ -489,15 +489,24 @@ def test_scoring_is_quiet(model: Any, tokenizer: Any, capfd: Any, caplog: Any) -
 
 
 @pytest.mark.parametrize(
-    ("scoring", "requests"), [(Scoring.loss, 9), (Scoring.answer, 18), (Scoring.choices, 45)]
+    ("scoring", "losses"), [(Scoring.loss, 9), (Scoring.answer, 9), (Scoring.choices, 45)]
 )
-def test_progress_counts_every_request(
-    model: Any, tokenizer: Any, scoring: Scoring, requests: int
+def test_progress_is_told_after_each_batch(
+    model: Any, tokenizer: Any, scoring: Scoring, losses: int
 ) -> None:
-    seen: list[tuple[int, int]] = []
-    settings = {**LOSS, "scoring": scoring}
-    score_rows(model, tokenizer, random_rows(9), **settings, on_progress=lambda *s: seen.append(s))
-    assert seen == [(done, requests) for done in range(1, requests + 1)]
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def note(done: int, total: int, *, unit: str = "") -> None:
+        seen.setdefault(unit, []).append((done, total))
+
+    settings = {**LOSS, "scoring": scoring, "batch_size": 4}
+    score_rows(model, tokenizer, random_rows(9), **settings, on_progress=note)
+    totals = {"loss": losses, **({"answer": 9} if scoring is Scoring.answer else {})}
+    assert {unit: told[-1] for unit, told in seen.items()} == {
+        unit: (total, total) for unit, total in totals.items()
+    }
+    assert seen["answer" if scoring is Scoring.answer else "loss"][0][0] >= 4
+    assert len(seen["loss"]) < losses
 
 
 # lm-eval's own tasks

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lorascope.execution.clock import RunningPack, SweepClock
-from lorascope.machine.progress import LINE_INTERVAL_SECONDS, TERMINAL_INTERVAL_SECONDS
+from lorascope.machine.progress import (
+    LINE_INTERVAL_SECONDS,
+    TERMINAL_INTERVAL_SECONDS,
+    duration,
+)
 from lorascope.records import Status, TrialRecord
 from lorascope.training.progress import StepReport, ValidationReport
 
@@ -93,14 +97,6 @@ def sentence(record: TrialRecord) -> str:
         f"{result.trainable_parameters:,} trainable, {result.train_seconds:.1f} s{together}"
         f"{early}{best}"
     )
-
-
-def duration(seconds: float) -> str:
-    """50 s, 12 min, 3 h 20 min: no more digits than a guess deserves."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class SweepProgress:

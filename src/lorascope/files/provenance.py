@@ -16,7 +16,9 @@ from lorascope.files.store import sha256_of_file
 from lorascope.records import Provenance
 
 CHECKOUT = Path(__file__).parents[3]
-DECIDE_NOTHING = ("filelock", "jinja2", "matplotlib", "psutil", "pydantic", "pyyaml", "scipy")
+DECIDE_NOTHING = (
+    "filelock", "jinja2", "matplotlib", "psutil", "pydantic", "pyyaml", "scipy", "tqdm",
+)  # fmt: skip
 """Dependencies whose version changes neither a result nor how it was run."""
 
 REWRITTEN_BY_STAGES = ("dvc.lock", "reports")

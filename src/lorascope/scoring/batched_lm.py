@@ -11,7 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from lorascope.adapters.prompts.decoder import FrontedDecoder
 from lorascope.counting.scored_batches import BatchRule, Sample
-from lorascope.scoring.lm_eval_model import encode_pairs
+from lorascope.scoring.lm_eval_model import Progress, encode_pairs
 from lorascope.scoring.log_likelihoods import Encoded, LogLikelihood, log_likelihoods, passages
 
 
@@ -31,10 +31,12 @@ class BatchedLM(HFLM):  # type: ignore[misc]
         encoded: list[Encoded] = [(context, target) for _, context, target in requests]
         read = passages(encoded, self.max_length, share=self.logits_cache)
         found: dict[int, LogLikelihood] = {}
-        for number, answer in log_likelihoods(self.model, read, self.rule):
-            found[number], texts = answer, requests[number][0]
-            if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        for batch in log_likelihoods(self.model, read, self.rule):
+            found |= batch
+            for number, answer in batch.items():
+                if (texts := requests[number][0]) is not None:
+                    self.cache_hook.add_partial("loglikelihood", texts, answer)
+            self._tell_batch("loglikelihood", len(found), len(requests))
         return [found[number] for number in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -52,7 +54,12 @@ class BatchedLM(HFLM):  # type: ignore[misc]
             self.batch_size_per_gpu = count
             texts = super().generate_until([requests[n] for n in numbers], disable_tqdm)
             found |= zip(numbers, texts, strict=True)
+            self._tell_batch("generate_until", len(found), len(requests))
         return [found[number] for number in range(len(samples))]
+
+    def _tell_batch(self, method: str, done: int, total: int) -> None:
+        if isinstance(self.cache_hook, Progress):
+            self.cache_hook.tell(method, done, total)
 
     def _padding_counts(self, longest_tokens: int) -> bool:
         fronts = [own for own in self.model.modules() if isinstance(own, FrontedDecoder)]

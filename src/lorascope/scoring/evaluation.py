@@ -245,7 +245,7 @@ def _score_split(
         card.answer_pattern,
         asked.batch_size,
         asked.max_new_tokens,
-        on_progress=StepProgress(f"{title} on {split}", unit="request"),
+        on_progress=StepProgress(f"{title} on {split}"),
     )
     if base is not None and scoring is Scoring.preference:
         items = against_base(items, read_items(base / f"{split}.jsonl"))

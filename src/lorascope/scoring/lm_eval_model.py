@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,8 +18,16 @@ from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import pad_token_id, stop_token_ids
 from lorascope.scoring.log_likelihoods import Encoded
 
-OnProgress = Callable[[int, int], None]
-"""Called with (requests answered, requests in all): loss, choices and generation of each row."""
+
+class OnProgress(Protocol):
+    """Called after each batch with the requests that are answered and all there are of their unit:
+    losses (of completions and choices) first, then answers that are generated, which are slower."""
+
+    def __call__(self, done: int, total: int, *, unit: str = ...) -> None: ...
+
+
+UNITS = {"loglikelihood": "loss", "generate_until": "answer"}
+"""What a request of lm-eval's is called here."""
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:
@@ -121,16 +129,21 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """The progress of requests, in place of lm-eval's response cache, which gets every answer."""
+    """The progress of batches, in place of lm-eval's response cache, which gets every answer.
 
-    total: int
+    A batch's answers come all at once: told one by one, the first would seem to have taken as long
+    as all of them.
+    """
+
     report: OnProgress | None
-    done: int = 0
 
     def add_partial(self, method: str, request: Any, response: Any) -> None:
-        self.done += 1
+        """Keep nothing."""
+
+    def tell(self, method: str, done: int, total: int) -> None:
+        """A batch is done."""
         if self.report is not None:
-            self.report(self.done, self.total)
+            self.report(done, total, unit=UNITS[method])
 
 
 def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:

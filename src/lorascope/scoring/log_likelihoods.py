@@ -59,11 +59,11 @@ def passages(requests: Sequence[Encoded], context_tokens: int, share: bool) -> l
 
 def log_likelihoods(
     model: Any, read: Sequence[Passage], rule: BatchRule
-) -> Iterator[tuple[int, LogLikelihood]]:
-    """The number of each request and its log-likelihood, batch by batch, in `evaluation_mode`."""
+) -> Iterator[dict[int, LogLikelihood]]:
+    """Batch by batch, the number of each request and its log-likelihood, in `evaluation_mode`."""
     rest = iter(read)
     for count in rule.sizes(passage.size for passage in read):
-        yield from _batch(model, list(islice(rest, count)))
+        yield dict(_batch(model, list(islice(rest, count))))
 
 
 def token_scores(

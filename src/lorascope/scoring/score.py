@@ -79,8 +79,7 @@ def score_rows(
         if scoring is Scoring.answer:
             _check_generation(tokenizer, rows, lm.max_length, max_new_tokens)
         lm.logits_cache = not splits_collide(encoded)
-        requests = len(encoded) + len(rows) * (scoring is Scoring.answer)
-        lm.set_cache_hook(Progress(requests, on_progress))
+        lm.set_cache_hook(Progress(on_progress))
         results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
         stock = wrap_model(model, tokenizer, batch_size, literal_special_tokens=False)
         as_stock = encoded_as_stock(stock, rows, encoded, scoring)

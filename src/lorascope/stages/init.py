@@ -216,6 +216,5 @@ def _of_study(study: FirstStudy, texts: Mapping[str, str], begun: str) -> str:
     return (
         f"study: ranks {', '.join(map(str, study.ranks))} in {', '.join(study.quant)}: "
         f"{study.trials} trials, train={study.train}\n"
-        f"wrote {', '.join(texts)}{f'; {begun}' if begun else ''}\n"
-        "next: `lorascope look` shows ten rows as they will be trained, `dvc repro` runs the study"
+        f"wrote {', '.join(texts)}{f'; {begun}' if begun else ''}"
     )

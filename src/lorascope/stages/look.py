@@ -47,7 +47,6 @@ def command(
             print(_shown(number, row, facts.tokenizer, config, marks))
         print(summary(found.card))
         print(_reasons(found.card), end="")
-    print("next: `lorascope check` judges the study, `dvc repro` runs it")
 
 
 def _count(text: str) -> int:
