@@ -263,9 +263,11 @@ def run_named(
 
 def _tell_next(row: Command, rest: Sequence[str]) -> None:
     """What comes next, for a person; not among the output of a stage that DVC runs."""
+    if not row.then or "DVC_STAGE" in os.environ:
+        return
     from lorascope.study.request import take_apart
 
-    if row.then and "DVC_STAGE" not in os.environ and not take_apart(rest).asks_only:
+    if not take_apart(rest).asks_only:
         print(f"next: {row.then}", file=sys.stderr, flush=True)
 
 

@@ -16,7 +16,8 @@ FORMAT = f"{{desc}}: {{percentage:3.0f}}%|{{bar:{BAR_COLUMNS}}}| {{n_fmt}}/{{tot
 
 class StepProgress:
     """A progress line, called with (steps done, steps in all) and, where there is one, the loss in
-    nats. Steps of another unit are work of another pace, which begins where the last one ended."""
+    nats. Steps of another unit, or another number of them, are work of another pace, which begins
+    where the last one ended."""
 
     def __init__(self, title: str, unit: str = "step") -> None:
         self._title = title
@@ -26,6 +27,7 @@ class StepProgress:
         self._begin(time.monotonic())
 
     def _begin(self, now: float) -> None:
+        self._last: tuple[int, int] | None = None
         self._started = self._called = now
         self._first: tuple[float, int] | None = None
         # The first line comes earlier: what is over by then needs none.
@@ -36,10 +38,12 @@ class StepProgress:
         self, done: int, total: int, loss_nats: float | None = None, *, unit: str | None = None
     ) -> None:
         now = time.monotonic()
-        if unit is not None and unit != self._unit:
+        before = self._last or (0, total)
+        if (unit or self._unit, total) != (self._unit, before[1]) or done < before[0]:
             self._begin(self._called)
-            self._unit = unit
-        self._called = now
+        self._unit, self._last, self._called = unit or self._unit, (done, total), now
+        if done == 0:
+            return
         left = seconds_left(now - self._started, done, total, self._first_after(now, done))
         last = done >= total
         if now - self._shown < self._interval and not (last and self._said_something):
@@ -55,7 +59,7 @@ class StepProgress:
 
     def _first_after(self, now: float, done: int) -> tuple[float, int] | None:
         """Seconds until the first step was done, and the steps that were done then."""
-        if self._first is None and done > 0:
+        if self._first is None:
             self._first = now - self._started, done
         return self._first
 

@@ -89,7 +89,8 @@ def command(
     write_study(layout.root, texts, {**rows.files, **model.files})
     add_ignored(layout.root)
     begun = begin_dvc(layout.root, with_git)
-    print(_of_study(study, texts, begun))
+    places = [*rows.files.values(), *([str(model.config.path)] if model.files else [])]
+    print(_of_study(study, [*texts, *places], begun))
 
 
 def _asked(words: Sequence[str]) -> dict[str, str]:
@@ -180,7 +181,8 @@ def _texts(
         fits = f"{detected.fitting} of {detected.tried} rows that were tried have this form."
         remarks = {
             "format": f"Columns: {', '.join(map(str, rows.columns))}. {fits}",
-            "scoring": f"{why[:1].upper()}{why[1:]}. Others: loss, answer, choices.",
+            "scoring": f"{why[:1].upper()}{why[1:]}.",
+            "classes": "In the order of their numbers; reports call them so.",
             "max_tokens": "Longer samples are dropped and counted, never cut.",
         }
         texts[f"conf/data/{study.data}.yaml"] = conf_text(detected.config, remarks)
@@ -212,9 +214,9 @@ def _of_rows(rows: FoundRows, detected: Detected, card: DataCard, facts: ModelFa
     )
 
 
-def _of_study(study: FirstStudy, texts: Mapping[str, str], begun: str) -> str:
+def _of_study(study: FirstStudy, written: Sequence[str], begun: str) -> str:
     return (
         f"study: ranks {', '.join(map(str, study.ranks))} in {', '.join(study.quant)}: "
         f"{study.trials} trials, train={study.train}\n"
-        f"wrote {', '.join(texts)}{f'; {begun}' if begun else ''}"
+        f"wrote {', '.join(written)}{f'; {begun}' if begun else ''}"
     )

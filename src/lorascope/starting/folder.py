@@ -3,12 +3,12 @@ and DVC around it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,10 +27,17 @@ QUIET = {"analytics": False, "check_update": False}
 LINKS = {"type": "reflink,hardlink,symlink,copy"}
 
 
+OWN_CHOICES = """\
+Your own choices, one file each: `conf/<group>/<name>.yaml`. They come before those of the same name
+that lorascope brings; `lorascope train-lora --help` lists all groups.
+"""
+
+
 def fixed_texts() -> dict[str, str]:
     """Path -> text of the files that are the same in every study."""
     return {
         "dvc.yaml": project_wiring(_template("dvc.yaml")),
+        "conf/README.md": OWN_CHOICES,
         "data/raw/README.md": _template("data_raw.md"),
         "models/raw/README.md": _template("models_raw.md"),
     }
@@ -117,8 +124,8 @@ def begin_dvc(root: Path, with_git: bool) -> str:
             top = root
             done.append("git init")
         is_below = top is not None and top.resolve() != root.resolve()
-        with redirect_stdout(StringIO()):
-            repo = Repo.init(str(root), no_scm=not with_git, subdir=is_below)
+        logging.getLogger("dvc").setLevel(logging.WARNING)
+        repo = Repo.init(str(root), no_scm=not with_git, subdir=is_below)
         with repo, repo.config.edit() as edited:
             edited["core"].update({**QUIET, "autostage": with_git})
             edited["cache"].update(LINKS)

@@ -98,7 +98,7 @@ def _splits_of(folder: Path, word: str) -> dict[str, Path]:
     if "train" not in found:
         raise ConfigError(
             "data", word, "a folder without a file of training rows",
-            f"Call it train.jsonl (or {', '.join(READERS)}), or name the file itself.",
+            f"Call that file train, with one of {', '.join(READERS)}, or name it itself.",
         )  # fmt: skip
     return found
 
