@@ -13,6 +13,7 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import data_settings, differing
 from lorascope.files.store import read_record
+from lorascope.machine.progress import StepProgress
 from lorascope.planning.arithmetic import affine_through
 from lorascope.planning.depth import training_trace
 from lorascope.planning.fits import failed_prediction_passed_over
@@ -52,7 +53,11 @@ def planned_trials(configs: Sequence[Config], layout: Layout) -> list[Planned]:
     groups: dict[str, list[Config]] = {}
     for config in configs:
         groups.setdefault(_but_rank(config), []).append(config)
-    found = {key: _planned_ranks(group, layout) for key, group in groups.items()}
+    found: dict[str, dict[int, Planned]] = {}
+    show = StepProgress("plan", unit="group")
+    for number, (key, group) in enumerate(groups.items(), start=1):
+        found[key] = _planned_ranks(group, layout)
+        show(number, len(groups))
     return [replace(found[_but_rank(c)][rank_of(c.adapter)], config=c) for c in configs]
 
 
