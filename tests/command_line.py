@@ -25,12 +25,12 @@ def lorascope(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[st
         redirect_stdout(out), redirect_stderr(err),
     ):  # fmt: skip
         patched.setattr(sys, "argv", ["lorascope", *arguments])
+        # `main` freezes all objects, as its process is about to end.
+        patched.setattr(gc, "freeze", lambda: None)
         try:
             main()
         except SystemExit as ended:
             code = int(ended.code or 0)
         finally:
             signal.signal(signal.SIGTERM, handler)
-            # `main` freezes all objects, as its process is about to end.
-            gc.unfreeze()
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -21,7 +21,7 @@ from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import ConfigError, DeviceError, ModelError
 from lorascope.files.calibration import write_beside_model
 from lorascope.machine.devices import TORCH_DTYPES, Device
-from lorascope.machine.libraries import quiet_libraries
+from lorascope.machine.libraries import import_uncollected, quiet_libraries
 from lorascope.quantizers.autoround.library import require_library
 from lorascope.quantizers.kinds import (
     PLAIN,
@@ -106,6 +106,8 @@ def _read_rows(
         model = _plain_base(base, compute, device).eval()
         names = list(quantizable_layers(model, quant, "torchao"))
         return Ranges(calibrate(model, names, rows, quant))
+    # Before the model is made. auto-round has garbage collected at each of its steps.
+    import_uncollected("auto_round")
     from lorascope.quantizers.autoround.codes import choose_codes
 
     model = _plain_base(base, torch.float32, device).eval()
