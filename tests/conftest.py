@@ -29,6 +29,9 @@ TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
 auto would ship nothing."""
 TEST_DEVICE = os.environ.get("LORASCOPE_TEST_DEVICE")
 """Device that tests marked gpu run on, where one is asked for; see tests/devices.py."""
+# As the command does, before torch is imported: nothing here compiles, and the compiler is a sixth of
+# all imports, in each process that a test starts.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 BASE_OVERRIDES = (
     "model=small", "data=toy", "train=few", "runtime.tracking=false",
     *([f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []),
