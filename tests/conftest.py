@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -29,8 +30,8 @@ TRIAL = ("quant=nf4", "lora.rank=4", "ship=nf4-r0004")
 auto would ship nothing."""
 TEST_DEVICE = os.environ.get("LORASCOPE_TEST_DEVICE")
 """Device that tests marked gpu run on, where one is asked for; see tests/devices.py."""
-# As the command does, before torch is imported: nothing here compiles, and the compiler is a sixth of
-# all imports, in each process that a test starts.
+# As the command does, before torch is imported: kernels run as they do there, and no process that a
+# test starts imports a compiler.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 BASE_OVERRIDES = (
     "model=small", "data=toy", "train=few", "runtime.tracking=false",
@@ -42,6 +43,7 @@ LONGEST = (
 )  # fmt: skip
 """Files of more than 40 seconds, by their names without test_, the longest first."""
 
+COMPOSED: dict[object, Config] = {}
 PASSED_OVER: set[str] = set()
 """Names of modules that the garbage collector passes over."""
 MANY_MODULES = 50
@@ -225,10 +227,18 @@ def run_command(layout: Layout, name: str, *arguments: str) -> int:
 
 
 def compose_one(layout: Layout, *overrides: str) -> Config:
-    """One configuration of the small project."""
+    """One configuration of the small project: composed once for equal files of conf/."""
     keys = {override.partition("=")[0] for override in overrides}
     kept = [base for base in BASE_OVERRIDES if base.partition("=")[0] not in keys]
-    return expand(layout, [*kept, *overrides])[0]
+    files = [path for path in layout.conf.rglob("*.yaml") if path.is_file()]
+    states = [(path.relative_to(layout.conf), path.stat()) for path in files]
+    key = (
+        frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states),
+        (*kept, *overrides),
+    )
+    if key not in COMPOSED:
+        COMPOSED[key] = expand(layout, [*kept, *overrides])[0]
+    return copy.deepcopy(COMPOSED[key])
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Co
 
 def test_a_timeout_ends_a_pack_and_keeps_its_checkpoints(project: Layout, compose: Compose) -> None:
     shared = ("quant=fp16", "train.steps=100000", "train.checkpoint_every_steps=5")
-    limit = "runtime.trial_timeout_seconds=8"
+    limit = "runtime.trial_timeout_seconds=4"
     configs = [compose(*shared, limit, f"seed={seed}") for seed in (80, 81)]
     records = sweeps.run_sweep(configs, project)
     assert [record.status for record in records] == [Status.timeout] * 2
