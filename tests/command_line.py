@@ -3,16 +3,16 @@ tests of what a command says and leaves, not of its process."""
 
 from __future__ import annotations
 
-import gc
 import io
 import signal
 import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 
-from lorascope.cli import main
+from lorascope import cli
 from lorascope.files.layout import Layout
 
 
@@ -25,10 +25,10 @@ def lorascope(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[st
         redirect_stdout(out), redirect_stderr(err),
     ):  # fmt: skip
         patched.setattr(sys, "argv", ["lorascope", *arguments])
-        # `main` freezes all objects, as its process is about to end.
-        patched.setattr(gc, "freeze", lambda: None)
+        # `main` freezes all objects at its end, as its process ends; imports freeze theirs before.
+        patched.setattr(cli, "gc", SimpleNamespace(freeze=lambda: None))
         try:
-            main()
+            cli.main()
         except SystemExit as ended:
             code = int(ended.code or 0)
         finally:

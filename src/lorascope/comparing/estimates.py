@@ -74,11 +74,9 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
     nothing is common. Token counts are the first evaluation's: equal targets under one tokenizer
     have equal counts.
     """
-    tables = [{item_key(item): item for item in items if item.tokens} for items in evaluations]
-    keys = [key for key in tables[0] if all(key in table for table in tables[1:])]
-    if not keys:
+    rows = _rows_in_common(evaluations)
+    if not rows[0]:
         return None
-    rows = [[table[key] for key in keys] for table in tables]
     judged = all(item.correct is not None for row in rows for item in row)
     correct = np.array([[float(item.correct or 0) for item in row] for row in rows])
     return JoinedItems(
@@ -87,6 +85,18 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
         tokens=np.array([item.tokens for item in rows[0]], dtype=np.float64),
         clusters=cluster_numbers(rows[0]),
     )
+
+
+def _rows_in_common(evaluations: Sequence[Sequence[ItemResult]]) -> list[list[ItemResult]]:
+    """The items that all have, of each evaluation, in the first one's order."""
+    given = [[item for item in items if item.tokens] for items in evaluations]
+    keys = [list(map(item_key, items)) for items in given]
+    if all(own == keys[0] for own in keys[1:]) and len(set(keys[0])) == len(keys[0]):
+        # As a rule: they scored the same file.
+        return given
+    tables = [dict(zip(own, items, strict=True)) for own, items in zip(keys, given, strict=True)]
+    common = [key for key in tables[0] if all(key in table for table in tables[1:])]
+    return [[table[key] for key in common] for table in tables]
 
 
 def cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:

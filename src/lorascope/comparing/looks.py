@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.estimates import Tested
@@ -76,7 +76,7 @@ class Looks:
             parts = near.two_way.components
             shares[seeds] = _share(parts, seeds, last, max(shares.values(), default=0.0))
         error, spent = self.part(cell), tuple(shares.values())
-        level, dropping = (float(norm.sf(bounds(spent, e)[-1])) for e in (error, self._error))
+        level, dropping = (float(ndtr(-bounds(spent, e)[-1])) for e in (error, self._error))
         within = _one_sided(near.p_margin)
         choices = choice_factor(len(reference_choices(self.compared)))
         beyond = min(1.0, choices * _one_sided(every.p_beyond))
@@ -146,7 +146,7 @@ class Looks:
         if noise is None:
             return False
         item = tested.two_way.components.item or 0.0
-        reach = float(norm.isf(error)) * math.sqrt(item + noise.raw / last)
+        reach = float(-ndtri(error)) * math.sqrt(item + noise.raw / last)
         return noise.moves(behind + reach - self.compared.margin, seeds, last) < LEAST_CHANCE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 
 from lorascope.comparing.estimates import Tested, with_seed_pool
 from lorascope.comparing.results import CellKey, Measure
@@ -119,5 +120,6 @@ def _ends(kind: Kind, subject: CellKey, reference: CellKey) -> Ends:
     return frozenset((_shape(subject), _shape(reference)))
 
 
+@cache
 def _shape(cell: CellKey) -> CellKey:
     return replace(cell, quant="", serve=APART)

@@ -67,7 +67,7 @@ def bounds(
     spent = [spending(share, error) for share in shares]
     newly = tuple(np.diff(spent, prepend=0.0).tolist())
     looks = range(1, len(newly) + 1)
-    return tuple(_looked(tuple(shares[:look]), newly[:look])[0] for look in looks)
+    return tuple(_looked(tuple(shares[:look]), newly[:look]) for look in looks)
 
 
 def crossing(shares: Sequence[float], at: Sequence[float], drift: float = 0.0) -> list[float]:
@@ -84,19 +84,27 @@ def crossing(shares: Sequence[float], at: Sequence[float], drift: float = 0.0) -
 
 
 @lru_cache(maxsize=4096)
-def _looked(shares: tuple[float, ...], newly: tuple[float, ...]) -> tuple[float, _Paths | None]:
-    """The bound of the last of these looks, and what has crossed none by then.
-
-    A further look at a test goes on from here.
-    """
-    paths = _looked(shares[:-1], newly[:-1])[1] if len(shares) > 1 else None
+def _looked(shares: tuple[float, ...], newly: tuple[float, ...]) -> float:
+    """The bound of the last of these looks."""
+    paths = _uncrossed(shares[:-1], newly[:-1])
     share, error = shares[-1], newly[-1]
     if paths is not None and share - paths.share < LEAST_STEP:
         bound = float(-ndtri(error)) if error > 0 else NO_BOUND
     else:
         bound = _bound(error, share, paths)
-        paths = _below(bound, share, paths, 0.0)
-    return min(bound, NO_BOUND), paths
+    return min(bound, NO_BOUND)
+
+
+@lru_cache(maxsize=4096)
+def _uncrossed(shares: tuple[float, ...], newly: tuple[float, ...]) -> _Paths | None:
+    """What has crossed none of these looks: a further look at a test goes on from here."""
+    if not shares:
+        return None
+    paths = _uncrossed(shares[:-1], newly[:-1])
+    share = shares[-1]
+    if paths is not None and share - paths.share < LEAST_STEP:
+        return paths
+    return _below(_looked(shares, newly), share, paths, 0.0)
 
 
 def _bound(error: float, share: float, paths: _Paths | None) -> float:

@@ -80,8 +80,10 @@ def _measured(parts: Components) -> SeedNoise | None:
 
 def _degrees(spreads: Sequence[_Spread]) -> float:
     """Satterthwaite's degrees of freedom of the mean of correlated variances."""
-    whole = _shared([spread.ends for spread in spreads])
-    correlation = np.maximum(whole, HALF * _shared([spread.partly for spread in spreads]))
+    correlation = _shared([spread.ends for spread in spreads])
+    if any(spread.partly for spread in spreads):
+        half = HALF * _shared([spread.partly for spread in spreads])
+        correlation = np.maximum(correlation, half)
     inverse = 1 / np.sqrt([spread.noise.degrees for spread in spreads])
     return float(len(spreads) ** 2 / (inverse @ correlation @ inverse))
 

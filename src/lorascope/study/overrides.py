@@ -7,7 +7,7 @@ the files of `quant=[fp16,nf4]` into one, and follows `quant=../quant/nf4` out o
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -106,13 +106,18 @@ def choices(group: str, layout: Layout) -> list[str]:
     return sorted(name for name in layout.choices(group) if is_name(name))
 
 
-def known_keys(schema: Any = Composed, before: str = "") -> dict[str, Any]:
-    """Every key of the schema with its type."""
+@cache
+def known_keys() -> Mapping[str, Any]:
+    """Every key of the schema with its type: read off once, as each override is held against it."""
+    return _keys(Composed, "")
+
+
+def _keys(schema: Any, before: str) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     hints = get_type_hints(schema)
     for own in fields(schema):
         key, kind = f"{before}{own.name}", hints[own.name]
-        keys |= known_keys(kind, f"{key}.") if is_dataclass(kind) else {key: kind}
+        keys |= _keys(kind, f"{key}.") if is_dataclass(kind) else {key: kind}
     return keys
 
 
