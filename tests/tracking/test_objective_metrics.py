@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lorascope.files.layout import FORGETTING
 from lorascope.records import LossPoint
-from lorascope.tracking.content import Point, trial_points
-from tests.study_factory import Trial, trial_record
+from lorascope.tracking.content import Point, evaluation_points, trial_points
+from tests.study_factory import Trial, make_study, trial_record
 
 
 def test_metrics_of_preferences_keep_their_names_and_steps() -> None:
@@ -17,3 +18,18 @@ def test_metrics_of_preferences_keep_their_names_and_steps() -> None:
     points = trial_points(replace(record, result=replace(record.result, losses=losses)))
     told = [point for point in points if point.name in metrics]
     assert told == [Point(name, value, 5) for name, value in metrics.items()]
+
+
+def test_what_is_forgotten_is_named_by_its_dataset() -> None:
+    study = make_study([Trial("fp16")])
+    (record,) = (own for own in study.evaluations if own.key)
+    splits = {**record.splits, FORGETTING: record.splits["test"]}
+
+    def names(forgetting: str | None) -> set[str]:
+        scored = replace(record, splits=splits, forgetting=forgetting)
+        return {point.name for point in evaluation_points(scored) if FORGETTING in point.name}
+
+    assert "forgetting/wiki_completion_loss_nats" in names("wiki")
+    assert not names("wiki") & names("known_people")
+    # As older records have it.
+    assert "forgetting_completion_loss_nats" in names(None)

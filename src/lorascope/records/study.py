@@ -106,6 +106,8 @@ class EvaluationRecord:
     """The rules of scoring in words, for whoever wants the same numbers."""
     served: ServedForm | None = None
     """None for an adapter that was kept apart on its base, and for a bare base."""
+    forgetting: str | None = None
+    """The dataset of the split forgetting; None without one, and in older records."""
 
     @property
     def form(self) -> str:

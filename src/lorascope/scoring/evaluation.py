@@ -185,6 +185,7 @@ def score_subject(
         distributions_sha256=distributions_sha256,
         protocol=said,
         served=served,
+        forgetting=config.forgetting.name if config.forgetting else None,
         seconds=time.perf_counter() - started,
         provenance=capture(
             layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic

@@ -265,14 +265,19 @@ def _load(config: Config, layout: Layout) -> None:
     LoadedBase.fitting.add(settings)
 
 
+LOSSES = {"classes": "loss", "preference": "loss of chosen replies"}
+"""By data.scoring, whose loss is scored where it is no completion's."""
+
+
 def _sentence(record: EvaluationRecord) -> str:
     test = record.splits["test"]
     unlike = test.items_unlike_stock
     accuracy = "" if test.accuracy is None else f"accuracy {test.accuracy:.3f}, "
     if test.accuracy_norm is not None:
         accuracy += f"by length {test.accuracy_norm:.3f}, "
+    loss = LOSSES.get(record.scoring, "completion loss")
     return (
-        f"{record.name}: {accuracy}completion loss {test.completion_loss_nats:.4f} nats "
+        f"{record.name}: {accuracy}{loss} {test.completion_loss_nats:.4f} nats "
         f"on {test.items} test items"
         + (f", {unlike} of other tokens than stock lm-eval's" if unlike else "")
     )

@@ -68,8 +68,12 @@ def _matthews(counts: Counts) -> NDArray[np.float64]:
 def class_intervals(
     pairs: Sequence[tuple[int, int]], groups: Sequence[str | None], confidence: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of macro F1 and Matthews correlation over drawn tables; an end that
-    would leave the score itself out is moved to it, as where all are right.
+    """Percentile intervals of macro F1 and Matthews correlation over drawn tables.
+
+    Where classes have few items, both scores come out lower on average than the truth, and those of
+    drawn tables lower again, by as much. The upper end makes up for it: it is raised by twice what
+    the draws' mean lies below the score (and the lower one lowered where it lies above), to 1 at
+    most. An end that would leave the score itself out, as where all are right, is moved to it.
 
     Args:
         groups: what an item shares with others, which then have one weight in a draw; None is the
@@ -86,8 +90,10 @@ def class_intervals(
     ends = {}
     for name, score in scores.items():
         own = float(score(found))
-        low, high = (float(v) for v in np.percentile(score(tables), [tail, 100 - tail]))
-        ends[name] = min(low, own), max(high, own)
+        drawn = score(tables)
+        low, high = (float(v) for v in np.percentile(drawn, [tail, 100 - tail]))
+        off = 2 * (own - float(drawn.mean()))
+        ends[name] = min(low, low + off, own), min(1.0, max(high, high + off, own))
     return ends
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from lorascope.files.confidential import without_secrets
+from lorascope.files.layout import FORGETTING
 from lorascope.files.revisions import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import (
     EvaluationRecord,
@@ -48,7 +49,7 @@ def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
     int4_sym/test_accuracy."""
     form = "" if evaluation.served is None else f"{evaluation.form}/"
     points = [
-        Point(f"{form}{split}_{f.name}", value, 0)
+        Point(metric_name(f"{form}{_split_name(split, evaluation)}_{f.name}"), value, 0)
         for split, score in evaluation.splits.items()
         for f in fields(SplitScore)
         if (value := getattr(score, f.name)) is not None
@@ -58,6 +59,13 @@ def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
         for name, value in evaluation.lm_eval_metrics.items()
     ]
     return [point for point in points if point.is_finite]
+
+
+def _split_name(split: str, evaluation: EvaluationRecord) -> str:
+    """What may be forgotten has the dataset's name: MLflow keeps a metric for good, and another
+    dataset's loss is another number."""
+    named = split == FORGETTING and evaluation.forgetting is not None
+    return f"{split}/{evaluation.forgetting}" if named else split
 
 
 def metric_name(name: str) -> str:

@@ -21,13 +21,13 @@ from lorascope.reporting.pages.document import (
     Bullets,
     Document,
     Facts,
-    Line,
     Link,
     Paragraph,
     Section,
     text,
 )
 from lorascope.reporting.pages.provenance_section import provenance_blocks
+from lorascope.reporting.pages.reading import how_to_read
 from lorascope.reporting.pages.recommendation import answer
 from lorascope.reporting.pages.record_sections import merge_blocks, served_blocks
 from lorascope.reporting.pages.score_sections import (
@@ -101,7 +101,7 @@ def _sections(
             *served_blocks(study.served, findings.decision),
         )),
         section("threats", "Threats to validity", threats_blocks(findings)),
-        section("reading", "How to read this", (Bullets(HOW_TO_READ),)),
+        section("reading", "How to read this", (Bullets(how_to_read(study.data.scoring)),)),
         section("provenance", "Provenance", provenance_blocks(study)),
     )  # fmt: skip
 
@@ -113,52 +113,6 @@ GROUPS = (
     "each mode and form. p-values are corrected (Holm) for all tests of this table."
 )
 WAYS = "Quantized after training, or trained for it"
-HOW_TO_READ: tuple[Line, ...] = (
-    ("A blank cell is unknown or was not measured; it is never zero.",),
-    (
-        "The rule and every ranking look at the validation split. The test split is scored once "
-        "for every row and chooses nothing.",
-    ),
-    (
-        "A 95 % interval covers which items were drawn, and the training seed where there are "
-        "several. It does not cover the choice of this dataset. Where there "
-        "are several seeds, a comparison whose own spread between them is smaller than that of all "
-        "comparisons of its kind takes theirs. Intervals are not corrected for their number; p "
-        "values and verdicts are.",
-    ),
-    (
-        "Verdicts: better and worse are significant at 5 % after Holm's correction; no worse "
-        "means that a loss as large as the margin is ruled out; undecided is all else, and no "
-        "evidence of equality.",
-    ),
-    (
-        "Gained and lost are items that only the first, or only the second, of a pair gets right. "
-        "KL is the mean divergence a token from the second's next-token distribution, over the "
-        "first 1,024 completion tokens of the test split; with more than 512 tokens in the "
-        "vocabulary it is a lower bound.",
-    ),
-    (
-        "Loss is the mean over completion tokens, in nats; lower is better. 1 GB is 10^9 bytes; "
-        "stored sizes are exact bytes of tensors. Serving memory is the stored base of a mode and "
-        "the adapter beside it; of a served form, the merged model as that mode stores it.",
-    ),
-    (
-        "Seconds, and money and energy made of them, are of trainings on a machine that may have "
-        "had other work: a share on their frontier leaves that out.",
-    ),
-    (
-        "Peak is the allocator's on CUDA, growth that of the process on a CPU: compare each with "
-        "its own kind only.",
-    ),
-    (
-        "Bits measured has the constants and code tables in it; bits from shapes is the same "
-        "computed without a tensor; bits, large layers is what remains where layers are large.",
-    ),
-    (
-        "Weight error is sqrt(mean((w - q)^2) / mean(w^2)) against the full-precision base, over "
-        "layers.",
-    ),
-)
 
 
 def _asked(keys: Sequence[TrialKey]) -> str:

@@ -118,6 +118,11 @@ def _in_16_bits(merge: MergeRecord) -> tuple[tuple[str, Line], ...]:
     return ((f"Adapter on its base computed in {gap.compute}, as trained", (facts,)),)
 
 
+def _agreement(study: Study) -> str:
+    classes = study.data.scoring == "classes"
+    return "Equal predicted classes" if classes else "Equal next-token predictions"
+
+
 def merge_blocks(study: Study, decision: Decision) -> Iterator[Block]:
     """The merged model and how it was verified, beside what the rule recommends."""
     merge, recommended = study.merge, decision.trial
@@ -133,7 +138,7 @@ def merge_blocks(study: Study, decision: Decision) -> Iterator[Block]:
         ("Chosen", (f"{merge.chosen_by}{score}",)),
         ("Verification", (verdict,)),
         ("Items compared", (units.count(merge.items),)),
-        ("Equal next-token predictions", (f"{100 * merge.prediction_agreement:.2f} %",)),
+        (_agreement(study), (f"{100 * merge.prediction_agreement:.2f} %",)),
         ("Largest logit difference", (f"{merge.largest_logit_difference:.2g}",)),
         *_without_rounding(merge),
         *_in_16_bits(merge),
