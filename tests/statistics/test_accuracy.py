@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from lorascope.statistics.accuracy import FlipDifference, accuracy_difference, independent_flips
-from lorascope.statistics.shares import PairedCounts, restricted_variance, score
+from lorascope.statistics.shares import PairedCounts, restricted_variance, score, wilson_interval
 
 MARGIN = 0.05
 
@@ -100,3 +101,34 @@ def test_variance_under_test_does_not_vanish_where_nothing_changed() -> None:
     # Tango's q is then the margin itself: 2 d - d (1 + d) = d (1 - d) for a loss of d.
     assert restricted_variance(400, 0, 0, -MARGIN) == pytest.approx(MARGIN * (1 - MARGIN) / 400)
     assert restricted_variance(400, 0, 0, 0.0) == 0.0
+
+
+def test_pairs_of_replies_against_a_base_are_tested_by_signs_with_ties_left_out() -> None:
+    """The base is half right on each: its difference to a reply is Wilson's share less a half."""
+    right = np.array([[1.0] * 9 + [0.0]])
+    found = accuracy_difference(right, np.full_like(right, 0.5))
+    wilson = wilson_interval(0.9, 10)
+    assert found.estimate == pytest.approx(0.4)
+    assert (found.low, found.high) == pytest.approx((wilson[0] - 0.5, wilson[1] - 0.5))
+    assert found.p_value == pytest.approx(binomtest(9, 10).pvalue)
+    ties = np.append(right, [[0.5] * 5], axis=1)
+    tied = accuracy_difference(ties, np.full_like(ties, 0.5))
+    assert tied.p_value == pytest.approx(binomtest(9, 10).pvalue)
+    assert tied.estimate == pytest.approx(4 / 15)
+    assert tied.low > 0
+
+
+@pytest.mark.parametrize(("seeds", "clusters"), [(1, 2), (3, 1)])
+def test_half_steps_of_seeds_and_clusters_are_half_of_whole_ones(seeds: int, clusters: int) -> None:
+    """Against a base that is half right, an answer moves half as far as against its opposite."""
+    generator = np.random.default_rng(seeds)
+    right = (generator.random((seeds, 24)) < 0.75).astype(float)
+    groups = np.arange(24) // clusters if clusters > 1 else None
+    half = accuracy_difference(right, np.full_like(right, 0.5), groups)
+    whole = accuracy_difference(right, 1 - right, groups)
+    assert isinstance(half, FlipDifference)
+    assert (half.estimate, half.low, half.high) == pytest.approx(
+        (whole.estimate / 2, whole.low / 2, whole.high / 2), abs=1e-9
+    )
+    assert half.p_value == pytest.approx(whole.p_value)
+    assert half.tail_beyond(0.1, 1) == pytest.approx(whole.tail_beyond(0.2, 1))

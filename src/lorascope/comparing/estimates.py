@@ -23,6 +23,7 @@ from lorascope.statistics.accuracy import (
     accuracy_interval,
     flip_difference,
     independent_flips,
+    step_between,
 )
 from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
 from lorascope.statistics.power import detectable_with_error, powered_reach
@@ -159,7 +160,7 @@ class Tested:
         """
         crossed = self.two_way
         test = flip_difference(crossed, self.flips) if self.flips else crossed
-        farthest = side * (1.0 if self.flips else FARTHEST_NATS)
+        farthest = side * (self.flips.step if self.flips else FARTHEST_NATS)
 
         def excess(truth: float) -> float:
             return test.tail_beyond(truth, -side) - level
@@ -208,7 +209,8 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     if measure is Measure.accuracy:
         tested = accuracy_difference(subject, reference, joined.clusters)
         won, lost, judged = _flips(subject, reference)
-        flips = independent_flips(subject - reference, joined.clusters)
+        step = step_between(subject, reference)
+        flips = independent_flips(subject - reference, joined.clusters, step)
     elif len(subject) == 1 and crossed.components.item_degrees >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
@@ -275,7 +277,8 @@ def compare_with_base(joined: JoinedItems, measure: Measure) -> tuple[Estimate, 
     crossed = _crossed(differences.mean(axis=0)[None], joined, measure)
     tested: FlipDifference | TwoWayEstimate = crossed
     if measure is Measure.accuracy:
-        tested = flip_difference(crossed, independent_flips(differences, joined.clusters))
+        step = step_between(values[:-1], values[-1])
+        tested = flip_difference(crossed, independent_flips(differences, joined.clusters, step))
     return _estimate(crossed, tested, joined, len(differences)), tested.p_value
 
 

@@ -29,7 +29,6 @@ from lorascope.statistics.one_sided import OneSided
 from lorascope.statistics.shares import (
     PairedCounts,
     PairedDifference,
-    paired_counts,
     paired_difference,
     restricted_variance,
     wilson_interval,
@@ -40,6 +39,7 @@ FEW = 50
 """Number of changed answers from which on their own spread is known well enough: with 20 of 400
 items lost, the true loss on the margin, t alone calls it smaller in 6 % instead of 2.5."""
 EDGE = 1 - 1e-12
+HALF = 0.5
 NUDGE = 1e-9
 """A difference of shares below this is rounding."""
 
@@ -69,17 +69,27 @@ def accuracy_difference(
 ) -> PairedDifference | FlipDifference:
     """Share right of a minus that of b, both [seeds, items] of 0, 1 and 0.5, seed by seed.
 
-    One seed, independent items, and no halves: McNemar and Tango. Otherwise the two-way t, its
-    variance floored by Tango's (`flip_difference`), which takes a half step for a whole one and so
-    is larger than need be.
+    One seed, independent items, and steps of one size: McNemar and Tango. Otherwise the two-way t,
+    its variance floored by Tango's (`flip_difference`).
     """
     a, b = np.asarray(right_a, dtype=np.float64), np.asarray(right_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
-    whole = not ((a % 1).any() or (b % 1).any())
-    if len(a) == 1 and clusters is None and whole:
-        return paired_difference(paired_counts(a[0], b[0]))
-    return flip_difference(two_way(a - b, clusters=clusters), independent_flips(a - b, clusters))
+    step, difference = step_between(a, b), a - b
+    alike = bool(np.isin(np.abs(difference), (0.0, step)).all())
+    if len(a) == 1 and clusters is None and alike:
+        won, lost = int((difference > 0).sum()), int((difference < 0).sum())
+        return paired_difference(PairedCounts(a.size, won, lost, step))
+    crossed = two_way(difference, clusters=clusters)
+    return flip_difference(crossed, independent_flips(difference, clusters, step))
+
+
+def step_between(a: Floats, b: Floats) -> float:
+    """By how much one item's answer moves the difference: 0.5 where one of the two is half right on
+    every item, as a bare base is of pairs of replies. Items on which both are count for neither:
+    for one seed this is the exact test of signs. Elsewhere a half counts as a whole step, which is
+    larger than need be."""
+    return HALF if (a == HALF).all() or (b == HALF).all() else 1.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +107,12 @@ class FlipDifference(OneSided):
         return _tail(self.two_way, self.flips, limit, side)
 
 
-def independent_flips(difference: Floats, clusters: ArrayLike | None) -> PairedCounts:
-    """Answers and changed ones in `difference` [seeds, items] of -1, 0 and 1, over deff above."""
+def independent_flips(
+    difference: Floats, clusters: ArrayLike | None, step: float = 1.0
+) -> PairedCounts:
+    """Answers and changed ones in `difference` [seeds, items] of -step, 0 and step, over deff
+    above."""
+    difference = difference / step
     answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
     sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)
@@ -109,23 +123,25 @@ def independent_flips(difference: Floats, clusters: ArrayLike | None) -> PairedC
         items=answers / design_effect,
         only_a=float((difference > 0).sum()) / design_effect,
         only_b=float((difference < 0).sum()) / design_effect,
+        step=step,
     )
 
 
 def flip_difference(measured: TwoWayEstimate, flips: PairedCounts) -> FlipDifference:
     """Interval and p of `measured`, its variance floored by that of `flips` under test."""
     if not _are_few(measured, flips):
-        low, high = max(-1.0, measured.low), min(1.0, measured.high)
+        low, high = max(-flips.step, measured.low), min(flips.step, measured.high)
         return FlipDifference(measured.estimate, low, high, measured.p_value, measured, flips)
 
     def end(side: int) -> float:
         def beyond(truth: float) -> float:
             return 0.025 - _tail(measured, flips, truth, -side)
 
-        if side * measured.estimate >= EDGE or beyond(side * EDGE) <= 0:
-            return float(side)
+        edge = flips.step * EDGE
+        if side * measured.estimate >= edge or beyond(side * edge) <= 0:
+            return side * flips.step
         # At the estimate itself nothing lies beyond, and where no answer changed not even an error.
-        return float(brentq(beyond, measured.estimate + side * NUDGE, side * EDGE, xtol=1e-12))
+        return float(brentq(beyond, measured.estimate + side * NUDGE, side * edge, xtol=1e-12))
 
     p_value = 2 * min(_tail(measured, flips, 0.0, 1), _tail(measured, flips, 0.0, -1))
     return FlipDifference(measured.estimate, end(-1), end(1), min(1.0, p_value), measured, flips)
@@ -139,6 +155,7 @@ def _are_few(measured: TwoWayEstimate, flips: PairedCounts) -> bool:
 def _tail(measured: TwoWayEstimate, flips: PairedCounts, limit: float, side: int) -> float:
     under_test = 0.0
     if _are_few(measured, flips):
-        inside = min(max(limit, -EDGE), EDGE)
-        under_test = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
+        inside = min(max(limit / flips.step, -EDGE), EDGE)
+        of_steps = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
+        under_test = flips.step**2 * of_steps
     return measured.tail(side * (measured.estimate - limit), under_test)

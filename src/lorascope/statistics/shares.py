@@ -15,7 +15,7 @@ every delta with |z| <= 1.96.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,6 +65,9 @@ class PairedCounts:
     items: float
     only_a: float
     only_b: float
+    step: float = 1.0
+    """By how much an item that only one got right moves the difference: 0.5 where the other is half
+    right on every item. Formulas above are then of differences over the step."""
 
     @property
     def discordant(self) -> float:
@@ -104,7 +107,7 @@ def paired_difference(counts: PairedCounts) -> PairedDifference:
     low, high = score_interval(counts)
     if p_value >= 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
-    estimate = (counts.only_a - counts.only_b) / counts.items
+    estimate = counts.step * (counts.only_a - counts.only_b) / counts.items
     return PairedDifference(counts, estimate, low, high, p_value)
 
 
@@ -124,6 +127,7 @@ def mcnemar_p(counts: PairedCounts) -> float:
 def score(counts: PairedCounts, difference: float) -> float:
     """Tango's z(difference), the formula above: positive when the data lie above `difference`."""
     n, b, c = counts.items, counts.only_a, counts.only_b
+    difference /= counts.step
     variance = restricted_variance(n, b, c, difference)
     distance = (b - c) / n - difference
     if variance <= 0:
@@ -145,7 +149,8 @@ def restricted_variance(items: float, only_a: float, only_b: float, difference: 
 
 
 def score_interval(counts: PairedCounts) -> tuple[float, float]:
-    """Every difference with |score| <= 1.96: Tango's 95 % interval, inside [-1, 1]."""
+    """Every difference with |score| <= 1.96: Tango's 95 % interval, inside [-step, step]."""
+    step, counts = counts.step, replace(counts, step=1.0)
     estimate = (counts.only_a - counts.only_b) / counts.items
     edge = 1 - 1e-12
 
@@ -157,4 +162,4 @@ def score_interval(counts: PairedCounts) -> tuple[float, float]:
             brentq(lambda d: score(counts, d) + side * Z_95, middle, side * edge, xtol=1e-12)
         )
 
-    return end(-1), end(1)
+    return step * end(-1), step * end(1)
