@@ -146,9 +146,8 @@ class ClassBase:
     rows: list[PreparedRow]
 
 
-def make_class_base(name: str, folder: Path, storage: str = "float32") -> ClassBase:
-    """The model as a base with a head, without dropout, stored in a mode."""
-    source, base, stored = folder / "source", folder / "base", folder / "stored"
+def save_source(name: str, folder: Path) -> None:
+    """The model without such a head, as it would be given, and its tokenizer."""
     tokenizer = make_tokenizer(TOKENIZERS.get(name, "roberta"))
     torch.manual_seed(3)
     model = _model(name, len(tokenizer))
@@ -156,8 +155,14 @@ def make_class_base(name: str, folder: Path, storage: str = "float32") -> ClassB
         if parameter.dim() > 1:
             # Large enough for logits that differ.
             torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(source)
-    tokenizer.save_pretrained(source)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def make_class_base(name: str, folder: Path, storage: str = "float32") -> ClassBase:
+    """The model as a base with a head, without dropout, stored in a mode."""
+    source, base, stored = folder / "source", folder / "base", folder / "stored"
+    save_source(name, source)
     base.mkdir()
     write_class_base(source, base, ModelConfig(name, path=str(source), classes=2, dropout=0.0))
     quant = QuantConfig("mode", Storage(storage))
