@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lorascope.comparing.cells import Compared, gather
 from lorascope.comparing.course import Course
-from lorascope.comparing.estimates import JoinedItems
 from lorascope.comparing.evidence import Evidence, Panel
+from lorascope.comparing.item_columns import JoinedItems
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.settling import Settling
 from lorascope.config import DecideConfig

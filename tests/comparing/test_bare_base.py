@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorascope.comparing.estimates import JoinedItems, compare_with_base
+from lorascope.comparing.estimates import compare_with_base
 from lorascope.comparing.findings import compare
+from lorascope.comparing.item_columns import JoinedItems
 from lorascope.comparing.results import Measure
 from lorascope.comparing.shipping import NothingShips, choose
 from lorascope.config import DecideConfig

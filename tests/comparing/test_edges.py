@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lorascope.comparing import estimates
-from lorascope.comparing.estimates import JoinedItems, compare_joined, with_seed_pool
+from lorascope.comparing.estimates import compare_joined, with_seed_pool
 from lorascope.comparing.findings import compare
+from lorascope.comparing.item_columns import JoinedItems
 from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings

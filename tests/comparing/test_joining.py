@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorascope.comparing.estimates import join
+from lorascope.comparing.item_columns import join
 from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.errors import RecordError
 from lorascope.records import ItemResult

@@ -8,7 +8,8 @@ from scipy.stats import t as student
 
 from benchmarks.settle.worlds import RULE, Truth, World, settled
 from lorascope.comparing import estimates
-from lorascope.comparing.estimates import JoinedItems, compare_joined, with_seed_pool
+from lorascope.comparing.estimates import compare_joined, with_seed_pool
+from lorascope.comparing.item_columns import JoinedItems
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.statistics.seed_noise import SeedNoise
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from lorascope.adapters.kinds import unmerged
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
-from lorascope.comparing.estimates import JoinedItems, cell_estimate, join
+from lorascope.comparing.estimates import cell_estimate
+from lorascope.comparing.item_columns import JoinedItems, columns_of, join_columns
 from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
 from lorascope.config import APART, Cost
 from lorascope.counting.scored_batches import SCORED_SPLITS
@@ -202,9 +203,9 @@ def _seed_trial(
 
 def join_scored(scored: Sequence[Scored], study: Study, split: str) -> JoinedItems | None:
     """The items of several evaluations; None where one has none, or nothing is common."""
-    tables = [study.items.get(one.evaluation.identity, {}).get(split) for one in scored]
-    known = [table for table in tables if table]
-    return join(known) if known and len(known) == len(tables) else None
+    tables = [columns_of(study, one.evaluation.identity, split) for one in scored]
+    known = [table for table in tables if table is not None]
+    return join_columns(known) if known and len(known) == len(tables) else None
 
 
 def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:

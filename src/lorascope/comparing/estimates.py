@@ -1,4 +1,4 @@
-"""From scored items, joined on their hashes, to estimates: the one place that picks which statistic
+"""From scored items, side by side, to estimates: the one place that picks which statistic
 fits which data.
 
 One seed and independent right-or-wrong items: Wilson and Tango (with McNemar). One seed and losses:
@@ -8,15 +8,13 @@ with Tango's variance as a floor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from lorascope.comparing.item_columns import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
-from lorascope.records import ItemResult
 from lorascope.statistics.accuracy import (
     FlipDifference,
     accuracy_difference,
@@ -31,83 +29,6 @@ from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.seed_pool import with_seed_noise
 from lorascope.statistics.shares import PairedCounts, PairedDifference
 from lorascope.statistics.two_way import Components, TwoWayEstimate, two_way
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class JoinedItems:
-    """The same items under several evaluations. Axes: evaluations E, items I."""
-
-    correct: Floats | None
-    """[E, I] zeros and ones; None where items cannot be right or wrong."""
-    loss_nats: Floats
-    """[E, I], summed over each item's tokens."""
-    tokens: Floats
-    """[I]"""
-    clusters: NDArray[np.int64] | None
-    """[I] group numbers; None where every item stands alone."""
-
-    @property
-    def items(self) -> int:
-        return int(self.tokens.size)
-
-    @property
-    def cluster_count(self) -> int | None:
-        return None if self.clusters is None else int(self.clusters.max()) + 1
-
-    def losses_per_token(self) -> Floats:
-        """[E, I] losses whose plain mean over items is the loss per token: the ratio estimate's
-        items, each loss over the mean number of tokens."""
-        losses: Floats = self.loss_nats / self.tokens.mean()
-        return losses
-
-
-def item_key(item: ItemResult) -> tuple[str, str, str]:
-    """What two results must share to be of the same item."""
-    return item.item, item.prompt_sha256, item.target_sha256
-
-
-def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
-    """Align `evaluations` on item, prompt and target hashes, in the first one's order.
-
-    Items that some evaluation lacks, or that have no token to lose on, are left out; None where
-    nothing is common. Token counts are the first evaluation's: equal targets under one tokenizer
-    have equal counts.
-    """
-    rows = _rows_in_common(evaluations)
-    if not rows[0]:
-        return None
-    judged = all(item.correct is not None for row in rows for item in row)
-    correct = np.array([[float(item.correct or 0) for item in row] for row in rows])
-    return JoinedItems(
-        correct=correct if judged else None,
-        loss_nats=np.array([[item.loss_nats for item in row] for row in rows], dtype=np.float64),
-        tokens=np.array([item.tokens for item in rows[0]], dtype=np.float64),
-        clusters=cluster_numbers(rows[0]),
-    )
-
-
-def _rows_in_common(evaluations: Sequence[Sequence[ItemResult]]) -> list[list[ItemResult]]:
-    """The items that all have, of each evaluation, in the first one's order."""
-    given = [[item for item in items if item.tokens] for items in evaluations]
-    keys = [list(map(item_key, items)) for items in given]
-    if all(own == keys[0] for own in keys[1:]) and len(set(keys[0])) == len(keys[0]):
-        # As a rule: they scored the same file.
-        return given
-    tables = [dict(zip(own, items, strict=True)) for own, items in zip(keys, given, strict=True)]
-    common = [key for key in tables[0] if all(key in table for table in tables[1:])]
-    return [[table[key] for key in common] for table in tables]
-
-
-def cluster_numbers(items: Sequence[ItemResult]) -> NDArray[np.int64] | None:
-    """Numbers from 0 on; an item that shares nothing is one of its own."""
-    names = [item.shared or f"item {index}" for index, item in enumerate(items)]
-    if len(set(names)) == len(names):
-        return None
-    _, numbers = np.unique(names, return_inverse=True)
-    return numbers.astype(np.int64)
-
 
 LEAST_RESAMPLED = 7
 """Degrees of freedom of items below which resampling them says little: 8 groups of one size."""

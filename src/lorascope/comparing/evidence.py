@@ -13,14 +13,13 @@ from itertools import combinations
 
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.estimates import (
-    JoinedItems,
     Tested,
     cell_estimate,
     compare_joined,
     compare_with_base,
-    join,
     seed_components,
 )
+from lorascope.comparing.item_columns import JoinedItems, join
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, reference_choices
 from lorascope.comparing.results import CellKey, Estimate, Measure

@@ -9,7 +9,7 @@ import numpy as np
 
 from lorascope.comparing.cells import Compared, Scored, join_scored
 from lorascope.comparing.costs import COSTS
-from lorascope.comparing.estimates import item_key
+from lorascope.comparing.item_columns import ItemKey, columns_of
 from lorascope.comparing.results import CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
@@ -31,11 +31,14 @@ def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[
     """The cells that share most cells' items: one that was scored on others would leave a frontier
     of the few items that all have."""
 
-    def keys(score: CellScore) -> frozenset[tuple[str, str, str]]:
-        scored, items = compared.cells[score.cell].scored, compared.study.items
-        tables = [items.get(one.evaluation.identity, {}) for one in scored]
-        sets = [{item_key(item) for item in table.get("test", ())} for table in tables]
-        return frozenset(set.intersection(*sets)) if sets else frozenset()
+    made: dict[tuple[ItemKey, ...], frozenset[ItemKey]] = {}
+
+    def keys(score: CellScore) -> frozenset[ItemKey]:
+        scored = compared.cells[score.cell].scored
+        columns = [columns_of(compared.study, one.evaluation.identity, "test") for one in scored]
+        found = dict.fromkeys(own.keys if own else () for own in columns)
+        sets = [made.setdefault(own, frozenset(own)) for own in found]
+        return frozenset.intersection(*sets) if sets else frozenset()
 
     by_cell = [keys(score) for score in scores]
     usual = Counter(by_cell).most_common(1)[0][0]

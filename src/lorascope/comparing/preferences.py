@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.comparing.cells import CellData, Scored, gather
-from lorascope.comparing.estimates import Floats, cluster_numbers
+from lorascope.comparing.item_columns import Floats, cluster_numbers
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.records import ItemResult, Study
 from lorascope.statistics.two_way import two_way
@@ -74,7 +74,7 @@ def _score(
         for name in ("loss_nats", "rejected_loss_nats")
     )  # fmt: skip
     margins = np.array([[item.margin_nats for item in own] for own in pairs], dtype=np.float64)
-    clusters = cluster_numbers(bare)
+    clusters = cluster_numbers([item.shared for item in bare])
     return PreferenceScore(
         cell=data.cell,
         likelier_share=fmean(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lorascope.config import APART, DecideConfig, Search
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
@@ -233,6 +234,10 @@ class Study:
     """The shipped model as it is served, where it was held against scores of this study."""
     decide: DecideConfig = field(default_factory=DecideConfig)
     """The margins of what is good enough to ship, and the cost that it is judged by."""
+    made_of_items: dict[object, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What was computed of `items` already; a copy with other items begins anew."""
 
     def forms_of(self, trial: str) -> list[str]:
         """The forms that a declared trial is scored in."""

@@ -34,10 +34,27 @@ def group_sums(values: ArrayLike, clusters: ArrayLike | None) -> Floats:
         raise ValueError(
             f"clusters has shape {labels.shape} for {array.shape[-1]} items: one label per item"
         )
-    order = np.argsort(labels, kind="stable")
-    _, starts = np.unique(labels[order], return_index=True)
+    order, starts = _sorted_groups(labels)
     sums: Floats = np.add.reduceat(array[..., order], starts, axis=-1)
     return sums
+
+
+_LAST_SORTED: list[tuple[NDArray[np.generic], NDArray[np.intp], NDArray[np.intp]]] = []
+
+
+def _sorted_groups(labels: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The items' order by label, and where each group starts in it.
+
+    The comparisons of a study have the same labels, one after the other: those of the last array
+    that cannot be written to are kept.
+    """
+    if _LAST_SORTED and _LAST_SORTED[0][0] is labels:
+        return _LAST_SORTED[0][1:]
+    order = np.argsort(labels, kind="stable")
+    _, starts = np.unique(labels[order], return_index=True)
+    if not labels.flags.writeable:
+        _LAST_SORTED[:] = [(labels, order, starts)]
+    return order, starts
 
 
 @dataclass(frozen=True)

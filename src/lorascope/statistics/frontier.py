@@ -50,6 +50,8 @@ def frontier_probabilities(
 
 def _undominated(costs: Floats, scores: Floats) -> NDArray[np.bool_]:
     """`costs` [points, kinds], `scores` [resamples, points] -> on the frontier, as `scores`."""
+    if costs.shape[1] == 1:
+        return _undominated_by_price(costs[:, 0], scores)
     # [other, point]: the other costs no more; it costs less in some kind.
     no_dearer = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
     cheaper = no_dearer & (costs[:, None, :] < costs[None, :, :]).any(axis=2)
@@ -57,6 +59,20 @@ def _undominated(costs: Floats, scores: Floats) -> NDArray[np.bool_]:
     dominated = ((other > point) & no_dearer) | ((other >= point) & cheaper)
     beaten: NDArray[np.bool_] = np.asarray(dominated.any(axis=1))
     return ~beaten
+
+
+def _undominated_by_price(costs: Floats, scores: Floats) -> NDArray[np.bool_]:
+    """The same for one kind of cost, `costs` [points]: what costs less must be worse, and what
+    costs the same no better."""
+    order = np.argsort(costs, kind="stable")
+    sorted_costs = costs[order]
+    # Best of the cheapest k points: [resamples, points + 1], nothing where k is 0.
+    best = np.maximum.accumulate(scores[:, order], axis=1)
+    best = np.concatenate([np.full((len(scores), 1), -np.inf), best], axis=1)
+    cheaper = best[:, np.searchsorted(sorted_costs, costs, side="left")]
+    no_dearer = best[:, np.searchsorted(sorted_costs, costs, side="right")]
+    on_it: NDArray[np.bool_] = (scores > cheaper) & (scores >= no_dearer)
+    return on_it
 
 
 def _checked(costs: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:

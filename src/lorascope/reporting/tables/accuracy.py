@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.comparing.cells import NOT_NEEDED, base_cell, never_served, variants
-from lorascope.comparing.estimates import cell_estimate, join
+from lorascope.comparing.estimates import cell_estimate
+from lorascope.comparing.item_columns import columns_of, join_columns
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.config import APART
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
@@ -210,9 +211,17 @@ def _with_scores(row: AccuracyRow, record: EvaluationRecord, study: Study) -> Ac
 
 
 def _estimate(record: EvaluationRecord, study: Study) -> Estimate | None:
-    """The same as in the tables of configurations, for one seed."""
-    items = study.items.get(record.identity, {}).get("test")
-    joined = join([items]) if items else None
+    """The same as in the tables of configurations, for one seed; several tables show it."""
+    place = "estimate", record.identity
+    if place not in study.made_of_items:
+        study.made_of_items[place] = _estimated(record, study)
+    found: Estimate | None = study.made_of_items[place]
+    return found
+
+
+def _estimated(record: EvaluationRecord, study: Study) -> Estimate | None:
+    columns = columns_of(study, record.identity, "test")
+    joined = join_columns([columns]) if columns else None
     if joined is None or joined.correct is None:
         return None
     return cell_estimate(joined, Measure.accuracy)

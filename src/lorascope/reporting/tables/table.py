@@ -139,7 +139,8 @@ class Table(Generic[Row]):
 
     def page_rows(self) -> list[list[PageCell]]:
         """Cells [rows, shown columns] of the HTML page."""
-        return [[_page_cell(column, row) for column in self.shown()] for row in self.rows]
+        columns = self.shown()
+        return [[_page_cell(column, row) for column in columns] for row in self.rows]
 
     def _text(self) -> tuple[list[Column], list[list[str]]]:
         columns = self.shown()
