@@ -51,7 +51,30 @@ def words(found: Answer) -> str:
     """All that an answer says."""
     notes = ["".join(p if isinstance(p, str) else p.text for p in note) for note in found.notes]
     facts = [f"{fact.label} {fact.value} {fact.note}" for fact in found.facts]
-    return "\n".join([found.headline, found.state, *facts, *notes])
+    return "\n".join([found.headline, found.state, short(found), *facts, *notes])
+
+
+def short(found: Answer) -> str:
+    """Its few lines in a person's words."""
+    lines = [
+        f"{term}: {''.join(p if isinstance(p, str) else p.text for p in line)}"
+        for term, line in found.in_short
+    ]
+    return "\n".join(lines)
+
+
+def test_the_top_says_how_sure_at_what_price_what_is_open_and_what_settles_it() -> None:
+    settled = short(answer(compare(settled_study())))
+    assert "differs from fp16, rank 8 by 0.0 points" in settled
+    assert "2 seeds); that it is worse by 5.0 points or more is ruled out." in settled
+    assert re.search(r"Price: \d+ kB of serving memory instead of the [\d.]+ MB of fp16", settled)
+    assert settled.endswith("Open: Nothing.")
+    trials = [Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)]
+    one_seed = short(answer(compare(make_study(trials, items=2000, validation_items=2000))))
+    assert "Open: What other seeds give." in one_seed
+    assert "To settle it: dvc exp run -S search=settle -S 'seed=\"0,1,2,3\"' trains" in one_seed
+    # Three more seeds of two configurations, at what a trial of the study took.
+    assert "at most 6 more trials, about 70 s of training" in one_seed
 
 
 def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> None:

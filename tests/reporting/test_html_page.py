@@ -10,7 +10,7 @@ import pytest
 from lorascope.comparing.findings import compare
 from lorascope.reporting.catalogue import write_reports
 from tests.browser import CHROMIUM, Browser, browser
-from tests.study_factory import example_study
+from tests.study_factory import Trial, example_study, make_study
 
 pytestmark = [
     pytest.mark.browser,
@@ -44,7 +44,13 @@ def page(opened: Browser, report: Path) -> Browser:
     opened.prefer("light")
     opened.resize(1280, 900)
     opened.open(report)
+    unfold(opened)
     return opened
+
+
+def unfold(page: Browser) -> None:
+    """Open the section of the table of configurations."""
+    page.evaluate(f"{TABLE}.closest('details').open = true")
 
 
 def column(page: Browser, header: str) -> list[str]:
@@ -106,8 +112,56 @@ def test_filter_hides_rows_without_all_its_words(page: Browser) -> None:
     page.type("NF4_DQ complete")
     modes = column(page, "Mode")
     assert modes == ["nf4_dq"] * 4
-    total = page.evaluate(f"{TABLE}.querySelectorAll('tbody tr').length")
-    assert page.evaluate(f"{TABLE}.querySelector('output').textContent") == f"4 of {total}"
+    assert page.evaluate(f"{TABLE}.querySelector('output').textContent") == "4 of 21"
+
+
+@pytest.fixture
+def long_page(opened: Browser, tmp_path: Path) -> Browser:
+    """Of 80 configurations, the best ones last."""
+    trials = [
+        Trial(quant, rank, float(alpha), accuracy=0.4 + 0.1 * place + 0.001 * rank)
+        for quant in ("nf4", "fp16")
+        for place, rank in enumerate((1, 2, 4, 8, 16))
+        for alpha in range(8, 16)
+    ]
+    study = make_study(trials, items=60, validation_items=60)
+    write_reports(study, compare(study), tmp_path)
+    opened.resize(1280, 900)
+    opened.open(tmp_path / "report.html")
+    unfold(opened)
+    return opened
+
+
+def test_a_long_table_shows_the_rows_that_matter_and_all_when_asked(long_page: Browser) -> None:
+    first = column(long_page, "Accuracy %")
+    assert len(first) == 20
+    ranks = column(long_page, "Rank")
+    assert set(ranks) <= {"8", "16"}
+    click(long_page, "Accuracy %")
+    lowest = column(long_page, "Accuracy %")
+    assert len(lowest) == 20
+    assert float(lowest[-1]) < min(float(cell) for cell in first)
+    more = f"{TABLE}.querySelector('p.rest button')"
+    assert long_page.evaluate(f"{more}.textContent") == "Show all 82"
+    long_page.evaluate(f"{more}.click()")
+    every = [float(cell) for cell in column(long_page, "Accuracy %")]
+    assert every == sorted(every)
+    assert len(every) == 82
+    long_page.evaluate(f"{TABLE}.querySelector('input').focus()")
+    long_page.type("fp16 complete")
+    assert len(column(long_page, "Mode")) == 40
+
+
+def test_a_folded_section_opens_for_its_link_and_for_print(long_page: Browser) -> None:
+    details = "document.querySelector('#provenance').closest('details').open"
+    assert long_page.evaluate(details) is False
+    pdf = len(long_page.printed())
+    assert long_page.evaluate(details) is False
+    long_page.evaluate("document.querySelector('nav a[href=\"#provenance\"]').click()")
+    assert long_page.evaluate(details) is True
+    assert long_page.evaluate("document.documentElement.scrollWidth") == 1280
+    assert pdf > 100_000
+    assert long_page.complaints == []
 
 
 def test_page_and_figures_follow_light_and_dark(page: Browser) -> None:

@@ -20,6 +20,7 @@ from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.ranges import draw_served_ranges, served_range_words
 from lorascope.reporting.figures.style import style, svg
+from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
 from lorascope.reporting.pages import score_sections as of_scores
@@ -79,7 +80,7 @@ class TableEntry:
 
     def blocks(self, study: Study, findings: Findings, made: Table[Any]) -> Iterable[Block]:
         """What the page shows of it."""
-        block = TableBlock(self.name, self.caption, made)
+        block = TableBlock(self.name, self.caption, made, leading_first(made.rows, findings))
         if self.page is not None:
             return self.page(study, findings, block)
         return (block,) if made.rows else ()

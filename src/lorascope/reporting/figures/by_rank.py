@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
-from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, curves, size_axis
+from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, drawn_curves, size_axis
 from lorascope.reporting.figures.style import (
     BASE_LINE,
     CHANCE_LINE,
@@ -25,7 +25,7 @@ def draw_by_rank(findings: Findings) -> Figure:
     figure = blank_figure()
     axes = figure.add_subplot()
     axes.set_ylabel(score_label(findings.measure))
-    drawn = curves(findings)
+    drawn = drawn_curves(findings)
     look = choose_look(drawn, findings)
     for curve in drawn:
         _draw_curve(axes, curve, look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,40 @@ def curves(findings: Findings) -> list[Curve]:
         if not score.cell.base:
             groups.setdefault(curve_key(score.cell), []).append(score)
     return [_curve(key, scores, axis, findings.measure) for key, scores in groups.items()]
+
+
+MOST_CURVES = 12
+"""Curves that can be told apart."""
+
+
+def drawn_curves(findings: Findings) -> list[Curve]:
+    """All curves, or where they are too many to be told apart, one a mode and form: at each size
+    the configuration that validates best."""
+    found = curves(findings)
+    if len(found) <= MOST_CURVES:
+        return found
+    axis, measure = size_axis(score.cell for score in findings.cells), findings.measure
+    best: dict[CellKey, dict[float, CellScore]] = {}
+    for score in findings.cells:
+        if score.cell.base:
+            continue
+        at = best.setdefault(_mode_key(score.cell), {})
+        place = axis.place(score.cell)
+        if place not in at or _validated(score, measure) > _validated(at[place], measure):
+            at[place] = score
+    return [_curve(key, list(at.values()), axis, measure) for key, at in best.items()]
+
+
+def _mode_key(cell: CellKey) -> CellKey:
+    """What all configurations of one mode and form share."""
+    return CellKey(cell.quant, serve=cell.serve)
+
+
+def _validated(score: CellScore, measure: Measure) -> float:
+    """More is better; what has no score comes last."""
+    if score.validation is None or score.test(measure) is None:
+        return -math.inf
+    return measure.sign * score.validation.value
 
 
 def bases(findings: Findings) -> dict[str, float]:

@@ -18,6 +18,8 @@ from lorascope.reporting.tables.accuracy import trial_order
 
 FAINTEST = 0.35
 """Opacity of the smallest adapters."""
+MOST_NAMES = 12
+"""Names that stand beside a panel's lines; among more none could be read."""
 PANEL_COLUMNS = 2
 PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
@@ -36,10 +38,11 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
     figure = blank_figure(PANEL_INCHES * rows + LEGEND_ROOM)
     columns = min(PANEL_COLUMNS, max(1, len(modes)))
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    names = _line_names(study, findings)
     sizes = sorted({_size(t) for trials in by_mode.values() for t in trials})
     for axes, quant in zip(panels, modes, strict=False):
         _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant])
-        _name_lines(axes, by_mode[quant], _line_names(study, findings))
+        _name_lines(axes, by_mode[quant], names)
         axes.margins(x=0.02)
         axes.set_title(quant)
     for axes in panels[len(modes) :]:
@@ -74,6 +77,8 @@ def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, s
         if trial.result and trial.result.losses:
             last = trial.result.losses[-1]
             ends.setdefault(names[trial.trial], (last.step, last.loss_nats))
+    if len(ends) > MOST_NAMES:
+        return
     low, high = axes.get_ylim()
     gap, former = 0.09 * (high - low), -float("inf")
     for name, (step, loss) in sorted(ends.items(), key=lambda end: end[1][1]):

@@ -63,6 +63,8 @@ class TableBlock:
     """Unique on the page."""
     caption: str
     table: Table[Any]
+    leading_first: tuple[int, ...] = ()
+    """Places of its rows, those first that matter most; empty where they are in that order."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,9 @@ class Answer:
     is_settled: bool
     facts: tuple[Fact, ...]
     notes: tuple[Line, ...]
+    """Why: the rule, and what it found."""
+    in_short: tuple[tuple[str, Line], ...] = ()
+    """Terms, each with a sentence in a person's words."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,8 @@ class Section:
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    folded: bool = False
+    """Whether HTML shows it when it is asked for."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
 from importlib.resources import files
@@ -11,9 +12,12 @@ from markupsafe import Markup
 
 from lorascope.reporting.figures.style import AXIS, GRID, INK, NEUTRAL, PALETTE, PAPER
 from lorascope.reporting.pages.document import Block, ByMedium, Document, FigureBlock, Section
+from lorascope.reporting.tables.table import PageCell
 
 FILTERED_FROM = 8
 """Rows from which on a table gets a field to filter by."""
+FOLDED_FROM, FIRST_ROWS = 31, 20
+"""Rows from which on a table shows so many first, and the others when they are asked for."""
 VARIABLES = {
     INK: "ink",
     GRID: "rule",
@@ -38,11 +42,15 @@ def html_page(document: Document) -> str:
     environment.tests["kind"] = lambda part, kind: type(part).__name__ == kind
     environment.filters["inlined"] = _inlined
     environment.filters["blocks"] = _blocks
+    environment.filters["rest"] = _rest_as_json
+    environment.filters["at"] = lambda rows, places: [rows[place] for place in places]
     return environment.get_template("report.html.j2").render(
         page=document,
         style=Markup(_packaged("report.css")),
         script=Markup(_packaged("report.js")),
         filtered_from=FILTERED_FROM,
+        folded_from=FOLDED_FROM,
+        first_rows=FIRST_ROWS,
     )
 
 
@@ -55,6 +63,23 @@ def _blocks(section: Section) -> list[Block]:
     for block in section.blocks:
         found += block.html if isinstance(block, ByMedium) else (block,)
     return found
+
+
+def _rest_as_json(rows: list[list[PageCell]], first: list[int]) -> Markup:
+    """Rows but the `first` ones, as a browser reads them when they are asked for: each cell is its
+    text, or a list of text, what it sorts by and what it links to."""
+    shown = set(first)
+    cells = [
+        [
+            cell.text if cell.order is cell.href is None else [cell.text, cell.order, cell.href]
+            for cell in row
+        ]
+        for place, row in enumerate(rows)
+        if place not in shown
+    ]
+    text = json.dumps(cells, ensure_ascii=False, separators=(",", ":"))
+    # Nothing in it may end the element, or begin a comment.
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _inlined(figure: FigureBlock) -> Markup:

@@ -42,8 +42,12 @@ def _answer(answer: Answer) -> str:
         for fact in answer.facts
     ]
     lines = ["## Recommendation\n", f"**{escaped(answer.headline)}**: {answer.state}.\n"]
+    if answer.in_short:
+        lines.append(_list(f"{term}: {_line(line)}" for term, line in answer.in_short))
     if facts:
         lines.append(_list(f"{label}: {_line(line)}" for label, line in facts))
+    if answer.in_short:
+        lines.append("### Why\n")
     lines.append(_list(map(_line, answer.notes)))
     return "\n".join(lines)
 

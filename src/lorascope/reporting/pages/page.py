@@ -71,7 +71,8 @@ def _sections(
     def section(
         anchor: str, title: str, words: Iterable[Block] = (), after: Iterable[Block] = ()
     ) -> Section:
-        return Section(anchor, title, (*words, *shown.get(anchor, ()), *after))
+        blocks = (*words, *shown.get(anchor, ()), *after)
+        return Section(anchor, title, blocks, anchor not in OPEN)
 
     score = findings.measure.words.capitalize()
     size = size_axis(cell.cell for cell in findings.cells)
@@ -106,6 +107,10 @@ def _sections(
     )  # fmt: skip
 
 
+OPEN = {
+    "by-method-section", "by-rank-section", "ways-section", "by-memory-section", "threats",
+}  # fmt: skip
+"""Sections that nobody needs to ask for: scores, prices, and what speaks against them."""
 SAYS = "What the model says"
 GROUPS = (
     "Groups are the values of the column that data.group names. The configurations are the bare "

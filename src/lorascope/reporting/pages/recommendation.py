@@ -14,6 +14,7 @@ from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
+from lorascope.reporting.pages.in_short import in_short
 
 SHOWN_OPEN = 3
 """Open candidates that are spelled out; the table has them all."""
@@ -39,6 +40,7 @@ def answer(findings: Findings) -> Answer:
         decision.settled,
         tuple(_facts(findings, names)),
         (*covered, *_notes(findings, names)),
+        tuple(in_short(findings, names)),
     )
 
 

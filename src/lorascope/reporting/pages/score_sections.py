@@ -11,7 +11,7 @@ from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
-from lorascope.reporting.figures.curves import curves, size_axis
+from lorascope.reporting.figures.curves import curves, drawn_curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.pages.document import Block, Bullets, Facts, Paragraph, TableBlock, text
 from lorascope.reporting.settling_text import end_of
@@ -23,19 +23,24 @@ def rank_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
     """Title, description and caption of the figure of scores against rank; None where methods have
     sizes of different kinds, which share no axis."""
     measure = findings.measure
-    values, drawn = [], curves(findings)
+    values, drawn = [], drawn_curves(findings)
     labels, axis = curve_labels(drawn), size_axis(score.cell for score in findings.cells)
     if axis.is_mixed:
         return None
     for curve in drawn:
         shown = [f"{p.size} {measure.score(p.mean / measure.scale)}" for p in curve.points]
         values.append(f"{labels[curve.key]}: {', '.join(shown) or 'no score'}")
+    every = len(curves(findings))
+    best = (
+        f"Of {units.count(every)} curves each mode shows at each {axis.noun} the configuration "
+        "that validates best. "
+    )
     return (
         f"Test {measure.words} against {axis.label}, by mode",
         f"{measure.unit} with 95 % intervals. {'; '.join(values)}.",
-        "Bars are 95 % intervals over test items and seeds. Where there are several seeds, lines "
-        f"are means and small ticks the seeds. Curves stand slightly apart at one {axis.noun} so "
-        "that bars can be seen.",
+        f"{best if every > len(drawn) else ''}Bars are 95 % intervals over test items and seeds. "
+        "Where there are several seeds, lines are means and small ticks the seeds. Curves stand "
+        f"slightly apart at one {axis.noun} so that bars can be seen.",
     )
 
 

@@ -27,6 +27,7 @@ def terminal_summary(study: Study, findings: Findings, folder: Path) -> str:
 
 def _answer(found: Answer) -> str:
     lines = [f"{found.headline}: {found.state}."]
+    lines += [f"{term}: {''.join(map(_word, line))}" for term, line in found.in_short]
     lines += [f"{fact.label}: {fact.value} ({fact.note})" for fact in found.facts]
     lines += ["".join(_word(part) for part in note) for note in found.notes]
     return "".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n" for line in lines)

@@ -1,0 +1,44 @@
+"""The rows of a long table that a reader looks for: what ships, what it is held against, what is
+open, and what validates best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorascope.comparing.results import CellKey
+from lorascope.comparing.ruling import Findings
+
+
+def leading_first(rows: Sequence[Any], findings: Findings) -> tuple[int, ...]:
+    """Places of all `rows`, those that matter most first. Rows that name no configuration stay in
+    their order."""
+    ranks = _ranks(findings)
+    return tuple(sorted(range(len(rows)), key=lambda place: _rank(rows[place], ranks)))
+
+
+def _ranks(findings: Findings) -> dict[CellKey, int]:
+    decision, sign = findings.decision, findings.measure.sign
+    still_open = sorted(
+        decision.open,
+        key=lambda row: (
+            row.beyond_margin,
+            -sign * row.difference.value if row.difference else math.inf,
+        ),
+    )
+    validated = sorted(
+        findings.cells,
+        key=lambda s: -math.inf if s.validation is None else sign * s.validation.value,
+        reverse=True,
+    )
+    first = [decision.recommended, decision.reference]
+    rest = [*(row.cell for row in still_open), *(score.cell for score in validated)]
+    cells = dict.fromkeys(cell for cell in [*first, *rest] if cell is not None)
+    return {cell: place for place, cell in enumerate(cells)}
+
+
+def _rank(row: Any, ranks: Mapping[CellKey, int]) -> float:
+    """A pair stands where the one of both stands that matters less."""
+    found = [getattr(row, name, None) for name in ("cell", "subject", "reference")]
+    return max((ranks.get(cell, math.inf) for cell in found if cell is not None), default=0)

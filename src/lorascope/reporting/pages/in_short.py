@@ -1,0 +1,128 @@
+"""The answer in a person's words: how sure it is, its price, what is open, and what settles it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from lorascope.comparing.costs import COSTS
+from lorascope.comparing.pairs import SIGNIFICANT
+from lorascope.comparing.results import CellKey
+from lorascope.comparing.ruling import Decision, Findings
+from lorascope.config import Cost
+from lorascope.reporting import units
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.pages.document import Code, Line
+
+MOST_SEEDS = 32
+"""Beyond so many nobody is advised to train more: items are what lacks."""
+LISTED_SEEDS = 8
+SECONDS_AN_HOUR = 3600
+
+
+def in_short(findings: Findings, names: CellNames) -> Iterator[tuple[str, Line]]:
+    """Terms, each with what is to be said of it, where something is recommended."""
+    yield "How sure", (_sureness(findings, names),)
+    if price := _price(findings, names):
+        yield "Price", (price,)
+    yield "Open", (_open(findings.decision, names),)
+    if settles := _settling_command(findings):
+        yield "To settle it", settles
+
+
+def _sureness(findings: Findings, names: CellNames) -> str:
+    decision, measure = findings.decision, findings.measure
+    seeds = "one seed alone" if decision.one_seed else f"{decision.seeds} seeds"
+    if decision.test is None or decision.reference is None:
+        own = names.name(decision.reference) if decision.reference else "the reference"
+        return (
+            f"It is {own}, the reference itself: of {seeds}, nothing cheaper is shown to be as "
+            "good."
+        )
+    test = decision.test
+    harm = f"that it is worse by {measure.distance(decision.margin)} or more"
+    is_out = test.p_margin_holm < SIGNIFICANT
+    verdict = f"{harm} is ruled out" if is_out else f"{harm} is not ruled out by test items alone"
+    return (
+        f"On test items it differs from {names.name(decision.reference)} by "
+        f"{measure.difference(test.difference.value)} {measure.step} (95 % interval "
+        f"{measure.difference_interval(test.difference.ends)}, {seeds}); {verdict}."
+    )
+
+
+def _price(findings: Findings, names: CellNames) -> str | None:
+    """In the cost of the rule, against the reference."""
+    decision, cost = findings.decision, COSTS[findings.decision.rule.cost]
+    own = _cost(findings, decision.recommended, cost.cost)
+    if own is None:
+        return None
+    words = f"{units.amount(own, cost.unit)} of {cost.words}"
+    other = _cost(findings, decision.reference, cost.cost)
+    if decision.recommended == decision.reference or other is None or decision.reference is None:
+        return f"{words}."
+    share = f", {100 * (1 - own / other):.0f} % less" if own < other else ""
+    reference = names.name(decision.reference)
+    return f"{words} instead of the {units.amount(other, cost.unit)} of {reference}{share}."
+
+
+def _cost(findings: Findings, cell: CellKey | None, cost: Cost) -> float | None:
+    return None if cell is None else findings.score(cell).costs.get(cost)
+
+
+def _open(decision: Decision, names: CellNames) -> str:
+    left = ["what other seeds give"] if decision.one_seed else []
+    if decision.open:
+        cheapest = names.name(decision.open[0].cell)
+        others = len(decision.open) - 1
+        and_more = f" and {units.count(others)} more cheaper ones" if others else ""
+        left.append(f"whether {cheapest}{and_more} would do")
+    if decision.unknown:
+        left.append(f"{units.count(len(decision.unknown))} configurations that were not judged")
+    if decision.margin_hides_training:
+        left.append("a margin that is smaller than what training gained")
+    if decision.gain_is_unknown:
+        left.append("the score of the bare base")
+    if not decision.reference_is_declared:
+        left.append("the declared reference")
+    return f"{units.listed(left, '; ').capitalize()}." if left else "Nothing."
+
+
+def _settling_command(findings: Findings) -> Line | None:
+    """More seeds of what may still ship, where seeds would settle it."""
+    decision = findings.decision
+    known = sorted({trial.seed for score in findings.cells for trial in score.trials})
+    wanted = _seeds_wanted(decision, len(known))
+    if wanted is None:
+        return None
+    if wanted > MOST_SEEDS:
+        items = [row.items_needed for row in decision.open if row.items_needed is not None]
+        return (f"About {units.count(max(items))} validation items in all.",) if items else None
+    more = wanted - len(known)
+    seeds = [*known, *range(known[-1] + 1, known[-1] + 1 + more)]
+    listed = ",".join(map(str, seeds))
+    if len(seeds) > LISTED_SEEDS and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        listed = f"range({seeds[0]},{seeds[-1] + 1})"
+    command = f"dvc exp run -S search=settle -S 'seed=\"{listed}\"'"
+    return Code(command), f" trains what the answer needs, {_work(findings, more)}."
+
+
+def _seeds_wanted(decision: Decision, known: int) -> int | None:
+    """Seeds in all that would settle what is open, where it stays as it is."""
+    found = [row.seeds_needed for row in decision.open if row.seeds_needed is not None]
+    if decision.one_seed:
+        more = decision.projection.more_seeds if decision.projection else 3
+        # Few seeds tell how much seeds vary; what they then leave open, the next report says.
+        return known + more
+    return max(found) if found and max(found) > known else None
+
+
+def _work(findings: Findings, more_seeds: int) -> str:
+    """At most so many trials, and how long trials of these configurations took."""
+    cells = [score for score in findings.cells if not score.cell.base]
+    trials = more_seeds * len(cells)
+    words = f"at most {units.count(trials)} more {'trial' if trials == 1 else 'trials'}"
+    took = [s for score in cells if (s := score.costs.get(Cost.train_seconds)) is not None]
+    if not took:
+        return words
+    hours = trials * fmean(took) / SECONDS_AN_HOUR
+    return f"{words}, about {units.hours(hours)} of training as it went here"
