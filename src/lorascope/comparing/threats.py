@@ -10,7 +10,7 @@ from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
 from lorascope.config import Cost
 from lorascope.files.revisions import trained_by
-from lorascope.records import Status, Study, dial_text, mixed_versions
+from lorascope.records import ItemResult, Status, Study, dial_text, mixed_versions
 
 MANY_FLIPS = 0.1
 """Share of changed answers that is worth a word."""
@@ -32,6 +32,7 @@ def threats(
         *_items(scores, decision.measure, study),
         *_grid_edge(study, decision),
         *_flips(comparisons),
+        *_one_class(study),
         *_displaced(preference_scores(study, decision.measure)),
         *_seed_spread(comparisons),
         *_unequal_seeds(comparisons),
@@ -121,6 +122,27 @@ def _flips(comparisons: Sequence[Comparison]) -> Iterator[str]:
         f"right and wrong, while accuracy moves by {100 * largest:.1f} points at most: nearly "
         "equal accuracy is not equal behaviour."
     )
+
+
+def _one_class(study: Study) -> Iterator[str]:
+    """Trials that give every test item the same class, whatever its own."""
+    tables = [
+        study.items.get(e.identity, {}).get("test", ())
+        for e in study.evaluations
+        if e.key is not None and e.served is None
+    ]
+    classed = [own for own in tables if any(item.predicted is not None for item in own)]
+    alike = [own for own in classed if len({i.predicted for i in own}) < 2 <= _labels(own)]
+    if alike:
+        yield (
+            f"{len(alike)} of {len(classed)} trials give every test item one and the same class: "
+            "they have learnt no more than which is frequent. Try a lower train.learning_rate or "
+            "more steps."
+        )
+
+
+def _labels(items: Sequence[ItemResult]) -> int:
+    return len({item.label for item in items})
 
 
 def _displaced(scores: Sequence[PreferenceScore]) -> Iterator[str]:
