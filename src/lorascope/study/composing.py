@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
@@ -70,8 +70,21 @@ def composing(layout: Layout) -> Iterator[None]:
         ) from error
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of one choice of files, whose names are those of their files."""
+def composed(overrides: Sequence[str], layout: Layout) -> DictConfig:
+    """The configuration of one choice of files, whose names are those of their files; for reading,
+    as equal choices of files that did not change meanwhile are composed once."""
+    paths = (path for path in layout.conf.rglob("*.yaml") if path.is_file())
+    files = frozenset((path.relative_to(layout.conf), *_state(path)) for path in paths)
+    return _composed(tuple(overrides), files)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+@lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...], files: frozenset[object]) -> DictConfig:
     found = compose("config", list(overrides), return_hydra_config=True)
     chosen = dict(found.hydra.runtime.choices)
     with open_dict(found):

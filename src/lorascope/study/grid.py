@@ -78,7 +78,7 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
     params.yaml is not read: begin with `declared_overrides`, and put others in their place with
     `with_overrides`.
 
-    Groups are composed by Hydra; a swept value (a rank, a seed) is then set in the composed
+    Groups are composed by Hydra; a value (a rank, a seed) is then set in the composed
     configuration, with the same type checks, which is a hundred times faster.
 
     Raises:
@@ -100,17 +100,11 @@ def _product(layout: Layout, overrides: list[str]) -> list[Config]:
     parsed = read_overrides(overrides, layout)
     _require_countable(parsed)
     chosen = groups(layout)
-    values = [
-        axis
-        for axis in parsed
-        if (axis.is_sweep_override() or isinstance(axis.value(), dict))
-        and axis.key_or_group not in chosen
-        and not is_hydra(axis)
-    ]
+    values = [axis for axis in parsed if axis.key_or_group not in chosen and not is_hydra(axis)]
     files = [axis for axis in parsed if axis not in values]
     with composing(layout):
         # One by one: a bad value is found at the first.
-        choices = (composed(point) for point in product(*(_texts(axis) for axis in files)))
+        choices = (composed(point, layout) for point in product(*(_texts(axis) for axis in files)))
         points = [config for choice in choices for config in _with_values(choice, values, layout)]
     _require_trained(parsed, {config.adapter.kind for config in points})
     return points
