@@ -22,10 +22,10 @@ def batches(unit: str, total: int, size: int, seconds: float, first: float) -> S
 @pytest.mark.parametrize(
     "steps",
     [
-        batches("step", 100, 1, 0.3, 0.3),
-        batches("step", 100, 1, 0.3, 6.0),
-        batches("loss", 1600, 64, 0.6, 1.2),
-        [*batches("loss", 640, 64, 0.1, 0.5), *batches("answer", 640, 64, 3.0, 3.5)],
+        batches("steps", 100, 1, 0.3, 0.3),
+        batches("steps", 100, 1, 0.3, 6.0),
+        batches("losses", 1600, 64, 0.6, 1.2),
+        [*batches("losses", 640, 64, 0.1, 0.5), *batches("answers", 640, 64, 3.0, 3.5)],
     ],
     ids=["even", "slow first step", "batches", "answers after losses"],
 )
@@ -44,7 +44,7 @@ def test_the_time_left_is_right_within_a_factor_of_two_after_a_tenth(
         spent[unit] += seconds
         show(done, total, unit=unit)
         line = capsys.readouterr().err
-        assert f"{done}/{total} {unit}s" in line
+        assert f"{done}/{total} {unit}" in line
         # The first step that is slow is no measure yet: a tenth is more than one.
         if total * 0.1 <= done < total and done > steps[0][1]:
             left = _seconds(line)

@@ -501,12 +501,12 @@ def test_progress_is_told_after_each_batch(
 
     settings = {**LOSS, "scoring": scoring, "batch_size": 4}
     score_rows(model, tokenizer, random_rows(9), **settings, on_progress=note)
-    totals = {"loss": losses, **({"answer": 9} if scoring is Scoring.answer else {})}
+    totals = {"losses": losses, **({"answers": 9} if scoring is Scoring.answer else {})}
     assert {unit: told[-1] for unit, told in seen.items()} == {
         unit: (total, total) for unit, total in totals.items()
     }
-    assert seen["answer" if scoring is Scoring.answer else "loss"][0][0] >= 4
-    assert len(seen["loss"]) < losses
+    assert seen["answers" if scoring is Scoring.answer else "losses"][0][0] >= 4
+    assert len(seen["losses"]) < losses
 
 
 # lm-eval's own tasks

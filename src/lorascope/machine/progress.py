@@ -19,7 +19,7 @@ class StepProgress:
     nats. Steps of another unit, or another number of them, are work of another pace, which begins
     where the last one ended."""
 
-    def __init__(self, title: str, unit: str = "step") -> None:
+    def __init__(self, title: str, unit: str = "steps") -> None:
         self._title = title
         self._unit = unit
         self._terminal = sys.stderr.isatty()
@@ -55,7 +55,7 @@ class StepProgress:
             done, total, now - self._started, prefix=self._title, ascii=not self._terminal,
             bar_format=FORMAT,
         )  # fmt: skip
-        self._write(f"{bar} {self._unit}s{loss}, {duration(left)} left", last)
+        self._write(f"{bar} {self._unit}{loss}, {duration(left)} left", last)
 
     def _first_after(self, now: float, done: int) -> tuple[float, int] | None:
         """Seconds until the first step was done, and the steps that were done then."""

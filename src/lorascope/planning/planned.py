@@ -54,7 +54,7 @@ def planned_trials(configs: Sequence[Config], layout: Layout) -> list[Planned]:
     for config in configs:
         groups.setdefault(_but_rank(config), []).append(config)
     found: dict[str, dict[int, Planned]] = {}
-    show = StepProgress("plan", unit="group")
+    show = StepProgress("plan", unit="groups")
     for number, (key, group) in enumerate(groups.items(), start=1):
         found[key] = _planned_ranks(group, layout)
         show(number, len(groups))

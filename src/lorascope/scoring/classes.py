@@ -47,7 +47,7 @@ def class_log_probabilities(
             scores = functional.log_softmax(logits, dim=-1).cpu()
             found |= zip(numbers, scores, strict=True)
             if on_progress:
-                on_progress(len(found), len(rows), unit="row")
+                on_progress(len(found), len(rows), unit="rows")
     return torch.stack([found[number] for number in range(len(rows))])
 
 

@@ -26,8 +26,8 @@ class OnProgress(Protocol):
     def __call__(self, done: int, total: int, *, unit: str = ...) -> None: ...
 
 
-UNITS = {"loglikelihood": "loss", "generate_until": "answer"}
-"""What a request of lm-eval's is called here."""
+UNITS = {"loglikelihood": "losses", "generate_until": "answers"}
+"""What requests of lm-eval are called here."""
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_tokens: bool) -> Any:

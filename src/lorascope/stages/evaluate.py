@@ -16,6 +16,7 @@ from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
 from lorascope.files.store import read_record, replaced_folder, write_record
 from lorascope.machine.libraries import import_uncollected
+from lorascope.machine.progress import StepProgress
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.declared import (
     base_name,
@@ -148,7 +149,8 @@ def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> 
     for one, _ in leading(scored, config.evaluate.example_trials):
         declared = declare_trial(one, layout)
         subjects.append((one, read_trial(declared, declared.folder)))
-    for one, trial in subjects:
+    show = StepProgress(f"answers to keep in {config.quant.name}", unit="models")
+    for number, (one, trial) in enumerate(subjects, start=1):
         name = trial.trial if trial else base_name(one, layout)
         folder = layout.examples(config.quant.name) / name
         identity = examples_identity(one, layout, trial)
@@ -161,6 +163,7 @@ def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> 
             if not keep_examples(one, layout, name, identity, trial):
                 print(f"{name}: its answers are not kept, as it writes no text")
                 return
+        show(number, len(subjects))
 
 
 def _items_of_base(config: Config, layout: Layout) -> Path:

@@ -13,6 +13,7 @@ from lorascope.config import (
     Format,
     ModelConfig,
     QuantConfig,
+    Scoring,
     TemplateKind,
 )
 from lorascope.errors import ConfigError
@@ -53,6 +54,7 @@ ASKED = {
 TALKED = (Format.chat, Format.alpaca, Format.question_answer, Format.prompt_completion)
 """Formats whose rows a chat template writes as a conversation."""
 LEAST_TOKENS = 32
+NO_ROOM = "replies are too long for this model to generate beside their prompts"
 
 
 def command(
@@ -78,9 +80,9 @@ def command(
     model = find_model(asked["model"], given, layout.root)
     facts = facts_of(model, layout.root)
     print(_of_model(model, facts))
-    detected, card = _fitted(rows, detected, model, facts, own, layout)
+    detected, card, evaluate = _fitted(rows, detected, model, facts, own, layout)
     print(_of_rows(rows, detected, card, facts))
-    study = _first_study(model, detected.config, facts, layout)
+    study = _first_study(model, detected.config, facts, evaluate, layout)
     texts = _texts(model, rows, detected, study)
     if not overwrite:
         refuse_overwriting(layout.root, texts)
@@ -132,8 +134,9 @@ def _found_rows(word: str, own: Mapping[str, object], layout: Layout) -> tuple[F
 def _fitted(
     rows: FoundRows, detected: Detected, model: FoundModel, facts: ModelFacts,
     own: Mapping[str, object], layout: Layout,
-) -> tuple[Detected, DataCard]:  # fmt: skip
-    """The settings with a template and a longest sample that fit model and rows, and the card."""
+) -> tuple[Detected, DataCard, str]:  # fmt: skip
+    """The settings with a template and a longest sample that fit model and rows, the card, and a
+    file of conf/evaluate whose answers have room."""
     from lorascope.starting.rendered import rendered
 
     config = detected.config
@@ -145,15 +148,19 @@ def _fitted(
     arguments = (model.config.name, facts.tokenizer, facts.context_tokens, layout)
     with rendered(tried_with, *arguments) as found:
         card = found.card
+        evaluate = found.evaluation(facts.tokenizer, facts.context_tokens, layout)
+    if evaluate is None:
+        detected, evaluate = replace(detected, why_scored=NO_ROOM), "default"
+        config = replace(config, scoring=Scoring.loss, answer_pattern=None)
     most = max(split.length_percentiles_tokens["p100"] for split in card.splits.values())
     if "max_tokens" not in own:
         room = max(LEAST_TOKENS, 1 << (most - 1).bit_length())
         config = replace(config, max_tokens=min(room, facts.context_tokens))
-    return replace(detected, config=config), card
+    return replace(detected, config=config), card, evaluate
 
 
 def _first_study(
-    model: FoundModel, data: DataConfig, facts: ModelFacts, layout: Layout
+    model: FoundModel, data: DataConfig, facts: ModelFacts, evaluate: str, layout: Layout
 ) -> FirstStudy:
     """Ranks, modes and training for this model on this machine."""
     from lorascope.starting.found_model import storable
@@ -165,7 +172,7 @@ def _first_study(
         print(f"modes left out: {', '.join(sorted({*wanted} - {*modes}))}: {why}")
     return FirstStudy(
         model.config.name, data.name, tuple(modes), sensible_ranks(facts.smallest_dimension),
-        sensible_training(facts.parameters, data.scoring),
+        sensible_training(facts.parameters, data.scoring), evaluate,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def _write(
         layout.root,
         # Tokenizing runs on the CPU, in this process alone.
         capture(layout, "cpu", 1),
-        StepProgress(f"data {data.name}", unit="row"),
+        StepProgress(f"data {data.name}", unit="rows"),
     )
     for split in SPLITS:
         require_known_tokens(read_rows(folder / f"{split}.jsonl"), tokenizer, base.vocabulary)

@@ -30,6 +30,7 @@ class FirstStudy:
     quant: tuple[str, ...]
     ranks: tuple[int, ...]
     train: str
+    evaluate: str
 
     @property
     def trials(self) -> int:
@@ -63,6 +64,7 @@ def params_text(template: str, study: FirstStudy) -> str:
         "quant": f"[{', '.join(study.quant)}]",
         "  rank": f'"{",".join(map(str, study.ranks))}"',
         "train": study.train,
+        "evaluate": study.evaluate,
     }
     for key, value in values.items():
         template, found = re.subn(
