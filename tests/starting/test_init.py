@@ -54,6 +54,8 @@ def test_a_study_of_own_rows_is_accepted_and_planned(started: Started) -> None:
     # Six tokens and the end of the text.
     assert data["max_tokens"] == 32
     assert (layout.root / "data/raw/colors.jsonl").samefile(sources / "colors.jsonl")
+    listed = lorascope(layout, "inventory")
+    assert (listed.returncode, listed.stderr) == (0, "")
     checked = lorascope(layout, "check")
     assert checked.stdout.startswith("valid: trials 8, modes 4"), checked.stderr
     planned = lorascope(layout, "plan", "quant=fp16", "runtime.device=cpu")
@@ -68,6 +70,15 @@ def test_look_shows_what_is_trained_and_what_is_dropped(started: Started) -> Non
     assert "⟧" in shown.stdout.split("--- 1")[1]
     assert "completion is empty: data/raw/colors.jsonl, line 97" in shown.stdout
     assert not layout.data("a_model", "colors").exists()
+
+
+def test_a_dvc_yaml_of_another_release_is_told_and_written_anew(started: Started) -> None:
+    wiring = started[0].root / "dvc.yaml"
+    before = wiring.read_text()
+    wiring.write_text(before + "# older\n")
+    assert "`lorascope inventory dvc.yaml`" in lorascope(started[0], "inventory").stderr
+    assert not lorascope(started[0], "inventory", "dvc.yaml").stderr
+    assert wiring.read_text() == before
 
 
 def test_nothing_is_overwritten_in_silence(started: Started) -> None:

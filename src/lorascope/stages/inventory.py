@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+
+from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.starting.wiring import write_inventory
+from lorascope.files.store import write_atomically
+from lorascope.starting.wiring import TEMPLATES, project_wiring, write_inventory
+
+WIRING = "dvc.yaml"
 
 
-def command(_: object, layout: Layout, *__: object) -> None:
-    """Write experiments/inventory."""
+def command(
+    _: Sequence[object], layout: Layout, flags: Mapping[str, str], words: Sequence[str]
+) -> None:
+    """Write experiments/inventory; with the word dvc.yaml, write that anew for this release.
+
+    Raises:
+        LorascopeError: another word was given.
+    """
+    present = project_wiring((TEMPLATES / WIRING).read_text(encoding="utf-8"))
+    if list(words) == [WIRING]:
+        write_atomically(layout.root / WIRING, present.encode())
+        print(f"wrote {WIRING}")
+    elif words:
+        raise LorascopeError(
+            f"inventory: {words[0]} would be ignored. It takes nothing, or the word {WIRING}, to "
+            "write that file anew."
+        )
     write_inventory(layout)
+    if (layout.root / WIRING).read_text(encoding="utf-8") != present:
+        print(
+            f"warning: {WIRING} is not the one that this lorascope writes: it is of another "
+            f"release, or was changed. `lorascope inventory {WIRING}` writes it anew.",
+            file=sys.stderr,
+        )
