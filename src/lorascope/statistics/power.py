@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from scipy.special import stdtrit
 from scipy.stats import norm
-from scipy.stats import t as student
 
 from lorascope.statistics.shares import standard_error
 from lorascope.statistics.two_way import Components
@@ -148,7 +148,8 @@ def seeds_needed(
 def _deviate(comparisons: float, degrees: float = math.inf) -> float:
     if comparisons <= 0:
         raise ValueError(f"comparisons={comparisons}: must be above 0")
-    return float(student.isf(0.025 / comparisons, degrees))
+    # scipy.stats gives the same bits, many times as slowly.
+    return -float(stdtrit(degrees, 0.025 / comparisons))
 
 
 def _discordant_error(discordant_share: float, items: int) -> float:
@@ -161,4 +162,4 @@ def _discordant_error(discordant_share: float, items: int) -> float:
 def powered_reach(comparisons: float = 1, degrees: float = math.inf) -> float:
     """Standard errors that a true difference must reach to come out significant in 80 %: t_alpha +
     t_power, which is 1.96 + 0.84 for a single comparison whose error is known."""
-    return _deviate(comparisons, degrees) + float(student.ppf(0.8, degrees))
+    return _deviate(comparisons, degrees) + float(stdtrit(degrees, 0.8))

@@ -61,13 +61,15 @@ def _draw_frontier(axes: Axes, findings: Findings, name: Cost) -> None:
     if best:
         steps = zip(*(place for _, place in best), strict=True)
         axes.step(*steps, where="post", color=AXIS, linewidth=1.2, zorder=1)
+    marks: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for point, place in drawn:
-        color, marker = colors[point.cell.quant], markers[point.cell.quant]
-        axes.plot(*place, marker, color=color, mfc=PAPER, markersize=6.5, zorder=2)
-        axes.plot(
-            *place, marker, markersize=6.5, mec=color, mew=0,
-            mfc=to_rgba(color, round(point.probability, 2)), zorder=3,
-        )  # fmt: skip
+        marks.setdefault((point.cell.quant, round(point.probability, 2)), []).append(place)
+    # One stroke for all marks that look the same: of a thousand each would take its own time.
+    for (quant, fullness), places in marks.items():
+        xy, color, marker = tuple(zip(*places, strict=True)), colors[quant], markers[quant]
+        axes.plot(*xy, marker, color=color, mfc=PAPER, markersize=6.5, zorder=2)
+        filled = to_rgba(color, fullness)
+        axes.plot(*xy, marker, markersize=6.5, mec=color, mew=0, mfc=filled, zorder=3)
     for point, place in drawn:
         if point.cell == findings.decision.recommended:
             axes.plot(*place, "o", color=INK, mfc="none", markersize=13, mew=1.2, zorder=5)

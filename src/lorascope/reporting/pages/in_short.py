@@ -77,7 +77,10 @@ def _open(decision: Decision, names: CellNames) -> str:
         and_more = f" and {units.count(others)} more cheaper ones" if others else ""
         left.append(f"whether {cheapest}{and_more} would do")
     if decision.unknown:
-        left.append(f"{units.count(len(decision.unknown))} configurations that were not judged")
+        noun = (
+            "configuration that was" if len(decision.unknown) == 1 else "configurations that were"
+        )
+        left.append(f"{units.count(len(decision.unknown))} {noun} not judged")
     if decision.margin_hides_training:
         left.append("a margin that is smaller than what training gained")
     if decision.gain_is_unknown:

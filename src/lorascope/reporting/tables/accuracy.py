@@ -62,14 +62,20 @@ def accuracy_rows(study: Study) -> list[AccuracyRow]:
     """Mode by mode: the base, trials by targets, dials and seed, and the missing ones."""
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     recorded, variant = trial_rows(study), variants(study)
+    scores: dict[tuple[str | None, str], EvaluationRecord] = {
+        (e.trial_identity, e.form): e for e in study.evaluations
+    }
     rows: list[AccuracyRow] = []
     for quant in modes(study):
         mode = [_base_row(study, quant)]
         mode += [
-            _trial_row(replace(row, cell=replace(row.cell, serve=form)), scores.get(form), study)
+            _trial_row(
+                replace(row, cell=replace(row.cell, serve=form)),
+                scores.get((row.trial.identity, form)),
+                study,
+            )
             for row in recorded
             if row.cell.quant == quant
-            for scores in [study.scores_of(row.trial)]
             for form in study.forms_of(row.trial.trial)
         ]
         mode += [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from lorascope.comparing.costs import COSTS
-from lorascope.comparing.results import Verdict
+from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.ruling import Candidate, Decision
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import cell_columns
@@ -20,6 +22,12 @@ RULE_WORDS = {
 def candidate_table(decision: Decision) -> Table[Candidate]:
     """Cheapest first, as the rule judges them on validation items."""
     measure, cost = decision.measure, COSTS[decision.rule.cost]
+    unshown = {gain.cell for gain in decision.gains if not gain.shown}
+    reference = next((r for r in decision.candidates if r.cell == decision.reference), None)
+    limit = reference.cost if reference else None
+
+    def outcome(row: Candidate) -> str:
+        return ", ".join(_judged(row, decision, unshown)) or _not_judged(row, limit)
 
     return Table(
         (
@@ -31,7 +39,7 @@ def candidate_table(decision: Decision) -> Table[Candidate]:
                    get=of("difference", "ends")),
             Column("p_margin_holm", "Holm p, margin", units.p_value),
             Column("outcome", "Under the rule", right=False, wrap=Wrap.prose,
-                   get=lambda row: _outcome(decision, row)),
+                   get=outcome),
             Column("items_needed", "Items to settle", units.count),
             Column("seeds_needed", "Seeds to settle", units.count),
         ),
@@ -39,24 +47,21 @@ def candidate_table(decision: Decision) -> Table[Candidate]:
     )  # fmt: skip
 
 
-def _outcome(decision: Decision, row: Candidate) -> str:
-    words = []
+def _judged(row: Candidate, decision: Decision, unshown: Collection[CellKey]) -> Iterator[str]:
+    """What the rule says of it. `unshown`: adapters that are not shown to beat the bare base."""
     if row.cell == decision.recommended:
-        words.append("recommended")
+        yield "recommended"
     if row.cell == decision.reference:
-        words.append("reference")
-    if any(gain.cell == row.cell and not gain.shown for gain in decision.gains):
-        words.append("not shown to beat the bare base")
+        yield "reference"
+    if row.cell in unshown:
+        yield "not shown to beat the bare base"
     if row.verdict is not None:
-        words.append(RULE_WORDS[row.verdict])
+        yield RULE_WORDS[row.verdict]
     if row.ineligible is not None:
-        words.append(row.ineligible)
-    return ", ".join(words) or _not_judged(decision, row)
+        yield row.ineligible
 
 
-def _not_judged(decision: Decision, row: Candidate) -> str:
-    costs = {candidate.cell: candidate.cost for candidate in decision.candidates}
-    limit = costs[decision.reference] if decision.reference else None
+def _not_judged(row: Candidate, limit: float | None) -> str:
     if row.cost is None:
         return "cost unknown"
     if limit is None:
