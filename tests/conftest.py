@@ -37,10 +37,11 @@ BASE_OVERRIDES = (
     *([f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []),
 )  # fmt: skip
 LONGEST = (
-    "pipeline", "seed_simulation", "plan", "benchmarks", "stopping", "kills", "early_stopping",
-    "packing", "prediction", "tracking", "simulation", "sweep_simulation",
+    "pipeline", "lone_kinds", "plan", "seed_simulation", "packing", "capacity", "early_stopping",
+    "stopping", "tracking", "gpu_check", "benchmarks", "kills", "simulation", "prediction",
+    "sweep_simulation", "rounded_merge", "slots", "sweeps", "needed",
 )  # fmt: skip
-"""Files of more than 40 seconds, by their names without test_, the longest first."""
+"""Files of more than 25 seconds, by their names without test_, the longest first."""
 
 PASSED_OVER: set[str] = set()
 """Names of modules that the garbage collector passes over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 from lorascope.adapters.lone import Lone
@@ -78,8 +79,10 @@ def _blocks(config: OftConfig, shape: LinearShape) -> int:
     return blocks * size * (size - 1) // 2
 
 
+@cache
 def _nearest_divisor(number: int, wanted: int) -> int:
-    """Of two that are equally near the smaller one, as PEFT takes it."""
+    """Of two that are equally near the smaller one, as PEFT takes it. Layers of a model have few
+    widths, and a report counts them at each rank of each method."""
     divisors = (size for size in range(1, number + 1) if number % size == 0)
     return min(divisors, key=lambda size: (abs(size - wanted), size))
 
