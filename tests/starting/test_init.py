@@ -81,6 +81,19 @@ def test_a_dvc_yaml_of_another_release_is_told_and_written_anew(started: Started
     assert wiring.read_text() == before
 
 
+def test_answers_without_room_are_compared_by_loss(sources: Path, tmp_path: Path) -> None:
+    """Twenty tokens are more than conf/evaluate/default generates, and the context holds no more
+    than 64, where conf/evaluate/solutions asks for 200."""
+    rows = [{**row, "completion": "red " * 20, "answer": "red"} for row in toy_rows()]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [f"model={sources / 'a model'}", "data=long.jsonl", "--no-scm"]
+    made = lorascope(Layout(tmp_path), "init", *asked)
+    assert made.returncode == 0, made.stderr
+    assert "scoring loss: replies are too long" in made.stdout
+    data = yaml.safe_load((tmp_path / "conf/data/long.yaml").read_text())
+    assert (data["scoring"], data["train"]) == ("loss", "long.jsonl")
+
+
 def test_nothing_is_overwritten_in_silence(started: Started) -> None:
     layout, _, sources = started
     before = layout.params.read_text()
