@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,26 @@ def test_page_and_figures_follow_light_and_dark(page: Browser) -> None:
     assert sum(channels(light[1])) < 150
     assert sum(channels(dark[0])) < 150
     assert sum(channels(dark[1])) > 600
+
+
+def test_axe_finds_no_fault_for_those_who_see_hear_or_type_otherwise(page: Browser) -> None:
+    """axe-core's rules of WCAG: names of fields and figures, order of headings, contrast."""
+    page.evaluate("document.querySelectorAll('details').forEach((own) => (own.open = true))")
+    page.evaluate(f"{(files('axe_core_python') / 'axe.min.js').read_text()}; 1")
+    faults, passed = axe(page, "{}")
+    assert faults == []
+    assert passed > 20
+    page.prefer("dark")
+    assert axe(page, "{ runOnly: ['color-contrast'] }") == ([], 1)
+
+
+def axe(page: Browser, options: str) -> tuple[list[str], int]:
+    """Faults, with an element of each, and the number of rules that are kept."""
+    found = page.evaluate(
+        f"axe.run({options}).then((told) => [told.violations.map("
+        "(own) => `${own.id}: ${own.nodes[0].html}`), told.passes.length])"
+    )
+    return found[0], found[1]
 
 
 def channels(color: str) -> list[int]:
