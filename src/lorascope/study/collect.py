@@ -12,6 +12,7 @@ from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
+from lorascope.machine.progress import StepProgress
 from lorascope.records import (
     EvaluationRecord,
     Example,
@@ -63,7 +64,9 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         evaluations += scores
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
     points = declared_points(configs, layout)
-    for declared in points:
+    show = StepProgress("reading records", unit="trials")
+    for number, declared in enumerate(points, start=1):
+        show(number, len(points))
         name = declared[0].name
         parameters[name] = declared[0].saved_parameters
         if not declared[0].is_recorded:
