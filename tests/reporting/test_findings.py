@@ -23,6 +23,7 @@ from lorascope.reporting.tables.cells import cell_table
 from lorascope.reporting.tables.comparisons import comparison_table
 from lorascope.reporting.tables.decision import candidate_table
 from lorascope.reporting.tables.frontier import frontier_summary, frontier_table
+from tests.comparing.test_served_forms import served_study
 from tests.study_factory import Trial, example_study, make_study
 
 
@@ -75,6 +76,24 @@ def test_the_top_says_how_sure_at_what_price_what_is_open_and_what_settles_it() 
     assert "To settle it: dvc exp run -S search=settle -S 'seed=\"0,1,2,3\"' trains" in one_seed
     # Three more seeds of two configurations, at what a trial of the study took.
     assert "at most 6 more trials, about 70 s of training" in one_seed
+
+
+def test_the_top_keeps_capitals_of_names_and_counts_a_trial_once_however_it_is_served() -> None:
+    other = Trial("nf4", accuracy=0.88, method="ia3", dials=())
+    open_one = short(answer(compare(make_study([Trial("fp16"), other], items=400))))
+    assert "Open: What other seeds give; whether nf4, IA3 would do." in open_one
+    assert "at most 3 more trials" in short(answer(compare(served_study(1))))
+    # Both lack three seeds more, and one lacks two that the other has.
+    uneven = [*(Trial("fp16", seed=seed) for seed in range(3)), Trial("nf4", accuracy=0.88)]
+    assert "at most 8 more trials" in short(answer(compare(make_study(uneven, items=400))))
+
+
+def test_the_top_calls_nothing_the_reference_that_is_not() -> None:
+    trials = [Trial(quant, seed=seed) for quant in ("fp16", "nf4") for seed in (0, 1)]
+    found = answer(compare(make_study(trials, items=1, validation_items=2000)))
+    assert found.headline.startswith("Ship nf4")
+    assert "the reference itself" not in short(found)
+    assert "too few test items are scored under both it and fp16, rank 8" in short(found)
 
 
 def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> None:

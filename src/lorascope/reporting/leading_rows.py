@@ -12,10 +12,13 @@ from lorascope.comparing.ruling import Findings
 
 
 def leading_first(rows: Sequence[Any], findings: Findings) -> tuple[int, ...]:
-    """Places of all `rows`, those that matter most first. Rows that name no configuration stay in
-    their order."""
+    """Places of all `rows`, those that matter most first; empty where none names a configuration,
+    as of layers, so that nothing tells which matter."""
+    cells = [_cells(row) for row in rows]
+    if not any(cells):
+        return ()
     ranks = _ranks(findings)
-    return tuple(sorted(range(len(rows)), key=lambda place: _rank(rows[place], ranks)))
+    return tuple(sorted(range(len(rows)), key=lambda place: _rank(cells[place], ranks)))
 
 
 def _ranks(findings: Findings) -> dict[CellKey, int]:
@@ -38,7 +41,12 @@ def _ranks(findings: Findings) -> dict[CellKey, int]:
     return {cell: place for place, cell in enumerate(cells)}
 
 
-def _rank(row: Any, ranks: Mapping[CellKey, int]) -> float:
+def _cells(row: Any) -> list[CellKey]:
+    """The configurations that a row is about."""
+    found = (getattr(row, name, None) for name in ("cell", "subject", "reference"))
+    return [cell for cell in found if isinstance(cell, CellKey)]
+
+
+def _rank(cells: Sequence[CellKey], ranks: Mapping[CellKey, int]) -> float:
     """A pair stands where the one of both stands that matters less."""
-    found = [getattr(row, name, None) for name in ("cell", "subject", "reference")]
-    return max((ranks.get(cell, math.inf) for cell in found if cell is not None), default=0)
+    return max((ranks.get(cell, math.inf) for cell in cells), default=0)

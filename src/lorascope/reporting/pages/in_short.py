@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from lorascope.comparing.costs import COSTS
@@ -32,22 +32,31 @@ def in_short(findings: Findings, names: CellNames) -> Iterator[tuple[str, Line]]
 
 def _sureness(findings: Findings, names: CellNames) -> str:
     decision, measure = findings.decision, findings.measure
-    seeds = "one seed alone" if decision.one_seed else f"{decision.seeds} seeds"
-    if decision.test is None or decision.reference is None:
-        own = names.name(decision.reference) if decision.reference else "the reference"
+    reference = names.name(decision.reference) if decision.reference else "the reference"
+    if decision.recommended == decision.reference:
         return (
-            f"It is {own}, the reference itself: of {seeds}, nothing cheaper is shown to be as "
-            "good."
+            f"It is {reference}, the reference itself: of {_seeds(decision.seeds)}, nothing "
+            "cheaper is shown to be as good."
+        )
+    if decision.test is None:
+        return (
+            f"It passed on validation items, with {_seeds(decision.seeds)}; too few test items are "
+            f"scored under both it and {reference} to say more."
         )
     test = decision.test
     harm = f"that it is worse by {measure.distance(decision.margin)} or more"
     is_out = test.p_margin_holm < SIGNIFICANT
     verdict = f"{harm} is ruled out" if is_out else f"{harm} is not ruled out by test items alone"
     return (
-        f"On test items it differs from {names.name(decision.reference)} by "
+        f"On test items it differs from {reference} by "
         f"{measure.difference(test.difference.value)} {measure.step} (95 % interval "
-        f"{measure.difference_interval(test.difference.ends)}, {seeds}); {verdict}."
+        f"{measure.difference_interval(test.difference.ends)}, {_seeds(test.difference.seeds)}); "
+        f"{verdict}."
     )
+
+
+def _seeds(count: int) -> str:
+    return "one seed alone" if count < 2 else f"{count} seeds"
 
 
 def _price(findings: Findings, names: CellNames) -> str | None:
@@ -60,7 +69,7 @@ def _price(findings: Findings, names: CellNames) -> str | None:
     other = _cost(findings, decision.reference, cost.cost)
     if decision.recommended == decision.reference or other is None or decision.reference is None:
         return f"{words}."
-    share = f", {100 * (1 - own / other):.0f} % less" if own < other else ""
+    share = f", {units.share(1 - own / other)} % less" if own < other else ""
     reference = names.name(decision.reference)
     return f"{words} instead of the {units.amount(other, cost.unit)} of {reference}{share}."
 
@@ -87,7 +96,9 @@ def _open(decision: Decision, names: CellNames) -> str:
         left.append("the score of the bare base")
     if not decision.reference_is_declared:
         left.append("the declared reference")
-    return f"{units.listed(left, '; ').capitalize()}." if left else "Nothing."
+    said = units.listed(left, "; ") if left else "nothing"
+    # The rest keeps its capitals: names of methods have some.
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _settling_command(findings: Findings) -> Line | None:
@@ -106,7 +117,7 @@ def _settling_command(findings: Findings) -> Line | None:
     if len(seeds) > LISTED_SEEDS and seeds == list(range(seeds[0], seeds[-1] + 1)):
         listed = f"range({seeds[0]},{seeds[-1] + 1})"
     command = f"dvc exp run -S search=settle -S 'seed=\"{listed}\"'"
-    return Code(command), f" trains what the answer needs, {_work(findings, more)}."
+    return Code(command), f" trains what the answer needs, {_work(findings, seeds)}."
 
 
 def _seeds_wanted(decision: Decision, known: int) -> int | None:
@@ -119,12 +130,15 @@ def _seeds_wanted(decision: Decision, known: int) -> int | None:
     return max(found) if found and max(found) > known else None
 
 
-def _work(findings: Findings, more_seeds: int) -> str:
-    """At most so many trials, and how long trials of these configurations took."""
-    cells = [score for score in findings.cells if not score.cell.base]
-    trials = more_seeds * len(cells)
+def _work(findings: Findings, seeds: Sequence[int]) -> str:
+    """At most so many trials with these seeds, and how long trials of these configurations took."""
+    # A trial has its adapter apart, however many forms it is served in.
+    scores = {score.cell.apart: score for score in findings.cells if not score.cell.base}
+    wanted = {(cell, seed) for cell in scores for seed in seeds}
+    trained = {(s.cell.apart, trial.seed) for s in findings.cells for trial in s.trials}
+    trials = len(wanted - trained)
     words = f"at most {units.count(trials)} more {'trial' if trials == 1 else 'trials'}"
-    took = [s for score in cells if (s := score.costs.get(Cost.train_seconds)) is not None]
+    took = [s for own in scores.values() if (s := own.costs.get(Cost.train_seconds)) is not None]
     if not took:
         return words
     hours = trials * fmean(took) / SECONDS_AN_HOUR
