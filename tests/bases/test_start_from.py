@@ -18,6 +18,7 @@ from lorascope.machine.devices import choose_device
 from lorascope.quantizers.loading import load_base
 from lorascope.records import BaseRecord, TrialRecord
 from lorascope.stages import prepare_base, quantize_base
+from lorascope.starting.found_model import declared_model
 from lorascope.study.leftovers import started_from
 from tests.conftest import compose_one
 
@@ -49,6 +50,7 @@ def test_its_base_computes_what_the_trial_computed_and_what_is_gone_is_made_agai
     config = compose_one(study, "model=second")
     # Before anything is prepared it has the shapes of the first study's base.
     assert model_config_dict(config.model, study)["model_type"] == "llama"
+    assert declared_model(config.model, study).folder == study.base("small")
     # `prune` leaves the trial alone, whatever the grid of the second study names.
     assert started_from([config], study) == {adapter.parent}
     # What `dvc exp run` takes away of a study that its graph does not name.
@@ -80,3 +82,12 @@ def test_a_trial_is_named_in_full(study: Layout, settings: str, told: str) -> No
     (study.conf / "model/second.yaml").write_text(SECOND + settings)
     with pytest.raises(ConfigError, match=told):
         prepare_base.command([compose_one(study, "model=second")], study)
+
+
+def test_the_base_of_the_trial_keeps_its_name(study: Layout) -> None:
+    trial = declare_second(study)
+    model = f"name: small\nkind: trial\nstart_from: {trial.trial}\n"
+    (study.conf / "model/small.yaml").write_text(model)
+    with pytest.raises(ConfigError, match="its own base is called small, too"):
+        prepare_base.command([compose_one(study, "model=small")], study)
+    assert read_record(study.base("small"), BaseRecord).source.startswith("local: ")

@@ -45,7 +45,8 @@ def starting_trial(model: ModelConfig, layout: Layout) -> TrialRecord:
     that decides its values.
 
     Raises:
-        ConfigError: no trial is called so, it did not complete, or its hash is left out.
+        ConfigError: no trial is called so, it did not complete, its hash is left out, or its own
+            base is called as `model` is.
     """
     key, name = "model.start_from", str(model.start_from)
     trial = find_trial(name, layout, key)
@@ -53,6 +54,11 @@ def starting_trial(model: ModelConfig, layout: Layout) -> TrialRecord:
         raise ConfigError(
             key, name, "another trial may be called so tomorrow", f"Write its name in full: "
             f"{trial.trial}.",
+        )  # fmt: skip
+    if trial.key.model == model.name:
+        raise ConfigError(
+            key, name, f"its own base is called {model.name}, too, and would be replaced",
+            "Give this model a file and a name of its own, and leave that of the trial as it was.",
         )  # fmt: skip
     return trial
 

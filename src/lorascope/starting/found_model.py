@@ -16,6 +16,7 @@ from lorascope.bases.fetch import (
     require_sound_base,
 )
 from lorascope.bases.folder import TOKENIZER_PATTERNS, base_label, check_folder
+from lorascope.bases.source_folder import is_prepared, source_folder
 from lorascope.bases.tiny.shape import CONTEXT_TOKENS
 from lorascope.config import ModelConfig, ModelKind, QuantConfig
 from lorascope.config.bounds import is_commit
@@ -113,13 +114,14 @@ def _fetch(repository: str, revision: str | None) -> Path:
 def declared_model(config: ModelConfig, layout: Layout) -> FoundModel:
     """The model of a study, from its prepared base or, before there is one, from its source."""
     base = layout.base(config.name)
-    if (base / "tokenizer_config.json").is_file():
+    if (base / "tokenizer_config.json").is_file() and is_prepared(config, base):
         return FoundModel(config, base, {})
     if config.kind is ModelKind.tiny:
         return FoundModel(config, None, {})
     if config.kind is ModelKind.hub:
         return FoundModel(config, _fetch(str(config.repository), config.revision), {})
-    folder = layout.root / str(config.path)
+    folder = source_folder(config, layout)
+    assert folder is not None, config.kind
     check_folder(folder, config)
     return FoundModel(config, folder, {})
 
