@@ -82,3 +82,10 @@ def test_all_right_or_one_class_alone_leaves_an_interval_with_the_score_in_it() 
     # A number that no item has or was given is no class.
     both = [[(0, 0), (last, last)] * 20 for last in (1, 6)]
     assert class_intervals(both[0], [None] * 40) == class_intervals(both[1], [None] * 40)
+
+
+def test_where_all_are_wrong_intervals_stay_within_what_scores_can_be() -> None:
+    for pairs in ([(0, 1), (1, 0)] * 10, [(0, 1), (1, 2), (2, 0)] * 3, [(0, 1)]):
+        found = class_intervals(pairs, [None] * len(pairs))
+        assert found["macro_f1"][0] == 0 < found["macro_f1"][1] <= 1
+        assert -1 <= found["matthews"][0] < found["matthews"][1] <= 1

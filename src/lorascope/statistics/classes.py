@@ -72,8 +72,9 @@ def class_intervals(
 
     Where classes have few items, both scores come out lower on average than the truth, and those of
     drawn tables lower again, by as much. The upper end makes up for it: it is raised by twice what
-    the draws' mean lies below the score (and the lower one lowered where it lies above), to 1 at
-    most. An end that would leave the score itself out, as where all are right, is moved to it.
+    the draws' mean lies below the score (and the lower one lowered where it lies above), within
+    what scores can be. An end that would leave the score itself out, as where all are right, is
+    moved to it.
 
     Args:
         groups: what an item shares with others, which then have one weight in a draw; None is the
@@ -84,16 +85,16 @@ def class_intervals(
     both = flat.reshape(-1, 2)
     tables = _drawn(both[:, 0] * len(seen) + both[:, 1], len(seen), groups)
     found, tail = confusion([(int(a), int(b)) for a, b in both]), 50 * (1 - confidence)
-    scores: dict[str, Callable[[Counts], NDArray[np.float64]]] = {
-        "macro_f1": _macro_f1, "matthews": _matthews,
+    scores: dict[str, tuple[Callable[[Counts], NDArray[np.float64]], float]] = {
+        "macro_f1": (_macro_f1, 0.0), "matthews": (_matthews, -1.0),
     }  # fmt: skip
     ends = {}
-    for name, score in scores.items():
+    for name, (score, least) in scores.items():
         own = float(score(found))
         drawn = score(tables)
         low, high = (float(v) for v in np.percentile(drawn, [tail, 100 - tail]))
         off = 2 * (own - float(drawn.mean()))
-        ends[name] = min(low, low + off, own), min(1.0, max(high, high + off, own))
+        ends[name] = max(least, min(low, low + off, own)), min(1.0, max(high, high + off, own))
     return ends
 
 
