@@ -27,6 +27,8 @@ Weights = Mapping[str, Tensor]
 class PositionTurns:
     """While attention reads positions that all samples share, trial after trial."""
 
+    by_length: bool = False
+    """Whether a longer batch has more of them, on both sides of the middle."""
     trial: int = 0
     """Whose turn it is."""
     results: dict[str, list[Tensor]] = field(default_factory=dict)

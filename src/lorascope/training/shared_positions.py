@@ -19,6 +19,8 @@ from lorascope.adapters.stack import PackShape, PositionTurns
 
 METHODS = ("disentangled_attention_bias", "disentangled_att_bias")
 """What reads positions in transformers (5.23): of DeBERTa-v2 and v3, and of the first DeBERTa."""
+BY_LENGTH = ("disentangled_att_bias",)
+"""Of these, what reads no more positions than the batch is long."""
 
 
 class SharedPositions:
@@ -38,7 +40,7 @@ class SharedPositions:
         """From now on, until `remove`."""
         for module, name in self._readers:
             own = getattr(type(module), name).__get__(module)
-            setattr(module, name, partial(self._by_turns, own))
+            setattr(module, name, partial(self._by_turns, own, name in BY_LENGTH))
 
     def remove(self) -> None:
         """Leave attention as it was."""
@@ -46,14 +48,14 @@ class SharedPositions:
             vars(module).pop(name, None)
 
     def _by_turns(
-        self, own: Callable[..., Tensor], query: Tensor, key: Tensor, *others: Any
+        self, own: Callable[..., Tensor], by_length: bool, query: Tensor, key: Tensor, *others: Any
     ) -> Tensor:
         """Scores [trials x samples, ...] of `own`: query and key stand trial after trial."""
         shape = self._shape
         if not shape.adapters:
             return own(query, key, *others)
         scores = []
-        shape.positions = turns = PositionTurns()
+        shape.positions = turns = PositionTurns(by_length)
         try:
             parts = zip(query.chunk(shape.trials), key.chunk(shape.trials), strict=True)
             for turns.trial, part in enumerate(parts):

@@ -118,7 +118,7 @@ class LoraLayer(RoundableLayer):
         """
         if not any(dropouts):
             return rows
-        samples, tokens, longest, name = self._drawn_for(rows)
+        samples, read, longest, name = self._drawn_for(rows)
         masks = torch.ones_like(rows)
         for index, rate in enumerate(dropouts):
             if rate > 0:
@@ -126,17 +126,21 @@ class LoraLayer(RoundableLayer):
                 generator = torch.Generator(rows.device).manual_seed(seed)
                 size = (samples, longest, rows.shape[2])
                 drawn = torch.rand(size, generator=generator, device=rows.device)
-                kept = (drawn[:, :tokens] >= rate).to(rows.dtype).reshape(rows.shape[1:])
+                kept = (drawn[:, read] >= rate).to(rows.dtype).reshape(rows.shape[1:])
                 masks[index] = kept / (1 - rate)
         return rows * masks
 
-    def _drawn_for(self, rows: Tensor) -> tuple[int, int, int, str]:
-        """Samples and tokens of one trial's rows, tokens to draw for, and whose draws they are."""
-        if self._shape.positions is not None:
-            return 1, rows.shape[1], rows.shape[1], f"{self._name} positions"
+    def _drawn_for(self, rows: Tensor) -> tuple[int, slice, int, str]:
+        """Samples of one trial's rows, which of the drawn tokens they read, tokens to draw for, and
+        whose draws they are."""
+        longest, positions = self._shape.longest_tokens, self._shape.positions
+        if positions is not None:
+            count = rows.shape[1]
+            most = max(2 * longest, count) if positions.by_length else count
+            before = (most - count) // 2
+            return 1, slice(before, before + count), most, f"{self._name} positions"
         count, tokens = self._shape.batch
-        samples, longest = count // self._shape.trials, max(self._shape.longest_tokens, tokens)
-        return samples, tokens, longest, self._name
+        return count // self._shape.trials, slice(tokens), max(longest, tokens), self._name
 
 
 @torch.no_grad()
