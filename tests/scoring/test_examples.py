@@ -56,7 +56,7 @@ def test_base_and_leading_trial_answer_the_same_test_prompts(
     assert {p: p.stat().st_mtime_ns for p in study.examples("nf4").rglob("*")} == written
     report.command([config], study)
     page = (study.reports / "report.html").read_bytes()
-    assert page.count(b"<details") == 3
+    assert page.count(b'<details class="asked"') == 3
     assert "## What the model says" in (study.reports / "report.md").read_text()
     capsys.readouterr()
     run_command(study, "prune", *TRIAL[:2], "lora.alpha=16")
