@@ -135,9 +135,9 @@ def _one_class(study: Study) -> Iterator[str]:
     alike = [own for own in classed if len({i.predicted for i in own}) < 2 <= _labels(own)]
     if alike:
         yield (
-            f"{len(alike)} of {len(classed)} trials give every test item one and the same class: "
-            "they have learnt no more than which is frequent. Try a lower train.learning_rate or "
-            "more steps."
+            f"{len(alike)} of {len(classed)} trials gave every test item one and the same class, "
+            "and learnt no more than which is frequent. Try a lower train.learning_rate or more "
+            "steps."
         )
 
 

@@ -29,7 +29,9 @@ def _answer(found: Answer) -> str:
     lines = [f"{found.headline}: {found.state}."]
     lines += [f"{term}: {''.join(map(_word, line))}" for term, line in found.in_short]
     lines += [f"{fact.label}: {fact.value} ({fact.note})" for fact in found.facts]
-    lines += ["".join(_word(part) for part in note) for note in found.notes]
+    # The page says why; what ships is the last of it.
+    notes = found.notes[-1:] if found.in_short else found.notes
+    lines += ["".join(_word(part) for part in note) for note in notes]
     return "".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n" for line in lines)
 
 
