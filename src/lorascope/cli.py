@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -198,7 +199,9 @@ def main() -> None:
 def _dispatch(name: str, rest: list[str]) -> int:
     row = COMMANDS.get(name)
     if row is None:
-        raise LorascopeError(f"no command {name!r}. `lorascope --help` lists them.")
+        near = get_close_matches(name, COMMANDS, n=2, cutoff=0.6)
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise LorascopeError(f"no command {name!r}. {meant}`lorascope --help` lists them.")
     is_stage = row.points in ("one", "sweep")
     if not is_stage and {"-h", "--help"} & set(rest):
         print(usage(), end="")

@@ -108,6 +108,25 @@ def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> 
     assert "No cheaper configuration is left undecided." in words(found)
 
 
+def test_seeds_are_not_advised_where_every_answer_is_right_and_items_are_few() -> None:
+    trials = [
+        Trial(quant, rank, accuracy=1.0, seed=seed)
+        for quant in ("fp16", "nf4")
+        for rank in (4, 8)
+        for seed in range(4)
+    ]
+    findings = compare(make_study(trials, items=300, validation_items=300))
+    still_open = findings.decision.open
+    assert still_open
+    assert not any(row.seeds_needed for row in still_open)
+    items = max(row.items_needed or 0 for row in still_open)
+    found = short(answer(findings))
+    assert f"To settle it: About {items} validation items in all; more seeds" in found
+    # Nothing varies, so that no reach without pairing is known.
+    assert findings.power is not None
+    assert findings.power.unpaired is None
+
+
 def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
     trials = [Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)]
     findings = compare(make_study(trials, items=2000, validation_items=2000))

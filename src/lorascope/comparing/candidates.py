@@ -172,10 +172,14 @@ def items_to_settle(tested: Tested, compared: Compared, comparisons: float) -> i
 
 
 def seeds_to_settle(tested: Tested, compared: Compared, comparisons: float) -> int | None:
-    """Seeds in all, likewise; None where unknown, or where no number of seeds would."""
+    """Seeds in all, likewise; None where unknown, or where no number of seeds would.
+
+    Where the seeds that are there would do by what varies, it is open because few answers differ:
+    the floor of that variance falls with items, not with seeds.
+    """
     parts = tested.two_way.components
     needed = seeds_needed(tested.difference.value, _limit(compared), parts, comparisons)
-    return None if needed is None else max(needed, parts.seeds + 1)
+    return None if needed is None or needed <= parts.seeds else needed
 
 
 def project_seeds(tested: Tested, more_seeds: int) -> Projection:

@@ -122,10 +122,11 @@ def _power(
             if powered_paired_difference(share, items) <= share
         }
         middle = statistics.median(estimate.value for estimate in estimates)
-        unpaired = Reach(
-            detectable_unpaired_difference(middle, items),
-            powered_unpaired_difference(middle, items),
-        )
+        if 0 < middle < 1:
+            unpaired = Reach(
+                detectable_unpaired_difference(middle, items),
+                powered_unpaired_difference(middle, items),
+            )
     return Power(
         items=items,
         clusters=estimates[0].clusters,

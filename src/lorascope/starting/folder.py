@@ -131,12 +131,31 @@ def begin_dvc(root: Path, with_git: bool) -> str:
             edited["cache"].update(LINKS)
         home = root
         done.append("dvc init")
+    _copy_plots(home)
+    if "git init" in done:
+        done.append(_first_commit(root))
+    return ", ".join(done)
+
+
+def _copy_plots(home: Path) -> None:
     for plot in sorted((TEMPLATES / "plots").glob("*.json")):
         target = home / ".dvc" / "plots" / plot.name
         target.parent.mkdir(exist_ok=True)
         if not target.exists():
             shutil.copyfile(plot, target)
-    return ", ".join(done)
+
+
+def _first_commit(root: Path) -> str:
+    """Commit what was written, without which `dvc exp run` cannot run; what was done, in words."""
+    try:
+        for words in (("add", "-A"), ("commit", "-qm", "Begin a study")):
+            subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        # As where Git knows nobody who commits.
+        return (
+            "no commit yet, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
+        )
+    return "first commit"
 
 
 def _upwards(root: Path, name: str) -> Path | None:

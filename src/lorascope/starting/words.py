@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +56,27 @@ def file_settings(file: Path, schema: type, given: Mapping[str, Any]) -> Any:
 def settings_of(group: str, schema: type, words: Sequence[str]) -> dict[str, Any]:
     """Fields of a group's schema that were asked for, such as data.format=text; ConfigError where
     one is unknown or has a value that it does not take."""
-    own = [word.partition(".")[2] for word in words if word.startswith(f"{group}.")]
-    try:
-        asked = OmegaConf.from_dotlist(own)
-        merged: Any = OmegaConf.merge(OmegaConf.structured(schema), asked)
-        return {str(key): merged[key] for key in asked}
-    except OmegaConfBaseException as error:
-        told = str(error).splitlines()[0]
-        raise ConfigError(
-            group, " ".join(own), told, f"`lorascope init {group}.KEY=VALUE` takes the keys of a "
-            f"file of conf/{group}.",
-        ) from error  # fmt: skip
+    found: dict[str, Any] = {}
+    for word in words:
+        if not word.startswith(f"{group}."):
+            continue
+        key, _, value = word.removeprefix(f"{group}.").partition("=")
+        known = {field.name for field in fields(schema)}
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.6)
+            listed = ", ".join(sorted(known))
+            remedy = f"Did you mean {group}.{near[0]}?" if near else f"It has {listed}."
+            raise ConfigError(
+                f"{group}.{key}", value, f"a file of conf/{group} has no such key", remedy
+            )
+        try:
+            asked = OmegaConf.from_dotlist([f"{key}={value}"])
+            merged: Any = OmegaConf.merge(OmegaConf.structured(schema), asked)
+            found[key] = merged[key]
+        except OmegaConfBaseException as error:
+            told = str(error).splitlines()[0]
+            raise ConfigError(
+                f"{group}.{key}", value, told, f"`lorascope init {group}.{key}=VALUE` takes what a "
+                f"file of conf/{group} takes.",
+            ) from error  # fmt: skip
+    return found

@@ -26,7 +26,7 @@ def in_short(findings: Findings, names: CellNames) -> Iterator[tuple[str, Line]]
     if price := _price(findings, names):
         yield "Price", (price,)
     yield "Open", (_open(findings.decision, names),)
-    if settles := _settling_command(findings):
+    if settles := _what_settles(findings):
         yield "To settle it", settles
 
 
@@ -101,23 +101,29 @@ def _open(decision: Decision, names: CellNames) -> str:
     return f"{said[0].upper()}{said[1:]}."
 
 
-def _settling_command(findings: Findings) -> Line | None:
-    """More seeds of what may still ship, where seeds would settle it."""
+def _what_settles(findings: Findings) -> Line | None:
+    """More seeds of what may still ship, more validation items, or both."""
     decision = findings.decision
+    items = _items_wanted(decision)
     known = sorted({trial.seed for score in findings.cells for trial in score.trials})
     wanted = _seeds_wanted(decision, len(known))
-    if wanted is None:
-        return None
-    if wanted > MOST_SEEDS:
-        items = [row.items_needed for row in decision.open if row.items_needed is not None]
-        return (f"About {units.count(max(items))} validation items in all.",) if items else None
+    if wanted is None or wanted > MOST_SEEDS:
+        return (f"{items.capitalize()}; more seeds alone would not do.",) if items else None
     more = wanted - len(known)
     seeds = [*known, *range(known[-1] + 1, known[-1] + 1 + more)]
     listed = ",".join(map(str, seeds))
     if len(seeds) > LISTED_SEEDS and seeds == list(range(seeds[0], seeds[-1] + 1)):
         listed = f"range({seeds[0]},{seeds[-1] + 1})"
     command = f"dvc exp run -S search=settle -S 'seed=\"{listed}\"'"
-    return Code(command), f" trains what the answer needs, {_work(findings, seeds)}."
+    by_items = items and not any(row.seeds_needed for row in decision.open)
+    besides = f" What is cheaper may take {items}." if by_items else ""
+    return Code(command), f" trains what the answer needs, {_work(findings, seeds)}.{besides}"
+
+
+def _items_wanted(decision: Decision) -> str:
+    """Of what is open, if its differences stay."""
+    found = [row.items_needed for row in decision.open if row.items_needed is not None]
+    return f"about {units.count(max(found))} validation items in all" if found else ""
 
 
 def _seeds_wanted(decision: Decision, known: int) -> int | None:

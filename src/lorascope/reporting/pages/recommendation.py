@@ -228,6 +228,8 @@ def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
             f": {measure.difference(row.difference.value)} {measure.step} on validation, 95 % "
             f"interval {measure.difference_interval(row.difference.ends)}"
         )
+        if row.p_margin_holm is not None:
+            shown += f", p for worse by the margin {units.p_value(row.p_margin_holm)} (corrected)"
     return (f"Open: {names.name(row.cell)}{shown}. {what_settles(row)}",)
 
 
