@@ -247,7 +247,9 @@ def trained(project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout
 
     layout = Layout(tmp_path_factory.mktemp("trained") / "a project")
     shutil.copytree(project.root, layout.root)
-    shutil.rmtree(layout.root / "experiments", ignore_errors=True)
+    # Whatever tests that ran before left in the shared project.
+    for left in (layout.root / "experiments", layout.private):
+        shutil.rmtree(left, ignore_errors=True)
     config = compose_one(layout, *TRIAL)
     LoadedBase.key = None
     sweep.run(config, layout)
