@@ -192,8 +192,8 @@ def test_without_cuda_it_says_so_and_ends_well(
 
 
 def test_carried_wheels_are_all_that_the_other_machine_lacks() -> None:
-    """Imports of all rooms but the report's, MLflow's and that which begins studies, which the study
-    there does not enter; and but auto-round, an extra whose modes it does not ask for."""
+    """Imports of all rooms but the report's, MLflow's and that which begins studies, which the
+    study there does not enter; and but auto-round, an extra whose modes it does not ask for."""
     there = {canonicalize_name(name) for name in (*needed(WANTED, THERE), *THERE)}
     distributions = packages_distributions()
     passed_by = ("reporting", "tracking", "starting")
