@@ -57,6 +57,12 @@ def test_each_group_that_a_command_selects_is_a_dep(stage: str) -> None:
             assert f"conf/{group}/{choice}.yaml" in deps(stage)
 
 
+def test_dvc_finds_one_pipeline() -> None:
+    """DVC takes every file of that name for one, in the templates of a package too."""
+    folders = (folder for folder in REPOSITORY.iterdir() if not folder.name.startswith("."))
+    assert not [path for folder in folders if folder.is_dir() for path in folder.rglob("dvc.yaml")]
+
+
 def test_outs_of_report_are_the_files_of_the_catalogue() -> None:
     stage = STAGES["report"]
     listed = [*stage["outs"], *stage["metrics"], *stage["plots"]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.files.store import write_atomically
-from lorascope.starting.wiring import TEMPLATES, project_wiring, write_inventory
+from lorascope.starting.wiring import present_wiring, write_inventory
 
 WIRING = "dvc.yaml"
 
@@ -21,7 +21,7 @@ def command(
     Raises:
         LorascopeError: another word was given.
     """
-    present = project_wiring((TEMPLATES / WIRING).read_text(encoding="utf-8"))
+    present = present_wiring()
     if list(words) == [WIRING]:
         write_atomically(layout.root / WIRING, present.encode())
         print(f"wrote {WIRING}")

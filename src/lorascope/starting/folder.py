@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.files.store import write_all_atomically
-from lorascope.starting.wiring import TEMPLATES, project_wiring
+from lorascope.starting.wiring import TEMPLATES, present_wiring
 
 STUDY_FILES = ("params.yaml", "dvc.yaml")
 IS_STUDY = (
@@ -36,7 +36,7 @@ that lorascope brings; `lorascope train-lora --help` lists all groups.
 def fixed_texts() -> dict[str, str]:
     """Path -> text of the files that are the same in every study."""
     return {
-        "dvc.yaml": project_wiring(_template("dvc.yaml")),
+        "dvc.yaml": present_wiring(),
         "conf/README.md": OWN_CHOICES,
         "data/raw/README.md": _template("data_raw.md"),
         "models/raw/README.md": _template("models_raw.md"),

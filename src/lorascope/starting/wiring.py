@@ -43,6 +43,12 @@ CODE = re.compile(r"^      - src/lorascope/([\w/.]+)$")
 CONF = re.compile(r"^      - conf(/\S+)?$")
 
 
+def present_wiring() -> str:
+    """dvc.yaml as this release writes it. The template has another name, as DVC would take it for a
+    pipeline of the repository's."""
+    return project_wiring((TEMPLATES / "stages.yaml").read_text(encoding="utf-8"))
+
+
 def project_wiring(repository_wiring: str) -> str:
     """The text of a project's dvc.yaml, made of that of the repository's, line by line."""
     head, stages = repository_wiring.split("stages:\n", 1)
