@@ -53,14 +53,14 @@ def attach(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftMode
     torch.manual_seed(seed)
     try:
         adapted = peft.get_peft_model(model, made)
-        draw_heads(model)
-        return _in_place(adapted)
     except (TypeError, ValueError, NotImplementedError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(
             f"adapter={config.kind}: PEFT cannot put it on this model ({words}). Choose other "
             f"layers with {config.kind}=modules {config.kind}.modules=[...], or another method."
         ) from error
+    draw_heads(model)
+    return _in_place(adapted)
 
 
 def new_values(

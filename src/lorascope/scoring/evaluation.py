@@ -153,17 +153,18 @@ def score_subject(
     asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
     sets = _scored_files(config, data)
     card, title = read_record(data, DataCard), f"{place}{name}"
-    adapter = layout.trials(config.quant.name) / trial.trial / "adapter" if trial else None
-    adapter = None if served else adapter
+    trials = layout.trials(config.quant.name)
+    adapter = trials / trial.trial / "adapter" if trial and served is None else None
     with LoadedBase.adapted(adapter) as model:
 
         def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
             used = replace(asked, batch_size=batch_size)
+            own = {
+                s: _score_split(used, card, f, model, s, folder, title, base)
+                for s, f in sets.items()
+            }
             return (
-                {
-                    s: _score_split(used, card, f, model, s, folder, title, base)
-                    for s, f in sets.items()
-                },
+                own,
                 _keep_distributions(used, data, model, folder),
                 run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
             )

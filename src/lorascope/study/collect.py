@@ -58,8 +58,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
     scored: list[Scored] = []
     examples: dict[str, list[Example]] = {}
     for config in _one_a_mode(configs):
-        name = base_name(config, layout)
-        scores = current_scores(config, layout, name, None)
+        scores = current_scores(config, layout, base_name(config, layout), None)
         examples |= _examples(config, layout, scores, None)
         evaluations += scores
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
