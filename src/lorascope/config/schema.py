@@ -191,11 +191,7 @@ class TrainConfig:
     )
     """Share of pairs that dpo and simpo take to be the wrong way round (Mitchell 2023, conservative
     DPO)."""
-    target_margin: float = bounded(
-        0.5,
-        FINITE,
-        "A quarter to a half of train.beta is usual.",
-    )
+    target_margin: float = bounded(0.5, FINITE, "A quarter to a half of train.beta is usual.")
     """Of simpo, by how much the chosen reply's reward should exceed the rejected one's (gamma)."""
     reference_free: bool = False
     """Whether dpo and ipo hold the replies against nothing, as if the reference found all alike."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 from lorascope.config import (
     GROUPED,
     OBSERVED,
     PAIRS,
-    PREFERENCES,
     WHOLE,
-    Config,
     Cost,
     DataKind,
     Format,
@@ -25,11 +20,10 @@ from lorascope.config import (
     Storage,
     Targets,
     TemplateKind,
-    TrainConfig,
 )
 from lorascope.config.bounds import is_commit
 from lorascope.config.decide import STATE_POWER, STATE_PRICE
-from lorascope.config.objectives import READ_BY, REFERENCED
+from lorascope.config.objective_rules import OF_OBJECTIVES
 from lorascope.config.rule import PEOPLE, Rule
 
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
@@ -37,11 +31,6 @@ KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
 """Costs that are counted from shapes: nothing need be trained or planned."""
 NOTHING_OBSERVED = "only storage=w8a8_static observes the inputs of layers"
 COPY_HASH = "Copy the commit hash from its page on the hub."
-
-
-def _is_read(name: str, objectives: Sequence[str], config: Config) -> bool:
-    is_default = getattr(config.train, name) == getattr(TrainConfig, name)
-    return is_default or config.train.objective in objectives
 
 
 RULES = [
@@ -213,15 +202,6 @@ RULES = [
         "Set train.validate_every_steps, e.g. to 20, or train.patience=0.",
     ),
     Rule(
-        "train.qat",
-        lambda c: c.train.qat is None
-        or c.train.reference_free
-        or c.train.objective not in REFERENCED,
-        "the reference is a base whose adapted layers are not rounded, and what is trained is "
-        "rounded throughout",
-        "Leave it out, or take train.reference_free=true or another objective.",
-    ),
-    Rule(
         "quant.compute",
         lambda c: c.train.qat is None
         or c.quant.compute in (Precision.auto, Precision.float32)
@@ -236,33 +216,7 @@ RULES = [
         "it is the group size of train.qat, which is not set",
         "Leave it out, or set train.qat, e.g. to int4_sym.",
     ),
-    Rule(
-        "train.objective",
-        lambda c: c.train.objective not in PREFERENCES or c.data.format in PAIRS,
-        "it learns from pairs of a chosen and a rejected reply, and this data.format has none",
-        f"Take data with data.format={', '.join(PAIRS[:-1])} or {PAIRS[-1]}, or "
-        "train.objective=completion.",
-    ),
-    Rule(
-        "data.train_on_prompt",
-        lambda c: c.train.objective not in PREFERENCES or not c.data.train_on_prompt,
-        "preferences are learnt from the replies alone", "Set it to false.",
-    ),
-    *(
-        Rule(
-            f"train.{name}",
-            partial(_is_read, name, objectives),
-            "this train.objective does not read it",
-            f"Leave it out, or take train.objective={' or '.join(objectives)}.",
-        )
-        for name, objectives in READ_BY.items()
-    ),
-    Rule(
-        "data.scoring",
-        lambda c: c.data.scoring is not Scoring.preference or c.data.format in PAIRS,
-        "it asks which of two replies is preferred, and this data.format has one",
-        f"Take data with data.format={', '.join(PAIRS[:-1])} or {PAIRS[-1]}, or another scoring.",
-    ),
+    *OF_OBJECTIVES,
     Rule(
         "merge.precision",
         lambda c: c.merge.precision is not Precision.auto,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from lorascope.comparing.costs import COSTS
@@ -78,25 +79,43 @@ def _cost(findings: Findings, cell: CellKey | None, cost: Cost) -> float | None:
     return None if cell is None else findings.score(cell).costs.get(cost)
 
 
-def _open(decision: Decision, names: CellNames) -> str:
-    left = ["what other seeds give"] if decision.one_seed else []
+@dataclass(frozen=True)
+class Left:
+    """Something that keeps an answer from being settled."""
+
+    mark: str
+    """Beside the headline."""
+    words: str
+    """In a sentence."""
+
+
+def what_is_left(decision: Decision, names: CellNames) -> Iterator[Left]:
+    """All that is open; nothing where the answer is settled."""
+    if decision.one_seed:
+        yield Left("one seed", "what other seeds give")
     if decision.open:
         cheapest = names.name(decision.open[0].cell)
         others = len(decision.open) - 1
         and_more = f" and {units.count(others)} more cheaper ones" if others else ""
-        left.append(f"whether {cheapest}{and_more} would do")
-    if decision.unknown:
-        noun = (
-            "configuration that was" if len(decision.unknown) == 1 else "configurations that were"
+        yield Left(
+            f"{len(decision.open)} cheaper undecided", f"whether {cheapest}{and_more} would do"
         )
-        left.append(f"{units.count(len(decision.unknown))} {noun} not judged")
+    if unknown := len(decision.unknown):
+        noun = "configuration that was" if unknown == 1 else "configurations that were"
+        yield Left(f"{unknown} not judged", f"{units.count(unknown)} {noun} not judged")
     if decision.margin_hides_training:
-        left.append("a margin that is smaller than what training gained")
+        yield Left(
+            "the margin is as large as what training gained",
+            "a margin that is smaller than what training gained",
+        )
     if decision.gain_is_unknown:
-        left.append("the score of the bare base")
+        yield Left("the bare base has no score", "the score of the bare base")
     if not decision.reference_is_declared:
-        left.append("the declared reference")
-    said = units.listed(left, "; ") if left else "nothing"
+        yield Left("not the declared reference", "the declared reference")
+
+
+def _open(decision: Decision, names: CellNames) -> str:
+    said = "; ".join(left.words for left in what_is_left(decision, names)) or "nothing"
     # The rest keeps its capitals: names of methods have some.
     return f"{said[0].upper()}{said[1:]}."
 

@@ -14,7 +14,7 @@ from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
-from lorascope.reporting.pages.in_short import in_short
+from lorascope.reporting.pages.in_short import in_short, what_is_left
 
 SHOWN_OPEN = 3
 """Open candidates that are spelled out; the table has them all."""
@@ -36,7 +36,7 @@ def answer(findings: Findings) -> Answer:
     partly = "; part of the model is neither quantized nor adapted as named" if covered else ""
     return Answer(
         f"Ship {names.full(decision.recommended)}{holds}",
-        f"{_state(decision)}{partly}",
+        f"{_state(decision, names)}{partly}",
         decision.settled,
         tuple(_facts(findings, names)),
         (*covered, *_notes(findings, names)),
@@ -44,19 +44,8 @@ def answer(findings: Findings) -> Answer:
     )
 
 
-def _state(decision: Decision) -> str:
-    left = ["one seed"] if decision.one_seed else []
-    if decision.open:
-        left.append(f"{len(decision.open)} cheaper undecided")
-    if decision.unknown:
-        left.append(f"{len(decision.unknown)} not judged")
-    if decision.margin_hides_training:
-        left.append("the margin is as large as what training gained")
-    if decision.gain_is_unknown:
-        left.append("the bare base has no score")
-    if not decision.reference_is_declared:
-        left.append("not the declared reference")
-    return ", ".join(left) or "settled"
+def _state(decision: Decision, names: CellNames) -> str:
+    return ", ".join(left.mark for left in what_is_left(decision, names)) or "settled"
 
 
 def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
