@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lorascope.files.layout import FORGETTING
 from lorascope.records import LossPoint
-from lorascope.tracking.content import Point, evaluation_points, trial_points
+from lorascope.tracking.points import Point, evaluation_points, trial_points
 from tests.study_factory import Trial, make_study, trial_record
 
 

@@ -45,7 +45,7 @@ from lorascope.tracking import (
     ui_command,
 )
 from lorascope.tracking.connection import ENVIRONMENT
-from lorascope.tracking.content import metric_name
+from lorascope.tracking.points import metric_name
 from tests.study_factory import lora_dials
 
 BUDGET_SECONDS = 30.0
@@ -360,6 +360,21 @@ def test_a_run_that_breaks_off_is_closed_as_failed_and_completed_by_the_next_pub
     assert (mended.info.run_id, mended.info.status) == (broken.info.run_id, "FINISHED")
     curve = client(shared).get_metric_history(mended.info.run_id, "train_loss_nats")
     assert len(curve) == 3
+
+
+def test_an_experiment_opens_as_one_of_trainings_unless_somebody_chose_another_view(
+    shared: Layout,
+) -> None:
+    kind = "mlflow.experimentKind"
+    reader = client(shared)
+    older = reader.create_experiment(
+        "m22/biographies", artifact_location=(shared.root.resolve() / "mlartifacts").as_uri()
+    )
+    publish([trial("m22")], [], shared)
+    assert reader.get_experiment(older).tags[kind] == "custom_model_development"
+    reader.set_experiment_tag(older, kind, "genai_development")
+    publish([trial("m22")], [], shared)
+    assert reader.get_experiment(older).tags[kind] == "genai_development"
 
 
 def test_runs_and_experiments_that_somebody_deleted_are_refilled(shared: Layout) -> None:

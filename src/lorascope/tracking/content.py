@@ -6,112 +6,20 @@ Parameters are write-once text of at most 6,000 characters. Tags say what a run 
 from __future__ import annotations
 
 import json
-import math
-import posixpath
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
 
 from pydantic_core import to_json
 
 from lorascope.files.confidential import without_secrets
-from lorascope.files.layout import FORGETTING
 from lorascope.files.revisions import SHORT_HASH_LENGTH, canonical_sha256
 from lorascope.records import (
-    EvaluationRecord,
     Provenance,
-    SplitScore,
     Status,
-    TrainingResult,
     TrialKey,
     TrialRecord,
 )
-
-MAX_NAME = 250
-
-
-class Point(NamedTuple):
-    """One number of a run."""
-
-    name: str
-    value: float
-    step: int
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether MLflow can keep it."""
-        return math.isfinite(self.value)
-
-
-def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
-    """Every finite score of an evaluation, of a served form under its name, as
-    int4_sym/test_accuracy."""
-    form = "" if evaluation.served is None else f"{evaluation.form}/"
-    points = [
-        Point(metric_name(f"{form}{_split_name(split, evaluation)}_{f.name}"), value, 0)
-        for split, score in evaluation.splits.items()
-        for f in fields(SplitScore)
-        if (value := getattr(score, f.name)) is not None
-    ]
-    points += [
-        Point(metric_name(f"{form}lm_eval/{name}"), value, 0)
-        for name, value in evaluation.lm_eval_metrics.items()
-    ]
-    return [point for point in points if point.is_finite]
-
-
-def _split_name(split: str, evaluation: EvaluationRecord) -> str:
-    """What may be forgotten has the dataset's name: MLflow keeps a metric for good, and another
-    dataset's loss is another number."""
-    named = split == FORGETTING and evaluation.forgetting is not None
-    return f"{split}/{evaluation.forgetting}" if named else split
-
-
-def metric_name(name: str) -> str:
-    """The nearest name that MLflow accepts: 'arc/acc,none' becomes 'arc/acc_none'."""
-    allowed = re.sub(r"[^A-Za-z0-9_.\-/ ]", "_", name)
-    return posixpath.normpath(allowed).lstrip("./")[:MAX_NAME] or "_"
-
-
-def trial_points(trial: TrialRecord) -> list[Point]:
-    """Every number of a trial: losses by step, results at step 0."""
-    result = trial.result
-    if result is None:
-        return []
-    points = []
-    for loss in result.losses:
-        points.append(Point("train_loss_nats", loss.loss_nats, loss.step))
-        points.append(Point("learning_rate", loss.learning_rate, loss.step))
-        if loss.gradient_norm is not None:
-            points.append(Point("gradient_norm", loss.gradient_norm, loss.step))
-        # Under the names that dashboards know, such as rewards/margins.
-        named = loss.metrics.items()
-        points += [Point(metric_name(name), value, loss.step) for name, value in named]
-    for validation in result.validations:
-        if validation.loss_nats is not None:
-            # Under the result's own name the last would not be that of what is saved.
-            name = "validation_loss_nats_in_training"
-            points.append(Point(name, validation.loss_nats, validation.step))
-    return points + _result_points(result)
-
-
-def _result_points(result: TrainingResult) -> list[Point]:
-    """The result's own numbers under their field's names; units stand in those already."""
-    points = []
-    for f in fields(result):
-        value = getattr(result, f.name)
-        if isinstance(value, int | float):
-            # The last interval's loss must not overwrite the curve of the same name.
-            name = "final_train_loss_nats" if f.name == "train_loss_nats" else f.name
-            points.append(Point(name, value, 0))
-    for phase, memory in result.memory.items():
-        for f in fields(memory):
-            value = getattr(memory, f.name)
-            if value is not None:
-                points.append(Point(metric_name(f"memory_{phase}_{f.name}"), value, 0))
-    return points
-
+from lorascope.tracking.points import Point, metric_name, trial_points
 
 IDENTITY_TAG = "lorascope.identity"
 SWEEP_TAG = "lorascope.sweep"
@@ -128,6 +36,8 @@ EVALUATION_TAG = "lorascope.evaluation"
 PARENT_TAG = "mlflow.parentRunId"
 """Tag that makes a run a child, across processes too."""
 
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without a kind MLflow's pages open an experiment as one of prompts and traces, which is empty."""
 SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
 
 MAX_TEXT = 6000

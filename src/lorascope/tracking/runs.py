@@ -1,0 +1,106 @@
+"""Runs in the store: each is written whole, closed on every way out, and written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lorascope.files.layout import RECORD
+from lorascope.tracking.content import (
+    ATTEMPT_TAG,
+    COMPLETE_TAG,
+    IDENTITY_TAG,
+    NAME_TAG,
+    PARENT_TAG,
+    SUPERSEDED_TAG,
+    SWEEP_TAG,
+    TRIAL_TAG,
+    RunContent,
+)
+from lorascope.tracking.points import Point
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MAX_POINTS = 1000
+"""MLflow's limit of metrics for one log_batch."""
+MAX_PARAMS = 100
+"""MLflow's limit of parameters for one log_batch."""
+MAX_DIGEST = 36
+"""MLflow's limit for a dataset's digest; the whole one is a parameter."""
+
+
+def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tuple[str, bool]:
+    """The run's id, and whether it had to be written: a run left half-written is completed, and
+    those whose parent somebody deleted get the present one."""
+    if content.former is not None:
+        _rename(client, _find_runs(client, experiment, content.former), content)
+    attempts = _find_runs(client, experiment, content.identity)
+    _give_parent(client, attempts, content.tags.get(PARENT_TAG))
+    same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
+    if same and COMPLETE_TAG in same[0].data.tags:
+        return same[0].info.run_id, False
+    run = same[0] if same else client.create_run(
+        experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
+    )  # fmt: skip
+    run_id = str(run.info.run_id)
+    status = "FAILED"
+    try:
+        _log_content(client, run_id, content)
+        status = content.status
+    finally:
+        client.set_terminated(run_id, status, content.end_ms)
+    for other in attempts:
+        if other.info.run_id != run_id:
+            client.set_tag(other.info.run_id, SUPERSEDED_TAG, run_id)
+    client.set_tag(run_id, COMPLETE_TAG, "true")
+    return run_id, True
+
+
+def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
+    renamed = {tag: content.tags[tag] for tag in (TRIAL_TAG, SWEEP_TAG, IDENTITY_TAG)}
+    for run in runs:
+        for tag, value in {NAME_TAG: content.name, **renamed}.items():
+            client.set_tag(run.info.run_id, tag, value)
+
+
+def _give_parent(client: MlflowClient, runs: list[Run], parent: str | None) -> None:
+    """Give runs the present parent: the sweep's page would show no child of a deleted run."""
+    for run in runs:
+        if parent is not None and run.data.tags.get(PARENT_TAG) != parent:
+            client.set_tag(run.info.run_id, PARENT_TAG, parent)
+
+
+def find_run(client: MlflowClient, experiment: str, identity: str) -> Run | None:
+    """The run of the latest attempt at a trial, unless somebody deleted it."""
+    runs = _find_runs(client, experiment, identity)
+    latest = [run for run in runs if SUPERSEDED_TAG not in run.data.tags]
+    return latest[0] if latest else None
+
+
+def _find_runs(client: MlflowClient, experiment: str, identity: str) -> list[Run]:
+    wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+    return list(client.search_runs([experiment], filter_string=wanted))
+
+
+def log_points(client: MlflowClient, run_id: str, points: list[Point], time_ms: int) -> None:
+    """Log points in few calls. The time is the record's: a point written twice is one row."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(point.name, point.value, time_ms, point.step) for point in points]
+    for start in range(0, len(metrics), MAX_POINTS):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_POINTS])
+
+
+def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Param
+
+    params = [Param(name, value) for name, value in content.params.items()]
+    for start in range(0, len(params), MAX_PARAMS):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
+    log_points(client, run_id, content.points, content.end_ms)
+    name, digest = content.data
+    data = Dataset(name, digest[:MAX_DIGEST], source_type="local", source="{}")
+    client.log_inputs(run_id, datasets=[DatasetInput(data)])
+    if content.record is not None:
+        client.log_text(run_id, content.record, RECORD)
