@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lorascope.cli import COMMANDS
 from tests.conftest import REPOSITORY
@@ -14,6 +15,7 @@ from tests.test_layers import ROOMS
 
 README = REPOSITORY / "README.md"
 LOG = REPOSITORY / "docs/log.md"
+WATCHING = REPOSITORY / "docs/watching.md"
 PAGES = [
     README,
     REPOSITORY / "CONTRIBUTING.md",
@@ -69,6 +71,17 @@ def _headings(page: Path) -> list[str]:
     """As Git hosts name them in links."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_workflow_in_the_docs_names_commands_and_flags_that_there_are() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", WATCHING.read_text(), re.DOTALL)
+    jobs = yaml.safe_load(text)["jobs"]
+    lines = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    named = [line.split() for line in lines if line.startswith("lorascope ")]
+    assert {command for _, command, *_ in named} == {"check", "plan", "status", "report"}
+    for _, command, *words in named:
+        flags = {word for word in words if word.startswith("--")}
+        assert flags <= COMMANDS[command].flags.keys()
 
 
 @every_page

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +48,9 @@ class Command:
     """What a person runs next, where nothing went wrong; DVC knows it by itself."""
 
 
+JSON = {"--json": ""}
+"""The flag of commands that return a `CommandResult`: its content is all that they print."""
+
 COMMANDS = {
     "init": Command(
         "begin a study in this folder: lorascope init model=FOLDER data=FILE, or owner/name of\n"
@@ -55,7 +60,8 @@ COMMANDS = {
     ),
     "check": Command(
         "judge params.yaml, conf/, sources and device before anything expensive starts",
-        "study", in_dvc=True, then="`lorascope plan` says what it will need, `dvc repro` runs it",
+        "study", in_dvc=True, flags=JSON,
+        then="`lorascope plan` says what it will need, `dvc repro` runs it",
     ),
     "prepare-base": Command(
         "fetch, check or pre-train the full-precision base", "one", in_dvc=True,
@@ -91,7 +97,9 @@ COMMANDS = {
         "study", in_dvc=True, then="`lorascope report`",
     ),
     "report": Command(
-        "write reports/ from the records", "study", in_dvc=True,
+        "write reports/ from the records; with --require-answer it ends with 1 where nothing is\n"
+        "to be shipped",
+        "study", in_dvc=True, flags={**JSON, "--require-answer": ""},
         then="`lorascope summary` prints the answer; reports/report.html shows why",
     ),
     "look": Command(
@@ -108,7 +116,9 @@ COMMANDS = {
         "open MLflow on this machine's loopback address; port=5001 for another port", "none"
     ),
     "status": Command(
-        "how far the study is, what failed, what to run next; also while it runs", "grid"
+        "how far the study is, what failed, what to run next; also while it runs. Ends with 0\n"
+        "where nothing is left to run, else with 1",
+        "grid", flags=JSON,
     ),
     "adopt": Command(
         "trials of a former identity that pass for declared ones; with --yes they become those,\n"
@@ -134,8 +144,9 @@ COMMANDS = {
     ),
     "plan": Command(
         "memory of every trial of the grid before it runs, and what fits which GPU:\n"
-        "lorascope plan model=llama2_7b_chat quant=fp16,nf4 lora.rank=8,64",
-        "grid",
+        "lorascope plan model=llama2_7b_chat quant=fp16,nf4 lora.rank=8,64\n"
+        "ends with 0 where all fit, 1 where one does not, 2 where that is unknown",
+        "grid", flags=JSON,
     ),
 }  # fmt: skip
 
@@ -181,7 +192,7 @@ def main() -> None:
     # A polite kill takes the same way out as Ctrl-C: children end, scratch folders go.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with _errors_as_sentences():
+        with _errors_as_sentences(as_json=bool(JSON.keys() & set(rest))):
             sys.exit(_dispatch(command, rest))
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has enough. Nothing may be flushed any more.
@@ -207,7 +218,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
         print(usage(), end="")
         return 0
     code = (_run_stage if is_stage else _run_other)(name, row, rest)
-    if code == 0:
+    if code == 0 and not JSON.keys() & set(rest):
         _tell_next(row, rest)
     return code
 
@@ -260,8 +271,21 @@ def run_named(
     module = f"lorascope.stages.{name.replace('-', '_')}"
     import_uncollected(module)
     command: Run = sys.modules[module].command
+    if JSON.keys() & flags.keys():
+        return _run_as_json(lambda: command(configs, layout, flags, overrides))
     made = command(configs, layout, flags, overrides)
-    return made if isinstance(made, int) else 0
+    return made if isinstance(made, int) else getattr(made, "exit_code", 0)
+
+
+def _run_as_json(run: Callable[[], object]) -> int:
+    """Print the content of what `run` returns, and nothing else of what it prints."""
+    from lorascope.study.command_result import CommandResult
+
+    with redirect_stdout(io.StringIO()):
+        made = run()
+    assert isinstance(made, CommandResult)
+    print(json.dumps(made.content, indent=2, allow_nan=False))
+    return made.exit_code
 
 
 def _tell_next(row: Command, rest: Sequence[str]) -> None:
@@ -289,8 +313,9 @@ def _imports_begun(name: str, rest: Sequence[str]) -> AbstractContextManager[Non
 
 
 @contextmanager
-def _errors_as_sentences() -> Iterator[None]:
-    """Errors that a person can act on end the process with a sentence; others keep their stack."""
+def _errors_as_sentences(as_json: bool = False) -> Iterator[None]:
+    """Errors that a person can act on end the process with a sentence, and with `as_json` with a
+    document too; others keep their stack."""
     try:
         yield
     except Exception as error:
@@ -300,5 +325,8 @@ def _errors_as_sentences() -> Iterator[None]:
         told = str(error) if isinstance(error, LorascopeError) else disk_fault(error)
         if told is None:
             raise
-        print(f"lorascope: error: {without_secrets(told)}", file=sys.stderr, flush=True)
+        told = without_secrets(told)
+        if as_json:
+            print(json.dumps({"error": told}, indent=2), flush=True)
+        print(f"lorascope: error: {told}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_BAD_INPUT) from error

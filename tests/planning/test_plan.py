@@ -61,13 +61,14 @@ def padded_to(tokens: int) -> SampleLengths:
 def test_one_trial_is_planned_in_detail_with_what_fits_every_gpu(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (planned,) = plan.command([compose("quant=nf4_dq", "lora.rank=8")], project)
+    (planned,) = plan.command([compose("quant=nf4_dq", "lora.rank=8")], project).plans
     shown = capsys.readouterr().out
     assert planned.tokens == 7
     assert "8 x 7 tokens" in shown
     assert "quantization constants" in shown
     rows = shown.partition("Largest micro-batch")[2].splitlines()[1:]
-    *rows, _, reserve = rows
+    *rows, _, reserve, _, verdict = rows
+    assert verdict.endswith(": fits 1 of 1 trials.")
     assert [float(row.split()[0]) for row in rows] == list(GPU_SIZES_GB)
     batches = [int(row.split()[2]) for row in rows]
     assert reserve.startswith("Of each GPU 0.6 GB and 5% are left")
@@ -84,7 +85,7 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**LLAMA, "num_key_value_heads": 1}))
     config = compose("quant=nf4", "data.max_tokens=512", "runtime.device=cpu")
-    (planned,) = plan.command([config], bare_project)
+    (planned,) = plan.command([config], bare_project).plans
     shown = capsys.readouterr().out
     values = model_config_dict(config.model, bare_project)
     equal, padded_on_cuda, equal_on_cuda = (
@@ -105,7 +106,7 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     write_record(
         bare_project.data(config.model.name, config.data.name), replace(card, splits=splits)
     )
-    (unpadded,) = plan.command([config], bare_project)
+    (unpadded,) = plan.command([config], bare_project).plans
     assert UNPADDED not in capsys.readouterr().out
     assert unpadded.tokens == 20
 
@@ -174,13 +175,16 @@ def test_a_sweep_is_planned_with_one_line_a_trial(
         for mode in ("fp16", "nf4")
         for rank in (2, 64, 512)
     ]
-    plans = plan.command(configs, project)
-    lines = capsys.readouterr().out.splitlines()[2:]
+    plans = plan.command(configs, project).plans
+    *lines, _, verdict = capsys.readouterr().out.splitlines()[2:]
+    assert verdict == (
+        "1.00 MB (runtime.memory_limit_gb=0.001): fits 0 of 6 trials; does not fit 6."
+    )
     assert [line.split()[:2] for line in lines] == [
         [config.quant.name, str(rank_of(config.adapter))] for config in configs
     ]
     assert lines[-1].endswith("not 0.001 GB")
-    alone = plan.command([configs[1]], project)[0]
+    alone = plan.command([configs[1]], project).plans[0]
     assert plans[1].adapter_bytes == alone.adapter_bytes
     assert plans[1].peak_bytes["train"] == pytest.approx(alone.peak_bytes["train"], rel=0.02)
 
@@ -272,14 +276,14 @@ def test_what_decides_is_named_and_ends_every_other_answer(
     project: Layout, compose: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("quant=nf4", "evaluate.batch_size=2048")
-    (planned,) = plan.command([config], project)
+    (planned,) = plan.command([config], project).plans
     assert "8 GB (score)" in capsys.readouterr().out
     peaks = planned.peak_bytes
     config.runtime.memory_limit_gb = (peaks["train"] + peaks["evaluate"]) / 2e9
     plan.command([config], project)
     shown = capsys.readouterr().out
     assert f"not {config.runtime.memory_limit_gb:g} GB (score)" in shown
-    assert shown.splitlines()[-1].split()[1:] == ["no", "(score)", "0", "0"]
+    assert shown.splitlines()[-3].split()[1:] == ["no", "(score)", "0", "0"]
 
 
 def test_a_gpu_keeps_a_reserve_and_a_limit_is_taken_at_its_word(
@@ -330,7 +334,7 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
 ) -> None:
     layout = Layout(tmp_path)
     configs = [known(compose, "gpt2", f"quant={mode}") for mode in ("int8", "fp16")]
-    assert len(plan.command(configs, layout)) == 1
+    assert len(plan.command(configs, layout).plans) == 1
     heading, _, refused, made = capsys.readouterr().out.splitlines()[:4]
     assert heading.startswith("gpt2, on cuda")
     assert refused.split()[0] == "int8"
@@ -340,6 +344,24 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
     assert " MB" in made
     with pytest.raises(ModelError, match="Conv1D"):
         plan.command(configs[:1], layout)
+
+
+def test_a_plan_guards_with_its_exit_code(tmp_path: Path, compose: Callable[..., Config]) -> None:
+    layout = Layout(tmp_path)
+
+    def guard(*given: tuple[str, float]) -> plan.Plans:
+        limits = ((f"quant={mode}", f"runtime.memory_limit_gb={gb:g}") for mode, gb in given)
+        return plan.command([known(compose, "gpt2", *one) for one in limits], layout)
+
+    fits, too_large, unknown = ("fp16", 40), ("bf16", 0.1), ("int8", 40)
+    assert guard(fits).exit_code == 0
+    assert guard(fits, unknown).exit_code == 2
+    done = guard(unknown, too_large, fits)
+    assert done.exit_code == 1
+    told = json.loads(json.dumps(done.content, allow_nan=False))["trials"]
+    assert [one["fits"] for one in told] == [None, False, True]
+    assert told[1]["limit_bytes"] == 10**8 < told[1]["needed_bytes"]
+    assert told[2]["needed_bytes"] == needed_bytes(done.plans[-1])
 
 
 @pytest.mark.parametrize("quant", ["fp16", "nf4"])

@@ -146,7 +146,7 @@ def test_without_a_trace_of_scoring_the_rest_is_planned(
         return forward(self, *given, use_cache=use_cache, **named)
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", uncached)
-    (planned,) = plan.command([compose("quant=nf4")], project)
+    (planned,) = plan.command([compose("quant=nf4")], project).plans
     assert set(planned.peak_bytes) == {"load", "train", "evaluate", "merge"}
     shown = capsys.readouterr().out
     assert re.search(r"the memory of scoring small in nf4 is not predicted: .*no cache here", shown)
@@ -158,7 +158,7 @@ def test_a_generation_is_planned_no_longer_than_the_context(
 ) -> None:
     """What is longer is refused row by row, with the setting that is too large."""
     config = compose("quant=nf4", "runtime.device=cpu", "evaluate.max_new_tokens=100000")
-    (planned,) = plan.command([config], project)
+    (planned,) = plan.command([config], project).plans
     limit = MemoryLimit(planned.peak_bytes["score"], "what is planned")
     assert scoring_refusal(config, project, "cpu", limit) is None
 
@@ -168,11 +168,11 @@ def test_what_does_not_fit_is_refused_with_a_batch_size_that_does(
 ) -> None:
     config = compose("quant=nf4", "seed=93", "runtime.device=cpu")
     sweep.run(config, project)
-    (planned,) = plan.command([config], project)
+    (planned,) = plan.command([config], project).plans
     assert "Score peak" in capsys.readouterr().out
     (least,) = plan.command(
         [compose("quant=nf4", "runtime.device=cpu", "evaluate.batch_size=1")], project
-    )
+    ).plans
     least_bytes, most_bytes = (one.peak_bytes["score"] for one in (least, planned))
     assert least_bytes < most_bytes
     limit = f"runtime.memory_limit_gb={(least_bytes + most_bytes) / 2e9}"

@@ -129,12 +129,13 @@ def test_seeds_are_not_advised_where_every_answer_is_right_and_items_are_few() -
 
 def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
     trials = [Trial("fp16", accuracy=0.9), Trial("nf4", accuracy=0.9)]
-    findings = compare(make_study(trials, items=2000, validation_items=2000))
+    study = make_study(trials, items=2000, validation_items=2000)
+    findings = compare(study)
     found = answer(findings)
     assert found.headline == "Ship nf4, rank 8, alpha 16: for this seed; unknown for others"
     assert (found.state, found.is_settled) == ("one seed", False)
     assert "chosen with this seed, whose luck is in it" in words(found)
-    content = json.loads(decision_json(findings.decision))
+    content = json.loads(decision_json(study, findings.decision))
     assert (content["settled"], content["seeds"]) == (False, 1)
     assert content["holds_for"] == "this seed; unknown for others"
     metrics = decision_metrics(findings.decision)
@@ -142,7 +143,7 @@ def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
     assert metrics["recommended_dora"] is False
     assert metrics["recommended_variant"] is None
     failed = make_study([Trial("nf4", status=Status.killed, reason="SIGKILL")], None)
-    assert json.loads(decision_json(compare(failed).decision))["holds_for"] is None
+    assert json.loads(decision_json(failed, compare(failed).decision))["holds_for"] is None
 
 
 def test_answer_from_several_seeds_shows_new_seeds_chosen_seeds_and_what_ships_apart() -> None:
@@ -314,8 +315,9 @@ def test_candidates_say_what_the_rule_makes_of_them() -> None:
 
 
 def test_decision_json_holds_rule_answer_and_candidates() -> None:
-    decision = compare(settled_study()).decision
-    content = json.loads(decision_json(decision))
+    study = settled_study()
+    decision = compare(study).decision
+    content = json.loads(decision_json(study, decision))
     assert content["settled"] is True
     assert content["recommended"]["quant"] == "nf4"
     assert content["rule"]["margin_accuracy"] == decision.margin

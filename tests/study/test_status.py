@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,7 @@ from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import declared_overrides
 from lorascope.study.status import ModeStatus, SweepStatus, sweep_status
+from tests.command_line import lorascope
 from tests.conftest import REPOSITORY, run_command
 from tests.lock_holder import another_holder
 from tests.recorded_project import write_trial
@@ -153,7 +155,7 @@ def test_a_damaged_record_is_named_and_the_others_count(recorded: Layout) -> Non
     trial.write_bytes(trial.read_bytes()[:100])
     scores.write_bytes(b"\xff")
     done = without_heavy_libraries(recorded, "status")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert f"{trial}: not a readable TrialRecord" in done.stdout
     assert f"{scores}: not a readable EvaluationRecord" in done.stdout
     fp16, nf4 = status(recorded).modes
@@ -165,7 +167,7 @@ def test_a_damaged_record_is_named_and_the_others_count(recorded: Layout) -> Non
 
 def test_nothing_prepared_is_said_with_the_commands_that_prepare(bare_project: Layout) -> None:
     done = without_heavy_libraries(bare_project, "status")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, "")
     assert "Model small, data toy: 4 trials declared." in done.stdout
     assert f"{bare_project.base('small') / RECORD}: no record here" in done.stdout
     commands = done.stdout.partition("Next (or all that remains by `dvc repro`):\n")[2]
@@ -274,9 +276,51 @@ def test_the_next_command_does_what_is_left(
 
 def test_status_loads_no_library_that_trains_or_tracks(recorded: Layout) -> None:
     done = without_heavy_libraries(recorded, "status")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "4 trials declared" in done.stdout
     assert done.stdout == status_text(status(recorded))
+
+
+def test_nothing_is_left_once_the_report_is_made_of_what_is_there(recorded: Layout) -> None:
+    asked = lorascope(recorded, "status", "--json")
+    told = json.loads(asked.stdout)
+    assert (asked.returncode, asked.stderr, told["complete"]) == (1, "", False)
+    assert [(mode["quant"], len(mode["completed"])) for mode in told["modes"]] == [
+        ("fp16", 2), ("nf4", 2),
+    ]  # fmt: skip
+    (report,) = told["next"]
+    assert lorascope(recorded, *shlex.split(report)[1:]).returncode == 0
+    done = lorascope(recorded, "status")
+    assert done.returncode == 0
+    assert done.stdout.endswith(
+        "Nothing is left to run. `lorascope summary` prints the answer, reports/report.html shows "
+        "why.\n"
+    )
+    # Another rule, and another set of trials, are another report.
+    for other in ("decide.margin_accuracy=0.2", "lora.rank=2"):
+        assert next_step(status(recorded, other)).commands == [f"lorascope report {other}"]
+    scores = scores_of(points(recorded)["nf4", 8][1], recorded)
+    shutil.rmtree(scores)
+    assert not status(recorded).reported
+
+
+def test_a_report_says_whether_it_names_what_to_ship(recorded: Layout) -> None:
+    asked = lorascope(recorded, "report", "--json", "--require-answer")
+    told = json.loads(asked.stdout)
+    answer = told["decision"]["recommended"]
+    assert asked.returncode == (1 if answer is None else 0)
+    assert "reports/report.html" in told["written"]
+    shutil.rmtree(recorded.evaluations("fp16"))
+    shutil.rmtree(recorded.evaluations("nf4"))
+    assert lorascope(recorded, "report", "--require-answer").returncode == 1
+    assert lorascope(recorded, "report").returncode == 0
+
+
+def test_what_cannot_be_used_is_told_to_a_program_too(recorded: Layout) -> None:
+    asked = lorascope(recorded, "check", "lora.rank=0", "--json")
+    assert asked.returncode == 2
+    assert json.loads(asked.stdout)["error"].startswith("lora.rank=0")
+    assert asked.stderr.startswith("lorascope: error: lora.rank=0")
 
 
 @pytest.mark.slow

@@ -53,6 +53,11 @@ class Layout:
         return self.root / "reports"
 
     @property
+    def decision(self) -> Path:
+        """The last report's answer, for machines."""
+        return self.reports / "decision.json"
+
+    @property
     def private(self) -> Path:
         """Locks and logs that nobody reads back."""
         return self.root / ".lorascope"

@@ -240,7 +240,7 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
 """In the order in which a section shows them."""
 
 DATA: Mapping[str, Callable[[Study, Findings], str]] = {
-    "decision.json": lambda _, found: decision_json(found.decision),
+    "decision.json": lambda study, found: decision_json(study, found.decision),
     "metrics.json": lambda study, found: metrics_json(study, found.decision),
     "losses.csv": lambda study, _: losses_csv(study),
 }

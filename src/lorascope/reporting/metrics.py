@@ -15,6 +15,7 @@ from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Decision
 from lorascope.config import APART
 from lorascope.records import DialValue, Study
+from lorascope.records.made_of import made_of
 from lorascope.reporting.tables.accuracy import (
     AccuracyRow,
     accuracy_rows,
@@ -99,14 +100,22 @@ DECISION = (
 """What decision.json says of a decision, in this order."""
 
 
-def decision_json(decision: Decision) -> str:
-    """The rule, its answer and every candidate, with numbers as they are."""
+def decision_json(study: Study, decision: Decision) -> str:
+    """The rule, its answer and every candidate, with numbers as they are; and of which records they
+    are made."""
+    made = made_of(study.decide, study.trials, study.evaluations, study.merge, study.served)
+    content = {**decision_content(decision), "made_of_sha256": made}
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def decision_content(decision: Decision) -> dict[str, Any]:
+    """What decision.json says of the decision, as JSON's own values."""
     content = {name: _plain(getattr(decision, name)) for name in DECISION}
     content |= {
         "open": [_plain(row.cell) for row in decision.open],
         "unknown": [_plain(row.cell) for row in decision.unknown],
     }
-    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    return {key: _finite(value) for key, value in content.items()}
 
 
 def decision_metrics(decision: Decision) -> Metrics:

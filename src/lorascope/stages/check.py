@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
@@ -14,6 +14,7 @@ from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
+from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial, trial_key, trial_name
 from lorascope.study.intact import unprepared
 from lorascope.study.needed import require_settleable
@@ -27,8 +28,8 @@ VERDICT = b'{"valid": true}\n'
 """The same for every valid study, so that a changed study runs again only what it changes."""
 
 
-def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
-    """Judge the declared grid; `expand` has judged each value alone.
+def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandResult:
+    """Judge the declared grid; `expand` has judged each value alone. Of what is doubtful it warns.
 
     Raises:
         LorascopeError: a source is missing or malformed, a local model's tokenizer or chat template
@@ -58,16 +59,14 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     require_one_population(first)
     _require_known_reference(first, layout)
     source = check_source(first.data, layout.root)
-    for warning in source.unfit.warnings():
-        print(f"warning: {first.data.name}: {warning}", file=sys.stderr)
+    warnings = [f"{first.data.name}: {warning}" for warning in source.unfit.warnings()]
     expected = expected_shapes(first.model, layout.root)
     _judge_rendering(first, source, layout)
     if expected is not None:
         parts, unadapted = expected
         for config in configs:
             select(parts, config.adapter)
-        for sentence in unadapted_sentences(parts.linear, unadapted):
-            print(f"warning: {sentence}", file=sys.stderr)
+        warnings += unadapted_sentences(parts.linear, unadapted)
     folder = source_folder(first.model, layout)
     if folder is not None:
         modes = {quant.name: quant for config in configs for quant in _modes(config)}
@@ -75,14 +74,18 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
             require_quantizable(folder, quant, first.model)
     _require_possible_ship(configs)
     require_settleable(configs)
-    _warn_of_unwatched(first, layout)
+    warnings += _unwatched(first, layout)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     # What the next training does about trials of another identity; before base and data are
     # prepared, nothing is known of it.
     if not unprepared(configs, layout, []):
         noted_predecessors(declare_trial(config, layout) for config in configs)
     write_atomically(layout.root / "experiments" / "check.json", VERDICT)
-    trained = len({config.quant.name for config in configs})
-    print(f"valid: trials {len(one_form(configs))}, modes {trained}")
+    trials, trained = len(one_form(configs)), list(dict.fromkeys(c.quant.name for c in configs))
+    print(f"valid: trials {trials}, modes {len(trained)}")
+    content = {"valid": True, "trials": trials, "modes": trained, "warnings": warnings}
+    return CommandResult(content=content)
 
 
 def _modes(config: Config) -> list[QuantConfig]:
@@ -127,7 +130,7 @@ def _require_space(layout: Layout) -> None:
         )
 
 
-def _warn_of_unwatched(config: Config, layout: Layout) -> None:
+def _unwatched(config: Config, layout: Layout) -> Iterator[str]:
     """DVC watches data/raw and models/raw: a source elsewhere may change without a new run."""
     named = {"model.path": config.model.path}
     if config.data.kind is DataKind.local:
@@ -135,10 +138,9 @@ def _warn_of_unwatched(config: Config, layout: Layout) -> None:
     for key, name in named.items():
         watched = [layout.root / "data/raw", layout.root / "models/raw"]
         if name and not any((layout.root / name).resolve().is_relative_to(w) for w in watched):
-            print(
-                f"warning: {key}={name!r} lies outside data/raw and models/raw: `dvc repro` will "
-                "not notice when it changes. Move it there, or run `dvc repro -f` after a change.",
-                file=sys.stderr,
+            yield (
+                f"{key}={name!r} lies outside data/raw and models/raw: `dvc repro` will not notice "
+                "when it changes. Move it there, or run `dvc repro -f` after a change."
             )
 
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.reporting.catalogue import write_reports
+from lorascope.reporting.metrics import decision_content
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.collect import collect
+from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial
 
+NOT_ANSWERED = 1
 
-def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
-    """Write reports/ for the declared grid."""
+
+def command(
+    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str] | None = None, *_: object
+) -> CommandResult:
+    """Write reports/ for the declared grid. 0, but with `--require-answer` 1 where the records name
+    nothing to ship."""
     study = collect(list(configs), layout)
     # Else an upgrade's first report would lack trials without a word.
     noted_predecessors(declare_trial(config, layout) for config in configs)
-    for path in write_reports(study, compare(study), layout.reports):
-        print(f"wrote {path.relative_to(layout.root)}")
+    findings = compare(study)
+    paths = write_reports(study, findings, layout.reports)
+    written = [path.relative_to(layout.root) for path in paths]
+    for path in written:
+        print(f"wrote {path}")
+    decision = findings.decision
+    lacks_answer = "--require-answer" in (flags or {}) and decision.recommended is None
+    content = {"written": [str(path) for path in written], "decision": decision_content(decision)}
+    return CommandResult(NOT_ANSWERED if lacks_answer else 0, content)

@@ -13,8 +13,10 @@ from lorascope.files.layout import Layout
 from lorascope.records import LASTING, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import cell_columns
+from lorascope.reporting.pages.summary import PAGE
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.adoption import foreseen
+from lorascope.study.command_result import CommandResult
 from lorascope.study.grid import with_overrides
 from lorascope.study.params import declared_overrides, stage_command
 from lorascope.study.status import ModeStatus, SweepStatus, sweep_status
@@ -56,12 +58,13 @@ class Step:
 
 def command(
     configs: Sequence[Config], layout: Layout, flags: Mapping[str, str], overrides: Sequence[str]
-) -> None:
+) -> CommandResult:
     """Print the status of `configs`, the grid of params.yaml with `overrides` in place of its
-    axes."""
+    axes. 0 where nothing is left to run, else 1."""
     composed_from = with_overrides(declared_overrides(layout), overrides)
     status = sweep_status(list(configs), layout, composed_from, list(overrides))
     print(status_text(status), end="")
+    return CommandResult(int(next_step(status).commands != []), status_content(status))
 
 
 def status_text(status: SweepStatus) -> str:
@@ -185,8 +188,46 @@ def _settled(status: SweepStatus) -> str:
     return f"search: settle: {needed} of {declared} declared trials are needed ({end}).\n"
 
 
+def status_content(status: SweepStatus) -> dict[str, object]:
+    """What `--json` prints."""
+    step = next_step(status)
+    return {
+        "model": status.model,
+        "data": status.data,
+        "complete": not step.commands,
+        "modes": [_mode_content(mode) for mode in status.modes],
+        "unprepared": [missing.problem for missing in status.unprepared],
+        "running": [str(folder) for folder in status.running],
+        "settled": status.settled,
+        "reported": status.reported,
+        "next": step.commands,
+    }
+
+
+def _mode_content(mode: ModeStatus) -> dict[str, object]:
+    return {
+        "quant": mode.quant,
+        "declared": mode.declared,
+        "completed": [trial.trial for trial in mode.completed],
+        "failed": [
+            {"trial": trial.trial, "status": trial.status, "reason": trial.reason}
+            for trial in mode.failed
+        ],
+        "missing": mode.missing,
+        "damaged": mode.damaged,
+        "training": mode.training,
+        "scored": sorted(mode.scores),
+        "to_score": mode.to_score,
+        "base_scored": mode.base_scored,
+        "best": [{"by": one.measure, "trial": one.trial.trial} for one in best_of(mode)],
+    }
+
+
 def _next(status: SweepStatus) -> str:
     step = next_step(status)
+    if not step.commands:
+        page = f"reports/{PAGE}"
+        return f"Nothing is left to run. `lorascope summary` prints the answer, {page} shows why.\n"
     title = "Next"
     if any(mode.damaged for mode in status.modes):
         title += ", once what is damaged is deleted"
@@ -198,13 +239,14 @@ def _next(status: SweepStatus) -> str:
 
 
 def next_step(status: SweepStatus) -> Step:
-    """What brings the study further; `report` where it is complete."""
+    """What brings the study further; no command where its report is made of all that is there."""
     if status.unprepared:
         return Step([missing.command for missing in status.unprepared], by_dvc=True)
     if status.settled is not None and status.settled.get("wanted", True):
         return Step([stage_command("settle", status.overrides)], by_dvc=True)
+    report = [] if status.reported else [shlex.join(["lorascope", "report", *status.given])]
     if status.settled is not None:
-        return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=True)
+        return Step(report, by_dvc=True)
     modes = status.modes
     again = [trial for mode in modes for trial in mode.failed if trial.status not in LASTING]
     unrecorded = sum(mode.declared - len(mode.trials) for mode in modes)
@@ -214,4 +256,4 @@ def next_step(status: SweepStatus) -> Step:
         return Step([train], by_dvc=unrecorded > 0 and not again)
     if any(len(mode.scores) < mode.to_score or not mode.base_scored for mode in modes):
         return Step([stage_command("evaluate", status.overrides)], by_dvc=True)
-    return Step([shlex.join(["lorascope", "report", *status.given])], by_dvc=False)
+    return Step(report, by_dvc=False)

@@ -85,7 +85,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         footprints=[read_mode(config, layout) for config in _one_a_mode(configs)],
         trials=trials,
         evaluations=evaluations,
-        merge=_merge_record(first, layout, {trial.trial for trial in trials}),
+        merge=merge_record(first, layout, {trial.trial for trial in trials}),
         missing={name: declared.key for name, declared in missing.items()},
         missing_settings={name: declared.settings for name, declared in missing.items()},
         items={
@@ -94,7 +94,7 @@ def collect_all(configs: list[Config], layout: Layout) -> Study:
         distributions=_distributions(evaluations, layout),
         examples=_of_leading(examples, scored, first.evaluate.example_trials),
         forgetting=read_forgetting(first, layout),
-        served=_served_record(first, layout, {record.identity for record in evaluations}),
+        served=served_record(first, layout, {record.identity for record in evaluations}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},
         search=first.search,
@@ -193,7 +193,7 @@ def _of_leading(
     return bases | {r.identity: examples[r.identity] for chosen in best for _, r in chosen}
 
 
-def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeRecord | None:
+def merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeRecord | None:
     """The merge, where it is of a trial of this study."""
     folder = layout.merged(config.model.name)
     if not (folder / RECORD).is_file():
@@ -202,7 +202,7 @@ def _merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeReco
     return record if record.trial in trials else None
 
 
-def _served_record(config: Config, layout: Layout, evaluations: set[str]) -> ServedRecord | None:
+def served_record(config: Config, layout: Layout, evaluations: set[str]) -> ServedRecord | None:
     """The served form of what is shipped, where the scores that it was held against are among this
     study's."""
     folder = layout.served(config.model.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +14,15 @@ from lorascope.errors import RecordError
 from lorascope.files.layout import Layout
 from lorascope.files.locks import locked_folders
 from lorascope.records import EvaluationRecord, Status, TrialRecord
+from lorascope.records.made_of import made_of
 from lorascope.study.adoption import Predecessor, predecessors
-from lorascope.study.collect import current_scores, declared_points, one_question
+from lorascope.study.collect import (
+    current_scores,
+    declared_points,
+    merge_record,
+    one_question,
+    served_record,
+)
 from lorascope.study.declared import (
     DeclaredTrial,
     base_name,
@@ -45,11 +53,16 @@ class ModeStatus:
     """Name of scores -> scores of a trial in a form, where they are there and made as declared."""
     to_score: int = 0
     """Scores that completed trials have, or will have."""
-    base_scored: bool = False
+    base_scores: list[EvaluationRecord] = field(default_factory=list)
+    """Those of the bare base, where they are there and made as declared."""
     training: list[str] = field(default_factory=list)
     """Names of trials that some process trains now."""
     former: list[Predecessor] = field(default_factory=list)
     """What was trained in place of missing trials, under another identity."""
+
+    @property
+    def base_scored(self) -> bool:
+        return bool(self.base_scores)
 
     @property
     def completed(self) -> list[TrialRecord]:
@@ -76,6 +89,8 @@ class SweepStatus:
     """Folders, of this study or another, that some process trains or scores into now."""
     settled: dict[str, Any] | None = None
     """With search=settle, what experiments/settled.json says; empty where there is none."""
+    reported: bool = False
+    """Whether reports/ was made of the very records that are there now."""
 
 
 def sweep_status(
@@ -91,16 +106,39 @@ def sweep_status(
     modes: dict[str, list[Config]] = {}
     for config in configs:
         modes.setdefault(config.quant.name, []).append(config)
+    found = [_mode_status(quant, ones, layout, running) for quant, ones in modes.items()]
+    settled = read_settled(layout) if first.search is Search.settle else None
     return SweepStatus(
         first.model.name,
         first.data.name,
         overrides,
         given,
         unprepared(configs, layout, overrides),
-        [_mode_status(quant, ones, layout, running) for quant, ones in modes.items()],
+        found,
         sorted(folder.relative_to(layout.root) for folder in running),
-        read_settled(layout) if first.search is Search.settle else None,
+        settled,
+        _is_reported(first, layout, found, settled),
     )
+
+
+def _is_reported(
+    first: Config, layout: Layout, modes: list[ModeStatus], settled: dict[str, Any] | None
+) -> bool:
+    """Whether the last report says that it was made of what is there now."""
+    try:
+        told = json.loads(layout.decision.read_text()).get("made_of_sha256")
+    except (OSError, ValueError):
+        return False
+    trials = [trial for mode in modes for trial in mode.trials]
+    if settled is not None:
+        needed = set(settled.get("needed", ()))
+        trials = [trial for trial in trials if trial.trial in needed]
+    identities = {trial.identity for trial in trials}
+    scores = [e for mode in modes for e in (*mode.base_scores, *mode.scores.values())]
+    scores = [e for e in scores if e.trial_identity is None or e.trial_identity in identities]
+    merge = merge_record(first, layout, {trial.trial for trial in trials})
+    served = served_record(first, layout, {one.identity for one in scores})
+    return bool(told == made_of(first.decide, trials, scores, merge, served))
 
 
 def _mode_status(
@@ -116,7 +154,7 @@ def _mode_status(
     mode.former = predecessors(trials)
     first = configs[0]
     name = base_name(first, layout)
-    mode.base_scored = bool(_read(lambda: current_scores(first, layout, name, None), mode))
+    mode.base_scores = _read(lambda: current_scores(first, layout, name, None), mode) or []
     for forms in declared:
         _add_trial(mode, forms, layout)
     return mode

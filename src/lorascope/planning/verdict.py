@@ -1,0 +1,97 @@
+"""Whether the trials of a grid fit, as a guard before anything is started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from lorascope.config import DeviceKind
+from lorascope.machine.devices import choose_device
+from lorascope.machine.memory import MemoryLimit
+from lorascope.planning.arithmetic import GIGABYTE, GPU_SIZES_GB, usable_bytes
+from lorascope.planning.fits import memory_limit
+from lorascope.planning.plan import deciding_phase, needed_bytes
+from lorascope.planning.planned import Planned
+from lorascope.reporting import units
+from lorascope.study.declared import trial_key, trial_name
+
+FITS, DOES_NOT_FIT, UNKNOWN = 0, 1, 2
+"""Exit codes of `lorascope plan`; 2 is also that of every command that cannot use what it got."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether one trial fits into a memory."""
+
+    planned: Planned
+    limit: MemoryLimit
+    fits: bool | None
+    """None where the trial could not be planned."""
+
+    def content(self) -> dict[str, object]:
+        """For `--json`: sizes in bytes."""
+        config, prediction = self.planned.config, self.planned.prediction
+        plan = None if prediction is None else prediction.plan
+        return {
+            # Its hash is known only after preparation.
+            "trial": trial_name(trial_key(config), "").rstrip("-"),
+            "model": self.planned.label,
+            "quant": config.quant.name,
+            "seed": config.seed,
+            "fits": self.fits,
+            "needed_bytes": None if plan is None else needed_bytes(plan),
+            "deciding_phase": None if plan is None else deciding_phase(plan),
+            "limit_bytes": self.limit.bytes,
+            "limit_source": self.limit.source,
+            "plan": None if plan is None else asdict(plan),
+            "error": None if self.planned.error is None else str(self.planned.error),
+        }
+
+
+def fits_of(planned: Sequence[Planned]) -> list[Fit]:
+    """Whether each of `planned` fits."""
+    return [_fit(one) for one in planned]
+
+
+def _fit(planned: Planned) -> Fit:
+    limit, prediction = _limit(planned), planned.prediction
+    if prediction is None:
+        return Fit(planned, limit, None)
+    return Fit(planned, limit, needed_bytes(prediction.plan) <= limit.bytes)
+
+
+def _limit(planned: Planned) -> MemoryLimit:
+    """runtime.memory_limit_gb where it is set; else the device that is planned for, where it is
+    here; else the largest GPU that is listed."""
+    runtime = planned.config.runtime
+    on_cpu = runtime.device is DeviceKind.cpu
+    if runtime.memory_limit_gb is not None or on_cpu or torch.cuda.is_available():
+        return memory_limit(choose_device(runtime.device), runtime.memory_limit_gb)
+    largest_gb = GPU_SIZES_GB[-1]
+    return MemoryLimit(
+        usable_bytes(largest_gb * GIGABYTE, "cuda"),
+        f"what tensors can have of {largest_gb} GB, the largest GPU listed; name yours by "
+        "runtime.memory_limit_gb, or this computer's CPU by runtime.device=cpu",
+    )
+
+
+def exit_code(fits: Sequence[Fit]) -> int:
+    """That of the worst: a trial that does not fit, then one that nothing is known of."""
+    found = {one.fits for one in fits}
+    return DOES_NOT_FIT if False in found else UNKNOWN if None in found else FITS
+
+
+def verdict(fits: Sequence[Fit]) -> str:
+    """One line for people."""
+    counts = Counter(one.fits for one in fits)
+    limits = units.listed(f"{units.size(o.limit.bytes)} ({o.limit.source})" for o in fits)
+    parts = [
+        f"{words} {counts[answer]}"
+        for answer, words in ((False, "does not fit"), (None, "not planned"))
+        if counts[answer]
+    ]
+    held = "; ".join([f"fits {counts[True]} of {len(fits)} trials", *parts])
+    return f"\n{limits}: {held}.\n"
