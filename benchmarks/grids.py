@@ -28,7 +28,8 @@ from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.torchao.codes import coded, rounded
 from lorascope.quantizers.torchao.grid import Grid, grid_of
 from lorascope.reporting import units
-from lorascope.reporting.figures.style import AXIS, PALETTE, blank_figure, style, svg
+from lorascope.reporting.figures.chart import svg
+from lorascope.reporting.figures.style import AXIS, PALETTE, blank_figure, style
 
 TRAINED = REPOSITORY / "docs/qat.md"
 WAYS = REPOSITORY / "reports/ptq_against_qat"

@@ -153,6 +153,21 @@ def test_a_long_table_shows_the_rows_that_matter_and_all_when_asked(long_page: B
     assert len(column(long_page, "Mode")) == 40
 
 
+def test_few_rows_after_all_are_those_that_matter_again(long_page: Browser) -> None:
+    """Rank 16 stands last in the table, and validates best."""
+    first = long_page.evaluate(f"{TABLE}.querySelector('tbody').innerText")
+    more = f"{TABLE}.querySelector('p.rest button')"
+    for words in ("Show 20", "Show all 82"):
+        long_page.evaluate(f"{more}.click()")
+        assert long_page.evaluate(f"{more}.textContent") == words
+    assert long_page.evaluate(f"{TABLE}.querySelector('tbody').innerText") == first
+    told = f"{TABLE}.querySelector('p.rest span').textContent"
+    assert long_page.evaluate(told) == "20 of 82 rows, those that matter most."
+    long_page.evaluate(f"{TABLE}.querySelector('input').focus()")
+    long_page.type("nf4")
+    assert column(long_page, "Rank").count("16") == 8
+
+
 def test_a_folded_section_opens_for_its_link_and_for_print(long_page: Browser) -> None:
     details = "document.querySelector('#provenance').closest('details').open"
     assert long_page.evaluate(details) is False

@@ -9,6 +9,7 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.records import CalibrationRecord, LayerRange, ServedForm
+from lorascope.reporting.figures.chart import svg
 from lorascope.reporting.figures.ranges import (
     draw_ranges,
     draw_served_ranges,
@@ -17,7 +18,7 @@ from lorascope.reporting.figures.ranges import (
     served_range_words,
     weight_spans,
 )
-from lorascope.reporting.figures.style import style, svg
+from lorascope.reporting.figures.style import style
 from tests.study_factory import Trial, make_study
 
 QUERY = LayerRange(

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.files.store import write_all_atomically
@@ -17,9 +15,10 @@ from lorascope.reporting.figures.by_look import draw_by_look
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_method import draw_by_method, method_words
 from lorascope.reporting.figures.by_rank import draw_by_rank
+from lorascope.reporting.figures.chart import Chart, Picture, picture
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.ranges import draw_served_ranges, served_range_words
-from lorascope.reporting.figures.style import style, svg
+from lorascope.reporting.figures.style import style
 from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
@@ -54,7 +53,7 @@ from lorascope.reporting.tables.table import Table
 from lorascope.reporting.tables.ways import ways_table
 
 Made = Mapping[str, Any]
-"""Name of an entry -> its table, or its figure as SVG."""
+"""Name of an entry -> its table, or its figure as a picture."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +98,18 @@ class FigureEntry:
     """Unique on the page."""
     section: str
     """Anchor of the page's section."""
-    draw: Callable[[Study, Findings], Figure]
+    draw: Callable[[Study, Findings], Chart]
     file: str
     words: Callable[[Study, Findings], tuple[str, str, str] | None]
     """Title, description for those who do not see it, caption; None where nothing is drawn: the
     file is written all the same, as its reader expects it."""
 
-    def make(self, study: Study, findings: Findings) -> bytes:
-        """The figure as SVG."""
+    def make(self, study: Study, findings: Findings) -> Picture:
+        """The figure as SVG, and its marks."""
         with style():
-            return svg(self.draw(study, findings))
+            return picture(self.draw(study, findings))
 
-    def blocks(self, study: Study, findings: Findings, made: bytes) -> Iterable[Block]:
+    def blocks(self, study: Study, findings: Findings, made: Picture) -> Iterable[Block]:
         """What the page shows of it."""
         words = self.words(study, findings)
         return () if words is None else (FigureBlock(self.name, self.file, made, *words),)
@@ -271,7 +270,7 @@ def shown_blocks(study: Study, findings: Findings, made: Made) -> dict[str, list
 
 def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
     """File -> content, of everything but the page."""
-    figures = {e.file: made[e.name] for e in CATALOGUE if isinstance(e, FigureEntry)}
+    figures = {e.file: made[e.name].svg for e in CATALOGUE if isinstance(e, FigureEntry)}
     texts = {file: write(study, findings) for file, write in DATA.items()}
     parts: dict[str, list[str]] = {}
     for entry in CATALOGUE:

@@ -14,7 +14,7 @@ from lorascope.comparing.ruling import Findings
 def leading_first(rows: Sequence[Any], findings: Findings) -> tuple[int, ...]:
     """Places of all `rows`, those that matter most first; empty where none names a configuration,
     as of layers, so that nothing tells which matter."""
-    cells = [_cells(row) for row in rows]
+    cells = [cells_of_row(row) for row in rows]
     if not any(cells):
         return ()
     ranks = _ranks(findings)
@@ -41,7 +41,7 @@ def _ranks(findings: Findings) -> dict[CellKey, int]:
     return {cell: place for place, cell in enumerate(cells)}
 
 
-def _cells(row: Any) -> list[CellKey]:
+def cells_of_row(row: Any) -> list[CellKey]:
     """The configurations that a row is about."""
     found = (getattr(row, name, None) for name in ("cell", "subject", "reference"))
     return [cell for cell in found if isinstance(cell, CellKey)]

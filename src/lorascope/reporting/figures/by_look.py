@@ -8,13 +8,13 @@ from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.comparing.settling import Look, Settling
 from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.style import AXIS, GRID, INK, PAPER, blank_figure
 from lorascope.reporting.settling_text import end_of
 
@@ -56,7 +56,7 @@ def limit_of(look: Look, measure: Measure) -> float:
     return look.tested.limit(look.level, -measure.sign)
 
 
-def draw_by_look(findings: Findings) -> Figure:
+def draw_by_look(findings: Findings) -> Chart:
     """A row a look; a sentence where there are none."""
     settling, measure = findings.decision.settling, findings.measure
     looks = looks_by_cell(settling)
@@ -66,7 +66,8 @@ def draw_by_look(findings: Findings) -> Figure:
         return figure
     least, most = ROW_INCHES
     row = min(most, max(least, ROWS_INCHES / len(settling.looks)))
-    names = {cell: wrap(CellNames.of(findings).name(cell), NAME_LETTERS) for cell in looks}
+    names_of = CellNames.of(findings)
+    names = {cell: wrap(names_of.name(cell), NAME_LETTERS) for cell in looks}
     tops, rows = _tops(looks, {cell: LINE_INCHES * len(n) / row for cell, n in names.items()})
     figure = blank_figure(row * rows + FRAME_INCHES)
     axes = figure.add_subplot()
@@ -77,7 +78,9 @@ def draw_by_look(findings: Findings) -> Figure:
             axes, "\n".join(names[cell]), (0.0, tops[cell] + 1), (-48, 4.5), ha="right", va="top"
         )
         for place, look in enumerate(taken, start=1):
-            _draw_look(axes, tops[cell] + place, look, measure)
+            row = tops[cell] + place
+            x = _draw_look(axes, row, look, measure)
+            figure.mark(axes, (x, row), *_say(look, names_of.name(cell), measure), cell=cell)
         ships = ", ships" if cell == settling.accepted else ""
         words = end_of(taken[-1]) + ships
         _write(axes, words, (1.0, tops[cell] + len(taken)), (8, 0), va="center_baseline")
@@ -137,8 +140,19 @@ def _view(looks: Sequence[Look], measure: Measure, margin: float) -> tuple[float
     return min(edges), max(edges)
 
 
-def _draw_look(axes: Axes, y: float, look: Look, measure: Measure) -> None:
-    """The interval, the limit and the difference; an arrow for each end that lies outside."""
+def _say(look: Look, name: str, measure: Measure) -> tuple[str, ...]:
+    """What is to be read off, as the table of looks writes it."""
+    return (
+        f"{name}, {look.seeds} seeds: {end_of(look)}",
+        f"difference {measure.difference(look.difference.value)} {measure.step}",
+        f"95 % interval {measure.difference_interval(look.difference.ends)}",
+        f"limit of the look's test {measure.difference(limit_of(look, measure))}",
+    )
+
+
+def _draw_look(axes: Axes, y: float, look: Look, measure: Measure) -> float:
+    """The interval, the limit and the difference; an arrow for each end that lies outside. Returns
+    where the difference is drawn."""
     low, high = axes.get_xlim()
     value, limit, *ends = (
         measure.scale * x
@@ -158,7 +172,7 @@ def _draw_look(axes: Axes, y: float, look: Look, measure: Measure) -> None:
     if value == inside(value):
         marker, fill = MARKS[end_of(look)]
         axes.plot(value, y, marker, color=INK, mfc=fill, markersize=5, zorder=5)
-        return
+        return value
     left = value < low
     axes.plot(inside(value), y, "<" if left else ">", mfc=INK, **ARROW)
     _write(
@@ -166,6 +180,7 @@ def _draw_look(axes: Axes, y: float, look: Look, measure: Measure) -> None:
         xycoords="data", ha="left" if left else "right", va="center_baseline",
         bbox={"facecolor": GRID, "edgecolor": "none", "pad": 0.8},
     )  # fmt: skip
+    return inside(value)
 
 
 ARROW: dict[str, Any] = {"color": INK, "markersize": 4.5, "clip_on": False, "zorder": 5}

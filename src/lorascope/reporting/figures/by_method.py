@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from lorascope.adapters.kinds import method_of
@@ -12,18 +11,11 @@ from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
 from lorascope.config import APART
 from lorascope.records import Study
-from lorascope.reporting.figures.by_rank import score_label
-from lorascope.reporting.figures.curves import bases
-from lorascope.reporting.figures.style import (
-    BASE_LINE,
-    CHANCE_LINE,
-    LINES,
-    MARKERS,
-    NEUTRAL,
-    PALETTE,
-    PAPER,
-    blank_figure,
-)
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.by_rank import draw_levels, score_label
+from lorascope.reporting.figures.chart import Chart
+from lorascope.reporting.figures.curves import read_off
+from lorascope.reporting.figures.style import LINES, MARKERS, PALETTE, PAPER, blank_figure
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,8 @@ class MethodPoint:
     low: float
     """Lower end of the 95 % interval over test items and seeds."""
     high: float
+    words: tuple[str, ...]
+    """What is to be read off, as the tables write it."""
 
 
 def method_points(study: Study, findings: Findings) -> dict[tuple[str, str], list[MethodPoint]]:
@@ -48,14 +42,15 @@ def method_points(study: Study, findings: Findings) -> dict[tuple[str, str], lis
         estimate = score.test(measure)
         if counts and estimate is not None:
             low, high = (measure.scale * end for end in estimate.ends)
-            point = MethodPoint(score.cell, counts[0], measure.scale * estimate.value, low, high)
+            mean, words = measure.scale * estimate.value, read_off(estimate, measure)
+            point = MethodPoint(score.cell, counts[0], mean, low, high, words)
             form = "" if score.cell.serve == APART else f", served {score.cell.serve}"
             key = method_of(score.cell.method).label, f"{score.cell.quant}{form}"
             found.setdefault(key, []).append(point)
     return {key: sorted(points, key=lambda p: p.parameters) for key, points in found.items()}
 
 
-def draw_by_method(study: Study, findings: Findings) -> Figure:
+def draw_by_method(study: Study, findings: Findings) -> Chart:
     """Colour and marker say the method, the line the mode."""
     figure = blank_figure(4.8)
     axes = figure.add_subplot()
@@ -64,26 +59,28 @@ def draw_by_method(study: Study, findings: Findings) -> Figure:
     axes.set_xlabel("Trainable parameters")
     # matplotlib's own powers of ten are formulas, which the page's SVG does not set.
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-    drawn = method_points(study, findings)
+    drawn, names = method_points(study, findings), CellNames.of(findings)
     methods = list(dict.fromkeys(method for method, _ in drawn))
     modes = list(dict.fromkeys(quant for _, quant in drawn))
     for (method, quant), points in drawn.items():
         index, mode = methods.index(method), modes.index(quant)
         color, x = PALETTE[index % len(PALETTE)], [point.parameters for point in points]
-        axes.plot(
+        label = method if len(modes) == 1 else f"{method}, {quant}"
+        artists = axes.plot(
             x, [point.mean for point in points], MARKERS[index % len(MARKERS)], color=color,
             linestyle=LINES[mode % len(LINES)], linewidth=1.2, markersize=5.5,
             mfc=PAPER if index >= len(PALETTE) else color, zorder=3,
-            label=method if len(modes) == 1 else f"{method}, {quant}",
+            label=label,
         )  # fmt: skip
-        for place, point in zip(x, points, strict=True):
-            axes.plot([place] * 2, [point.low, point.high], color=color, linewidth=1.1, zorder=2)
-    for score in bases(findings).values():
-        axes.axhline(score, color=NEUTRAL, linestyle=BASE_LINE, linewidth=1)
-    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
-    if findings.chance is not None:
-        chance = findings.measure.scale * findings.chance
-        axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
+        for point in points:
+            place, ends = point.parameters, [point.low, point.high]
+            artists += axes.plot([place] * 2, ends, color=color, linewidth=1.1, zorder=2)
+            figure.mark(
+                axes, (place, point.mean), names.name(point.cell), *point.words,
+                f"{place:,} trainable parameters", series=label, cell=point.cell,
+            )  # fmt: skip
+        figure.belongs(artists, label)
+    draw_levels(axes, findings, {}, figure)
     figure.legend(loc="outside right upper")
     return figure
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
+from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, drawn_curves, size_axis
 from lorascope.reporting.figures.style import (
     BASE_LINE,
@@ -20,27 +23,42 @@ from lorascope.reporting.figures.style import (
 )
 
 
-def draw_by_rank(findings: Findings) -> Figure:
+def draw_by_rank(findings: Findings) -> Chart:
     """Test accuracy (or loss) against rank, with 95 % intervals and each mode's bare base."""
     figure = blank_figure()
     axes = figure.add_subplot()
     axes.set_ylabel(score_label(findings.measure))
-    drawn = drawn_curves(findings)
+    drawn, names = drawn_curves(findings), CellNames.of(findings)
     look = choose_look(drawn, findings)
     for curve in drawn:
-        _draw_curve(axes, curve, look)
-        _mark_unscored(axes, curve, look)
-    for quant, score in bases(findings).items():
-        axes.axhline(score, color=look.colors[quant], linestyle=BASE_LINE, linewidth=1)
-    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
-    if findings.chance is not None:
-        chance = findings.measure.scale * findings.chance
-        axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1, label="chance")
+        _draw_curve(axes, curve, look, figure)
+        for point in curve.points:
+            place = point.place * 2 ** look.shifts[curve.key], point.mean
+            figure.mark(
+                axes, place, names.name(point.cell), *point.words,
+                series=look.labels[curve.key], cell=point.cell,
+            )  # fmt: skip
+        _mark_unscored(axes, curve, look, figure)
+    draw_levels(axes, findings, look.colors, figure)
     if any(curve.unscored for curve in drawn):
         axes.plot([], [], "x", color=NEUTRAL, label="no score")
     draw_axis(axes, size_axis(score.cell for score in findings.cells))
     figure.legend(loc="outside right upper")
     return figure
+
+
+def draw_levels(axes: Axes, findings: Findings, colors: Mapping[str, str], figure: Chart) -> None:
+    """What the bare bases score, and what guessing does."""
+    for quant, score in bases(findings).items():
+        color = colors.get(quant, NEUTRAL)
+        level = axes.axhline(score, color=color, linestyle=BASE_LINE, linewidth=1)
+        figure.belongs([level], "bare base")
+    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
+    if findings.chance is not None:
+        chance = findings.measure.scale * findings.chance
+        level = axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1)
+        level.set_label("chance")
+        figure.belongs([level], "chance")
 
 
 def score_label(measure: Measure) -> str:
@@ -61,28 +79,32 @@ def draw_axis(axes: Axes, sizes: SizeAxis) -> None:
     axes.set_xlabel(sizes.label)
 
 
-def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
+def _draw_curve(axes: Axes, curve: Curve, look: Look, figure: Chart) -> None:
     """The line over means, a bar for each interval, a tick for each of several seeds."""
     if not curve.points:
         return
     x = [point.place * 2 ** look.shifts[curve.key] for point in curve.points]
     color = look.colors[curve.key.quant]
-    axes.plot(
+    artists = axes.plot(
         x, [p.mean for p in curve.points], look.markers[curve.key.quant], color=color,
         linestyle=look.lines[curve.key], linewidth=1.4, markersize=5,
         mfc=PAPER if look.hollow[curve.key] else color,
         label=look.labels[curve.key], zorder=3,
     )  # fmt: skip
     for position, point in zip(x, curve.points, strict=True):
-        axes.plot([position] * 2, [point.low, point.high], color=color, linewidth=1.2, zorder=2)
+        ends = [point.low, point.high]
+        artists += axes.plot([position] * 2, ends, color=color, linewidth=1.2, zorder=2)
         if len(point.seeds) > 1:
-            axes.plot([position] * len(point.seeds), point.seeds, "_", color=color, markersize=7)
+            places = [position] * len(point.seeds)
+            artists += axes.plot(places, point.seeds, "_", color=color, markersize=7)
+    figure.belongs(artists, look.labels[curve.key])
 
 
-def _mark_unscored(axes: Axes, curve: Curve, look: Look) -> None:
+def _mark_unscored(axes: Axes, curve: Curve, look: Look, figure: Chart) -> None:
     """A cross on the axis at every size that was tried and has no score."""
     for place in curve.unscored:
-        axes.plot(
+        cross = axes.plot(
             place * 2 ** look.shifts[curve.key], 0.02, "x", color=look.colors[curve.key.quant],
             markersize=7, transform=axes.get_xaxis_transform(),
         )  # fmt: skip
+        figure.belongs(cross, look.labels[curve.key])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.adapters.kinds import method_of
-from lorascope.comparing.results import CellKey, CellScore, Measure
+from lorascope.comparing.results import CellKey, CellScore, Estimate, Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.records import dial_text
 
@@ -33,6 +33,10 @@ class Point:
     high: float
     seeds: tuple[float, ...]
     """The single values."""
+    cell: CellKey
+    """The configuration that is drawn there."""
+    words: tuple[str, ...]
+    """What is to be read off, as the tables write it."""
 
 
 @dataclass(frozen=True)
@@ -147,4 +151,16 @@ def _point(score: CellScore, axis: SizeAxis, measure: Measure) -> Point | None:
     seeds = tuple(factor * trial.test for trial in score.trials if trial.test is not None)
     low, high = (factor * end for end in estimate.ends)
     place = axis.place(score.cell)
-    return Point(place, score.cell.size(), factor * estimate.value, low, high, seeds)
+    mean, words = factor * estimate.value, read_off(estimate, measure)
+    if len(seeds) > 1:
+        values = (measure.score(t.test) for t in score.trials if t.test is not None)
+        words = (*words, f"{len(seeds)} seeds: {', '.join(values)}")
+    return Point(place, score.cell.size(), mean, low, high, seeds, score.cell, words)
+
+
+def read_off(estimate: Estimate, measure: Measure) -> tuple[str, ...]:
+    """A test score and its interval, as the tables write them."""
+    return (
+        f"test {measure.words} {measure.score(estimate.value)} {measure.unit}",
+        f"95 % interval {measure.interval(estimate.ends)}",
+    )

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lorascope.comparing.cells import variants
-from lorascope.comparing.results import cell_of
+from lorascope.comparing.results import CellKey, cell_of
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study, TrialRecord
+from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.style import blank_figure, mode_colors
 from lorascope.reporting.tables.accuracy import trial_order
 
@@ -25,7 +26,7 @@ PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
 
 
-def draw_losses(study: Study, findings: Findings) -> Figure:
+def draw_losses(study: Study, findings: Findings) -> Chart:
     """Every trial that logged a loss."""
     by_mode = {
         quant: sorted(
@@ -38,11 +39,13 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
     figure = blank_figure(PANEL_INCHES * rows + LEGEND_ROOM)
     columns = min(PANEL_COLUMNS, max(1, len(modes)))
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    names = _line_names(study, findings)
+    cells = _cells(study)
+    names = _line_names(cells, findings)
     sizes = sorted({_size(t) for trials in by_mode.values() for t in trials})
     for axes, quant in zip(panels, modes, strict=False):
-        _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant])
-        _name_lines(axes, by_mode[quant], names)
+        _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant], figure)
+        _say_ends(axes, by_mode[quant], cells, CellNames.of(findings), figure)
+        _name_lines(axes, by_mode[quant], names, figure)
         axes.margins(x=0.02)
         axes.set_title(quant)
     for axes in panels[len(modes) :]:
@@ -53,7 +56,7 @@ def draw_losses(study: Study, findings: Findings) -> Figure:
 
 
 def _draw_mode(
-    axes: Axes, trials: Sequence[TrialRecord], sizes: Sequence[float], color: str
+    axes: Axes, trials: Sequence[TrialRecord], sizes: Sequence[float], color: str, figure: Chart
 ) -> None:
     for trial in trials:
         points = trial.result.losses if trial.result else []
@@ -61,16 +64,42 @@ def _draw_mode(
             continue
         strength = _strength(_size(trial), sizes)
         steps, losses = [p.step for p in points], [p.loss_nats for p in points]
-        axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
+        figure.belongs(axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5))
 
 
-def _line_names(study: Study, findings: Findings) -> dict[str, str]:
-    """Trial -> its configuration: all seeds of one have one name."""
-    names, variant = CellNames.of(findings), variants(study)
-    return {t.trial: names.short(cell_of(t.key, variant[t.trial])) for t in study.trials}
+def _cells(study: Study) -> dict[str, CellKey]:
+    """Trial -> its configuration."""
+    variant = variants(study)
+    return {t.trial: cell_of(t.key, variant[t.trial]) for t in study.trials}
 
 
-def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, str]) -> None:
+def _line_names(cells: Mapping[str, CellKey], findings: Findings) -> dict[str, str]:
+    """Trial -> the name of its configuration: all seeds of one have one name."""
+    names = CellNames.of(findings)
+    return {trial: names.short(cell) for trial, cell in cells.items()}
+
+
+def _say_ends(
+    axes: Axes,
+    trials: Sequence[TrialRecord],
+    cells: Mapping[str, CellKey],
+    names: CellNames,
+    figure: Chart,
+) -> None:
+    """The last point that each trial logged."""
+    for trial in trials:
+        if trial.result and trial.result.losses:
+            last, cell = trial.result.losses[-1], cells[trial.trial]
+            figure.mark(
+                axes, (last.step, last.loss_nats), f"{names.name(cell)}, seed {trial.key.seed}",
+                f"training loss {units.nats(last.loss_nats)} nats at step {last.step:,}",
+                cell=cell,
+            )  # fmt: skip
+
+
+def _name_lines(
+    axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, str], figure: Chart
+) -> None:
     """r 64 at the right end of its line, pushed apart where lines end together."""
     ends: dict[str, tuple[int, float]] = {}
     for trial in trials:
@@ -83,10 +112,11 @@ def _name_lines(axes: Axes, trials: Sequence[TrialRecord], names: Mapping[str, s
     gap, former = 0.09 * (high - low), -float("inf")
     for name, (step, loss) in sorted(ends.items(), key=lambda end: end[1][1]):
         former = max(loss, former + gap)
-        axes.annotate(
+        beside = axes.annotate(
             name, (step, former), fontsize=8, xytext=(5, -3), textcoords="offset points",
             annotation_clip=False,
         )  # fmt: skip
+        figure.belongs([beside])
 
 
 def _size(trial: TrialRecord) -> float:

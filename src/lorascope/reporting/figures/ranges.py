@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from lorascope.comparing.ruling import Findings
 from lorascope.records import CalibrationRecord, LayerRange, Study
 from lorascope.reporting import units
+from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.style import (
     AXIS,
     GRID,
@@ -65,7 +65,7 @@ def input_spans(record: CalibrationRecord) -> list[Span]:
     ]
 
 
-def draw_ranges(record: CalibrationRecord) -> Figure:
+def draw_ranges(record: CalibrationRecord) -> Chart:
     """Weights above, inputs below: a grey bar is the range before, a coloured line the one after.
     Colour and marker say the kind of layer."""
     figure = blank_figure(5.6)
@@ -92,7 +92,7 @@ def first_calibrated(study: Study) -> tuple[str, CalibrationRecord] | None:
     return None
 
 
-def draw_served_ranges(study: Study, _: Findings) -> Figure:
+def draw_served_ranges(study: Study, _: Findings) -> Chart:
     """`draw_ranges` of the first calibrated form; a sentence where there is none."""
     found = first_calibrated(study)
     if found is not None:

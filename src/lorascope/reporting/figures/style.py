@@ -1,8 +1,7 @@
-"""How the figures look: colours, markers, lines, labels, and the one way to an SVG."""
+"""How the figures look: colours, markers, lines, labels."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellKey
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting.cell_names import CellNames, varied_fields
+from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.curves import Curve
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A")
@@ -135,15 +133,6 @@ def style() -> Iterator[None]:
         yield
 
 
-def blank_figure(height: float = 4.4) -> Figure:
+def blank_figure(height: float = 4.4) -> Chart:
     """An empty figure of the reports' width, without a window."""
-    figure = Figure(figsize=(8, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG without date or version; text stays text."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    return Chart(8, height)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.comparing.results import CellKey
+from lorascope.reporting.figures.chart import Picture
 from lorascope.reporting.tables.table import Table
 
 
@@ -74,7 +76,7 @@ class FigureBlock:
     key: str
     file: str
     """Beside the page."""
-    svg: bytes
+    picture: Picture
     title: str
     description: str
     caption: str
@@ -176,6 +178,8 @@ class Document:
     """What was asked for: the axes of the study."""
     answer: Answer
     sections: tuple[Section, ...]
+    cells: tuple[CellKey, ...] = ()
+    """The configurations, by whose places marks of figures and rows of tables find each other."""
 
 
 def text(words: str) -> Paragraph:

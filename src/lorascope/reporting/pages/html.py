@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorascope.reporting.figures.style import AXIS, GRID, INK, NEUTRAL, PALETTE, PAPER
-from lorascope.reporting.pages.document import Block, ByMedium, Document, FigureBlock, Section
+from lorascope.comparing.results import CellKey
+from lorascope.reporting.leading_rows import cells_of_row
+from lorascope.reporting.pages.charts import inlined, marks_as_json, swatch, width
+from lorascope.reporting.pages.document import Block, ByMedium, Document, Section, TableBlock
 from lorascope.reporting.tables.table import PageCell
 
 FILTERED_FROM = 8
 """Rows from which on a table gets a field to filter by."""
 FOLDED_FROM, FIRST_ROWS = 31, 20
 """Rows from which on a table shows so many first, and the others when they are asked for."""
-VARIABLES = {
-    INK: "ink",
-    GRID: "rule",
-    AXIS: "axis",
-    NEUTRAL: "quiet",
-    PAPER: "paper",
-    **{color.lower(): f"mode{place}" for place, color in enumerate(PALETTE)},
-}
-"""Colour in a figure -> the page's CSS variable, so that figures follow light and dark."""
+
+SCRIPTS = ("sections.js", "tables.js", "zoom.js", "charts.js", "links.js")
+"""Each uses what stands in those before it."""
 
 
 def html_page(document: Document) -> str:
@@ -40,16 +36,18 @@ def html_page(document: Document) -> str:
         keep_trailing_newline=True,
     )
     environment.tests["kind"] = lambda part, kind: type(part).__name__ == kind
-    environment.filters["inlined"] = _inlined
+    places = {cell: place for place, cell in enumerate(document.cells)}
+    environment.filters["inlined"] = inlined
+    environment.filters["swatch"] = swatch
+    environment.filters["width"] = width
+    environment.filters["marks"] = lambda figure: marks_as_json(figure, places)
     environment.filters["blocks"] = _blocks
-    environment.filters["rest"] = _rest_as_json
-    environment.filters["at"] = lambda rows, places: [rows[place] for place in places]
+    environment.filters["rows"] = lambda block: _rows(block, places)
     return environment.get_template("report.html.j2").render(
         page=document,
         style=Markup(_packaged("report.css")),
-        script=Markup(_packaged("report.js")),
+        script=Markup("".join(map(_packaged, SCRIPTS))),
         filtered_from=FILTERED_FROM,
-        folded_from=FOLDED_FROM,
         first_rows=FIRST_ROWS,
     )
 
@@ -65,52 +63,49 @@ def _blocks(section: Section) -> list[Block]:
     return found
 
 
-def _rest_as_json(rows: list[list[PageCell]], first: list[int]) -> Markup:
-    """Rows but the `first` ones, as a browser reads them when they are asked for: each cell is its
-    text, or a list of text, what it sorts by and what it links to."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table on the page."""
+
+    count: int
+    first: list[tuple[list[PageCell], str]]
+    """Those that are there from the start: their cells, and their configurations' numbers."""
+    rest: Markup | None
+    """The others, as a browser reads them when they are asked for; None where there are none."""
+
+
+def _rows(block: TableBlock, places: Mapping[CellKey, int]) -> _Rows:
+    numbers = [_numbers(row, places) for row in block.table.rows]
+    rows = list(zip(block.table.page_rows(), numbers, strict=True))
+    if len(rows) < FOLDED_FROM:
+        return _Rows(len(rows), rows, None)
+    order = block.leading_first or tuple(range(len(rows)))
+    first = sorted(order[:FIRST_ROWS])
     shown = set(first)
+    rest = [row for place, row in enumerate(rows) if place not in shown]
+    return _Rows(len(rows), [rows[place] for place in first], _rest_as_json(rest, order))
+
+
+def _numbers(row: object, places: Mapping[CellKey, int]) -> str:
+    """Of the configurations that a row is about."""
+    numbers = (places.get(cell) for cell in cells_of_row(row))
+    return " ".join(str(number) for number in numbers if number is not None)
+
+
+def _rest_as_json(rows: Sequence[tuple[list[PageCell], str]], order: Sequence[int]) -> Markup:
+    """Rows without the first ones, each its configurations' numbers and its cells; a cell is its
+    text, or a list of text, what it sorts by and what it links to. `order`: places of all rows,
+    those first that matter most."""
     cells = [
         [
-            cell.text if cell.order is cell.href is None else [cell.text, cell.order, cell.href]
-            for cell in row
+            numbers,
+            *(
+                cell.text if cell.order is cell.href is None else [cell.text, cell.order, cell.href]
+                for cell in row
+            ),
         ]
-        for place, row in enumerate(rows)
-        if place not in shown
+        for row, numbers in rows
     ]
-    text = json.dumps(cells, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps({"order": order, "rows": cells}, ensure_ascii=False, separators=(",", ":"))
     # Nothing in it may end the element, or begin a comment.
     return Markup(text.replace("<", "\\u003c"))
-
-
-def _inlined(figure: FigureBlock) -> Markup:
-    """The <svg> element alone, as an image with a text alternative; ids begin with its key."""
-    key, text = figure.key, figure.svg.decode()
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{key}-', text)
-    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{key}-", text)
-    text = re.sub(r"#[0-9a-fA-F]{6}\b", _variable, text)
-    text = re.sub(r"(<!--.*?-->)|(font: ([0-9.]+)px[^;\"]*)", _plain_font, text)
-    text = re.sub(r">\s+<", "><", text)
-    opening, rest = text.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', opening)
-    assert box is not None, f"{key}: the SVG has no viewBox"
-    # Our own figure, whose texts matplotlib has escaped.
-    return Markup(
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box.group()} role="img" '
-        f'aria-labelledby="{key}-title {key}-desc">'
-        f'<title id="{key}-title">{escape(figure.title)}</title>'
-        f'<desc id="{key}-desc">{escape(figure.description)}</desc>{rest}'
-    )
-
-
-def _variable(match: re.Match[str]) -> str:
-    """The page's variable for a colour, or the colour itself where the page has none."""
-    name = VARIABLES.get(match.group().lower())
-    return f"var(--{name})" if name else match.group()
-
-
-def _plain_font(match: re.Match[str]) -> str:
-    """The size alone: the family is the page's. Comments go."""
-    return "" if match.group(1) else f"font-size: {match.group(3)}px"

@@ -57,6 +57,7 @@ def document(study: Study, findings: Findings, shown: Mapping[str, Sequence[Bloc
         declared=_declared(study, keys, rows),
         answer=answer(findings),
         sections=_sections(study, findings, shown, rows),
+        cells=tuple(score.cell for score in findings.cells),
     )
 
 

@@ -1,7 +1,7 @@
-// Tables sort by their headers and filter by a text field; long ones show their first rows, and all
-// when asked; sections open for their links and for print. The page reads well without any of it.
-"use strict";
+// Tables sort by their headers and filter by a text field; long ones show the rows that matter, and
+// all when asked. The page reads well without any of it.
 const FIRST = 20;
+const tables = [];
 
 for (const box of document.querySelectorAll(".table")) {
   const table = box.querySelector("table");
@@ -9,14 +9,19 @@ for (const box of document.querySelectorAll(".table")) {
   const heads = [...table.tHead.rows[0].cells];
   const rest = box.querySelector("script.rest");
   const note = box.querySelector("p.rest");
+  const others = rest === null ? { order: [], rows: [] } : JSON.parse(rest.textContent);
+  const total = body.rows.length + others.rows.length;
   let rows = [...body.rows];
   let ordered = rows;
   let isWhole = rest === null;
+  let isSorted = false;
+  let sought = null;
+  let isFiltered = false;
   let wanted = () => true;
-  const total = rows.length + (isWhole ? 0 : JSON.parse(rest.textContent).length);
 
-  const row = (cells) => {
+  const row = ([numbers, ...cells]) => {
     const made = document.createElement("tr");
+    if (numbers) made.dataset.cells = numbers;
     cells.forEach((cell, at) => {
       const [text, order, href] = Array.isArray(cell) ? cell : [cell, null, null];
       const own = made.insertCell();
@@ -33,20 +38,30 @@ for (const box of document.querySelectorAll(".table")) {
   // Every row, made when it is first asked for.
   const all = () => {
     if (rows.length === total) return rows;
-    const others = JSON.parse(rest.textContent).map(row);
-    const places = new Map(rest.dataset.first.split(" ").map((place, at) => [Number(place), rows[at]]));
-    rows = ordered = Array.from({ length: total }, (_, place) => places.get(place) ?? others.shift());
+    const first = new Map(others.order.slice(0, FIRST).sort((a, b) => a - b).map((place, at) => [place, rows[at]]));
+    const made = others.rows.map(row);
+    rows = ordered = Array.from({ length: total }, (_, place) => first.get(place) ?? made.shift());
     return rows;
+  };
+  // Sorted rows from the top; others by how much they matter.
+  const few = (found) => {
+    if (isSorted || found.length <= FIRST) return found.slice(0, FIRST);
+    const ranks = new Map(others.order.map((place, rank) => [rows[place], rank]));
+    const kept = new Set([...found].sort((a, b) => ranks.get(a) - ranks.get(b)).slice(0, FIRST));
+    return found.filter((row) => kept.has(row));
   };
   const show = () => {
     const found = ordered.filter(wanted);
-    const shown = isWhole ? found : found.slice(0, FIRST);
-    body.replaceChildren(...shown);
+    const shown = isWhole ? found : rows.length < total ? rows : few(found);
+    const added = sought && !shown.includes(sought) ? [sought] : [];
+    body.replaceChildren(...added, ...shown);
     if (note) {
-      const count = found.length.toLocaleString("en");
-      const text = shown.length < found.length ? `The first ${FIRST} of ${count} rows.` : `${count} rows.`;
-      note.firstChild.textContent = text;
+      const count = (isFiltered ? found.length : total).toLocaleString("en");
+      const why = isSorted ? ", the first by the column that sorts" : note.dataset.why;
+      const cut = !isWhole && (isFiltered ? found.length : total) > FIRST;
+      note.firstChild.textContent = cut ? `${FIRST} of ${count} rows${why}.` : `${count} rows.`;
     }
+    box.dispatchEvent(new Event("shown"));
     return found.length;
   };
   if (note) {
@@ -56,6 +71,7 @@ for (const box of document.querySelectorAll(".table")) {
     note.append(button);
     button.addEventListener("click", () => {
       all();
+      sought = null;
       isWhole = !isWhole;
       button.textContent = isWhole ? `Show ${FIRST}` : `Show all ${total.toLocaleString("en")}`;
       show();
@@ -85,6 +101,7 @@ for (const box of document.querySelectorAll(".table")) {
       keyed.sort(([a, i], [b, j]) =>
         a === null || b === null ? (a === null) - (b === null) || i - j : turned * compare(a, b) || i - j);
       ordered = keyed.map(([, , row]) => row);
+      isSorted = true;
       show();
     });
   });
@@ -105,26 +122,25 @@ for (const box of document.querySelectorAll(".table")) {
     field.addEventListener("input", () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
       all();
+      isFiltered = words.length > 0;
       wanted = (row) => words.every((word) => text(row).includes(word));
       const shown = show();
       count.textContent = words.length ? `${shown} of ${total}` : "";
     });
   }
-}
 
-const openAround = (place) => {
-  for (let own = place?.closest("details"); own; own = own.parentElement.closest("details")) own.open = true;
-};
-const follow = () => openAround(document.getElementById(decodeURIComponent(location.hash.slice(1))));
-addEventListener("hashchange", follow);
-for (const link of document.querySelectorAll('a[href^="#"]')) {
-  link.addEventListener("click", () => openAround(document.getElementById(link.hash.slice(1))));
+  const isAbout = (numbers, cell) => (numbers ?? "").split(" ").includes(String(cell));
+  tables.push({
+    box,
+    // Whether some row is about this configuration, shown or not.
+    has: (cell) =>
+      rows.some((row) => isAbout(row.dataset.cells, cell)) ||
+      (rows.length < total && others.rows.some(([numbers]) => isAbout(numbers, cell))),
+    // The row of a configuration; it is brought in above the others where it is not among them.
+    reveal: (cell) => {
+      sought = all().find((row) => isAbout(row.dataset.cells, cell));
+      show();
+      return sought;
+    },
+  });
 }
-follow();
-
-let closed = [];
-addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("section > details:not([open]), details.why:not([open])")];
-  closed.forEach((own) => (own.open = true));
-});
-addEventListener("afterprint", () => closed.forEach((own) => (own.open = false)));
