@@ -28,10 +28,17 @@ from lorascope.study.declared import (
     unservable,
 )
 from lorascope.study.former_scores import take_over_scores
-from lorascope.study.intact import require_adapter, require_data, require_stored
+from lorascope.study.intact import (
+    read_data,
+    read_mode,
+    require_adapter,
+    require_data,
+    require_stored,
+)
 from lorascope.study.intact_scores import current_examples, require_scores
 from lorascope.study.leading import Scored, leading
 from lorascope.study.needed import only_needed
+from lorascope.tracking import BareBase
 
 
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[EvaluationRecord | None]:
@@ -114,11 +121,18 @@ def _evaluate_subject(
             print(f"{name}: not scored, {error}", file=sys.stderr)
             return None
         print(f"{place}{_sentence(record)}", flush=True)
-        if config.runtime.tracking and trial:
+        if config.runtime.tracking:
             from lorascope.tracking import try_publish
 
-            try_publish([], [record], layout)
+            bases = [] if trial else [_bare_base(config, layout, record)]
+            try_publish([], [record] if trial else [], layout, bases)
         return record
+
+
+def _bare_base(config: Config, layout: Layout, scores: EvaluationRecord) -> BareBase:
+    data = read_data(config, layout).content_sha256
+    footprint = read_mode(config, layout)
+    return BareBase(config.model.name, config.data.name, data, footprint, scores)
 
 
 def _score(

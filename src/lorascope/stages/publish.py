@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
 from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.reporting.tracked_study import study_content
+from lorascope.study.collect import collect
 from lorascope.study.intact_scores import scored_items
-from lorascope.tracking import Publication, publish
+from lorascope.tracking import Publication, StudyContent, publish
 
 R = TypeVar("R")
 
@@ -33,14 +36,40 @@ def command(
             f"publish: {overrides[0]} would be ignored: it takes no settings. "
             "Run `lorascope publish` alone."
         )
-    # The folders of all modes lie side by side, so one mode's parent holds them all.
-    trials, damaged_trials = _read_all(layout.trials("any").parent, _read_trial)
-    scores, damaged_scores = _read_all(layout.evaluations("any").parent, _read_scores)
-    print(_told(publish(trials, scores, layout)))
-    damaged = damaged_trials + damaged_scores
+    done, damaged = publish_all(layout)
+    print(_told(done))
     for reason in damaged:
         print(f"skipped: {reason}", file=sys.stderr)
     return 1 if damaged else 0
+
+
+def publish_all(layout: Layout) -> tuple[Publication, list[str]]:
+    """Publish every record, and the answer of the study in params.yaml; what is damaged is left
+    out, and told.
+
+    Raises:
+        TrackingError: the store cannot be reached or written.
+    """
+    # The folders of all modes lie side by side, so one mode's parent holds them all.
+    trials, damaged_trials = _read_all(layout.trials("any").parent, _read_trial)
+    scores, damaged_scores = _read_all(layout.evaluations("any").parent, _read_scores)
+    done = publish(trials, scores, layout, study=_study(layout))
+    return done, [*damaged_trials, *damaged_scores]
+
+
+def _study(layout: Layout) -> StudyContent | None:
+    """The answer of the declared study; None where there is none to tell yet."""
+    from lorascope.study.request import grid_points
+
+    if not layout.params.is_file():
+        return None
+    try:
+        configs, _, _ = grid_points("publish", [], {}, True, layout)
+        study = collect(configs, layout)
+    except LorascopeError as error:
+        print(f"without the answer of params.yaml's study: {error}", file=sys.stderr)
+        return None
+    return study_content(study, compare(study))
 
 
 def _read_trial(folder: Path) -> TrialRecord:
@@ -67,8 +96,11 @@ def _read_all(folder: Path, read: Callable[[Path], R]) -> tuple[list[R], list[st
 
 
 def _told(done: Publication) -> str:
+    words = {None: "", True: "; the study's answer is new", False: "; its answer is as it was"}
+    answer = words[done.study_changed]
     return (
         f"{done.where}: {done.trials_added} trials added, {done.trials_present} there already; "
         f"{done.sweeps_added} sweeps added; scores of {done.evaluations_added} trials added, "
-        f"{done.evaluations_present} there already, {done.evaluations_without_trial} without a run"
+        f"{done.evaluations_present} there already, {done.evaluations_without_trial} without a "
+        f"run; {done.bases_added} bare bases added{answer}"
     )

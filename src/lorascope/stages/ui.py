@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
-from lorascope.tracking import ui_command
+from lorascope.stages.publish import publish_all
+from lorascope.tracking import TrackingError, page_addresses, ui_command
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
@@ -44,14 +46,30 @@ def command(
         port = int(value)
     served = ui_command(layout, port)
     _require_free(port)
-    print(f"MLflow's pages: http://{HOST}:{port} (Ctrl-C ends them)", flush=True)
     # A group of its own: MLflow starts the server that serves as yet another process.
     server = subprocess.Popen(served, start_new_session=True)
     try:
+        # The server starts meanwhile.
+        _fill(layout)
+        _tell_addresses(layout, f"http://{HOST}:{port}")
         return server.wait()
     finally:
         # However this process is told to end, short of being killed.
         _end(server)
+
+
+def _fill(layout: Layout) -> None:
+    """Publish what the store lacks: what is shown is what there is."""
+    try:
+        publish_all(layout)
+    except TrackingError as error:
+        print(f"warning: the pages may lack what is newest: {error}", file=sys.stderr)
+
+
+def _tell_addresses(layout: Layout, server: str) -> None:
+    print(f"MLflow's pages: {server} (Ctrl-C ends them)", flush=True)
+    for name, address in page_addresses(layout, server):
+        print(f"  {name}: {address}", flush=True)
 
 
 def _require_free(port: int) -> None:

@@ -4,7 +4,12 @@ The records are the truth. The mirror can be lost and refilled, so publishing is
 store that cannot be reached is a reason in a record, never the end of a run.
 """
 
-from lorascope.tracking.connection import TrackingError, store_uri, ui_command
+from lorascope.tracking.connection import TrackingError, store_uri
+from lorascope.tracking.pages import page_addresses, ui_command
 from lorascope.tracking.publication import Publication, publish, try_publish
+from lorascope.tracking.study_content import BareBase, StudyContent
 
-__all__ = ["Publication", "TrackingError", "publish", "store_uri", "try_publish", "ui_command"]
+__all__ = [
+    "BareBase", "Publication", "StudyContent", "TrackingError", "page_addresses", "publish",
+    "store_uri", "try_publish", "ui_command",
+]  # fmt: skip

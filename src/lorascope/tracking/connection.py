@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -48,28 +47,6 @@ def store_uri(layout: Layout) -> str:
 def project_database(layout: Layout) -> str:
     """The database in the project: absolute, so that it is the same from every folder."""
     return f"{SQLITE}{layout.root.resolve() / 'mlflow.db'}"
-
-
-def ui_command(layout: Layout, port: int = 5000) -> list[str]:
-    """The command that serves the local store's pages on this machine only. It finds the store in
-    the environment, which is set here: everybody on the machine can read a command line.
-
-    Raises:
-        TrackingError: the store is a server, which has its own pages.
-    """
-    configure_environment()  # the command inherits it
-    uri = store_uri(layout)
-    root = artifact_root(layout, uri)
-    if root is None:
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI={presentable(uri, layout)} is a server with its own pages. "
-            "Open it in a browser, or unset the variable to see the local store."
-        )
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--artifacts-destination", root, "--workers", "1"),
-    ]  # fmt: skip
 
 
 def configure_environment() -> None:

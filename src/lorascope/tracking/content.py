@@ -168,7 +168,7 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
         TRIAL_TAG: trial.trial,
         "status": trial.status.value,
         **SOURCE_TAGS,
-        **_provenance_tags(trial.provenance),
+        **provenance_tags(trial.provenance),
     }
     if trial.result is not None:
         tags["lorascope.adapter_sha256"] = trial.result.adapter_sha256
@@ -182,7 +182,7 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
     return tags
 
 
-def _provenance_tags(provenance: Provenance) -> dict[str, str]:
+def provenance_tags(provenance: Provenance) -> dict[str, str]:
     """Tags for all of the provenance but its threads, which are a parameter."""
     facts = {f"lorascope.{name}": value for name, value in vars(provenance).items()}
     del facts["lorascope.versions"], facts["lorascope.threads"]

@@ -8,7 +8,7 @@ import re
 from dataclasses import fields
 from typing import NamedTuple
 
-from lorascope.files.layout import FORGETTING
+from lorascope.files.layout import FORGETTING, SPLITS
 from lorascope.records import EvaluationRecord, SplitScore, TrainingResult, TrialRecord
 
 MAX_NAME = 250
@@ -30,7 +30,8 @@ class Point(NamedTuple):
 def evaluation_points(evaluation: EvaluationRecord) -> list[Point]:
     """Every finite score of an evaluation, of a served form under its name, as
     int4_sym/test_accuracy."""
-    form = "" if evaluation.served is None else f"{evaluation.form}/"
+    served = score_form(evaluation)
+    form = f"{served}/" if served else ""
     points = [
         Point(metric_name(f"{form}{_split_name(split, evaluation)}_{f.name}"), value, 0)
         for split, score in evaluation.splits.items()
@@ -49,6 +50,21 @@ def _split_name(split: str, evaluation: EvaluationRecord) -> str:
     dataset's loss is another number."""
     named = split == FORGETTING and evaluation.forgetting is not None
     return f"{split}/{evaluation.forgetting}" if named else split
+
+
+def is_score_name(name: str, form: str) -> bool:
+    """Whether `name` is that of a score of the served `form`, or of no form where it is empty."""
+    if form and not name.startswith(f"{form}/"):
+        return False
+    name = name.removeprefix(f"{form}/") if form else name
+    splits = "|".join((*SPLITS, rf"{FORGETTING}(/[^/]+)?"))
+    numbers = "|".join(f.name for f in fields(SplitScore))
+    return re.fullmatch(rf"({splits})_({numbers})|lm_eval/.+", name) is not None
+
+
+def score_form(evaluation: EvaluationRecord) -> str:
+    """The served form as names of metrics begin with it; empty for an adapter on its base."""
+    return "" if evaluation.served is None else evaluation.form
 
 
 def metric_name(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from lorascope.files.layout import RECORD
@@ -90,6 +92,44 @@ def log_points(client: MlflowClient, run_id: str, points: list[Point], time_ms: 
     metrics = [Metric(point.name, point.value, time_ms, point.step) for point in points]
     for start in range(0, len(metrics), MAX_POINTS):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_POINTS])
+
+
+def update_points(
+    client: MlflowClient,
+    run: Run,
+    points: list[Point],
+    time_ms: int,
+    is_ours: Callable[[str], bool] = lambda name: True,
+) -> bool:
+    """Give a run the `points` that it lacks or has with other values; whether there were any. What
+    it has beside them of `is_ours` becomes NaN: MLflow forgets no metric, and shows the latest."""
+    have, names = run.data.metrics, {point.name for point in points}
+    new = [point for point in points if have.get(point.name) != point.value]
+    new += [
+        Point(name, math.nan, 0)
+        for name, value in have.items()
+        if name not in names and is_ours(name) and not math.isnan(value)
+    ]
+    if new:
+        replaced = [point.name for point in new if point.name in have]
+        # A point that was made after the clock was set back must not hide.
+        log_points(
+            client, run.info.run_id, new, max(time_ms, 1 + _latest_ms(client, run, replaced))
+        )
+    return bool(new)
+
+
+def _latest_ms(client: MlflowClient, run: Run, names: list[str]) -> int:
+    histories = (client.get_metric_history(run.info.run_id, name) for name in names)
+    return max((point.timestamp for history in histories for point in history), default=-1)
+
+
+def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> bool:
+    """Set those of `tags` that the run has with another value; whether there were any."""
+    new = {tag: value for tag, value in tags.items() if run.data.tags.get(tag) != value}
+    for tag, value in new.items():
+        client.set_tag(run.info.run_id, tag, value)
+    return bool(new)
 
 
 def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:

@@ -1,0 +1,134 @@
+"""Adds to the store what it lacks of each record, and remembers the ids that this needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.tracking.connection import TrackingError
+from lorascope.tracking.content import (
+    EVALUATION_TAG,
+    EXPERIMENT_TAGS,
+    NAME_TAG,
+    PARENT_TAG,
+    experiment_name,
+    milliseconds,
+    sweep_identity,
+    sweep_run,
+    trial_run,
+)
+from lorascope.tracking.points import Point, evaluation_points, is_score_name, score_form
+from lorascope.tracking.runs import ensure_run, find_run, set_tags, update_points
+from lorascope.tracking.study_content import (
+    FILES_TAG,
+    BareBase,
+    StudyContent,
+    base_run,
+    changing_tags,
+    study_run,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass
+class Writer:
+    """A writer to the store, which keeps the ids that this publishing needs."""
+
+    client: MlflowClient
+    artifacts: str | None
+    is_local: bool
+    experiments: dict[str, str] = field(default_factory=dict)
+    sweeps: dict[str, str] = field(default_factory=dict)
+    sweeps_added: int = 0
+    runs: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+
+    def add_trial(self, trial: TrialRecord) -> bool:
+        """Add the trial's run where it is missing, and return whether it was."""
+        experiment = self.experiment(experiment_name(trial.key))
+        sweep = sweep_identity(trial)
+        if sweep not in self.sweeps:
+            self.sweeps[sweep], added = ensure_run(self.client, experiment, sweep_run(trial))
+            self.sweeps_added += added
+        run = trial_run(trial, parent=self.sweeps[sweep])
+        self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
+        return is_new
+
+    def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
+        """Add new scores to the trial's run. Returns whether there were any; None without a run."""
+        if evaluation.key is None or evaluation.trial_identity is None:
+            return None
+        name = experiment_name(evaluation.key)
+        return self._add_scores(name, evaluation.trial_identity, evaluation)
+
+    def add_base(self, base: BareBase) -> bool:
+        """Add the run of a bare base, and its scores, where they are missing; whether they were."""
+        run = base_run(base)
+        experiment = self.experiment(base.experiment)
+        self.bases[run.identity], is_new = ensure_run(self.client, experiment, run)
+        return bool(self._add_scores(base.experiment, run.identity, base.scores)) or is_new
+
+    def add_study(self, study: StudyContent, trials: Sequence[TrialRecord]) -> bool:
+        """Bring the study's run up to date, with the sweeps of its `trials` and its bases below it.
+        Returns whether anything had changed."""
+        client, experiment = self.client, self.experiment(study.experiment)
+        run_id, changed = ensure_run(client, experiment, study_run(study))
+        run, tags = client.get_run(run_id), changing_tags(study)
+        points = [Point(name, value, 0) for name, value in study.metrics.items()]
+        changed |= update_points(client, run, points, milliseconds(study.created_utc))
+        if run.data.tags.get(FILES_TAG) != study.files_sha256:
+            for path, text in study.files.items():
+                client.log_text(run_id, text, path)
+            tags[FILES_TAG], changed = study.files_sha256, True
+        changed |= set_tags(client, run, {**tags, NAME_TAG: study.name})
+        below = {self.sweeps[sweep_identity(t)] for t in trials if t.identity in study.trials}
+        for child in below | {self.bases[base_run(base).identity] for base in study.bases}:
+            changed |= set_tags(client, client.get_run(child), {PARENT_TAG: run_id})
+        return changed
+
+    def _add_scores(
+        self, experiment: str, identity: str, evaluation: EvaluationRecord
+    ) -> bool | None:
+        run = find_run(self.client, self.experiment(experiment), identity)
+        if run is None:
+            return None
+        form = score_form(evaluation)
+        changed = update_points(
+            self.client, run, evaluation_points(evaluation),
+            milliseconds(evaluation.provenance.created_utc), lambda name: is_score_name(name, form),
+        )  # fmt: skip
+        if changed:
+            tag = f"{EVALUATION_TAG}.{form}" if form else EVALUATION_TAG
+            self.client.set_tag(run.info.run_id, tag, evaluation.identity)
+        return changed
+
+    def experiment(self, name: str) -> str:
+        """The experiment's id; it is made, or brought back from the bin, where needed."""
+        if name not in self.experiments:
+            found = self._find(name)
+            self.experiments[name] = found or self.client.create_experiment(
+                name, artifact_location=self.artifacts, tags=EXPERIMENT_TAGS
+            )
+        return self.experiments[name]
+
+    def _find(self, name: str) -> str | None:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return None
+        if self.is_local and found.artifact_location != self.artifacts:
+            raise TrackingError(
+                f"mlflow.db keeps its artifacts in {found.artifact_location}: it was made before "
+                "the project was moved or copied. Delete mlflow.db and mlartifacts/, then run "
+                "lorascope publish."
+            )
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        for tag, value in EXPERIMENT_TAGS.items():
+            # Somebody may have chosen another view.
+            if tag not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, tag, value)
+        return str(found.experiment_id)
