@@ -89,7 +89,7 @@ COMMANDS = {
     ),
     "merge": Command(
         "merge the trial that `ship` in params.yaml names, and verify the result",
-        "study", in_dvc=True, then="`lorascope report`",
+        "study", in_dvc=True, then="`lorascope report`, or `lorascope export to=FOLDER`",
     ),
     "quantize-merged": Command(
         "store the shipped model in the form that `serve` names, and verify it as it is loaded\n"
@@ -136,6 +136,12 @@ COMMANDS = {
         "none",
     ),
     "chat": Command("the same on the terminal, question by question; Ctrl-D ends it", "none"),
+    "export": Command(
+        "the shipped trial, or trial=NAME, for others to load: lorascope export to=FOLDER\n"
+        "form=adapter, merged or gguf; checked, with a model card; push=OWNER/NAME shows what the\n"
+        "hub would get",
+        "none",
+    ),
     "count": Command(
         "trainable parameters by rank and method, from the model's configuration alone:\n"
         "lorascope count model=llama2_7b_chat --ranks 1,8,64",

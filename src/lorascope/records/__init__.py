@@ -5,6 +5,7 @@ Units stand in the names: bytes, seconds, nats, tokens. None means unknown: blan
 
 from lorascope.records.calibration import CalibrationRecord, LayerRange, RoundingRecord
 from lorascope.records.dials import Dial, Dials, DialValue, Method, dial_text
+from lorascope.records.exported import AdapterCheck, GgufCheck
 from lorascope.records.inputs import (
     BaseRecord,
     DataCard,
@@ -51,6 +52,7 @@ __all__ = [
     "FORM_MARK",
     "LASTING",
     "RECORD_FORMAT",
+    "AdapterCheck",
     "ArithmeticGap",
     "BaseRecord",
     "CalibrationRecord",
@@ -63,6 +65,7 @@ __all__ = [
     "Example",
     "ExamplesRecord",
     "FootprintRecord",
+    "GgufCheck",
     "ItemResult",
     "LayerError",
     "LayerRange",

@@ -1,0 +1,93 @@
+"""A folder on its way to the Hugging Face hub: first what would be sent, and only then sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.errors import ConfigError, LorascopeError
+
+
+@dataclass(frozen=True)
+class Push:
+    """What would be sent where."""
+
+    repository: str
+    """owner/name"""
+    private: bool
+    folder: Path
+    files: dict[str, int]
+    """Name in the repository -> bytes."""
+
+
+def planned_push(folder: Path, repository: str, private: bool) -> Push:
+    """All files of `folder` as a new model repository.
+
+    Raises:
+        ConfigError: the hub takes no such name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+        problem = None if repository.count("/") == 1 else "it is no owner/name"
+    except HFValidationError as error:
+        problem = " ".join(str(error).split())
+    if problem is not None:
+        raise ConfigError("push", repository, problem, "Write push=owner/name.")
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Push(repository, private, folder, files)
+
+
+def send(push: Push, message: str, endpoint: str | None = None) -> str:
+    """Make the repository, which must be new, and upload the files; its address.
+
+    Args:
+        endpoint: address of the hub; None for what huggingface_hub is set to.
+
+    Raises:
+        LorascopeError: the hub cannot be reached, knows no such user, or has that repository.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(endpoint=endpoint)
+    try:
+        made = api.create_repo(
+            push.repository, private=push.private, repo_type="model", exist_ok=False
+        )
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=push.folder, repo_type="model",
+            commit_message=message,
+        )  # fmt: skip
+    except HfHubHTTPError as error:
+        raise LorascopeError(
+            f"push={push.repository}: the hub refused it ({_first_line(error)}). {_remedy(error)}"
+        ) from error
+    except Exception as error:
+        # Its library for HTTP, which raises where there is no network, changes from release to
+        # release.
+        raise LorascopeError(
+            f"push={push.repository}: the hub was not reached ({_first_line(error)}). Log in with "
+            "`hf auth login`, leave HF_HUB_OFFLINE unset, and see that there is a network."
+        ) from error
+    return str(made)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _remedy(error: object) -> str:
+    response = getattr(error, "response", None)
+    if getattr(response, "status_code", None) == 409:
+        return (
+            "A repository of that name exists and is left as it is: choose another name, or delete "
+            "it there."
+        )
+    return "Log in with `hf auth login` as someone who may write there."

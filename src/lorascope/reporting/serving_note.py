@@ -1,0 +1,70 @@
+"""How exported files are served: commands for vLLM and llama.cpp, and what these would refuse.
+
+What vLLM takes was read in its sources and documentation (vllm/config/lora.py and
+vllm/lora/peft_helper.py, release 0.27 of August 2026); no vLLM has run these commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that --max-lora-rank takes: an adapter's rank may be any up to it."""
+UNTRIED = "vLLM has not run this command here: it follows vLLM's documentation."
+
+
+def adapter_note(config: Mapping[str, object], base: str, name: str, place: str) -> list[str]:
+    """How vLLM serves an adapter beside its base, or why it cannot.
+
+    Args:
+        config: adapter_config.json.
+        base: what vLLM is to load: a name on the hub, or a folder.
+        name: that requests call the adapter.
+    """
+    if reasons := list(_refused(config)):
+        return [
+            f"vLLM does not serve this adapter as it should be: {'; '.join(reasons)}. Serve it "
+            "with PEFT, or export form=merged, which vLLM loads as any model."
+        ]
+    rank = config["r"]
+    assert isinstance(rank, int)
+    room = next(allowed for allowed in VLLM_RANKS if allowed >= rank)
+    command = f"vllm serve {base} --enable-lora --lora-modules {name}={place}"
+    return [f"{command} --max-lora-rank {room}", UNTRIED]
+
+
+def _refused(config: Mapping[str, object]) -> Iterator[str]:
+    """What vLLM raises for, and what it passes over without a word."""
+    if config["peft_type"] != "LORA":
+        yield f"it knows LoRA alone, not {config['peft_type']}"
+        return
+    rank = config["r"]
+    if isinstance(rank, int) and rank > VLLM_RANKS[-1]:
+        yield f"rank {rank} is above {VLLM_RANKS[-1]}, the most that --max-lora-rank takes"
+    if config.get("use_dora"):
+        yield "it refuses DoRA (use_dora)"
+    if config.get("modules_to_save"):
+        yield "it refuses layers that are trained in full (modules_to_save)"
+    if config.get("bias", "none") != "none":
+        yield "it refuses trained biases (bias)"
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        if config.get(pattern):
+            yield f"it does not read {pattern}, and would scale these layers as all others"
+
+
+def merged_note(place: str, classes: bool) -> list[str]:
+    """How vLLM serves a merged model."""
+    if classes:
+        return [
+            "vLLM serves models with a head for classes for some architectures only: see its page "
+            "of supported models. transformers loads this folder as it is."
+        ]
+    return [f"vllm serve {place}", UNTRIED]
+
+
+def gguf_note(file: str) -> list[str]:
+    """How llama.cpp serves a GGUF file."""
+    return [
+        f"llama-server -m {file}",
+        "llama.cpp has not run this file here: its tensors were compared.",
+    ]

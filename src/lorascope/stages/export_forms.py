@@ -1,0 +1,226 @@
+"""The forms of an export: what each writes, checks, and says of how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorascope.adapters.exportable import ADAPTER, MERGED, require_exportable
+from lorascope.adapters.kinds import kind_name
+from lorascope.comparing.findings import compare
+from lorascope.config import APART, Config, DataKind, ModelKind, Precision
+from lorascope.data.questions import asked_row
+from lorascope.data.templates import make_template
+from lorascope.errors import ConfigError, VerificationError
+from lorascope.files.exported import CARD, marked
+from lorascope.files.layout import ADAPTER_FILES, Layout
+from lorascope.files.store import replaced_folder, write_atomically
+from lorascope.machine.libraries import import_uncollected
+from lorascope.records import Study, TrialRecord
+from lorascope.reporting import export_text, serving_note
+from lorascope.reporting.model_card import Exported, model_card
+from lorascope.study.asked_export import Asked
+from lorascope.study.intact import require_base, require_data
+from lorascope.study.intact_scores import scored_items
+from lorascope.study.named_trial import Named
+
+QUESTION = "{question}"
+PLACE = "FOLDER"
+"""What a card calls the folder that it lies in, which may be anywhere."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one form found out while it was written."""
+
+    checked: list[str]
+    load: list[str]
+    """Lines of Markdown."""
+    served: Callable[[str], list[str]]
+    """How a server loads it from a folder of that name."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One export: where it goes, what of, and all that is read for it."""
+
+    asked: Asked
+    trial: TrialRecord
+    study: Study
+    named: Named
+    layout: Layout
+
+    @property
+    def config(self) -> Config:
+        return self.named.config
+
+    @property
+    def adapter(self) -> Path:
+        assert self.named.adapter is not None
+        return self.named.adapter
+
+    @property
+    def base(self) -> Path:
+        return self.layout.base(self.config.model.name)
+
+    @property
+    def stored(self) -> Path:
+        return self.layout.quantized(self.config.model.name, self.config.quant.name)
+
+    @property
+    def classes(self) -> int | None:
+        return self.config.model.classes
+
+    @property
+    def precision(self) -> Precision:
+        """An adapter's is float32; of merged weights the one asked for, else the base's own 16
+        bits, and bfloat16 for a base of 32."""
+        if self.asked.form == ADAPTER:
+            return Precision.float32
+        if self.asked.precision is not None:
+            return self.asked.precision
+        from lorascope.quantizers.loading import base_dtype
+
+        own = str(base_dtype(self.base)).removeprefix("torch.")
+        return Precision(own) if own in ("float16", "bfloat16") else Precision.bfloat16
+
+    @property
+    def what(self) -> str:
+        """What the mark in the card calls it."""
+        return f"{self.trial.identity[:16]} {self.asked.form} {self.precision.value}"
+
+    def require_form(self) -> None:
+        kind = kind_name(self.trial.settings)
+        named = _json(self.adapter / ADAPTER_FILES[0])["peft_type"]
+        require_exportable(self.asked.form, kind, str(named), self.classes is not None)
+
+    def write(self) -> None:
+        """All of it, or nothing."""
+        require_base(self.config, self.layout)
+        require_data(self.config, self.layout)
+        import_uncollected("lorascope.scoring.evaluation")
+        forms = {ADAPTER: self._adapter, MERGED: self._merged}
+        with replaced_folder(self.asked.to) as folder:
+            written = forms.get(self.asked.form, self._gguf)(folder)
+            qat = self._train().get("qat")
+            if qat is not None:
+                written.checked.append(export_text.trained_for_a_grid(qat))
+            card = model_card(self.trial, self.study, compare(self.study), self._facts(written))
+            write_atomically(folder / CARD, marked(card, self.what, folder).encode())
+        for sentence in (*written.checked, *written.served(str(self.asked.to))):
+            print(sentence)
+        print(f"wrote {self.asked.to}")
+
+    def _train(self) -> Mapping[str, Any]:
+        train = self.trial.settings.get("train")
+        return train if isinstance(train, Mapping) else {}
+
+    def _adapter(self, folder: Path) -> Written:
+        from lorascope.scoring.exported_adapter import check_adapter, close_enough, write_adapter
+
+        model = self.config.model
+        write_adapter(folder, self.adapter, self.base, self._hub_base(), self._revision())
+        check = check_adapter(folder, self.config, self.layout, self.adapter, self._scored())
+        checked = list(export_text.adapter_checked(check))
+        if not close_enough(check, self.config.merge):
+            raise VerificationError(
+                f"{self.trial.trial}: {' '.join(checked)} That is more than merge.max_logit_"
+                "difference and merge.max_loss_gap_nats allow, so nothing was written: evaluate "
+                "the trial again, or take form=merged."
+            )
+        stored, own = _json(self.stored / "config.json"), _shown(self.stored, self.layout)
+        load = export_text.load_adapter_code(
+            self._base_name(), self._revision(), stored, model.classes, own
+        )
+        saved, served_base = _json(folder / ADAPTER_FILES[0]), self._served_base(stored, own)
+        return Written(
+            checked,
+            load,
+            lambda place: serving_note.adapter_note(saved, served_base, self.trial.trial, place),
+        )
+
+    def _served_base(self, stored: Mapping[str, Any], own: str) -> str:
+        """What a server loads the adapter's base from: of bits, the folder of the study."""
+        return own if "quantization_config" in stored else (self._hub_base() or own)
+
+    def _merged(self, folder: Path) -> Written:
+        from lorascope.scoring.exported_merged import export_merged
+
+        record = export_merged(folder, self.config, self.layout, self.trial, self.precision)
+        return Written(
+            list(export_text.merged_checked(record)),
+            export_text.load_merged_code(self.precision.value, self.classes),
+            lambda place: serving_note.merged_note(place, self.classes is not None),
+        )
+
+    def _gguf(self, folder: Path) -> Written:
+        from lorascope.scoring.exported_merged import export_gguf
+
+        record, check = export_gguf(
+            folder, self.config, self.layout, self.trial, self.precision, self.asked.converter
+        )
+        return Written(
+            [*export_text.merged_checked(record), *export_text.gguf_checked(check)],
+            export_text.load_gguf_code(check.file),
+            lambda place: serving_note.gguf_note(f"{place}/{check.file}"),
+        )
+
+    def _facts(self, written: Written) -> Exported:
+        data = self.config.data
+        return Exported(
+            form=self.asked.form,
+            base=self._base_name(),
+            base_revision=self._revision(),
+            dataset=data.repository if data.kind is DataKind.hub else None,
+            license=self.asked.license,
+            commit=self.trial.provenance.git_commit,
+            checked=tuple(written.checked),
+            load=tuple(written.load),
+            served=tuple(written.served(PLACE)),
+            prompt=self._prompt(),
+        )
+
+    def _hub_base(self) -> str | None:
+        model = self.config.model
+        return self.asked.base or (model.repository if model.kind is ModelKind.hub else None)
+
+    def _base_name(self) -> str:
+        return self._hub_base() or self.config.model.name
+
+    def _revision(self) -> str | None:
+        """Of the base on the hub, where that is where the study has it from."""
+        model = self.config.model
+        return model.revision if self._hub_base() == model.repository else None
+
+    def _scored(self) -> list[Any] | None:
+        """The trial's validation items, apart on its base."""
+        own = self.study.scores_of(self.trial).get(APART)
+        if own is None:
+            return None
+        return scored_items(own, self.layout.evaluations(own.quant) / own.name)["validation"]
+
+    def _prompt(self) -> str | None:
+        """A question as training wrote those of the rows; None of data that asks none."""
+        from lorascope.data.tokenization import load_tokenizer
+
+        data = self.config.data
+        try:
+            template = make_template(
+                data.template, data.system, load_tokenizer(self.stored), data.date
+            )
+            return asked_row(QUESTION, data, template).prompt
+        except ConfigError:
+            return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    from lorascope.bases.folder import read_json
+
+    return read_json(path)
+
+
+def _shown(folder: Path, layout: Layout) -> str:
+    """A folder of the study, as whoever stands in the study names it."""
+    return folder.relative_to(layout.root).as_posix()
