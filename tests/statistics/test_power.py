@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from lorascope.statistics.accuracy import accuracy_difference, independent_flips
 from lorascope.statistics.power import (
     detectable_paired_difference,
     detectable_unpaired_difference,
@@ -17,6 +18,7 @@ from lorascope.statistics.power import (
     projected_half_width,
     seeds_needed,
 )
+from lorascope.statistics.projection import half_width_of_few
 from lorascope.statistics.shares import PairedCounts, mcnemar_p
 from lorascope.statistics.two_way import Components, two_way
 
@@ -120,3 +122,32 @@ def test_input_that_cannot_be_is_refused(discordant: float, items: int, comparis
 def test_projection_to_no_seeds_is_refused() -> None:
     with pytest.raises(ValueError, match="seeds=0"):
         projected_half_width(_components(3)[0], 0)
+
+
+@pytest.mark.parametrize("clusters", [None, 20])
+def test_seeds_that_change_no_answer_narrow_nothing(clusters: int | None) -> None:
+    """Foretold exactly as it comes."""
+    labels = None if clusters is None else np.arange(60) % clusters
+    one, four = np.ones((1, 60)), np.ones((4, 60))
+    measured = two_way(one - one, clusters=labels)
+    lowest, highest = half_width_of_few(measured, independent_flips(one - one, labels), 4)
+    came = accuracy_difference(four, four, labels)
+    if clusters is None:
+        # One seed of independent items is tested without t.
+        assert came.high > accuracy_difference(one, one).high
+    assert lowest == pytest.approx(came.high, rel=1e-9)
+    assert highest is None
+
+
+def test_few_changes_narrow_as_far_as_they_fall_on_other_items() -> None:
+    one, four = np.zeros((1, 200)), np.zeros((4, 200))
+    one[0, :3] = 1
+    for seed in range(4):
+        four[seed, 10 * seed : 10 * seed + 3] = 1
+    lowest, _ = half_width_of_few(two_way(one), independent_flips(one, None), 4)
+    spread, repeated = (
+        (found.high - found.low) / 2
+        for found in (accuracy_difference(x, 0 * x) for x in (four, np.repeat(one, 4, axis=0)))
+    )
+    assert lowest == pytest.approx(spread, rel=0.05)
+    assert lowest < repeated / 2

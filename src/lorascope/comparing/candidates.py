@@ -31,6 +31,7 @@ from lorascope.statistics.power import (
     projected_half_width,
     seeds_needed,
 )
+from lorascope.statistics.projection import few_differ, half_width_of_few
 
 
 def judged_candidates(
@@ -185,17 +186,21 @@ def seeds_to_settle(tested: Tested, compared: Compared, comparisons: float) -> i
 def project_seeds(tested: Tested, more_seeds: int) -> Projection:
     """The 95 % half width that `more_seeds` further seeds would give."""
     parts = tested.two_way.components
-    lowest, highest = projected_half_width(parts, parts.seeds + more_seeds)
-    # Where few answers changed the interval is wider than the components say.
-    now = projected_half_width(parts, parts.seeds)[1]
-    scale = max(1.0, tested.half_width / now) if now else 1.0
-    if not now:
-        lowest, highest = tested.half_width / math.sqrt(parts.seeds + more_seeds), tested.half_width
+    seeds = parts.seeds + more_seeds
+    highest: float | None
+    if tested.flips is not None and few_differ(tested.flips):
+        lowest, highest = half_width_of_few(tested.two_way, tested.flips, seeds)
+    else:
+        lowest, highest = projected_half_width(parts, seeds)
+        # Where losses of pairs are tested by resampling, the components say another width.
+        now = projected_half_width(parts, parts.seeds)[1]
+        scale = max(1.0, tested.half_width / now) if now else 1.0
+        lowest, highest = scale * lowest, scale * highest
     return Projection(
         more_seeds=more_seeds,
         half_width=tested.half_width,
-        lowest=scale * lowest,
-        highest=scale * highest,
+        lowest=lowest,
+        highest=highest,
         seed_spread_known=parts.item_by_seed is not None,
     )
 

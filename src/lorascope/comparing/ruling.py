@@ -29,8 +29,8 @@ class Projection:
     half_width: float
     """As it is."""
     lowest: float
-    highest: float
-    """Both ends equal where the seed spread is known."""
+    highest: float | None
+    """None where nothing bounds it: one seed, and few answers that differ."""
     seed_spread_known: bool
 
 

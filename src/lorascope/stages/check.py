@@ -16,6 +16,7 @@ from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial, trial_key, trial_name
+from lorascope.study.foregone import needless_ranks, too_few_items
 from lorascope.study.intact import unprepared
 from lorascope.study.needed import require_settleable
 from lorascope.study.overrides import choices
@@ -61,12 +62,14 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandRes
     source = check_source(first.data, layout.root)
     warnings = [f"{first.data.name}: {warning}" for warning in source.unfit.warnings()]
     expected = expected_shapes(first.model, layout.root)
+    warnings += too_few_items(first, source.splits.conversations["validation"])
     _judge_rendering(first, source, layout)
     if expected is not None:
         parts, unadapted = expected
         for config in configs:
             select(parts, config.adapter)
         warnings += unadapted_sentences(parts.linear, unadapted)
+        warnings += needless_ranks(configs, parts)
     folder = source_folder(first.model, layout)
     if folder is not None:
         modes = {quant.name: quant for config in configs for quant in _modes(config)}

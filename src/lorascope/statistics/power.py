@@ -103,24 +103,34 @@ def projected_half_width(
     trainings, which one seed cannot show, unless other comparisons lent theirs: the true width may
     exceed the widest.
     """
+    narrow, wide = (
+        detectable_with_error(math.sqrt(variance), degrees, comparisons)
+        for variance, degrees in projected_variances(components, seeds)
+    )
+    return narrow, wide
+
+
+def projected_variances(
+    components: Components, seeds: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The same as variances, each with the degrees of freedom of its t."""
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: 1 or more")
     if components.item is None or components.item_by_seed is None or components.seed is None:
         # A spread taken from other comparisons falls with seeds in any case.
-        pooled = (components.seed or 0.0) / seeds
-        return tuple(  # type: ignore[return-value]
-            detectable_with_error(math.sqrt(items + pooled), components.item_degrees, comparisons)
-            for items in (components.items_alone / seeds, components.items_alone)
+        pooled, degrees = (components.seed or 0.0) / seeds, components.item_degrees
+        return (
+            (components.items_alone / seeds + pooled, degrees),
+            (components.items_alone + pooled, degrees),
         )
-    variance, degrees = replace(
+    known = replace(
         components,
         seeds=seeds,
         items_alone=components.item + components.item_by_seed / seeds,
         seed_raw=components.item_by_seed + components.seed,
         both_degrees=components.item_degrees,
     ).variance()
-    half = detectable_with_error(math.sqrt(variance), degrees, comparisons)
-    return half, half
+    return known, known
 
 
 def seeds_needed(

@@ -244,18 +244,24 @@ def _projection(decision: Decision, names: CellNames) -> Iterator[Line]:
     subject = next((cell for cell in subjects if cell not in (None, decision.reference)), None)
     if plan is None or subject is None:
         return
-    if plan.seed_spread_known:
-        then = f"± {measure.distance(plan.highest)}"
-        why = ""
+    least, most = measure.width(plan.lowest), plan.highest
+    why = "" if plan.seed_spread_known else ", as one seed does not show how much seeds vary"
+    if most is None:
+        then = f"± {measure.distance(plan.lowest)} at best"
+    elif measure.width(most) == least:
+        then, why = f"± {measure.distance(most)}", ""
     else:
-        then = f"between ± {measure.width(plan.lowest)} and ± {measure.distance(plan.highest)}"
-        why = ", as one seed does not show how much seeds vary"
-    yield (
-        f"{NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))} more "
-        f"{'seed' if plan.more_seeds == 1 else 'seeds'} would take the "
-        f"interval of {names.name(subject)} against the reference on validation items from "
-        f"± {measure.width(plan.half_width)} to {then}{why}.",
-    )
+        then = f"between ± {least} and ± {measure.distance(most)}"
+    count = NUMBER_WORDS.get(plan.more_seeds, str(plan.more_seeds))
+    now, seeds = measure.width(plan.half_width), "seed" if plan.more_seeds == 1 else "seeds"
+    interval = f"the interval of {names.name(subject)} against the reference on validation items"
+    if plan.lowest >= plan.half_width:
+        yield (
+            f"{count} more {seeds} would not make {interval} narrower than ± {now}: too few "
+            "answers differ, so that only more items would.",
+        )
+        return
+    yield (f"{count} more {seeds} would take {interval} from ± {now} to {then}{why}.",)
 
 
 NUMBER_WORDS = {1: "One", 2: "Two", 3: "Three", 4: "Four", 5: "Five"}
