@@ -227,6 +227,14 @@ def test_page_does_not_scroll_sideways_on_a_phone(page: Browser, width: int) -> 
     assert page.evaluate(f"{wide}.length") > 3
 
 
+def test_no_table_is_cut_on_a_desktop(page: Browser) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((own) => (own.open = true))")
+    cut = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{cut}.map((e) => e.getAttribute('aria-labelledby'))") == []
+    said = "document.querySelector('#running p.rest').textContent"
+    assert page.evaluate(said) == "In all rows: Alpha 16, Seed 0."
+
+
 def test_printed_page_has_whole_tables(page: Browser) -> None:
     pdf = page.printed()
     assert pdf.startswith(b"%PDF")

@@ -30,6 +30,8 @@ MEMORIES = (Cost.serving_bytes, Cost.training_peak_bytes)
 """Costs that are drawn, a panel each."""
 LABEL_SPACE = (0.1, 0.045)
 """Shares of an axis's width and height that a name takes."""
+LETTER_SPACE = 0.01
+"""Share of a figure's width that a letter of a name takes."""
 
 
 def draw_by_memory(findings: Findings) -> Chart:
@@ -112,13 +114,15 @@ def _name_points(
     named: Sequence[tuple[CellKey, tuple[float, float]]],
     figure: Chart,
 ) -> None:
-    """A name beside each point, save where two names would stand on each other."""
+    """A name on the left of each point, save where it would stand on another or on the axis."""
     names = CellNames.of(findings)
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     written: list[tuple[float, float]] = []
+    room = LETTER_SPACE * len(figure.axes)
     for cell, (x, y) in named:
         place = (x - left) / (right - left), (y - low) / (high - low)
-        if any(_collide(place, other) for other in written):
+        is_cut = place[0] < room * len(names.short(cell))
+        if is_cut or any(_collide(place, other) for other in written):
             continue
         written.append(place)
         written_beside = axes.annotate(

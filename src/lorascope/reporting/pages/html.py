@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,10 +15,12 @@ from lorascope.comparing.results import CellKey
 from lorascope.reporting.leading_rows import cells_of_row
 from lorascope.reporting.pages.charts import inlined, marks_as_json, swatch, width
 from lorascope.reporting.pages.document import Block, ByMedium, Document, Section, TableBlock
-from lorascope.reporting.tables.table import PageCell
+from lorascope.reporting.tables.table import Column, PageCell, Table
 
 FILTERED_FROM = 8
 """Rows from which on a table gets a field to filter by."""
+WIDE_FROM = 15
+"""Columns from which on a table leaves out those that say the same in all rows."""
 FOLDED_FROM, FIRST_ROWS = 31, 20
 """Rows from which on a table shows so many first, and the others when they are asked for."""
 
@@ -67,6 +70,9 @@ def _blocks(section: Section) -> list[Block]:
 class _Rows:
     """The rows of a table on the page."""
 
+    columns: list[Column]
+    same: str
+    """Columns that a wide table leaves out, as all its rows have the same there."""
     count: int
     first: list[tuple[list[PageCell], str]]
     """Those that are there from the start: their cells, and their configurations' numbers."""
@@ -75,15 +81,32 @@ class _Rows:
 
 
 def _rows(block: TableBlock, places: Mapping[CellKey, int]) -> _Rows:
-    numbers = [_numbers(row, places) for row in block.table.rows]
-    rows = list(zip(block.table.page_rows(), numbers, strict=True))
-    if len(rows) < FOLDED_FROM:
-        return _Rows(len(rows), rows, None)
-    order = block.leading_first or tuple(range(len(rows)))
+    table, same = _narrowed(block.table)
+    columns, count = table.shown(), len(table.rows)
+    numbers = [_numbers(row, places) for row in table.rows]
+    rows = list(zip(table.page_rows(), numbers, strict=True))
+    if count < FOLDED_FROM:
+        return _Rows(columns, same, count, rows, None)
+    order = block.leading_first or tuple(range(count))
     first = sorted(order[:FIRST_ROWS])
     shown = set(first)
     rest = [row for place, row in enumerate(rows) if place not in shown]
-    return _Rows(len(rows), [rows[place] for place in first], _rest_as_json(rest, order))
+    kept = [rows[place] for place in first]
+    return _Rows(columns, same, count, kept, _rest_as_json(rest, order))
+
+
+def _narrowed(table: Table[Any]) -> tuple[Table[Any], str]:
+    """A table that fits on a page, and in words what all rows of a wide one have in common."""
+    columns = table.shown()
+    if len(columns) < WIDE_FROM or len(table.rows) < 2:
+        return table, ""
+    by_column = zip(columns, zip(*table.page_rows(), strict=True), strict=True)
+    said = {
+        column.key: f"{column.header} {cells[0].text}"
+        for column, cells in by_column
+        if cells[0].text and len({cell.text for cell in cells}) == 1
+    }
+    return table.without(*said), f"In all rows: {', '.join(said.values())}." if said else ""
 
 
 def _numbers(row: object, places: Mapping[CellKey, int]) -> str:

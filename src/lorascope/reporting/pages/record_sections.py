@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lorascope.comparing.cells import NOT_NEEDED
 from lorascope.comparing.ruling import Decision, Findings
@@ -54,7 +55,7 @@ def trial_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterato
     table = with_runs(study, block.table.without("reason", "items", "standard_error"))
     yield ByMedium(
         f"{block.caption}:\n\n{block.table.without('reason').markdown()}",
-        (TableBlock(block.key, block.caption, table),),
+        (replace(block, table=table),),
     )
 
 

@@ -13,6 +13,7 @@ from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
 from lorascope.reporting.figures.curves import curves, drawn_curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
+from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.pages.document import Block, Bullets, Facts, Paragraph, TableBlock, text
 from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
@@ -89,7 +90,14 @@ def frontier_blocks(study: Study, findings: Findings, block: TableBlock) -> Iter
     """For people: a row a configuration, all costs beside each other."""
     if block.table.rows:
         summary = frontier_summary(block.table.rows, findings.measure)
-        yield TableBlock(block.key, block.caption, summary)
+        order = leading_first(summary.rows, findings)
+        on_one = {
+            place
+            for place, row in enumerate(summary.rows)
+            if any(point.on_frontier for point in row.places.values())
+        }
+        first = tuple(sorted(order, key=lambda place: place not in on_one))
+        yield TableBlock(block.key, block.caption, summary, first)
 
 
 def ways_words(findings: Findings) -> Iterator[Block]:
@@ -148,7 +156,8 @@ def pair_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator
         if study.has_served_forms:
             caption = FORM_CAPTIONS.get(pairing, caption)
         if rows:
-            yield TableBlock(f"{block.key}-{pairing.value}", caption, block.table.only(rows))
+            table, first = block.table.only(rows), leading_first(rows, findings)
+            yield TableBlock(f"{block.key}-{pairing.value}", caption, table, first)
 
 
 PAIRING_CAPTIONS = {

@@ -27,8 +27,8 @@ def comparison_table(findings: Findings) -> Table[Comparison]:
     return Table(
         (
             Column("pairing", "Compared by", right=False, in_text=False),
-            Column("subject", "Subject", names.name, right=False, in_csv=False),
-            Column("reference", "Against", names.name, right=False, in_csv=False),
+            Column("subject", "Subject", names.name, right=False, in_csv=False, wrap=Wrap.print),
+            Column("reference", "Against", names.name, right=False, in_csv=False, wrap=Wrap.print),
             *machine_columns("subject", cells),
             *machine_columns("reference", cells),
             Column("measure", "Measure", in_text=False),

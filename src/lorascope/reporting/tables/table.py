@@ -18,7 +18,7 @@ class Wrap(StrEnum):
 
     never = "never"
     print = "print"
-    """Long names: on paper alone."""
+    """Long names: on paper, and on a screen where a table would be cut."""
     prose = "prose"
     """Sentences: between words."""
 

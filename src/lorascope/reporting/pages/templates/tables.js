@@ -8,7 +8,7 @@ for (const box of document.querySelectorAll(".table")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const rest = box.querySelector("script.rest");
-  const note = box.querySelector("p.rest");
+  const note = box.querySelector("p.more");
   const others = rest === null ? { order: [], rows: [] } : JSON.parse(rest.textContent);
   const total = body.rows.length + others.rows.length;
   let rows = [...body.rows];
