@@ -12,7 +12,6 @@ from lorascope.adapters.targets import select
 from lorascope.config import Config, Scoring
 from lorascope.data.conversations import Conversation
 from lorascope.records import ModelParts
-from lorascope.reporting import units
 from lorascope.statistics.accuracy import accuracy_difference
 
 MOST_ITEMS = 10**6
@@ -34,13 +33,13 @@ def too_few_items(config: Config, validation: Sequence[Conversation]) -> Iterato
     reach = _reach_without_changes(items, labels)
     if reach < margin:
         return
-    worth = "" if clusters is None else f" in {units.count(len(clusters))} clusters"
+    worth = "" if clusters is None else f" in {len(clusters):,} clusters"
     wanted = next(n for n in _doubling(items) if _reach_without_changes(n, None) < margin)
     yield (
-        f"{units.count(items)} validation items{worth} cannot show that an accuracy is within "
+        f"{items:,} validation items{worth} cannot show that an accuracy is within "
         f"decide.margin_accuracy={margin:g} of the reference's: if not one answer differed, the "
-        f"95 % interval would still reach {units.percent(reach)} points. Name more rows "
-        f"(data.validation_fraction, data.max_validation_rows), some {units.count(wanted)} or more"
+        f"95 % interval would still reach {100 * reach:.1f} points. Name more rows "
+        f"(data.validation_fraction, data.max_validation_rows), some {wanted:,} or more"
         f"{'' if clusters is None else ' that share no cluster'}, or a wider margin."
     )
 
