@@ -170,19 +170,30 @@ beside them:
 {_listed(in_dvc=False)}
 A command takes from params.yaml what the command line does not say; overrides replace its axes.
 prune keeps what params.yaml names, and what overrides name too.
-`lorascope <command> --help` shows the configuration that a command composes.
+`lorascope <command> --help` shows the configuration that a stage composes, or a command's flags.
 """
 
 
+def usage_of(name: str) -> str:
+    """What `lorascope <command> --help` prints of a command that composes no single configuration;
+    stages let Hydra show theirs."""
+    row = COMMANDS[name]
+    words = {"begins": "model=FOLDER data=FILE [settings of both]", "none": "[key=value]"}
+    takes = words.get(row.points, "[Hydra overrides, in place of axes of params.yaml]")
+    then = f"then: {row.then}\n" if row.then else ""
+    return f"usage: lorascope {name} {takes}\n\n{_described(name, row)}{then}"
+
+
 def _listed(in_dvc: bool) -> str:
-    lines = []
-    for name, row in COMMANDS.items():
-        if row.in_dvc is not in_dvc:
-            continue
-        flags = " ".join(f"{flag} {example}".rstrip() for flag, example in row.flags.items())
-        texts = [*row.words.splitlines(), *([f"flags: {flags}"] if flags else [])]
-        lines += [f"  {'' if n else name:<14} {text}\n" for n, text in enumerate(texts)]
-    return "".join(lines)
+    rows = COMMANDS.items()
+    return "".join(_described(name, row) for name, row in rows if row.in_dvc is in_dvc)
+
+
+def _described(name: str, row: Command) -> str:
+    """A command's lines, its name before the first."""
+    flags = " ".join(f"{flag} {example}".rstrip() for flag, example in row.flags.items())
+    texts = [*row.words.splitlines(), *([f"flags: {flags}"] if flags else [])]
+    return "".join(f"  {'' if n else name:<14} {text}\n" for n, text in enumerate(texts))
 
 
 def main() -> None:
@@ -221,7 +232,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
         raise LorascopeError(f"no command {name!r}. {meant}`lorascope --help` lists them.")
     is_stage = row.points in ("one", "sweep")
     if not is_stage and {"-h", "--help"} & set(rest):
-        print(usage(), end="")
+        print(usage_of(name), end="")
         return 0
     code = (_run_stage if is_stage else _run_other)(name, row, rest)
     if code == 0 and not JSON.keys() & set(rest):

@@ -408,3 +408,12 @@ def test_a_recipe_may_be_several_grids() -> None:
         run_stage("quantize-base", words, False, layout, asked.append)
     with pytest.raises(LorascopeError, match="parts of a study stand in the file of a recipe"):
         expand(layout, ["parts=[]"])
+
+
+def test_help_of_a_command_is_its_own(tmp_path: Path) -> None:
+    for name, flag in (("init", "--no-scm"), ("plan", "--json"), ("count", "--ranks 1,8,64")):
+        told = lorascope(Layout(tmp_path), name, "--help")
+        assert told.returncode == 0
+        assert told.stdout.startswith(f"usage: lorascope {name} ")
+        assert flag in told.stdout
+        assert "train-lora" not in told.stdout

@@ -111,7 +111,8 @@ def _unreadable(rows: Sequence[RawRow]) -> ConfigError:
     renamed = [f"{own} to {new}" for own, new in ((asks, "prompt"), (replies, "completion")) if own]
     remedy = f"Rename {' and '.join(renamed)} in the file. " if renamed else ""
     return ConfigError(
-        "data", ", ".join(columns) or "no columns", "no format reads rows with these columns",
+        "data", rows[0].place.partition(", ")[0] if rows else "",
+        f"no format reads rows with columns {', '.join(columns) or 'of no name'}",
         f"{remedy}Usual are prompt and completion; instruction, input and output; messages; "
         "question and answer; text and label; text alone; prompt, chosen and rejected. A format "
         "is taken as it is with data.format=NAME; docs/own-data.md lists them.",
