@@ -30,7 +30,7 @@ from lorascope.execution.engine import (
 )
 from lorascope.execution.local.slots import Child
 from lorascope.files.layout import Layout
-from lorascope.records import Status
+from lorascope.records import LossPoint, Status, ValidationPoint
 from lorascope.training.progress import Progress, StepReport, Stopped, ValidationReport
 from tests.conftest import compose_one
 
@@ -54,6 +54,14 @@ def run(body: Callable[[Path], None], seconds: float | None = None, fresh: bool 
 EVENTS: list[Event] = [
     StepReport(1, 2, [0.1, float("inf")], 3),
     StepReport(2, 2, [], 6),
+    StepReport(
+        2,
+        2,
+        [0.1, 0.2],
+        6,
+        [LossPoint(2, 0.1, 1e-3, None, {"kl": 0.5}), None],
+        [None, ValidationPoint(2, 0.3)],
+    ),
     ValidationReport(0, 1),
 ]
 TRIAL = TrialOutcome(Status.diverged, "at step 2", None, "cpu", 1)

@@ -18,16 +18,6 @@ from tests.study_factory import Trial, make_study
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return Layout(tmp_path_factory.mktemp("study runs"))
-
-
-@pytest.fixture(autouse=True)
-def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="module")
 def study() -> Study:
     modes, seeds = ("fp16", "nf4"), (0, 1)
     return make_study([Trial(mode, seed=seed, accuracy=0.9) for mode in modes for seed in seeds])
@@ -37,18 +27,18 @@ def by_name(layout: Layout):  # type: ignore[no-untyped-def]
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=store_uri(layout))
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    return client, {run.info.run_name: run for run in client.search_runs(experiments)}
+    experiment = client.get_experiment_by_name("tiny/biographies")
+    return client, {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
 
 
 def test_the_answer_stands_above_sweeps_and_bases_with_its_numbers_and_figures(
-    layout: Layout, study: Study
+    shared: Layout, study: Study
 ) -> None:
     findings = compare(study)
     content = study_content(study, findings)
-    done = publish(study.trials, study.evaluations, layout, study=content)
+    done = publish(study.trials, study.evaluations, shared, study=content)
     assert (done.bases_added, done.study_changed, done.evaluations_without_trial) == (2, True, 0)
-    client, runs = by_name(layout)
+    client, runs = by_name(shared)
     top = runs[content.name]
     assert findings.decision.recommended is not None
     score = findings.score(findings.decision.recommended)
@@ -69,36 +59,36 @@ def test_the_answer_stands_above_sweeps_and_bases_with_its_numbers_and_figures(
     assert len(below) == 4
     figures = {file.path for file in client.list_artifacts(top.info.run_id, "figures")}
     assert "figures/accuracy_by_memory.svg" in figures
-    again = publish(study.trials, study.evaluations, layout, study=content)
+    again = publish(study.trials, study.evaluations, shared, study=content)
     assert (again.bases_added, again.study_changed) == (0, False)
 
 
-def test_an_answer_that_is_withdrawn_leaves_no_number_behind(layout: Layout, study: Study) -> None:
+def test_an_answer_that_is_withdrawn_leaves_no_number_behind(shared: Layout, study: Study) -> None:
     whole = study_content(study, compare(study))
     few = replace(whole, name="study: nothing ships yet", metrics={"settled": 0.0})
-    publish(study.trials, study.evaluations, layout, study=whole)
-    assert publish(study.trials, study.evaluations, layout, study=few).study_changed
-    left = by_name(layout)[1][few.name].data.metrics
+    publish(study.trials, study.evaluations, shared, study=whole)
+    assert publish(study.trials, study.evaluations, shared, study=few).study_changed
+    left = by_name(shared)[1][few.name].data.metrics
     assert left["settled"] == 0.0
     assert math.isnan(left["test_accuracy"])
-    assert not publish(study.trials, study.evaluations, layout, study=few).study_changed
+    assert not publish(study.trials, study.evaluations, shared, study=few).study_changed
 
 
 def test_what_is_forgotten_of_another_dataset_shows_no_former_number(
-    layout: Layout, study: Study
+    shared: Layout, study: Study
 ) -> None:
     (trial, *_) = study.trials
     (scores,) = (e for e in study.evaluations if e.trial_identity == trial.identity)
     splits = {**scores.splits, FORGETTING: scores.splits["test"]}
     newer = replace(scores.provenance, created_utc="2030-01-01T00:00:00+00:00")
-    publish([trial], [replace(scores, splits=splits, forgetting="wiki")], layout)
+    publish([trial], [replace(scores, splits=splits, forgetting="wiki")], shared)
     other = replace(scores, splits=splits, forgetting="code", identity="n", provenance=newer)
-    publish([trial], [other], layout)
-    metrics = by_name(layout)[1][trial.trial].data.metrics
+    publish([trial], [other], shared)
+    metrics = by_name(shared)[1][trial.trial].data.metrics
     assert metrics["forgetting/code_completion_loss_nats"] > 0
     assert math.isnan(metrics["forgetting/wiki_completion_loss_nats"])
     assert metrics["validation_loss_nats"] > 0
-    assert publish([trial], [other], layout).evaluations_added == 0
+    assert publish([trial], [other], shared).evaluations_added == 0
 
 
 @pytest.mark.parametrize(
@@ -119,12 +109,12 @@ def test_scores_are_told_from_what_training_measured(name: str, form: str, is_sc
     assert is_score_name(name, form) is is_score
 
 
-def test_pages_open_in_the_view_of_trainings(layout: Layout, study: Study, tmp_path: Path) -> None:
+def test_pages_open_in_the_view_of_trainings(shared: Layout, study: Study, tmp_path: Path) -> None:
     from lorascope.tracking import page_addresses
 
-    publish(study.trials, study.evaluations, layout)
-    ((name, address),) = page_addresses(layout, "http://127.0.0.1:5000")
-    assert name == f"{study.base.model}/{study.data.name}"
+    publish(study.trials, study.evaluations, shared)
+    addresses = dict(page_addresses(shared, "http://127.0.0.1:5000"))
+    address = addresses[f"{study.base.model}/{study.data.name}"]
     assert "workflowType=machine_learning" in address
     assert "orderByKey=metrics.%60test_accuracy%60" in address
     assert page_addresses(Layout(tmp_path), "http://127.0.0.1:5000") == []

@@ -126,17 +126,6 @@ def evaluation(of: TrialRecord, accuracy: float | None = 0.75, minute: int = 1) 
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """One store for all tests, in a folder whose name has a space; each test has its own model."""
-    return Layout(tmp_path_factory.mktemp("a project") / "with space, 100% & #1")
-
-
-@pytest.fixture(autouse=True)
-def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Another working folder, which must stay empty."""

@@ -278,6 +278,8 @@ class RuntimeConfig:
     """Hold torch to algorithms that give the same bits each time, where it has them; slower. For
     CUDA: on a CPU the same settings give the same bits anyway."""
     tracking: bool = True
+    live_seconds: float = bounded(5.0, ZERO_OR_MORE, "0 sends nothing before a pack has ended.")
+    """Between two batches of steps that MLflow gets while packs train; 0 sends none."""
 
 
 @dataclass

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
 from lorascope.files.store import type_adapter, write_atomically
-from lorascope.records import MemoryPlan, Status, TrainingResult
+from lorascope.records import LossPoint, MemoryPlan, Status, TrainingResult, ValidationPoint
 from lorascope.training.progress import StepReport, ValidationReport
 
 JOB, EVENTS, OUTCOME, STOP, OUTPUT = (
@@ -214,7 +214,14 @@ class FollowedJob:
         self._read_bytes += len(whole)
         for line in whole.splitlines():
             values = json.loads(line)
-            on_event(StepReport(**values) if "step" in values else ValidationReport(**values))
+            on_event(_step_report(values) if "step" in values else ValidationReport(**values))
+
+
+def _step_report(values: dict[str, Any]) -> StepReport:
+    """Of JSON; without a library, as there is one for each step."""
+    points = [LossPoint(**own) if own else None for own in values.pop("points")]
+    validations = [ValidationPoint(**own) if own else None for own in values.pop("validations")]
+    return StepReport(**values, points=points, validations=validations)
 
 
 class EventWriter:
@@ -230,7 +237,8 @@ class EventWriter:
         """Whether the pack should be saved now, and its training stop."""
         now = time.monotonic()
         tokens = event.tokens if isinstance(event, StepReport) else None
-        if tokens is None or tokens != self._tokens or now - self._written >= EVENT_SECONDS:
+        told = tokens is None or (isinstance(event, StepReport) and event.points)
+        if told or tokens != self._tokens or now - self._written >= EVENT_SECONDS:
             self._tokens, self._written = tokens, now
             os.write(self._file, json.dumps(asdict(event)).encode() + b"\n")
         return self._stop.exists()

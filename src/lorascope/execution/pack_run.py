@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
 from lorascope.files.store import replaced_folders, write_record
 from lorascope.records import LASTING, Provenance, Status, TrialRecord
+from lorascope.tracking import LivePack, LiveTracking, StartedTrial
 from lorascope.training.checkpoint import checkpoints as checkpoints_in
 from lorascope.training.checkpoint import is_whole
-from lorascope.training.progress import Stopped
+from lorascope.training.progress import StepReport, Stopped
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class SweepPlace:
     engine: Engine
     show: SweepProgress
     stop: StopRequest
+    live: LiveTracking | None = None
+    """Who hears of steps while packs train; None where nobody does."""
 
 
 @dataclass
@@ -123,7 +127,9 @@ def _train_pack(
                 "checkpoint before it, or from the start."
             )
         with replaced_folders([trial.folder for trial in pack]) as folders:
-            outcome = _train(_job(pack, place, slot, folders, checkpoints), pack, place, running)
+            job = _job(pack, place, slot, folders, checkpoints)
+            with _followed(pack, provenance, place.live) as live:
+                outcome = _train(job, pack, place, running, live)
             ended = concluded(pack, slot, outcome, provenance)
             records = [
                 record
@@ -178,13 +184,33 @@ def _job(
     )
 
 
-def _train(job: Job, pack: Pack, place: SweepPlace, running: RunningPack) -> Outcome:
+@contextmanager
+def _followed(
+    pack: Pack, provenance: Provenance, live: LiveTracking | None
+) -> Iterator[LivePack | None]:
+    """Have `live` follow the pack, where there is such a one."""
+    if live is None:
+        yield None
+        return
+    started = [StartedTrial(t.name, t.identity, t.key, t.settings, provenance) for t in pack]
+    followed = live.start(started)
+    try:
+        yield followed
+    finally:
+        live.end(followed)
+
+
+def _train(
+    job: Job, pack: Pack, place: SweepPlace, running: RunningPack, live: LivePack | None
+) -> Outcome:
     limit = job.config.runtime.trial_timeout_seconds
     stop, show = place.stop, place.show
 
     def on_event(event: Event) -> None:
         stop.worth_saving.add(_title(pack))
         show.report(running, event)
+        if live is not None and isinstance(event, StepReport):
+            live.report(event.points, event.validations)
 
     handle = place.engine.submit(job)
     with stop.running(handle):

@@ -6,13 +6,13 @@ import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lorascope.adapters.kinds import rank_of
-from lorascope.config import Config
+from lorascope.config import Config, RuntimeConfig
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
 from lorascope.execution.local.slots import LocalEngine
@@ -27,6 +27,7 @@ from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.study.adoption import take_over_known
 from lorascope.study.declared import declare_trial, read_trial
 from lorascope.study.intact import require_adapter, require_data, require_stored
+from lorascope.tracking import LiveTracking
 from lorascope.tracking.connection import prepare_in_background
 
 FEWEST_TRIALS = 2
@@ -74,10 +75,11 @@ def _train_missing(
     count = len(engine.slots(len(declared) // FEWEST_TRIALS))
     show = SweepProgress(len(declared), count)
     show.add_known(known)
-    with stop_request(on_first=show.leave) as stop, show:
+    live = LiveTracking(layout, runtime.live_seconds) if _is_live(runtime) else None
+    with stop_request(on_first=show.leave) as stop, show, live or nullcontext():
         show.start()
         engine.await_ready()
-        here = SweepPlace(layout, engine, show, stop)
+        here = SweepPlace(layout, engine, show, stop, live)
         end = _train_packs(_unfinished(declared, missing, count, layout), count, here)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.name in names]
@@ -88,6 +90,10 @@ def _train_missing(
         stop.end_if_asked()
     if end.errors:
         raise end.errors[0] if len(end.errors) == 1 else _several(end.errors)
+
+
+def _is_live(runtime: RuntimeConfig) -> bool:
+    return runtime.tracking and runtime.live_seconds > 0
 
 
 def _unfinished(
@@ -197,8 +203,11 @@ def _train_locked(place: SweepPlace, pack: Pack, slot: Slot) -> PackEnd:
             return PackEnd()
         end = train_and_keep(left, place, slot)
         # The trials are safe before anyone talks to a tracking store.
-        for record in _tracked(end.records, left[0].config, place.layout):
+        told = _tracked(end.records, left[0].config, place.layout)
+        for record in told:
             write_record(parent / record.trial, record)
+        if place.live is not None:
+            place.live.leave([record.identity for record in told if record.tracking_run])
         if end.unsaved:
             # What is trained next would be lost too.
             names = ", ".join(end.unsaved)

@@ -5,11 +5,23 @@ store that cannot be reached is a reason in a record, never the end of a run.
 """
 
 from lorascope.tracking.connection import TrackingError, store_uri
+from lorascope.tracking.content import StartedTrial
+from lorascope.tracking.live import LivePack, LiveTracking
 from lorascope.tracking.pages import page_addresses, ui_command
 from lorascope.tracking.publication import Publication, publish, try_publish
 from lorascope.tracking.study_content import BareBase, StudyContent
 
 __all__ = [
-    "BareBase", "Publication", "StudyContent", "TrackingError", "page_addresses", "publish",
-    "store_uri", "try_publish", "ui_command",
+    "BareBase",
+    "LivePack",
+    "LiveTracking",
+    "Publication",
+    "StartedTrial",
+    "StudyContent",
+    "TrackingError",
+    "page_addresses",
+    "publish",
+    "store_uri",
+    "try_publish",
+    "ui_command",
 ]  # fmt: skip

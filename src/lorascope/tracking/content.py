@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from pydantic_core import to_json
 
@@ -36,11 +37,44 @@ EVALUATION_TAG = "lorascope.evaluation"
 PARENT_TAG = "mlflow.parentRunId"
 """Tag that makes a run a child, across processes too."""
 
+LIVE_TAG = "lorascope.live"
+"""Tag on a run whose trial is being trained: who writes it, until the trial's record does."""
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without a kind MLflow's pages open an experiment as one of prompts and traces, which is empty."""
 SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
 
 MAX_TEXT = 6000
+
+
+class Declared(Protocol):
+    """What is known of a trial before it ends, as its record has it."""
+
+    @property
+    def trial(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def key(self) -> TrialKey: ...
+
+    @property
+    def settings(self) -> dict[str, object]: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+
+@dataclass(frozen=True)
+class StartedTrial:
+    """A trial that is being trained."""
+
+    trial: str
+    identity: str
+    key: TrialKey
+    settings: dict[str, object]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -69,7 +103,7 @@ def experiment_name(key: TrialKey) -> str:
     return f"{key.model}/{key.data}"
 
 
-def sweep_settings(trial: TrialRecord) -> dict[str, object]:
+def sweep_settings(trial: Declared) -> dict[str, object]:
     """A trial's settings without those that vary inside a sweep: the seed, and the adapter's dials
     that are numbers."""
     settings = {name: value for name, value in trial.settings.items() if name != "seed"}
@@ -80,13 +114,13 @@ def sweep_settings(trial: TrialRecord) -> dict[str, object]:
     return settings
 
 
-def sweep_identity(trial: TrialRecord) -> str:
+def sweep_identity(trial: Declared) -> str:
     """Digest of the settings that all trials of one sweep share."""
     shared = [trial.key.model, trial.key.data, trial.key.quant, sweep_settings(trial)]
     return canonical_sha256(shared)
 
 
-def sweep_run(trial: TrialRecord) -> RunContent:
+def sweep_run(trial: Declared) -> RunContent:
     """The parent run of the sweep that `trial` belongs to: its parameters are what trials share."""
     start, end = _span(trial)
     key, identity = trial.key, sweep_identity(trial)
@@ -123,17 +157,43 @@ def trial_run(trial: TrialRecord, parent: str) -> RunContent:
     )
 
 
+def live_run(trial: StartedTrial, parent: str) -> RunContent:
+    """The run of a trial that is being trained: what its end decides is missing."""
+    start, _ = _span(trial)
+    tags = {
+        IDENTITY_TAG: trial.identity,
+        SWEEP_TAG: sweep_identity(trial),
+        TRIAL_TAG: trial.trial,
+        PARENT_TAG: parent,
+        "status": "running",
+        **SOURCE_TAGS,
+        **provenance_tags(trial.provenance),
+    }
+    del tags["lorascope.device"]
+    return RunContent(
+        identity=trial.identity,
+        attempt="",
+        name=trial.trial,
+        status="RUNNING",
+        start_ms=start,
+        end_ms=start,
+        tags=tags,
+        params=_texts({**_named(trial), **_flat("settings", trial.settings)}),
+        data=_data(trial),
+    )
+
+
 def milliseconds(created_utc: str) -> int:
     return int(datetime.fromisoformat(created_utc).timestamp() * 1000)
 
 
-def _span(trial: TrialRecord) -> tuple[int, int]:
+def _span(trial: Declared) -> tuple[int, int]:
     """Times at which the trial began and its measured phases were over, in milliseconds.
 
     The stage captures provenance before it starts a trial.
     """
     start = milliseconds(trial.provenance.created_utc)
-    result = trial.result
+    result = trial.result if isinstance(trial, TrialRecord) else None
     phases = (result.load_seconds, result.train_seconds, result.evaluate_seconds) if result else ()
     return start, start + int(sum(phases) * 1000)
 
@@ -144,13 +204,18 @@ def _attempt(trial: TrialRecord) -> str:
     return f"{trial.provenance.created_utc} {outcome}"
 
 
-def _data(trial: TrialRecord) -> tuple[str, str]:
+def _data(trial: Declared) -> tuple[str, str]:
     return trial.key.data, str(trial.settings.get("data", "unknown"))
 
 
-def _trial_params(trial: TrialRecord) -> dict[str, str]:
+def _named(trial: Declared) -> dict[str, object]:
     named: dict[str, object] = {**vars(trial.key), **trial.key.dials}
     del named["dials"]
+    return named
+
+
+def _trial_params(trial: TrialRecord) -> dict[str, str]:
+    named = _named(trial)
     named["device"] = trial.provenance.device
     named["threads"] = trial.provenance.threads
     if trial.result is not None:

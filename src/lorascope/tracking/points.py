@@ -9,7 +9,14 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from lorascope.files.layout import FORGETTING, SPLITS
-from lorascope.records import EvaluationRecord, SplitScore, TrainingResult, TrialRecord
+from lorascope.records import (
+    EvaluationRecord,
+    LossPoint,
+    SplitScore,
+    TrainingResult,
+    TrialRecord,
+    ValidationPoint,
+)
 
 MAX_NAME = 250
 
@@ -78,21 +85,28 @@ def trial_points(trial: TrialRecord) -> list[Point]:
     result = trial.result
     if result is None:
         return []
-    points = []
-    for loss in result.losses:
-        points.append(Point("train_loss_nats", loss.loss_nats, loss.step))
-        points.append(Point("learning_rate", loss.learning_rate, loss.step))
-        if loss.gradient_norm is not None:
-            points.append(Point("gradient_norm", loss.gradient_norm, loss.step))
-        # Under the names that dashboards know, such as rewards/margins.
-        named = loss.metrics.items()
-        points += [Point(metric_name(name), value, loss.step) for name, value in named]
-    for validation in result.validations:
-        if validation.loss_nats is not None:
-            # Under the result's own name the last would not be that of what is saved.
-            name = "validation_loss_nats_in_training"
-            points.append(Point(name, validation.loss_nats, validation.step))
+    points: list[Point] = []
+    logged: list[LossPoint | ValidationPoint] = [*result.losses, *result.validations]
+    for one in logged:
+        points += step_points(one)
     return points + _result_points(result)
+
+
+def step_points(logged: LossPoint | ValidationPoint) -> list[Point]:
+    """The numbers of one logged step, or of a validation after it."""
+    step = logged.step
+    if isinstance(logged, ValidationPoint):
+        # Under the result's own name the last would not be that of what is saved.
+        name, value = "validation_loss_nats_in_training", logged.loss_nats
+        return [] if value is None else [Point(name, value, step)]
+    points = [
+        Point("train_loss_nats", logged.loss_nats, step),
+        Point("learning_rate", logged.learning_rate, step),
+    ]
+    if logged.gradient_norm is not None:
+        points.append(Point("gradient_norm", logged.gradient_norm, step))
+    # Under the names that dashboards know, such as rewards/margins.
+    return points + [Point(metric_name(n), value, step) for n, value in logged.metrics.items()]
 
 
 def _result_points(result: TrainingResult) -> list[Point]:

@@ -23,6 +23,7 @@ from lorascope.tracking.connection import (
     project_database,
     store_uri,
 )
+from lorascope.tracking.liveness import close_dead
 from lorascope.tracking.study_content import BareBase, StudyContent
 from lorascope.tracking.writer import Writer
 
@@ -88,6 +89,7 @@ def publish(
         make_database(layout)
         check_database(uri)
         client = MlflowClient(tracking_uri=uri)
+        close_dead(client, layout)
         writer = Writer(
             client, artifact_root(layout, uri), is_local=uri == project_database(layout)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lorascope.files.layout import RECORD
@@ -11,6 +12,7 @@ from lorascope.tracking.content import (
     ATTEMPT_TAG,
     COMPLETE_TAG,
     IDENTITY_TAG,
+    LIVE_TAG,
     NAME_TAG,
     PARENT_TAG,
     SUPERSEDED_TAG,
@@ -42,21 +44,79 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
     same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
     if same and COMPLETE_TAG in same[0].data.tags:
         return same[0].info.run_id, False
-    run = same[0] if same else client.create_run(
+    begun = same[0] if same else _live_run(client, attempts, content)
+    run = begun or client.create_run(
         experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
-    )  # fmt: skip
+    )
     run_id = str(run.info.run_id)
     status = "FAILED"
     try:
+        if begun:
+            # What is there already, a second time under another hour, would be two points.
+            content = replace(content, points=_lacking(client, begun, content.points))
+            _take_over(client, begun, content)
         _log_content(client, run_id, content)
         status = content.status
     finally:
         client.set_terminated(run_id, status, content.end_ms)
-    for other in attempts:
+    # One that said otherwise is gone by now.
+    for other in _find_runs(client, experiment, content.identity):
         if other.info.run_id != run_id:
             client.set_tag(other.info.run_id, SUPERSEDED_TAG, run_id)
     client.set_tag(run_id, COMPLETE_TAG, "true")
     return run_id, True
+
+
+def open_run(client: MlflowClient, experiment: str, content: RunContent, token: str) -> Run:
+    """The run of a trial that is being trained: one that was left unfinished goes on."""
+    attempts = _find_runs(client, experiment, content.identity)
+    unfinished = [run for run in attempts if _is_unfinished(run)]
+    run = unfinished[0] if unfinished else client.create_run(
+        experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
+    )  # fmt: skip
+    run_id = run.info.run_id
+    set_tags(client, run, {LIVE_TAG: token, "status": "running"})
+    if unfinished:
+        client.update_run(run_id, status="RUNNING")
+    else:
+        log_params(client, run_id, content.params)
+    return run
+
+
+def _is_unfinished(run: Run) -> bool:
+    tags = run.data.tags
+    return LIVE_TAG in tags and COMPLETE_TAG not in tags and ATTEMPT_TAG not in tags
+
+
+def _live_run(client: MlflowClient, attempts: list[Run], content: RunContent) -> Run | None:
+    """The run that was written while the trial was trained; None, and it is gone, where it says
+    otherwise than the record, as it may where the trial was begun anew."""
+    for run in filter(_is_unfinished, attempts):
+        if not content.points or points_of(client, run) <= set(content.points):
+            return run
+        client.delete_run(run.info.run_id)
+    return None
+
+
+def _lacking(client: MlflowClient, run: Run, points: list[Point]) -> list[Point]:
+    have = points_of(client, run)
+    return [point for point in points if point not in have]
+
+
+def points_of(client: MlflowClient, run: Run) -> set[Point]:
+    """All that was logged to a run, whenever that was."""
+    histories = ((n, client.get_metric_history(run.info.run_id, n)) for n in run.data.metrics)
+    return {Point(name, p.value, p.step) for name, history in histories for p in history}
+
+
+def _take_over(client: MlflowClient, run: Run, content: RunContent) -> None:
+    """Have an unfinished run say of itself what the record does."""
+    from mlflow.entities import RunTag
+
+    tags = [RunTag(tag, value) for tag, value in content.tags.items()]
+    client.log_batch(run.info.run_id, tags=tags)
+    if LIVE_TAG in run.data.tags:
+        client.delete_tag(run.info.run_id, LIVE_TAG)
 
 
 def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
@@ -92,6 +152,15 @@ def log_points(client: MlflowClient, run_id: str, points: list[Point], time_ms: 
     metrics = [Metric(point.name, point.value, time_ms, point.step) for point in points]
     for start in range(0, len(metrics), MAX_POINTS):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_POINTS])
+
+
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    """Log parameters in few calls; what is there already must be the same."""
+    from mlflow.entities import Param
+
+    values = [Param(name, value) for name, value in params.items()]
+    for start in range(0, len(values), MAX_PARAMS):
+        client.log_batch(run_id, params=values[start : start + MAX_PARAMS])
 
 
 def update_points(
@@ -133,11 +202,9 @@ def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> bool:
 
 
 def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:
-    from mlflow.entities import Dataset, DatasetInput, Param
+    from mlflow.entities import Dataset, DatasetInput
 
-    params = [Param(name, value) for name, value in content.params.items()]
-    for start in range(0, len(params), MAX_PARAMS):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
+    log_params(client, run_id, content.params)
     log_points(client, run_id, content.points, content.end_ms)
     name, digest = content.data
     data = Dataset(name, digest[:MAX_DIGEST], source_type="local", source="{}")

@@ -11,16 +11,19 @@ from lorascope.tracking.connection import TrackingError
 from lorascope.tracking.content import (
     EVALUATION_TAG,
     EXPERIMENT_TAGS,
+    LIVE_TAG,
     NAME_TAG,
     PARENT_TAG,
+    StartedTrial,
     experiment_name,
+    live_run,
     milliseconds,
     sweep_identity,
     sweep_run,
     trial_run,
 )
 from lorascope.tracking.points import Point, evaluation_points, is_score_name, score_form
-from lorascope.tracking.runs import ensure_run, find_run, set_tags, update_points
+from lorascope.tracking.runs import ensure_run, find_run, open_run, set_tags, update_points
 from lorascope.tracking.study_content import (
     FILES_TAG,
     BareBase,
@@ -32,6 +35,7 @@ from lorascope.tracking.study_content import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 @dataclass
@@ -57,6 +61,19 @@ class Writer:
         run = trial_run(trial, parent=self.sweeps[sweep])
         self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
         return is_new
+
+    def open_trial(self, trial: StartedTrial, token: str) -> tuple[Run, Run]:
+        """Open the run of a trial that is being trained, under its sweep's, which is open too, both
+        tagged with the writer's `token`; the two."""
+        client, experiment = self.client, self.experiment(experiment_name(trial.key))
+        sweep = sweep_identity(trial)
+        if sweep not in self.sweeps:
+            self.sweeps[sweep], _ = ensure_run(client, experiment, sweep_run(trial))
+            client.set_tag(self.sweeps[sweep], LIVE_TAG, token)
+            client.update_run(self.sweeps[sweep], status="RUNNING")
+        parent = self.sweeps[sweep]
+        run = open_run(client, experiment, live_run(trial, parent), token)
+        return run, client.get_run(parent)
 
     def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
         """Add new scores to the trial's run. Returns whether there were any; None without a run."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -163,6 +163,15 @@ def _of_json(values: Sequence[float | None]) -> torch.Tensor:
     return torch.tensor([math.nan if value is None else value for value in values])
 
 
+PointT = TypeVar("PointT", LossPoint, ValidationPoint)
+
+
+def made_at(step: int, curves: Sequence[Sequence[PointT]]) -> list[PointT | None]:
+    """The last point of each curve where it is that of `step`; empty where none is."""
+    last = [curve[-1] if curve and curve[-1].step == step else None for curve in curves]
+    return last if any(last) else []
+
+
 class TrainingWatch:
     """Times the steps, reports them, and ends a training in which every trial diverged or stopped
     early, or whose progress asks for it.
@@ -186,7 +195,10 @@ class TrainingWatch:
         by itself: stopping there would leave nothing to go on with."""
         end.stop = end.last or not self.log.left
         losses, tokens = self.log.last_losses_nats, sum(self.log.tokens)
-        asked = self._progress(StepReport(end.step, end.steps, losses, tokens))
+        points = made_at(end.step, self.log.points)
+        validations = made_at(end.step, self.log.validations)
+        report = StepReport(end.step, end.steps, losses, tokens, points, validations)
+        asked = self._progress(report)
         if asked and not end.stop:
             self.asked_to_stop = end.stop = end.save = True
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from lorascope.records import LossPoint, ValidationPoint
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,10 @@ class StepReport:
     """Loss of each trial; empty before the first logged step."""
     tokens: int
     """Tokens that all trials have read, those before a resume included."""
+    points: list[LossPoint | None] = field(default_factory=list)
+    """What this step added to each trial's log; empty where it added nothing."""
+    validations: list[ValidationPoint | None] = field(default_factory=list)
+    """The same of the validations after this step."""
 
 
 @dataclass(frozen=True)
