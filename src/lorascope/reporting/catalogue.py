@@ -24,10 +24,11 @@ from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
 from lorascope.reporting.pages import score_sections as of_scores
 from lorascope.reporting.pages.document import Block, FigureBlock, TableBlock
+from lorascope.reporting.pages.explore import explore_page
 from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
 from lorascope.reporting.pages.page import document
-from lorascope.reporting.pages.summary import PAGE, REPORT
+from lorascope.reporting.pages.summary import EXPLORE, PAGE, REPORT
 from lorascope.reporting.settling_text import looks_table
 from lorascope.reporting.tables.accuracy import accuracy_rows, accuracy_table
 from lorascope.reporting.tables.cells import cell_table
@@ -249,7 +250,7 @@ DATA: Mapping[str, Callable[[Study, Findings], str]] = {
 FILES = frozenset({
     *(file for e in CATALOGUE if isinstance(e, TableEntry) for file in (e.csv, e.markdown) if file),
     *(entry.file for entry in CATALOGUE if isinstance(entry, FigureEntry)),
-    *DATA, REPORT, PAGE,
+    *DATA, REPORT, PAGE, EXPLORE,
 })  # fmt: skip
 """All that `lorascope report` writes."""
 
@@ -286,7 +287,11 @@ def report_files(study: Study, findings: Findings) -> dict[str, bytes]:
     """File -> content, of every report."""
     made = make_all(study, findings)
     page = document(study, findings, shown_blocks(study, findings, made))
-    pages = {REPORT: markdown_page(page).encode(), PAGE: html_page(page).encode()}
+    pages = {
+        REPORT: markdown_page(page).encode(),
+        PAGE: html_page(page).encode(),
+        EXPLORE: explore_page(study, findings).encode(),
+    }
     return {**files_of(study, findings, made), **pages}
 
 

@@ -14,7 +14,15 @@ from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
 from lorascope.reporting.figures.curves import curves, drawn_curves, size_axis
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.leading_rows import leading_first
-from lorascope.reporting.pages.document import Block, Bullets, Facts, Paragraph, TableBlock, text
+from lorascope.reporting.pages.document import (
+    Block,
+    Bullets,
+    Facts,
+    Link,
+    Paragraph,
+    TableBlock,
+    text,
+)
 from lorascope.reporting.settling_text import end_of
 from lorascope.reporting.tables.frontier import frontier_summary
 from lorascope.reporting.tables.ways import way_sentences
@@ -177,7 +185,10 @@ def cells_words(findings: Findings) -> Iterator[Block]:
     """What intervals of configurations cover."""
     estimates = [e for score in findings.cells if (e := score.test(findings.measure))]
     over = f" over {_items(estimates[0], 'test items')}" if estimates else ""
-    yield text(f"Intervals{over} and the seeds that have a score.")
+    yield Paragraph((
+        f"Intervals{over} and the seeds that have a score. To choose among them by setting, score "
+        "and cost: ", Link("explore.html", "explore.html"), ".",
+    ))  # fmt: skip
 
 
 def _items(sample: Estimate | Power, noun: str = "") -> str:

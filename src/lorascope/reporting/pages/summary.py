@@ -13,6 +13,7 @@ from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_rows, accu
 
 REPORT = "report.md"
 PAGE = "report.html"
+EXPLORE = "explore.html"
 WIDTH = 100
 """Columns of a terminal that lines should fit into."""
 

@@ -63,10 +63,15 @@ def _cost_columns() -> Iterator[Column]:
             return None
         return "measured" if row.peak_measured else "predicted"
 
-    for kind in COSTS.values():
-        yield _cost_column(kind)
+    for kind, column in cost_columns():
+        yield column
         if kind.cost is Cost.training_peak_bytes:
             yield Column("training_peak_is", "Peak is", right=False, get=peak_kind)
+
+
+def cost_columns() -> list[tuple[CostKind, Column]]:
+    """Every cost with its column, of rows that have `costs`."""
+    return [(kind, _cost_column(kind)) for kind in COSTS.values()]
 
 
 def _cost_column(kind: CostKind) -> Column:

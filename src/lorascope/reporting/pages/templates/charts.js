@@ -236,7 +236,7 @@ const chart = (figure) => {
     const [begun, mark] = [from, nearest(place(event))];
     from = null;
     for (const key of ["width", "height"]) band.setAttribute(key, 0);
-    if (begun?.end) zoomTo(begun.panel, begun.start, begun.end);
+    if (begun?.end) zoomTo(begun.panel, begun.start, place(event));
     else if (mark && mark === stop?.mark && stop.made === document.activeElement) toRow(mark);
     else if (mark) settle(mark, true);
   });

@@ -16,8 +16,8 @@ for (const box of document.querySelectorAll(".table")) {
   let isWhole = rest === null;
   let isSorted = false;
   let sought = null;
-  let isFiltered = false;
   let wanted = () => true;
+  let chosen = () => true;
 
   const row = ([numbers, ...cells]) => {
     const made = document.createElement("tr");
@@ -51,14 +51,14 @@ for (const box of document.querySelectorAll(".table")) {
     return found.filter((row) => kept.has(row));
   };
   const show = () => {
-    const found = ordered.filter(wanted);
+    const found = ordered.filter((row) => wanted(row) && chosen(row));
     const shown = isWhole ? found : rows.length < total ? rows : few(found);
     const added = sought && !shown.includes(sought) ? [sought] : [];
     body.replaceChildren(...added, ...shown);
     if (note) {
-      const count = (isFiltered ? found.length : total).toLocaleString("en");
+      const count = (rows.length < total ? total : found.length).toLocaleString("en");
       const why = isSorted ? ", the first by the column that sorts" : note.dataset.why;
-      const cut = !isWhole && (isFiltered ? found.length : total) > FIRST;
+      const cut = !isWhole && (rows.length < total || found.length > FIRST);
       note.firstChild.textContent = cut ? `${FIRST} of ${count} rows${why}.` : `${count} rows.`;
     }
     box.dispatchEvent(new Event("shown"));
@@ -122,7 +122,7 @@ for (const box of document.querySelectorAll(".table")) {
     field.addEventListener("input", () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
       all();
-      isFiltered = words.length > 0;
+      sought = null;
       wanted = (row) => words.every((word) => text(row).includes(word));
       const shown = show();
       count.textContent = words.length ? `${shown} of ${total}` : "";
@@ -132,6 +132,14 @@ for (const box of document.querySelectorAll(".table")) {
   const isAbout = (numbers, cell) => (numbers ?? "").split(" ").includes(String(cell));
   tables.push({
     box,
+    // Those rows alone whose places are told; all without them.
+    only: (places) => {
+      const kept = places && new Set(places.map((place) => all()[place]));
+      chosen = kept ? (row) => kept.has(row) : () => true;
+      sought = null;
+      return show();
+    },
+    place: (row) => all().indexOf(row),
     // Whether some row is about this configuration, shown or not.
     has: (cell) =>
       rows.some((row) => isAbout(row.dataset.cells, cell)) ||
