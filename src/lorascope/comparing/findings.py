@@ -17,6 +17,7 @@ from lorascope.comparing.reference import best_by_form, far_behind, near_best
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
+from lorascope.comparing.token_prices import token_prices
 from lorascope.comparing.ways import served_ways
 from lorascope.records import Study
 from lorascope.statistics.power import (
@@ -82,6 +83,7 @@ def compare(study: Study) -> Findings:
         ),
         forgetting=forgetting(compared),
         groups=group_scores(compared, decision.reference, decision.recommended),
+        token_prices=token_prices(study, scores),
     )
 
 

@@ -17,6 +17,7 @@ from lorascope.comparing.results import (
     Verdict,
 )
 from lorascope.comparing.settling import Settling
+from lorascope.comparing.token_prices import TokenPrice
 from lorascope.comparing.ways import ServedWay
 from lorascope.config import DecideConfig
 
@@ -189,6 +190,8 @@ class Findings:
     """Of every configuration, where the study has rows that may be forgotten."""
     groups: tuple[GroupScore, ...] = ()
     """Scores of the leading configurations on each kind of test rows, where the data have kinds."""
+    token_prices: tuple[TokenPrice, ...] = ()
+    """Tokens a second and their price, where they were measured or a price is stated."""
 
     def score(self, cell: CellKey) -> CellScore:
         """The scores of `cell`."""

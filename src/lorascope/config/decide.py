@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorascope.config.bounds import (
     ABOVE_ZERO,
+    BOUND,
+    INFINITE,
     MAX_RANK,
     ZERO_OR_MORE,
     Bound,
@@ -16,6 +18,14 @@ from lorascope.config.bounds import (
 from lorascope.config.choices import Cost
 
 STATE_PRICE = "State what an hour of your machine costs."
+HOSTED = Bound(
+    lambda hosted: all(
+        len(prices) == 2 and all(0 <= price < INFINITE for price in prices)
+        for prices in hosted.values()
+    ),
+    "takes two prices a name: a million tokens read, a million written",
+    "Write hosted: {some-model: [0.25, 2.0]}.",
+)
 STATE_POWER = "State how many watts your machine draws while training."
 
 
@@ -75,6 +85,10 @@ class DecideConfig:
     """The same in money, at price_per_hour."""
     cost: Cost = Cost.serving_bytes
     price_per_hour: float | None = bounded(None, ABOVE_ZERO, STATE_PRICE)
-    """Price of an hour for cost=money, in any currency; shown as it is."""
+    """Price of an hour of the machine, in any currency, shown as it is: for cost=money, and for
+    what a million tokens cost at the speed that was measured."""
+    hosted: dict[str, list[float]] = field(default_factory=dict, metadata={BOUND: HOSTED})
+    """Prices that others ask, beside which the report puts those: name -> money a million tokens
+    read, and a million written, in the currency of price_per_hour."""
     power_watts: float | None = bounded(None, ABOVE_ZERO, STATE_POWER)
     """Power of the machine while it trains, for cost=energy."""

@@ -31,6 +31,7 @@ from lorascope.records.study import (
     MergeRecord,
     SplitScore,
     Study,
+    Throughput,
 )
 from lorascope.records.trial import (
     LASTING,
@@ -88,6 +89,7 @@ __all__ = [
     "Status",
     "Study",
     "TakenOver",
+    "Throughput",
     "TrainingResult",
     "TrialKey",
     "TrialRecord",

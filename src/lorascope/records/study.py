@@ -81,6 +81,20 @@ class SplitScore:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Tokens that a model read and wrote while it was scored, padding excluded, and the seconds of
+    its forward passes alone."""
+
+    read_tokens: int
+    """Of prompts and completions whose losses were asked for."""
+    read_seconds: float
+    written_tokens: int
+    """Of answers that were generated, the token that ends each included; 0 where none were."""
+    written_seconds: float
+    """The reading of their prompts included."""
+
+
+@dataclass(frozen=True)
 class EvaluationRecord:
     """Scores of one trial, or of the bare base (trial_identity=None)."""
 
@@ -109,6 +123,8 @@ class EvaluationRecord:
     """None for an adapter that was kept apart on its base, and for a bare base."""
     forgetting: str | None = None
     """The dataset of the split forgetting; None without one, and in older records."""
+    throughput: Throughput | None = None
+    """None in older records."""
 
     @property
     def form(self) -> str:

@@ -51,6 +51,7 @@ from lorascope.reporting.tables.preferences import preference_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.served import served_table
 from lorascope.reporting.tables.table import Table
+from lorascope.reporting.tables.token_prices import token_price_table
 from lorascope.reporting.tables.ways import ways_table
 
 Made = Mapping[str, Any]
@@ -199,6 +200,10 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "running", "memory", lambda study, _: trial_memory_table(study), "While running",
         csv="memory_by_trial.csv", markdown="memory.md", heading="Trials while running",
+    ),
+    TableEntry(
+        "token-prices", "memory", lambda _, found: token_price_table(found),
+        "Tokens a second while they were scored here, and what a million of them cost",
     ),
     TableEntry(
         "pairs", "pairs", lambda _, found: comparison_table(found), csv="comparisons.csv",

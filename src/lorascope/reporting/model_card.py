@@ -19,6 +19,7 @@ from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.recommendation import answer
 
+COMMANDS = ("vllm ", "llama-server ")
 SHOWN_VERSIONS = ("lorascope", "torch", "transformers", "peft", "bitsandbytes", "torchao")
 TOLD_SETTINGS = (
     "objective", "steps", "epochs", "batch_size", "learning_rate", "schedule", "warmup_fraction",
@@ -59,7 +60,7 @@ def model_card(trial: TrialRecord, study: Study, findings: Findings, exported: E
     lines = [
         f"# {trial.trial}", "", _what_it_is(trial, study, exported), "",
         *_section("How to load it", exported.load),
-        *_section("How to serve it", exported.served),
+        *_section("How to serve it", _as_markdown(exported.served)),
         *_section("The prompt", _prompt(exported.prompt)),
         *_section("What was compared", _compared(study, findings)),
         *_section("The decision", _decision(trial, study, findings, score)),
@@ -159,15 +160,22 @@ def _compared(study: Study, findings: Findings) -> Iterator[str]:
     seeds = {trial.seed for score in adapters for trial in score.trials}
     splits = study.data.splits
     yield (
-        f"{units.count(len(adapters))} configurations of adapters and {len(modes)} bare bases "
-        f"({', '.join(modes)}), {_number(len(seeds), 'seed')} each, on the same items: "
+        f"{_number(len(adapters), 'configuration')} of adapters and "
+        f"{_number(len(modes), 'bare base')} ({', '.join(modes)}), "
+        f"{_number(len(seeds), 'seed')} each, on the same items: "
         f"{units.count(splits['validation'].rows)} validation items choose, "
         f"{units.count(splits['test'].rows)} test items only report. Intervals are of 95 %."
     )
 
 
 def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{units.count(count)} {noun}" if count == 1 else f"{units.count(count)} {noun}s"
+
+
+def _as_markdown(note: Sequence[str]) -> Iterator[str]:
+    """Commands as code, sentences as they are."""
+    for line in note:
+        yield from (("```", line, "```", "") if line.startswith(COMMANDS) else (line,))
 
 
 def _decision(

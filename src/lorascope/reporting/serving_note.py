@@ -13,24 +13,42 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 UNTRIED = "vLLM has not run this command here: it follows vLLM's documentation."
 
 
-def adapter_note(config: Mapping[str, object], base: str, name: str, place: str) -> list[str]:
+def adapter_note(
+    config: Mapping[str, object], base: str, name: str, place: str, merges: bool = True
+) -> list[str]:
     """How vLLM serves an adapter beside its base, or why it cannot.
 
     Args:
         config: adapter_config.json.
         base: what vLLM is to load: a name on the hub, or a folder.
         name: that requests call the adapter.
+        merges: whether it can be merged.
     """
     if reasons := list(_refused(config)):
+        other = ", or export form=merged, which vLLM loads as any model" if merges else ""
         return [
             f"vLLM does not serve this adapter as it should be: {'; '.join(reasons)}. Serve it "
-            "with PEFT, or export form=merged, which vLLM loads as any model."
+            f"with PEFT{other}."
         ]
     rank = config["r"]
     assert isinstance(rank, int)
     room = next(allowed for allowed in VLLM_RANKS if allowed >= rank)
     command = f"vllm serve {base} --enable-lora --lora-modules {name}={place}"
-    return [f"{command} --max-lora-rank {room}", UNTRIED]
+    return [f"{command} --max-lora-rank {room}", UNTRIED, *_of_base(base), *_on_ends(config)]
+
+
+def _of_base(base: str) -> Iterator[str]:
+    if base.startswith("models/"):
+        yield (
+            f"{base} is the study's own folder of the base, in the mode that the adapter was "
+            "trained beside: on other weights it gives other numbers."
+        )
+
+
+def _on_ends(config: Mapping[str, object]) -> Iterator[str]:
+    modules = config.get("target_modules")
+    if isinstance(modules, list) and {"lm_head", "embed_tokens"} & {*modules}:
+        yield "vLLM takes adapters on head and embeddings for some architectures only."
 
 
 def _refused(config: Mapping[str, object]) -> Iterator[str]:

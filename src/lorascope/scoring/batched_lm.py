@@ -11,8 +11,9 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from lorascope.adapters.prompts.decoder import FrontedDecoder
 from lorascope.counting.scored_batches import BatchRule, Sample
-from lorascope.scoring.lm_eval_model import Progress, encode_pairs
+from lorascope.scoring.lm_eval_model import Progress, encode_pairs, stopping_at
 from lorascope.scoring.log_likelihoods import Encoded, LogLikelihood, log_likelihoods, passages
+from lorascope.scoring.token_meter import TokenMeter, written_tokens
 
 
 class BatchedLM(HFLM):  # type: ignore[misc]
@@ -20,6 +21,8 @@ class BatchedLM(HFLM):  # type: ignore[misc]
 
     rule: BatchRule
     """Set by whoever makes one, before anything is asked of it."""
+    meter: TokenMeter
+    """The same."""
 
     def _loglikelihood_tokens(
         self,
@@ -31,12 +34,13 @@ class BatchedLM(HFLM):  # type: ignore[misc]
         encoded: list[Encoded] = [(context, target) for _, context, target in requests]
         read = passages(encoded, self.max_length, share=self.logits_cache)
         found: dict[int, LogLikelihood] = {}
-        for batch in log_likelihoods(self.model, read, self.rule):
-            found |= batch
-            for number, answer in batch.items():
-                if (texts := requests[number][0]) is not None:
-                    self.cache_hook.add_partial("loglikelihood", texts, answer)
-            self._tell_batch("loglikelihood", len(found), len(requests))
+        with self.meter.reading(sum(len(passage.ids) for passage in read)):
+            for batch in log_likelihoods(self.model, read, self.rule):
+                found |= batch
+                for number, answer in batch.items():
+                    if (texts := requests[number][0]) is not None:
+                        self.cache_hook.add_partial("loglikelihood", texts, answer)
+                self._tell_batch("loglikelihood", len(found), len(requests))
         return [found[number] for number in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -56,6 +60,14 @@ class BatchedLM(HFLM):  # type: ignore[misc]
             found |= zip(numbers, texts, strict=True)
             self._tell_batch("generate_until", len(found), len(requests))
         return [found[number] for number in range(len(samples))]
+
+    def _model_generate(self, context: Any, *args: Any, **settings: Any) -> Any:
+        """lm-eval's own, timed."""
+        with self.meter.writing() as written:
+            made = super()._model_generate(context, *args, **settings)
+            new = made[:, context.shape[1] :].tolist()
+            written.append(written_tokens(new, stopping_at(self.model, self.tokenizer)))
+        return made
 
     def _tell_batch(self, method: str, done: int, total: int) -> None:
         if isinstance(self.cache_hook, Progress):

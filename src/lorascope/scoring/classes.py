@@ -15,6 +15,7 @@ from lorascope.objectives.classification import Classification
 from lorascope.objectives.evaluation import evaluation_mode, forward_of, samples_at_once
 from lorascope.records import ItemResult
 from lorascope.scoring.lm_eval_model import OnProgress
+from lorascope.scoring.token_meter import TokenMeter
 
 RULE = {
     "encoding": "the tokenizer's own special tokens stand around one or two texts",
@@ -30,6 +31,7 @@ def class_log_probabilities(
     rows: Sequence[PreparedRow],
     batch_size: int,
     on_progress: OnProgress | None = None,
+    meter: TokenMeter | None = None,
 ) -> Tensor:
     """Log-probabilities [rows, classes] in FP32 on the CPU, in the order of the rows.
 
@@ -43,8 +45,9 @@ def class_log_probabilities(
     with evaluation_mode(model):
         for numbers in _batches([len(own[0]) for own in samples], batch_size):
             batch = objective.collate([samples[n] for n in numbers], 1, 0).to(device)
-            logits = forward(batch, batch.places).all().float()
-            scores = functional.log_softmax(logits, dim=-1).cpu()
+            with (meter or TokenMeter()).reading(sum(batch.tokens)):
+                logits = forward(batch, batch.places).all().float()
+                scores = functional.log_softmax(logits, dim=-1).cpu()
             found |= zip(numbers, scores, strict=True)
             if on_progress:
                 on_progress(len(found), len(rows), unit="rows")
@@ -67,6 +70,7 @@ def score_classes(
     rows: Sequence[PreparedRow],
     batch_size: int,
     on_progress: OnProgress | None = None,
+    meter: TokenMeter | None = None,
 ) -> list[ItemResult]:
     """Score every row: right where the class with the highest logit is the row's, and the loss of
     the right class in nats; results stand in the order of `rows`.
@@ -74,7 +78,7 @@ def score_classes(
     Raises:
         ModelError: an evaluation would change a stored layer.
     """
-    scores = class_log_probabilities(model, tokenizer, rows, batch_size, on_progress)
+    scores = class_log_probabilities(model, tokenizer, rows, batch_size, on_progress, meter)
     labels = [(row.choices or []).index(str(row.answer)) for row in rows]
     predicted: list[int] = scores.argmax(-1).tolist()
     return [

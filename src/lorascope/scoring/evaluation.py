@@ -39,13 +39,17 @@ from lorascope.records import (
     FootprintRecord,
     ServedForm,
     SplitScore,
+    Throughput,
     TrialRecord,
 )
 from lorascope.scoring.distributions import token_distributions
 from lorascope.scoring.items import against_base, read_items, summarize, write_items
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
+from lorascope.scoring.token_meter import TokenMeter
 
 T = TypeVar("T")
+Scores = tuple[dict[str, SplitScore], Throughput, str, dict[str, float]]
+"""By split; how fast; digest of the distributions; metrics of further tasks."""
 
 
 class LoadedBase:
@@ -157,19 +161,22 @@ def score_subject(
     adapter = trials / trial.trial / "adapter" if trial and served is None else None
     with LoadedBase.adapted(adapter) as model:
 
-        def scores(batch_size: int) -> tuple[dict[str, SplitScore], str, dict[str, float]]:
-            used = replace(asked, batch_size=batch_size)
+        def scores(batch_size: int) -> Scores:
+            used, meter = replace(asked, batch_size=batch_size), TokenMeter()
             own = {
-                s: _score_split(used, card, f, model, s, folder, title, base)
+                s: _score_split(used, card, f, model, s, folder, title, base, meter)
                 for s, f in sets.items()
             }
             return (
                 own,
+                meter.throughput(),
                 _keep_distributions(used, data, model, folder),
                 run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
             )
 
-        (splits, distributions_sha256, further), batch_size = with_room(scores, asked.batch_size)
+        (splits, throughput, distributions_sha256, further), batch_size = with_room(
+            scores, asked.batch_size
+        )
         said = protocol(model, LoadedBase.tokenizer, Scoring(card.scoring), asked.max_new_tokens)
         said["batches"] = str(BatchRule(batch_size, model.get_input_embeddings().weight.shape[0]))
     return EvaluationRecord(
@@ -187,6 +194,7 @@ def score_subject(
         protocol=said,
         served=served,
         forgetting=config.forgetting.name if config.forgetting else None,
+        throughput=throughput,
         seconds=time.perf_counter() - started,
         provenance=capture(
             layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic
@@ -235,7 +243,7 @@ def _no_room(asked: int, tried: int, reason: str) -> str:
 
 def _score_split(
     asked: EvaluateConfig, card: DataCard, files: list[Path], model: Any, split: str, folder: Path,
-    title: str, base: Path | None,
+    title: str, base: Path | None, meter: TokenMeter,
 ) -> SplitScore:  # fmt: skip
     """Score the rows of `files` as a split of that name; what may be forgotten, by loss alone."""
     scoring = Scoring.loss if split == FORGETTING else Scoring(card.scoring)
@@ -248,6 +256,7 @@ def _score_split(
         asked.batch_size,
         asked.max_new_tokens,
         on_progress=StepProgress(f"{title} on {split}"),
+        meter=meter,
     )
     if base is not None and scoring is Scoring.preference:
         items = against_base(items, read_items(base / f"{split}.jsonl"))

@@ -17,6 +17,7 @@ from lorascope.counting.scored_batches import BatchRule, LargestRows, Sample
 from lorascope.data.rows import PreparedRow
 from lorascope.data.tokenization import pad_token_id, stop_token_ids
 from lorascope.scoring.log_likelihoods import Encoded
+from lorascope.scoring.token_meter import TokenMeter
 
 
 class OnProgress(Protocol):
@@ -53,6 +54,7 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, literal_special_toke
             mixed_precision_dtype=None if embedding.dtype is torch.float32 else embedding.dtype,
         )
     lm.rule = BatchRule(batch_size, vocabulary=embedding.shape[0])
+    lm.meter = TokenMeter()
     return lm
 
 

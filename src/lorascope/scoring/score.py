@@ -33,6 +33,7 @@ from lorascope.scoring.lm_eval_model import (
 )
 from lorascope.scoring.log_likelihoods import Encoded
 from lorascope.scoring.tasks import ANSWER_TASK, CHOICES_TASK, LOSS_TASK, REJECTED_TASK, build_tasks
+from lorascope.scoring.token_meter import TokenMeter
 
 # lm-eval's command line uses these seeds: few-shot examples are then the published ones.
 PYTHON_SEED, OTHER_SEED = 0, 1234
@@ -47,6 +48,7 @@ def score_rows(
     batch_size: int,
     max_new_tokens: int,
     on_progress: OnProgress | None = None,
+    meter: TokenMeter | None = None,
 ) -> list[ItemResult]:
     """Score every row through lm-eval; results stand in the order of `rows`.
 
@@ -68,7 +70,7 @@ def score_rows(
         ModelError: an evaluation would change a stored layer.
     """
     if scoring is Scoring.classes:
-        return score_classes(model, tokenizer, rows, batch_size, on_progress)
+        return score_classes(model, tokenizer, rows, batch_size, on_progress, meter)
     from lm_eval.evaluator import evaluate
 
     with evaluation_mode(model), greedy_generation(model, tokenizer), quiet():
@@ -80,6 +82,7 @@ def score_rows(
             _check_generation(tokenizer, rows, lm.max_length, max_new_tokens)
         lm.logits_cache = not splits_collide(encoded)
         lm.set_cache_hook(Progress(on_progress))
+        lm.meter = meter or lm.meter
         results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
         stock = wrap_model(model, tokenizer, batch_size, literal_special_tokens=False)
         as_stock = encoded_as_stock(stock, rows, encoded, scoring)

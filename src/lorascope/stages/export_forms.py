@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.adapters.exportable import ADAPTER, MERGED, require_exportable
-from lorascope.adapters.kinds import kind_name
+from lorascope.adapters.kinds import kind_name, unmerged
 from lorascope.comparing.findings import compare
 from lorascope.config import APART, Config, DataKind, ModelKind, Precision
 from lorascope.data.questions import asked_row
@@ -62,6 +62,10 @@ class ExportJob:
         return self.named.adapter
 
     @property
+    def kind(self) -> str:
+        return kind_name(self.trial.settings)
+
+    @property
     def base(self) -> Path:
         return self.layout.base(self.config.model.name)
 
@@ -75,15 +79,14 @@ class ExportJob:
 
     @property
     def precision(self) -> Precision:
-        """An adapter's is float32; of merged weights the one asked for, else the base's own 16
-        bits, and bfloat16 for a base of 32."""
+        """An adapter's is float32; of merged weights the one asked for, else the 16 bits that the
+        base has in its mode beside what is quantized, and bfloat16 where it has 32."""
         if self.asked.form == ADAPTER:
             return Precision.float32
         if self.asked.precision is not None:
             return self.asked.precision
-        from lorascope.quantizers.loading import base_dtype
-
-        own = str(base_dtype(self.base)).removeprefix("torch.")
+        stored = _json(self.stored / "config.json")
+        own = stored.get("dtype") or stored.get("torch_dtype")
         return Precision(own) if own in ("float16", "bfloat16") else Precision.bfloat16
 
     @property
@@ -92,9 +95,8 @@ class ExportJob:
         return f"{self.trial.identity[:16]} {self.asked.form} {self.precision.value}"
 
     def require_form(self) -> None:
-        kind = kind_name(self.trial.settings)
         named = _json(self.adapter / ADAPTER_FILES[0])["peft_type"]
-        require_exportable(self.asked.form, kind, str(named), self.classes is not None)
+        require_exportable(self.asked.form, self.kind, str(named), self.classes is not None)
 
     def write(self) -> None:
         """All of it, or nothing."""
@@ -138,11 +140,14 @@ class ExportJob:
         return Written(
             checked,
             load,
-            lambda place: serving_note.adapter_note(saved, served_base, self.trial.trial, place),
+            lambda place: serving_note.adapter_note(
+                saved, served_base, self.trial.trial, place, unmerged(self.kind) is None
+            ),
         )
 
     def _served_base(self, stored: Mapping[str, Any], own: str) -> str:
-        """What a server loads the adapter's base from: of bits, the folder of the study."""
+        """What a server loads the adapter's base from: the folder of the study, where it is
+        quantized or on no hub."""
         return own if "quantization_config" in stored else (self._hub_base() or own)
 
     def _merged(self, folder: Path) -> Written:

@@ -14,6 +14,7 @@ from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.document import Code, Line
+from lorascope.reporting.tables.token_prices import NOT_MEASURED, money, speed
 
 MOST_SEEDS = 32
 """Beyond so many nobody is advised to train more: items are what lacks."""
@@ -26,6 +27,8 @@ def in_short(findings: Findings, names: CellNames) -> Iterator[tuple[str, Line]]
     yield "How sure", (_sureness(findings, names),)
     if price := _price(findings, names):
         yield "Price", (price,)
+    if tokens := _tokens(findings):
+        yield "Tokens", (tokens,)
     yield "Open", (_open(findings.decision, names),)
     if settles := _what_settles(findings):
         yield "To settle it", settles
@@ -73,6 +76,32 @@ def _price(findings: Findings, names: CellNames) -> str | None:
     share = f", {units.share(1 - own / other)} % less" if own < other else ""
     reference = names.name(decision.reference)
     return f"{words} instead of the {units.amount(other, cost.unit)} of {reference}{share}."
+
+
+def _tokens(findings: Findings) -> str | None:
+    """Speed and price of the recommended configuration's tokens, beside hosted prices."""
+    prices = findings.token_prices
+    own = next((one for one in prices if one.cell == findings.decision.recommended), None)
+    hosted = [one for one in prices if one.hosted is not None]
+    if own is None or (own.timed_seconds is None and not hosted):
+        return None
+    said = [_way(own.read_per_second, own.read_money, "read")]
+    said.append(_way(own.written_per_second, own.written_money, "written"))
+    words = f"{said[0]}; {said[1]}"
+    if own.device is not None:
+        words += f"; on {own.device}, up to {own.batch_size} sequences at once"
+    asked = [
+        f"{one.hosted} asks {money(one.read_money or 0)} and {money(one.written_money or 0)}"
+        for one in hosted
+    ]
+    return "; ".join([words, *asked]) + "."
+
+
+def _way(tokens_per_second: float | None, price: float | None, verb: str) -> str:
+    if tokens_per_second is None:
+        return f"{verb}: {NOT_MEASURED}"
+    told = f"{speed(tokens_per_second)} {verb} a second"
+    return told if price is None else f"{told}, a million for {money(price)}"
 
 
 def _cost(findings: Findings, cell: CellKey | None, cost: Cost) -> float | None:
