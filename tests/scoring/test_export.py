@@ -123,7 +123,7 @@ def test_the_merged_model_has_16_bits_and_its_loss_is_what_the_card_says(
     to = tmp_path / "mine"
     assert export(study, to, "form=merged") == 0
     model = AutoModelForCausalLM.from_pretrained(to, dtype="auto")
-    assert model.dtype == torch.bfloat16
+    assert model.dtype == torch.float16
     own = losses_by_hand(model.float(), AutoTokenizer.from_pretrained(to), study)
     rows = read_rows(study.data("small", "toy") / "validation.jsonl")
     said = capsys.readouterr().out

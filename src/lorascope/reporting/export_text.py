@@ -70,18 +70,24 @@ def trained_for_a_grid(qat: object) -> str:
 
 
 def load_adapter_code(
-    base: str, revision: str | None, stored: Mapping[str, object], classes: int | None, own: str
+    base: str,
+    on_hub: bool,
+    revision: str | None,
+    stored: Mapping[str, object],
+    classes: int | None,
+    own: str,
 ) -> list[str]:
     """Python that loads base and adapter.
 
     Args:
+        on_hub: whether `base` is a name on the hub, and not only in the study.
         stored: config.json of the base in its mode.
         own: folder of the base in its mode, for modes that only lorascope stores.
     """
     known = stored.get("quantization_config")
     loader = CLASSES if classes else CAUSAL
     by_name = known is None or _is_bnb(known)
-    arguments = [f'"{base if by_name else own}"']
+    arguments = [f'"{base}"' if on_hub else "base_folder"] if by_name else [f'"{own}"']
     imports = [loader, "AutoTokenizer"]
     if revision and by_name:
         arguments.append(f'revision="{revision}"')
@@ -99,6 +105,11 @@ def load_adapter_code(
         f"from transformers import {', '.join(imports)}",
         "",
         f'folder = "{FOLDER}"  # this folder, or its name on the hub',
+        *(
+            [f'base_folder = "{FOLDER}"  # {base}, a folder']
+            if arguments[0] == "base_folder"
+            else []
+        ),
         f"base = {loader}.from_pretrained({', '.join(arguments)})",
         "model = PeftModel.from_pretrained(base, folder).eval()",
         "tokenizer = AutoTokenizer.from_pretrained(folder)",

@@ -53,7 +53,7 @@ def command(
         print(f"{asked.to}: holds this export already, unchanged")
     else:
         job.write()
-    _push(asked, trial)
+    _push(asked, trial, job.is_on_hub)
     return 0
 
 
@@ -103,7 +103,7 @@ def _require_study_of(trial: TrialRecord, config: Config) -> None:
         )  # fmt: skip
 
 
-def _push(asked: Asked, trial: TrialRecord) -> None:
+def _push(asked: Asked, trial: TrialRecord, base_is_on_hub: bool) -> None:
     """Say what would be sent, or send it."""
     if asked.push is None:
         return
@@ -114,6 +114,10 @@ def _push(asked: Asked, trial: TrialRecord) -> None:
     print(f"{sent} to {push.repository} on the hub, a new repository, {seen}: {total}")
     for name, size in push.files.items():
         print(f"  {units.size(size):>9}  {name}")
+    if not base_is_on_hub:
+        print(
+            "its card names the base as the study does: base=owner/name says where the hub has it"
+        )
     if asked.dry_run:
         print("nothing was sent: this is a dry run, and dry_run=false sends it")
         return

@@ -134,7 +134,7 @@ class ExportJob:
             )
         stored, own = _json(self.stored / "config.json"), _shown(self.stored, self.layout)
         load = export_text.load_adapter_code(
-            self._base_name(), self._revision(), stored, model.classes, own
+            self._base_name(), self.is_on_hub, self._revision(), stored, model.classes, own
         )
         saved, served_base = _json(folder / ADAPTER_FILES[0]), self._served_base(stored, own)
         return Written(
@@ -190,6 +190,11 @@ class ExportJob:
     def _hub_base(self) -> str | None:
         model = self.config.model
         return self.asked.base or (model.repository if model.kind is ModelKind.hub else None)
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the base has a name there."""
+        return self._hub_base() is not None
 
     def _base_name(self) -> str:
         return self._hub_base() or self.config.model.name

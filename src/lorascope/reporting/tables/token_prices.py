@@ -29,7 +29,7 @@ def token_price_table(findings: Findings) -> Table[TokenPrice]:
                 Column("read_money", "Money / million read", get=_money("read")),
                 Column("written_money", "Money / million written", get=_money("written")),
             ] if priced else []),
-            Column("timed_seconds", "Timed", units.seconds),
+            Column("timed_seconds", "Timed s", units.seconds),
             Column("batch_size", "Batch"),
             Column("device", "Device", right=False),
         ),
