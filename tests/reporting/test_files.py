@@ -92,11 +92,12 @@ def test_page_shows_what_the_catalogue_has_for_each_section() -> None:
     assert {entry.section for entry in CATALOGUE} - sections == unused
     shown = re.findall(r'<div class="table" id="([\w-]+)"', html_page(page))
     # Pairs have a table each kind; nothing is predicted in this study, and nothing settled; all is
-    # of one method, and served apart; rows have neither classes nor pairs, and no second dataset.
+    # of one method, and served apart; rows have neither classes nor pairs, and no second dataset;
+    # no speed was measured.
     tables = [entry.name for entry in CATALOGUE if isinstance(entry, TableEntry)]
     left = (
         "pairs", "predicted", "looks", "methods", "paper", "ways", "ways-by-loss", "served",
-        "classes", "preferences", "forgetting", "groups",
+        "classes", "preferences", "forgetting", "groups", "token-prices",
     )  # fmt: skip
     whole = [name for name in tables if name not in left]
     assert [name for name in shown if not name.startswith("pairs-")] == whole
