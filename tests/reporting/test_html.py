@@ -109,14 +109,19 @@ def test_figures_take_their_colours_from_the_page(text: str) -> None:
 def test_each_row_links_to_its_trial_folder_and_names_its_run() -> None:
     study = example_study()
     named = [replace(trial, tracking_run=f"run{place}") for place, trial in enumerate(study.trials)]
-    text = written(replace(study, trials=named))
+    study = replace(study, trials=named)
+    files = report_files(study, compare(study))
+    text, markdown = (files[name].decode() for name in ("report.html", "report.md"))
     for trial in named:
         folder = f"../experiments/train/{trial.key.quant}/{trial.trial}/"
         assert f'<a href="{folder}">{trial.trial}</a>' in text
         assert f">{trial.tracking_run}</td>" in text
+        assert re.search(rf"\| \[{trial.trial}\]\({folder}\) +\| {trial.tracking_run} ", markdown)
     missing = next(iter(study.missing))
     assert missing in text
-    assert f"{missing}/" not in text
+    assert f"{missing}/" not in text + markdown
+    linked = set(re.findall(r"\]\((\w+\.csv)\)", markdown))
+    assert {"cells.csv", "accuracy.csv", "comparisons.csv"} <= linked <= set(files)
 
 
 def test_reasons_from_records_cannot_become_markup() -> None:

@@ -81,7 +81,8 @@ class TableEntry:
 
     def blocks(self, study: Study, findings: Findings, made: Table[Any]) -> Iterable[Block]:
         """What the page shows of it."""
-        block = TableBlock(self.name, self.caption, made, leading_first(made.rows, findings))
+        first = leading_first(made.rows, findings)
+        block = TableBlock(self.name, self.caption, made, first, self.csv)
         if self.page is not None:
             return self.page(study, findings, block)
         return (block,) if made.rows else ()

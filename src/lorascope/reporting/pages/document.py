@@ -67,6 +67,8 @@ class TableBlock:
     table: Table[Any]
     leading_first: tuple[int, ...] = ()
     """Places of its rows, those first that matter most; empty where they are in that order."""
+    file: str = ""
+    """Of its numbers, beside the page; empty where it has none."""
 
 
 @dataclass(frozen=True)

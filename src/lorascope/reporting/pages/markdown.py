@@ -64,11 +64,17 @@ def _block(block: Block) -> str:
     if isinstance(block, Facts):
         return _list(f"{term}: {_line(line)}" for term, line in block.facts)
     if isinstance(block, TableBlock):
-        return f"{block.caption}:\n\n{block.table.markdown()}"
+        return table_text(block)
     if isinstance(block, FigureBlock):
         return f"![{block.title}]({block.file})\n\n{block.caption}\n"
     assert isinstance(block, ByMedium)
     return block.markdown
+
+
+def table_text(block: TableBlock) -> str:
+    """A table under its caption and the file of its numbers."""
+    file = f" ([{block.file}]({block.file}))" if block.file else ""
+    return f"{block.caption}{file}:\n\n{block.table.markdown()}"
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from lorascope.reporting.pages.document import (
     TableBlock,
     text,
 )
+from lorascope.reporting.pages.markdown import table_text
 from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_table
 from lorascope.reporting.tables.memory import prediction_sentence
 from lorascope.reporting.tables.parameters import parameter_summary
@@ -41,7 +42,8 @@ def parameter_blocks(study: Study, findings: Findings, block: TableBlock) -> Ite
         "Other models beside it: ", Link("trainable_parameters.csv", "trainable_parameters.csv"),
         ".",
     ))  # fmt: skip
-    yield ByMedium(parameter_summary(study), (TableBlock(block.key, caption, own), files))
+    shown = TableBlock(block.key, caption, own, file=block.file)
+    yield ByMedium(parameter_summary(study), (shown, files))
 
 
 def prediction_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
@@ -52,10 +54,10 @@ def prediction_blocks(study: Study, findings: Findings, block: TableBlock) -> It
 
 def trial_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
     """Every base and trial as recorded, with its run in the tracking store and its folder."""
-    table = with_runs(study, block.table.without("reason", "items", "standard_error"))
+    table = with_runs(study, block.table.without("reason"))
     yield ByMedium(
-        f"{block.caption}:\n\n{block.table.without('reason').markdown()}",
-        (replace(block, table=table),),
+        table_text(replace(block, table=table)),
+        (replace(block, table=table.without("items", "standard_error")),),
     )
 
 

@@ -105,7 +105,7 @@ def frontier_blocks(study: Study, findings: Findings, block: TableBlock) -> Iter
             if any(point.on_frontier for point in row.places.values())
         }
         first = tuple(sorted(order, key=lambda place: place not in on_one))
-        yield TableBlock(block.key, block.caption, summary, first)
+        yield TableBlock(block.key, block.caption, summary, first, block.file)
 
 
 def ways_words(findings: Findings) -> Iterator[Block]:
@@ -165,7 +165,7 @@ def pair_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator
             caption = FORM_CAPTIONS.get(pairing, caption)
         if rows:
             table, first = block.table.only(rows), leading_first(rows, findings)
-            yield TableBlock(f"{block.key}-{pairing.value}", caption, table, first)
+            yield TableBlock(f"{block.key}-{pairing.value}", caption, table, first, block.file)
 
 
 PAIRING_CAPTIONS = {

@@ -43,7 +43,7 @@ class Column:
     wrap: Wrap = Wrap.never
     """Where its text may take several lines."""
     href: Callable[[Any], str | None] | None = None
-    """From a row to what its cell links to on the HTML page."""
+    """From a row to what its cell links to, on the page and in Markdown."""
 
     def cell(self, row: Any) -> Any:
         """What `row` has in this column; None is unknown."""
@@ -113,6 +113,10 @@ class Table(Generic[Row]):
         """A Markdown table whose source is aligned too."""
         columns, cells = self._text()
         cells = [[escaped(_one_line(cell)).replace("|", "\\|") for cell in row] for row in cells]
+        for place, column in enumerate(columns):
+            if column.href is not None:
+                for row, line in zip(self.rows, cells[1:], strict=True):
+                    line[place] = _linked(line[place], column.href(row))
         widths = _widths(cells)
         rule = [
             "-" * (width - 1) + ":" if column.right else "-" * width
@@ -177,6 +181,10 @@ def escaped(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _linked(words: str, address: str | None) -> str:
+    return words if address is None or not words else f"[{words}]({address})"
 
 
 def _widths(cells: list[list[str]]) -> list[int]:
