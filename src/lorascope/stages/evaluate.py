@@ -296,5 +296,5 @@ def _sentence(record: EvaluationRecord) -> str:
     return (
         f"{record.name}: {accuracy}{loss} {test.completion_loss_nats:.4f} nats "
         f"on {test.items} test items"
-        + (f", {unlike} of other tokens than stock lm-eval's" if unlike else "")
+        + (f", {unlike} of which stock lm-eval encodes otherwise" if unlike else "")
     )
