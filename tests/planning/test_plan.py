@@ -35,11 +35,14 @@ from lorascope.execution.engine import Job, Slot
 from lorascope.files.layout import Layout
 from lorascope.files.store import read_record, write_record
 from lorascope.machine.devices import Device
+from lorascope.machine.memory import MemoryLimit
 from lorascope.planning.arithmetic import GPU_SIZES_GB, largest_within, usable_bytes
 from lorascope.planning.fits import generous_need, memory_limit
 from lorascope.planning.plan import needed_bytes, plan_memory, plan_pack, predict_ranks
+from lorascope.planning.planned import Planned
 from lorascope.planning.subject import SampleLengths, sample_lengths, subject_of
 from lorascope.planning.table import UNPADDED
+from lorascope.planning.verdict import Fit, exit_code
 from lorascope.records import MemoryPlan, Status, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.tables.memory import (
@@ -347,25 +350,32 @@ def test_a_trial_that_cannot_be_planned_leaves_the_others_theirs(
 
 
 def test_a_plan_guards_with_its_exit_code(tmp_path: Path, compose: Callable[..., Config]) -> None:
-    layout = Layout(tmp_path)
-
-    def guard(*given: tuple[str, float]) -> plan.Plans:
-        limits = ((f"quant={mode}", f"runtime.memory_limit_gb={gb:g}") for mode, gb in given)
-        return plan.command([known(compose, "gpt2", *one) for one in limits], layout)
-
-    fits, too_large, unknown = ("fp16", 40), ("bf16", 0.1), ("int8", 40)
-    assert guard(fits).exit_code == 0
-    assert guard(fits, unknown).exit_code == 2
-    done = guard(unknown, too_large, fits)
+    given = (("int8", 40), ("bf16", 0.1), ("fp16", 40))
+    asked = [
+        known(compose, "gpt2", f"quant={mode}", f"runtime.memory_limit_gb={gb}")
+        for mode, gb in given
+    ]
+    done = plan.command(asked, Layout(tmp_path))
     assert done.exit_code == 1
     told = json.loads(json.dumps(done.content, allow_nan=False))["trials"]
     assert [one["fits"] for one in told] == [None, False, True]
     assert told[1]["limit_bytes"] == 10**8 < told[1]["needed_bytes"]
     assert told[2]["needed_bytes"] == needed_bytes(done.plans[-1])
+    unknown, _, fits = (
+        Fit(Planned(config, "gpt2", None, None, None), MemoryLimit(1, "x"), one["fits"])
+        for config, one in zip(asked, told, strict=True)
+    )
+    assert exit_code([fits]) == 0
+    assert exit_code([fits, unknown]) == 2
 
 
-@pytest.mark.parametrize("quant", ["fp16", "nf4"])
-@pytest.mark.parametrize("name", ["gpt2", "opt-6.7b", "bloom-7b1", "falcon-7b", "roberta-base"])
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        *((n, "fp16") for n in ("gpt2", "opt-6.7b", "bloom-7b1", "falcon-7b", "roberta-base")),
+        *((n, "nf4") for n in ("gpt2", "opt-6.7b", "falcon-7b")),
+    ],
+)
 def test_layers_with_layer_norm_are_traced_with_checkpoints_in_16_bits(
     compose: Callable[..., Config], name: str, quant: str
 ) -> None:
