@@ -44,6 +44,15 @@ def test_what_vllm_does_not_serve_gets_no_command_but_a_reason_and_another_form(
     assert "vllm serve" not in sentence
 
 
+def test_a_base_that_vllm_does_not_read_gets_no_command() -> None:
+    (sentence,) = adapter_note(PLAIN, "models/m/int4_sym", "mine", "here", "lorascope_torchao")
+    assert "vLLM does not read" in sentence
+    command, *_ = adapter_note(PLAIN, "models/m/nf4", "mine", "here", "bitsandbytes")
+    assert command.startswith("vllm serve models/m/nf4 --enable-lora")
+    (unmerged,) = adapter_note(PLAIN | {"peft_type": "P_TUNING"}, "b", "n", "here", merges=False)
+    assert "form=merged" not in unmerged
+
+
 def test_a_head_for_classes_gets_no_command() -> None:
     assert merged_note("here", classes=False)[0] == "vllm serve here"
     assert "vllm serve" not in " ".join(merged_note("here", classes=True))

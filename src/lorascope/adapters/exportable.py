@@ -34,7 +34,8 @@ def require_exportable(form: str, kind: str, peft_type: str, classes: bool) -> N
         raise ConfigError("form", form, problem, remedy)
     if form == GGUF and classes:
         raise ConfigError(
-            "form", form, "llama.cpp's converter drops a head for classes",
+            "form", form, "llama.cpp converts a head for classes of few architectures, and "
+            "nothing here could compare it",
             "form=merged writes a folder that transformers loads with it.",
         )  # fmt: skip
 

@@ -10,6 +10,9 @@ from lorascope.reporting import units
 BNB_SETTINGS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
 """Of transformers' BitsAndBytesConfig, what decides the stored weights."""
 FOLDER = "..."
+OWN_METHOD = "lorascope"
+"""Begins what config.json calls a quantization that lorascope adds to transformers."""
+REGISTERS = "import lorascope.quantizers.torchao.stored  # how this base is stored"
 CAUSAL, CLASSES = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 
 
@@ -101,6 +104,7 @@ def load_adapter_code(
         arguments.append(f"quantization_config=BitsAndBytesConfig({told})")
     return [
         "```python",
+        *([REGISTERS] if _method(known).startswith(OWN_METHOD) else []),
         "from peft import PeftModel",
         f"from transformers import {', '.join(imports)}",
         "",
@@ -122,7 +126,11 @@ def _argument(name: str, value: object) -> str:
 
 
 def _is_bnb(known: object) -> bool:
-    return isinstance(known, Mapping) and known.get("quant_method") == "bitsandbytes"
+    return _method(known) == "bitsandbytes"
+
+
+def _method(known: object) -> str:
+    return str(known.get("quant_method", "")) if isinstance(known, Mapping) else ""
 
 
 def load_merged_code(precision: str, classes: int | None) -> list[str]:

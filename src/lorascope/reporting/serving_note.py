@@ -10,11 +10,18 @@ from collections.abc import Iterator, Mapping
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that --max-lora-rank takes: an adapter's rank may be any up to it."""
+VLLM_READS = ("bitsandbytes",)
+"""Quantizations of lorascope's bases that vLLM loads from a folder as they are."""
 UNTRIED = "vLLM has not run this command here: it follows vLLM's documentation."
 
 
 def adapter_note(
-    config: Mapping[str, object], base: str, name: str, place: str, merges: bool = True
+    config: Mapping[str, object],
+    base: str,
+    name: str,
+    place: str,
+    stored_by: str | None = None,
+    merges: bool = True,
 ) -> list[str]:
     """How vLLM serves an adapter beside its base, or why it cannot.
 
@@ -22,9 +29,10 @@ def adapter_note(
         config: adapter_config.json.
         base: what vLLM is to load: a name on the hub, or a folder.
         name: that requests call the adapter.
+        stored_by: what the base's config.json calls its quantization; None for floats.
         merges: whether it can be merged.
     """
-    if reasons := list(_refused(config)):
+    if reasons := [*_refused(config), *_unread(stored_by)]:
         other = ", or export form=merged, which vLLM loads as any model" if merges else ""
         return [
             f"vLLM does not serve this adapter as it should be: {'; '.join(reasons)}. Serve it "
@@ -49,6 +57,11 @@ def _on_ends(config: Mapping[str, object]) -> Iterator[str]:
     modules = config.get("target_modules")
     if isinstance(modules, list) and {"lm_head", "embed_tokens"} & {*modules}:
         yield "vLLM takes adapters on head and embeddings for some architectures only."
+
+
+def _unread(stored_by: str | None) -> Iterator[str]:
+    if stored_by not in (None, *VLLM_READS):
+        yield f"its base is stored as {stored_by}, which vLLM does not read"
 
 
 def _refused(config: Mapping[str, object]) -> Iterator[str]:

@@ -88,7 +88,7 @@ def _chosen(
             "trial", f"{trial.trial}{FORM_MARK}{form}", f"it ships merged and stored as {form}, "
             "and an export has the adapter, or the merged model in 16 bits or more",
             f"`lorascope quantize-merged` writes that very model to models/{trial.key.model}/served"
-            f", which transformers loads; or export other bits: trial={trial.trial}.",
+            f"; or export other bits: trial={trial.trial}.",
         )  # fmt: skip
     return trial, study
 

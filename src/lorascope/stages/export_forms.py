@@ -141,7 +141,12 @@ class ExportJob:
             checked,
             load,
             lambda place: serving_note.adapter_note(
-                saved, served_base, self.trial.trial, place, unmerged(self.kind) is None
+                saved,
+                served_base,
+                self.trial.trial,
+                place,
+                stored.get("quantization_config", {}).get("quant_method"),
+                unmerged(self.kind) is None,
             ),
         )
 
