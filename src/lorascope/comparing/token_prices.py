@@ -3,7 +3,7 @@ the price of an hour of that machine, beside what others ask for theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.comparing.results import CellKey, CellScore
@@ -40,8 +40,9 @@ class TokenPrice:
 def token_prices(study: Study, cells: Sequence[CellScore]) -> tuple[TokenPrice, ...]:
     """Of every scored configuration, then the hosted models of the rule; nothing where nothing was
     measured and no price is stated."""
-    rule = study.decide
-    found = [price for cell in cells if (price := _price(study, cell, rule)) is not None]
+    rule, scores = study.decide, _by_subject(study)
+    scored = [(cell, own) for cell in cells if (own := _scores_of(cell, scores))]
+    found = [_price(cell, own, rule) for cell, own in scored]
     measured = any(price.timed_seconds is not None for price in found)
     if not (measured or rule.price_per_hour is not None or rule.hosted):
         return ()
@@ -53,11 +54,7 @@ def _hosted(rule: DecideConfig) -> Iterator[TokenPrice]:
         yield TokenPrice(None, name, read_money=read, written_money=written)
 
 
-def _price(study: Study, score: CellScore, rule: DecideConfig) -> TokenPrice | None:
-    """None of a cell without scores."""
-    scored = _evaluations(study, score)
-    if not scored:
-        return None
+def _price(score: CellScore, scored: Sequence[EvaluationRecord], rule: DecideConfig) -> TokenPrice:
     timed = [e.throughput for e in scored if e.throughput is not None]
     if not timed:
         return TokenPrice(score.cell)
@@ -74,19 +71,25 @@ def _price(study: Study, score: CellScore, rule: DecideConfig) -> TokenPrice | N
     )
 
 
-def _evaluations(study: Study, score: CellScore) -> list[EvaluationRecord]:
+def _by_subject(study: Study) -> dict[tuple[str, str], EvaluationRecord]:
+    """(trial's name, form) -> its scores; (mode, '') -> those of its bare base."""
+    names = {trial.identity: trial.trial for trial in study.trials}
+    found = {}
+    for record in study.evaluations:
+        if record.trial_identity is None:
+            found[record.quant, ""] = record
+        elif record.trial_identity in names:
+            found[names[record.trial_identity], record.form] = record
+    return found
+
+
+def _scores_of(
+    score: CellScore, scores: Mapping[tuple[str, str], EvaluationRecord]
+) -> list[EvaluationRecord]:
     """The scores of a cell's trials in its form, or of its bare base."""
-    if score.cell.base:
-        return [
-            e for e in study.evaluations
-            if e.trial_identity is None and e.quant == score.cell.quant
-        ]  # fmt: skip
-    names = {trial.trial for trial in score.trials}
-    identities = {trial.identity for trial in study.trials if trial.trial in names}
-    return [
-        e for e in study.evaluations
-        if e.trial_identity in identities and e.form == score.cell.serve
-    ]  # fmt: skip
+    keys = [(trial.trial, score.cell.serve) for trial in score.trials]
+    keys = [(score.cell.quant, "")] if score.cell.base else keys
+    return [scores[key] for key in keys if key in scores]
 
 
 def _speed(timed: Sequence[Throughput], what: str) -> float | None:
