@@ -87,12 +87,23 @@ def test_the_adapter_gives_the_losses_that_the_trial_was_scored_with(
     assert trial.trial in (to / CARD).read_text()
 
 
-def test_the_card_has_the_hubs_front_matter_and_the_studys_numbers_and_no_place_of_this_machine(
-    study: Layout, tmp_path: Path
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_card_has_the_studys_numbers_no_place_and_the_same_bytes_twice_and_is_kept(
+    study: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    to = tmp_path / "mine"
-    export(study, to, "license=mit", "base=owner/small")
+    to, words = tmp_path / "mine", ("license=mit", "base=owner/small")
+    for folder in (to, tmp_path / "again"):
+        assert export(study, folder, *words) == 0
     text = (to / CARD).read_text()
+    assert bytes_of(to) == bytes_of(tmp_path / "again")
+    (to / CARD).write_text(f"{text}\nWords of a person.\n")
+    capsys.readouterr()
+    assert export(study, to, *words) == 0
+    assert "holds this export already" in capsys.readouterr().out
+    assert "Words of a person" in (to / CARD).read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert (front["base_model"], front["library_name"]) == ("owner/small", "peft")
     assert front["license"] == "mit"
@@ -137,23 +148,6 @@ def test_the_merged_model_has_16_bits_and_its_loss_is_what_the_card_says(
     assert files_sha256(to) == before
     assert export(study, to, "form=adapter", "overwrite=true") == 0
     assert not list(to.glob("model*.safetensors"))
-
-
-def test_the_same_export_twice_gives_the_same_bytes_and_is_not_made_again(
-    study: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("one", "two"):
-        export(study, tmp_path / name)
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
-    for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    with (tmp_path / "one" / CARD).open("a") as card:
-        card.write("\nWords of a person.\n")
-    capsys.readouterr()
-    assert export(study, tmp_path / "one") == 0
-    assert "holds this export already" in capsys.readouterr().out
-    assert "Words of a person" in (tmp_path / "one" / CARD).read_text()
 
 
 def test_what_export_did_not_write_is_never_replaced(study: Layout, tmp_path: Path) -> None:
