@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,25 @@ def test_axes_hold_every_configuration_and_trial_in_the_units_of_their_headers()
 def test_a_study_of_one_trial_and_one_without_scores_have_a_page() -> None:
     assert views(make_study([Trial("nf4")]))["configurations"]["Rank"] == [8]
     assert views(make_study([Trial("nf4", evaluated=False)]))["configurations"]["Mode"] == ["nf4"]
+
+
+def test_settings_are_told_as_they_are_and_measures_are_ranges() -> None:
+    study = make_study(
+        [
+            Trial("nf4", rank, seed=seed)
+            for rank in (512, 1024, 1025)
+            for seed in (20240101, 20240102)
+        ]
+    )
+    text = explore_page(study, compare(study))
+    told = re.findall(r'class="axes">(.*?)</script>', text, re.DOTALL)
+    axes = {axis["header"]: axis for axis in json.loads(told[1])["axes"]}
+    assert axes["Rank"]["choices"] == [512, 1024, 1025]
+    assert axes["Seed"]["choices"] == [20240101, 20240102]
+    configurations = {axis["header"]: axis for axis in json.loads(told[0])["axes"]}
+    assert not any(
+        axis["choices"] for header, axis in configurations.items() if header.startswith("Train")
+    )
 
 
 needs_browser = [
@@ -139,3 +159,20 @@ class TestInABrowser:
         page.evaluate(f"{(files('axe_core_python') / 'axe.min.js').read_text()}; 1")
         found = page.evaluate("axe.run().then((told) => told.violations.map((own) => own.id))")
         assert found == []
+
+    def test_before_anything_is_trained_it_says_so(self, page: Browser, tmp_path: Path) -> None:
+        study = make_study([], items=10)
+        (tmp_path / "empty.html").write_text(explore_page(study, compare(study)), encoding="utf-8")
+        page.open(tmp_path / "empty.html")
+        said = page.evaluate("document.querySelector('.chosen').textContent")
+        assert said == "No configuration has a value yet."
+        assert page.complaints == []
+
+    def test_ranks_above_a_thousand_are_said_in_full(self, page: Browser, tmp_path: Path) -> None:
+        study = make_study([Trial("nf4", 1024), Trial("nf4", 1025, accuracy=0.5)])
+        (tmp_path / "high.html").write_text(explore_page(study, compare(study)), encoding="utf-8")
+        page.open(tmp_path / "high.html")
+        labels = page.evaluate(
+            f"[...{field('Rank')}.querySelectorAll('label')].map((own) => own.textContent)"
+        )
+        assert labels == ["1024", "1025"]

@@ -131,6 +131,7 @@ def _validated(row: AccuracyRow) -> float:
 
 def _view(noun: str, table: Table[Any], findings: Findings) -> View:
     axes = [_axis(column, table, findings) for column in table.shown() if _is_axis(column, table)]
+    axes = [axis for axis in axes if set(axis.values) - {None}]
     telling = [axis for axis in axes if len(set(axis.values) - {None}) > 1]
     modes = list(mode_colors(findings))
     return View(
@@ -150,17 +151,20 @@ def _is_axis(column: Column, table: Table[Any]) -> bool:
 def _axis(column: Column, table: Table[Any], findings: Findings) -> Axis:
     cells = [column.cell(row) for row in table.rows]
     scale, unit = _scale(column, cells, findings)
-    values = tuple(
-        None if cell is None
-        else float(f"{scale * cell:.6g}") if _is_number(cell)
-        else column.show(cell)
-        for cell in cells
-    )  # fmt: skip
+    is_measured = column.key in {*SCORES, *(one.key for _, one in cost_columns())}
+
+    def value(cell: Any) -> float | str | None:
+        if cell is None or not _is_number(cell):
+            return None if cell is None else column.show(cell)
+        # A setting is shown as it is: rank 1024 is not about 1,020.
+        return float(f"{scale * cell:.6g}") if is_measured else float(cell)
+
+    values = tuple(map(value, cells))
     numbers = sorted({value for value in values if isinstance(value, float)})
     order = {score.cell: place for place, score in enumerate(findings.cells)}
     placed = zip((order.get(row.cell, len(order)) for row in table.rows), values, strict=True)
     words = dict.fromkeys(v for _, v in sorted(placed, key=lambda p: p[0]) if isinstance(v, str))
-    is_range = column.key in SCORES or unit or len(numbers) > MOST_CHOICES
+    is_range = is_measured or len(numbers) > MOST_CHOICES
     choices: tuple[float | str, ...] = (*numbers, *words) if words or not is_range else ()
     return Axis(f"{column.header} {unit}".strip(), values, choices)
 

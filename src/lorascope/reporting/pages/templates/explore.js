@@ -14,7 +14,6 @@ const made = (name, attributes = {}, ...children) => {
   own.append(...children);
   return own;
 };
-const number = (value) => (typeof value === "string" ? value : String(Number(value.toPrecision(3)))).replace("-", "−");
 
 const explore = (view) => {
   const { axes, modes } = JSON.parse(view.querySelector("script.axes").textContent);
@@ -45,6 +44,13 @@ const explore = (view) => {
     axis.value = (share) => (isLog ? low * (high / low) ** share : low + share * (high - low));
     axis.shares = axis.values.map(axis.share);
     axis.ticks = isWords ? axis.choices : high === low ? [low] : [0, 0.25, 0.5, 0.75, 1].map(axis.value);
+    // Settings and whole numbers are said as they are, others with three digits.
+    const isWhole = known.every((value) => Number.isInteger(value));
+    axis.say = (value) => {
+      if (typeof value === "string") return value;
+      const said = isWords ? value : isWhole ? Math.round(value) : Number(value.toPrecision(3));
+      return String(said).replace("-", "−");
+    };
     axis.low = low;
     axis.high = high;
     axis.kept = null; // A set of choices, or [from, to]; null where nothing is chosen.
@@ -110,7 +116,7 @@ const explore = (view) => {
       over.append(drawnElement("line", { x1: place, x2: place, y1: y(0), y2: y(1) }));
       const every = Math.ceil(axis.ticks.length / 18);
       axis.ticks.filter((_, tick) => tick % every === 0).forEach((tick) =>
-        over.append(drawnElement("text", { x: place + 7, y: y(axis.share(tick)) + 4 }, number(tick))));
+        over.append(drawnElement("text", { x: place + 7, y: y(axis.share(tick)) + 4 }, axis.say(tick))));
       for (const [from, to] of spans(axis)) {
         over.append(drawnElement("rect", { x: place - 6, width: 12, y: y(to), height: Math.max(2, y(from) - y(to)), class: "band" }));
       }
@@ -174,7 +180,7 @@ const explore = (view) => {
   const best = () => {
     const row = chosen[0];
     const named = row === undefined ? [] : axes.filter((axis) => axis.values[row] !== null);
-    return named.length ? `; the best validated: ${named.map((axis) => `${axis.header} ${number(axis.values[row])}`).join(", ")}` : "";
+    return named.length ? `; the best validated: ${named.map((axis) => `${axis.header} ${axis.say(axis.values[row])}`).join(", ")}` : "";
   };
 
   const clear = made("button", { type: "button", textContent: "Choose all again", hidden: true });
@@ -192,7 +198,7 @@ const explore = (view) => {
           axis.kept = kept.size === axis.choices.length ? null : kept;
           choose();
         });
-        field.append(made("label", {}, box, number(value)));
+        field.append(made("label", {}, box, axis.say(value)));
         return box;
       });
       axis.show = () => boxes.forEach((box, at) => (box.checked = axis.kept === null || axis.kept.has(axis.choices[at])));
@@ -231,7 +237,10 @@ const explore = (view) => {
   choose();
 };
 
-for (const view of document.querySelectorAll(".view")) explore(view);
+for (const view of document.querySelectorAll(".view")) {
+  // Before anything is trained there is no axis to draw.
+  if (JSON.parse(view.querySelector("script.axes").textContent).axes.length) explore(view);
+}
 const shows = [...document.querySelectorAll("button[data-view]")];
 const turn = (button) => {
   for (const own of shows) {
