@@ -25,7 +25,10 @@ const ticks = ([kind, low, high], [from, to]) => {
   const [least, most] = [Math.min(at(from), at(to)), Math.max(at(from), at(to))];
   const found = [];
   for (let count = Math.ceil(least / step); count * step <= most; count++) {
-    found.push([(count * step - low) / (high - low), (count * step).toFixed(digits).replace("-", "−")]);
+    // An axis that goes below zero shows differences, which have their sign.
+    const sign = Math.min(low, high) < 0 && count > 0 ? "+" : "";
+    const label = count ? sign + (count * step).toFixed(digits) : "0";
+    found.push([(count * step - low) / (high - low), label.replace("-", "−")]);
   }
   return found;
 };
