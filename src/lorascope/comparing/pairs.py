@@ -219,14 +219,29 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
     Raises:
         RecordError: a file is damaged.
     """
-    log_p, log_q = _read(reference), _read(subject)
+    log_q = _read(subject)
+    log_p, p, is_positive = _probabilities(reference)
     if log_p.shape != log_q.shape:
         return None
-    p = np.exp(log_p)
     # Where p is 0 the term is 0, whatever q is.
-    log_ratio = np.subtract(log_p, log_q, where=p > 0, out=np.zeros_like(p))
-    mean = float((p * log_ratio).sum(axis=1).mean())
+    if is_positive is None:
+        terms = log_p - log_q
+    else:
+        terms = np.subtract(log_p, log_q, where=is_positive, out=np.zeros_like(p))
+    terms *= p
+    mean = float(terms.sum(axis=1).mean())
     return max(0.0, mean) if math.isfinite(mean) else None
+
+
+@lru_cache(maxsize=16)
+def _probabilities(
+    path: Path,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Logarithms, probabilities, and where these are above 0; None where they are everywhere."""
+    log_p = _read(path)
+    p = np.exp(log_p)
+    is_positive = p > 0
+    return log_p, p, None if is_positive.all() else is_positive
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from lorascope.errors import DataError, RecordError
 from lorascope.files.store import write_atomically
 from lorascope.records import ItemResult, SplitScore
 
-_ITEM = TypeAdapter(ItemResult)
+_ITEM, _ITEMS = TypeAdapter(ItemResult), TypeAdapter(list[ItemResult])
 
 
 def summarize(items: Sequence[ItemResult]) -> SplitScore:
@@ -123,8 +123,14 @@ def read_items(path: Path) -> list[ItemResult]:
     """Read what `write_items` wrote; RecordError where it is missing or damaged."""
     if not path.is_file():
         raise RecordError(f"{path}: no scored items here. Run `lorascope evaluate` first.")
+    lines = path.read_text(encoding="ascii").splitlines()
+    try:
+        # All at once, which is several times faster; one by one where one of them is damaged.
+        return _ITEMS.validate_json(f"[{','.join(lines)}]")
+    except ValidationError:
+        pass
     items = []
-    for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             items.append(_ITEM.validate_python(json.loads(line)))
         except (ValueError, ValidationError) as error:

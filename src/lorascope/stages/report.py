@@ -13,6 +13,7 @@ from lorascope.study.adoption import noted_predecessors
 from lorascope.study.collect import collect
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial
+from lorascope.study.intact import reading_once
 
 NOT_ANSWERED = 1
 
@@ -24,7 +25,8 @@ def command(
     nothing to ship."""
     study = collect(list(configs), layout)
     # Else an upgrade's first report would lack trials without a word.
-    noted_predecessors(declare_trial(config, layout) for config in configs)
+    with reading_once():
+        noted_predecessors(declare_trial(config, layout) for config in configs)
     findings = compare(study)
     paths = write_reports(study, findings, layout.reports)
     written = [path.relative_to(layout.root) for path in paths]

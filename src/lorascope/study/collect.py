@@ -31,7 +31,13 @@ from lorascope.study.declared import (
     scores_name,
 )
 from lorascope.study.identity import in_full
-from lorascope.study.intact import read_base, read_data, read_forgetting, read_mode
+from lorascope.study.intact import (
+    read_base,
+    read_data,
+    read_forgetting,
+    read_mode,
+    reading_once,
+)
 from lorascope.study.intact_scores import current_examples, distributions_of, scored_items
 from lorascope.study.leading import Scored, leading
 
@@ -51,6 +57,11 @@ def collect(configs: list[Config], layout: Layout) -> Study:
 
 def collect_all(configs: list[Config], layout: Layout) -> Study:
     """The same of all declared trials, whatever the search."""
+    with reading_once():
+        return _collected(configs, layout)
+
+
+def _collected(configs: list[Config], layout: Layout) -> Study:
     first = one_question(configs)
     trials, evaluations = [], []
     missing: dict[str, DeclaredTrial] = {}

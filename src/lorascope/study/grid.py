@@ -153,6 +153,7 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
     swept = {group_of(key) for key in keys} & KINDS.keys()
     points = product(*(_values(axis) for axis in axes))
     found: dict[str, Config] = {}
+    changed = copy.deepcopy(composed)
     for number, point in enumerate(points):
         values = dict(zip(keys, point, strict=True))
         kind = str(values.get("adapter", composed.adapter))
@@ -160,7 +161,9 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
         own = {key: value for key, value in values.items() if group_of(key) not in others}
         name = str(own) if others else str(number)
         if name not in found:
-            changed = copy.deepcopy(composed)
+            # A point that sets what the one before it set needs no copy of its own.
+            if others or any(isinstance(value, dict) for value in own.values()):
+                changed = copy.deepcopy(composed)
             for key, value in own.items():
                 # A mapping takes the place of the one that is there, whatever its keys.
                 OmegaConf.update(changed, key, value, force_add=isinstance(value, dict))

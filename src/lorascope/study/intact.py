@@ -7,7 +7,9 @@ against their own digest, and files against their sizes; here are their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +30,36 @@ from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
 from lorascope.study.params import READS, stage_command
 
 R = TypeVar("R", BaseRecord, FootprintRecord, DataCard)
+
+
+_Records = dict[tuple[Path, type[object]], object]
+_read: ContextVar[_Records | None] = ContextVar("_read", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Inside the block a record of base, mode or data is read once, however many trials ask for it:
+    what another process writes meanwhile is not seen."""
+    if _read.get() is not None:
+        yield
+        return
+    token = _read.set({})
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
+def _record(folder: Path, record_type: type[R]) -> R:
+    known = _read.get()
+    if known is None:
+        return read_record(folder, record_type)
+    place = folder, record_type
+    if place not in known:
+        known[place] = read_record(folder, record_type)
+    found = known[place]
+    assert isinstance(found, record_type)
+    return found
 
 
 def read_base(config: Config, layout: Layout) -> BaseRecord:
@@ -72,7 +104,7 @@ def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
     again = _data_again(config)
     if not (folder / RECORD).is_file():
         raise RecordError(f"{folder / RECORD}: no record here. Run `{again}` first.")
-    card = read_record(folder, DataCard)
+    card = _record(folder, DataCard)
     if changed := differing(data_settings(config.forgetting), card.settings):
         keys = ", ".join(key.partition(".")[2] for key in changed)
         raise RecordError(
@@ -85,7 +117,7 @@ def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
 def _prepared(folder: Path, record_type: type[R], asked: Settings, command: str) -> R:
     if not (folder / RECORD).is_file():
         raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
-    record = read_record(folder, record_type)
+    record = _record(folder, record_type)
     made = record.settings
     if isinstance(record, FootprintRecord) and not made:
         # As far as it is known of records that kept no settings.
