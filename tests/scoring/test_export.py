@@ -185,11 +185,11 @@ def test_a_converter_that_fails_is_quoted_and_leaves_nothing(study: Layout, tmp_
 @pytest.mark.parametrize(
     ("form", "kind", "peft_type", "classes", "told"),
     [
-        ("adapter", "full", "LORASCOPE_FULL", False, "form=merged"),
+        ("adapter", "full", "FULL", False, "form=merged"),
         ("merged", "prompt", "PROMPT_TUNING", False, "form=adapter"),
         ("gguf", "prompt", "PROMPT_TUNING", False, "form=adapter"),
-        ("adapter", "prefix_layer", "LORASCOPE_PREFIX_LAYER", False, "lorascope generate"),
-        ("merged", "bottleneck", "LORASCOPE_BOTTLENECK", False, "lorascope generate"),
+        ("adapter", "prefix_layer", "PREFIX_LAYER", False, "lorascope generate"),
+        ("merged", "bottleneck", "BOTTLENECK", False, "lorascope generate"),
         ("gguf", "lora", "LORA", True, "form=merged"),
     ],
 )
