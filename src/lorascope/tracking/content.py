@@ -20,6 +20,7 @@ from lorascope.records import (
     TrialKey,
     TrialRecord,
 )
+from lorascope.tracking.datasets import DatasetUse
 from lorascope.tracking.points import Point, metric_name, trial_points
 
 IDENTITY_TAG = "lorascope.identity"
@@ -91,6 +92,8 @@ class RunContent:
     params: dict[str, str]
     data: tuple[str, str]
     """Name and digest of the dataset."""
+    read: tuple[DatasetUse, ...] = ()
+    """What was read of it, where its files are there."""
     points: list[Point] = field(default_factory=list)
     former: str | None = None
     """The identity that the trial was published under before."""

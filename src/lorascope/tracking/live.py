@@ -190,7 +190,7 @@ class LiveTracking:
         self._owner = Owner(self._layout)
         self._load = MachineLoad()
         is_local = uri == project_database(self._layout)
-        self._writer = Writer(client, artifact_root(self._layout, uri), is_local)
+        self._writer = Writer(client, self._layout, artifact_root(self._layout, uri), is_local)
         return self._writer
 
     def _close(self) -> None:

@@ -91,7 +91,7 @@ def publish(
         client = MlflowClient(tracking_uri=uri)
         close_dead(client, layout)
         writer = Writer(
-            client, artifact_root(layout, uri), is_local=uri == project_database(layout)
+            client, layout, artifact_root(layout, uri), is_local=uri == project_database(layout)
         )
         added = [writer.add_trial(trial) for trial in trials]
         newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)

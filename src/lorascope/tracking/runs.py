@@ -20,6 +20,8 @@ from lorascope.tracking.content import (
     TRIAL_TAG,
     RunContent,
 )
+from lorascope.tracking.datasets import log_datasets
+from lorascope.tracking.models import MODEL_TAG
 from lorascope.tracking.points import Point
 
 if TYPE_CHECKING:
@@ -30,8 +32,6 @@ MAX_POINTS = 1000
 """MLflow's limit of metrics for one log_batch."""
 MAX_PARAMS = 100
 """MLflow's limit of parameters for one log_batch."""
-MAX_DIGEST = 36
-"""MLflow's limit for a dataset's digest; the whole one is a parameter."""
 
 
 def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tuple[str, bool]:
@@ -145,11 +145,17 @@ def _find_runs(client: MlflowClient, experiment: str, identity: str) -> list[Run
     return list(client.search_runs([experiment], filter_string=wanted))
 
 
-def log_points(client: MlflowClient, run_id: str, points: list[Point], time_ms: int) -> None:
-    """Log points in few calls. The time is the record's: a point written twice is one row."""
+def log_points(
+    client: MlflowClient, run_id: str, points: list[Point], time_ms: int, model: str | None = None
+) -> None:
+    """Log points in few calls, as those of the logged `model` too where there is one. The time is
+    the record's: a point written twice is one row."""
     from mlflow.entities import Metric
 
-    metrics = [Metric(point.name, point.value, time_ms, point.step) for point in points]
+    metrics = [
+        Metric(point.name, point.value, time_ms, point.step, model_id=model, run_id=run_id)
+        for point in points
+    ]
     for start in range(0, len(metrics), MAX_POINTS):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_POINTS])
 
@@ -182,9 +188,8 @@ def update_points(
     if new:
         replaced = [point.name for point in new if point.name in have]
         # A point that was made after the clock was set back must not hide.
-        log_points(
-            client, run.info.run_id, new, max(time_ms, 1 + _latest_ms(client, run, replaced))
-        )
+        time_ms = max(time_ms, 1 + _latest_ms(client, run, replaced))
+        log_points(client, run.info.run_id, new, time_ms, run.data.tags.get(MODEL_TAG))
     return bool(new)
 
 
@@ -202,12 +207,8 @@ def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> bool:
 
 
 def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:
-    from mlflow.entities import Dataset, DatasetInput
-
     log_params(client, run_id, content.params)
     log_points(client, run_id, content.points, content.end_ms)
-    name, digest = content.data
-    data = Dataset(name, digest[:MAX_DIGEST], source_type="local", source="{}")
-    client.log_inputs(run_id, datasets=[DatasetInput(data)])
+    log_datasets(client, run_id, content.data, content.read)
     if content.record is not None:
         client.log_text(run_id, content.record, RECORD)

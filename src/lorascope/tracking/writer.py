@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lorascope.files.layout import Layout
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.tracking.connection import TrackingError
 from lorascope.tracking.content import (
@@ -14,6 +15,7 @@ from lorascope.tracking.content import (
     LIVE_TAG,
     NAME_TAG,
     PARENT_TAG,
+    RunContent,
     StartedTrial,
     experiment_name,
     live_run,
@@ -22,6 +24,8 @@ from lorascope.tracking.content import (
     sweep_run,
     trial_run,
 )
+from lorascope.tracking.datasets import CONTEXTS, splits_read
+from lorascope.tracking.models import log_adapter
 from lorascope.tracking.points import Point, evaluation_points, is_score_name, score_form
 from lorascope.tracking.runs import ensure_run, find_run, open_run, set_tags, update_points
 from lorascope.tracking.study_content import (
@@ -43,6 +47,7 @@ class Writer:
     """A writer to the store, which keeps the ids that this publishing needs."""
 
     client: MlflowClient
+    layout: Layout
     artifacts: str | None
     is_local: bool
     experiments: dict[str, str] = field(default_factory=dict)
@@ -56,11 +61,23 @@ class Writer:
         experiment = self.experiment(experiment_name(trial.key))
         sweep = sweep_identity(trial)
         if sweep not in self.sweeps:
-            self.sweeps[sweep], added = ensure_run(self.client, experiment, sweep_run(trial))
+            shared = self._with_data(sweep_run(trial), trial.key.model)
+            self.sweeps[sweep], added = ensure_run(self.client, experiment, shared)
             self.sweeps_added += added
-        run = trial_run(trial, parent=self.sweeps[sweep])
+        run = self._with_data(trial_run(trial, parent=self.sweeps[sweep]), trial.key.model)
         self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
+        if is_new:
+            adapter = self.layout.trials(trial.key.quant) / trial.trial / "adapter"
+            log_adapter(self.client, experiment, self.runs[trial.identity], trial, adapter)
         return is_new
+
+    def _with_data(
+        self, run: RunContent, model: str, splits: Sequence[str] = tuple(CONTEXTS)
+    ) -> RunContent:
+        """The same with the splits that it read."""
+        name, sha256 = run.data
+        read = splits_read(self.layout, model, name, sha256, splits, self.is_local)
+        return replace(run, read=tuple(read))
 
     def open_trial(self, trial: StartedTrial, token: str) -> tuple[Run, Run]:
         """Open the run of a trial that is being trained, under its sweep's, which is open too, both
@@ -68,7 +85,9 @@ class Writer:
         client, experiment = self.client, self.experiment(experiment_name(trial.key))
         sweep = sweep_identity(trial)
         if sweep not in self.sweeps:
-            self.sweeps[sweep], _ = ensure_run(client, experiment, sweep_run(trial))
+            self.sweeps[sweep], _ = ensure_run(
+                client, experiment, self._with_data(sweep_run(trial), trial.key.model)
+            )
             client.set_tag(self.sweeps[sweep], LIVE_TAG, token)
             client.update_run(self.sweeps[sweep], status="RUNNING")
         parent = self.sweeps[sweep]
@@ -84,7 +103,7 @@ class Writer:
 
     def add_base(self, base: BareBase) -> bool:
         """Add the run of a bare base, and its scores, where they are missing; whether they were."""
-        run = base_run(base)
+        run = self._with_data(base_run(base), base.model, ("validation", "test"))
         experiment = self.experiment(base.experiment)
         self.bases[run.identity], is_new = ensure_run(self.client, experiment, run)
         return bool(self._add_scores(base.experiment, run.identity, base.scores)) or is_new
@@ -93,7 +112,9 @@ class Writer:
         """Bring the study's run up to date, with the sweeps of its `trials` and its bases below it.
         Returns whether anything had changed."""
         client, experiment = self.client, self.experiment(study.experiment)
-        run_id, changed = ensure_run(client, experiment, study_run(study))
+        run_id, changed = ensure_run(
+            client, experiment, self._with_data(study_run(study), study.model)
+        )
         run, tags = client.get_run(run_id), changing_tags(study)
         points = [Point(name, value, 0) for name, value in study.metrics.items()]
         changed |= update_points(client, run, points, milliseconds(study.created_utc))
