@@ -111,7 +111,11 @@ COMMANDS = {
     "inventory": Command(
         "list what a study outside a clone reads of lorascope, for its dvc.yaml", "none"
     ),
-    "publish": Command("fill MLflow from the records", "none"),
+    "publish": Command(
+        "fill MLflow from the records; register=NAME makes the shipped adapter a version of a\n"
+        "registered model, to=tensorboard or to=wandb writes files for those in exports/",
+        "none",
+    ),
     "ui": Command(
         "open MLflow on this machine's loopback address; port=5001 for another port", "none"
     ),

@@ -38,6 +38,7 @@ def study_content(study: Study, findings: Findings) -> StudyContent:
         created_utc=max(provenance.created_utc for provenance in made),
         trials=frozenset(trial.identity for trial in study.trials),
         bases=tuple(BareBase(model, data, digest, stored[e.quant], e) for e in bare),
+        merge=study.merge,
     )
 
 

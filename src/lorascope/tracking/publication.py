@@ -50,6 +50,8 @@ class Publication:
     """Bare bases whose run or scores were added."""
     study_changed: bool | None
     """Whether the answer or its figures had changed; None where no study was given."""
+    registered: str | None
+    """The version of a registered model that the shipped adapter is; None unless asked for."""
     runs: dict[str, str]
     """Trial identity -> id of its run."""
 
@@ -70,6 +72,7 @@ def publish(
     layout: Layout,
     bases: Sequence[BareBase] = (),
     study: StudyContent | None = None,
+    register: str | None = None,
 ) -> Publication:
     """Add what the store lacks: a parent run per sweep, a child run per trial, one per bare base,
     scores, and the answer of `study` in a run above them.
@@ -77,6 +80,9 @@ def publish(
     Runs that are there already stay as they are; a trial that was run again gets another run.
     Scores are compared: those missing are added, and those that a newer evaluation changed get a
     newer point.
+
+    Args:
+        register: a registered model, of which what `study` ships becomes a version.
 
     Raises:
         TrackingError: the store cannot be reached or written.
@@ -88,7 +94,7 @@ def publish(
     with failures_as_tracking_errors(layout), locked(layout):
         make_database(layout)
         check_database(uri)
-        client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         close_dead(client, layout)
         writer = Writer(
             client, layout, artifact_root(layout, uri), is_local=uri == project_database(layout)
@@ -100,6 +106,8 @@ def publish(
         every = {base.scores.identity: base for base in [*bases, *(study.bases if study else ())]}
         bases_added = [writer.add_base(base) for base in every.values()]
         study_changed = writer.add_study(study, trials) if study else None
+        merge = study.merge if study and register else None
+        version = writer.register(register, merge, trials) if register and merge else None
     known = every.keys()
     unknown = [e for e in newest if not e.trial_identity and e.identity not in known]
     return Publication(
@@ -112,6 +120,7 @@ def publish(
         evaluations_without_trial=scored.count(None) + len(unknown),
         bases_added=bases_added.count(True),
         study_changed=study_changed,
+        registered=f"{register} version {version}" if version else None,
         runs=writer.runs,
     )
 

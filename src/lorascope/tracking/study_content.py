@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lorascope.files.revisions import canonical_sha256
-from lorascope.records import EvaluationRecord, FootprintRecord
+from lorascope.records import EvaluationRecord, FootprintRecord, MergeRecord
 from lorascope.tracking.content import (
     ATTEMPT_TAG,
     IDENTITY_TAG,
@@ -59,6 +59,8 @@ class StudyContent:
     trials: frozenset[str] = frozenset()
     """Identities of its trials."""
     bases: tuple[BareBase, ...] = ()
+    merge: MergeRecord | None = None
+    """What is shipped."""
 
     @property
     def experiment(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lorascope.files.layout import Layout
-from lorascope.records import EvaluationRecord, TrialRecord
+from lorascope.records import EvaluationRecord, MergeRecord, TrialRecord
 from lorascope.tracking.connection import TrackingError
 from lorascope.tracking.content import (
     EVALUATION_TAG,
@@ -25,7 +25,7 @@ from lorascope.tracking.content import (
     trial_run,
 )
 from lorascope.tracking.datasets import CONTEXTS, splits_read
-from lorascope.tracking.models import log_adapter
+from lorascope.tracking.models import MODEL_TAG, log_adapter, register
 from lorascope.tracking.points import Point, evaluation_points, is_score_name, score_form
 from lorascope.tracking.runs import ensure_run, find_run, open_run, set_tags, update_points
 from lorascope.tracking.study_content import (
@@ -67,8 +67,7 @@ class Writer:
         run = self._with_data(trial_run(trial, parent=self.sweeps[sweep]), trial.key.model)
         self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
         if is_new:
-            adapter = self.layout.trials(trial.key.quant) / trial.trial / "adapter"
-            log_adapter(self.client, experiment, self.runs[trial.identity], trial, adapter)
+            self._log_adapter(trial, self.runs[trial.identity])
         return is_new
 
     def _with_data(
@@ -127,6 +126,28 @@ class Writer:
         for child in below | {self.bases[base_run(base).identity] for base in study.bases}:
             changed |= set_tags(client, client.get_run(child), {PARENT_TAG: run_id})
         return changed
+
+    def register(self, name: str, merge: MergeRecord, trials: Sequence[TrialRecord]) -> str:
+        """Make the shipped trial's adapter a version of the registered model `name`."""
+        trial = next((trial for trial in trials if trial.trial == merge.trial), None)
+        model = self._model_of(trial) if trial else None
+        if model is None:
+            raise TrackingError(
+                f"{merge.trial}, which is shipped, is not registered as {name}: its adapter is not "
+                "in experiments/train. Run `lorascope train-lora` with its settings."
+            )
+        return register(self.client, name, model, merge)
+
+    def _model_of(self, trial: TrialRecord) -> str | None:
+        """The logged model of a trial that has a run, which is logged where it is not."""
+        run_id = self.runs[trial.identity]
+        tags = self.client.get_run(run_id).data.tags
+        return tags.get(MODEL_TAG) or self._log_adapter(trial, run_id)
+
+    def _log_adapter(self, trial: TrialRecord, run_id: str) -> str | None:
+        experiment = self.experiment(experiment_name(trial.key))
+        adapter = self.layout.trials(trial.key.quant) / trial.trial / "adapter"
+        return log_adapter(self.client, experiment, run_id, trial, adapter)
 
     def _add_scores(
         self, experiment: str, identity: str, evaluation: EvaluationRecord
