@@ -41,6 +41,8 @@ class LoopbackHub(BaseHTTPRequestHandler):
                 for file in lines[0]["files"]
             ]
             self._answer(200, {"files": files})
+        elif "me/refusing" in self.path:
+            self._answer(400, {"error": "the README is no card"})
         else:
             address = f"http://{self.headers['Host']}/me/mine/commit/{COMMIT}"
             self._answer(200, {"commitUrl": address, "commitOid": COMMIT, "success": True})
@@ -77,6 +79,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[tuple[str, 
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "README.md").write_text("# mine\n")
     (tmp_path / "adapter_config.json").write_text("{}\n")
+    # What a file manager and Git leave is no part of an export.
+    (tmp_path / ".git").mkdir()
+    for hidden in (".DS_Store", ".git/config"):
+        (tmp_path / hidden).write_text("mine alone")
     return tmp_path
 
 
@@ -105,6 +111,16 @@ def test_a_repository_that_exists_is_left_as_it_is(
     with pytest.raises(LorascopeError, match="exists and is left as it is: choose another name"):
         send(planned_push(folder, "me/taken", private=True), "again", endpoint)
     assert [path for path, _ in asked] == ["/api/repos/create"]
+
+
+def test_an_upload_that_fails_says_what_it_left_at_the_hub(
+    hub: tuple[str, list[tuple[str, Any]]], folder: Path
+) -> None:
+    endpoint, _ = hub
+    with pytest.raises(
+        LorascopeError, match=r"no card.*/me/refusing was made, and is empty or.*delete"
+    ):
+        send(planned_push(folder, "me/refusing", private=True), "m", endpoint)
 
 
 def test_without_a_network_nothing_is_sent_and_the_sentence_says_what_to_do(folder: Path) -> None:

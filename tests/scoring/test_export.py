@@ -24,6 +24,7 @@ from lorascope.files.exported import CARD, files_sha256
 from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.records import TrialRecord
 from lorascope.scoring.exported_adapter import check_adapter, close_enough, write_adapter
+from lorascope.stages.export import named_in
 from lorascope.study.collect import collect
 from lorascope.study.named_trial import find_named
 from tests.conftest import TEST_DEVICE, TRIAL, compose_one
@@ -104,6 +105,10 @@ def test_the_card_has_the_studys_numbers_no_place_and_the_same_bytes_twice_and_i
     assert export(study, to, *words) == 0
     assert "holds this export already" in capsys.readouterr().out
     assert "Words of a person" in (to / CARD).read_text()
+    # Files that name another base or licence are another export.
+    for others in (("license=mit",), ("base=owner/small",), (*words[:1], "base=owner/other")):
+        with pytest.raises(ConfigError, match=r"another export is there.*base=owner/small"):
+            export(study, to, *others)
     front = yaml.safe_load(text.split("---")[1])
     assert (front["base_model"], front["library_name"]) == ("owner/small", "peft")
     assert front["license"] == "mit"
@@ -146,8 +151,31 @@ def test_the_merged_model_has_16_bits_and_its_loss_is_what_the_card_says(
     with pytest.raises(ConfigError, match=r"another export is there.*overwrite=true"):
         export(study, to, "form=adapter")
     assert files_sha256(to) == before
-    assert export(study, to, "form=adapter", "overwrite=true") == 0
+    # A rule for checks that is named is the one that counts.
+    (study.conf / "merge" / "few.yaml").write_text("defaults: [default]\nverify_items: 3\n")
+    assert export(study, to, "form=adapter", "overwrite=true", "merge=few") == 0
     assert not list(to.glob("model*.safetensors"))
+    assert "on 3 validation items" in (to / CARD).read_text()
+    # The very same again is made again where that is asked for, its card too.
+    (to / CARD).write_text((to / CARD).read_text() + "\nWords of a person.\n")
+    assert export(study, to, "overwrite=true", "merge=few") == 0
+    assert "Words of a person" not in (to / CARD).read_text()
+
+
+def test_a_trial_beside_the_grid_has_what_its_data_and_mode_were_made_with(study: Layout) -> None:
+    """It says which data and which mode these are; the words say their settings, and how to check."""
+    trial, _ = the_trial(study)
+    words = [
+        "quant=fp16",
+        "data.system=hi",
+        "quant.int8_outlier_threshold=2",
+        "merge.verify_items=3",
+    ]
+    words += ["lora.rank=1,2", "evaluate.batch_size=5", *ON]
+    found = named_in(trial, [], words, study)
+    assert found.config.quant.name == "nf4"
+    assert (found.config.data.system, found.config.quant.int8_outlier_threshold) == ("hi", 2)
+    assert (found.config.merge.verify_items, found.config.evaluate.batch_size) == (3, 5)
 
 
 def test_what_export_did_not_write_is_never_replaced(study: Layout, tmp_path: Path) -> None:

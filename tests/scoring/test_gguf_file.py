@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lorascope.data.tokenization import as_token_ids
 from lorascope.errors import ConfigError, VerificationError
 from lorascope.files.layout import Layout
+from lorascope.reporting.export_text import gguf_checked
 from lorascope.scoring.gguf_file import CONVERTER, check_gguf, find_converter, write_gguf
 
 LLAMA_CPP = os.environ.get("LORASCOPE_LLAMA_CPP")
@@ -76,14 +78,21 @@ def write_by_hand(merged: Path, file: Path, spoilt: str = "") -> None:
 def test_each_tensor_is_compared_bit_for_bit(merged: Path, tmp_path: Path) -> None:
     stored = load_file(merged / "model.safetensors")
     write_by_hand(merged, tmp_path / "right.gguf")
-    found = check_gguf(tmp_path / "right.gguf", merged)
+    found = check_gguf(tmp_path / "right.gguf", merged, [2])
     assert (found.architecture, found.tensors, found.compared) == ("llama", 20, len(stored))
-    assert found.has_chat_template
-    assert found.end_token_id == 2
+    assert not found.has_chat_template
+    assert "no chat template" in list(gguf_checked(found))[-1]
+    assert (found.end_token_id, found.adds_begin_token) == (2, None)
+    with pytest.raises(VerificationError, match="stops at token 2, and the merged model at 1, 5"):
+        check_gguf(tmp_path / "right.gguf", merged, [1, 5])
+    (merged / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(VerificationError, match="chat template is not the tokenizer's"):
+        check_gguf(tmp_path / "right.gguf", merged, [2])
+    (merged / "chat_template.jinja").unlink()
     for spoilt in ("blk.1.attn_k.weight", "token_embd.weight"):
         write_by_hand(merged, tmp_path / "wrong.gguf", spoilt)
         with pytest.raises(VerificationError, match=r"wrong\.gguf: .*other numbers"):
-            check_gguf(tmp_path / "wrong.gguf", merged)
+            check_gguf(tmp_path / "wrong.gguf", merged, [2])
 
 
 def test_without_a_converter_the_error_says_where_to_get_one(
@@ -118,5 +127,6 @@ def test_llama_cpps_own_converter_keeps_every_bit_and_writes_the_same_file_twice
     for name in ("one.gguf", "two.gguf"):
         write_gguf(converter, merged, "mine", "f16", tmp_path / name)
     stored = load_file(merged / "model.safetensors")
-    assert check_gguf(tmp_path / "one.gguf", merged).compared == len(stored)
+    stops = as_token_ids(model.generation_config.eos_token_id)
+    assert check_gguf(tmp_path / "one.gguf", merged, stops).compared == len(stored)
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()

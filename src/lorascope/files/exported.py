@@ -20,19 +20,29 @@ def marked(card: str, what: str, folder: Path) -> str:
     return f"{card}\n<!-- lorascope export: {what}, files {files_sha256(folder)} -->\n"
 
 
-def files_sha256(folder: Path) -> str:
-    """Digest over names and bytes of all files but the card, which people go on writing."""
-    digest = hashlib.sha256()
+def files_of(folder: Path) -> dict[str, Path]:
+    """All files in `folder`, by name; none that is hidden, or in a hidden folder: file managers,
+    network drives and Git leave such anywhere."""
+    found = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != CARD:
-            digest.update(f"{name}\\0{sha256_of_file(path)}\\n".encode())
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            found["/".join(parts)] = path
+    return found
+
+
+def files_sha256(folder: Path) -> str:
+    """Digest over names and bytes of its files but for the card, which people go on writing."""
+    digest = hashlib.sha256()
+    for name, path in files_of(folder).items():
+        if name != CARD:
+            digest.update(f"{name}\0{sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
 
 
 def is_there(folder: Path, what: str, overwrite: bool) -> bool:
     """Whether `folder` holds this very export already, byte for byte but for its card; False where
-    it may be written.
+    it may be written, as with `overwrite` any export may.
 
     Raises:
         ConfigError: something else is there, or an export that `overwrite` may not replace.
@@ -49,12 +59,12 @@ def is_there(folder: Path, what: str, overwrite: bool) -> bool:
             "to", str(folder), "something is there that `export` did not write",
             "Name a folder that does not exist yet.",
         )  # fmt: skip
+    if overwrite:
+        return False
     if found["what"] == what and found["files"] == files_sha256(folder):
         return True
-    if not overwrite:
-        problem = "another export is there" if found["what"] != what else "its files were changed"
-        raise ConfigError(
-            "to", str(folder), f"{problem} ({found['what']})",
-            "Name another folder, or add overwrite=true to replace it.",
-        )  # fmt: skip
-    return False
+    problem = "another export is there" if found["what"] != what else "its files were changed"
+    raise ConfigError(
+        "to", str(folder), f"{problem} ({found['what']})",
+        "Name another folder, or add overwrite=true to replace it.",
+    )  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from lorascope.errors import ConfigError, LorascopeError
+from lorascope.files.exported import files_of
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,7 @@ def planned_push(folder: Path, repository: str, private: bool) -> Push:
         problem = " ".join(str(error).split())
     if problem is not None:
         raise ConfigError("push", repository, problem, "Write push=owner/name.")
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = {name: path.stat().st_size for name, path in files_of(folder).items()}
     return Push(repository, private, folder, files)
 
 
@@ -57,24 +55,30 @@ def send(push: Push, message: str, endpoint: str | None = None) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=endpoint)
+    # Its library for HTTP, which raises where there is no network, changes from release to release:
+    # what else is raised is told as that.
     try:
         made = api.create_repo(
             push.repository, private=push.private, repo_type="model", exist_ok=False
         )
-        api.upload_folder(
-            repo_id=made.repo_id, folder_path=push.folder, repo_type="model",
-            commit_message=message,
-        )  # fmt: skip
     except HfHubHTTPError as error:
         raise LorascopeError(
             f"push={push.repository}: the hub refused it ({_first_line(error)}). {_remedy(error)}"
         ) from error
     except Exception as error:
-        # Its library for HTTP, which raises where there is no network, changes from release to
-        # release.
         raise LorascopeError(
             f"push={push.repository}: the hub was not reached ({_first_line(error)}). Log in with "
             "`hf auth login`, leave HF_HUB_OFFLINE unset, and see that there is a network."
+        ) from error
+    try:
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=push.folder, repo_type="model",
+            commit_message=message, allow_patterns=[escape(name) for name in push.files],
+        )  # fmt: skip
+    except Exception as error:
+        raise LorascopeError(
+            f"push={push.repository}: the upload failed ({_first_line(error)}). {made} was made, "
+            "and is empty or lacks files: delete it there, then push again."
         ) from error
     return str(made)
 

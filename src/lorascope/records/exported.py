@@ -32,6 +32,8 @@ class GgufCheck:
     """Tensors of the merged model that the file has bit for bit; None where transformers does not
     read this architecture's GGUF."""
     has_chat_template: bool
-    """Whether the file has the tokenizer's chat template, or neither has one."""
-    end_token_id: int | None
-    """At which llama.cpp stops."""
+    """Whether it has one, which is the tokenizer's."""
+    end_token_id: int
+    """At which llama.cpp stops: one that the merged model stops at."""
+    adds_begin_token: bool | None
+    """Whether llama.cpp puts a token before each prompt; None where the file does not say so."""

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from lorascope.records import AdapterCheck, GgufCheck, MergeRecord
 from lorascope.reporting import units
 
-BNB_SETTINGS = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-"""Of transformers' BitsAndBytesConfig, what decides the stored weights."""
+COMPUTE = "bnb_4bit_compute_dtype"
+BNB_SETTINGS = {
+    "load_in_4bit": (
+        "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", COMPUTE, "llm_int8_skip_modules",
+    ),
+    "load_in_8bit": ("llm_int8_threshold", "llm_int8_skip_modules"),
+}  # fmt: skip
+"""Of transformers' BitsAndBytesConfig, what decides stored weights and products: by its bits."""
 FOLDER = "..."
 OWN_METHOD = "lorascope"
 """Begins what config.json calls a quantization that lorascope adds to transformers."""
 REGISTERS = "import lorascope.quantizers.torchao.stored  # how this base is stored"
+NO_TEMPLATE = "It has no chat template, as the tokenizer has none"
+BEGINS = {
+    True: "has llama.cpp put its begin-of-text token before a prompt",
+    False: "has llama.cpp put no begin-of-text token before a prompt",
+    None: "leaves it to llama.cpp whether a begin-of-text token stands before a prompt",
+}
+"""By the file's add_bos_token."""
 CAUSAL, CLASSES = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 
 
@@ -59,8 +74,9 @@ def gguf_checked(check: GgufCheck) -> Iterator[str]:
             f"All {check.compared} tensors of the merged model stand in the file bit for bit, as "
             f"transformers reads it ({check.architecture}, {check.tensors} tensors)."
         )
-    template = "is the tokenizer's" if check.has_chat_template else "IS NOT the tokenizer's"
-    yield f"Its chat template {template}; it stops at token {check.end_token_id}."
+    template = "Its chat template is the tokenizer's" if check.has_chat_template else NO_TEMPLATE
+    begins = BEGINS[check.adds_begin_token]
+    yield f"{template}; it stops at token {check.end_token_id}, and {begins}."
 
 
 def trained_for_a_grid(qat: object) -> str:
@@ -72,36 +88,32 @@ def trained_for_a_grid(qat: object) -> str:
     )
 
 
-def load_adapter_code(
-    base: str,
-    on_hub: bool,
-    revision: str | None,
-    stored: Mapping[str, object],
-    classes: int | None,
-    own: str,
-) -> list[str]:
-    """Python that loads base and adapter.
+@dataclass(frozen=True)
+class LoadedBase:
+    """What a card's Python loads the base of an adapter from."""
 
-    Args:
-        on_hub: whether `base` is a name on the hub, and not only in the study.
-        stored: config.json of the base in its mode.
-        own: folder of the base in its mode, for modes that only lorascope stores.
-    """
-    known = stored.get("quantization_config")
-    loader = CLASSES if classes else CAUSAL
-    by_name = known is None or _is_bnb(known)
-    arguments = [f'"{base}"' if on_hub else "base_folder"] if by_name else [f'"{own}"']
-    imports = [loader, "AutoTokenizer"]
-    if revision and by_name:
-        arguments.append(f'revision="{revision}"')
-    if classes:
-        arguments.append(f"num_labels={classes}")
-    if known is None:
-        arguments.append(f'dtype="{stored.get("dtype") or stored.get("torch_dtype")}"')
-    elif isinstance(known, Mapping) and _is_bnb(known):
-        imports.append("BitsAndBytesConfig")
-        told = ", ".join(_argument(name, known[name]) for name in BNB_SETTINGS if known.get(name))
-        arguments.append(f"quantization_config=BitsAndBytesConfig({told})")
+    name: str
+    on_hub: bool
+    """Whether that is its name on the hub, and not only in the study."""
+    revision: str | None
+    """Its commit there."""
+    stored: Mapping[str, Any]
+    """config.json of the base in its mode."""
+    own: str
+    """Folder of the base in its mode, for modes that only lorascope stores."""
+    compute: str | None
+    """Type that products of 4-bit weights ran in; None for what the mode was stored with."""
+    classes: int | None
+    own_code: bool
+    """Whether it runs code from its own folder."""
+
+
+def load_adapter_code(base: LoadedBase) -> list[str]:
+    """Python that loads base and adapter."""
+    known = base.stored.get("quantization_config")
+    loader = CLASSES if base.classes else CAUSAL
+    by_folder = not base.on_hub and (known is None or _is_bnb(known))
+    imports = [loader, "AutoTokenizer", *(["BitsAndBytesConfig"] if _is_bnb(known) else [])]
     return [
         "```python",
         *([REGISTERS] if _method(known).startswith(OWN_METHOD) else []),
@@ -109,16 +121,45 @@ def load_adapter_code(
         f"from transformers import {', '.join(imports)}",
         "",
         f'folder = "{FOLDER}"  # this folder, or its name on the hub',
-        *(
-            [f'base_folder = "{FOLDER}"  # {base}, a folder']
-            if arguments[0] == "base_folder"
-            else []
-        ),
-        f"base = {loader}.from_pretrained({', '.join(arguments)})",
+        *([f'base_folder = "{FOLDER}"  # {base.name}, a folder'] if by_folder else []),
+        f"base = {loader}.from_pretrained(",
+        *(f"    {argument}," for argument in _base_arguments(base, known)),
+        ")",
         "model = PeftModel.from_pretrained(base, folder).eval()",
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
     ]
+
+
+def _base_arguments(base: LoadedBase, known: Any) -> Iterator[str]:
+    """Of from_pretrained, so that it stores what was scored. Weights are quantized from the type in
+    which all others are stored."""
+    by_name = known is None or _is_bnb(known)
+    if by_name:
+        yield f'"{base.name}"' if base.on_hub else "base_folder"
+    else:
+        yield f'"{base.own}"'
+    if base.revision and by_name:
+        yield f'revision="{base.revision}"'
+    if base.classes:
+        yield f"num_labels={base.classes}"
+    if by_name:
+        yield f'dtype="{base.stored.get("dtype") or base.stored.get("torch_dtype")}"'
+    if _is_bnb(known):
+        yield f"quantization_config=BitsAndBytesConfig({_bnb_arguments(base, known)})"
+    if base.own_code:
+        yield "trust_remote_code=True"
+
+
+def _bnb_arguments(base: LoadedBase, known: Mapping[str, Any]) -> str:
+    bits = next(name for name in BNB_SETTINGS if known.get(name))
+    values = {bits: True} | {name: known.get(name) for name in BNB_SETTINGS[bits]}
+    if COMPUTE in values and base.compute is not None:
+        values[COMPUTE] = base.compute
+    # A threshold of 0 is one.
+    return ", ".join(
+        _argument(name, value) for name, value in values.items() if value not in (None, [])
+    )
 
 
 def _argument(name: str, value: object) -> str:
@@ -133,20 +174,16 @@ def _method(known: object) -> str:
     return str(known.get("quant_method", "")) if isinstance(known, Mapping) else ""
 
 
-def load_merged_code(precision: str, classes: int | None) -> list[str]:
+def load_merged_code(precision: str, classes: int | None, own_code: bool = False) -> list[str]:
     """Python that loads a merged model."""
     loader = CLASSES if classes else CAUSAL
+    more = ", trust_remote_code=True" if own_code else ""
     return [
         "```python",
         f"from transformers import {loader}, AutoTokenizer",
         "",
         f'folder = "{FOLDER}"  # this folder, or its name on the hub',
-        f'model = {loader}.from_pretrained(folder, dtype="{precision}").eval()',
+        f'model = {loader}.from_pretrained(folder, dtype="{precision}"{more}).eval()',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
     ]
-
-
-def load_gguf_code(file: str) -> list[str]:
-    """A command that loads a GGUF file."""
-    return ["```", f"llama-server -m {file}", "```"]

@@ -6,10 +6,12 @@ The same records give the same text: it names no time, no machine and no row of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.adapters.exportable import ADAPTER
 from lorascope.adapters.kinds import method_of
 from lorascope.comparing.results import CellScore, Measure, SeedTrial
 from lorascope.comparing.ruling import Findings
@@ -17,7 +19,7 @@ from lorascope.config import APART
 from lorascope.records import Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.pages.recommendation import answer
+from lorascope.reporting.pages.recommendation import answer, cost_label
 
 COMMANDS = ("vllm ", "llama-server ")
 SHOWN_VERSIONS = ("lorascope", "torch", "transformers", "peft", "bitsandbytes", "torchao")
@@ -63,7 +65,7 @@ def model_card(trial: TrialRecord, study: Study, findings: Findings, exported: E
         *_section("How to serve it", _as_markdown(exported.served)),
         *_section("The prompt", _prompt(exported.prompt)),
         *_section("What was compared", _compared(study, findings)),
-        *_section("The decision", _decision(trial, study, findings, score)),
+        *_section("The decision", _decision(trial, findings, score, exported)),
         *_section("How it was trained", _trained(trial, study, exported)),
         *_section("What was checked", exported.checked),
     ]  # fmt: skip
@@ -80,7 +82,7 @@ def _front_matter(trial: TrialRecord, study: Study, findings: Findings, exported
 
     classes = study.data.scoring == "classes"
     task = "text-classification" if classes else "text-generation"
-    results = _results(trial, study, findings, task, exported.dataset)
+    results = _results(trial, study, findings, task, exported)
     data = ModelCardData(
         base_model=exported.base,
         library_name=LIBRARIES[exported.form],
@@ -100,14 +102,15 @@ def _front_matter(trial: TrialRecord, study: Study, findings: Findings, exported
 
 
 def _results(
-    trial: TrialRecord, study: Study, findings: Findings, task: str, dataset: str | None
+    trial: TrialRecord, study: Study, findings: Findings, task: str, exported: Exported
 ) -> list[Any]:
-    """Scores of this very trial on test items, by itself."""
+    """Scores of this very trial on test items, by itself, which merged weights have none of."""
     from huggingface_hub import EvalResult
 
     own = study.scores_of(trial).get(APART)
-    if own is None or _score_of(trial, findings) is None:
+    if exported.form != ADAPTER or own is None or _score_of(trial, findings) is None:
         return []
+    dataset = exported.dataset
     test = own.splits["test"]
     found = {"accuracy": test.accuracy, "loss": test.completion_loss_nats}
     names = {"accuracy": "Accuracy", "loss": "Loss, nats a completion token"}
@@ -151,21 +154,31 @@ def _what_it_is(trial: TrialRecord, study: Study, exported: Exported) -> str:
 def _prompt(prompt: str | None) -> Iterator[str]:
     if prompt is not None:
         yield "It was trained and scored with prompts written so, special tokens included:"
-        yield from ("", "```", prompt, "```")
+        # Longer than any in the prompt, which would close it.
+        ticks = max((len(run) for run in re.findall("`+", prompt)), default=0)
+        fence = "`" * max(3, ticks + 1)
+        yield from ("", fence, prompt, fence)
 
 
 def _compared(study: Study, findings: Findings) -> Iterator[str]:
     adapters = [score for score in findings.cells if not score.cell.base]
-    modes = dict.fromkeys(score.cell.quant for score in findings.cells)
-    seeds = {trial.seed for score in adapters for trial in score.trials}
+    bases = [score.cell.quant for score in findings.cells if score.cell.base]
     splits = study.data.splits
     yield (
-        f"{_number(len(adapters), 'configuration')} of adapters and "
-        f"{_number(len(modes), 'bare base')} ({', '.join(modes)}), "
-        f"{_number(len(seeds), 'seed')} each, on the same items: "
+        f"{_number(len(adapters), 'configuration')} of adapters{_seeds(adapters)} and "
+        f"{_number(len(bases), 'bare base')} ({', '.join(bases)}), on the same items: "
         f"{units.count(splits['validation'].rows)} validation items choose, "
         f"{units.count(splits['test'].rows)} test items only report. Intervals are of 95 %."
     )
+
+
+def _seeds(adapters: Sequence[CellScore]) -> str:
+    """How many of each, in brackets: a search trains more of what is close."""
+    counts = sorted({len(score.trials) for score in adapters})
+    if len(counts) > 1:
+        return f" ({counts[0]} to {counts[-1]} seeds a configuration)"
+    each = " each" if len(adapters) > 1 else ""
+    return f" ({_number(counts[0], 'seed')}{each})" if counts else ""
 
 
 def _number(count: int, noun: str) -> str:
@@ -179,7 +192,7 @@ def _as_markdown(note: Sequence[str]) -> Iterator[str]:
 
 
 def _decision(
-    trial: TrialRecord, study: Study, findings: Findings, score: CellScore | None
+    trial: TrialRecord, findings: Findings, score: CellScore | None, exported: Exported
 ) -> Iterator[str]:
     decision, names = findings.decision, CellNames.of(findings)
     if score is None:
@@ -190,12 +203,16 @@ def _decision(
         form = decision.recommended.serve
         other = "" if form == APART else f", merged and stored as {form}, which these files are not"
         yield f"The declared rule ships this configuration{other}. {said.headline}: {said.state}."
-        yield from _facts(said.facts)
+        yield from _other_form(trial, exported)
+        # What it costs to serve or to store is the adapter's on its base, too.
+        cost = cost_label(findings) if exported.form != ADAPTER else None
+        yield from _facts([fact for fact in said.facts if fact.label != cost])
     else:
         yield (
             f"This is not what the declared rule answers; it was chosen by name. The answer: "
             f"{said.headline}: {said.state}."
         )
+        yield from _other_form(trial, exported)
     yield ""
     shown = [score.cell, decision.reference, *(c.cell for c in findings.cells if c.cell.base)]
     measure = findings.measure
@@ -209,6 +226,16 @@ def _decision(
                 f"{measure.interval(estimate.ends)} | {units.count(estimate.items)} |"
             )
     yield from _own_seed(trial, score, measure)
+
+
+def _other_form(trial: TrialRecord, exported: Exported) -> Iterator[str]:
+    """That merged files are not what was scored."""
+    if exported.form != ADAPTER:
+        yield (
+            f"What was scored and judged is the adapter on its base stored as {trial.key.quant}. "
+            "These files are another form of it, merged, and have no score of their own: what "
+            "their rounding changes is below, under what was checked."
+        )
 
 
 def _own_seed(trial: TrialRecord, score: CellScore, measure: Measure) -> Iterator[str]:

@@ -7,6 +7,7 @@ vllm/lora/peft_helper.py, release 0.27 of August 2026); no vLLM has run these co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that --max-lora-rank takes: an adapter's rank may be any up to it."""
@@ -22,6 +23,7 @@ def adapter_note(
     place: str,
     stored_by: str | None = None,
     merges: bool = True,
+    own_code: bool = False,
 ) -> list[str]:
     """How vLLM serves an adapter beside its base, or why it cannot.
 
@@ -31,6 +33,7 @@ def adapter_note(
         name: that requests call the adapter.
         stored_by: what the base's config.json calls its quantization; None for floats.
         merges: whether it can be merged.
+        own_code: whether the base runs code from its own folder.
     """
     if reasons := [*_refused(config), *_unread(stored_by)]:
         other = ", or export form=merged, which vLLM loads as any model" if merges else ""
@@ -41,8 +44,12 @@ def adapter_note(
     rank = config["r"]
     assert isinstance(rank, int)
     room = next(allowed for allowed in VLLM_RANKS if allowed >= rank)
-    command = f"vllm serve {base} --enable-lora --lora-modules {name}={place}"
+    command = f"{_vllm(base, own_code)} --enable-lora --lora-modules {quote(f'{name}={place}')}"
     return [f"{command} --max-lora-rank {room}", UNTRIED, *_of_base(base), *_on_ends(config)]
+
+
+def _vllm(model: str, own_code: bool) -> str:
+    return f"vllm serve {quote(model)}{' --trust-remote-code' if own_code else ''}"
 
 
 def _of_base(base: str) -> Iterator[str]:
@@ -83,19 +90,19 @@ def _refused(config: Mapping[str, object]) -> Iterator[str]:
             yield f"it does not read {pattern}, and would scale these layers as all others"
 
 
-def merged_note(place: str, classes: bool) -> list[str]:
+def merged_note(place: str, classes: bool, own_code: bool = False) -> list[str]:
     """How vLLM serves a merged model."""
     if classes:
         return [
             "vLLM serves models with a head for classes for some architectures only: see its page "
             "of supported models. transformers loads this folder as it is."
         ]
-    return [f"vllm serve {place}", UNTRIED]
+    return [_vllm(place, own_code), UNTRIED]
 
 
 def gguf_note(file: str) -> list[str]:
     """How llama.cpp serves a GGUF file."""
     return [
-        f"llama-server -m {file}",
+        f"llama-server -m {quote(file)}",
         "llama.cpp has not run this file here: its tensors were compared.",
     ]

@@ -11,7 +11,7 @@ from lorascope.config import Config, Precision
 from lorascope.errors import VerificationError
 from lorascope.files.layout import Layout
 from lorascope.records import GgufCheck, MergeRecord, TrialRecord
-from lorascope.scoring.gguf_file import OUTTYPES, check_gguf, find_converter, write_gguf
+from lorascope.scoring.gguf_file import OUTTYPES, check_gguf, write_gguf
 from lorascope.scoring.shipped_model import merge_verified
 
 CHOSEN_BY = "export"
@@ -44,20 +44,20 @@ def export_gguf(
     layout: Layout,
     trial: TrialRecord,
     precision: Precision,
-    converter: str | None,
+    converter: Path,
 ) -> tuple[MergeRecord, GgufCheck]:
     """Merge `trial`, and have llama.cpp's converter make one file of it in `folder`.
 
     Raises:
-        ConfigError: there is no converter, or it fails.
+        ConfigError: the converter fails.
         VerificationError: as `export_merged`, or the file has other bits.
     """
-    found, outtype = find_converter(converter), OUTTYPES[precision.value]
+    outtype = OUTTYPES[precision.value]
     with TemporaryDirectory(dir=folder) as scratch:
         merged = Path(scratch) / FOLDER
         merged.mkdir()
         record = export_merged(merged, config, layout, trial, precision)
         file = folder / f"{trial.trial}.{outtype}.gguf"
-        print(f"converting with {found.name}", flush=True)
-        write_gguf(found, merged, trial.trial, outtype, file)
-        return record, check_gguf(file, merged)
+        print(f"converting with {converter.name}", flush=True)
+        write_gguf(converter, merged, trial.trial, outtype, file)
+        return record, check_gguf(file, merged, record.stop_token_ids)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lorascope.errors import ConfigError, VerificationError
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.records import GgufCheck
 
+END = "tokenizer.ggml.eos_token_id"
 CONVERTER = "convert_hf_to_gguf.py"
 """llama.cpp's converter of a folder of transformers' files."""
 OUTTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
@@ -90,11 +92,15 @@ def _remedy(told: str) -> str:
     )
 
 
-def check_gguf(file: Path, merged: Path) -> GgufCheck:
+def check_gguf(file: Path, merged: Path, stop_token_ids: Sequence[int]) -> GgufCheck:
     """Read `file` back and compare it with the folder `merged`.
 
+    Args:
+        stop_token_ids: at which the merged model stops.
+
     Raises:
-        VerificationError: a tensor has other bits, or one is missing.
+        VerificationError: a tensor has other bits, or one is missing; it has another chat template,
+            or would stop elsewhere.
     """
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
@@ -102,7 +108,8 @@ def check_gguf(file: Path, merged: Path) -> GgufCheck:
     quiet_libraries()
     reader = GGUFReader(file)
     architecture = str(_value(reader, "general.architecture"))
-    template = load_tokenizer(merged).chat_template
+    template, end = _value(reader, "tokenizer.chat_template"), _value(reader, END)
+    _require_same_text(file, template, end, merged, stop_token_ids)
     # Of a model with code of its own, transformers knows no class to read it into.
     read = architecture in GGUF_SUPPORTED_ARCHITECTURES and not runs_own_code(merged)
     return GgufCheck(
@@ -110,9 +117,29 @@ def check_gguf(file: Path, merged: Path) -> GgufCheck:
         architecture=architecture,
         tensors=len(reader.tensors),
         compared=_compare(file, merged) if read else None,
-        has_chat_template=_value(reader, "tokenizer.chat_template") == template,
-        end_token_id=_value(reader, "tokenizer.ggml.eos_token_id"),
+        has_chat_template=template is not None,
+        end_token_id=int(end),
+        adds_begin_token=_value(reader, "tokenizer.ggml.add_bos_token"),
     )
+
+
+def _require_same_text(
+    file: Path, template: str | None, end: int | None, merged: Path, stop_token_ids: Sequence[int]
+) -> None:
+    own = load_tokenizer(merged).chat_template
+    # Of several, by name, a server takes the one for all purposes.
+    own = own.get("default") if isinstance(own, dict) else own
+    problem = None
+    if template != own:
+        problem = "its chat template is not the tokenizer's"
+    elif end not in stop_token_ids:
+        told = ", ".join(map(str, stop_token_ids))
+        problem = f"it stops at token {end}, and the merged model at {told}"
+    if problem is not None:
+        raise VerificationError(
+            f"{file.name}: {problem}. The converter does not fit this model: take another version "
+            "of llama.cpp, or form=merged."
+        )
 
 
 def _value(reader: Any, key: str) -> Any:

@@ -19,10 +19,14 @@ from lorascope.stages.export_forms import ExportJob
 from lorascope.stages.generate import read_words
 from lorascope.study.asked_export import OWN, Asked, read_asked
 from lorascope.study.collect import collect, collect_all
-from lorascope.study.named_trial import find_named
+from lorascope.study.declared import declare_trial
+from lorascope.study.named_trial import Named, find_named, named_as
+from lorascope.study.params import declared_overrides, group_of
 
 OF_THE_RUN = ("runtime", "merge", "evaluate")
 """First parts of keys that change how something is exported, and not what."""
+OF_ITS_MAKING = ("model.", "data.", "quant.")
+"""Begin keys of what base, data and mode of a trial are made with. Which these are, it says."""
 
 
 def command(
@@ -43,10 +47,10 @@ def command(
     # It imports Hydra.
     from lorascope.study.request import grid_points
 
-    points, _, _ = grid_points("export", given.overrides, {}, True, layout)
+    points, _, overrides = grid_points("export", given.overrides, {}, True, layout)
     prepare_environment(points[0].runtime)
     trial, study = _chosen(given.values.get("trial"), points, layout)
-    named = find_named(trial.trial, _of_the_run(given.overrides), layout)
+    named = named_in(trial, points, overrides, layout)
     job = ExportJob(asked, trial, study, named, layout)
     job.require_form()
     if is_there(asked.to, job.what, asked.overwrite):
@@ -57,8 +61,27 @@ def command(
     return 0
 
 
-def _of_the_run(overrides: Sequence[str]) -> list[str]:
-    return [text for text in overrides if text.partition(".")[0] in OF_THE_RUN]
+def named_in(
+    trial: TrialRecord, points: Sequence[Config], overrides: Sequence[str], layout: Layout
+) -> Named:
+    """The trial with its point of the grid; where it is none of these, with what `overrides` and
+    params.yaml say of how its data and mode were made, and of the run."""
+    # They import Hydra.
+    from lorascope.study.grid import with_overrides
+    from lorascope.study.overrides import read_overrides
+
+    for config in points:
+        if declare_trial(config, layout).identity == trial.identity:
+            return named_as(trial, config, layout)
+    every = with_overrides(declared_overrides(layout), overrides)
+    read = zip(every, read_overrides(every, layout), strict=True)
+    settings = [
+        text
+        for text, override in read
+        if not override.is_sweep_override()
+        and (group_of(text) in OF_THE_RUN or text.startswith(OF_ITS_MAKING))
+    ]
+    return find_named(trial.trial, settings, layout)
 
 
 def _chosen(

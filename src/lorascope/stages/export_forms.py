@@ -13,6 +13,7 @@ from lorascope.comparing.findings import compare
 from lorascope.config import APART, Config, DataKind, ModelKind, Precision
 from lorascope.data.questions import asked_row
 from lorascope.data.templates import make_template
+from lorascope.data.unfit_rows import RowError
 from lorascope.errors import ConfigError, VerificationError
 from lorascope.files.exported import CARD, marked
 from lorascope.files.layout import ADAPTER_FILES, Layout
@@ -74,6 +75,10 @@ class ExportJob:
         return self.layout.quantized(self.config.model.name, self.config.quant.name)
 
     @property
+    def is_adapter(self) -> bool:
+        return self.asked.form == ADAPTER
+
+    @property
     def classes(self) -> int | None:
         return self.config.model.classes
 
@@ -81,7 +86,7 @@ class ExportJob:
     def precision(self) -> Precision:
         """An adapter's is float32; of merged weights the one asked for, else the 16 bits that the
         base has in its mode beside what is quantized, and bfloat16 where it has 32."""
-        if self.asked.form == ADAPTER:
+        if self.is_adapter:
             return Precision.float32
         if self.asked.precision is not None:
             return self.asked.precision
@@ -91,8 +96,14 @@ class ExportJob:
 
     @property
     def what(self) -> str:
-        """What the mark in the card calls it."""
-        return f"{self.trial.identity[:16]} {self.asked.form} {self.precision.value}"
+        """What the mark in the card calls it: with the base and the licence that its files name."""
+        told = [self.trial.identity[:16], self.asked.form, self.precision.value]
+        if self.is_on_hub:
+            revision = self._revision()
+            told.append(f"base={self._base_name()}{f'@{revision}' if revision else ''}")
+        if self.asked.license is not None:
+            told.append(f"license={self.asked.license}")
+        return " ".join(told)
 
     def require_form(self) -> None:
         named = _json(self.adapter / ADAPTER_FILES[0])["peft_type"]
@@ -100,16 +111,22 @@ class ExportJob:
 
     def write(self) -> None:
         """All of it, or nothing."""
+        import_uncollected("lorascope.scoring.evaluation")
+        converter = self._converter()
         require_base(self.config, self.layout)
         require_data(self.config, self.layout)
-        import_uncollected("lorascope.scoring.evaluation")
-        forms = {ADAPTER: self._adapter, MERGED: self._merged}
+        prompt = self._prompt()
         with replaced_folder(self.asked.to) as folder:
-            written = forms.get(self.asked.form, self._gguf)(folder)
+            if converter is not None:
+                written = self._gguf(folder, converter)
+            else:
+                written = self._adapter(folder) if self.is_adapter else self._merged(folder)
             qat = self._train().get("qat")
             if qat is not None:
                 written.checked.append(export_text.trained_for_a_grid(qat))
-            card = model_card(self.trial, self.study, compare(self.study), self._facts(written))
+            card = model_card(
+                self.trial, self.study, compare(self.study), self._facts(written, prompt)
+            )
             write_atomically(folder / CARD, marked(card, self.what, folder).encode())
         for sentence in (*written.checked, *written.served(str(self.asked.to))):
             print(sentence)
@@ -122,7 +139,6 @@ class ExportJob:
     def _adapter(self, folder: Path) -> Written:
         from lorascope.scoring.exported_adapter import check_adapter, close_enough, write_adapter
 
-        model = self.config.model
         write_adapter(folder, self.adapter, self.base, self._hub_base(), self._revision())
         check = check_adapter(folder, self.config, self.layout, self.adapter, self._scored())
         checked = list(export_text.adapter_checked(check))
@@ -133,9 +149,7 @@ class ExportJob:
                 "the trial again, or take form=merged."
             )
         stored, own = _json(self.stored / "config.json"), _shown(self.stored, self.layout)
-        load = export_text.load_adapter_code(
-            self._base_name(), self.is_on_hub, self._revision(), stored, model.classes, own
-        )
+        load = export_text.load_adapter_code(self._loaded_base(stored, own))
         saved, served_base = _json(folder / ADAPTER_FILES[0]), self._served_base(stored, own)
         return Written(
             checked,
@@ -147,8 +161,35 @@ class ExportJob:
                 place,
                 stored.get("quantization_config", {}).get("quant_method"),
                 unmerged(self.kind) is None,
+                self._own_code(),
             ),
         )
+
+    def _loaded_base(self, stored: Mapping[str, Any], own: str) -> export_text.LoadedBase:
+        quant = self.trial.settings.get("quant")
+        return export_text.LoadedBase(
+            name=self._base_name(),
+            on_hub=self.is_on_hub,
+            revision=self._revision(),
+            stored=stored,
+            own=own,
+            compute=quant.get("compute") if isinstance(quant, Mapping) else None,
+            classes=self.classes,
+            own_code=self._own_code(),
+        )
+
+    def _own_code(self) -> bool:
+        from lorascope.bases.folder import runs_own_code
+
+        return runs_own_code(self.base)
+
+    def _converter(self) -> Path | None:
+        """llama.cpp's, where it is asked for: looked for before anything is read."""
+        if self.is_adapter or self.asked.form == MERGED:
+            return None
+        from lorascope.scoring.gguf_file import find_converter
+
+        return find_converter(self.asked.converter)
 
     def _served_base(self, stored: Mapping[str, Any], own: str) -> str:
         """What a server loads the adapter's base from: the folder of the study, where it is
@@ -161,23 +202,26 @@ class ExportJob:
         record = export_merged(folder, self.config, self.layout, self.trial, self.precision)
         return Written(
             list(export_text.merged_checked(record)),
-            export_text.load_merged_code(self.precision.value, self.classes),
-            lambda place: serving_note.merged_note(place, self.classes is not None),
+            export_text.load_merged_code(self.precision.value, self.classes, self._own_code()),
+            lambda place: serving_note.merged_note(
+                place, self.classes is not None, self._own_code()
+            ),
         )
 
-    def _gguf(self, folder: Path) -> Written:
+    def _gguf(self, folder: Path, converter: Path) -> Written:
         from lorascope.scoring.exported_merged import export_gguf
 
         record, check = export_gguf(
-            folder, self.config, self.layout, self.trial, self.precision, self.asked.converter
+            folder, self.config, self.layout, self.trial, self.precision, converter
         )
         return Written(
             [*export_text.merged_checked(record), *export_text.gguf_checked(check)],
-            export_text.load_gguf_code(check.file),
+            # The command that serves it loads it.
+            [],
             lambda place: serving_note.gguf_note(f"{place}/{check.file}"),
         )
 
-    def _facts(self, written: Written) -> Exported:
+    def _facts(self, written: Written, prompt: str | None) -> Exported:
         data = self.config.data
         return Exported(
             form=self.asked.form,
@@ -189,7 +233,7 @@ class ExportJob:
             checked=tuple(written.checked),
             load=tuple(written.load),
             served=tuple(written.served(PLACE)),
-            prompt=self._prompt(),
+            prompt=prompt,
         )
 
     def _hub_base(self) -> str | None:
@@ -217,16 +261,19 @@ class ExportJob:
         return scored_items(own, self.layout.evaluations(own.quant) / own.name)["validation"]
 
     def _prompt(self) -> str | None:
-        """A question as training wrote those of the rows; None of data that asks none."""
+        """A question as training wrote those of the rows; None of data that asks none, or that was
+        prepared otherwise since."""
         from lorascope.data.tokenization import load_tokenizer
 
+        if self.named.data_changed:
+            return None
         data = self.config.data
         try:
             template = make_template(
                 data.template, data.system, load_tokenizer(self.stored), data.date
             )
             return asked_row(QUESTION, data, template).prompt
-        except ConfigError:
+        except (ConfigError, RowError):
             return None
 
 

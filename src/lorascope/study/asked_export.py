@@ -56,13 +56,21 @@ def read_asked(values: Mapping[str, str]) -> Asked:
         form=form,
         precision=_precision(values.get("precision"), form),
         converter=values.get("converter"),
-        base=values.get("base"),
-        license=values.get("license"),
+        base=_words(values, "base", "base=owner/name"),
+        license=_words(values, "license", "license=apache-2.0"),
         overwrite=_is_true(values, "overwrite", False),
         push=values.get("push"),
         private=_is_true(values, "private", True),
         dry_run=_is_true(values, "dry_run", True),
     )
+
+
+def _words(values: Mapping[str, str], key: str, example: str) -> str | None:
+    """What the card names, in its front matter and in a line that its readers do not see."""
+    word = values.get(key)
+    if word is not None and (not word.strip() or not word.isprintable() or "-->" in word):
+        raise ConfigError(key, word, "a card cannot name it", f"Write one such as {example}.")
+    return word
 
 
 def _precision(word: str | None, form: str) -> Precision | None:

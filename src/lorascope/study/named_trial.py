@@ -26,7 +26,7 @@ class Named:
 
     name: str
     config: Config
-    """Of its base, mode and data; its adapter's and its training's settings are not in it."""
+    """Of its base, mode and data; its adapter's and its training's settings need not be in it."""
     trial: TrialRecord | None
     """None for the bare base."""
     adapter: Path | None
@@ -52,7 +52,16 @@ def find_named(name: str | None, overrides: Sequence[str], layout: Layout) -> Na
         require_stored(config, layout)
         return Named(f"{config.model.name} as {config.quant.name}", config, None, None, False)
     trial = find_trial(name or _shipped(overrides, layout), layout)
-    config = trained_with(trial, layout, overrides)
+    return named_as(trial, trained_with(trial, layout, overrides), layout)
+
+
+def named_as(trial: TrialRecord, config: Config, layout: Layout) -> Named:
+    """`trial` with a configuration of its model, data and mode, which must be what it was trained
+    beside.
+
+    Raises:
+        RecordError: the trial's base is not here, or another one.
+    """
     folder = layout.trials(trial.key.quant) / trial.trial
     if read_mode(config, layout).content_sha256 != trial.settings.get("base"):
         place = layout.quantized(config.model.name, trial.key.quant).relative_to(layout.root)

@@ -143,7 +143,12 @@ def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Itera
     if decision.reference is not None and decision.reference != chosen.cell:
         name = names.name(decision.reference)
         note = f"{name}: {'unknown' if other is None else units.amount(other, cost.unit)}"
-    yield Fact(cost.words.capitalize(), units.amount(own, cost.unit), note)
+    yield Fact(cost_label(findings), units.amount(own, cost.unit), note)
+
+
+def cost_label(findings: Findings) -> str:
+    """What the fact of the rule's cost is called."""
+    return COSTS[findings.decision.rule.cost].words.capitalize()
 
 
 def _notes(findings: Findings, names: CellNames) -> Iterator[Line]:
