@@ -19,7 +19,7 @@ from lorascope.adapters.exportable import require_exportable
 from lorascope.cli import run_named
 from lorascope.comparing.findings import compare
 from lorascope.data.rows import read_rows
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, RecordError
 from lorascope.files.exported import CARD, files_sha256
 from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.records import TrialRecord
@@ -163,19 +163,15 @@ def test_the_merged_model_has_16_bits_and_its_loss_is_what_the_card_says(
 
 
 def test_a_trial_beside_the_grid_has_what_its_data_and_mode_were_made_with(study: Layout) -> None:
-    """It says which data and which mode these are; the words say their settings, and how to check."""
+    """It says which data and mode these are; words say their settings, and how it is checked."""
     trial, _ = the_trial(study)
-    words = [
-        "quant=fp16",
-        "data.system=hi",
-        "quant.int8_outlier_threshold=2",
-        "merge.verify_items=3",
-    ]
-    words += ["lora.rank=1,2", "evaluate.batch_size=5", *ON]
+    words = ["quant=fp16", "lora.rank=1,2", "merge.verify_items=3", "evaluate.batch_size=5", *ON]
     found = named_in(trial, [], words, study)
     assert found.config.quant.name == "nf4"
-    assert (found.config.data.system, found.config.quant.int8_outlier_threshold) == ("hi", 2)
     assert (found.config.merge.verify_items, found.config.evaluate.batch_size) == (3, 5)
+    for word in ("data.system=hi", "quant.double_quantization=true"):
+        with pytest.raises(RecordError, match=f"{word.partition('=')[0]}=.* was made with"):
+            named_in(trial, [], [*words, word], study)
 
 
 def test_what_export_did_not_write_is_never_replaced(study: Layout, tmp_path: Path) -> None:

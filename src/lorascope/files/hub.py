@@ -9,6 +9,9 @@ from pathlib import Path
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.exported import files_of
 
+LONGEST_TOLD = 400
+"""Characters of an error that is not ours."""
+
 
 @dataclass(frozen=True)
 class Push:
@@ -63,11 +66,11 @@ def send(push: Push, message: str, endpoint: str | None = None) -> str:
         )
     except HfHubHTTPError as error:
         raise LorascopeError(
-            f"push={push.repository}: the hub refused it ({_first_line(error)}). {_remedy(error)}"
+            f"push={push.repository}: the hub refused it ({_in_one_line(error)}). {_remedy(error)}"
         ) from error
     except Exception as error:
         raise LorascopeError(
-            f"push={push.repository}: the hub was not reached ({_first_line(error)}). Log in with "
+            f"push={push.repository}: the hub was not reached ({_in_one_line(error)}). Log in with "
             "`hf auth login`, leave HF_HUB_OFFLINE unset, and see that there is a network."
         ) from error
     try:
@@ -77,14 +80,15 @@ def send(push: Push, message: str, endpoint: str | None = None) -> str:
         )  # fmt: skip
     except Exception as error:
         raise LorascopeError(
-            f"push={push.repository}: the upload failed ({_first_line(error)}). {made} was made, "
+            f"push={push.repository}: the upload failed ({_in_one_line(error)}). {made} was made, "
             "and is empty or lacks files: delete it there, then push again."
         ) from error
     return str(made)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _in_one_line(error: Exception) -> str:
+    """What the hub says stands in the last of several lines."""
+    return " ".join(str(error).split())[:LONGEST_TOLD] or type(error).__name__
 
 
 def _remedy(error: object) -> str:
