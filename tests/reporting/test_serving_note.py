@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from shlex import split
+
 import pytest
 
-from lorascope.reporting.serving_note import adapter_note, merged_note
+from lorascope.reporting.serving_note import adapter_note, gguf_note, merged_note
 
 PLAIN = {
     "peft_type": "LORA", "r": 16, "lora_alpha": 32, "use_dora": False, "modules_to_save": None,
@@ -56,3 +58,15 @@ def test_a_base_that_vllm_does_not_read_gets_no_command() -> None:
 def test_a_head_for_classes_gets_no_command() -> None:
     assert merged_note("here", classes=False)[0] == "vllm serve here"
     assert "vllm serve" not in " ".join(merged_note("here", classes=True))
+
+
+def test_commands_can_be_pasted_and_trust_a_base_that_brings_code() -> None:
+    command, *_ = adapter_note(PLAIN, "my/base", "mine", "a dir/it", own_code=True)
+    assert split(command) == [
+        "vllm", "serve", "my/base", "--trust-remote-code", "--enable-lora", "--lora-modules",
+        "mine=a dir/it", "--max-lora-rank", "16",
+    ]  # fmt: skip
+    assert split(merged_note("a dir", False, own_code=True)[0]) == [
+        "vllm", "serve", "a dir", "--trust-remote-code",
+    ]  # fmt: skip
+    assert split(gguf_note("a dir/x.gguf")[0]) == ["llama-server", "-m", "a dir/x.gguf"]

@@ -14,7 +14,7 @@ from lorascope.config import DecideConfig, Scoring
 from lorascope.records import Study, Throughput
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.in_short import in_short
-from lorascope.reporting.tables.token_prices import token_price_table
+from lorascope.reporting.tables.token_prices import batches, token_price_table
 from lorascope.scoring.score import score_rows
 from lorascope.scoring.token_meter import TokenMeter, written_tokens
 from tests.scoring.test_evaluation import build_model, build_tokenizer, random_rows
@@ -37,6 +37,27 @@ def test_all_tokens_are_counted_that_scoring_reads_and_writes() -> None:
     assert 0 < found.read_seconds + found.written_seconds < took
     without = score_rows(model, tokenizer, rows, Scoring.answer, None, 4, 5)
     assert without == items
+
+
+def test_only_the_drawing_of_batches_is_timed() -> None:
+    meter = TokenMeter()
+    for _ in meter.drawn(9, iter("ab")):
+        time.sleep(0.02)
+    assert meter.throughput().read_tokens == 9
+    assert meter.throughput().read_seconds < 0.02
+
+
+def test_batch_and_device_are_of_the_scores_that_were_timed() -> None:
+    timed = Throughput(2000, 1.0, 0, 0.0)
+    study = priced(timed)
+    own = [
+        replace(e, batch_size=2 + n, throughput=timed if n % 2 else None)
+        for n, e in enumerate(study.evaluations)
+    ]
+    prices = compare(replace(study, evaluations=own)).token_prices
+    measured = [set(price.batch_sizes) for price in prices if price.batch_sizes]
+    assert set.union(*measured) == {e.batch_size for e in own if e.throughput}
+    assert (batches(()), batches((8,)), batches((1, 2, 8))) == (None, "8", "1 to 8")
 
 
 def test_what_stands_behind_an_end_was_not_written() -> None:

@@ -29,8 +29,8 @@ class TokenPrice:
     of their prompts."""
     timed_seconds: float | None = None
     """That both speeds rest on; short ones are rough."""
-    batch_size: int | None = None
-    """Sequences at once, at most."""
+    batch_sizes: tuple[int, ...] = ()
+    """Sequences at once, at most: of what was timed, the least first."""
     device: str | None = None
     read_money: float | None = None
     """A million tokens read."""
@@ -55,7 +55,8 @@ def _hosted(rule: DecideConfig) -> Iterator[TokenPrice]:
 
 
 def _price(score: CellScore, scored: Sequence[EvaluationRecord], rule: DecideConfig) -> TokenPrice:
-    timed = [e.throughput for e in scored if e.throughput is not None]
+    measured = [e for e in scored if e.throughput is not None]
+    timed = [e.throughput for e in measured if e.throughput is not None]
     if not timed:
         return TokenPrice(score.cell)
     read, written = _speed(timed, "read"), _speed(timed, "written")
@@ -64,8 +65,8 @@ def _price(score: CellScore, scored: Sequence[EvaluationRecord], rule: DecideCon
         read_per_second=read,
         written_per_second=written,
         timed_seconds=sum(one.read_seconds + one.written_seconds for one in timed),
-        batch_size=min(e.batch_size for e in scored),
-        device=", ".join(sorted({e.provenance.device for e in scored})),
+        batch_sizes=tuple(sorted({e.batch_size for e in measured})),
+        device=", ".join(sorted({e.provenance.device for e in measured})),
         read_money=money_a_million(read, rule.price_per_hour),
         written_money=money_a_million(written, rule.price_per_hour),
     )

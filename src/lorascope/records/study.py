@@ -83,7 +83,7 @@ class SplitScore:
 @dataclass(frozen=True)
 class Throughput:
     """Tokens that a model read and wrote while it was scored, padding excluded, and the seconds of
-    its forward passes alone."""
+    its forward passes with the making of their batches."""
 
     read_tokens: int
     """Of prompts and completions whose losses were asked for."""

@@ -34,13 +34,13 @@ class BatchedLM(HFLM):  # type: ignore[misc]
         encoded: list[Encoded] = [(context, target) for _, context, target in requests]
         read = passages(encoded, self.max_length, share=self.logits_cache)
         found: dict[int, LogLikelihood] = {}
-        with self.meter.reading(sum(len(passage.ids) for passage in read)):
-            for batch in log_likelihoods(self.model, read, self.rule):
-                found |= batch
-                for number, answer in batch.items():
-                    if (texts := requests[number][0]) is not None:
-                        self.cache_hook.add_partial("loglikelihood", texts, answer)
-                self._tell_batch("loglikelihood", len(found), len(requests))
+        tokens = sum(len(passage.ids) for passage in read)
+        for batch in self.meter.drawn(tokens, log_likelihoods(self.model, read, self.rule)):
+            found |= batch
+            for number, answer in batch.items():
+                if (texts := requests[number][0]) is not None:
+                    self.cache_hook.add_partial("loglikelihood", texts, answer)
+            self._tell_batch("loglikelihood", len(found), len(requests))
         return [found[number] for number in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:

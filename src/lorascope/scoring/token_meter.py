@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from lorascope.records import Throughput
+
+T = TypeVar("T")
 
 
 class TokenMeter:
     """Counts tokens, padding excluded, and the seconds that the model took for them: its forward
-    passes alone, without loading, encoding and what is made of the answers. On a GPU each of them
-    ends with values on the host, so that the clock waits for the device."""
+    passes, and what makes a batch for each of them and takes its answers to the host, without
+    loading, encoding, progress and what is made of the answers. As values end on the host, the
+    clock waits for a GPU."""
 
     def __init__(self) -> None:
         self._read, self._written = [0.0, 0.0], [0.0, 0.0]
@@ -24,6 +28,18 @@ class TokenMeter:
         started = time.perf_counter()
         yield
         self._add(self._read, tokens, started)
+
+    def drawn(self, tokens: int, batches: Iterable[T]) -> Iterator[T]:
+        """Each of `batches`, which read so many tokens in all: timed while it is drawn, and not
+        while whoever draws it goes on with it."""
+        rest, left = iter(batches), tokens
+        while True:
+            with self.reading(left):
+                batch = next(rest, None)
+            if batch is None:
+                return
+            left = 0
+            yield batch
 
     @contextmanager
     def writing(self) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.document import Code, Line
-from lorascope.reporting.tables.token_prices import NOT_MEASURED, money, speed
+from lorascope.reporting.tables.token_prices import NOT_MEASURED, batches, money, speed
 
 MOST_SEEDS = 32
 """Beyond so many nobody is advised to train more: items are what lacks."""
@@ -89,7 +89,7 @@ def _tokens(findings: Findings) -> str | None:
     said.append(_way(own.written_per_second, own.written_money, "written"))
     words = f"{said[0]}; {said[1]}"
     if own.device is not None:
-        words += f"; on {own.device}, up to {own.batch_size} sequences at once"
+        words += f"; on {own.device}, up to {batches(own.batch_sizes)} sequences at once"
     asked = [
         f"{one.hosted} asks {money(one.read_money or 0)} and {money(one.written_money or 0)}"
         for one in hosted

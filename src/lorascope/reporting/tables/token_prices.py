@@ -30,7 +30,7 @@ def token_price_table(findings: Findings) -> Table[TokenPrice]:
                 Column("written_money", "Money / million written", get=_money("written")),
             ] if priced else []),
             Column("timed_seconds", "Timed s", units.seconds),
-            Column("batch_size", "Batch"),
+            Column("batch_size", "Batch", get=lambda row: batches(row.batch_sizes)),
             Column("device", "Device", right=False),
         ),
         rows,
@@ -39,6 +39,13 @@ def token_price_table(findings: Findings) -> Table[TokenPrice]:
 
 def _name(row: TokenPrice, names: CellNames) -> str:
     return f"hosted: {row.hosted}" if row.cell is None else names.name(row.cell)
+
+
+def batches(sizes: tuple[int, ...]) -> str | None:
+    """8, or 1 to 8 where seeds were scored with several."""
+    if not sizes:
+        return None
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
 def _speed(key: str) -> Callable[[Any], str | None]:
