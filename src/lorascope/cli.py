@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout, find_layout
 
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT, EXIT_FAULT = 2, 3
+"""1 is a command's own: what it looked for is not so."""
 
 
 Run = Callable[[Sequence[Config], Layout, Mapping[str, str], Sequence[str]], object]
@@ -219,6 +221,9 @@ def main() -> None:
         # Whoever read the output, such as `head`, has enough. Nothing may be flushed any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_FAULT)
     except KeyboardInterrupt:
         print("lorascope: interrupted; finished trials are kept.", file=sys.stderr)
         sys.exit(130)

@@ -130,7 +130,7 @@ def test_seeds_that_change_no_answer_narrow_nothing(clusters: int | None) -> Non
     labels = None if clusters is None else np.arange(60) % clusters
     one, four = np.ones((1, 60)), np.ones((4, 60))
     measured = two_way(one - one, clusters=labels)
-    lowest, highest = half_width_of_few(measured, independent_flips(one - one, labels), 4)
+    lowest, highest = half_width_of_few(measured, independent_flips(one - one, labels), 0, 4)
     came = accuracy_difference(four, four, labels)
     if clusters is None:
         # One seed of independent items is tested without t.
@@ -139,15 +139,23 @@ def test_seeds_that_change_no_answer_narrow_nothing(clusters: int | None) -> Non
     assert highest is None
 
 
-def test_few_changes_narrow_as_far_as_they_fall_on_other_items() -> None:
+@pytest.mark.parametrize(("clusters", "near"), [(None, 0.05), (100, 0.05), (20, 0.25)])
+def test_few_changes_narrow_as_far_as_they_fall_on_other_items(
+    clusters: int | None, near: float
+) -> None:
+    labels = None if clusters is None else np.arange(200) // (200 // clusters)
+    apart = 1 if clusters is None else 200 // clusters
     one, four = np.zeros((1, 200)), np.zeros((4, 200))
-    one[0, :3] = 1
+    one[0, : 3 * apart : apart] = 1
     for seed in range(4):
-        four[seed, 10 * seed : 10 * seed + 3] = 1
-    lowest, _ = half_width_of_few(two_way(one), independent_flips(one, None), 4)
+        four[seed, 3 * apart * seed : 3 * apart * (seed + 1) : apart] = 1
+    measured, flips = two_way(one, clusters=labels), independent_flips(one, labels)
+    lowest, _ = half_width_of_few(measured, flips, 3, 4)
     spread, repeated = (
         (found.high - found.low) / 2
-        for found in (accuracy_difference(x, 0 * x) for x in (four, np.repeat(one, 4, axis=0)))
+        for found in (
+            accuracy_difference(x, 0 * x, labels) for x in (four, np.repeat(one, 4, axis=0))
+        )
     )
-    assert lowest == pytest.approx(spread, rel=0.05)
-    assert lowest < repeated / 2
+    assert lowest == pytest.approx(spread, rel=near)
+    assert lowest < repeated

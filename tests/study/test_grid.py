@@ -417,3 +417,13 @@ def test_help_of_a_command_is_its_own(tmp_path: Path) -> None:
         assert told.stdout.startswith(f"usage: lorascope {name} ")
         assert flag in told.stdout
         assert "train-lora" not in told.stdout
+
+
+def test_a_fault_of_ours_has_an_exit_code_of_its_own(
+    bare_project: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 means what a command looked for."""
+    monkeypatch.setattr("lorascope.study.status.locked_folders", lambda layout: 1 / 0)
+    told = lorascope(bare_project, "status")
+    assert told.returncode == 3
+    assert "ZeroDivisionError" in told.stderr

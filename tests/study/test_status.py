@@ -299,6 +299,13 @@ def test_nothing_is_left_once_the_report_is_made_of_what_is_there(recorded: Layo
     # Another rule, and another set of trials, are another report.
     for other in ("decide.margin_accuracy=0.2", "lora.rank=2"):
         assert next_step(status(recorded, other)).commands == [f"lorascope report {other}"]
+    # A merge that is cut short is for the report to tell.
+    merged = recorded.merged("small") / RECORD
+    merged.parent.mkdir(parents=True)
+    merged.write_text("{")
+    assert not status(recorded).reported
+    shutil.rmtree(merged.parent)
+    assert status(recorded).reported
     scores = scores_of(points(recorded)["nf4", 8][1], recorded)
     shutil.rmtree(scores)
     assert not status(recorded).reported

@@ -24,6 +24,7 @@ from lorascope.comparing.results import CellKey, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import APART, Cost
 from lorascope.records import Study
+from lorascope.statistics.accuracy import are_few
 from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
 from lorascope.statistics.power import (
     BOUNDARY_NOISE,
@@ -31,7 +32,7 @@ from lorascope.statistics.power import (
     projected_half_width,
     seeds_needed,
 )
-from lorascope.statistics.projection import few_differ, half_width_of_few
+from lorascope.statistics.projection import half_width_of_few
 
 
 def judged_candidates(
@@ -188,8 +189,9 @@ def project_seeds(tested: Tested, more_seeds: int) -> Projection:
     parts = tested.two_way.components
     seeds = parts.seeds + more_seeds
     highest: float | None
-    if tested.flips is not None and few_differ(tested.flips):
-        lowest, highest = half_width_of_few(tested.two_way, tested.flips, seeds)
+    if tested.flips is not None and are_few(tested.two_way, tested.flips):
+        changed = (tested.subject_only_right or 0) + (tested.reference_only_right or 0)
+        lowest, highest = half_width_of_few(tested.two_way, tested.flips, changed, seeds)
     else:
         lowest, highest = projected_half_width(parts, seeds)
         # Where losses of pairs are tested by resampling, the components say another width.

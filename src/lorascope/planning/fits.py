@@ -27,11 +27,16 @@ from lorascope.planning.subject import PlanSubject
 from lorascope.records import MemoryPlan
 
 
+def stated_limit(limit_gb: float) -> MemoryLimit:
+    """runtime.memory_limit_gb, wherever the trial runs."""
+    return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
+
+
 def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
     """runtime.memory_limit_gb exactly where it is set, else what tensors can have of the GPU's
     memory that is free, or of the RAM."""
     if limit_gb is not None:
-        return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
+        return stated_limit(limit_gb)
     if device.kind == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info()
         left = f"{CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,7 +13,7 @@ from lorascope.config import DeviceKind
 from lorascope.machine.devices import choose_device
 from lorascope.machine.memory import MemoryLimit
 from lorascope.planning.arithmetic import GIGABYTE, GPU_SIZES_GB, usable_bytes
-from lorascope.planning.fits import memory_limit
+from lorascope.planning.fits import memory_limit, stated_limit
 from lorascope.planning.plan import deciding_phase, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.reporting import units
@@ -53,28 +54,31 @@ class Fit:
 
 def fits_of(planned: Sequence[Planned]) -> list[Fit]:
     """Whether each of `planned` fits."""
-    return [_fit(one) for one in planned]
+    # What is free changes from moment to moment: all trials are held against one number.
+    here = functools.cache(_limit_of_device)
+    return [_fit(one, here) for one in planned]
 
 
-def _fit(planned: Planned) -> Fit:
-    limit, prediction = _limit(planned), planned.prediction
+def _fit(planned: Planned, here: Callable[[DeviceKind], MemoryLimit]) -> Fit:
+    runtime, prediction = planned.config.runtime, planned.prediction
+    stated_gb = runtime.memory_limit_gb
+    limit = here(runtime.device) if stated_gb is None else stated_limit(stated_gb)
     if prediction is None:
         return Fit(planned, limit, None)
     return Fit(planned, limit, needed_bytes(prediction.plan) <= limit.bytes)
 
 
-def _limit(planned: Planned) -> MemoryLimit:
-    """runtime.memory_limit_gb where it is set; else the device that is planned for, where it is
-    here; else the largest GPU that is listed."""
-    runtime = planned.config.runtime
-    on_cpu = runtime.device is DeviceKind.cpu
-    if runtime.memory_limit_gb is not None or on_cpu or torch.cuda.is_available():
-        return memory_limit(choose_device(runtime.device), runtime.memory_limit_gb)
+def _limit_of_device(kind: DeviceKind) -> MemoryLimit:
+    """That of the device that is planned for, where it is here; else of the largest GPU that is
+    listed."""
+    if kind is DeviceKind.cpu or torch.cuda.is_available():
+        return memory_limit(choose_device(kind), None)
     largest_gb = GPU_SIZES_GB[-1]
     return MemoryLimit(
         usable_bytes(largest_gb * GIGABYTE, "cuda"),
-        f"what tensors can have of {largest_gb} GB, the largest GPU listed; name yours by "
-        "runtime.memory_limit_gb, or this computer's CPU by runtime.device=cpu",
+        f"what tensors can have of {largest_gb} GB, the largest GPU listed; "
+        "runtime.memory_limit_gb names what they have of yours, runtime.device=cpu takes this "
+        "computer's RAM",
     )
 
 

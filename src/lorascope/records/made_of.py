@@ -19,10 +19,13 @@ def made_of(
     served: ServedRecord | None,
 ) -> str:
     """A sha256 of the rule and of what tells these records from others, in whatever order they
-    come. Equal identities have equal values, so that names and outcomes are enough."""
+    come. Equal identities have equal scores, but each run has its own seconds and bytes."""
     lines = [
-        *(f"trial {trial.trial} {trial.identity} {trial.status}" for trial in trials),
-        *(f"scores {scores.quant} {scores.name} {scores.identity}" for scores in evaluations),
+        *(f"trial {t.trial} {t.identity} {t.status} {t.provenance.created_utc}" for t in trials),
+        *(
+            f"scores {e.quant} {e.name} {e.identity} {e.provenance.created_utc}"
+            for e in evaluations
+        ),
         *([] if merge is None else [f"merge {merge.trial} {merge.content_sha256} {merge.passed}"]),
         *([] if served is None else [f"served {served.evaluation} {served.passed}"]),
     ]

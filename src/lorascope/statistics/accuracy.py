@@ -129,7 +129,7 @@ def independent_flips(
 
 def flip_difference(measured: TwoWayEstimate, flips: PairedCounts) -> FlipDifference:
     """Interval and p of `measured`, its variance floored by that of `flips` under test."""
-    if not _are_few(measured, flips):
+    if not are_few(measured, flips):
         low, high = max(-flips.step, measured.low), min(flips.step, measured.high)
         return FlipDifference(measured.estimate, low, high, measured.p_value, measured, flips)
 
@@ -147,14 +147,15 @@ def flip_difference(measured: TwoWayEstimate, flips: PairedCounts) -> FlipDiffer
     return FlipDifference(measured.estimate, end(-1), end(1), min(1.0, p_value), measured, flips)
 
 
-def _are_few(measured: TwoWayEstimate, flips: PairedCounts) -> bool:
+def are_few(measured: TwoWayEstimate, flips: PairedCounts) -> bool:
+    """Whether the variance under test counts, and not that which is seen alone."""
     # Answers that all changed alike show no spread either, however many.
     return flips.discordant < FEW or measured.standard_error <= NUDGE
 
 
 def _tail(measured: TwoWayEstimate, flips: PairedCounts, limit: float, side: int) -> float:
     under_test = 0.0
-    if _are_few(measured, flips):
+    if are_few(measured, flips):
         inside = min(max(limit / flips.step, -EDGE), EDGE)
         of_steps = restricted_variance(flips.items, flips.only_a, flips.only_b, inside)
         under_test = flips.step**2 * of_steps

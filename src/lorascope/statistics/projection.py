@@ -10,26 +10,25 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lorascope.statistics.accuracy import FEW, flip_difference
+from lorascope.statistics.accuracy import flip_difference
 from lorascope.statistics.power import projected_variances
 from lorascope.statistics.shares import PairedCounts
 from lorascope.statistics.two_way import TwoWayEstimate
 
 
-def few_differ(flips: PairedCounts | None) -> bool:
-    """Whether the width comes of the variance under test, not of what is seen to vary."""
-    return flips is not None and flips.discordant < FEW
-
-
 def half_width_of_few(
-    measured: TwoWayEstimate, flips: PairedCounts, seeds: int
+    measured: TwoWayEstimate, flips: PairedCounts, changed: float, seeds: int
 ) -> tuple[float, float | None]:
     """95 % half width with `seeds` seeds in all, if answers go on to change as seldom: narrowest,
-    where each seed changes other items, and widest, where each changes the same ones. None: how
-    much seeds vary is unknown, so that nothing bounds it."""
+    where each seed changes items of other groups, and widest, where each changes the same ones.
+    None: how much seeds vary is unknown, so that nothing bounds it.
+
+    Args:
+        changed: answers that changed; those of `flips` are over the design effect.
+    """
     parts = measured.components
     narrow, wide = projected_variances(parts, seeds)
-    lowest = _half_width(measured, *narrow, _spread_over(flips, parts.seeds, seeds))
+    lowest = _half_width(measured, *narrow, _spread_over(flips, changed, seeds / parts.seeds))
     is_known = parts.seeds > 1 or measured.noise is not None
     return lowest, _half_width(measured, *wide, flips) if is_known else None
 
@@ -45,13 +44,13 @@ def _half_width(
     return (found.high - found.low) / 2
 
 
-def _spread_over(flips: PairedCounts, seeds: int, then: int) -> PairedCounts:
-    """The independent answers of more seeds, as `independent_flips` counts them: changes fall on
-    other items with each seed, and items without one count once."""
-    more, changed = then / seeds, flips.discordant
-    design_effect = (changed + seeds) / (changed + 1)
-    later = (more * changed + then) / (more * changed + 1)
-    scale = more * design_effect / later
+def _spread_over(flips: PairedCounts, changed: float, times: float) -> PairedCounts:
+    """The independent answers of so many times as many seeds, as `independent_flips` counts them.
+
+    Sums over groups of s^2, and the size of a group, grow as seeds do, the changed answers too, so
+    that deff becomes `times` deff (changed + 1) / (times changed + 1).
+    """
+    scale = (times * changed + 1) / (changed + 1)
     return replace(
         flips,
         items=flips.items * scale,

@@ -34,7 +34,8 @@ def too_few_items(config: Config, validation: Sequence[Conversation]) -> Iterato
     if reach < margin:
         return
     worth = "" if clusters is None else f" in {len(clusters):,} clusters"
-    wanted = next(n for n in _doubling(items) if _reach_without_changes(n, None) < margin)
+    enough = (n for n in _more_items(items) if _reach_without_changes(n, None) < margin)
+    wanted = next(enough, MOST_ITEMS)
     yield (
         f"{items:,} validation items{worth} cannot show that an accuracy is within "
         f"decide.margin_accuracy={margin:g} of the reference's: if not one answer differed, the "
@@ -44,12 +45,11 @@ def too_few_items(config: Config, validation: Sequence[Conversation]) -> Iterato
     )
 
 
-def _doubling(items: int) -> Iterator[int]:
-    """More items than these, by tenths."""
+def _more_items(items: int) -> Iterator[int]:
+    """More items than these, a tenth at a time."""
     while items < MOST_ITEMS:
         items = max(items + 10, items * 11 // 10)
         yield items
-    yield MOST_ITEMS
 
 
 def _reach_without_changes(items: int, clusters: np.ndarray | None) -> float:
@@ -62,12 +62,12 @@ def needless_ranks(configs: Sequence[Config], parts: ModelParts) -> Iterator[str
     found: dict[int, int] = {}
     for config in configs:
         rank = rank_of(config.adapter)
-        if config.adapter.kind != DEFAULT_KIND or rank in found:
+        if config.adapter.kind != DEFAULT_KIND:
             continue
         shapes = select(parts, config.adapter)
         widest = max(min(shape.in_features, shape.out_features) for shape in shapes)
         if rank > widest:
-            found[rank] = widest
+            found[rank] = max(widest, found.get(rank, 0))
     if found:
         widest = max(found.values())
         yield (

@@ -136,8 +136,12 @@ def _is_reported(
     identities = {trial.identity for trial in trials}
     scores = [e for mode in modes for e in (*mode.base_scores, *mode.scores.values())]
     scores = [e for e in scores if e.trial_identity is None or e.trial_identity in identities]
-    merge = merge_record(first, layout, {trial.trial for trial in trials})
-    served = served_record(first, layout, {one.identity for one in scores})
+    try:
+        merge = merge_record(first, layout, {trial.trial for trial in trials})
+        served = served_record(first, layout, {one.identity for one in scores})
+    except RecordError:
+        # Whoever makes the report is told what is damaged.
+        return False
     return bool(told == made_of(first.decide, trials, scores, merge, served))
 
 
