@@ -229,7 +229,7 @@ def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
         (["train-lora", "--cfg", "job", "quant=nf5"], "conf/quant/nf5.yaml"),
         (["report", "decide.margin_accuracy=0.01,0.05"], "one decide.margin_accuracy at a time"),
         (["check", "model=small,tiny"], "one model at a time"),
-        (["publish", "quant=nf4"], "quant=nf4 would be ignored"),
+        (["publish", "quant=nf4"], "publish='quant=nf4': it takes no settings"),
         (["status", "+lora.rnak=8"], "Did you mean lora.rank?"),
     ],
 )

@@ -300,7 +300,7 @@ def test_nothing_is_left_once_the_report_is_made_of_what_is_there(recorded: Layo
     for other in ("decide.margin_accuracy=0.2", "lora.rank=2"):
         assert next_step(status(recorded, other)).commands == [f"lorascope report {other}"]
     # A merge that is cut short is for the report to tell.
-    merged = recorded.merged("small") / RECORD
+    merged = recorded.merged("tiny") / RECORD
     merged.parent.mkdir(parents=True)
     merged.write_text("{")
     assert not status(recorded).reported
