@@ -5,19 +5,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from lorascope.files.layout import Layout
-from lorascope.records import TrialRecord
-from lorascope.tracking import LiveTracking, StartedTrial, publish, store_uri
+from lorascope.records import Status, TrialRecord
+from lorascope.tracking import LivePack, LiveTracking, StartedTrial, publish, store_uri
+from lorascope.tracking.connection import locked
+from lorascope.tracking.content import live_run
+from lorascope.tracking.liveness import Owner, close
 from lorascope.tracking.points import Point, trial_points
-from tests.tracking.test_tracking import provenance, result, silent_server, trial
+from lorascope.tracking.runs import open_run
+from tests.tracking.test_tracking import evaluation, provenance, result, silent_server, trial
 
 SOON = 0.02
 
@@ -27,16 +36,26 @@ def started(record: TrialRecord) -> StartedTrial:
     return StartedTrial(record.trial, record.identity, record.key, record.settings, unknown)
 
 
-def run_of(layout: Layout, record: TrialRecord):  # type: ignore[no-untyped-def]
-    """The client, and the only active run of a trial; None where there is none yet."""
+def runs_of(layout: Layout, record: TrialRecord):  # type: ignore[no-untyped-def]
+    """The client, and the active runs of a trial."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=store_uri(layout))
     experiment = client.get_experiment_by_name(f"{record.key.model}/{record.key.data}")
     wanted = f"tags.`lorascope.identity` = '{record.identity}'"
-    found = client.search_runs([experiment.experiment_id], wanted) if experiment else []
+    return client, client.search_runs([experiment.experiment_id], wanted) if experiment else []
+
+
+def run_of(layout: Layout, record: TrialRecord):  # type: ignore[no-untyped-def]
+    """The client, and the only active run of a trial; None where there is none yet."""
+    client, found = runs_of(layout, record)
     assert len(found) <= 1
     return client, (found[0] if found else None)
+
+
+def numbers(record: TrialRecord) -> Counter[Point]:
+    """What a store has that never heard of the training."""
+    return Counter(point for point in trial_points(record) if point.is_finite)
 
 
 def points(client, run) -> Counter[Point]:  # type: ignore[no-untyped-def]
@@ -45,24 +64,30 @@ def points(client, run) -> Counter[Point]:  # type: ignore[no-untyped-def]
     return Counter(Point(n, p.value, p.step) for n, history in histories for p in history)
 
 
-def send(layout: Layout, record: TrialRecord, steps: slice, seconds: float = 20.0) -> LiveTracking:
+def send(layout: Layout, record: TrialRecord, steps: slice) -> LiveTracking:
     """Train so many steps, as MLflow hears of it; what is returned is still open."""
     live = LiveTracking(layout, SOON).__enter__()
+    live.end(train(live, record, steps))
+    return live
+
+
+def train(live: LiveTracking, record: TrialRecord, steps: slice) -> LivePack:
+    """Begin a pack of so many steps, which MLflow has heard of."""
     pack = live.start([started(record)])
     assert record.result is not None
-    told = record.result.losses[steps]
-    for point in told:
+    for point in record.result.losses[steps]:
         pack.report([point], [])
+    until(lambda: 0 in pack.runs and not pack.waiting[0])
+    # Whoever held the lock has written the batch.
+    with locked(live._layout):
+        return pack
+
+
+def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        client, run = run_of(layout, record) if (layout.root / "mlflow.db").exists() else (0, None)
-        if run and Point("train_loss_nats", told[-1].loss_nats, told[-1].step) in points(
-            client, run
-        ):
-            break
+    while not reached() and time.monotonic() < end:
         time.sleep(SOON)
-    live.end(pack)
-    return live
+    assert reached()
 
 
 def test_a_record_takes_its_live_run_over_with_each_number_once(shared: Layout) -> None:
@@ -72,18 +97,15 @@ def test_a_record_takes_its_live_run_over_with_each_number_once(shared: Layout) 
     assert open_run.info.status == "RUNNING"
     assert open_run.data.params["settings.train.learning_rate"] == "0.001"
     done = publish([record], [], shared)
-    live.leave([record.identity])
     live.__exit__()
     client, run = run_of(shared, record)
     assert done.runs[record.identity] == run.info.run_id == open_run.info.run_id
-    # As a store has it that never heard of the training.
-    assert points(client, run) == Counter(p for p in trial_points(record) if p.is_finite)
+    assert points(client, run) == numbers(record)
     assert (run.info.status, run.data.params["device"]) == ("FINISHED", "cpu: test")
     assert run.info.end_time - run.info.start_time == 3500
     assert "lorascope.live" not in run.data.tags
     sweep = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert sweep.info.status == "FINISHED"
-    assert "system/cpu_utilization_percentage" in sweep.data.metrics
     assert publish([record], [], shared).trials_present == 1
 
 
@@ -93,11 +115,11 @@ def test_a_live_run_that_says_otherwise_than_the_record_is_written_anew(shared: 
     other = dataclasses.replace(result(steps=6), losses=result(steps=6).losses[1:])
     ended = dataclasses.replace(record, result=other)
     _, before = run_of(shared, record)
-    assert before.info.status == "KILLED"
+    assert (before.info.status, before.data.tags["status"]) == ("KILLED", "killed")
     publish([ended], [], shared)
     client, run = run_of(shared, record)
     assert run.info.run_id != before.info.run_id
-    assert points(client, run) == Counter(p for p in trial_points(ended) if p.is_finite)
+    assert points(client, run) == numbers(ended)
 
 
 KILLED = """
@@ -135,7 +157,7 @@ def test_the_runs_of_a_killed_sweep_are_closed_and_go_on_where_it_is_begun_again
     publish([record], [], shared)
     client, run = run_of(shared, record)
     assert run.info.run_id == dead.info.run_id
-    assert points(client, run) == Counter(p for p in trial_points(record) if p.is_finite)
+    assert points(client, run) == numbers(record)
 
 
 def test_a_server_that_never_answers_costs_a_pack_seconds_at_most(tmp_path: Path) -> None:
@@ -150,3 +172,145 @@ def test_a_server_that_never_answers_costs_a_pack_seconds_at_most(tmp_path: Path
             pack.report(record.result.losses[:1], [])
             live.end(pack)
         assert time.monotonic() - begun < 3
+
+
+def test_a_pack_that_is_tried_again_sends_no_step_twice(shared: Layout) -> None:
+    record = trial("l5", outcome=result(steps=6))
+    live = send(shared, record, slice(0, 3))
+    live.end(train(live, record, slice(0, 5)))
+    client, run = run_of(shared, record)
+    assert max(points(client, run).values()) == 1
+    publish([record], [], shared)
+    live.__exit__()
+    assert points(client, run_of(shared, record)[1]) == numbers(record)
+
+
+def test_a_pack_that_ends_while_others_write_opens_no_run_afterwards(shared: Layout) -> None:
+    record = trial("l6", outcome=result(steps=6))
+    with LiveTracking(shared, SOON) as live:
+        with locked(shared):
+            pack = live.start([started(record)])
+            time.sleep(10 * SOON)
+            live.end(pack)
+        publish([record], [evaluation(record)], shared)
+        time.sleep(10 * SOON)
+    _, run = run_of(shared, record)
+    assert (run.info.status, run.data.metrics["test_accuracy"]) == ("FINISHED", 0.75)
+
+
+def test_a_batch_that_a_busy_store_holds_up_costs_the_pack_nothing_and_doubles_nothing(
+    shared: Layout,
+) -> None:
+    record = trial("l7", outcome=result(steps=6))
+    assert record.result is not None
+    with LiveTracking(shared, SOON) as live:
+        pack = train(live, record, slice(0, 2))
+        with closing(sqlite3.connect(shared.root / "mlflow.db")) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for point in record.result.losses[2:]:
+                pack.report([point], [])
+            time.sleep(10 * SOON)
+            begun = time.monotonic()
+            live.end(pack)
+            assert time.monotonic() - begun < SOON
+            other.rollback()
+        publish([record], [], shared)
+    client, run = run_of(shared, record)
+    assert points(client, run) == numbers(record)
+
+
+def test_an_old_failure_does_not_take_over_the_run_of_a_training_under_way(shared: Layout) -> None:
+    record = dataclasses.replace(
+        trial("l8", outcome=result(steps=6)), provenance=provenance(minute=3)
+    )
+    failed = dataclasses.replace(trial("l8", status=Status.failed), provenance=provenance(minute=1))
+    with LiveTracking(shared, SOON) as live:
+        pack = train(live, record, slice(0, 2))
+        publish([failed], [evaluation(record)], shared)
+        _, (training, old) = runs_of(shared, record)
+        assert (training.info.status, training.data.tags["status"]) == ("RUNNING", "running")
+        assert "test_accuracy" not in training.data.metrics
+        live.end(pack)
+        publish([failed, record], [evaluation(record)], shared)
+    client, (ended, old) = runs_of(shared, record)
+    assert (ended.info.run_id, ended.info.status) == (training.info.run_id, "FINISHED")
+    assert old.data.tags["lorascope.superseded_by"] == ended.info.run_id
+    scores = {point for point in points(client, ended) if point.name.startswith(("test", "lm"))}
+    assert points(client, ended) - Counter(scores) == numbers(record)
+    assert ended.data.metrics["test_accuracy"] == 0.75
+
+
+def test_two_clones_at_one_store_leave_each_others_runs_alone(
+    shared: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(shared))
+    ours = trial("l9", outcome=result(steps=6))
+    theirs = dataclasses.replace(ours, provenance=provenance(minute=2))
+    here, there = (
+        send(layout, one, slice(0, 3))
+        for layout, one in ((shared, ours), (Layout(tmp_path), theirs))
+    )
+    publish([theirs], [], Layout(tmp_path))
+    client, (second, first) = runs_of(shared, ours)
+    assert (first.info.status, second.info.status) == ("RUNNING", "FINISHED")
+    sweep = client.get_run(first.data.tags["mlflow.parentRunId"])
+    assert sweep.data.tags["lorascope.live"] == first.data.tags["lorascope.live"]
+    publish([ours], [], shared)
+    here.__exit__()
+    there.__exit__()
+    client, both = runs_of(shared, ours)
+    assert [run.info.status for run in both] == ["FINISHED"] * 2
+    assert [points(client, run) for run in both] == [numbers(ours)] * 2
+
+
+def test_each_sweep_under_way_has_the_load_of_the_machine_and_no_other(shared: Layout) -> None:
+    records = [trial("l10", rate=rate, outcome=result(steps=2)) for rate in (1e-3, 2e-3, 3e-3)]
+    name = "system/cpu_utilization_percentage"
+    client, _ = runs_of(shared, records[0])
+    with LiveTracking(shared, SOON) as live:
+        ended, *packs = [train(live, record, slice(0, 1)) for record in records]
+        live.end(ended)
+        (first,), (second,), (third,) = (pack.sweeps for pack in (ended, *packs))
+        with locked(shared):
+            before = [len(client.get_metric_history(one, name)) for one in (first, third)]
+        until(lambda: len(client.get_metric_history(third, name)) > before[1] + 1)
+        for pack in packs:
+            live.end(pack)
+    # A sample may have been under way.
+    assert len(client.get_metric_history(first, name)) <= before[0] + 1
+    sweeps = [client.get_run(one) for one in (first, second, third)]
+    assert sweeps[1].data.metrics[name] == sweeps[2].data.metrics[name]
+    assert {sweep.info.status for sweep in sweeps} == {"FINISHED"}
+    assert not any("lorascope.live" in sweep.data.tags for sweep in sweeps)
+
+
+def test_a_run_has_its_writers_token_from_its_creation(
+    shared: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = trial("l11")
+    publish([dataclasses.replace(record, identity="another")], [], shared)
+    client, _ = runs_of(shared, record)
+    experiment = client.get_experiment_by_name("l11/biographies").experiment_id
+    content = live_run(started(record), "parent")
+    with monkeypatch.context() as patch:
+        # As if the process were killed where parameters are logged.
+        patch.setattr("mlflow.MlflowClient.log_batch", None)
+        with pytest.raises(TypeError):
+            open_run(client, experiment, content, "token")
+    assert close(client, "token") == 1
+    _, run = run_of(shared, record)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "killed")
+
+
+def test_an_owner_that_another_thread_releases_is_free(tmp_path: Path) -> None:
+    owners: list[Owner] = []
+    maker = threading.Thread(target=lambda: owners.append(Owner(Layout(tmp_path))))
+    maker.start()
+    maker.join()
+    (path,) = (Layout(tmp_path).private / "live").glob("*.lock")
+    os.link(path, tmp_path / "same")
+    with pytest.raises(Timeout):
+        FileLock(tmp_path / "same", timeout=0).acquire()
+    owners[0].release()
+    FileLock(tmp_path / "same", timeout=0).acquire()
+    assert not path.exists()

@@ -206,8 +206,6 @@ def _train_locked(place: SweepPlace, pack: Pack, slot: Slot) -> PackEnd:
         told = _tracked(end.records, left[0].config, place.layout)
         for record in told:
             write_record(parent / record.trial, record)
-        if place.live is not None:
-            place.live.leave([record.identity for record in told if record.tracking_run])
         if end.unsaved:
             # What is trained next would be lost too.
             names = ", ".join(end.unsaved)

@@ -17,6 +17,8 @@ from lorascope.files.layout import Layout
 
 LOCK_SECONDS = 120
 """The longest wait for other publishers; each holds the lock for a second or two."""
+TURN_SECONDS = 0.1
+"""For other writers, who look for the lock every 0.05 s."""
 DATABASE_SECONDS = 5
 MAX_REASON = 300
 SQLITE = "sqlite:///"
@@ -113,14 +115,15 @@ def check_database(uri: str) -> None:
 
 
 @contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """Hold the lock that lets one publisher of a project work at a time.
+def locked(layout: Layout, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock that lets one publisher of a project work at a time; filelock's Timeout where
+    others hold it for longer than `seconds`.
 
     A fresh database must be migrated once only, two publishers that both find a trial missing
     would both add it, and SQLite serves one writer faster than many.
     """
     layout.private.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.private / "tracking.lock", timeout=LOCK_SECONDS):
+    with FileLock(layout.private / "tracking.lock", timeout=seconds):
         yield
 
 

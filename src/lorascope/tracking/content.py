@@ -39,7 +39,8 @@ PARENT_TAG = "mlflow.parentRunId"
 """Tag that makes a run a child, across processes too."""
 
 LIVE_TAG = "lorascope.live"
-"""Tag on a run whose trial is being trained: who writes it, until the trial's record does."""
+"""Tag on a run whose trial is being trained: who writes it, until the trial's record does; on a
+sweep's, who sends the load of the machine."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without a kind MLflow's pages open an experiment as one of prompts and traces, which is empty."""

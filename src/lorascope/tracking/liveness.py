@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from lorascope.files.layout import Layout
 from lorascope.tracking.connection import store_uri
 from lorascope.tracking.content import LIVE_TAG
+from lorascope.tracking.runs import set_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +30,8 @@ class Owner:
         folder = layout.private / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{self.token}.lock"
-        self._lock = FileLock(self._path)
+        # Another thread than the one that made it may release it.
+        self._lock = FileLock(self._path, thread_local=False)
         self._lock.acquire()
 
     def release(self) -> None:
@@ -49,23 +51,32 @@ def close_dead(client: MlflowClient, layout: Layout) -> int:
         except Timeout:
             continue
         try:
-            closed += _close(client, path.stem)
+            closed += close(client, path.stem)
             path.unlink(missing_ok=True)
         finally:
             lock.release()
     return closed
 
 
-def _close(client: MlflowClient, token: str) -> int:
+def local_tokens(layout: Layout) -> frozenset[str]:
+    """Those of this project's own writers; others may write to the same server."""
+    return frozenset(path.stem for path in (layout.private / FOLDER).glob("*.lock"))
+
+
+def close(client: MlflowClient, token: str) -> int:
+    """Close, as killed, what a writer has left open; how many. Call it while holding `locked`."""
     experiments = [
         one.experiment_id for one in client.search_experiments(max_results=MAX_EXPERIMENTS)
     ]
-    wanted = f"tags.`{LIVE_TAG}` = '{token}' and attributes.status = 'RUNNING'"
+    wanted = f"tags.`{LIVE_TAG}` = '{token}'"
     runs = client.search_runs(experiments, wanted) if experiments else []
-    for run in runs:
+    trials = [run for run in runs if run.data.tags.get("status") == "running"]
+    for run in trials:
         client.set_terminated(run.info.run_id, "KILLED")
-        client.set_tag(run.info.run_id, "status", "killed")
-    return len(runs)
+        set_tags(client, run, {"status": "killed"})
+    for run in runs:
+        client.delete_tag(run.info.run_id, LIVE_TAG)
+    return len(trials)
 
 
 def _store(layout: Layout) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from lorascope.tracking.points import Point
-
 
 class MachineLoad:
     """Samples of MLflow's own monitors, under its names, so that its page of them shows them. A GPU
@@ -20,11 +18,11 @@ class MachineLoad:
         with suppress(ImportError, RuntimeError):
             self._monitors.append(GPUMonitor())
 
-    def points(self, step: int) -> list[Point]:
-        """One sample, `step` seconds after the sweep began."""
+    def sample(self) -> dict[str, float]:
+        """Metric -> value; the processor's load is that since the last sample."""
         found: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
             found |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        return [Point(f"system/{name}", float(value), step) for name, value in found.items()]
+        return {f"system/{name}": float(value) for name, value in found.items()}

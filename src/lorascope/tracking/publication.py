@@ -5,13 +5,15 @@ written whole, closed on every way out, and written once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from lorascope.files.layout import Layout
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.tracking.connection import (
+    TURN_SECONDS,
     TrackingError,
     artifact_root,
     check_database,
@@ -23,12 +25,15 @@ from lorascope.tracking.connection import (
     project_database,
     store_uri,
 )
-from lorascope.tracking.liveness import close_dead
+from lorascope.tracking.liveness import close_dead, local_tokens
 from lorascope.tracking.study_content import BareBase, StudyContent
 from lorascope.tracking.writer import Writer
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
+R = TypeVar("R")
+
+TURN = 10
+"""Trials that are published while other writers wait, at up to a second each."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +101,20 @@ def publish(
         check_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         close_dead(client, layout)
-        writer = Writer(
-            client, layout, artifact_root(layout, uri), is_local=uri == project_database(layout)
-        )
-        added = [writer.add_trial(trial) for trial in trials]
-        newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
-        by_trial = {(e.trial_identity, e.form): e for e in newest if e.trial_identity and e.key}
-        scored = [writer.add_scores(evaluation) for evaluation in by_trial.values()]
-        every = {base.scores.identity: base for base in [*bases, *(study.bases if study else ())]}
-        bases_added = [writer.add_base(base) for base in every.values()]
-        study_changed = writer.add_study(study, trials) if study else None
-        merge = study.merge if study and register else None
-        version = writer.register(register, merge, trials) if register and merge else None
+        is_local = uri == project_database(layout)
+        root = artifact_root(layout, uri)
+        writer = Writer(client, layout, root, is_local, local_tokens(layout))
+    newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
+    by_trial = {(e.trial_identity, e.form): e for e in newest if e.trial_identity and e.key}
+    every = {base.scores.identity: base for base in [*bases, *(study.bases if study else ())]}
+    with failures_as_tracking_errors(layout):
+        added = _in_turns(layout, writer.add_trial, trials)
+        scored = _in_turns(layout, writer.add_scores, list(by_trial.values()))
+        bases_added = _in_turns(layout, writer.add_base, list(every.values()))
+        with locked(layout):
+            study_changed = writer.add_study(study, trials) if study else None
+            merge = study.merge if study and register else None
+            version = writer.register(register, merge, trials) if register and merge else None
     known = every.keys()
     unknown = [e for e in newest if not e.trial_identity and e.identity not in known]
     return Publication(
@@ -123,6 +130,18 @@ def publish(
         registered=f"{register} version {version}" if version else None,
         runs=writer.runs,
     )
+
+
+def _in_turns(layout: Layout, add: Callable[[T], R], ones: Sequence[T]) -> list[R]:
+    """What `add` returns of each. Other writers, such as a sweep whose trial has ended, come in
+    between: a whole project takes minutes."""
+    results = []
+    for start in range(0, len(ones), TURN):
+        if start:
+            time.sleep(TURN_SECONDS)
+        with locked(layout):
+            results += [add(one) for one in ones[start : start + TURN]]
+    return results
 
 
 def try_publish(

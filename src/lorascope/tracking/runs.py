@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING
 
 from lorascope.files.layout import RECORD
@@ -34,9 +33,15 @@ MAX_PARAMS = 100
 """MLflow's limit of parameters for one log_batch."""
 
 
-def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tuple[str, bool]:
-    """The run's id, and whether it had to be written: a run left half-written is completed, and
-    those whose parent somebody deleted get the present one."""
+def ensure_run(
+    client: MlflowClient,
+    experiment: str,
+    content: RunContent,
+    local: Set[str] = frozenset(),
+) -> tuple[str, bool]:
+    """The run's id, and whether it had to be written: a run left half-written is completed, that of
+    the training is taken over where its writer's token is one of `local`, and those whose parent
+    somebody deleted get the present one."""
     if content.former is not None:
         _rename(client, _find_runs(client, experiment, content.former), content)
     attempts = _find_runs(client, experiment, content.identity)
@@ -44,69 +49,83 @@ def ensure_run(client: MlflowClient, experiment: str, content: RunContent) -> tu
     same = [run for run in attempts if run.data.tags.get(ATTEMPT_TAG) == content.attempt]
     if same and COMPLETE_TAG in same[0].data.tags:
         return same[0].info.run_id, False
-    begun = same[0] if same else _live_run(client, attempts, content)
+    begun = same[0] if same else _live_run(client, attempts, content, local)
     run = begun or client.create_run(
         experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
     )
     run_id = str(run.info.run_id)
-    status = "FAILED"
-    try:
-        if begun:
-            # What is there already, a second time under another hour, would be two points.
-            content = replace(content, points=_lacking(client, begun, content.points))
-            _take_over(client, begun, content)
-        _log_content(client, run_id, content)
-        status = content.status
-    finally:
-        client.set_terminated(run_id, status, content.end_ms)
-    # One that said otherwise is gone by now.
+    _write(client, run, content, is_begun=begun is not None)
+    # One that said otherwise is gone by now; one that is being trained will have the last word.
     for other in _find_runs(client, experiment, content.identity):
-        if other.info.run_id != run_id:
+        if other.info.run_id != run_id and not _is_unfinished(other):
             client.set_tag(other.info.run_id, SUPERSEDED_TAG, run_id)
     client.set_tag(run_id, COMPLETE_TAG, "true")
     return run_id, True
 
 
+def _write(client: MlflowClient, run: Run, content: RunContent, is_begun: bool) -> None:
+    """Have the run say what `content` does, and close it on every way out."""
+    status = "FAILED"
+    try:
+        points = content.points
+        if is_begun:
+            # What is there already, a second time under another hour, would be two points.
+            have = set(_rows(client, run))
+            points = [point for point in points if point not in have]
+            _take_over(client, run, content)
+        _log_content(client, run, content, points)
+        status = content.status
+    finally:
+        client.set_terminated(run.info.run_id, status, content.end_ms)
+
+
 def open_run(client: MlflowClient, experiment: str, content: RunContent, token: str) -> Run:
-    """The run of a trial that is being trained: one that was left unfinished goes on."""
-    attempts = _find_runs(client, experiment, content.identity)
-    unfinished = [run for run in attempts if _is_unfinished(run)]
-    run = unfinished[0] if unfinished else client.create_run(
-        experiment, start_time=content.start_ms, tags=content.tags, run_name=content.name
+    """The run of a trial that is being trained: one that was left unfinished goes on, unless others
+    are writing it."""
+    for run in _find_runs(client, experiment, content.identity):
+        if _is_unfinished(run) and _is_free(run, {token}):
+            # Whoever closes what is left of a dead writer finds it by its token.
+            set_tags(client, run, {LIVE_TAG: token, "status": "running"})
+            client.update_run(run.info.run_id, status="RUNNING")
+            return run
+    run = client.create_run(
+        experiment, start_time=content.start_ms, tags={**content.tags, LIVE_TAG: token},
+        run_name=content.name,
     )  # fmt: skip
-    run_id = run.info.run_id
-    set_tags(client, run, {LIVE_TAG: token, "status": "running"})
-    if unfinished:
-        client.update_run(run_id, status="RUNNING")
-    else:
-        log_params(client, run_id, content.params)
+    log_params(client, run.info.run_id, content.params)
     return run
 
 
 def _is_unfinished(run: Run) -> bool:
-    tags = run.data.tags
-    return LIVE_TAG in tags and COMPLETE_TAG not in tags and ATTEMPT_TAG not in tags
+    """Whether no record has written the run yet."""
+    return COMPLETE_TAG not in run.data.tags and ATTEMPT_TAG not in run.data.tags
 
 
-def _live_run(client: MlflowClient, attempts: list[Run], content: RunContent) -> Run | None:
+def _is_free(run: Run, tokens: Set[str]) -> bool:
+    """Whether nobody writes the run but the writers of `tokens`."""
+    return run.info.status != "RUNNING" or run.data.tags.get(LIVE_TAG) in tokens
+
+
+def _live_run(
+    client: MlflowClient, attempts: list[Run], content: RunContent, local: Set[str]
+) -> Run | None:
     """The run that was written while the trial was trained; None, and it is gone, where it says
     otherwise than the record, as it may where the trial was begun anew."""
-    for run in filter(_is_unfinished, attempts):
-        if not content.points or points_of(client, run) <= set(content.points):
+    for run in attempts:
+        is_later = run.info.start_time > content.end_ms
+        if is_later or not _is_unfinished(run) or not _is_free(run, local):
+            continue
+        rows = _rows(client, run) if content.points else []
+        if len(set(rows)) == len(rows) and set(rows) <= set(content.points):
             return run
         client.delete_run(run.info.run_id)
     return None
 
 
-def _lacking(client: MlflowClient, run: Run, points: list[Point]) -> list[Point]:
-    have = points_of(client, run)
-    return [point for point in points if point not in have]
-
-
-def points_of(client: MlflowClient, run: Run) -> set[Point]:
+def _rows(client: MlflowClient, run: Run) -> list[Point]:
     """All that was logged to a run, whenever that was."""
     histories = ((n, client.get_metric_history(run.info.run_id, n)) for n in run.data.metrics)
-    return {Point(name, p.value, p.step) for name, history in histories for p in history}
+    return [Point(name, p.value, p.step) for name, history in histories for p in history]
 
 
 def _take_over(client: MlflowClient, run: Run, content: RunContent) -> None:
@@ -134,9 +153,10 @@ def _give_parent(client: MlflowClient, runs: list[Run], parent: str | None) -> N
 
 
 def find_run(client: MlflowClient, experiment: str, identity: str) -> Run | None:
-    """The run of the latest attempt at a trial, unless somebody deleted it."""
+    """The run of the latest record of a trial, unless somebody deleted it."""
     runs = _find_runs(client, experiment, identity)
-    latest = [run for run in runs if SUPERSEDED_TAG not in run.data.tags]
+    written = [run for run in runs if COMPLETE_TAG in run.data.tags]
+    latest = [run for run in written if SUPERSEDED_TAG not in run.data.tags]
     return latest[0] if latest else None
 
 
@@ -148,8 +168,8 @@ def _find_runs(client: MlflowClient, experiment: str, identity: str) -> list[Run
 def log_points(
     client: MlflowClient, run_id: str, points: list[Point], time_ms: int, model: str | None = None
 ) -> None:
-    """Log points in few calls, as those of the logged `model` too where there is one. The time is
-    the record's: a point written twice is one row."""
+    """Log points in few calls, as those of the logged `model` too where there is one. Written twice
+    under one time, a point is one row."""
     from mlflow.entities import Metric
 
     metrics = [
@@ -206,9 +226,11 @@ def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> bool:
     return bool(new)
 
 
-def _log_content(client: MlflowClient, run_id: str, content: RunContent) -> None:
+def _log_content(client: MlflowClient, run: Run, content: RunContent, points: list[Point]) -> None:
+    run_id = run.info.run_id
     log_params(client, run_id, content.params)
-    log_points(client, run_id, content.points, content.end_ms)
+    # As while it was trained: a batch that a slow server takes up late doubles nothing.
+    log_points(client, run_id, points, run.info.start_time)
     log_datasets(client, run_id, content.data, content.read)
     if content.record is not None:
         client.log_text(run_id, content.record, RECORD)

@@ -50,6 +50,8 @@ class Writer:
     layout: Layout
     artifacts: str | None
     is_local: bool
+    local_tokens: frozenset[str] = frozenset()
+    """Of writers whose runs a record may take over."""
     experiments: dict[str, str] = field(default_factory=dict)
     sweeps: dict[str, str] = field(default_factory=dict)
     sweeps_added: int = 0
@@ -65,7 +67,9 @@ class Writer:
             self.sweeps[sweep], added = ensure_run(self.client, experiment, shared)
             self.sweeps_added += added
         run = self._with_data(trial_run(trial, parent=self.sweeps[sweep]), trial.key.model)
-        self.runs[trial.identity], is_new = ensure_run(self.client, experiment, run)
+        self.runs[trial.identity], is_new = ensure_run(
+            self.client, experiment, run, self.local_tokens
+        )
         if is_new:
             self._log_adapter(trial, self.runs[trial.identity])
         return is_new
@@ -78,20 +82,21 @@ class Writer:
         read = splits_read(self.layout, model, name, sha256, splits, self.is_local)
         return replace(run, read=tuple(read))
 
-    def open_trial(self, trial: StartedTrial, token: str) -> tuple[Run, Run]:
-        """Open the run of a trial that is being trained, under its sweep's, which is open too, both
-        tagged with the writer's `token`; the two."""
+    def open_trial(self, trial: StartedTrial, token: str) -> tuple[Run, Run | None]:
+        """Open the run of a trial that is being trained, under its sweep's. It, tagged with the
+        writer's `token`, and the sweep's, which is tagged too: None where another writer's is."""
         client, experiment = self.client, self.experiment(experiment_name(trial.key))
         sweep = sweep_identity(trial)
         if sweep not in self.sweeps:
             self.sweeps[sweep], _ = ensure_run(
                 client, experiment, self._with_data(sweep_run(trial), trial.key.model)
             )
-            client.set_tag(self.sweeps[sweep], LIVE_TAG, token)
-            client.update_run(self.sweeps[sweep], status="RUNNING")
-        parent = self.sweeps[sweep]
-        run = open_run(client, experiment, live_run(trial, parent), token)
-        return run, client.get_run(parent)
+        parent = client.get_run(self.sweeps[sweep])
+        run = open_run(client, experiment, live_run(trial, parent.info.run_id), token)
+        if parent.data.tags.get(LIVE_TAG, token) != token:
+            return run, None
+        set_tags(client, parent, {LIVE_TAG: token})
+        return run, parent
 
     def add_scores(self, evaluation: EvaluationRecord) -> bool | None:
         """Add new scores to the trial's run. Returns whether there were any; None without a run."""
