@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from lorascope.cli import run_named
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
@@ -99,3 +100,13 @@ def test_deberta_learns_classes_in_two_modes_and_is_merged(tmp_path: Path) -> No
             for row in rows
         ]
     assert [item.predicted for item in items] == said
+    # Its head comes with the adapter; merged, transformers alone loads it.
+    for form in ("adapter", "merged"):
+        to = tmp_path / form
+        words = [f"to={to}", f"trial={best['trial']}", f"form={form}", *modes]
+        assert run_named("export", [], layout, {}, words) == 0
+    assert "very logits" in (tmp_path / "adapter/README.md").read_text()
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    texts = tokenizer(rows[0].prompt, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(again(**texts).logits, merged(**texts).logits)

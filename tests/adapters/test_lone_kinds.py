@@ -26,17 +26,20 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lorascope.adapters.attach import load_adapter
+from lorascope.adapters.exportable import require_exportable
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import model_parts
 from lorascope.adapters.sparse.layer import PeftSparseConfig
 from lorascope.adapters.targets import select
+from lorascope.bases.folder import read_json
 from lorascope.config import Config, Targets
-from lorascope.errors import LorascopeError
+from lorascope.errors import ConfigError, LorascopeError
 from lorascope.execution import sweep
-from lorascope.files.layout import Layout
+from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.quantizers.loading import load_base
 from lorascope.records import Status
 from lorascope.scoring.evaluation import LoadedBase
+from lorascope.scoring.exported_adapter import check_adapter, write_adapter
 from lorascope.stages import evaluate, merge, report
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand
@@ -211,6 +214,22 @@ def test_the_memory_plan_is_what_training_needs(
         assert torch.equal(ours, theirs(input_ids=ids).logits[:, -ids.shape[1] :])
 
 
+def require_export(point: Config, layout: Layout, folder: Path) -> None:
+    """PEFT gives the trial's logits from an exported adapter, of all methods that it knows."""
+    kind, adapter = point.adapter.kind, layout.trials("nf4") / declare_trial(point, layout).name
+    peft_type = read_json(adapter / "adapter" / ADAPTER_FILES[0])["peft_type"]
+    if kind == "sparse":
+        with pytest.raises(ConfigError, match="PEFT has no method"):
+            require_exportable("adapter", kind, peft_type, False)
+        return
+    require_exportable("adapter", kind, peft_type, False)
+    folder.mkdir()
+    write_adapter(folder, adapter / "adapter", layout.base("small"), None, None)
+    few = replace(point, merge=replace(point.merge, verify_items=2))
+    check = check_adapter(folder, few, layout, adapter / "adapter", None)
+    assert (check.items, check.largest_logit_difference) == (2, 0), kind
+
+
 def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
     project: Layout, tmp_path: Path
 ) -> None:
@@ -230,6 +249,8 @@ def test_a_study_of_all_of_them_is_trained_scored_merged_and_reported(
         assert merged.passed if merged else KINDS[kind].unmergeable, kind
         if merged:
             AutoModelForCausalLM.from_pretrained(layout.merged("small"))
+    for point in points:
+        require_export(point, layout, tmp_path / point.adapter.kind)
     report.command(points, layout)
     with (layout.root / "reports/accuracy.csv").open() as file:
         row = next(row for row in csv.DictReader(file) if row["method"] == "ia3")

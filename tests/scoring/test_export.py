@@ -19,7 +19,7 @@ from lorascope.adapters.exportable import require_exportable
 from lorascope.cli import run_named
 from lorascope.comparing.findings import compare
 from lorascope.data.rows import read_rows
-from lorascope.errors import ConfigError, RecordError
+from lorascope.errors import ConfigError, LorascopeError, RecordError
 from lorascope.files.exported import CARD, files_sha256
 from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.records import TrialRecord
@@ -93,7 +93,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_card_has_the_studys_numbers_no_place_and_the_same_bytes_twice_and_is_kept(
-    study: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Layout,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     to, words = tmp_path / "mine", ("license=mit", "base=owner/small")
     for folder in (to, tmp_path / "again"):
@@ -105,6 +108,11 @@ def test_the_card_has_the_studys_numbers_no_place_and_the_same_bytes_twice_and_i
     assert export(study, to, *words) == 0
     assert "holds this export already" in capsys.readouterr().out
     assert "Words of a person" in (to / CARD).read_text()
+    # What is there is sent, where that is asked for: to a hub that nobody answers at.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LorascopeError, match="push=me/mine: the hub was not reached"):
+        export(study, to, *words, "push=me/mine", "dry_run=false", "private=false")
+    assert "sending to me/mine on the hub, a new repository, public" in capsys.readouterr().out
     # Files that name another base or licence are another export.
     for others in (("license=mit",), ("base=owner/small",), (*words[:1], "base=owner/other")):
         with pytest.raises(ConfigError, match=r"another export is there.*base=owner/small"):

@@ -201,9 +201,10 @@ def _decision(
     said = answer(findings)
     if decision.recommended is not None and decision.recommended.apart == score.cell.apart:
         form = decision.recommended.serve
-        other = "" if form == APART else f", merged and stored as {form}, which these files are not"
+        other = "" if form == APART else f", merged and stored as {form}"
+        other += ", which these files are not" if other and exported.form == ADAPTER else ""
         yield f"The declared rule ships this configuration{other}. {said.headline}: {said.state}."
-        yield from _other_form(trial, exported)
+        yield from _other_form(trial, exported, form)
         # What it costs to serve or to store is the adapter's on its base, too.
         cost = cost_label(findings) if exported.form != ADAPTER else None
         yield from _facts([fact for fact in said.facts if fact.label != cost])
@@ -212,7 +213,7 @@ def _decision(
             f"This is not what the declared rule answers; it was chosen by name. The answer: "
             f"{said.headline}: {said.state}."
         )
-        yield from _other_form(trial, exported)
+        yield from _other_form(trial, exported, APART)
     yield ""
     shown = [score.cell, decision.reference, *(c.cell for c in findings.cells if c.cell.base)]
     measure = findings.measure
@@ -228,13 +229,20 @@ def _decision(
     yield from _own_seed(trial, score, measure)
 
 
-def _other_form(trial: TrialRecord, exported: Exported) -> Iterator[str]:
-    """That merged files are not what was scored."""
-    if exported.form != ADAPTER:
+def _other_form(trial: TrialRecord, exported: Exported, judged: str) -> Iterator[str]:
+    """That merged files are not what was scored: the adapter apart on its base, or a form."""
+    if exported.form == ADAPTER:
+        return
+    if judged == APART:
         yield (
             f"What was scored and judged is the adapter on its base stored as {trial.key.quant}. "
             "These files are another form of it, merged, and have no score of their own: what "
             "their rounding changes is below, under what was checked."
+        )
+    else:
+        yield (
+            f"What was judged is the merged model as {judged} stores it. These files are merged "
+            "as well; in another type they have no score of their own."
         )
 
 

@@ -17,7 +17,7 @@ from lorascope.records import FORM_MARK, Study, TrialRecord
 from lorascope.reporting import units
 from lorascope.stages.export_forms import ExportJob
 from lorascope.stages.generate import read_words
-from lorascope.study.asked_export import OWN, Asked, read_asked
+from lorascope.study.asked_export import OWN, TYPES, Asked, read_asked
 from lorascope.study.collect import collect, collect_all
 from lorascope.study.declared import declare_trial
 from lorascope.study.named_trial import Named, find_named, named_as
@@ -107,13 +107,26 @@ def _chosen(
         ) from found  # fmt: skip
     form = choose_form(ship, trial, study)
     if form != APART:
-        raise ConfigError(
-            "trial", f"{trial.trial}{FORM_MARK}{form}", f"it ships merged and stored as {form}, "
-            "and an export has the adapter, or the merged model in 16 bits or more",
-            f"`lorascope quantize-merged` writes that very model to models/{trial.key.model}/served"
-            f"; or export other bits: trial={trial.trial}.",
-        )  # fmt: skip
+        raise _ships_merged(trial, form, points)
     return trial, study
+
+
+def _ships_merged(trial: TrialRecord, form: str, points: Sequence[Config]) -> ConfigError:
+    """The refusal of what ships in a form of its own: in few bits, or in a type, which is to be
+    asked for by its name."""
+    modes = {config.serve.name: config.serve.storage.value for config in points if config.serve}
+    stored = modes.get(form, form)
+    if stored in TYPES:
+        remedy = f"These weights are what trial={trial.trial} form=merged precision={stored} writes"
+    else:
+        remedy = (
+            "`lorascope quantize-merged` writes that very model to "
+            f"models/{trial.key.model}/served; or export other bits: trial={trial.trial}"
+        )
+    return ConfigError(
+        "trial", f"{trial.trial}{FORM_MARK}{form}", f"it ships merged and stored as {form}, and an "
+        "export has the adapter, or the merged model in a type that is named", f"{remedy}.",
+    )  # fmt: skip
 
 
 def _require_study_of(trial: TrialRecord, config: Config) -> None:
