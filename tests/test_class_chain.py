@@ -106,7 +106,11 @@ def test_deberta_learns_classes_in_two_modes_and_is_merged(tmp_path: Path) -> No
         words = [f"to={to}", f"trial={best['trial']}", f"form={form}", *modes]
         assert run_named("export", [], layout, {}, words) == 0
     assert "very logits" in (tmp_path / "adapter/README.md").read_text()
-    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    again = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "merged", dtype="float32"
+    ).eval()
     texts = tokenizer(rows[0].prompt, return_tensors="pt")
     with torch.no_grad():
-        assert torch.equal(again(**texts).logits, merged(**texts).logits)
+        off = again(**texts).logits - merged(**texts).logits
+    # Weights of 16 bits, of numbers about 1.
+    assert off.abs().max() < 1e-2

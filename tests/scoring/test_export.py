@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lorascope.adapters.attach import load_adapter
 from lorascope.adapters.exportable import require_exportable
 from lorascope.cli import run_named
 from lorascope.comparing.findings import compare
@@ -22,12 +23,14 @@ from lorascope.data.rows import read_rows
 from lorascope.errors import ConfigError, LorascopeError, RecordError
 from lorascope.files.exported import CARD, files_sha256
 from lorascope.files.layout import ADAPTER_FILES, Layout
+from lorascope.quantizers.loading import load_base
 from lorascope.records import TrialRecord
 from lorascope.scoring.exported_adapter import check_adapter, close_enough, write_adapter
 from lorascope.stages.export import named_in
 from lorascope.study.collect import collect
 from lorascope.study.named_trial import find_named
 from tests.conftest import TEST_DEVICE, TRIAL, compose_one
+from tests.devices import CPU
 
 ON = [f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []
 
@@ -243,8 +246,19 @@ def test_a_python_without_lorascope_loads_what_the_card_says(study: Layout, tmp_
     code = code.replace('"..."', repr(str(to)))
     code += "import sys; print(sorted(m for m in sys.modules if 'lorascope' in m), len(tokenizer))"
     code += "\nprint(type(model).__name__, model.active_peft_config.r)"
+    code += "\nimport torch\nwith torch.no_grad():"
+    code += "\n    logits = model(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits"
+    code += "\nprint(logits.float()[0, -1].tolist())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.splitlines()[-2].startswith("[] ")
-    assert done.stdout.splitlines()[-1] == "PeftModelForCausalLM 4"
+    modules, kind, logits = done.stdout.splitlines()[-3:]
+    assert modules.startswith("[] ")
+    assert kind == "PeftModelForCausalLM 4"
+    trial, adapter = the_trial(study)
+    config = find_named(trial.trial, ON, study).config
+    base = load_base(study.quantized("small", "nf4"), config.quant, CPU)
+    with torch.no_grad():
+        own = load_adapter(base, adapter)(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits[0, -1]
+    # Theirs computes in 16 bits what is not quantized, and bitsandbytes' kernel for a CPU the rest.
+    assert json.loads(logits) == pytest.approx(own.tolist(), abs=0.05)

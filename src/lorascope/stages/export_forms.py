@@ -13,8 +13,7 @@ from lorascope.comparing.findings import compare
 from lorascope.config import APART, Config, DataKind, ModelKind, Precision
 from lorascope.data.questions import asked_row
 from lorascope.data.templates import make_template
-from lorascope.data.unfit_rows import RowError
-from lorascope.errors import ConfigError, VerificationError
+from lorascope.errors import ConfigError, DataError, VerificationError
 from lorascope.files.exported import CARD, marked
 from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.files.store import replaced_folder, write_atomically
@@ -166,14 +165,14 @@ class ExportJob:
         )
 
     def _loaded_base(self, stored: Mapping[str, Any], own: str) -> export_text.LoadedBase:
-        quant = self.trial.settings.get("quant")
+        result = self.trial.result
         return export_text.LoadedBase(
             name=self._base_name(),
             on_hub=self.is_on_hub,
             revision=self._revision(),
             stored=stored,
             own=own,
-            compute=quant.get("compute") if isinstance(quant, Mapping) else None,
+            compute=None if result is None else result.compute_dtype,
             classes=self.classes,
             own_code=self._own_code(),
         )
@@ -273,7 +272,7 @@ class ExportJob:
                 data.template, data.system, load_tokenizer(self.stored), data.date
             )
             return asked_row(QUESTION, data, template).prompt
-        except (ConfigError, RowError):
+        except (ConfigError, DataError):
             return None
 
 
