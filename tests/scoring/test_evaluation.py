@@ -30,6 +30,7 @@ from lorascope.scoring.lm_eval_model import (
     encode_pairs,
     generation_prompts,
     splits_collide,
+    usual_blank,
     wrap_model,
 )
 from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
@@ -594,6 +595,10 @@ def test_real_model_scores_equal_references() -> None:
         reference_generation(model, tokenizer, text, 6)
         for text in generation_prompts(tokenizer, rows)
     ]
+    # Its tokenizer has the blank with the word before it where that is common, as it mostly is.
+    assert generation_prompts(tokenizer, rows)[1] == f"{rows[1].prompt} "
+    assert usual_blank(tokenizer, rows) == " "
+    assert usual_blank(tokenizer, []) == ""
     again = [replace(row, answer=text.strip()) for row, text in zip(rows, made, strict=True)]
     items = score_rows(model, tokenizer, again, Scoring.answer, None, 4, 6)
     assert all(item.correct for item in items)

@@ -231,6 +231,8 @@ def test_an_unknown_command_is_refused(bare_project: Layout) -> None:
         (["check", "model=small,tiny"], "one model at a time"),
         (["publish", "quant=nf4"], "publish='quant=nf4': it takes no settings"),
         (["status", "+lora.rnak=8"], "Did you mean lora.rank?"),
+        (["check", "--jsn"], "Did you mean --json?"),
+        (["export", "to=../x", "tril=a"], "Did you mean trial?"),
     ],
 )
 def test_what_a_command_would_ignore_or_misread_is_refused_in_a_sentence(

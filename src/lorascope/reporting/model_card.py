@@ -151,6 +151,9 @@ def _what_it_is(trial: TrialRecord, study: Study, exported: Exported) -> str:
     return f"{what} ({dials}; {trial.key.targets}), trained on {study.data.name} beside {base}."
 
 
+BLANKS = {" ": "a space", "\n": "a line break"}
+
+
 def _prompt(prompt: str | None) -> Iterator[str]:
     if prompt is not None:
         yield "It was trained and scored with prompts written so, special tokens included:"
@@ -158,6 +161,13 @@ def _prompt(prompt: str | None) -> Iterator[str]:
         ticks = max((len(run) for run in re.findall("`+", prompt)), default=0)
         fence = "`" * max(3, ticks + 1)
         yield from ("", fence, prompt, fence)
+        if prompt[-1:].isspace():
+            yield ""
+            yield (
+                f"It ends with {BLANKS.get(prompt[-1], 'a blank')}, which counts: without it the "
+                "tokenizer may give other tokens than those that were trained, and the model other "
+                "answers."
+            )
 
 
 def _compared(study: Study, findings: Findings) -> Iterator[str]:

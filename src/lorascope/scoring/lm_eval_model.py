@@ -245,6 +245,13 @@ def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]
     ]
 
 
+def usual_blank(tokenizer: Any, rows: Sequence[PreparedRow]) -> str:
+    """What `generation_prompts` adds to most of `rows`' prompts; empty where it adds nothing."""
+    texts = generation_prompts(tokenizer, rows)
+    added = Counter(text[len(row.prompt) :] for text, row in zip(texts, rows, strict=True))
+    return added.most_common(1)[0][0] if added else ""
+
+
 def largest_rows(
     tokenizer: Any, rows: Sequence[PreparedRow], scoring: Scoring, max_new_tokens: int
 ) -> LargestRows:

@@ -12,6 +12,7 @@ from lorascope.adapters.kinds import kind_name, unmerged
 from lorascope.comparing.findings import compare
 from lorascope.config import APART, Config, DataKind, ModelKind, Precision
 from lorascope.data.questions import asked_row
+from lorascope.data.rows import read_rows
 from lorascope.data.templates import make_template
 from lorascope.errors import ConfigError, DataError, VerificationError
 from lorascope.files.exported import CARD, marked
@@ -27,6 +28,8 @@ from lorascope.study.intact_scores import scored_items
 from lorascope.study.named_trial import Named
 
 QUESTION = "{question}"
+TRIED_PROMPTS = 200
+"""Rows whose prompts say whether a tokenizer joins their end with what follows."""
 PLACE = "FOLDER"
 """What a card calls the folder that it lies in, which may be anywhere."""
 
@@ -263,17 +266,18 @@ class ExportJob:
         """A question as training wrote those of the rows; None of data that asks none, or that was
         prepared otherwise since."""
         from lorascope.data.tokenization import load_tokenizer
+        from lorascope.scoring.lm_eval_model import usual_blank
 
         if self.named.data_changed:
             return None
-        data = self.config.data
+        data, tokenizer = self.config.data, load_tokenizer(self.stored)
         try:
-            template = make_template(
-                data.template, data.system, load_tokenizer(self.stored), data.date
-            )
-            return asked_row(QUESTION, data, template).prompt
+            template = make_template(data.template, data.system, tokenizer, data.date)
+            prompt = asked_row(QUESTION, data, template).prompt
         except (ConfigError, DataError):
             return None
+        rows = read_rows(self.layout.data(self.config.model.name, data.name) / "validation.jsonl")
+        return prompt + usual_blank(tokenizer, rows[:TRIED_PROMPTS])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lorascope.files.layout import Layout
 from lorascope.machine.environment import prepare_environment
 from lorascope.machine.libraries import import_uncollected
 from lorascope.study.named_trial import Named, find_named
+from lorascope.study.overrides import closest, known_keys
 
 if TYPE_CHECKING:
     from lorascope.data.rows import PreparedRow
@@ -84,7 +85,7 @@ OWN = ("trial", "temperature", "tokens", "seed")
 
 def read_words(command: str, words: Sequence[str], more: Sequence[str] = ()) -> Words:
     """The command's own `key=value`, among which are `more`, and overrides of the configuration."""
-    own = (*OWN, *more)
+    own, groups = (*OWN, *more), {key.partition(".")[0] for key in known_keys()}
     values: dict[str, str] = {}
     overrides = []
     for word in words:
@@ -95,6 +96,8 @@ def read_words(command: str, words: Sequence[str], more: Sequence[str] = ()) -> 
             )
         if key in own:
             values[key] = value
+        elif "." not in key and key not in groups and (near := closest(key, own)):
+            raise ConfigError(command, word, "no such key", f"Its own are {', '.join(own)}.{near}")
         else:
             overrides.append(word)
     return Words(values, tuple(overrides))

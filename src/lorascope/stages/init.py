@@ -41,6 +41,7 @@ from lorascope.starting.folder import (
 from lorascope.starting.found_rows import FoundRows, find_rows
 from lorascope.starting.words import file_settings, settings_of
 from lorascope.study.grid import expand
+from lorascope.study.overrides import closest
 from lorascope.study.params import declared_overrides
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _asked(words: Sequence[str]) -> dict[str, str]:
         if not equals or key.partition(".")[0] not in ASKED:
             raise ConfigError(
                 "init", word, "it takes model=, data=, and keys of their files",
-                "Write `lorascope init model=FOLDER data=FILE`; data.format=text sets a key.",
+                f"Write `lorascope init model=FOLDER data=FILE`; data.format=text sets a key."
+                f"{closest(key.partition('.')[0], list(ASKED))}",
             )  # fmt: skip
         if key in ASKED:
             found[key] = value.strip()

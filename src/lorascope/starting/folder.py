@@ -27,6 +27,8 @@ QUIET = {"analytics": False, "check_update": False}
 LINKS = {"type": "reflink,hardlink,symlink,copy"}
 
 
+REPOSITORY_ALONE = "# Of lorascope's own repository alone"
+"""What follows in a file is of no use to a study."""
 OWN_CHOICES = """\
 Your own choices, one file each: `conf/<group>/<name>.yaml`. They come before those of the same name
 that lorascope brings; `lorascope train-lora --help` lists all groups.
@@ -48,7 +50,8 @@ def params_template() -> str:
 
 
 def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
+    return text.partition(REPOSITORY_ALONE)[0].rstrip() + "\n"
 
 
 def refuse_overwriting(root: Path, texts: Mapping[str, str]) -> None:
@@ -153,7 +156,9 @@ def _first_commit(root: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         # As where Git knows nobody who commits.
         return (
-            "no commit yet, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
+            "no commit yet, which `dvc exp run` needs: git config user.name NAME && git config "
+            "user.email ADDRESS, where Git does not know you, then git add -A && git commit -m "
+            "'Begin a study'"
         )
     return "first commit"
 

@@ -20,7 +20,7 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
 from lorascope.study.grid import expand, recipe_axes, recipe_parts, with_overrides
-from lorascope.study.overrides import is_hydra, read_overrides, refuse_sweep
+from lorascope.study.overrides import closest, is_hydra, read_overrides, refuse_sweep
 from lorascope.study.params import READS, declared_overrides, group_of
 
 SWEEP = ("-m", "--multirun")
@@ -98,7 +98,8 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
     for flag, value in given.flags.items():
         if flag not in known or (value and not known[flag]):
             word = f"{flag}={value}" if value else flag
-            raise LorascopeError(f"{command}: unknown flag {word}. {_takes(known)}")
+            near = closest(flag, list(known))
+            raise LorascopeError(f"{command}: unknown flag {word}.{near} {_takes(known)}")
         if known[flag] and (not value or value.startswith("-")):
             raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
     return given

@@ -155,8 +155,12 @@ def _what_settles(findings: Findings) -> Line | None:
     items = _items_wanted(decision)
     known = sorted({trial.seed for score in findings.cells for trial in score.trials})
     wanted = _seeds_wanted(decision, len(known))
-    if wanted is None or wanted > MOST_SEEDS:
-        return (f"{items.capitalize()}; more seeds alone would not do.",) if items else None
+    plan = decision.projection
+    # However the seeds come out, their interval would be as wide as the margin.
+    too_wide = plan is not None and decision.one_seed and plan.lowest >= decision.margin
+    if wanted is None or wanted > MOST_SEEDS or (too_wide and items):
+        told = f"{items.capitalize()} ({_more_items(decision)}); more seeds alone would not do."
+        return (told,) if items else None
     more = wanted - len(known)
     seeds = [*known, *range(known[-1] + 1, known[-1] + 1 + more)]
     listed = ",".join(map(str, seeds))
@@ -171,7 +175,15 @@ def _what_settles(findings: Findings) -> Line | None:
 def _items_wanted(decision: Decision) -> str:
     """Of what is open, if its differences stay."""
     found = [row.items_needed for row in decision.open if row.items_needed is not None]
-    return f"about {units.count(max(found))} validation items in all" if found else ""
+    if not found:
+        return ""
+    ends = dict.fromkeys(units.count(end) for end in (min(found), max(found)))
+    return f"about {' to '.join(ends)} validation items in all"
+
+
+def _more_items(decision: Decision) -> str:
+    there = max((row.difference.items for row in decision.open if row.difference), default=0)
+    return f"there are {units.count(there)}: name more rows, or raise data.validation_fraction"
 
 
 def _seeds_wanted(decision: Decision, known: int) -> int | None:
