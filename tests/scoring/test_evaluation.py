@@ -595,9 +595,10 @@ def test_real_model_scores_equal_references() -> None:
         reference_generation(model, tokenizer, text, 6)
         for text in generation_prompts(tokenizer, rows)
     ]
-    # Its tokenizer has the blank with the word before it where that is common, as it mostly is.
-    assert generation_prompts(tokenizer, rows)[1] == f"{rows[1].prompt} "
-    assert usual_blank(tokenizer, rows) == " "
+    # Its tokenizer has a blank with the word before it where that is common.
+    asked = [make_row(n, f"{start}The car of {n} is", f" red{end}") for n in ("Tom", "Amy", "Ben")]
+    assert generation_prompts(tokenizer, asked)[0] == f"{asked[0].prompt} "
+    assert usual_blank(tokenizer, [*asked, rows[1]]) == " "
     assert usual_blank(tokenizer, []) == ""
     again = [replace(row, answer=text.strip()) for row, text in zip(rows, made, strict=True)]
     items = score_rows(model, tokenizer, again, Scoring.answer, None, 4, 6)
