@@ -246,10 +246,11 @@ def generation_prompts(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[str]
 
 
 def usual_blank(tokenizer: Any, rows: Sequence[PreparedRow]) -> str:
-    """What `generation_prompts` adds to most of `rows`' prompts; empty where it adds nothing."""
+    """What `generation_prompts` adds to most of the prompts of one or more `rows`; empty where it
+    adds nothing."""
     texts = generation_prompts(tokenizer, rows)
     added = Counter(text[len(row.prompt) :] for text, row in zip(texts, rows, strict=True))
-    return added.most_common(1)[0][0] if added else ""
+    return added.most_common(1)[0][0]
 
 
 def largest_rows(
