@@ -105,7 +105,9 @@ def test_deberta_learns_classes_in_two_modes_and_is_merged(tmp_path: Path) -> No
         to = tmp_path / form
         words = [f"to={to}", f"trial={best['trial']}", f"form={form}", *modes]
         assert run_named("export", [], layout, {}, words) == 0
-    assert "very logits" in (tmp_path / "adapter/README.md").read_text()
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert "very logits" in card
+    assert "name: Loss, nats a class" in card
     again = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "merged", dtype="float32"
     ).eval()

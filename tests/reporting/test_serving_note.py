@@ -56,6 +56,10 @@ def test_a_base_that_vllm_does_not_read_gets_no_command() -> None:
 
 
 def test_a_head_for_classes_gets_no_command() -> None:
+    (adapter,) = adapter_note(
+        PLAIN | {"modules_to_save": ["score"], "task_type": "SEQ_CLS"}, "b", "n", "here"
+    )
+    assert "as any model" not in adapter
     assert merged_note("here", classes=False)[0] == "vllm serve here"
     assert "vllm serve" not in " ".join(merged_note("here", classes=True))
 

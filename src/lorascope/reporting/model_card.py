@@ -113,7 +113,8 @@ def _results(
     dataset = exported.dataset
     test = own.splits["test"]
     found = {"accuracy": test.accuracy, "loss": test.completion_loss_nats}
-    names = {"accuracy": "Accuracy", "loss": "Loss, nats a completion token"}
+    predicted = "class" if study.data.scoring == "classes" else "completion token"
+    names = {"accuracy": "Accuracy", "loss": f"Loss, nats a {predicted}"}
     return [
         EvalResult(
             task_type=task,

@@ -36,7 +36,9 @@ def adapter_note(
         own_code: whether the base runs code from its own folder.
     """
     if reasons := [*_refused(config), *_unread(stored_by)]:
-        other = ", or export form=merged, which vLLM loads as any model" if merges else ""
+        # What it says of merged models with a head for classes, `merged_note` does.
+        loads = "" if config.get("task_type") == "SEQ_CLS" else ", which vLLM loads as any model"
+        other = f", or export form=merged{loads}" if merges else ""
         return [
             f"vLLM does not serve this adapter as it should be: {'; '.join(reasons)}. Serve it "
             f"with PEFT{other}."
