@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from lorascope.execution.child import answer
 from lorascope.execution.engine import (
     OUTPUT,
     Event,
+    EventWriter,
     FollowedJob,
     Job,
     Killed,
@@ -52,12 +54,11 @@ def run(body: Callable[[Path], None], seconds: float | None = None, fresh: bool 
 
 
 EVENTS: list[Event] = [
-    StepReport(1, 2, [0.1, float("inf")], 3),
-    StepReport(2, 2, [], 6),
+    StepReport(1, 2, [], 3),
     StepReport(
         2,
         2,
-        [0.1, 0.2],
+        [0.1, float("inf")],
         6,
         [LossPoint(2, 0.1, 1e-3, None, {"kl": 0.5}), None],
         [None, ValidationPoint(2, 0.3)],
@@ -205,6 +206,19 @@ def test_what_a_terminal_or_a_cluster_sends_to_all_is_not_heard_by_a_child(fresh
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
+def test_steps_that_add_to_a_log_are_told_and_others_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorascope.execution.engine.EVENT_SECONDS", 60)
+    write = EventWriter(tmp_path)
+    for step in range(1, 7):
+        points = [LossPoint(step, 0.5, 1e-3, None)] if step == 3 else []
+        validations = [ValidationPoint(step, 0.4)] if step == 5 else []
+        write(StepReport(step, 6, [0.5], 10 * step, [*points], [*validations]))
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
+
+
 def count(progress: Progress) -> Outcome:
     for step in range(3000):
         if progress(StepReport(step, 3000, [], step)):
@@ -222,7 +236,7 @@ def test_a_child_learns_that_it_should_stop_when_it_reports(fresh: bool) -> None
     job = start(counted, fresh)
 
     def ask_at_three(event: Event) -> None:
-        if isinstance(event, StepReport) and event.step == 3:
+        if isinstance(event, StepReport) and event.step >= 3:
             job.stop(now=False)
 
     outcome = job.wait(ask_at_three, None)

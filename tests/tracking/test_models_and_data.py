@@ -87,7 +87,7 @@ def test_weights_of_a_large_adapter_are_not_kept_twice(
 def test_what_is_shipped_becomes_one_version_of_a_registered_model(shared: Layout) -> None:
     shipped = Trial("nf4", rank=32)
     study = make_study([shipped, Trial("fp16", rank=32)], merged=shipped)
-    content = study_content(study, compare(study))
+    content = replace(study_content(study, compare(study)), bases=())
     assert study.merge is not None
 
     def register() -> str | None:

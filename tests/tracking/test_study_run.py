@@ -65,12 +65,18 @@ def test_the_answer_stands_above_sweeps_and_bases_with_its_numbers_and_figures(
 
 def test_an_answer_that_is_withdrawn_leaves_no_number_behind(shared: Layout, study: Study) -> None:
     whole = study_content(study, compare(study))
-    few = replace(whole, name="study: nothing ships yet", metrics={"settled": 0.0})
+    few = replace(
+        whole, name="study: nothing ships yet", metrics={"settled": 0.0}, trials=frozenset(),
+        bases=whole.bases[:1],
+    )  # fmt: skip
     publish(study.trials, study.evaluations, shared, study=whole)
     assert publish(study.trials, study.evaluations, shared, study=few).study_changed
-    left = by_name(shared)[1][few.name].data.metrics
+    runs = by_name(shared)[1]
+    left, top = runs[few.name].data.metrics, runs[few.name].info.run_id
     assert left["settled"] == 0.0
     assert math.isnan(left["test_accuracy"])
+    below = [name for name, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == top]
+    assert below == [f"{whole.bases[0].scores.quant}-bare-base"]
     assert not publish(study.trials, study.evaluations, shared, study=few).study_changed
 
 

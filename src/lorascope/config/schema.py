@@ -281,6 +281,11 @@ class RuntimeConfig:
     live_seconds: float = bounded(5.0, ZERO_OR_MORE, "0 sends nothing before a pack has ended.")
     """Between two batches of steps that MLflow gets while packs train; 0 sends none."""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether anybody hears of steps while packs train."""
+        return self.tracking and self.live_seconds > 0
+
 
 @dataclass
 class Config:

@@ -28,7 +28,7 @@ from lorascope.machine.environment import prepare_environment, use_determinism
 from lorascope.machine.memory import is_out_of_memory
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status
-from lorascope.training.progress import Progress, Stopped
+from lorascope.training.progress import Progress, StepReport, Stopped, ValidationReport
 
 if TYPE_CHECKING:
     # They import torch, which only the child needs.
@@ -106,7 +106,8 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
         return no_room(Status.refused, refused.reason, refused.plan)
     memory = BatchMemory(device)
     try:
-        outcomes = train_pack(_pack_plan(job), device, progress, memory)
+        told = progress if config.runtime.is_live else _without_points(progress)
+        outcomes = train_pack(_pack_plan(job), device, told, memory)
     except Unpackable:
         return Outcome(split="singles")
     except (MemoryError, RuntimeError) as error:
@@ -124,6 +125,17 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
         for outcome, plan in zip(outcomes, plans, strict=True)
     ]
     return Outcome(trials)
+
+
+def _without_points(progress: Progress) -> Progress:
+    """The same where nobody hears of each point: the result has them all."""
+
+    def report(event: StepReport | ValidationReport) -> bool:
+        if isinstance(event, StepReport):
+            event = replace(event, points=[], validations=[])
+        return progress(event)
+
+    return report
 
 
 def _pack_plan(job: Job) -> PackPlan:

@@ -32,7 +32,7 @@ KEPT_LINES = 20
 FOLLOW_SECONDS = 0.1
 """Between two looks at a job's files. The end of a local process is noticed at once."""
 EVENT_SECONDS = 0.05
-"""Between two events that tell no new losses."""
+"""Between two events that add nothing to a log."""
 EXIT_SECONDS = 5
 """For a process that has written its outcome to give back what it holds."""
 
@@ -230,16 +230,14 @@ class EventWriter:
     def __init__(self, folder: Path) -> None:
         self._stop = folder / STOP
         self._file = os.open(folder / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._tokens: int | None = None
         self._written = 0.0
 
     def __call__(self, event: Event) -> bool:
         """Whether the pack should be saved now, and its training stop."""
         now = time.monotonic()
-        tokens = event.tokens if isinstance(event, StepReport) else None
-        told = tokens is None or (isinstance(event, StepReport) and event.points)
-        if told or tokens != self._tokens or now - self._written >= EVENT_SECONDS:
-            self._tokens, self._written = tokens, now
+        told = not isinstance(event, StepReport) or event.points or event.validations
+        if told or now - self._written >= EVENT_SECONDS:
+            self._written = now
             os.write(self._file, json.dumps(asdict(event)).encode() + b"\n")
         return self._stop.exists()
 

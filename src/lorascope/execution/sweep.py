@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from lorascope.adapters.kinds import rank_of
-from lorascope.config import Config, RuntimeConfig
+from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
 from lorascope.execution.local.slots import LocalEngine
@@ -75,7 +75,7 @@ def _train_missing(
     count = len(engine.slots(len(declared) // FEWEST_TRIALS))
     show = SweepProgress(len(declared), count)
     show.add_known(known)
-    live = LiveTracking(layout, runtime.live_seconds) if _is_live(runtime) else None
+    live = LiveTracking(layout, runtime.live_seconds) if runtime.is_live else None
     with stop_request(on_first=show.leave) as stop, show, live or nullcontext():
         show.start()
         engine.await_ready()
@@ -90,10 +90,6 @@ def _train_missing(
         stop.end_if_asked()
     if end.errors:
         raise end.errors[0] if len(end.errors) == 1 else _several(end.errors)
-
-
-def _is_live(runtime: RuntimeConfig) -> bool:
-    return runtime.tracking and runtime.live_seconds > 0
 
 
 def _unfinished(

@@ -15,7 +15,7 @@ from lorascope.config import Config
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
 from lorascope.stages.publish import publish_all
-from lorascope.tracking import TrackingError, page_addresses, ui_command
+from lorascope.tracking import TrackingError, page_addresses, require_database, ui_command
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
@@ -32,7 +32,7 @@ def command(
 
     Raises:
         ConfigError: the port is not one, or nothing can listen there.
-        TrackingError: the store is a server, which has its own pages.
+        TrackingError: the store is a server, which has its own pages, or cannot be made.
     """
     port = DEFAULT_PORT
     for argument in overrides:
@@ -46,6 +46,8 @@ def command(
         port = int(value)
     served = ui_command(layout, port)
     _require_free(port)
+    # The server would make one that is there while it is made, which is of no use.
+    require_database(layout)
     # A group of its own: MLflow starts the server that serves as yet another process.
     server = subprocess.Popen(served, start_new_session=True)
     try:
@@ -61,7 +63,9 @@ def command(
 def _fill(layout: Layout) -> None:
     """Publish what the store lacks: what is shown is what there is."""
     try:
-        publish_all(layout)
+        _, damaged = publish_all(layout)
+        for reason in damaged:
+            print(f"skipped: {reason}", file=sys.stderr)
     except TrackingError as error:
         print(f"warning: the pages may lack what is newest: {error}", file=sys.stderr)
 

@@ -4,7 +4,7 @@ The records are the truth. The mirror can be lost and refilled, so publishing is
 store that cannot be reached is a reason in a record, never the end of a run.
 """
 
-from lorascope.tracking.connection import TrackingError, store_uri
+from lorascope.tracking.connection import TrackingError, require_database, store_uri
 from lorascope.tracking.content import StartedTrial
 from lorascope.tracking.live import LivePack, LiveTracking
 from lorascope.tracking.pages import page_addresses, ui_command
@@ -21,6 +21,7 @@ __all__ = [
     "TrackingError",
     "page_addresses",
     "publish",
+    "require_database",
     "store_uri",
     "try_publish",
     "ui_command",

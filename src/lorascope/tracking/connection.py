@@ -73,6 +73,19 @@ def prepare_in_background(layout: Layout) -> None:
     threading.Thread(target=prepare, daemon=True).start()
 
 
+def require_database(layout: Layout) -> None:
+    """Make the project's own database where it is not there, as `make_database` does; without
+    loading mlflow where it is.
+
+    Raises:
+        TrackingError: it cannot be made.
+    """
+    if not Path(project_database(layout).removeprefix(SQLITE)).exists():
+        configure_environment()
+        with failures_as_tracking_errors(layout), locked(layout):
+            make_database(layout)
+
+
 def make_database(layout: Layout) -> None:
     """Make the project's own database where it is used and not there, as a whole or not at all: a
     half-made one is of no use, and MLflow does not mend it. Call it while holding `locked`."""

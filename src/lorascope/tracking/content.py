@@ -49,6 +49,16 @@ SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
 MAX_TEXT = 6000
 
 
+class ModelAndData(Protocol):
+    """What has a model and a dataset."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def data(self) -> str: ...
+
+
 class Declared(Protocol):
     """What is known of a trial before it ends, as its record has it."""
 
@@ -102,9 +112,9 @@ class RunContent:
     """The record itself, as JSON."""
 
 
-def experiment_name(key: TrialKey) -> str:
+def experiment_name(of: ModelAndData) -> str:
     """One experiment per model and dataset: its runs are comparable with each other."""
-    return f"{key.model}/{key.data}"
+    return f"{of.model}/{of.data}"
 
 
 def sweep_settings(trial: Declared) -> dict[str, object]:

@@ -136,11 +136,12 @@ class LiveTracking:
                 has_opened = self._send()
             except TrackingError as error:
                 self._failed.set()
-                print(
-                    f"warning: no more steps are sent to MLflow while packs train: {error}. "
-                    "The records will have them.",
-                    file=sys.stderr,
-                )
+                if not self._ending.is_set():
+                    print(
+                        f"warning: no more steps are sent to MLflow while packs train: {error}. "
+                        "The records will have them.",
+                        file=sys.stderr,
+                    )
                 return
             # Libraries are loaded and runs opened once, by whoever comes first: that is no part of
             # a batch.

@@ -13,6 +13,7 @@ from lorascope.tracking.content import (
     MAX_TEXT,
     SOURCE_TAGS,
     RunContent,
+    experiment_name,
     milliseconds,
     provenance_tags,
 )
@@ -36,7 +37,7 @@ class BareBase:
 
     @property
     def experiment(self) -> str:
-        return f"{self.model}/{self.data}"
+        return experiment_name(self)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class StudyContent:
 
     @property
     def experiment(self) -> str:
-        return f"{self.model}/{self.data}"
+        return experiment_name(self)
 
     @property
     def files_sha256(self) -> str:

@@ -128,8 +128,14 @@ class Writer:
             tags[FILES_TAG], changed = study.files_sha256, True
         changed |= set_tags(client, run, {**tags, NAME_TAG: study.name})
         below = {self.sweeps[sweep_identity(t)] for t in trials if t.identity in study.trials}
-        for child in below | {self.bases[base_run(base).identity] for base in study.bases}:
+        below |= {self.bases[base_run(base).identity] for base in study.bases}
+        for child in below:
             changed |= set_tags(client, client.get_run(child), {PARENT_TAG: run_id})
+        for run in client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{run_id}'"):
+            # Of another grid, which was declared before.
+            if run.info.run_id not in below:
+                client.delete_tag(run.info.run_id, PARENT_TAG)
+                changed = True
         return changed
 
     def register(self, name: str, merge: MergeRecord, trials: Sequence[TrialRecord]) -> str:

@@ -10,8 +10,8 @@ from lorascope.records import LossPoint, ValidationPoint
 
 @dataclass(frozen=True)
 class StepReport:
-    """A step is done. Reading losses and tokens waits for the device: they are of the last step
-    that was logged."""
+    """A step is done. Reading losses waits for the device: they are of the last step that was
+    logged."""
 
     step: int
     steps: int
