@@ -296,6 +296,26 @@ def test_a_comparison_on_one_seed_among_several_says_what_it_does_not_know() -> 
     assert any("1 of 1 comparisons between adapters rest on a single seed" in t for t in threats)
 
 
+def test_a_gain_over_a_base_that_answers_nothing_is_said_to_be_form_perhaps() -> None:
+    def told(base: float) -> list[str]:
+        study = make_study([Trial("fp16"), Trial("nf4")], base, items=40)
+        half = {
+            identity: {
+                split: [replace(one, target_sha256=str(n % 4)) for n, one in enumerate(own)]
+                for split, own in splits.items()
+            }
+            for identity, splits in study.items.items()
+        }
+        data = replace(study.data, scoring="answer")
+        found = compare(replace(study, data=data, items=half)).threats
+        return [threat for threat in found if "form" in threat]
+
+    (threat,) = told(0.0)
+    assert threat.startswith("The bare base gives at most 0.0 % of the answers")
+    assert threat.endswith("Always the commonest answer would be right on 25.0 %.")
+    assert not told(0.1)
+
+
 def test_seconds_of_trials_that_were_trained_at_once_are_called_shares() -> None:
     study = make_study([Trial("fp16"), Trial("nf4")])
     assert not any("at once" in threat for threat in compare(study).threats)

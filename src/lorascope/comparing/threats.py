@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lorascope.comparing.preferences import PreferenceScore, preference_scores
 from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing
 from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
-from lorascope.config import Cost
+from lorascope.config import Cost, Scoring
 from lorascope.files.revisions import trained_by
 from lorascope.records import ItemResult, Status, Study, dial_text, mixed_versions
 
+HARDLY_ANY = 0.02
+"""Share of right answers below which a bare base may not know the form of an answer."""
 MANY_FLIPS = 0.1
 """Share of changed answers that is worth a word."""
 
@@ -29,6 +32,7 @@ def threats(
         *_reference(decision),
         *_margin(decision),
         *_chance(scores, chance),
+        *_form_alone(study, scores),
         *_items(scores, decision.measure, study),
         *_grid_edge(study, decision),
         *_flips(comparisons),
@@ -224,6 +228,30 @@ def _chance(scores: Sequence[CellScore], chance: float | None) -> Iterator[str]:
             f"The 95 % intervals of {len(near)} of {len(adapters)} adapters reach down to chance, "
             f"{100 * chance:.1f} %: guessing could give such scores."
         )
+
+
+def _form_alone(study: Study, scores: Sequence[CellScore]) -> Iterator[str]:
+    """A bare base that answers nothing right may only write in another form."""
+    if study.data.scoring != Scoring.answer:
+        return
+    bases = [s.accuracy for s in scores if s.accuracy and s.cell.base]
+    if not bases or max(one.value for one in bases) >= HARDLY_ANY:
+        return
+    yield (
+        f"The bare base gives at most {100 * max(one.value for one in bases):.1f} % of the answers "
+        "in the form that is asked for: what an adapter gained over it may be that form alone, and "
+        "a gain over it is no measure of what was learnt."
+        f"{_commonest(study)}"
+    )
+
+
+def _commonest(study: Study) -> str:
+    """What always the same answer would get, on test items."""
+    scored = next((own["test"] for own in study.items.values() if own.get("test")), [])
+    if not scored:
+        return ""
+    most = Counter(item.target_sha256 for item in scored).most_common(1)[0][1]
+    return f" Always the commonest answer would be right on {100 * most / len(scored):.1f} %."
 
 
 def _failures(study: Study) -> Iterator[str]:
