@@ -185,6 +185,18 @@ def test_a_trial_beside_the_grid_has_what_its_data_and_mode_were_made_with(study
             named_in(trial, [], [*words, word], study)
 
 
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [("fp16", "form=merged precision=float16 writes"), ("int4_sym", "quantize-merged` writes")],
+)
+def test_a_form_that_ships_is_refused_with_what_writes_it(
+    study: Layout, tmp_path: Path, form: str, told: str
+) -> None:
+    words = (f"serve=apart,{form}", f"trial=nf4-r0004@{form}")
+    with pytest.raises(ConfigError, match=f"it ships merged and stored as {form}.*{told}"):
+        export(study, tmp_path / "mine", *words)
+
+
 def test_what_export_did_not_write_is_never_replaced(study: Layout, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("dear")

@@ -54,7 +54,10 @@ def command(
     job = ExportJob(asked, trial, study, named, layout)
     job.require_form()
     if is_there(asked.to, job.what, asked.overwrite):
-        print(f"{asked.to}: holds this export already, unchanged")
+        print(
+            f"{asked.to}: holds this export already, unchanged, with the card of that time: "
+            "overwrite=true makes it anew"
+        )
     else:
         job.write()
     _push(asked, trial, job.is_on_hub)
