@@ -51,6 +51,23 @@ def test_params_become_every_point_of_the_grid(bare_project: Layout) -> None:
     assert all(type(c) is Config for c in configs)
 
 
+@pytest.mark.parametrize("alpha", ["8", "${lora.rank}"])
+def test_a_point_of_a_grid_is_the_one_that_is_composed_alone(
+    bare_project: Layout, alpha: str
+) -> None:
+    alone = [
+        config
+        for rank in (2, 4)
+        for steps in (5, 7)
+        for config in expand(
+            bare_project, [f"lora.rank={rank}", f"train.steps={steps}", f"lora.alpha={alpha}"]
+        )
+    ]
+    swept = ["lora.rank=2,4", "train.steps=5,7", f"lora.alpha={alpha}"]
+    assert expand(bare_project, swept) == alone
+    assert alone[0] != alone[1] != alone[2] != alone[3]
+
+
 def test_a_recipe_sets_what_is_planned_in_place_of_params() -> None:
     declared = declared_overrides(Layout(REPOSITORY))
     (config,) = expand(Layout(REPOSITORY), with_overrides(declared, ["recipe=gemma2b_alpaca"]))

@@ -23,6 +23,7 @@ BYTES_A_PARAMETER = 4
 NOT_NEEDED = "not needed"
 NOT_SCORED = "not scored"
 NO_EVALUATION = "no evaluation record"
+VARIANTS = "variants"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,15 @@ def variants(study: Study) -> dict[str, str]:
 
     Without them two trainings of one adapter would pass for two seeds of one configuration. What
     differs from mode to mode only is left to the confounds of their comparison. A missing trial
-    has its declared settings.
+    has its declared settings. Found once for a study.
     """
+    if VARIANTS not in study.made_of_items:
+        study.made_of_items[VARIANTS] = _variants(study)
+    found: dict[str, str] = study.made_of_items[VARIANTS]
+    return found
+
+
+def _variants(study: Study) -> dict[str, str]:
     keys = {trial.trial: trial.key for trial in study.trials} | study.missing | study.unneeded
     told = {trial.trial: trial.settings for trial in study.trials} | study.missing_settings
     settings = {name: other_settings(key, told.get(name, {})) for name, key in keys.items()}
@@ -98,7 +106,8 @@ def other_settings(key: TrialKey, settings: Mapping[str, object]) -> dict[str, o
             continue
         inner = values if isinstance(values, Mapping) else {"": values}
         flat.update({f"{group}.{name}".rstrip("."): value for name, value in inner.items()})
-    return {name: value for name, value in flat.items() if not key.names(name)}
+    named = key.named()
+    return {name: value for name, value in flat.items() if name not in named}
 
 
 def base_cell(quant: str) -> CellKey:

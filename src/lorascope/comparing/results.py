@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 
 from lorascope.adapters.kinds import method_of
 from lorascope.config import APART, Cost
@@ -131,12 +132,18 @@ class CellKey:
 
     def shown(self) -> list[tuple[Dial, DialValue]]:
         """Its dials as readers see them, each with its value."""
-        return [(method_of(self.method).dial(name), value) for name, value in self.dials]
+        return [(dial_of(self.method, name), value) for name, value in self.dials]
 
     def size(self) -> str:
         """rank 64; the method where nothing sizes its adapters."""
         sizes = [dial.words(value) for dial, value in self.shown() if dial.is_axis]
         return ", ".join(sizes) or method_of(self.method).label
+
+
+@cache
+def dial_of(method: str, name: str) -> Dial:
+    """As `Method.dial`: tables ask for it in each of their cells."""
+    return method_of(method).dial(name)
 
 
 def cell_of(key: TrialKey, variant: str = "", serve: str = APART) -> CellKey:

@@ -253,7 +253,7 @@ class Study:
     made_of_items: dict[object, Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """What was computed of `items` already; a copy with other items begins anew."""
+    """What was computed of records and `items` already; a copy with others begins anew."""
 
     def forms_of(self, trial: str) -> list[str]:
         """The forms that a declared trial is scored in."""

@@ -92,10 +92,10 @@ class TrialKey:
     """The method's settings that readers see, in its order."""
     seed: int
 
-    def names(self, setting: str) -> bool:
-        """Whether this key already says `setting`, such as lora.rank."""
-        named = {f"{self.method}.{name}" for name in ("targets", "modules", *self.dials)}
-        return setting == "seed" or setting in named
+    def named(self) -> set[str]:
+        """The settings that this key already says, such as lora.rank."""
+        own = {f"{self.method}.{name}" for name in ("targets", "modules", *self.dials)}
+        return {"seed", *own}
 
 
 @dataclass(frozen=True)

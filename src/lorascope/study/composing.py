@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache, lru_cache
@@ -190,7 +191,28 @@ def object_of(found: DictConfig, layout: Layout) -> Config:
         ConfigError: the file of the served mode, or of what may be forgotten, is not there or has
             another name.
     """
-    made: Any = OmegaConf.to_object(found)
+    return config_of(OmegaConf.to_object(found), layout)
+
+
+def refers(found: DictConfig) -> bool:
+    """Whether some value of a configuration is made of another one, or of the environment."""
+    return "${" in str(OmegaConf.to_container(found, resolve=False))
+
+
+def made_anew(found: DictConfig, former: Any, keys: Iterable[str]) -> Any:
+    """What `OmegaConf.to_object` makes of `found`; tens of times as fast where `former` was made of
+    a configuration that differs in `keys` alone, and no value refers to another."""
+    if former is None:
+        return OmegaConf.to_object(found)
+    made = copy.copy(former)
+    for name in {key.partition(".")[0] for key in keys}:
+        value = found[name]
+        setattr(made, name, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
+    return made
+
+
+def config_of(made: Any, layout: Layout) -> Config:
+    """As `object_of`, of what OmegaConf made."""
     served: QuantConfig | None = None
     if made.serve != APART:
         served = _of_file("quant", made.serve, layout)

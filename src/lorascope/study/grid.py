@@ -17,7 +17,14 @@ from lorascope.config import Config
 from lorascope.config.rules import validate
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.study.composing import composed, composing, object_of, plain_errors
+from lorascope.study.composing import (
+    composed,
+    composing,
+    config_of,
+    made_anew,
+    plain_errors,
+    refers,
+)
 from lorascope.study.overrides import PARTS, groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
@@ -152,8 +159,10 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
     keys = [axis.key_or_group for axis in axes]
     swept = {group_of(key) for key in keys} & KINDS.keys()
     points = product(*(_values(axis) for axis in axes))
+    refer = refers(composed) or any("${" in str(axis.input_line) for axis in axes)
     found: dict[str, Config] = {}
     changed = copy.deepcopy(composed)
+    made: Any = None
     for number, point in enumerate(points):
         values = dict(zip(keys, point, strict=True))
         kind = str(values.get("adapter", composed.adapter))
@@ -161,13 +170,15 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
         own = {key: value for key, value in values.items() if group_of(key) not in others}
         name = str(own) if others else str(number)
         if name not in found:
-            # A point that sets what the one before it set needs no copy of its own.
+            # A point that sets what the one before it set needs no copy of its own, and where no
+            # value is made of others, only what it sets is made anew.
             if others or any(isinstance(value, dict) for value in own.values()):
-                changed = copy.deepcopy(composed)
+                changed, made = copy.deepcopy(composed), None
             for key, value in own.items():
                 # A mapping takes the place of the one that is there, whatever its keys.
                 OmegaConf.update(changed, key, value, force_add=isinstance(value, dict))
-            found[name] = object_of(changed, layout)
+            made = made_anew(changed, None if refer else made, own)
+            found[name] = config_of(made, layout)
             validate(found[name])
     return list(found.values())
 
