@@ -21,21 +21,16 @@ from lorascope.records import LossPoint, ValidationPoint
 from lorascope.tracking.connection import (
     TURN_SECONDS,
     TrackingError,
-    artifact_root,
-    check_database,
     configure_environment,
     failures_as_tracking_errors,
     locked,
-    make_database,
-    project_database,
-    store_uri,
 )
 from lorascope.tracking.content import StartedTrial
-from lorascope.tracking.liveness import Owner, close, close_dead
+from lorascope.tracking.liveness import Owner, close
 from lorascope.tracking.machine_load import MachineLoad
 from lorascope.tracking.points import Point, step_points
 from lorascope.tracking.runs import log_points
-from lorascope.tracking.writer import Writer
+from lorascope.tracking.writer import Writer, connected
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -190,15 +185,7 @@ class LiveTracking:
                 log_points(self._writer.client, name, points, now_ms)
 
     def _connect(self) -> Writer:
-        from mlflow import MlflowClient
-
-        uri = store_uri(self._layout)
-        make_database(self._layout)
-        check_database(uri)
-        client = MlflowClient(tracking_uri=uri)
-        close_dead(client, self._layout)
+        self._writer = connected(self._layout)
         self._owner = Owner(self._layout)
         self._load = MachineLoad()
-        is_local = uri == project_database(self._layout)
-        self._writer = Writer(client, self._layout, artifact_root(self._layout, uri), is_local)
         return self._writer

@@ -15,19 +15,14 @@ from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.tracking.connection import (
     TURN_SECONDS,
     TrackingError,
-    artifact_root,
-    check_database,
     configure_environment,
     failures_as_tracking_errors,
     locked,
-    make_database,
     presentable,
-    project_database,
     store_uri,
 )
-from lorascope.tracking.liveness import close_dead, local_tokens
 from lorascope.tracking.study_content import BareBase, StudyContent
-from lorascope.tracking.writer import Writer
+from lorascope.tracking.writer import connected
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -93,17 +88,8 @@ def publish(
         TrackingError: the store cannot be reached or written.
     """
     configure_environment()
-    from mlflow import MlflowClient
-
-    uri = store_uri(layout)
     with failures_as_tracking_errors(layout), locked(layout):
-        make_database(layout)
-        check_database(uri)
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        close_dead(client, layout)
-        is_local = uri == project_database(layout)
-        root = artifact_root(layout, uri)
-        writer = Writer(client, layout, root, is_local, local_tokens(layout))
+        writer = connected(layout)
     newest = sorted(evaluations, key=lambda e: e.provenance.created_utc)
     by_trial = {(e.trial_identity, e.form): e for e in newest if e.trial_identity and e.key}
     every = {base.scores.identity: base for base in [*bases, *(study.bases if study else ())]}
@@ -118,7 +104,7 @@ def publish(
     known = every.keys()
     unknown = [e for e in newest if not e.trial_identity and e.identity not in known]
     return Publication(
-        where=presentable(uri, layout),
+        where=presentable(store_uri(layout), layout),
         sweeps_added=writer.sweeps_added,
         trials_added=added.count(True),
         trials_present=added.count(False),

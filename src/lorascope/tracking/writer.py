@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from lorascope.files.layout import Layout
 from lorascope.records import EvaluationRecord, MergeRecord, TrialRecord
-from lorascope.tracking.connection import TrackingError
+from lorascope.tracking.connection import (
+    TrackingError,
+    artifact_root,
+    check_database,
+    make_database,
+    project_database,
+    store_uri,
+)
 from lorascope.tracking.content import (
     EVALUATION_TAG,
     EXPERIMENT_TAGS,
@@ -25,6 +32,7 @@ from lorascope.tracking.content import (
     trial_run,
 )
 from lorascope.tracking.datasets import CONTEXTS, splits_read
+from lorascope.tracking.liveness import close_dead, local_tokens
 from lorascope.tracking.models import MODEL_TAG, log_adapter, register
 from lorascope.tracking.points import Point, evaluation_points, is_score_name, score_form
 from lorascope.tracking.runs import ensure_run, find_run, open_run, set_tags, update_points
@@ -202,3 +210,17 @@ class Writer:
             if tag not in found.tags:
                 self.client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
+
+
+def connected(layout: Layout) -> Writer:
+    """A writer to the store, in which the runs of dead writers are closed. Call it while holding
+    `locked`."""
+    from mlflow import MlflowClient
+
+    uri = store_uri(layout)
+    make_database(layout)
+    check_database(uri)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    close_dead(client, layout)
+    is_local = uri == project_database(layout)
+    return Writer(client, layout, artifact_root(layout, uri), is_local, local_tokens(layout))
