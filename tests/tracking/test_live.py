@@ -219,6 +219,22 @@ def test_a_batch_that_a_busy_store_holds_up_costs_the_pack_nothing_and_doubles_n
     assert points(client, run) == numbers(record)
 
 
+def test_other_writers_come_in_between_while_a_whole_project_is_published(
+    shared: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorascope.tracking.publication.TURN", 1)
+    monkeypatch.setattr("lorascope.tracking.publication.TURN_SECONDS", 0.3)
+    records = [trial("l12", rank=rank) for rank in range(1, 6)]
+    publish([], [], shared)
+    publisher = threading.Thread(target=publish, args=(records, [], shared))
+    publisher.start()
+    until(lambda: bool(runs_of(shared, records[0])[1]))
+    with locked(shared):
+        there = [len(runs_of(shared, record)[1]) for record in records]
+    publisher.join()
+    assert 1 <= sum(there) < len(records)
+
+
 def test_an_old_failure_does_not_take_over_the_run_of_a_training_under_way(shared: Layout) -> None:
     record = dataclasses.replace(
         trial("l8", outcome=result(steps=6)), provenance=provenance(minute=3)
