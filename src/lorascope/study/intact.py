@@ -7,7 +7,7 @@ against their own digest, and files against their sizes; here are their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,10 +30,12 @@ from lorascope.records import BaseRecord, DataCard, FootprintRecord, TrialRecord
 from lorascope.study.params import READS, stage_command
 
 R = TypeVar("R", BaseRecord, FootprintRecord, DataCard)
+G = TypeVar("G")
 
 
 _Records = dict[tuple[Path, type[object]], object]
 _read: ContextVar[_Records | None] = ContextVar("_read", default=None)
+_held: ContextVar[dict[tuple[Path, int], object] | None] = ContextVar("_held", default=None)
 
 
 @contextmanager
@@ -43,11 +45,12 @@ def reading_once() -> Iterator[None]:
     if _read.get() is not None:
         yield
         return
-    token = _read.set({})
+    token, held = _read.set({}), _held.set({})
     try:
         yield
     finally:
         _read.reset(token)
+        _held.reset(held)
 
 
 def _record(folder: Path, record_type: type[R]) -> R:
@@ -69,7 +72,7 @@ def read_base(config: Config, layout: Layout) -> BaseRecord:
         RecordError: it is missing, damaged, or made with other settings than are asked for.
     """
     folder = layout.base(config.model.name)
-    return _prepared(folder, BaseRecord, base_settings(config.model), _base_again(config))
+    return _prepared(folder, BaseRecord, config.model, base_settings, _base_again(config))
 
 
 def read_mode(config: Config, layout: Layout) -> FootprintRecord:
@@ -80,7 +83,7 @@ def read_mode(config: Config, layout: Layout) -> FootprintRecord:
     """
     name, again = config.model.name, _mode_again(config)
     base, folder = read_base(config, layout), layout.quantized(name, config.quant.name)
-    stored = _prepared(folder, FootprintRecord, mode_settings(config.quant), again)
+    stored = _prepared(folder, FootprintRecord, config.quant, mode_settings, again)
     if stored.base_sha256 != base.content_sha256:
         raise RecordError(
             f"{folder}: made from another base than {layout.base(name)} now holds. "
@@ -92,7 +95,7 @@ def read_mode(config: Config, layout: Layout) -> FootprintRecord:
 def read_data(config: Config, layout: Layout) -> DataCard:
     """The card of the prepared rows that `config` asks for; raises as `read_base`."""
     folder = layout.data(config.model.name, config.data.name)
-    return _prepared(folder, DataCard, data_settings(config.data), _data_again(config))
+    return _prepared(folder, DataCard, config.data, data_settings, _data_again(config))
 
 
 def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
@@ -114,16 +117,30 @@ def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
     return card
 
 
-def _prepared(folder: Path, record_type: type[R], asked: Settings, command: str) -> R:
+def _prepared(
+    folder: Path,
+    record_type: type[R],
+    group: G,
+    settings_of: Callable[[G], Settings],
+    command: str,
+) -> R:
+    """The record in `folder`, made as the settings `group` ask for; points of a grid share theirs,
+    and are held against it once where records are read once."""
+    known, place = _held.get(), (folder, id(group))
+    if known is not None and place in known:
+        return _record(folder, record_type)
     if not (folder / RECORD).is_file():
         raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
     record = _record(folder, record_type)
     made = record.settings
     if isinstance(record, FootprintRecord) and not made:
         # As far as it is known of records that kept no settings.
-        known = {"storage": record.storage, "double_quantization": record.double_quantization}
-        made = {f"quant.{key}": value for key, value in known.items() if value is not None}
-    require_made_with(asked, made, folder, command)
+        told = {"storage": record.storage, "double_quantization": record.double_quantization}
+        made = {f"quant.{key}": value for key, value in told.items() if value is not None}
+    require_made_with(settings_of(group), made, folder, command)
+    if known is not None:
+        # Kept, so that no other group gets its id.
+        known[place] = group
     return record
 
 
