@@ -23,9 +23,9 @@ def command(
 ) -> CommandResult:
     """Write reports/ for the declared grid. 0, but with `--require-answer` 1 where the records name
     nothing to ship."""
-    study = collect(list(configs), layout)
-    # Else an upgrade's first report would lack trials without a word.
     with reading_once():
+        study = collect(list(configs), layout)
+        # Else an upgrade's first report would lack trials without a word.
         noted_predecessors(declare_trial(config, layout) for config in configs)
     findings = compare(study)
     paths = write_reports(study, findings, layout.reports)

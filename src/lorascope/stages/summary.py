@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lorascope.comparing.findings import compare
 from lorascope.config import Config
@@ -15,6 +14,6 @@ from lorascope.study.collect import collect
 def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     """Print the summary of the declared grid."""
     # How far predictions lie apart is no part of the answer, and takes longer than all of it.
-    study = replace(collect(list(configs), layout), distributions={})
+    study = collect(list(configs), layout, distributions=False)
     reports = layout.reports.relative_to(layout.root)
     print(terminal_summary(study, compare(study), reports))

@@ -42,23 +42,29 @@ from lorascope.study.intact_scores import current_examples, distributions_of, sc
 from lorascope.study.leading import Scored, leading
 
 
-def collect(configs: list[Config], layout: Layout) -> Study:
+def collect(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
     """The records of exactly the trials that `configs` declare; what is not there is named.
 
     With search=settle, of those that the answer needs.
+
+    Args:
+        distributions: whether next-token distributions, the largest files of all, are looked at.
 
     Raises:
         ConfigError: the grid spans several models or datasets.
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
-    study = collect_all(configs, layout)
+    study = collect_all(configs, layout, distributions=distributions)
     return needed_part(study, settle_study(study)) if study.search is Search.settle else study
 
 
-def collect_all(configs: list[Config], layout: Layout) -> Study:
+def collect_all(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
     """The same of all declared trials, whatever the search."""
     with reading_once():
-        return _collected(configs, layout)
+        study = _collected(configs, layout)
+        if not distributions:
+            return study
+        return replace(study, distributions=_distributions(study.evaluations, layout))
 
 
 def _collected(configs: list[Config], layout: Layout) -> Study:
@@ -102,7 +108,6 @@ def _collected(configs: list[Config], layout: Layout) -> Study:
         items={
             record.identity: scored_items(record, _folder(record, layout)) for record in evaluations
         },
-        distributions=_distributions(evaluations, layout),
         examples=_of_leading(examples, scored, first.evaluate.example_trials),
         forgetting=read_forgetting(first, layout),
         served=served_record(first, layout, {record.identity for record in evaluations}),
