@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.cli import COMMANDS, run_named
+from lorascope.cli import run_named
 from lorascope.config import Config
 from lorascope.files.layout import Layout
+from lorascope.stages.commands import COMMANDS
 from lorascope.study.grid import expand
 from lorascope.study.request import grid_points
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lorascope.cli import COMMANDS
+from lorascope.stages.commands import COMMANDS
 from tests.conftest import REPOSITORY
 from tests.imports import PACKAGE
 from tests.test_layers import ROOMS

@@ -15,6 +15,7 @@ from lorascope.records import Dial, LinearShape, Method, ModelParts
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from torch import nn
 
 OURS = {
     "LORA": "lora", "IA3": "ia3", "VERA": "vera", "OFT": "oft", "MISS": "miss", "LN_TUNING": "ln",
@@ -135,26 +136,33 @@ def _peft_config(config: AnyPeftConfig, targets: list[str]) -> PeftConfig:
     return made
 
 
-def _count(config: AnyPeftConfig, shapes: Sequence[LinearShape]) -> int:
-    import peft
+def _layers_of(shapes: Sequence[LinearShape]) -> nn.Module:
+    """Linear layers of these names and shapes, which take no memory."""
     import torch
     from torch import nn
 
-    made = _peft_config(config, [shape.name for shape in shapes])
     model = nn.Module()
+    for shape in shapes:
+        *path, last = shape.name.split(".")
+        parent = model
+        for part in path:
+            if not hasattr(parent, part):
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        layer = nn.Linear(shape.in_features, shape.out_features, bias=False, device="meta")
+        # Some methods read weights, which the meta device has none of; this takes no memory.
+        values = torch.zeros(()).expand(shape.out_features, shape.in_features)
+        layer.weight = nn.Parameter(values, requires_grad=False)
+        parent.add_module(last, layer)
+    return model
+
+
+def _count(config: AnyPeftConfig, shapes: Sequence[LinearShape]) -> int:
+    import peft
+
+    made = _peft_config(config, [shape.name for shape in shapes])
+    model = _layers_of(shapes)
     try:
-        for shape in shapes:
-            *path, last = shape.name.split(".")
-            parent = model
-            for part in path:
-                if not hasattr(parent, part):
-                    parent.add_module(part, nn.Module())
-                parent = parent.get_submodule(part)
-            layer = nn.Linear(shape.in_features, shape.out_features, bias=False, device="meta")
-            # Some methods read weights, which the meta device has none of; this takes no memory.
-            values = torch.zeros(()).expand(shape.out_features, shape.in_features)
-            layer.weight = nn.Parameter(values, requires_grad=False)
-            parent.add_module(last, layer)
         peft.inject_adapter_in_model(made, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _refused(config, error) from error

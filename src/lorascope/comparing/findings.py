@@ -14,7 +14,15 @@ from lorascope.comparing.frontiers import frontiers
 from lorascope.comparing.groups import group_scores
 from lorascope.comparing.pairs import Pair, compare_all, pairs
 from lorascope.comparing.reference import best_by_form, far_behind, near_best
-from lorascope.comparing.results import CellScore, Comparison, Measure, Pairing, Power, Reach
+from lorascope.comparing.results import (
+    CellKey,
+    CellScore,
+    Comparison,
+    Measure,
+    Pairing,
+    Power,
+    Reach,
+)
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
 from lorascope.comparing.token_prices import token_prices
@@ -38,19 +46,13 @@ def compare(study: Study) -> Findings:
     measure = study_measure(study)
     chance = study.data.splits["test"].chance_accuracy if measure is Measure.accuracy else None
     compared = Compared.of(study, measure, gather(study, measure))
-    cells, scores = compared.cells, tuple(compared.scores.values())
+    scores = tuple(compared.scores.values())
     decision = decide(compared)
     reference_quant = (
         decision.reference.quant if decision.reference else study.decide.reference_quant
     )
     far = far_behind(compared, decision.reference)
-    found = list(pairs(cells, reference_quant, best_by_form(compared), far))
-    direct = _direct(found, decision)
-    if direct is None and decision.recommended and decision.recommended != decision.reference:
-        assert decision.reference is not None
-        extra = Pair(Pairing.decision, cells[decision.recommended], cells[decision.reference])
-        found.append(extra)
-        direct = extra
+    found, direct = _asked_pairs(compared, decision, reference_quant, far)
 
     def choices(pair: Pair) -> int:
         if pair.pairing is Pairing.decision:
@@ -85,6 +87,21 @@ def compare(study: Study) -> Findings:
         groups=group_scores(compared, decision.reference, decision.recommended),
         token_prices=token_prices(study, scores),
     )
+
+
+def _asked_pairs(
+    compared: Compared, decision: Decision, reference_quant: str, far: frozenset[CellKey]
+) -> tuple[list[Pair], Pair | None]:
+    """All pairs that are tested, and that of what is recommended with the reference."""
+    cells = compared.cells
+    found = list(pairs(cells, reference_quant, best_by_form(compared), far))
+    direct = _direct(found, decision)
+    if direct is None and decision.recommended and decision.recommended != decision.reference:
+        assert decision.reference is not None
+        extra = Pair(Pairing.decision, cells[decision.recommended], cells[decision.reference])
+        found.append(extra)
+        direct = extra
+    return found, direct
 
 
 def _direct(found: Sequence[Pair], decision: Decision) -> Pair | None:

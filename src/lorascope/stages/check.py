@@ -37,44 +37,12 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandRes
             fits no row, a device cannot run a mode, targets match nothing, `ship` can name no
             trial, or the disk is nearly full.
     """
-    from lorascope.adapters.kinds import require_roundable
-    from lorascope.bases.fetch import expected_shapes
-    from lorascope.bases.source_folder import source_folder
-    from lorascope.data.prepare import check_source
-    from lorascope.machine.devices import choose_device, require_attention
-    from lorascope.quantizers.autoround.library import require_library
-    from lorascope.quantizers.kinds import require_readable
-    from lorascope.quantizers.loading import compute_precision, require_quantizable
-
     _require_space(layout)
-    for config in configs:
-        device = choose_device(config.runtime.device)
-        for quant in _modes(config):
-            compute_precision(quant, device)
-            require_library(quant)
-        require_attention(config.model.attention, device)
-        require_readable(config.adapter, config.quant)
-        require_roundable(config.adapter, config.train)
-        require_one_task(config)
+    _require_device(configs)
     first = configs[0]
     require_one_population(first)
     _require_known_reference(first, layout)
-    source = check_source(first.data, layout.root)
-    warnings = [f"{first.data.name}: {warning}" for warning in source.unfit.warnings()]
-    expected = expected_shapes(first.model, layout.root)
-    warnings += too_few_items(first, source.splits.conversations["validation"])
-    _judge_rendering(first, source, layout)
-    if expected is not None:
-        parts, unadapted = expected
-        for config in configs:
-            select(parts, config.adapter)
-        warnings += unadapted_sentences(parts.linear, unadapted)
-        warnings += needless_ranks(configs, parts)
-    folder = source_folder(first.model, layout)
-    if folder is not None:
-        modes = {quant.name: quant for config in configs for quant in _modes(config)}
-        for quant in modes.values():
-            require_quantizable(folder, quant, first.model)
+    warnings = [*_of_data(first, layout), *_of_model(configs, layout)]
     _require_possible_ship(configs)
     require_settleable(configs)
     warnings += _unwatched(first, layout)
@@ -89,6 +57,57 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandRes
     print(f"valid: trials {trials}, modes {len(trained)}")
     content = {"valid": True, "trials": trials, "modes": trained, "warnings": warnings}
     return CommandResult(content=content)
+
+
+def _require_device(configs: Sequence[Config]) -> None:
+    """That the device here, and the libraries, can run each point's mode, method and task."""
+    from lorascope.adapters.kinds import require_roundable
+    from lorascope.machine.devices import choose_device, require_attention
+    from lorascope.quantizers.autoround.library import require_library
+    from lorascope.quantizers.kinds import require_readable
+    from lorascope.quantizers.loading import compute_precision
+
+    for config in configs:
+        device = choose_device(config.runtime.device)
+        for quant in _modes(config):
+            compute_precision(quant, device)
+            require_library(quant)
+        require_attention(config.model.attention, device)
+        require_readable(config.adapter, config.quant)
+        require_roundable(config.adapter, config.train)
+        require_one_task(config)
+
+
+def _of_data(config: Config, layout: Layout) -> Iterator[str]:
+    """What is doubtful about the rows, which must be readable and renderable."""
+    from lorascope.data.prepare import check_source
+
+    source = check_source(config.data, layout.root)
+    for warning in source.unfit.warnings():
+        yield f"{config.data.name}: {warning}"
+    yield from too_few_items(config, source.splits.conversations["validation"])
+    _judge_rendering(config, source, layout)
+
+
+def _of_model(configs: Sequence[Config], layout: Layout) -> Iterator[str]:
+    """What is doubtful about the model, whose layers must take each method and mode."""
+    from lorascope.bases.fetch import expected_shapes
+    from lorascope.bases.source_folder import source_folder
+    from lorascope.quantizers.loading import require_quantizable
+
+    model = configs[0].model
+    expected = expected_shapes(model, layout.root)
+    if expected is not None:
+        parts, unadapted = expected
+        for config in configs:
+            select(parts, config.adapter)
+        yield from unadapted_sentences(parts.linear, unadapted)
+        yield from needless_ranks(configs, parts)
+    folder = source_folder(model, layout)
+    if folder is not None:
+        modes = {quant.name: quant for config in configs for quant in _modes(config)}
+        for quant in modes.values():
+            require_quantizable(folder, quant, model)
 
 
 def _modes(config: Config) -> list[QuantConfig]:
