@@ -47,7 +47,7 @@ def started(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Started:
 def test_a_study_of_own_rows_is_accepted_and_planned(started: Started) -> None:
     layout, made, sources = started
     assert made.returncode == 0, made.stderr
-    assert "next: `lorascope look`" in made.stderr.splitlines()[-1]
+    assert "next: `lorascope look --rows 3`" in made.stderr.splitlines()[-1]
     assert {path.parent.name for path in layout.conf.rglob("*.yaml")} == {"model", "data"}
     data = yaml.safe_load((layout.conf / "data/colors.yaml").read_text())
     assert (data["format"], data["scoring"]) == ("prompt_completion", "answer")

@@ -34,7 +34,7 @@ COMMANDS = {
         "begin a study in this folder: lorascope init model=FOLDER data=FILE, or owner/name of\n"
         "the hub; looks at both, writes params.yaml, dvc.yaml and files of conf/",
         "begins", flags={"--no-scm": "", "--overwrite": ""},
-        then="`lorascope look` shows ten rows as they will be trained, `dvc repro` runs the study",
+        then="`lorascope look --rows 3` shows rows as they will be trained, `dvc repro` runs it",
     ),
     "check": Command(
         "judge params.yaml, conf/, sources and device before anything expensive starts",
@@ -78,13 +78,13 @@ COMMANDS = {
         "write reports/ from the records; with --require-answer it ends with 1 where nothing is\n"
         "to be shipped",
         "study", in_dvc=True, flags={**JSON, "--require-answer": ""},
-        then="`lorascope summary` prints the answer; reports/report.html shows why",
+        then="`lorascope summary` prints all scores; reports/report.html shows why",
     ),
     "look": Command(
         "some rows as they will be trained, lengths, what would be dropped: lorascope look\n"
         "data=mine; needs nothing prepared",
         "study", flags={"--rows": "10"},
-        then="`lorascope check` judges the study, `dvc repro` runs it",
+        then="`dvc repro` runs the study",
     ),
     "inventory": Command(
         "list what a study outside a clone reads of lorascope, for its dvc.yaml", "none"

@@ -288,7 +288,8 @@ LOSSES = {"classes": "loss", "preference": "loss of chosen replies"}
 
 def _sentence(record: EvaluationRecord) -> str:
     test = record.splits["test"]
-    unlike = test.items_unlike_stock
+    # What encodes prompts otherwise does so for all trials alike.
+    unlike = None if record.trial_identity else test.items_unlike_stock
     accuracy = "" if test.accuracy is None else f"accuracy {test.accuracy:.3f}, "
     if test.accuracy_norm is not None:
         accuracy += f"by length {test.accuracy_norm:.3f}, "

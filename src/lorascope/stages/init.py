@@ -93,7 +93,8 @@ def command(
     add_ignored(layout.root)
     begun = begin_dvc(layout.root, with_git)
     places = [*rows.files.values(), *([str(model.config.path)] if model.files else [])]
-    print(_of_study(study, [*texts, *places], begun))
+    written = [name for name in (*texts, *places) if not name.endswith("README.md")]
+    print(_of_study(study, written, begun))
 
 
 def _asked(words: Sequence[str]) -> dict[str, str]:
@@ -199,7 +200,7 @@ def _texts(
 
 
 def _of_model(model: FoundModel, facts: ModelFacts) -> str:
-    template = "a chat template" if facts.has_template else "no chat template: prompts stay plain"
+    template = "a chat template" if facts.has_template else "no chat template"
     return (
         f"model {model.config.name}: {facts.architecture}, {facts.parameters:,} parameters, reads "
         f"{facts.context_tokens:,} tokens, {template}"
@@ -211,15 +212,16 @@ def _of_rows(rows: FoundRows, detected: Detected, card: DataCard, facts: ModelFa
     lengths = train.length_percentiles_tokens
     splits = ", ".join(f"{one.rows} {split}" for split, one in card.splits.items())
     dropped = ", ".join(f"{n} {reason}" for reason, n in card.dropped_rows.items()) or "none"
+    strange = train.unknown_token_share
+    unknown = f", {strange:.1%} unknown to the tokenizer" if strange else ""
+    misfits = detected.fitting < detected.tried
+    fits = f" ({detected.fitting} of {detected.tried} rows tried have it)" if misfits else ""
     return (
-        f"data {config.name}: {rows.count} rows with columns {', '.join(map(str, rows.columns))}\n"
-        f"  format {config.format.value} ({detected.fitting} of {detected.tried} rows tried have "
-        f"it), template {config.template.value}\n"
+        f"data {config.name}: {rows.count} rows of {', '.join(map(str, rows.columns))}: format "
+        f"{config.format.value}{fits}, template {config.template.value}\n"
         f"  scoring {config.scoring.value}: {detected.why_scored}\n"
         f"  {splits}; a sample has {lengths['p50']} (median) to {lengths['p100']} tokens, "
-        f"{train.trained_tokens / train.tokens:.0%} of them trained, "
-        f"{train.unknown_token_share:.1%} unknown to the tokenizer\n"
-        f"  rows that would be dropped: {dropped}"
+        f"{train.trained_tokens / train.tokens:.0%} of them trained{unknown}; dropped: {dropped}"
     )
 
 

@@ -32,7 +32,6 @@ def command(
     """
     config, count = configs[0], _count(flags.get("--rows", ROWS))
     import_uncollected("lorascope.starting.found_model")
-    from lorascope.stages.prepare_data import summary
     from lorascope.starting.found_model import declared_model, facts_of
     from lorascope.starting.rendered import rendered
 
@@ -45,7 +44,7 @@ def command(
         print(_legend(len(shown), len(rows), config, marks))
         for number, row in enumerate(shown, start=1):
             print(_shown(number, row, facts.tokenizer, config, marks))
-        print(summary(found.card))
+        print(_lengths(found.card))
         print(_reasons(found.card), end="")
 
 
@@ -85,6 +84,16 @@ def _shown(
         other = trained_spans(row.with_rejected, tokenizer, whole)
         lines += [f"    rejected: {other.tokens} tokens", marked(other, marks)]
     return "\n".join(lines)
+
+
+def _lengths(card: DataCard) -> str:
+    """How long training samples are, and how many rows would be dropped."""
+    lengths = card.splits["train"].length_percentiles_tokens
+    dropped = ", ".join(f"{n} {reason}" for reason, n in card.dropped_rows.items()) or "none"
+    return (
+        f"a sample has {lengths['p50']} (median) to {lengths['p100']} tokens ({card.max_tokens} "
+        f"allowed); of {card.rows_read} rows dropped: {dropped}"
+    )
 
 
 def _reasons(card: DataCard) -> str:

@@ -68,7 +68,7 @@ def _shipped(configs: Sequence[Config], layout: Layout) -> tuple[Config, TrialRe
     """The shipped trial, its point of the grid, and how it was chosen; or why nothing is stored."""
     ship = configs[0].ship
     if all(config.serve is None for config in configs):
-        return "serve: apart: adapters are scored and served apart on their base."
+        return "serve: apart: adapters stay apart on their base."
     try:
         study = (collect if ship == "auto" else collect_all)(list(configs), layout)
         trial, chosen_by, _ = choose(ship, study)

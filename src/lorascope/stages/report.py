@@ -9,6 +9,8 @@ from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.reporting.catalogue import write_reports
 from lorascope.reporting.metrics import decision_content
+from lorascope.reporting.pages.answer_text import answer_text
+from lorascope.reporting.pages.summary import PAGE
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.collect import collect
 from lorascope.study.command_result import CommandResult
@@ -30,8 +32,10 @@ def command(
     findings = compare(study)
     paths = write_reports(study, findings, layout.reports)
     written = [path.relative_to(layout.root) for path in paths]
-    for path in written:
-        print(f"wrote {path}")
+    # DVC's last stage: what a person waited for is what stands last on the terminal.
+    page = layout.reports.relative_to(layout.root) / PAGE
+    print(f"wrote {page}, and {len(written) - 1} files beside it")
+    print(answer_text(findings), end="")
     decision = findings.decision
     lacks_answer = "--require-answer" in (flags or {}) and decision.recommended is None
     content = {"written": [str(path) for path in written], "decision": decision_content(decision)}

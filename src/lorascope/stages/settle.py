@@ -36,7 +36,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
     first = configs[0]
     if first.search is Search.grid:
         write_settled(Search.grid, {}, layout)
-        print("search: grid: every declared trial is trained; there is nothing to settle")
+        print("search: grid: nothing to settle")
         return
     require_settleable(configs)
     by_name = {declare_trial(config, layout).name: config for config in configs}

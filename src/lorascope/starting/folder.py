@@ -154,11 +154,9 @@ def _first_commit(root: Path) -> str:
         for words in (("add", "-A"), ("commit", "-qm", "Begin a study")):
             subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        # As where Git knows nobody who commits.
+        # As where Git knows nobody who commits; Git then says how to introduce oneself.
         return (
-            "no commit yet, which `dvc exp run` needs: git config user.name NAME && git config "
-            "user.email ADDRESS, where Git does not know you, then git add -A && git commit -m "
-            "'Begin a study'"
+            "no commit yet, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
         )
     return "first commit"
 
