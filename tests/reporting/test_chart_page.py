@@ -57,10 +57,12 @@ def points(page: Browser) -> list[list[Any]]:
     return found
 
 
-def mouse(page: Browser, kind: str, x: float, y: float, buttons: int = 0) -> None:
-    """Move or press at a place of the first figure, in the coordinates of its SVG."""
+def mouse(
+    page: Browser, kind: str, x: float, y: float, buttons: int = 0, figure: str = FIGURE
+) -> None:
+    """Move or press at a place of a figure, in the coordinates of its SVG."""
     left, top, scale = page.evaluate(
-        f"(() => {{ const own = {FIGURE}.querySelector('.over'); const edge = "
+        f"(() => {{ const own = {figure}.querySelector('.over'); const edge = "
         "own.getBoundingClientRect(); return [edge.left, edge.top, edge.width / "
         "own.viewBox.baseVal.width]; })()"
     )
@@ -125,6 +127,37 @@ def test_the_legend_switches_a_mode_off_and_on(page: Browser) -> None:
     page.evaluate(f"{button}.click()")
     assert page.evaluate(f"{button}.getAttribute('aria-pressed')") == "true"
     assert set(page.evaluate(displays)) == {"inline"}
+
+
+def test_a_loss_curve_answers_at_each_logged_step(page: Browser) -> None:
+    """By mouse and keys; what it says is read off the path, and is what was logged."""
+    page.evaluate("location.hash = '#losses'")
+    losses = FIGURE.replace("by-rank", "by-step")
+    logged = {
+        (t.key.quant, t.key.dials["rank"]): [(p.step, p.loss_nats) for p in t.result.losses]
+        for t in example_study().trials
+        if t.result and t.result.losses
+    }
+    page.evaluate(f"{losses}.scrollIntoView()")
+    page.evaluate(f"{losses}.querySelector('circle.stop').focus()")
+    step, loss = logged["fp16", 1][-1]
+    said = f"fp16, rank 1, seed 0, training loss {loss:.4f} nats at step {step}"
+    assert page.evaluate(LABEL) == said
+    page.press("ArrowLeft")
+    for key, quant, rank in (("", "fp16", 1), ("ArrowDown", "fp16", 4), ("ArrowUp", "fp16", 1)):
+        if key:
+            page.press(key)
+        step, loss = logged[quant, rank][-2]
+        told = f"{quant}, rank {rank}, seed 0, training loss {loss:.4f} nats at step {step}"
+        assert page.evaluate(LABEL) == told
+    page.press("Home")
+    assert page.evaluate(LABEL).endswith(f"{logged['fp16', 1][0][1]:.4f} nats at step 20")
+    path = f"{losses}.querySelector('[id^=\"by-step-series\"] path').getAttribute('d')"
+    numbers = [float(number) for number in page.evaluate(path).split() if number not in "ML"]
+    mouse(page, "mouseMoved", numbers[8] + 2, numbers[9] - 2, figure=losses)
+    tip = f"{losses}.querySelector('.tip').innerText"
+    step, loss = logged["fp16", 1][4]
+    assert page.evaluate(tip).split("\n")[-1] == f"training loss {loss:.4f} nats at step {step}"
 
 
 def test_dragging_zooms_with_true_numbers_at_the_axis_and_zero_shows_all(page: Browser) -> None:

@@ -37,6 +37,8 @@ class Mark:
     """Label of the legend's entry that it belongs to; empty where it belongs to none."""
     cell: CellKey | None
     """The configuration, by which rows of tables are found."""
+    curve: str = ""
+    """Name of the line that ends here, where a page answers at each of its points; else empty."""
 
 
 class Chart(Figure):
@@ -50,6 +52,8 @@ class Chart(Figure):
         self.marks: list[Mark] = []
         self.series: dict[str, int] = {}
         """Label of a legend's entry that something belongs to -> its number."""
+        self.along = ""
+        """What is said at a point of a curve, with {x} and {y} in place of its numbers."""
         self._named = 0
 
     def mark(
@@ -59,9 +63,11 @@ class Chart(Figure):
         *words: str,
         series: str = "",
         cell: CellKey | None = None,
+        curve: Artist | None = None,
     ) -> None:
-        """Say what stands at `place`."""
-        self.marks.append(Mark(axes, place, words, series, cell))
+        """Say what stands at `place`; with `curve`, at the end of that line, which `belongs`."""
+        name = str(curve.get_gid()) if curve is not None else ""
+        self.marks.append(Mark(axes, place, words, series, cell, name))
 
     def belongs(self, artists: Sequence[Artist], series: str = "") -> None:
         """These are drawn from data: they move when a page zooms, and they go when the legend's
@@ -114,6 +120,8 @@ class PlacedMark:
     series: int | None
     cell: CellKey | None
     words: tuple[str, ...]
+    curve: str = ""
+    """Id of its line in the SVG; empty where it stands alone."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,8 @@ class Picture:
     legend: tuple[Entry, ...] = ()
     panels: tuple[Panel, ...] = ()
     marks: tuple[PlacedMark, ...] = ()
+    along: str = ""
+    """What is said at a point of a curve, with {x} and {y} in place of its numbers."""
 
 
 def svg(figure: Figure) -> bytes:
@@ -151,6 +161,7 @@ def picture(chart: Chart) -> Picture:
         tuple(entry for legend in legends for entry in _entries(legend, chart)),
         tuple(_panel(axes, panels, chart) for axes in panels),
         tuple(_placed(mark, panels, chart) for mark in chart.marks),
+        chart.along,
     )
 
 
@@ -199,4 +210,5 @@ def _placed(mark: Mark, panels: Sequence[Axes], chart: Chart) -> PlacedMark:
     x, y = mark.axes.transData.transform(mark.place)
     series = chart.series.get(mark.series)
     place = panels.index(mark.axes)
-    return PlacedMark(place, float(x), float(chart.bbox.height - y), series, mark.cell, mark.words)
+    y = chart.bbox.height - y
+    return PlacedMark(place, float(x), float(y), series, mark.cell, mark.words, mark.curve)

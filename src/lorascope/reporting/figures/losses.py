@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from lorascope.comparing.cells import variants
 from lorascope.comparing.results import CellKey, cell_of
@@ -24,6 +25,8 @@ MOST_NAMES = 12
 PANEL_COLUMNS = 2
 PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
+LOSS_AT_STEP = "training loss {y} nats at step {x}"
+"""What the page says at a point of a curve."""
 
 
 def draw_losses(study: Study, findings: Findings) -> Chart:
@@ -37,14 +40,15 @@ def draw_losses(study: Study, findings: Findings) -> Chart:
     modes = [quant for quant, trials in by_mode.items() if trials]
     rows = max(1, -(-len(modes) // PANEL_COLUMNS))
     figure = blank_figure(PANEL_INCHES * rows + LEGEND_ROOM)
+    figure.along = LOSS_AT_STEP
     columns = min(PANEL_COLUMNS, max(1, len(modes)))
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     cells = _cells(study)
     names = _line_names(cells, findings)
     sizes = sorted({_size(t) for trials in by_mode.values() for t in trials})
     for axes, quant in zip(panels, modes, strict=False):
-        _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant], figure)
-        _say_ends(axes, by_mode[quant], cells, CellNames.of(findings), figure)
+        lines = _draw_mode(axes, by_mode[quant], sizes, mode_colors(findings)[quant], figure)
+        _say_ends(axes, lines, by_mode[quant], cells, CellNames.of(findings), figure)
         _name_lines(axes, by_mode[quant], names, figure)
         axes.margins(x=0.02)
         axes.set_title(quant)
@@ -57,14 +61,19 @@ def draw_losses(study: Study, findings: Findings) -> Chart:
 
 def _draw_mode(
     axes: Axes, trials: Sequence[TrialRecord], sizes: Sequence[float], color: str, figure: Chart
-) -> None:
+) -> dict[str, Line2D]:
+    """The lines by trial, of those that logged a loss."""
+    lines = {}
     for trial in trials:
         points = trial.result.losses if trial.result else []
         if not points:
             continue
         strength = _strength(_size(trial), sizes)
         steps, losses = [p.step for p in points], [p.loss_nats for p in points]
-        figure.belongs(axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5))
+        drawn = axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
+        figure.belongs(drawn)
+        lines[trial.trial] = drawn[0]
+    return lines
 
 
 def _cells(study: Study) -> dict[str, CellKey]:
@@ -81,19 +90,20 @@ def _line_names(cells: Mapping[str, CellKey], findings: Findings) -> dict[str, s
 
 def _say_ends(
     axes: Axes,
+    lines: Mapping[str, Line2D],
     trials: Sequence[TrialRecord],
     cells: Mapping[str, CellKey],
     names: CellNames,
     figure: Chart,
 ) -> None:
-    """The last point that each trial logged."""
+    """The last point that each trial logged, by which the page finds the others of its line."""
     for trial in trials:
         if trial.result and trial.result.losses:
             last, cell = trial.result.losses[-1], cells[trial.trial]
             figure.mark(
                 axes, (last.step, last.loss_nats), f"{names.name(cell)}, seed {trial.key.seed}",
-                f"training loss {units.nats(last.loss_nats)} nats at step {last.step:,}",
-                cell=cell,
+                LOSS_AT_STEP.format(x=f"{last.step:,}", y=units.nats(last.loss_nats)),
+                cell=cell, curve=lines[trial.trial],
             )  # fmt: skip
 
 

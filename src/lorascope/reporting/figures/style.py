@@ -42,6 +42,7 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
     "text.parse_math": False,
+    "path.simplify": False,  # A page reads each point of a curve off its path.
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,

@@ -35,7 +35,13 @@ def inlined(figure: FigureBlock) -> Markup:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="series(\d*)\.\d+"', r'<g data-series="\1"', text)
+    curves = {mark.curve for mark in figure.picture.marks}
+    text = re.sub(
+        r'<g id="(series(\d*)\.\d+)"',
+        lambda g: f'<g id="{g[1]}" data-series="{g[2]}"' if g[1] in curves
+        else f'<g data-series="{g[2]}"',
+        text,
+    )  # fmt: skip
     text = re.sub(
         r'<g id="legend_1">(.*?</g>)\s*</g>\s*</g>\s*(?=<defs>|</svg>)',
         r'<defs id="legend_1">\1</defs></g>', text, flags=re.DOTALL,
@@ -67,17 +73,21 @@ def swatch(box: Box, key: str, place: int) -> Markup:
 def marks_as_json(figure: FigureBlock, places: Mapping[CellKey, int]) -> Markup:
     """Panels and points, as the script reads them. `places`: configuration -> its number."""
     panels = [
-        {"box": [round(x, 2) for x in panel.box], "x": _scale(panel.x), "y": _scale(panel.y)}
+        {"box": [round(x, 6) for x in panel.box], "x": _scale(panel.x), "y": _scale(panel.y)}
         for panel in figure.picture.panels
     ]
     marks = [_mark(mark, places) for mark in figure.picture.marks]
-    text = json.dumps({"panels": panels, "marks": marks}, ensure_ascii=False, separators=(",", ":"))
+    along = {"along": figure.picture.along} if figure.picture.along else {}
+    told = {"panels": panels, "marks": marks, **along}
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
 
 def _mark(mark: PlacedMark, places: Mapping[CellKey, int]) -> list[object]:
     cell = None if mark.cell is None else places.get(mark.cell)
-    return [mark.panel, round(mark.x, 2), round(mark.y, 2), mark.series, cell, list(mark.words)]
+    place = [round(mark.x, 2), round(mark.y, 2)]
+    told: list[object] = [mark.panel, *place, mark.series, cell, list(mark.words)]
+    return [*told, mark.curve] if mark.curve else told
 
 
 def _scale(scale: Scale) -> list[object]:

@@ -13,7 +13,7 @@ from lorascope.reporting.pages.charts import inlined, marks_as_json, swatch, wid
 from lorascope.reporting.pages.document import Block, ByMedium, Document, Section
 from lorascope.reporting.pages.page_rows import FILTERED_FROM, FIRST_ROWS, page_rows
 
-SCRIPTS = ("sections.js", "tables.js", "zoom.js", "charts.js", "links.js")
+SCRIPTS = ("sections.js", "tables.js", "zoom.js", "steps.js", "charts.js", "links.js")
 """Each uses what stands in those before it."""
 
 

@@ -22,11 +22,15 @@ const light = (cells) => {
 };
 
 const chart = (figure) => {
-  const { panels, marks: told } = JSON.parse(figure.querySelector("script.marks").textContent);
+  const { panels, marks: told, along } = JSON.parse(figure.querySelector("script.marks").textContent);
   const plot = figure.querySelector(".plot");
   const svg = plot.querySelector("svg");
   const title = svg.querySelector("title").textContent;
-  const marks = told.map(([panel, x, y, series, cell, words]) => ({ panel, x, y, series, cell, words }));
+  const marks = told.map(([panel, x, y, series, cell, words, line], at) => ({ panel, x, y, series, cell, words, line, at }));
+  // What is drawn as curves is read off their paths once somebody asks, before a view zooms.
+  let read = null;
+  const curves = () => (read ??= new Map(marks.filter((mark) => mark.line).map((mark) =>
+    [mark, stepsOf(mark, panels[mark.panel], svg.getElementById(`${figure.id.replace(/-figure$/, "")}-${mark.line}`).querySelector("path"), along)])));
   const off = new Set();
   const over = drawnElement("svg", { class: "over", viewBox: svg.getAttribute("viewBox"), role: "group" });
   over.setAttribute("aria-label", `Points of: ${title}. Arrow keys lead from point to point, Enter to its row in a table.`);
@@ -75,11 +79,13 @@ const chart = (figure) => {
   const nearest = ([x, y]) => {
     let best = null;
     let least = NEAR_PIXELS * perPixel();
-    for (const mark of marks) {
-      if (!isSeen(mark)) continue;
-      const [px, py] = where(mark);
-      const far = Math.hypot(px - x, py - y);
-      if (far < least) [best, least] = [mark, far];
+    const panel = panels.indexOf(inside([x, y]));
+    for (const end of marks) {
+      if (end.line && end.panel !== panel) continue;
+      const [mark, far] = end.line
+        ? nearestStep(curves().get(end), where, [x, y])
+        : [end, Math.hypot(where(end)[0] - x, where(end)[1] - y)];
+      if (far < least && isSeen(mark)) [best, least] = [mark, far];
     }
     return best;
   };
@@ -91,6 +97,10 @@ const chart = (figure) => {
       if (!cells.includes(mark.cell) || !isSeen(mark)) continue;
       const [cx, cy] = where(mark);
       rings.append(drawnElement("circle", { cx, cy, r: 7 }));
+    }
+    if (shown?.curve && isSeen(shown)) {
+      const [cx, cy] = where(shown);
+      rings.append(drawnElement("circle", { cx, cy, r: 3 }));
     }
   };
   const say = (mark) => {
@@ -144,15 +154,16 @@ const chart = (figure) => {
     row.scrollIntoView({ block: "center" });
   };
   const next = (mark, key) => {
-    const seen = marks.filter(isSeen);
-    const fellows = seen.filter((own) => own.series === mark.series && own.panel === mark.panel);
+    const every = curves().size ? [...curves().values()].flat() : marks;
+    const seen = every.filter(isSeen);
+    const fellows = seen.filter((own) => own.series === mark.series && own.panel === mark.panel && own.curve === mark.curve);
     fellows.sort((a, b) => a.x - b.x || b.y - a.y);
     if (key === "Home") return fellows[0];
     if (key === "End") return fellows.at(-1);
     if (key === "ArrowLeft" || key === "ArrowRight") {
       return fellows[fellows.indexOf(mark) + (key === "ArrowRight" ? 1 : -1)];
     }
-    const kin = (own) => `${own.panel} ${own.series ?? -1}`;
+    const kin = (own) => `${own.panel} ${own.series ?? -1} ${own.curve?.at}`;
     const kinds = [...new Set(seen.map(kin))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const other = kinds[kinds.indexOf(kin(mark)) + (key === "ArrowDown" ? 1 : -1)];
     const far = (own) => Math.abs(own.x - panels[own.panel].box[0] - (mark.x - panels[mark.panel].box[0]));
@@ -173,6 +184,7 @@ const chart = (figure) => {
   };
 
   const set = (panel, x, y) => {
+    curves();
     const fit = ([from, to]) => {
       const wide = Math.min(1, Math.max(DEEPEST, to - from));
       const start = Math.min(1 - wide, Math.max(0, (from + to - wide) / 2));
@@ -186,7 +198,7 @@ const chart = (figure) => {
     }
     tools.lastChild.hidden = isWhole();
     if (stop) {
-      const seen = isSeen(stop.mark) ? stop.mark : marks.find(isSeen);
+      const seen = isSeen(stop.mark) ? stop.mark : [...marks, ...[...curves().values()].flat()].find(isSeen);
       if (seen) settle(seen, stop.made === document.activeElement);
     }
     if (shown && isSeen(shown)) say(shown);
