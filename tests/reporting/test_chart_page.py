@@ -58,8 +58,9 @@ def points(page: Browser) -> list[list[Any]]:
 
 
 def mouse(
-    page: Browser, kind: str, x: float, y: float, buttons: int = 0, figure: str = FIGURE
-) -> None:
+    page: Browser, kind: str, x: float, y: float, buttons: int = 0, figure: str = FIGURE,
+    clicks: int = 1,
+) -> None:  # fmt: skip
     """Move or press at a place of a figure, in the coordinates of its SVG."""
     left, top, scale = page.evaluate(
         f"(() => {{ const own = {figure}.querySelector('.over'); const edge = "
@@ -68,7 +69,7 @@ def mouse(
     )
     page.send(
         "Input.dispatchMouseEvent", type=kind, x=left + scale * x, y=top + scale * y,
-        button="left", buttons=buttons, clickCount=1,
+        button="left", buttons=buttons, clickCount=clicks,
     )  # fmt: skip
 
 
@@ -181,5 +182,16 @@ def test_dragging_zooms_with_true_numbers_at_the_axis_and_zero_shows_all(page: B
         assert abs(tops[1] + pixels_a_point * (number - scores[0]) - top) < 3
     page.evaluate(f"{FIGURE}.querySelector('circle.stop').focus()")
     page.press("0")
+    assert page.evaluate(ticks) == before
+    page.press("+")
+    assert page.evaluate(ticks) != before
+    page.press("Escape")
+    box = "[...['cx', 'cy'].map(at => Number(document.activeElement.getAttribute(at)))]"
+    x, y = page.evaluate(box)
+    page.evaluate("document.activeElement.blur()")
+    for clicks in (1, 2):
+        mouse(page, "mousePressed", x, y, 1, clicks=clicks)
+        mouse(page, "mouseReleased", x, y, clicks=clicks)
+    assert page.evaluate(f"{FIGURE}.contains(document.activeElement)") is True
     assert page.evaluate(ticks) == before
     assert page.complaints == []

@@ -17,6 +17,7 @@ from lorascope.study.named_trial import find_named
     ("name", "told"),
     [
         ("nf4-r0009-a0016-s0", r"no trial is called so. Did you mean nf4-r000[28]-"),
+        ("bse", r"no trial is called so. Did you mean base\?"),
         ("zzz", r"no trial is called so. `lorascope status`"),
         ("nf4-r0008@int4_sym", "a served form is merged to be scored"),
         ("nf4", r"several are called so: nf4-r0002-\S+, nf4-r0008-\S+. Name one in full"),

@@ -174,12 +174,12 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "printed-0", "parameters", lambda *_: paper_table(),
         "The LoRA paper's table for GPT-3 175B (arXiv 2106.09685, tables 4 and 15)",
-        markdown="trainable_parameters.md", page=of_records.html_alone,
+        markdown="trainable_parameters.md", page=of_records.published_blocks,
     ),
     TableEntry(
         "printed-1", "parameters", lambda *_: classroom_table(),
         "The classroom table: parameters by model size and rank",
-        markdown="trainable_parameters.md", page=of_records.html_alone,
+        markdown="trainable_parameters.md", page=of_records.published_blocks,
     ),
     TableEntry(
         "stored", "memory", lambda study, _: mode_memory_table(study), "The stored base",
@@ -205,6 +205,7 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "token-prices", "memory", lambda _, found: token_price_table(found),
         "Tokens a second while they were scored here, and what a million of them cost",
+        page=of_records.token_price_blocks,
     ),
     TableEntry(
         "pairs", "pairs", lambda _, found: comparison_table(found), csv="comparisons.csv",

@@ -34,7 +34,7 @@ COMMANDS = {
         "begin a study in this folder: lorascope init model=FOLDER data=FILE, or owner/name of\n"
         "the hub; looks at both, writes params.yaml, dvc.yaml and files of conf/",
         "begins", flags={"--no-scm": "", "--overwrite": ""},
-        then="`lorascope look --rows 3` shows rows as they will be trained, `dvc repro` runs it",
+        then="`lorascope look --rows 3`, then `dvc repro`",
     ),
     "check": Command(
         "judge params.yaml, conf/, sources and device before anything expensive starts",

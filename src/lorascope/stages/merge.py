@@ -72,7 +72,7 @@ def _sentence(record: MergeRecord) -> str:
     """With what 16 bits do to the adapter on its base, for information."""
     gap = record.arithmetic_gap
     sentence = (
-        f"merged {record.trial} ({record.chosen_by}): agreement "
+        f"merged {record.trial}: agreement "
         f"{record.prediction_agreement:.4f}, largest logit difference "
         f"{record.largest_logit_difference:.2g}, loss {record.merged_loss_nats:.4f} against "
         f"{record.adapter_loss_nats:.4f} nats"

@@ -155,9 +155,7 @@ def _first_commit(root: Path) -> str:
             subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         # As where Git knows nobody who commits; Git then says how to introduce oneself.
-        return (
-            "no commit yet, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
-        )
+        return "no commit, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
     return "first commit"
 
 

@@ -51,7 +51,7 @@ def find_named(name: str | None, overrides: Sequence[str], layout: Layout) -> Na
         read_data(config, layout)
         require_stored(config, layout)
         return Named(f"{config.model.name} as {config.quant.name}", config, None, None, False)
-    trial = find_trial(name or _shipped(overrides, layout), layout)
+    trial = find_trial(name or _shipped(overrides, layout), layout, also=(BASE,))
     return named_as(trial, trained_with(trial, layout, overrides), layout)
 
 

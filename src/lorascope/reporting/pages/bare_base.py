@@ -33,12 +33,12 @@ def needless_answer(findings: Findings, names: CellNames) -> Answer:
 
 
 def gain_fact(gain: Gain, findings: Findings, names: CellNames, label: str) -> Fact:
-    """What an adapter gained, on validation items."""
+    """What an adapter gained, on validation items: they judge it, and choose."""
     measure = findings.measure
     return Fact(
-        label,
+        f"{label}, on validation items",
         f"{measure.difference(gain.difference.value)} {measure.step}",
-        f"{names.name(gain.cell)} over {names.name(gain.base)}, on validation items; 95 % interval "
+        f"{names.name(gain.cell)} over {names.name(gain.base)}; 95 % interval "
         f"{measure.difference_interval(gain.difference.ends)}, Holm p {units.p_value(gain.p_holm)}",
     )
 

@@ -69,6 +69,8 @@ class TableBlock:
     """Places of its rows, those first that matter most; empty where they are in that order."""
     file: str = ""
     """Of its numbers, beside the page; empty where it has none."""
+    fold: str = ""
+    """Words under which HTML folds it; empty where it stands open."""
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,13 @@ def _price(findings: Findings, names: CellNames) -> str | None:
 
 
 def _tokens(findings: Findings) -> str | None:
-    """Speed and price of the recommended configuration's tokens, beside hosted prices."""
+    """Speed and price of the recommended configuration's tokens, beside hosted prices; None where
+    nobody named a price, as a speed alone is that of scoring on this machine."""
     prices = findings.token_prices
     own = next((one for one in prices if one.cell == findings.decision.recommended), None)
     hosted = [one for one in prices if one.hosted is not None]
-    if own is None or (own.timed_seconds is None and not hosted):
+    is_priced = findings.decision.rule.price_per_hour is not None or bool(hosted)
+    if own is None or not is_priced or (own.timed_seconds is None and not hosted):
         return None
     said = [_way(own.read_per_second, own.read_money, "read")]
     said.append(_way(own.written_per_second, own.written_money, "written"))

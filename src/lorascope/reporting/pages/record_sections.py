@@ -29,9 +29,9 @@ from lorascope.reporting.tables.parameters import parameter_summary
 from lorascope.reporting.tables.table import Column, Table, Wrap
 
 
-def html_alone(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
-    """For the HTML page; Markdown has a file of its own."""
-    yield ByMedium("", (block,))
+def published_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """A table of no study, folded on the HTML page; Markdown has a file of its own."""
+    yield ByMedium("", (replace(block, fold=f"Beside it: {block.caption}"),))
 
 
 def parameter_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
@@ -86,6 +86,17 @@ def failures_table(study: Study) -> Table[AccuracyRow]:
     columns = (*table.keys_to("seed"), "status", "reason", "trial")
     reason = Column("reason", "Reason", right=False, wrap=Wrap.prose)
     return with_runs(study, table.select(*columns).with_columns(reason))
+
+
+def token_price_blocks(study: Study, findings: Findings, block: TableBlock) -> Iterator[Block]:
+    """Tokens a second, and what was timed."""
+    if block.table.rows:
+        yield block
+        yield text(
+            "Timed is scoring with transformers, in batches of the sizes named. Other work on the "
+            "machine slows it, so that speeds compare only where the machine did nothing else; a "
+            "server such as vLLM has speeds of its own."
+        )
 
 
 def loss_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:

@@ -225,6 +225,7 @@ const chart = (figure) => {
     x >= left && x <= left + width && y >= top && y <= top + height);
 
   let from = null;
+  let again = null;
   over.addEventListener("pointerdown", (event) => {
     if (event.pointerType !== "mouse" || event.button !== 0) return;
     const start = place(event);
@@ -249,8 +250,13 @@ const chart = (figure) => {
     from = null;
     for (const key of ["width", "height"]) band.setAttribute(key, 0);
     if (begun?.end) zoomTo(begun.panel, begun.start, place(event));
-    else if (mark && mark === stop?.mark && stop.made === document.activeElement) toRow(mark);
+    else if (mark && mark === stop?.mark && stop.made === document.activeElement) again = mark;
     else if (mark) settle(mark, true);
+  });
+  // The second click of two in a row is no click on a point: it shows all.
+  over.addEventListener("click", (event) => {
+    if (again && event.detail < 2) toRow(again);
+    again = null;
   });
   over.addEventListener("pointercancel", () => (from = null));
   over.addEventListener("pointerleave", () => {
