@@ -89,6 +89,25 @@ def test_settings_are_told_as_they_are_and_measures_are_ranges() -> None:
     )
 
 
+def test_what_ships_and_what_it_is_held_against_are_marked() -> None:
+    cells = [("fp16", 16, 0.9), ("fp16", 4, 0.5), ("nf4", 16, 0.9)]
+    trials = [Trial(q, rank, accuracy=share, seed=s) for q, rank, share in cells for s in (0, 1, 2)]
+    study = make_study(trials, {"fp16": 0.1, "nf4": 0.1}, items=400, validation_items=400)
+    decision = compare(study).decision
+    assert decision.recommended is not None
+    assert decision.reference is not None
+    assert decision.recommended != decision.reference
+    text = explore_page(study, compare(study))
+    for content in re.findall(r'class="axes">(.*?)</script>', text, re.DOTALL):
+        told = json.loads(content)
+        rows = {axis["header"]: axis["values"] for axis in told["axes"]}
+        for cell, what in ((decision.recommended, "ships"), (decision.reference, "reference")):
+            marked = [int(row) for row, said in told["marked"].items() if said == what]
+            found = {(rows["Mode"][row], rows["Rank"][row]) for row in marked}
+            assert found == {(cell.quant, cell.dial("rank"))}
+            assert len(marked) == (3 if "Seed" in rows and what == "reference" else 1)
+
+
 needs_browser = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),

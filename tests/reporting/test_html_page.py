@@ -225,6 +225,11 @@ def test_page_does_not_scroll_sideways_on_a_phone(page: Browser, width: int) -> 
     assert page.evaluate("document.documentElement.scrollWidth") == width
     wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{wide}.length") > 3
+    # Shadows at the edges stay, and what covers them at the ends moves with the content.
+    style = "getComputedStyle(document.querySelector('figure .scroll')).backgroundAttachment"
+    assert page.evaluate(style) == "local, local, scroll, scroll"
+    paper = "getComputedStyle(document.querySelector('[id$=\"axes_1\"] > [id*=patch] path')).fill"
+    assert page.evaluate(paper) == "none"
 
 
 def test_no_table_is_cut_on_a_desktop(page: Browser) -> None:

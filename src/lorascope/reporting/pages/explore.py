@@ -28,6 +28,8 @@ from lorascope.reporting.tables.table import Column, Table
 SCRIPTS = ("sections.js", "tables.js", "explore.js")
 MOST_CHOICES = 16
 """Different numbers of a column up to which each has a box to tick; above, a range is written."""
+SHIPS, REFERENCE = "ships", "reference"
+"""What the answer makes of a row."""
 PER_CENT = ("accuracy", "validation_accuracy")
 """Columns that hold shares and are read as per cent, whatever the measure."""
 SCORES = (
@@ -57,14 +59,27 @@ class View:
     axes: tuple[Axis, ...]
     modes: tuple[int, ...]
     """Of each row, the number of its mode's colour."""
+    marked: tuple[str, ...]
+    """Of each row, what the answer makes of it; empty of most."""
     block: TableBlock
 
 
 def explore_page(study: Study, findings: Findings) -> str:
     """The page as HTML; equal studies give equal bytes."""
-    views = [_view("configurations", _configurations(findings), findings)]
+    decision = findings.decision
+
+    def of_cell(row: Any) -> str:
+        chosen = SHIPS if row.cell == decision.recommended else ""
+        return chosen or (REFERENCE if row.cell == decision.reference else "")
+
+    def of_trial(row: AccuracyRow) -> str:
+        is_reference = row.cell == decision.reference and row.cell != decision.recommended
+        ships = row.cell == decision.recommended and row.trial == decision.trial
+        return SHIPS if ships else REFERENCE if is_reference else ""
+
+    views = [_view("configurations", _configurations(findings), findings, of_cell)]
     if any(len(score.trials) > 1 for score in findings.cells):
-        views.append(_view("trials", _trials(study, findings), findings))
+        views.append(_view("trials", _trials(study, findings), findings, of_trial))
     return rendered(
         "explore.html.j2", [score.cell for score in findings.cells], SCRIPTS,
         title=f"Explore: {study.base.model} on {study.data.name}",
@@ -129,7 +144,8 @@ def _validated(row: AccuracyRow) -> float:
     return row.validation.completion_loss_nats if score is None else -score
 
 
-def _view(noun: str, table: Table[Any], findings: Findings) -> View:
+def _view(noun: str, table: Table[Any], findings: Findings, marked: Callable[[Any], str]) -> View:
+    """`marked`: what the answer makes of a row."""
     axes = [_axis(column, table, findings) for column in table.shown() if _is_axis(column, table)]
     axes = [axis for axis in axes if set(axis.values) - {None}]
     telling = [axis for axis in axes if len(set(axis.values) - {None}) > 1]
@@ -138,7 +154,13 @@ def _view(noun: str, table: Table[Any], findings: Findings) -> View:
         noun, noun,
         tuple(telling if len(telling) > 1 else axes),
         tuple(modes.index(row.cell.quant) for row in table.rows),
-        TableBlock(f"{noun}-table", f"Chosen {noun}, the best validated first", table),
+        tuple(map(marked, table.rows)),
+        TableBlock(
+            f"{noun}-table", f"Chosen {noun}, the best validated first",
+            table.with_columns(
+                Column("answer", "Answer", right=False, get=lambda row: marked(row) or None)
+            ),
+        ),
     )  # fmt: skip
 
 
@@ -192,6 +214,7 @@ def _as_json(view: View) -> Markup:
             for axis in view.axes
         ],
         "modes": view.modes,
+        "marked": {place: what for place, what in enumerate(view.marked) if what},
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))

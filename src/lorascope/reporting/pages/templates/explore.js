@@ -16,7 +16,7 @@ const made = (name, attributes = {}, ...children) => {
 };
 
 const explore = (view) => {
-  const { axes, modes } = JSON.parse(view.querySelector("script.axes").textContent);
+  const { axes, modes, marked } = JSON.parse(view.querySelector("script.axes").textContent);
   const noun = modes.length === 1 ? view.dataset.noun.slice(0, -1) : view.dataset.noun;
   const table = tables.find(({ box }) => view.contains(box));
   const parallel = view.querySelector(".parallel");
@@ -95,6 +95,13 @@ const explore = (view) => {
       pen.strokeStyle = color(`mode${modes[row] % 7}`);
       line(pen, row);
     }
+    // What ships, and what it is held against, can be found among all others.
+    for (const [row, what] of Object.entries(marked)) {
+      Object.assign(pen, { globalAlpha: kept.has(Number(row)) ? 1 : 0.3, lineWidth: 3, strokeStyle: color("ink") });
+      pen.setLineDash(what === "ships" ? [] : [8, 5]);
+      line(pen, Number(row));
+    }
+    pen.setLineDash([]);
     if (lit !== null) {
       Object.assign(pen, { globalAlpha: 1, lineWidth: 3, strokeStyle: color("ink") });
       line(pen, lit);
