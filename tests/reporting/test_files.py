@@ -30,9 +30,11 @@ from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.curves import curves
 from lorascope.reporting.figures.style import style
 from lorascope.reporting.metrics import losses_csv, metrics_json
+from lorascope.reporting.pages.answer_text import answer_text
 from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
 from lorascope.reporting.pages.page import document
+from lorascope.reporting.pages.recommendation import answer
 from lorascope.reporting.pages.summary import terminal_summary
 from tests.study_factory import Trial, data_card, example_study, make_study, provenance, trial_name
 
@@ -277,6 +279,16 @@ def test_terminal_summary_fits_100_columns(build: Callable[[], Study]) -> None:
     text = summary(build())
     assert max(map(len, text.splitlines())) <= 100
     assert text.endswith("Report: reports/report.html\n")
+
+
+@pytest.mark.parametrize("build", STUDIES)
+def test_the_last_stage_ends_with_the_answer(build: Callable[[], Study]) -> None:
+    findings = compare(build())
+    told, found = answer_text(findings), answer(findings)
+    first, *terms = told.replace("\n  ", " ").splitlines()
+    assert first == f"{found.headline}: {found.state}."
+    assert [line.split(": ")[0] for line in terms] == [term for term, _ in found.in_short]
+    assert max(map(len, told.splitlines())) <= 100
 
 
 def test_terminal_summary_shows_a_path_relative_to_the_working_directory(
