@@ -193,8 +193,8 @@ def test_without_cuda_it_says_so_and_ends_well(
 
 def test_carried_wheels_are_all_that_the_other_machine_lacks() -> None:
     """Imports of all rooms but the report's, MLflow's and that which begins studies, which the
-    study there does not enter; and but the extras auto-round, whose modes it does not ask for, and
-    gguf, as it exports nothing."""
+    study there does not enter; and but the extras auto-round, whose modes it does not ask for,
+    gguf, as it exports nothing, and submitit, as it trains there."""
     there = {canonicalize_name(name) for name in (*needed(WANTED, THERE), *THERE)}
     distributions = packages_distributions()
     passed_by = ("reporting", "tracking", "starting")
@@ -202,7 +202,7 @@ def test_carried_wheels_are_all_that_the_other_machine_lacks() -> None:
     lacking = {
         (module, name)
         for module in entered
-        for name in foreign(module) & distributions.keys() - {"auto_round", "gguf"}
+        for name in foreign(module) & distributions.keys() - {"auto_round", "gguf", "submitit"}
         if not there & {canonicalize_name(own) for own in distributions[name]}
     }
     assert not lacking

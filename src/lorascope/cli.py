@@ -136,14 +136,14 @@ def _run_other(name: str, row: Command, rest: list[str]) -> int:
 def _run_stage(name: str, row: Command, rest: list[str]) -> int:
     """A command that runs one point, or sweeps."""
     layout = find_layout(Path.cwd())
-    from lorascope.study.request import run_stage
+    from lorascope.study.request import run_stage, trains_here
 
     def run(configs: Sequence[Config]) -> None:
         # Hydra would print a stack for an error in a job, and go on after it.
         with _errors_as_sentences():
             run_named(name, configs, layout, {}, rest)
 
-    with _imports_begun(name, rest):
+    with _imports_begun(name, rest, lambda: trains_here(rest, layout)):
         run_stage(name, rest, row.points == "sweep", layout, run)
     return 0
 
@@ -191,7 +191,9 @@ def _tell_next(row: Command, rest: Sequence[str]) -> None:
         print(f"next: {row.then}", file=sys.stderr, flush=True)
 
 
-def _imports_begun(name: str, rest: Sequence[str]) -> AbstractContextManager[None]:
+def _imports_begun(
+    name: str, rest: Sequence[str], trains_here: Callable[[], bool]
+) -> AbstractContextManager[None]:
     """Training's libraries take seconds to import, which begins here, while the sweep is judged;
     not where Hydra's own settings are changed: another launcher has other processes, and an
     environment for jobs must reach them."""
@@ -202,7 +204,7 @@ def _imports_begun(name: str, rest: Sequence[str]) -> AbstractContextManager[Non
         return nullcontext()
     from lorascope.execution.local.slots import training_imports
 
-    return training_imports()
+    return training_imports(trains_here())
 
 
 @contextmanager

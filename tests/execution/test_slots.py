@@ -77,8 +77,14 @@ class Sleeper:
     def ended(self, seconds: float) -> bool:
         return self.killed.wait(seconds)
 
+    def runs(self) -> bool:
+        return True
+
     def kill(self) -> None:
         self.killed.set()
+
+    def bring(self) -> None:
+        raise AssertionError
 
     def lost(self) -> Outcome:
         raise AssertionError

@@ -12,6 +12,7 @@ from lorascope.config.choices import (
     Cost,
     DataKind,
     DeviceKind,
+    EngineKind,
     Format,
     ModelKind,
     Observer,
@@ -24,6 +25,7 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.decide import DecideConfig
+from lorascope.config.engine import EngineConfig
 from lorascope.config.objectives import OWN_SETTINGS, PREFERENCES
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
@@ -41,7 +43,8 @@ from lorascope.config.schema import (
 __all__ = [
     "APART", "EXAMPLE_FIELDS", "GROUPED", "OBSERVED", "OWN_SETTINGS", "PAIRS", "PREFERENCES",
     "SERVED", "WHOLE", "AdapterConfig", "Config", "Cost", "DataConfig", "DataKind", "DecideConfig",
-    "DeviceKind", "EvaluateConfig", "Format", "MergeConfig", "ModelConfig", "ModelKind", "Observer",
-    "Precision", "QuantConfig", "Rounding", "RuntimeConfig", "Scoring", "Search", "Storage",
-    "Targets", "TemplateKind", "TrainConfig", "one_form",
+    "DeviceKind", "EngineConfig", "EngineKind", "EvaluateConfig", "Format", "MergeConfig",
+    "ModelConfig", "ModelKind", "Observer", "Precision", "QuantConfig", "Rounding",
+    "RuntimeConfig", "Scoring", "Search", "Storage", "Targets", "TemplateKind", "TrainConfig",
+    "one_form",
 ]  # fmt: skip

@@ -197,6 +197,14 @@ class Cost(StrEnum):
     """train_seconds at power_watts."""
 
 
+class EngineKind(StrEnum):
+    """Where packs are trained."""
+
+    local = "local"
+    """On this computer."""
+    slurm = "slurm"
+
+
 class DeviceKind(StrEnum):
     """The device to run on."""
 

@@ -40,6 +40,7 @@ from lorascope.config.choices import (
     TemplateKind,
 )
 from lorascope.config.decide import DecideConfig
+from lorascope.config.engine import EngineConfig
 from lorascope.config.objectives import OWN_SETTINGS
 from lorascope.config.quant import A_ROW, GROUP_SIZE, ON_GRID, QuantConfig
 
@@ -301,6 +302,7 @@ class Config:
     merge: MergeConfig = field(default_factory=MergeConfig)
     decide: DecideConfig = field(default_factory=DecideConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     seed: int = bounded(0, SEED)
     serve: QuantConfig | None = None
     """The mode that the trial is merged and stored in, loaded again from disk, and scored; None

@@ -169,7 +169,7 @@ def _refusal(job: Job, device: Device) -> Refusal | None:
             limit = memory_limit(device, job.config.runtime.memory_limit_gb)
         else:
             limit = MemoryLimit(job.slot.memory_bytes, "its share beside other packs")
-        return refusal(_subject(job, device), limit)
+        return refusal(job_subject(job, device.kind), limit)
     return None
 
 
@@ -185,7 +185,7 @@ def _predicted(
     if memory.largest is None:
         return unknown, None
     with failed_prediction_passed_over("this pack"):
-        subject = _subject(job, device)
+        subject = job_subject(job, device.kind)
         evaluation = tuple(memory.evaluation) or subject.evaluation
         subject = replace(subject, train=memory.largest, evaluation=evaluation)
         ranks = [rank_of(config.adapter) for config in job.configs]
@@ -195,11 +195,12 @@ def _predicted(
     return unknown, None
 
 
-def _subject(job: Job, device: Device) -> PlanSubject:
+def job_subject(job: Job, kind: str) -> PlanSubject:
+    """What a memory plan takes of the pack on a device of this kind, cpu or cuda."""
     from lorascope.planning.subject import sample_lengths, subject_of
 
     lengths = sample_lengths(read_record(job.data, DataCard))
     values = json.loads((job.base / "config.json").read_bytes())
-    subject = subject_of(job.config, values, device.kind, lengths)
+    subject = subject_of(job.config, values, kind, lengths)
     beside = tuple(config.adapter for config in job.configs[1:])
     return replace(subject, spec=replace(subject.spec, beside=beside))

@@ -6,6 +6,8 @@ from lorascope.training.progress import StepReport, ValidationReport
 
 FEWEST_STEPS = 3
 """Before so many steps of a pack nothing is concluded from them."""
+AT_ONCE_SECONDS = 0.02
+"""Reports that come faster are of steps that were done before somebody listened."""
 
 
 class RunningPack:
@@ -27,10 +29,13 @@ class RunningPack:
             return
         if self._first is None or self._last is None:
             self._first = (phase, now)
+        elif self._last is self._first and now - self._last[1] < AT_ONCE_SECONDS:
+            self._first = self._last = (phase, now)
+            return
         elif phase.tokens > self._last[0].tokens:
             # This step was logged, so that the tokens are those of all steps up to it.
             self._tokens_a_step = phase.tokens / phase.step
-        self._last = (phase, now)
+        self._last = self._first if self._last is None else (phase, now)
 
     @property
     def tokens_per_second(self) -> float | None:

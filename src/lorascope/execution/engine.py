@@ -110,6 +110,8 @@ class Outcome:
     failure: Failure | None = None
     exit_signal: int | None = None
     timed_out: bool = False
+    limit: str | None = None
+    """What was exceeded, where `timed_out` and it is not runtime.trial_timeout_seconds."""
     last_lines: list[str] = field(default_factory=list)
     """What the process printed last."""
 
@@ -130,8 +132,12 @@ class Engine(Protocol):
     def slots(self, packs: int) -> list[Slot]:
         """Places for at most so many packs at the same time, one or more."""
 
+    def underway(self) -> list[list[str]]:
+        """Packs that a sweep which was killed left behind, by the identities of their trials, and
+        that `submit` goes on with."""
+
     def submit(self, job: Job) -> FollowedJob:
-        """Start to train `job` in its slot."""
+        """Start to train `job` in its slot. The caller holds the locks of its trials."""
 
 
 class Process(Protocol):
@@ -140,8 +146,15 @@ class Process(Protocol):
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, waiting for that up to so many seconds."""
 
+    def runs(self) -> bool:
+        """Whether it is at work: a queue may hold it. Time limits count while it is."""
+
     def kill(self) -> None:
         """End it at once; from whatever thread."""
+
+    def bring(self) -> None:
+        """Put what it has made where the job says, if it was made elsewhere: it wrote an outcome,
+        and its folder goes next."""
 
     def lost(self) -> Outcome:
         """How it ended, having written no outcome."""
@@ -178,8 +191,9 @@ class FollowedJob:
             if self._killed:
                 raise Killed
             outcome: Outcome
-            if (path := self._folder / OUTCOME).is_file():
-                outcome = type_adapter(Outcome).validate_python(json.loads(path.read_bytes()))
+            if (self._folder / OUTCOME).is_file():
+                outcome = read_outcome(self._folder)
+                self._process.bring()
             else:
                 outcome = Outcome(timed_out=True) if timed_out else self._process.lost()
             return replace(outcome, last_lines=last_lines(self._folder))
@@ -191,13 +205,15 @@ class FollowedJob:
 
     def _follow(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> bool:
         """Hand over events until the job has ended; whether it took too long."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        worked_seconds, looked = 0.0, time.monotonic()
         while not self._process.ended(FOLLOW_SECONDS):
             self._hand_over(on_event)
             if (self._folder / OUTCOME).is_file():
                 self._process.ended(EXIT_SECONDS)
                 break
-            if deadline is not None and time.monotonic() >= deadline:
+            before, looked = looked, time.monotonic()
+            worked_seconds += looked - before if self._process.runs() else 0.0
+            if timeout_seconds is not None and worked_seconds >= timeout_seconds:
                 return True
         self._hand_over(on_event)
         return False
@@ -242,14 +258,19 @@ class EventWriter:
         return self._stop.exists()
 
 
-def write_job(folder: Path, job: Job) -> None:
-    """Put `job` into its folder. The settings of an adapter stand under the name of their kind, as
-    each kind has its own."""
-    plain = type_adapter(Job).dump_python(job, mode="json", warnings=False)
+def plain_job(job: Job) -> dict[str, Any]:
+    """`job` as JSON has it. The settings of an adapter stand under the name of their kind, as each
+    kind has its own."""
+    plain: dict[str, Any] = type_adapter(Job).dump_python(job, mode="json", warnings=False)
     for values, config in zip(plain["configs"], job.configs, strict=True):
         own = config.adapter
         values["adapter"] = {own.kind: type_adapter(type(own)).dump_python(own, mode="json")}
-    write_atomically(folder / JOB, json.dumps(plain).encode())
+    return plain
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Put `job` into its folder."""
+    write_atomically(folder / JOB, json.dumps(plain_job(job)).encode())
 
 
 def read_job(folder: Path) -> Job:
@@ -268,6 +289,13 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     # Python's JSON keeps infinities, which a prediction may hold.
     plain = type_adapter(Outcome).dump_python(outcome, mode="json")
     write_atomically(folder / OUTCOME, json.dumps(plain).encode())
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What `write_outcome` wrote."""
+    values = json.loads((folder / OUTCOME).read_bytes())
+    outcome: Outcome = type_adapter(Outcome).validate_python(values)
+    return outcome
 
 
 def last_lines(folder: Path) -> list[str]:

@@ -269,7 +269,8 @@ def _trial_outcomes(pack: Pack, outcome: Outcome) -> list[TrialOutcome]:
         return [TrialOutcome(Status.failed, failure.reason)]
     if outcome.timed_out:
         limit = pack[0].config.runtime.trial_timeout_seconds
-        reason = f"no result within runtime.trial_timeout_seconds={limit:g}"
+        told = outcome.limit or f"runtime.trial_timeout_seconds={limit:g}"
+        reason = f"no result within {told}"
         together = f" for each of {len(pack)} trials" if len(pack) > 1 else ""
         return [TrialOutcome(Status.timeout, reason + together)] * len(pack)
     if outcome.exit_signal is not None:

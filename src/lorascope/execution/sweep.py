@@ -15,7 +15,7 @@ from lorascope.adapters.kinds import rank_of
 from lorascope.config import Config
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.engine import Slot
-from lorascope.execution.local.slots import LocalEngine
+from lorascope.execution.kinds import engine_of
 from lorascope.execution.pack_run import PackEnd, SweepPlace, train_and_keep
 from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, saved_packs, work_at_rank
 from lorascope.execution.progress import SweepProgress
@@ -64,7 +64,7 @@ def _train_missing(
     declared: Sequence[Trial], missing: Sequence[Trial], known: list[TrialRecord], layout: Layout
 ) -> None:
     runtime = missing[0].config.runtime
-    engine = LocalEngine(runtime)
+    engine = engine_of(missing[0].config, layout)
     # Both take seconds, in which the inputs are read; the command line has begun with the first.
     engine.prepare()
     if runtime.tracking:
@@ -80,7 +80,8 @@ def _train_missing(
         show.start()
         engine.await_ready()
         here = SweepPlace(layout, engine, show, stop, live)
-        end = _train_packs(_unfinished(declared, missing, count, layout), count, here)
+        packs = _unfinished(declared, missing, count, layout, engine.underway())
+        end = _train_packs(packs, count, here)
         names = set(end.postponed)
         postponed = [trial for trial in missing if trial.name in names]
         if postponed:
@@ -93,18 +94,24 @@ def _train_missing(
 
 
 def _unfinished(
-    declared: Sequence[Trial], missing: Sequence[Trial], slots: int, layout: Layout
+    declared: Sequence[Trial],
+    missing: Sequence[Trial],
+    slots: int,
+    layout: Layout,
+    underway: Sequence[Sequence[str]] = (),
 ) -> list[list[Trial]]:
-    """The packs to train. First what a stopped sweep saved: packs that this sweep makes too, so
-    that it ends as if undisturbed, then others. Then what is missing as a whole of the packs that
-    are declared, and the rest, packed anew. Of one base those that take longest are trained first,
-    so that the last ones end at about the same time."""
+    """The packs to train. First those `underway`, which a killed sweep left at work. Then what a
+    stopped sweep saved: packs that this sweep makes too, so that it ends as if undisturbed, then
+    others. Then what is missing as a whole of the packs that are declared, and the rest, packed
+    anew. Of one base those that take longest are trained first, so that the last ones end at about
+    the same time."""
     left = {trial.identity: trial for trial in missing}
     most = missing[0].config.runtime.pack_trials
     whole = [[trial.identity for trial in pack] for pack in packs_of(declared, slots)]
     saved = [pack for pack in saved_packs(layout, left) if len(pack) <= most]
+    whole_saved = [pack for pack in saved if pack in whole]
     packs = []
-    for identities in [*(pack for pack in saved if pack in whole), *saved, *whole]:
+    for identities in [*underway, *whole_saved, *saved, *whole]:
         if left.keys() >= set(identities):
             packs.append([left.pop(identity) for identity in identities])
     packs += packs_of(list(left.values()), slots)

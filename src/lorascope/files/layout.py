@@ -77,6 +77,11 @@ class Layout:
         return self.private / "checkpoints"
 
     @property
+    def jobs(self) -> Path:
+        """A folder for each pack that another computer trains, and what its queue writes."""
+        return self.private / "jobs"
+
+    @property
     def settled(self) -> Path:
         """Which trials the answer needs, where not all declared ones are trained."""
         return self.root / "experiments" / "settled.json"

@@ -23,7 +23,7 @@ from lorascope.study.declared import declare_trial
 from lorascope.study.named_trial import Named, find_named, named_as
 from lorascope.study.params import declared_overrides, group_of
 
-OF_THE_RUN = ("runtime", "merge", "evaluate")
+OF_THE_RUN = ("runtime", "engine", "merge", "evaluate")
 """First parts of keys that change how something is exported, and not what."""
 OF_ITS_MAKING = ("model.", "data.", "quant.")
 """Begin keys of what base, data and mode of a trial are made with. Which these are, it says."""

@@ -28,7 +28,7 @@ from lorascope.study.composing import (
 from lorascope.study.overrides import PARTS, groups, is_hydra, read_overrides
 from lorascope.study.params import group_of
 
-BESIDE_A_RECIPE = {"seed", "merge", "decide", "search", "ship"}
+BESIDE_A_RECIPE = {"seed", "merge", "decide", "search", "ship", "engine"}
 MOST_POINTS = 100_000
 """Of a grid: beyond it `range(1,1000000)` is a slip of the hand."""
 

@@ -28,6 +28,9 @@ PARAMETER_KEYS = {
     )
 }  # fmt: skip
 """Keys of params.yaml -> keys of the configuration."""
+OPTIONAL_KEYS = ("engine",)
+"""Keys that params.yaml may leave to conf/config.yaml: DVC does not know them, as they change where
+something is computed, and not what."""
 FILE_KEYS = ("model", "data", TARGETS, "train", "evaluate", "merge", "decide")
 """Keys whose value dvc.yaml puts into a path, as the name of one file of conf/."""
 READS = {
@@ -46,8 +49,19 @@ READS = {
         "search",
         "evaluate",
         "decide",
+        *OPTIONAL_KEYS,
     ),
-    "train-lora": ("model", "data", "quant", "adapter", *KINDS, "train", "seed", "search"),
+    "train-lora": (
+        "model",
+        "data",
+        "quant",
+        "adapter",
+        *KINDS,
+        "train",
+        "seed",
+        "search",
+        *OPTIONAL_KEYS,
+    ),
     "evaluate": (
         "model",
         "data",
@@ -59,6 +73,7 @@ READS = {
         "serve",
         "search",
         "evaluate",
+        *OPTIONAL_KEYS,
     ),
 }
 """Stage -> first parts of the keys that it reads, as in dvc.yaml; and of all stages:"""
@@ -74,15 +89,16 @@ def declared_overrides(layout: Layout) -> list[str]:
             that DVC cannot run.
     """
     params = _flat(_read(layout))
-    unknown = sorted(set(params) - set(PARAMETER_KEYS))
+    known = [*PARAMETER_KEYS, *OPTIONAL_KEYS]
+    unknown = sorted(set(params) - set(known))
     if unknown:
         raise LorascopeError(
-            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(PARAMETER_KEYS)}."
+            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(known)}."
         )
     missing = sorted(set(PARAMETER_KEYS) - set(params))
     if missing:
         raise LorascopeError(f"params.yaml: {', '.join(missing)} is missing. Add it back.")
-    return [f"{PARAMETER_KEYS[key]}={_sweep(key, value)}" for key, value in params.items()]
+    return [f"{PARAMETER_KEYS.get(key, key)}={_sweep(key, value)}" for key, value in params.items()]
 
 
 def _read(layout: Layout) -> dict[object, object]:
@@ -129,6 +145,10 @@ def _sweep(key: str, value: object) -> str:
         return ",".join(_file_name(key, name) for name in names)
     if key in FILE_KEYS:
         return _file_name(key, value)
+    if key in OPTIONAL_KEYS and not is_name(str(value)):
+        raise _unusable(
+            key, value, f"a study has one {key}", f"the name of one file of conf/{key}"
+        )  # fmt: skip
     if key == "search" and value not in set(Search):
         raise _unusable(key, value, "a study has one search", " or ".join(Search))
     if value is None or isinstance(value, (list, dict)):

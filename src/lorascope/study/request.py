@@ -36,9 +36,12 @@ INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 OTHER_FOLDERS = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun",
 )  # fmt: skip
-ONE_OF = ("recipe", "model", "data", "evaluate", "merge", "decide", "search", "ship", "runtime")
+ONE_OF = (
+    "recipe", "model", "data", "evaluate", "merge", "decide", "search", "ship", "runtime", "engine",
+)  # fmt: skip
 """First parts of keys that are no axes of a study."""
 
+ENGINE = "engine"
 PACKED = "hydra/launcher=packed"
 """The launcher's name for what a command does where no other is asked for."""
 
@@ -75,6 +78,13 @@ def take_apart(arguments: Sequence[str], valued: Container[str] = VALUED) -> Arg
         takes_next = flag in valued or (flag in INFO and left[:1] and left[0] in INFO_WORDS)
         found.flags[flag] = left.pop(0) if takes_next and left and not equals else value
     return found
+
+
+def trains_here(arguments: Sequence[str], layout: Layout) -> bool:
+    """Whether the words and params.yaml choose no other engine than this computer. A recipe, or
+    conf/config.yaml, may still do so: nothing but what is begun in advance follows from this."""
+    chosen = [one for one in (*declared_overrides(layout), *arguments) if group_of(one) == ENGINE]
+    return not chosen or chosen[-1] == f"{ENGINE}=local"
 
 
 def refuse_foreign_flags(command: str, flags: Mapping[str, str]) -> None:

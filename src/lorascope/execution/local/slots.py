@@ -77,6 +77,10 @@ class LocalEngine:
         whole = available_ram_bytes() if limit_gb is None else limit_gb * GIGABYTE
         return [Slot(max(1, threads // count), int(whole / count))] * count
 
+    def underway(self) -> list[list[str]]:
+        # Children end with their parent.
+        return []
+
     def submit(self, job: Job) -> FollowedJob:
         # Not in the project, whose disk may be full: then its process could not say so.
         folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
@@ -85,12 +89,13 @@ class LocalEngine:
 
 
 @contextmanager
-def training_imports() -> Iterator[None]:
+def training_imports(begins: bool = True) -> Iterator[None]:
     """Begin to import what the children that train need, where they are forked: with CUDA each
-    imports it itself. A fork server that was not there before ends with the block."""
+    imports it itself. Where packs are trained elsewhere, nothing `begins` here. A fork server that
+    was not there before ends with the block."""
     before = has_fork_server()
     try:
-        if not may_use_cuda(DeviceKind.auto):
+        if begins and not may_use_cuda(DeviceKind.auto):
             start_imports(PRELOADED)
         yield
     finally:
@@ -135,8 +140,14 @@ class Child:
             self._lock = -1
         return True
 
+    def runs(self) -> bool:
+        return True
+
     def kill(self) -> None:
         self._process.kill()
+
+    def bring(self) -> None:
+        """It was made there."""
 
     def lost(self) -> Outcome:
         code = self._process.exitcode

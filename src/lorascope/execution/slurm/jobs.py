@@ -1,0 +1,154 @@
+"""A cluster under Slurm as an engine: packs are jobs whose folders this computer and the nodes see.
+
+A pack's folder is called by its content. So a sweep that is started again finds what a killed one
+left in the queue, at work or done, and goes on with it. Adapters are written there too, and put in
+place by whoever waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from lorascope.config import Config
+from lorascope.execution.engine import (
+    EVENTS,
+    JOB,
+    OUTCOME,
+    OUTPUT,
+    STOP,
+    FollowedJob,
+    Job,
+    Slot,
+    plain_job,
+    read_outcome,
+    write_job,
+)
+from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
+from lorascope.execution.packs import TRIALS
+from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING
+from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess, no_locks
+from lorascope.execution.slurm.queue import ENDED, Queue, cancel
+from lorascope.execution.slurm.submission import Submitter, require_slurm
+from lorascope.files.layout import Layout
+from lorascope.files.revisions import canonical_sha256
+from lorascope.files.store import write_atomically
+from lorascope.records import LASTING
+
+NAME_LETTERS = 24
+PROBE = "probe"
+
+
+class SlurmEngine:
+    """Jobs of a cluster; see `engine.Engine`.
+
+    Raises:
+        ConfigError: submitit or a command of Slurm is missing, or folders here have no locks.
+    """
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        require_slurm()
+        _require_locks(layout.jobs)
+        self._engine, self._runtime = config.engine, config.runtime
+        self._jobs, self._queue, self._begun = layout.jobs, Queue(), time.monotonic()
+        self._submitter = Submitter(config.engine, layout.jobs / QUEUED)
+
+    def prepare(self) -> None:
+        # Memory is predicted here.
+        if self._engine.memory_gb is None:
+            start_imports(PRELOADED)
+
+    def await_ready(self) -> None:
+        if self._engine.memory_gb is None:
+            await_imports(PRELOADED)
+
+    def slots(self, packs: int) -> list[Slot]:
+        count = max(1, min(self._engine.jobs_at_once, packs))
+        return [Slot(self._runtime.threads or self._engine.cpus, None)] * count
+
+    def underway(self) -> list[list[str]]:
+        return [_trials(folder) for folder in self._folders() if self._can_follow(folder)]
+
+    def submit(self, job: Job) -> FollowedJob:
+        trials = json.loads((job.checkpoints / TRIALS).read_bytes())
+        folder = self._jobs / _name(job, trials)
+        self._end_others(trials, folder)
+        if not self._can_follow(folder):
+            _clear(folder)
+            own = [folder / "adapters" / str(index) for index in range(len(job.adapters))]
+            (folder / "adapters").mkdir(parents=True)
+            write_job(folder, replace(job, adapters=own))
+            write_atomically(folder / TRIALS, json.dumps(trials).encode())
+            write_atomically(folder / ID, self._submitter.submit(folder).encode())
+        process = SlurmProcess(folder, job.adapters, self._engine.minutes, self._queue)
+        return FollowedJob(folder, process)
+
+    def _folders(self) -> list[Path]:
+        return [path.parent for path in sorted(self._jobs.glob(f"*/{TRIALS}"))]
+
+    def _can_follow(self, folder: Path) -> bool:
+        """Whether a job of an earlier sweep trains the pack of `folder`, or has trained it. What
+        that sweep asked to stop, or what failed, is begun anew."""
+        if not (folder / ID).is_file() or (folder / STOP).exists():
+            return False
+        if (folder / OUTCOME).is_file():
+            trials = read_outcome(folder).trials
+            return bool(trials) and all(trial.status in LASTING for trial in trials)
+        return self._queue.state((folder / ID).read_text(), self._begun) not in ENDED
+
+    def _end_others(self, trials: Collection[str], folder: Path) -> None:
+        """End jobs that train some of `trials` in other packs: whose sweep lives holds the locks of
+        its trials, which the caller has."""
+        for other in self._folders():
+            if other != folder and set(trials) & set(_trials(other)):
+                if (other / ID).is_file():
+                    cancel([(other / ID).read_text()])
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _name(job: Job, trials: list[str]) -> str:
+    """Of the folder of a pack that is trained so: equal ones are one job."""
+    values = {**plain_job(replace(job, adapters=[])), "trials": trials}
+    for config in values["configs"]:
+        # Where it is trained changes nothing.
+        del config["engine"], config["runtime"]
+    return canonical_sha256(values)[:NAME_LETTERS]
+
+
+def _trials(folder: Path) -> list[str]:
+    """Identities of the trials of a job; empty where somebody takes its folder away."""
+    with suppress(OSError, ValueError):
+        return [str(one) for one in json.loads((folder / TRIALS).read_bytes())]
+    return []
+
+
+def _clear(folder: Path) -> None:
+    """Make room for a new job of the same pack. The lock stays: a former one may still end."""
+    if (folder / ID).is_file():
+        cancel([(folder / ID).read_text()])
+    for name in (JOB, OUTCOME, STOP, EVENTS, OUTPUT, PAUSE, PAUSED, RUNNING, ID, TRIALS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "adapters", ignore_errors=True)
+
+
+def _require_locks(folder: Path) -> None:
+    """Raise ConfigError where files of `folder` cannot be locked: nothing else keeps two sweeps
+    from one trial. Whether nodes see such locks is looked at when the first job runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = os.open(folder / PROBE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Another sweep looks too.
+        pass
+    except OSError as error:
+        raise no_locks(folder, f"cannot be locked here ({error.strerror})") from error
+    finally:
+        os.close(probe)

@@ -1,0 +1,159 @@
+"""What Slurm runs of a pack, on some node: a small process that watches over the one that trains.
+
+Slurm signals all processes of a job. The one that trains does not hear it; this one asks it to save
+at its next step. So a job that is preempted, or near the end of its time, goes on at that step when
+it has waited in the queue again.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lorascope.execution.child import answer, train_in_child
+from lorascope.execution.engine import (
+    EVENTS,
+    JOB,
+    OUTCOME,
+    STOP,
+    Event,
+    Outcome,
+    read_job,
+    write_outcome,
+)
+from lorascope.execution.local.slots import PRELOADED, Child
+from lorascope.training.progress import Progress, StepReport, Stopped
+
+PAUSE, PAUSED, RUNNING = "pause", "paused", "running"
+"""Files of a job's folder: whether the pack should be saved for later, the step at which it was,
+and whether it is at work on a node."""
+SAVE_SECONDS = 75
+"""For saving; Slurm gives 90 before it ends a job."""
+MOST_RUNS_IN_VAIN = 3
+"""Runs to the end of their time, in a row, that may bring a pack no step further."""
+BEAT_SECONDS = 2.0
+"""Between two signs of life."""
+
+
+class PackJob:
+    """Trains the pack of one folder, or goes on with it; submitit calls and requeues it.
+
+    Args:
+        minutes: how long Slurm lets it run at a time.
+        step: at which its pack was saved last.
+        in_vain: runs to the end of their time since that step.
+    """
+
+    def __init__(self, folder: Path, minutes: int, step: int = 0, in_vain: int = 0) -> None:
+        self._folder, self._minutes = folder, minutes
+        self._step, self._in_vain = step, in_vain
+
+    def __call__(self) -> None:
+        folder, self._started = self._folder, time.monotonic()
+        if not _is_wanted(folder):
+            return
+        (folder / PAUSE).unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, self._leave)
+        # Slurm's signal to save would end the child. What is blocked here stays blocked there.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        self._child = Child(train_or_pause, folder, PRELOADED, fresh=True)
+        (folder / RUNNING).touch()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        while not self._child.ended(BEAT_SECONDS):
+            (folder / RUNNING).touch()
+        self._conclude()
+
+    def checkpoint(self) -> Any:
+        """Save the pack; what submitit shall run when the job comes back. It is called by the
+        handler of a signal, and ends the process where there is nothing to come back for."""
+        from submitit.helpers import DelayedSubmission
+
+        self._pause()
+        self._conclude()
+        step = paused_at(self._folder)
+        over = time.monotonic() - self._started > 60 * self._minutes / 2
+        in_vain = self._in_vain + 1 if over and step <= self._step else 0
+        if in_vain >= MOST_RUNS_IN_VAIN:
+            told = f"engine.minutes={self._minutes}: {in_vain} times no step was done in them"
+            write_outcome(self._folder, Outcome(timed_out=True, limit=told))
+            sys.exit(0)
+        return DelayedSubmission(PackJob(self._folder, self._minutes, step, in_vain))
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """Slurm ends the job, and decides itself whether it comes back."""
+        self._pause()
+        self._conclude()
+        sys.exit(128 + number)
+
+    def _pause(self) -> None:
+        """Have the pack saved, and its process end; killed where it takes too long."""
+        (self._folder / PAUSE).touch()
+        if not self._child.ended(SAVE_SECONDS):
+            self._child.kill()
+            self._child.ended(SAVE_SECONDS)
+        (self._folder / RUNNING).unlink(missing_ok=True)
+
+    def _conclude(self) -> None:
+        """End the process where the pack's training has ended, with an outcome in any case; come
+        back where it waits for its next run."""
+        folder = self._folder
+        if not folder.is_dir():
+            sys.exit(0)
+        if not (folder / OUTCOME).is_file():
+            if (folder / PAUSE).exists():
+                return
+            write_outcome(folder, self._child.lost())
+        sys.exit(0)
+
+
+def _is_wanted(folder: Path) -> bool:
+    """Whether somebody waits for the pack: another job may have trained it meanwhile."""
+    return (folder / JOB).is_file() and not (folder / OUTCOME).is_file()
+
+
+def train_or_pause(folder: Path) -> None:
+    """The body of the process that trains. One that is saved for later writes no outcome."""
+    if _is_wanted(folder):
+        answer(folder, partial(_train, folder))
+
+
+def _train(folder: Path, progress: Progress) -> Outcome:
+    told = _last_step(folder)
+
+    def report(event: Event) -> bool:
+        if isinstance(event, StepReport) and event.step <= told:
+            # A former run has told of it, and may have done more than it could save.
+            event = replace(event, points=[], validations=[])
+        return progress(event) or (folder / PAUSE).exists()
+
+    try:
+        return train_in_child(read_job(folder), report)
+    except Stopped as stopped:
+        if (folder / STOP).exists():
+            raise
+        (folder / PAUSED).write_text(str(stopped.step))
+        sys.exit(0)
+
+
+def _last_step(folder: Path) -> int:
+    """The last one that a former run told of; 0 without any."""
+    last = 0
+    if (folder / EVENTS).is_file():
+        for line in (folder / EVENTS).read_bytes().splitlines():
+            # The last line of a run that was killed may be cut off.
+            if line.startswith(b"{") and line.endswith(b"}"):
+                last = max(last, json.loads(line).get("step", 0))
+    return last
+
+
+def paused_at(folder: Path) -> int:
+    """The step at which the pack of `folder` waits for its next run; 0 where it waits for none."""
+    path = folder / PAUSED
+    return int(path.read_text()) if path.is_file() else 0

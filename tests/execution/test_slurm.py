@@ -1,0 +1,125 @@
+"""Packs as jobs of Slurm: a small cluster on this computer, its nodes, jobs and heads killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorascope.files.layout import Layout
+from tests.command_line import lorascope
+from tests.conftest import BASE_OVERRIDES
+from tests.slurm_cluster import Cluster, cluster, missing_programs
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(missing_programs()),
+        reason="no Slurm here: apt-get install slurmctld slurmd slurm-client munge",
+    ),
+    pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons are started by root"),
+]
+EVERY = 20
+"""Steps between two checkpoints."""
+SWEEP = (
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=300",
+    f"train.checkpoint_every_steps={EVERY}", "runtime.threads=1",
+)  # fmt: skip
+COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)
+BY_SLURM = ("engine=slurm", "engine.jobs_at_once=2", "engine.memory_gb=1.5")
+OF_A_RUN = {"tokens_per_second", "memory", "pack_ranks", "resumed_at_step"}
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("slurm") / "run") as made:
+        yield made
+
+
+@pytest.fixture
+def shared(project: Layout, tmp_path: Path) -> Layout:
+    """The prepared project, in a copy without trials."""
+    skipped = shutil.ignore_patterns("experiments", ".lorascope")
+    shutil.copytree(project.root, tmp_path / "a project", ignore=skipped)
+    return Layout(tmp_path / "a project")
+
+
+def start(layout: Layout) -> subprocess.Popen[str]:
+    """A sweep whose packs are jobs."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).parent / "lorascope"), *COMMAND, *BY_SLURM], cwd=layout.root,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def results(layout: Layout) -> dict[str, dict[str, Any]]:
+    """Trial -> its result, but for seconds and what tells of the run."""
+    records = [json.loads(path.read_text()) for path in layout.trials("nf4").glob("*/record.json")]
+    return {
+        record["trial"]: {
+            key: value
+            for key, value in record["result"].items()
+            if key not in OF_A_RUN and not key.endswith("seconds")
+        }
+        for record in records
+        if record["key"]["seed"] in (970, 971)
+    }
+
+
+def steps(layout: Layout) -> list[list[int]]:
+    """The steps that each job has told of, in their order."""
+    told = []
+    for path in sorted(layout.jobs.glob("*/events.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines(keepends=False)]
+        told.append([line["step"] for line in lines if "step" in line])
+    return told
+
+
+def wait(holds: Callable[[], bool], head: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert head.poll() is None, head.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer_and_is_trained_once(
+    project: Layout, shared: Layout, slurm: Cluster
+) -> None:
+    assert lorascope(project, *COMMAND).returncode == 0
+    head = start(shared)
+    wait(lambda: [bool(one) and max(one) > EVERY for one in steps(shared)] == [True, True], head)
+    # The head is lost, and its jobs go on.
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+    assert not results(shared)
+    before = slurm.states()
+    assert [state.split()[0] for state in before.values()] == ["RUNNING"] * 2
+    nodes = {state.split()[1]: job for job, state in before.items()}
+    head = start(shared)
+    # A node is lost with its job.
+    slurm.kill_node("b")
+    slurm.ask("scontrol", "update", "NodeName=b", "State=DOWN", "Reason=lost")
+    # The other one is preempted: saved, and back in the queue.
+    slurm.ask("scancel", "--signal=USR2", nodes["a"])
+    wait(lambda: slurm.states()[nodes["b"]].startswith("PENDING"), head)
+    slurm.start_node("b")
+    slurm.ask("scontrol", "update", "NodeName=b", "State=RESUME")
+    told, _ = head.communicate(timeout=180)
+    assert head.returncode == 0, told
+    assert results(shared) == results(project)
+    after = slurm.states()
+    assert after.keys() == before.keys()
+    for job in after:
+        assert "Restarts=1" in slurm.ask("scontrol", "show", "job", job)
+    assert not [path for path in shared.jobs.iterdir() if path.is_dir() and path.name != "queue"]
