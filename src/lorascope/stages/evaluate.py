@@ -288,8 +288,6 @@ LOSSES = {"classes": "loss", "preference": "loss of chosen replies"}
 
 def _sentence(record: EvaluationRecord) -> str:
     test = record.splits["test"]
-    # What encodes prompts otherwise does so for all trials alike.
-    unlike = None if record.trial_identity else test.items_unlike_stock
     accuracy = "" if test.accuracy is None else f"accuracy {test.accuracy:.3f}, "
     if test.accuracy_norm is not None:
         accuracy += f"by length {test.accuracy_norm:.3f}, "
@@ -297,5 +295,4 @@ def _sentence(record: EvaluationRecord) -> str:
     return (
         f"{record.name}: {accuracy}{loss} {test.completion_loss_nats:.4f} nats "
         f"on {test.items} test items"
-        + (f", {unlike} of which stock lm-eval encodes otherwise" if unlike else "")
     )
