@@ -166,6 +166,15 @@ def test_a_resumed_pack_is_judged_by_its_own_steps() -> None:
     assert clock.tokens_per_second == pytest.approx(100)
 
 
+def test_steps_that_were_done_before_somebody_listened_are_nobodys_speed() -> None:
+    clock = SweepClock(1)
+    pack = clock.start_pack(1, 0.0)
+    for reached, now in ((1, 5.0), (50, 5.001), (80, 5.002), (81, 6.0), (90, 15.0)):
+        pack.report(step(reached, tokens=reached * 100), now)
+    assert clock.tokens_per_second == pytest.approx(100, rel=1e-3)
+    assert clock.seconds_left(15.0) == pytest.approx(10, rel=1e-3)
+
+
 def test_without_a_terminal_lines_are_few_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     with SweepProgress(3) as show:
         show.add_known(records(GOOD))

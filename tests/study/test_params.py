@@ -7,11 +7,13 @@ import re
 import pytest
 import yaml
 
+from lorascope.config import EngineKind
 from lorascope.config.bounds import is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.grid import expand, with_overrides
 from lorascope.study.params import FILE_KEYS, PARAMETER_KEYS, declared_overrides
+from lorascope.study.request import trains_here
 from tests.conftest import PARAMS, REPOSITORY
 
 TAG = "!!python/object/apply:os.mkdir ['tagged']"
@@ -92,6 +94,21 @@ def test_forms_that_dvc_cannot_put_into_a_path_or_a_command_are_refused(
 )
 def test_params_are_read_as_dvc_reads_them(bare_project: Layout, value: str, ranks: str) -> None:
     assert f"lora.rank={ranks}" in with_value(bare_project, "rank", value)
+
+
+def test_the_engine_may_be_left_out_and_stays_beside_a_recipe(bare_project: Layout) -> None:
+    assert trains_here([], bare_project)
+    bare_project.params.write_text(f"{PARAMS}engine: slurm\n")
+    declared = declared_overrides(bare_project)
+    assert declared[-1] == "engine=slurm"
+    assert "engine=slurm" in with_overrides(declared, ["recipe=methods"])
+    assert not trains_here([], bare_project)
+    assert trains_here(["engine=local"], bare_project)
+    assert expand(bare_project, declared)[0].engine.kind is EngineKind.slurm
+    for value in ("[slurm]", "~", "a/b"):
+        bare_project.params.write_text(f"{PARAMS}engine: {value}\n")
+        with pytest.raises(LorascopeError, match=r"params\.yaml: engine=.* Write the name"):
+            declared_overrides(bare_project)
 
 
 def test_what_may_sweep_stands_in_quotes_in_dvc_yaml() -> None:

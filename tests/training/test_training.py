@@ -209,7 +209,10 @@ def test_identity_ignores_where_a_trial_runs_and_how_things_are_called(
     project: Layout, compose: Callable[..., Config]
 ) -> None:
     trial = declare_trial(compose("quant=nf4"), project)
-    elsewhere = ("runtime.threads=1", "runtime.device=cpu", "train.checkpoint_every_steps=3")
+    elsewhere = (
+        "runtime.threads=1", "runtime.device=cpu", "train.checkpoint_every_steps=3",
+        "engine=slurm", "engine.cpus=4",
+    )  # fmt: skip
     assert declare_trial(compose("quant=nf4", *elsewhere), project).identity == trial.identity
     for change in ("seed=1", "lora.rank=5", "lora.alpha=9", "train.steps=7", "lora.dropout=0.2"):
         other = declare_trial(compose("quant=nf4", change), project)

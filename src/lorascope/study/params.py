@@ -145,7 +145,7 @@ def _sweep(key: str, value: object) -> str:
         return ",".join(_file_name(key, name) for name in names)
     if key in FILE_KEYS:
         return _file_name(key, value)
-    if key in OPTIONAL_KEYS and not is_name(str(value)):
+    if key in OPTIONAL_KEYS and not (isinstance(value, str) and is_name(value)):
         raise _unusable(
             key, value, f"a study has one {key}", f"the name of one file of conf/{key}"
         )  # fmt: skip
