@@ -15,10 +15,12 @@ from lorascope.reporting.catalogue import report_files
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.chart import Picture, picture
+from lorascope.reporting.figures.curves import bases, drawn_curves, ends_of
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.style import style
+from lorascope.reporting.pages.score_sections import rank_words
 from lorascope.reporting.tables.cells import cell_table
-from tests.study_factory import example_study
+from tests.study_factory import Trial, example_study, make_study
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,24 @@ def test_a_legend_is_cut_off_and_names_what_it_switches(pictures: dict[str, Pict
     assert all(entry.swatch[0] > left + width - 1 for entry in found.legend)
     places = [entry.swatch[1] for entry in found.legend]
     assert all(b > a for a, b in pairwise(places))
+
+
+def test_a_base_far_from_all_intervals_is_told_and_squashes_none() -> None:
+    trials = [Trial(q, rank, accuracy=None, loss_nats=0.3 + 0.2 / rank) for q in ("fp16", "nf4")
+              for rank in (1, 4, 16)]  # fmt: skip
+    study = make_study(trials, None, base_loss_nats=8.0, items=200)
+    found = compare(study)
+    levels, curves = bases(found), drawn_curves(found)
+    assert set(levels) == {"fp16", "nf4"}
+    with style():
+        drawn = picture(draw_by_rank(found))
+    low, high = drawn.panels[0].y.low, drawn.panels[0].y.high
+    assert all(low < end < high for end in ends_of(curves))
+    assert all(level > high for level in levels.values())
+    assert [entry.words for entry in drawn.legend][-1] == "bare base, off the axis"
+    words = rank_words(study, found)
+    assert words is not None
+    assert all(f"{level:.4f}" in words[2] for level in levels.values())
 
 
 def test_the_page_numbers_configurations_alike_in_figures_and_tables(

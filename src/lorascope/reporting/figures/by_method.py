@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.ticker import FuncFormatter
@@ -14,7 +15,7 @@ from lorascope.records import Study
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_rank import draw_levels, score_label
 from lorascope.reporting.figures.chart import Chart
-from lorascope.reporting.figures.curves import read_off
+from lorascope.reporting.figures.curves import far_words, read_off
 from lorascope.reporting.figures.style import LINES, MARKERS, PALETTE, PAPER, blank_figure
 
 
@@ -80,9 +81,14 @@ def draw_by_method(study: Study, findings: Findings) -> Chart:
                 f"{place:,} trainable parameters", series=label, cell=point.cell,
             )  # fmt: skip
         figure.belongs(artists, label)
-    draw_levels(axes, findings, {}, figure)
+    draw_levels(axes, findings, {}, figure, _ends(drawn))
     figure.legend(loc="outside right upper")
     return figure
+
+
+def _ends(drawn: Mapping[tuple[str, str], Sequence[MethodPoint]]) -> list[float]:
+    """Both ends of every interval."""
+    return [end for points in drawn.values() for point in points for end in (point.low, point.high)]
 
 
 def method_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
@@ -97,6 +103,7 @@ def method_words(study: Study, findings: Findings) -> tuple[str, str, str] | Non
     return (
         f"Test {measure.words} against trainable parameters, by method",
         f"{measure.unit} with 95 % intervals. {'; '.join(values)}.",
+        f"{far_words(findings, _ends(drawn))}"
         "Bars are 95 % intervals over test items and seeds. Colour and marker are the method's, "
         "the line is the mode's and joins one method's configurations. Each was trained at the "
         "learning rate in the table below: another may suit it better.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -11,7 +11,15 @@ from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.chart import Chart
-from lorascope.reporting.figures.curves import Curve, SizeAxis, bases, drawn_curves, size_axis
+from lorascope.reporting.figures.curves import (
+    Curve,
+    SizeAxis,
+    bases,
+    drawn_curves,
+    ends_of,
+    far_levels,
+    size_axis,
+)
 from lorascope.reporting.figures.style import (
     BASE_LINE,
     CHANCE_LINE,
@@ -39,7 +47,7 @@ def draw_by_rank(findings: Findings) -> Chart:
                 series=look.labels[curve.key], cell=point.cell,
             )  # fmt: skip
         _mark_unscored(axes, curve, look, figure)
-    draw_levels(axes, findings, look.colors, figure)
+    draw_levels(axes, findings, look.colors, figure, ends_of(drawn))
     if any(curve.unscored for curve in drawn):
         axes.plot([], [], "x", color=NEUTRAL, label="no score")
     draw_axis(axes, size_axis(score.cell for score in findings.cells))
@@ -47,15 +55,23 @@ def draw_by_rank(findings: Findings) -> Chart:
     return figure
 
 
-def draw_levels(axes: Axes, findings: Findings, colors: Mapping[str, str], figure: Chart) -> None:
-    """What the bare bases score, and what guessing does."""
-    for quant, score in bases(findings).items():
+def draw_levels(
+    axes: Axes, findings: Findings, colors: Mapping[str, str], figure: Chart, ends: Sequence[float]
+) -> None:
+    """What the bare bases score, and what guessing does; but for levels so far from the intervals,
+    which end at `ends`, that they would squash them."""
+    levels = bases(findings)
+    far = far_levels(levels, ends)
+    for quant, score in levels.items():
+        if quant in far:
+            continue
         color = colors.get(quant, NEUTRAL)
         level = axes.axhline(score, color=color, linestyle=BASE_LINE, linewidth=1)
         figure.belongs([level], "bare base")
-    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label="bare base")
-    if findings.chance is not None:
-        chance = findings.measure.scale * findings.chance
+    words = "bare base, off the axis" if far and len(far) == len(levels) else "bare base"
+    axes.plot([], [], color=NEUTRAL, linestyle=BASE_LINE, linewidth=1, label=words)
+    chance = None if findings.chance is None else findings.measure.scale * findings.chance
+    if chance is not None and not far_levels({"chance": chance}, ends):
         level = axes.axhline(chance, color=NEUTRAL, linestyle=CHANCE_LINE, linewidth=1)
         level.set_label("chance")
         figure.belongs([level], "chance")

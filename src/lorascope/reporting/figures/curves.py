@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorascope.adapters.kinds import method_of
@@ -135,6 +135,38 @@ def bases(findings: Findings) -> dict[str, float]:
         if score.cell.base
     }
     return {quant: factor * e.value for quant, e in found.items() if e is not None}
+
+
+FAR_SPANS = 4.0
+"""A level that lies further from all intervals than so many times their span would squash what is
+compared."""
+
+
+def far_levels(levels: Mapping[str, float], ends: Sequence[float]) -> dict[str, float]:
+    """Those levels that an axis of these interval ends leaves out, and a caption says."""
+    if not ends or max(ends) == min(ends):
+        return {}
+    low, high = min(ends), max(ends)
+    far = FAR_SPANS * (high - low)
+    return {name: level for name, level in levels.items() if max(low - level, level - high) > far}
+
+
+def far_words(findings: Findings, ends: Sequence[float]) -> str:
+    """A sentence on the bare bases and the chance that an axis leaves out; empty where it has all
+    of them."""
+    measure, levels = findings.measure, bases(findings)
+    far = sorted(far_levels(levels, ends).values())
+    said = dict.fromkeys(measure.score(level / measure.scale) for level in (*far[:1], *far[-1:]))
+    told = [f"bare bases ({' to '.join(said)} {measure.unit})"] if far else []
+    if findings.chance is not None:
+        chance = measure.scale * findings.chance
+        told += [f"chance ({chance:.1f} {measure.unit})"] * len(far_levels({"": chance}, ends))
+    return f"Far off the axis, and not drawn: {' and '.join(told)}. " if told else ""
+
+
+def ends_of(drawn: Iterable[Curve]) -> list[float]:
+    """Both ends of every interval."""
+    return [end for curve in drawn for point in curve.points for end in (point.low, point.high)]
 
 
 def _curve(key: CellKey, scores: Sequence[CellScore], axis: SizeAxis, measure: Measure) -> Curve:

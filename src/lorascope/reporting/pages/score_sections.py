@@ -11,7 +11,13 @@ from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
-from lorascope.reporting.figures.curves import curves, drawn_curves, size_axis
+from lorascope.reporting.figures.curves import (
+    curves,
+    drawn_curves,
+    ends_of,
+    far_words,
+    size_axis,
+)
 from lorascope.reporting.figures.style import curve_labels
 from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.pages.document import (
@@ -47,7 +53,8 @@ def rank_words(study: Study, findings: Findings) -> tuple[str, str, str] | None:
     return (
         f"Test {measure.words} against {axis.label}, by mode",
         f"{measure.unit} with 95 % intervals. {'; '.join(values)}.",
-        f"{best if every > len(drawn) else ''}Bars are 95 % intervals over test items and seeds. "
+        f"{best if every > len(drawn) else ''}{far_words(findings, ends_of(drawn))}"
+        "Bars are 95 % intervals over test items and seeds. "
         "Where there are several seeds, lines are means and small ticks the seeds. Curves stand "
         f"slightly apart at one {axis.noun} so that bars can be seen.",
     )
