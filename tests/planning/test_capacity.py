@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -17,11 +18,12 @@ from lorascope.planning.arithmetic import (
     layer_period,
     opening_and_period,
 )
-from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
+from lorascope.planning.capacity import Capacity, capacity_of, largest_micro_batch, largest_rank
 from lorascope.planning.depth import evaluation_bytes, segments_like, training_trace
 from lorascope.planning.plan import Prediction, needed_bytes, peak_of, plan_memory, predict_ranks
 from lorascope.planning.subject import PlanSubject, SampleLengths, subject_of
 from lorascope.planning.trace import trace_evaluation, trace_training
+from lorascope.records import MemoryPlan
 
 EIGHT_LAYERS: dict[str, object] = {
     "model_type": "llama",
@@ -48,6 +50,18 @@ def subject(
 def predicted(planned: PlanSubject) -> Prediction:
     rank = rank_of(planned.spec.adapter)
     return predict_ranks(planned, [rank])[rank]
+
+
+@cache
+def usual_plan(kind: str) -> MemoryPlan:
+    """Of the usual subject: several tests read it."""
+    return plan_memory(subject(kind=kind))
+
+
+@cache
+def usual_capacity(kind: str) -> Capacity:
+    """The same."""
+    return capacity_of(subject(kind=kind), predicted(subject(kind=kind)))
 
 
 def test_nothing_fits_where_evaluation_does_not() -> None:
@@ -150,8 +164,7 @@ def test_ranks_between_two_traced_ones_lie_on_their_line() -> None:
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_largest_micro_batch_fits_and_one_more_sample_does_not(kind: str) -> None:
-    planned = subject(kind=kind)
-    capacity = capacity_of(planned, predicted(planned))
+    planned, capacity = subject(kind=kind), usual_capacity(kind)
     limit = 3 * capacity.planned.plan.peak_bytes["train"]
     found = largest_micro_batch(capacity, limit)
     assert found > 4
@@ -194,8 +207,7 @@ def test_more_samples_continue_to_a_trace_with_them(
 
 
 def test_the_largest_rank_fits_and_the_next_does_not() -> None:
-    planned = subject()
-    capacity = capacity_of(planned, predicted(planned))
+    planned, capacity = subject(), usual_capacity("cpu")
     limit = 2 * capacity.planned.plan.peak_bytes["train"]
     found = largest_rank(capacity, limit, check=True)
 
@@ -212,7 +224,7 @@ def test_the_largest_rank_fits_and_the_next_does_not() -> None:
 
 
 def test_double_quantization_saves_what_the_format_says() -> None:
-    plain = plan_memory(subject(QuantConfig("nf4", Storage.nf4)))
+    plain = usual_plan("cpu")
     nested = plan_memory(subject(QuantConfig("nf4_dq", Storage.nf4, True)))
     weights = 8 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160)
     blocks = weights // 64
@@ -224,7 +236,7 @@ def test_double_quantization_saves_what_the_format_says() -> None:
 
 
 def test_on_cuda_a_plan_computes_in_16_bits_and_counts_what_autocast_copies() -> None:
-    on_cpu, on_cuda = plan_memory(subject(kind="cpu")), plan_memory(subject(kind="cuda"))
+    on_cpu, on_cuda = usual_plan("cpu"), usual_plan("cuda")
     assert on_cuda.adapter_bytes == on_cpu.adapter_bytes
     assert on_cuda.activation_bytes < on_cpu.activation_bytes
     assert needed_bytes(on_cuda) >= on_cuda.base_bytes

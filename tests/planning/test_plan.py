@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,11 +36,12 @@ from lorascope.files.store import read_record, write_record
 from lorascope.machine.devices import Device
 from lorascope.machine.memory import MemoryLimit
 from lorascope.planning.arithmetic import GPU_SIZES_GB, largest_within, usable_bytes
+from lorascope.planning.depth import training_trace
 from lorascope.planning.fits import generous_need, memory_limit
-from lorascope.planning.plan import needed_bytes, plan_memory, plan_pack, predict_ranks
-from lorascope.planning.planned import Planned
-from lorascope.planning.subject import SampleLengths, sample_lengths, subject_of
-from lorascope.planning.table import UNPADDED
+from lorascope.planning.plan import needed_bytes, peak_of, plan_memory, plan_pack, predict_ranks
+from lorascope.planning.planned import Planned, planned_trials, unpadded_peak_bytes
+from lorascope.planning.subject import PlanSubject, SampleLengths, sample_lengths, subject_of
+from lorascope.planning.table import UNPADDED, details
 from lorascope.planning.verdict import Fit, exit_code
 from lorascope.records import MemoryPlan, Status, TrialRecord
 from lorascope.reporting import units
@@ -50,10 +50,16 @@ from lorascope.reporting.tables.memory import (
     worst_memory_error,
 )
 from lorascope.stages import plan
+from tests.command_line import lorascope
 from tests.conftest import REPOSITORY, run_command
 from tests.study_factory import data_card, example_study
 
 CPU = Device("cpu", "cpu")
+
+
+def training_peak(subject: PlanSubject) -> int:
+    """Of a plan without validations between steps, by two traces in place of its five."""
+    return peak_of(training_trace(subject), subject)
 
 
 def padded_to(tokens: int) -> SampleLengths:
@@ -92,12 +98,12 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     shown = capsys.readouterr().out
     values = model_config_dict(config.model, bare_project)
     equal, padded_on_cuda, equal_on_cuda = (
-        plan_memory(subject_of(config, values, device, SampleLengths(planned.tokens, alike)))
+        training_peak(subject_of(config, values, device, SampleLengths(planned.tokens, alike)))
         for device, alike in [("cpu", True), ("cuda", False), ("cuda", True)]
     )
-    assert padded_on_cuda.peak_bytes["train"] == equal_on_cuda.peak_bytes["train"]
-    assert f"{UNPADDED}  {units.size(equal.peak_bytes['train']):>8}" in shown
-    assert equal.peak_bytes["train"] < 0.97 * planned.peak_bytes["train"]
+    assert padded_on_cuda == equal_on_cuda
+    assert f"{UNPADDED}  {units.size(equal):>8}" in shown
+    assert equal < 0.97 * planned.peak_bytes["train"]
 
     card = data_card()
     one_length = {"p0": 20, "p50": 20, "p90": 20, "p99": 20, "p100": 20}
@@ -109,9 +115,11 @@ def test_a_plan_says_both_cases_where_batches_may_be_padded_and_one_where_they_a
     write_record(
         bare_project.data(config.model.name, config.data.name), replace(card, splits=splits)
     )
-    (unpadded,) = plan.command([config], bare_project).plans
-    assert UNPADDED not in capsys.readouterr().out
-    assert unpadded.tokens == 20
+    (unpadded,) = planned_trials([config], bare_project)
+    assert unpadded.prediction is not None
+    assert unpadded.prediction.plan.tokens == 20
+    assert unpadded_peak_bytes(unpadded) is None
+    assert UNPADDED not in details(unpadded.prediction.plan, None)
 
 
 @pytest.mark.parametrize(("trials", "train_gb"), [(1, 4), (8, 15)])
@@ -387,9 +395,10 @@ def test_layers_with_layer_norm_are_traced_with_checkpoints_in_16_bits(
         return
     plain = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
     config.train.gradient_checkpointing = True
-    saved = plan_memory(subject_of(config, known_config(name), "cuda", padded_to(64)))
-    assert saved.base_bytes == plain.base_bytes
-    assert saved.peak_bytes["train"] < plain.peak_bytes["train"]
+    subject = subject_of(config, known_config(name), "cuda", padded_to(64))
+    saved = training_trace(subject)
+    assert saved.parts["base"] == plain.base_bytes
+    assert peak_of(saved, subject) < plain.peak_bytes["train"]
 
 
 def test_a_mixture_of_experts_is_traced_in_every_type(
@@ -411,13 +420,13 @@ def test_dora_on_quantized_layers_needs_more_than_lora(
     compose: Callable[..., Config], mode: str
 ) -> None:
     config = compose(f"quant={mode}", "lora.rank=8")
-    lora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
-    config.adapter = LoraConfig(rank=8, dora=True)
-    dora = plan_memory(subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64)))
+    subject = subject_of(config, known_config("llama-2-7b"), "cuda", padded_to(64))
+    decomposed = replace(subject.spec, adapter=LoraConfig(rank=8, dora=True))
+    lora, dora = training_trace(subject), training_trace(replace(subject, spec=decomposed))
     # Magnitudes and the base's norms in float32: every layer's output features.
     magnitudes = 4 * 32 * (4 * 4096 + 2 * 11008 + 4096)
-    assert dora.adapter_bytes == lora.adapter_bytes + 2 * magnitudes
-    assert dora.peak_bytes["train"] > lora.peak_bytes["train"] + 2 * 4096 * 11008
+    assert dora.parts["adapter"] == lora.parts["adapter"] + 2 * magnitudes
+    assert peak_of(dora, subject) > peak_of(lora, subject) + 2 * 4096 * 11008
 
 
 @pytest.mark.parametrize(
@@ -497,35 +506,22 @@ def test_a_flag_that_plan_lacks_names_the_override(project: Layout) -> None:
 
 @pytest.mark.slow
 def test_a_large_model_is_traced_in_seconds_from_its_configuration_alone() -> None:
-    # Importing torch, transformers and peft takes 5 to 6 s more, which are theirs and vary.
-    code = (
-        "import sys, time; from lorascope.cli import main; import lorascope.stages.plan\n"
-        "start = time.process_time()\n"
-        "for _ in range(5_000_000): pass\n"
-        "slowdown = max(1, (time.process_time() - start) / 0.25)\n"
-        "start = time.process_time()\n"
-        "try: main()\n"
-        "except SystemExit as end: assert end.code in (0, None), end.code\n"
-        "print('CPU', (time.process_time() - start) / slowdown)"
-    )
-    overrides = [
-        "model=llama2_7b_chat",
-        "quant=nf4",
-        "lora.rank=8",
-        "data=alpaca",
-        "train=one_epoch",
-    ]
+    """Without the imports of torch, transformers and peft, 5 to 6 s more, which are theirs."""
+    overrides = ("model=llama2_7b_chat", "quant=nf4", "lora.rank=8", "data=alpaca")
     # A neighbour on the same processor makes a second of it last up to three times as long: told
     # by an empty loop, which takes less than a quarter of a second where nobody disturbs. The
     # fastest of three counts, so that the first below the bound is enough.
-    assert any(_cpu_seconds(code, overrides) < 7 for _ in range(3))
+    assert any(_cpu_seconds(*overrides, "train=one_epoch") < 7 for _ in range(3))
 
 
-def _cpu_seconds(code: str, overrides: list[str]) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", code, "plan", *overrides],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def _cpu_seconds(*overrides: str) -> float:
+    start = time.process_time()
+    for _ in range(5_000_000):
+        pass
+    slowdown = max(1, (time.process_time() - start) / 0.25)
+    start = time.process_time()
+    done = lorascope(Layout(REPOSITORY), "plan", *overrides)
+    seconds = time.process_time() - start
     assert done.returncode == 0, done.stderr
     assert "4.17 GB" in done.stdout
-    return float(done.stdout.split()[-1])
+    return seconds / slowdown
