@@ -208,6 +208,8 @@ SWEEPS = {2: 600, 3: 240, 5: 240}
 over 600 sweeps and 1.4 over 240, so that true errors of 8.2 % and 10.2 % are found nine times in
 ten. Before, with pools over unlike pairs and their degrees counted twice: up to 12.5 %."""
 QUICK = {("shared by modes", 3), ("own to a mode", 5)}
+EASY = {("own to a training", 5), ("own to a seed", 5), ("of every kind", 5), ("none", 5)}
+"""Five seeds make fewest mistakes; they are held to luck that is shared, and to heavy tails."""
 
 
 @pytest.mark.parametrize(
@@ -215,6 +217,7 @@ QUICK = {("shared by modes", 3), ("own to a mode", 5)}
     [
         pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
         for case in itertools.product(KINDS, SWEEPS)
+        if case not in EASY
     ],
 )
 def test_few_seeds_rarely_make_a_wrong_verdict_and_intervals_cover(kind: str, seeds: int) -> None:
