@@ -102,7 +102,7 @@ def with_corda(project: Layout, config: Config, method: str) -> peft.PeftModel:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("mode", ["fp16", "nf4", "int8", "int4_sym"])
+@pytest.mark.parametrize("mode", ["nf4", "int8"])
 def test_eva_begins_and_trains_as_pefts(
     project: Layout, compose: Compose, tmp_path: Path, mode: str
 ) -> None:

@@ -25,7 +25,7 @@ from lorascope.study.grid import expand
 from tests.conftest import BASE_OVERRIDES
 
 SWEEP = (
-    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "lora.dropout=0.1", "train.steps=150",
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "lora.dropout=0.1", "train.steps=100",
     "train.log_every_steps=20", "runtime.pack_trials=2",
 )  # fmt: skip
 
@@ -83,7 +83,10 @@ def sweep_in_terminal(project: Layout, *own: str) -> Iterator[Terminal]:
         os.close(screen)
 
 
-def results(records: list[TrialRecord]) -> dict[str, tuple[str, float, list[LossPoint], int]]:
+Results = dict[str, tuple[str, float, list[LossPoint], int]]
+
+
+def results(records: list[TrialRecord]) -> Results:
     """What must not depend on interruptions."""
     return {
         r.trial: (
@@ -99,49 +102,49 @@ def scratch(folder: Path) -> list[str]:
     return [path.name for path in folder.glob(".*")]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(project: Layout) -> Results:
+    """What a sweep of both seeds gives in one go; a thread each, whatever is side by side."""
+    words = [*BASE_OVERRIDES, *SWEEP, "seed=912,913", "runtime.threads=2"]
+    return results(sweep.run_sweep(expand(project, words), project))
+
+
+def untrained(project: Layout, trials: Results, aside: Path) -> Path:
+    """The folder of the mode's trials, without these."""
+    folder = project.trials("nf4")
+    for name in trials:
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "moment", "kept", "saved", "own"),
+    ("number", "code", "moment", "kept", "saved", "threads"),
     [
         # In the second pack, when there is something to lead.
-        (
-            signal.SIGTERM,
-            143,
-            r"2/4 trials done, 2 running, best .*training, step",
-            2,
-            2,
-            ["seed=912,913"],
-        ),
+        (signal.SIGTERM, 143, r"2/4 trials done, 2 running, best .*training, step", 2, 2, 1),
         # Two packs side by side, both saved.
-        (
-            signal.SIGINT,
-            130,
-            r"4 running.*step [1-9]\d",
-            0,
-            4,
-            ["seed=916,917", "runtime.threads=2"],
-        ),
+        (signal.SIGINT, 130, r"4 running.*step [1-9]\d", 0, 4, 2),
     ],
 )
 def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_one(
-    project: Layout, number: int, code: int, moment: str, kept: int, saved: int, own: list[str]
-) -> None:
-    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
-    folder = project.trials("nf4")
-    undisturbed = results(sweep.run_sweep(configs, project))
+    project: Layout, undisturbed: Results, tmp_path: Path, number: int, code: int, moment: str,
+    kept: int, saved: int, threads: int,
+) -> None:  # fmt: skip
+    own = ("seed=912,913", f"runtime.threads={threads}")
     assert len(undisturbed) == 4
-    for name in undisturbed:
-        (folder / name).rename(project.root / name)
+    folder = untrained(project, undisturbed, tmp_path)
     with sweep_in_terminal(project, *own) as terminal:
         terminal.wait_for(moment)
         terminal.press(number)
         assert terminal.end() == code, terminal.seen
     assert "stopping after saving; press again to stop at once" in terminal.seen
-    assert re.search(r"saved at step \d+/150; the same command goes on", terminal.seen)
+    assert re.search(r"saved at step \d+/100; the same command goes on", terminal.seen)
     assert "Traceback" not in terminal.seen
     assert [(folder / name).exists() for name in undisturbed].count(True) == kept
     assert not scratch(folder)
-    resumed = sweep.run_sweep(configs, project)
+    resumed = sweep.run_sweep(expand(project, [*BASE_OVERRIDES, *SWEEP, *own]), project)
     assert results(resumed) == undisturbed
     steps = [r.result.resumed_at_step for r in resumed if r.result]
     assert [step > 0 for step in steps].count(True) == saved
@@ -202,23 +205,23 @@ def test_the_first_press_asks_and_the_second_ends(capfd: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_what_was_saved_goes_on_in_a_sweep_that_declares_more(project: Layout) -> None:
+def test_what_was_saved_goes_on_in_a_sweep_that_declares_more(
+    project: Layout, undisturbed: Results, tmp_path: Path
+) -> None:
     # Two packs side by side would have a thread each, and two trials alone all threads.
-    own = ["seed=918", "runtime.threads=1"]
-    configs = expand(project, [*BASE_OVERRIDES, *SWEEP, *own])
-    folder = project.trials("nf4")
-    undisturbed = results(sweep.run_sweep(configs, project))
-    for name in undisturbed:
-        (folder / name).rename(project.root / name)
+    own = ["seed=912", "runtime.threads=1"]
+    expected = {name: told for name, told in undisturbed.items() if "-s912-" in name}
+    assert len(expected) == 2
+    folder = untrained(project, expected, tmp_path)
     with sweep_in_terminal(project, *own) as terminal:
         terminal.wait_for(r"training, step")
         terminal.press(signal.SIGINT)
         assert terminal.end() == 130, terminal.seen
-    assert not any((folder / name).exists() for name in undisturbed)
+    assert not any((folder / name).exists() for name in expected)
     # By rank, 1 and 2 would be a pack, and 4 and 8.
     wider = ["lora.rank=1,2,4,8" if one == "lora.rank=1,4" else one for one in SWEEP]
     records = sweep.run_sweep(expand(project, [*BASE_OVERRIDES, *wider, *own]), project)
     resumed = {r.trial for r in records if r.result and r.result.resumed_at_step > 0}
-    assert resumed == set(undisturbed)
-    assert {name: told for name, told in results(records).items() if name in resumed} == undisturbed
+    assert resumed == set(expected)
+    assert {name: told for name, told in results(records).items() if name in resumed} == expected
     assert not any((project.checkpoints / record.identity).exists() for record in records)

@@ -12,7 +12,7 @@ from lorascope.files.layout import Layout
 from tests.command_line import lorascope
 from tests.conftest import make_project, save_small_model
 
-SMALL = ("runtime.tracking=false", "train.steps=60")
+SMALL = ("runtime.tracking=false", "train.steps=30")
 
 
 def said(layout: Layout, *arguments: str) -> str:
@@ -84,7 +84,7 @@ def test_what_memory_refuses_ends_it_with_a_reason_and_is_tried_once_more_a_run(
     project: Layout,
 ) -> None:
     """It was asked for again and again, without an end."""
-    tight = (*SMALL, "train.steps=61", "runtime.memory_limit_gb=0.0001")
+    tight = (*SMALL, "train.steps=31", "runtime.memory_limit_gb=0.0001")
     for _ in range(2):
         ended = said(project, "settle", *tight)
         assert "nothing ships: there is no reference to hold candidates against" in ended

@@ -643,7 +643,7 @@ def test_importing_tracking_does_not_import_mlflow() -> None:
 
 
 @pytest.mark.slow
-def test_four_processes_on_a_fresh_store_lose_nothing_and_print_nothing(tmp_path: Path) -> None:
+def test_three_processes_on_a_fresh_store_lose_nothing_and_print_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from lorascope.files.layout import Layout;"
         "from lorascope.tracking import publish; from test_tracking import trial;"
@@ -658,10 +658,10 @@ def test_four_processes_on_a_fresh_store_lose_nothing_and_print_nothing(tmp_path
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(1, 5)
+        for rank in range(1, 4)
     ]
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert printed == [""] * 4
+    assert printed == [""] * 3
     parents, children = runs(Layout(tmp_path), "m")
     assert len(parents) == 1
-    assert sorted(int(run.data.params["rank"]) for run in children.values()) == list(range(1, 5))
+    assert sorted(int(run.data.params["rank"]) for run in children.values()) == [1, 2, 3]
