@@ -337,8 +337,8 @@ def test_declared_seeds_that_never_finished_are_not_counted() -> None:
 def test_equal_answers_do_not_make_every_difference_detectable() -> None:
     study = make_study([Trial("fp16"), Trial("nf4")], items=120, validation_items=120)
     answers = study.items[study.evaluations[-1].identity]
-    same = study.items | {e.identity: answers for e in study.evaluations if e.trial_identity}
-    findings = compare(replace(study, items=same))
+    trained = {e.identity: answers for e in study.evaluations if e.trial_identity}
+    findings = compare(replace(study, items={**study.items, **trained}))
     comparison = of_mode(findings, "nf4")
     assert comparison.difference.value == 0
     half_width = (comparison.difference.high - comparison.difference.low) / 2

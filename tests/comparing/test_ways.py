@@ -107,7 +107,7 @@ def test_each_rank_has_its_own_sentences_and_scores_are_counted() -> None:
         trials=ranks[0].trials + ranks[1].trials,
         evaluations=[e for one in ranks for e in one.evaluations if e is not lost],
         forms=ranks[0].forms | ranks[1].forms,
-        items=ranks[0].items | ranks[1].items,
+        items={**ranks[0].items, **ranks[1].items},
     )
     findings = compare(both)
     sentences = way_sentences(findings, Measure.accuracy)

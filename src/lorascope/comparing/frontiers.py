@@ -36,7 +36,7 @@ def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[
     def keys(score: CellScore) -> frozenset[ItemKey]:
         scored = compared.cells[score.cell].scored
         columns = [columns_of(compared.study, one.evaluation.identity, "test") for one in scored]
-        found = dict.fromkeys(own.keys if own else () for own in columns)
+        found = dict.fromkeys(own.names.keys if own else () for own in columns)
         sets = [made.setdefault(own, frozenset(own)) for own in found]
         return frozenset.intersection(*sets) if sets else frozenset()
 

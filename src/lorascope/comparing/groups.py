@@ -12,6 +12,7 @@ from lorascope.comparing.estimates import Tested, cell_estimate, compare_joined,
 from lorascope.comparing.pairs import Pair, tested_pair, verdict_of
 from lorascope.comparing.reference import best_by_form, near_best
 from lorascope.comparing.results import CellKey, Estimate, Pairing, Verdict
+from lorascope.records import item_column
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
 MOST_GROUPS = 30
@@ -81,8 +82,8 @@ def groups_of(compared: Compared) -> list[str]:
     """Names of the groups of test rows, by their number of rows in any evaluation."""
     counts: Counter[str] = Counter()
     for splits in compared.study.items.values():
-        named = Counter(item.group for item in splits.get("test", ()) if item.group is not None)
-        counts |= Counter({group: n for group, n in named.items() if group is not None})
+        named = item_column(splits.get("test", ()), "group")
+        counts |= Counter(group for group in named if group is not None)
     by_size = sorted(counts, key=lambda group: (-counts[group], group))
     return by_size[:MOST_GROUPS]
 

@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.records import ItemResult, Study
+from lorascope.records import ItemResult, Study, item_column
 
 Floats = NDArray[np.float64]
 ItemKey = tuple[str, str, str]
+NAMES = "names of items"
+KEY = ("item", "prompt_sha256", "target_sha256")
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,14 @@ class JoinedItems:
         return losses
 
 
-def item_key(item: ItemResult) -> ItemKey:
-    """What two results must share to be of the same item."""
-    return item.item, item.prompt_sha256, item.target_sha256
+@dataclass(frozen=True)
+class ItemNames:
+    """What tells the items of an evaluation apart, and what they share [I]: the same of all
+    evaluations of one split, and then one object."""
 
-
-class ItemColumns:
-    """The items of one evaluation [I], without those that have no token to lose on."""
-
-    def __init__(self, items: Sequence[ItemResult]) -> None:
-        by_key = {item_key(item): item for item in items if item.tokens}
-        own = list(by_key.values())
-        self.keys = tuple(by_key)
-        self.judged = np.array([item.correct is not None for item in own], dtype=bool)
-        self.correct = np.array([float(item.correct or 0) for item in own])
-        self.loss_nats = np.array([item.loss_nats for item in own], dtype=np.float64)
-        self.tokens = np.array([item.tokens for item in own], dtype=np.float64)
-        self._shared = [item.shared for item in own]
+    keys: tuple[ItemKey, ...]
+    """What two results must share to be of the same item: its hash, its prompt's, its target's."""
+    shared: tuple[str | None, ...]
 
     @cached_property
     def places(self) -> dict[ItemKey, int]:
@@ -68,11 +61,53 @@ class ItemColumns:
     @cached_property
     def clusters(self) -> NDArray[np.int64] | None:
         """Group numbers of all items."""
-        return self.clusters_of(range(len(self.keys)))
+        return cluster_numbers(self.shared)
 
     def clusters_of(self, places: Sequence[int]) -> NDArray[np.int64] | None:
         """Group numbers of some items [places], as `cluster_numbers`."""
-        return cluster_numbers([self._shared[place] for place in places])
+        return cluster_numbers([self.shared[place] for place in places])
+
+
+class ItemColumns:
+    """The items of one evaluation [I], without those that have no token to lose on."""
+
+    def __init__(
+        self, items: Sequence[ItemResult], known: dict[WrittenNames, ItemNames] | None = None
+    ) -> None:
+        """`known` has the names of other evaluations' items, and gets these."""
+        known = {} if known is None else known
+        place = _written_names(items)
+        if place not in known or not all(item_column(items, "tokens")):
+            items = _last_of_each(items)
+            place = _written_names(items)
+            keys = zip(*(item_column(items, name) for name in KEY), strict=True)
+            known.setdefault(place, ItemNames(tuple(keys), place[1]))
+        self.names = known[place]
+        right = np.array(item_column(items, "correct"), dtype=np.float64)
+        self.judged = ~np.isnan(right)
+        self.correct = np.nan_to_num(right)
+        self.loss_nats = np.array(item_column(items, "loss_nats"), dtype=np.float64)
+        self.tokens = np.array(item_column(items, "tokens"), dtype=np.float64)
+
+
+WrittenNames = tuple[tuple[str, ...], tuple[str | None, ...]]
+
+
+def _written_names(items: Sequence[ItemResult]) -> WrittenNames:
+    """Names of items in few long texts, which are quicker to compare, and what they share."""
+    # Of pairs without a cluster the prompt is shared (`ItemResult.shared`).
+    is_pair = any(loss is not None for loss in item_column(items, "rejected_loss_nats"))
+    shared = [item.shared for item in items] if is_pair else item_column(items, "cluster")
+    return tuple("\n".join(item_column(items, name)) for name in KEY), tuple(shared)
+
+
+def _last_of_each(items: Sequence[ItemResult]) -> Sequence[ItemResult]:
+    """Items with tokens; of several results of one item the last."""
+    keys = list(zip(*(item_column(items, name) for name in KEY), strict=True))
+    if all(item_column(items, "tokens")) and len(set(keys)) == len(keys):
+        return items
+    last = {key: item for key, item in zip(keys, items, strict=True) if item.tokens}
+    return list(last.values())
 
 
 def cluster_numbers(shared: Sequence[str | None]) -> NDArray[np.int64] | None:
@@ -99,20 +134,20 @@ def join(evaluations: Sequence[Sequence[ItemResult]]) -> JoinedItems | None:
 
 def join_columns(columns: Sequence[ItemColumns]) -> JoinedItems | None:
     """As `join`."""
-    first = columns[0]
-    if all(own.keys is first.keys or own.keys == first.keys for own in columns):
+    first = columns[0].names
+    if all(own.names is first or own.names.keys == first.keys for own in columns):
         return _stacked(columns) if first.keys else None
-    keys = [key for key in first.keys if all(key in own.places for own in columns[1:])]
+    keys = [key for key in first.keys if all(key in own.names.places for own in columns[1:])]
     if not keys:
         return None
-    places = [[own.places[key] for key in keys] for own in columns]
+    places = [[own.names.places[key] for key in keys] for own in columns]
     picked = list(zip(columns, places, strict=True))
     return JoinedItems(
         correct=np.array([own.correct[at] for own, at in picked])
         if all(own.judged[at].all() for own, at in picked)
         else None,
         loss_nats=np.array([own.loss_nats[at] for own, at in picked]),
-        tokens=first.tokens[places[0]],
+        tokens=columns[0].tokens[places[0]],
         clusters=first.clusters_of(places[0]),
     )
 
@@ -124,7 +159,7 @@ def _stacked(columns: Sequence[ItemColumns]) -> JoinedItems:
         correct=np.array([own.correct for own in columns]) if judged else None,
         loss_nats=np.array([own.loss_nats for own in columns]),
         tokens=columns[0].tokens,
-        clusters=columns[0].clusters,
+        clusters=columns[0].names.clusters,
     )
 
 
@@ -135,9 +170,7 @@ def columns_of(study: Study, evaluation: str, split: str) -> ItemColumns | None:
         return None
     place = evaluation, split
     if place not in study.made_of_items:
-        columns = ItemColumns(items)
-        # One tuple stands for all evaluations of the same items.
-        columns.keys = study.made_of_items.setdefault(columns.keys, columns.keys)
-        study.made_of_items[place] = columns
+        known = study.made_of_items.setdefault(NAMES, {})
+        study.made_of_items[place] = ItemColumns(items, known)
     found: ItemColumns = study.made_of_items[place]
     return found

@@ -11,7 +11,7 @@ from lorascope.comparing.ruling import Decision
 from lorascope.comparing.seed_spread import declared_spread
 from lorascope.config import Cost, Scoring
 from lorascope.files.revisions import trained_by
-from lorascope.records import ItemResult, Status, Study, dial_text, mixed_versions
+from lorascope.records import Status, Study, dial_text, item_column, mixed_versions
 
 HARDLY_ANY = 0.02
 """Share of right answers below which a bare base may not know the form of an answer."""
@@ -135,18 +135,17 @@ def _one_class(study: Study) -> Iterator[str]:
         for e in study.evaluations
         if e.key is not None and e.served is None
     ]
-    classed = [own for own in tables if any(item.predicted is not None for item in own)]
-    alike = [own for own in classed if len({i.predicted for i in own}) < 2 <= _labels(own)]
+    classes = [
+        (set(item_column(own, "predicted")), set(item_column(own, "label"))) for own in tables
+    ]
+    classed = [(said, own) for said, own in classes if said - {None}]
+    alike = [said for said, own in classed if len(said) < 2 <= len(own)]
     if alike:
         yield (
             f"{len(alike)} of {len(classed)} trials gave every test item one and the same class, "
             "and learnt no more than which is frequent. Try a lower train.learning_rate or more "
             "steps."
         )
-
-
-def _labels(items: Sequence[ItemResult]) -> int:
-    return len({item.label for item in items})
 
 
 def _displaced(scores: Sequence[PreferenceScore]) -> Iterator[str]:
@@ -250,7 +249,7 @@ def _commonest(study: Study) -> str:
     scored = next((own["test"] for own in study.items.values() if own.get("test")), [])
     if not scored:
         return ""
-    most = Counter(item.target_sha256 for item in scored).most_common(1)[0][1]
+    most = Counter(item_column(scored, "target_sha256")).most_common(1)[0][1]
     return f" Always the commonest answer would be right on {100 * most / len(scored):.1f} %."
 
 

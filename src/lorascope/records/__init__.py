@@ -21,13 +21,13 @@ from lorascope.records.inputs import (
     UnadaptedWeights,
     VectorShape,
 )
+from lorascope.records.items import ItemResult, ItemTable, item_column
 from lorascope.records.served import FORM_MARK, ServedForm, ServedRecord
 from lorascope.records.study import (
     ArithmeticGap,
     EvaluationRecord,
     Example,
     ExamplesRecord,
-    ItemResult,
     MergeRecord,
     SplitScore,
     Study,
@@ -68,6 +68,7 @@ __all__ = [
     "FootprintRecord",
     "GgufCheck",
     "ItemResult",
+    "ItemTable",
     "LayerError",
     "LayerRange",
     "LinearShape",
@@ -97,5 +98,6 @@ __all__ = [
     "ValidationPoint",
     "VectorShape",
     "dial_text",
+    "item_column",
     "mixed_versions",
 ]  # fmt: skip

@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import APART, DecideConfig, Search
 from lorascope.records.inputs import BaseRecord, DataCard, FootprintRecord
+from lorascope.records.items import ItemResult
 from lorascope.records.served import ServedForm, ServedRecord
 from lorascope.records.trial import RECORD_FORMAT, Provenance, TrialKey, TrialRecord
-
-
-@dataclass(frozen=True)
-class ItemResult:
-    """One scored item, for item-by-item comparison."""
-
-    item: str
-    """Hash of the row."""
-    prompt_sha256: str
-    target_sha256: str
-    correct: bool | float | None
-    """Of pairs 0.5 where the trial is neither better nor worse than the bare base."""
-    loss_nats: float
-    """Loss summed over the completion's tokens."""
-    tokens: int
-    cluster: str | None = None
-    """Hash of what this item shares with others (a person, a document); None where it shares
-    nothing."""
-    correct_norm: bool | None = None
-    """Whether the choice with the highest log-likelihood a character is right (lm-eval's
-    `acc_norm`)."""
-    stock_encoding: bool | None = None
-    """Whether stock lm-eval splits this item into the same tokens. If not, its scores differ: it
-    encodes the prompt by itself, which cuts a token that reaches into the completion. None in older
-    items."""
-    label: int | None = None
-    """Number of the row's class; None for rows without classes."""
-    predicted: int | None = None
-    """Number of the class that the model gave it."""
-    rejected_loss_nats: float | None = None
-    """Loss summed over the rejected reply's tokens; None without scoring=preference. `loss_nats` is
-    then the chosen reply's."""
-    margin_nats: float | None = None
-    """How much likelier, against the rejected reply, training made the chosen one: its logarithm of
-    odds less that of the bare base in the same mode. DPO's reward margin, but for beta. None for
-    the bare base."""
-    group: str | None = None
-    """What kind of row it is; None where the data has no kinds."""
-
-    @property
-    def shared(self) -> str | None:
-        """What this item shares with others, which then count as one draw: its cluster, and of a
-        pair of replies without one its prompt; None where nothing."""
-        if self.cluster is None and self.rejected_loss_nats is not None:
-            return self.prompt_sha256
-        return self.cluster
 
 
 @dataclass(frozen=True)
@@ -238,7 +194,7 @@ class Study:
     """Whether all declared trials are trained, or those that the answer needs."""
     adapter_parameters: dict[str, int] = field(default_factory=dict)
     """Parameters in the file of each declared trial, trained or not, by name."""
-    items: dict[str, dict[str, list[ItemResult]]] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, Sequence[ItemResult]]] = field(default_factory=dict)
     """Evaluation identity -> split -> scored items, in the split's order."""
     distributions: dict[str, Path] = field(default_factory=dict)
     """Evaluation identity -> file of next-token distributions on the test split."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lorascope.files.exported import CARD, marked
 from lorascope.files.layout import ADAPTER_FILES, Layout
 from lorascope.files.store import replaced_folder, write_atomically
 from lorascope.machine.libraries import import_uncollected
-from lorascope.records import Study, TrialRecord
+from lorascope.records import ItemResult, Study, TrialRecord
 from lorascope.reporting import export_text, serving_note
 from lorascope.reporting.model_card import Exported, model_card
 from lorascope.study.asked_export import Asked
@@ -255,7 +255,7 @@ class ExportJob:
         model = self.config.model
         return model.revision if self._hub_base() == model.repository else None
 
-    def _scored(self) -> list[Any] | None:
+    def _scored(self) -> Sequence[ItemResult] | None:
         """The trial's validation items, apart on its base."""
         own = self.study.scores_of(self.trial).get(APART)
         if own is None:

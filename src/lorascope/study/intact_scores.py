@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lorascope.scoring.examples import read_examples
 from lorascope.scoring.items import read_items, summarize
 
 
-def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, list[ItemResult]]:
+def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, Sequence[ItemResult]]:
     """The scored items of each split, from `folder`, the evaluation's.
 
     Raises:
@@ -23,7 +24,9 @@ def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, list[ItemR
     """
     for split, digest in record.items_sha256.items():
         require_content(folder / f"{split}.jsonl", digest, _score_again(folder))
-    items = {split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256}
+    items: dict[str, Sequence[ItemResult]] = {
+        split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256
+    }
     for split, told in record.splits.items():
         if split not in items:
             raise RecordError(f"{folder}: {split} is scored without items. {_score_again(folder)}")

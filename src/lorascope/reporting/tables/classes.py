@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.comparing.results import CellKey, Estimate, Measure
-from lorascope.records import ItemResult, Study
+from lorascope.records import ItemResult, Study, item_column
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import cell_columns
 from lorascope.reporting.tables.accuracy import accuracy_rows
@@ -80,7 +80,7 @@ def _rows(study: Study) -> Iterator[ClassRow]:
         if not pairs:
             continue
         counts = confusion(pairs)
-        intervals = class_intervals(pairs, [item.cluster for item in items])
+        intervals = class_intervals(pairs, item_column(items, "cluster"))
         yield ClassRow(
             cell=row.cell,
             seed=row.seed,
@@ -97,5 +97,5 @@ def _rows(study: Study) -> Iterator[ClassRow]:
 
 def _pairs(items: Sequence[ItemResult]) -> list[tuple[int, int]]:
     """(class, prediction) of each item; none where they have no classes."""
-    found = [(item.label, item.predicted) for item in items]
+    found = zip(item_column(items, "label"), item_column(items, "predicted"), strict=True)
     return [(label, said) for label, said in found if label is not None and said is not None]
