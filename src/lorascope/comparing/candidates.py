@@ -52,11 +52,12 @@ def judged_candidates(
     within = [tested.p_margin if tested else None for _, tested in shared]
     beyond = [min(1.0, choice * tested.p_beyond) if tested else None for _, tested in shared]
     judged = zip(shared, holm_hopeful(within), holm_hopeful(beyond), strict=True)
+    inner, outer = holm_steps(counted(within)), holm_steps(counted(beyond))
     found = []
     for place, ((candidate, tested), p, worse) in enumerate(judged):
         # What would settle it is the test on whose side of the margin the estimate lies.
-        nearer = beyond if tested and tested.p_beyond < tested.p_margin else within
-        steps = holm_steps(counted(nearer), place)
+        nearer = outer if tested and tested.p_beyond < tested.p_margin else inner
+        steps = nearer[place]
         found.append((_with_verdict(candidate, tested, (p, worse), steps, compared), tested))
     return found
 

@@ -103,7 +103,7 @@ def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:
     estimate = _estimate(crossed, crossed, joined, len(values))
     if measure is Measure.loss_nats:
         return estimate
-    low, high = accuracy_interval(values, joined.clusters)
+    low, high = accuracy_interval(values, joined.clusters, crossed)
     return replace(estimate, low=low, high=high)
 
 

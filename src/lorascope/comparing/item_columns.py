@@ -96,7 +96,8 @@ WrittenNames = tuple[tuple[str, ...], tuple[str | None, ...]]
 def _written_names(items: Sequence[ItemResult]) -> WrittenNames:
     """Names of items in few long texts, which are quicker to compare, and what they share."""
     # Of pairs without a cluster the prompt is shared (`ItemResult.shared`).
-    is_pair = any(loss is not None for loss in item_column(items, "rejected_loss_nats"))
+    rejected = item_column(items, "rejected_loss_nats")
+    is_pair = rejected.count(None) < len(rejected)
     shared = [item.shared for item in items] if is_pair else item_column(items, "cluster")
     return tuple("\n".join(item_column(items, name)) for name in KEY), tuple(shared)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,6 @@ from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
 SIGNIFICANT = 0.05
 ROUNDING = 1e-12
-ROWS = 16
-"""Tokens that are summed at a time: what lies between fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -231,40 +229,40 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
     Raises:
         RecordError: a file is damaged.
     """
-    log_q = _read(subject)
-    log_p, p, is_positive = _probabilities(reference)
-    if log_p.shape != log_q.shape:
+    q, p = _read(subject), _read(reference)
+    if p.log.shape != q.log.shape:
         return None
-    sums = np.empty(len(p))
-    for start in range(0, len(p), ROWS):
-        own = slice(start, start + ROWS)
-        if is_positive is None:
-            terms = log_p[own] - log_q[own]
-        else:
-            # Where p is 0 the term is 0, whatever q is.
-            terms = np.zeros_like(p[own])
-            np.subtract(log_p[own], log_q[own], where=is_positive[own], out=terms)
-        terms *= p[own]
-        sums[own] = terms.sum(axis=1)
-    mean = float(sums.mean())
+    if p.is_finite and q.is_finite:
+        total = np.vdot(p.share, p.log) - np.vdot(p.share, q.log)
+    else:
+        # Where p is 0 the term is 0, whatever q is.
+        terms = np.zeros_like(p.share)
+        np.subtract(p.log, q.log, where=p.share > 0, out=terms)
+        total = (p.share * terms).sum()
+    mean = float(total) / len(p.log)
     return max(0.0, mean) if math.isfinite(mean) else None
 
 
+@dataclass(frozen=True)
+class _Distributions:
+    """[tokens, groups]"""
+
+    log: NDArray[np.float64]
+
+    @cached_property
+    def share(self) -> NDArray[np.float64]:
+        return np.exp(self.log)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether no probability is 0."""
+        return bool(np.isfinite(self.log).all())
+
+
 @lru_cache(maxsize=16)
-def _probabilities(
-    path: Path,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Logarithms, probabilities, and where these are above 0; None where they are everywhere."""
-    log_p = _read(path)
-    p = np.exp(log_p)
-    is_positive = p > 0
-    return log_p, p, None if is_positive.all() else is_positive
-
-
-@lru_cache(maxsize=8)
-def _read(path: Path) -> NDArray[np.float64]:
+def _read(path: Path) -> _Distributions:
     try:
-        return np.load(path, allow_pickle=False).astype(np.float64)  # type: ignore[no-any-return]
+        return _Distributions(np.load(path, allow_pickle=False).astype(np.float64))
     except (OSError, ValueError) as error:
         raise RecordError(
             f"{path}: not readable as token distributions ({error}). Delete {path.parent} and run "

@@ -27,8 +27,9 @@ def command(
     nothing to ship."""
     with reading_once():
         study = collect(list(configs), layout)
-        # Else an upgrade's first report would lack trials without a word.
-        noted_predecessors(declare_trial(config, layout) for config in configs)
+        if study.missing or study.unneeded:
+            # Else an upgrade's first report would lack trials without a word.
+            noted_predecessors(declare_trial(config, layout) for config in configs)
     findings = compare(study)
     paths = write_reports(study, findings, layout.reports)
     written = [path.relative_to(layout.root) for path in paths]

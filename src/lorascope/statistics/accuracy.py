@@ -22,9 +22,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
-from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
+from lorascope.statistics.clusters import (
+    Floats,
+    equal_weights,
+    group_sums,
+    group_variances,
+    small_sample,
+    weighed_groups,
+)
 from lorascope.statistics.one_sided import OneSided
 from lorascope.statistics.shares import (
     PairedCounts,
@@ -44,20 +51,23 @@ NUDGE = 1e-9
 """A difference of shares below this is rounding."""
 
 
-def accuracy_interval(right: ArrayLike, clusters: ArrayLike | None = None) -> tuple[float, float]:
+def accuracy_interval(
+    right: ArrayLike, clusters: ArrayLike | None = None, crossed: TwoWayEstimate | None = None
+) -> tuple[float, float]:
     """95 % interval of one configuration's accuracy: `right` [seeds, items] of zeros and ones.
 
     One seed and independent items: Wilson's. Otherwise Wilson's with the items that would be worth
     as much if they were independent, n = p (1 - p) / SE^2, and t in place of z (Korn and Graubard,
     Survey Methodology 24, 1998): in the middle the two-way t interval, near 0 and 1 inside them.
-    Where nothing varies, each cluster counts as one item.
+    Where nothing varies, each cluster counts as one item. `crossed` is the two-way estimate of the
+    same, where it is known.
     """
     scores = np.asarray(right, dtype=np.float64)
     share = float(scores.mean())
     if len(scores) == 1 and clusters is None:
         return wilson_interval(share, scores.shape[1])
-    found = two_way(scores, clusters=clusters)
-    deviate = float(student.ppf(0.975, found.degrees))
+    found = crossed or two_way(scores, clusters=clusters)
+    deviate = float(stdtrit(found.degrees, 0.975))
     if found.standard_error == 0:
         return wilson_interval(share, found.components.groups, deviate)
     worth = share * (1 - share) / found.standard_error**2
@@ -113,9 +123,9 @@ def independent_flips(
     """Answers and changed ones in `difference` [seeds, items] of -step, 0 and step, over deff
     above."""
     difference = difference / step
-    answers, each = difference.size, np.full(difference.shape[1], float(len(difference)))
+    answers, each = difference.size, equal_weights(difference.shape[1], float(len(difference)))
     centred = difference - difference.mean()
-    sizes, sums = group_sums(np.stack([each, centred.sum(axis=0)]), clusters)
+    sizes, sums = weighed_groups(each, clusters).totals, group_sums(centred.sum(axis=0), clusters)
     factors = small_sample(sizes, group_variances(centred.mean(axis=0), each, clusters)).factors
     spread = float((factors * sums**2).sum()) + float((sizes**2).sum()) / answers
     design_effect = spread / (float((centred**2).sum()) + 1)

@@ -107,25 +107,69 @@ def group_variances(residuals: Floats, weights: Floats, clusters: ArrayLike | No
     under the first, 96 to 99 % under the second, as a large group's own residual grows with the
     error of the estimate, and 94 to 98 % half-way.
     """
-    totals = group_sums(weights, clusters)
-    shared = _with_shared_effects(residuals, weights, clusters, totals)
-    variances: Floats = totals / totals.sum() + shared / shared.sum()
+    weighed = weighed_groups(weights, clusters)
+    shared = _with_shared_effects(residuals, clusters, weighed)
+    variances: Floats = weighed.shares + shared / shared.sum()
     return variances
 
 
 def _with_shared_effects(
-    residuals: Floats, weights: Floats, clusters: ArrayLike | None, totals: Floats
+    residuals: Floats, clusters: ArrayLike | None, weighed: WeighedGroups
 ) -> Floats:
-    """Variances under the second model; `totals` [groups] are sums of `weights`."""
-    squares = group_sums(weights**2, clusters)
-    single = float((residuals**2).sum() / squares.sum())
-    room = float((totals**2).sum() - squares.sum())
-    if room <= 0 or single == 0:
-        return squares
-    excess = float((group_sums(residuals, clusters) ** 2).sum()) / single - float(squares.sum())
-    rho = min(1.0, max(0.0, excess / room))
-    variances: Floats = rho * totals**2 + (1 - rho) * squares
+    """Variances under the second model."""
+    single = float((residuals**2).sum() / weighed.sum_of_squares)
+    if weighed.room <= 0 or single == 0:
+        return weighed.squares
+    excess = float((group_sums(residuals, clusters) ** 2).sum()) / single - weighed.sum_of_squares
+    rho = min(1.0, max(0.0, excess / weighed.room))
+    variances: Floats = rho * weighed.totals**2 + (1 - rho) * weighed.squares
     return variances
+
+
+@dataclass(frozen=True)
+class WeighedGroups:
+    """What is known of groups by the weights of their items alone."""
+
+    totals: Floats
+    """Sum of weights: [groups]."""
+    squares: Floats
+    """Sum of squared weights: [groups]."""
+    shares: Floats
+    """Share of all weight: [groups]."""
+    sum_of_squares: float
+    room: float
+    """By how much the squared totals are more than the squares."""
+
+
+_LAST_WEIGHED: list[tuple[Floats, ArrayLike | None, WeighedGroups]] = []
+
+
+def weighed_groups(weights: Floats, clusters: ArrayLike | None) -> WeighedGroups:
+    """Of `weights` [items] and the items' `clusters`. As with `_sorted_groups`, those of the last
+    weights that cannot be written to are kept."""
+    for known, labels, found in _LAST_WEIGHED:
+        if known is weights and labels is clusters:
+            return found
+    totals, squares = group_sums(weights, clusters), group_sums(weights**2, clusters)
+    all_squares = float(squares.sum())
+    found = WeighedGroups(
+        totals, squares, totals / totals.sum(), all_squares, float((totals**2).sum()) - all_squares
+    )
+    if not weights.flags.writeable and _is_kept(clusters):
+        _LAST_WEIGHED[:] = [(weights, clusters, found), *_LAST_WEIGHED[:3]]
+    return found
+
+
+def _is_kept(clusters: ArrayLike | None) -> bool:
+    return clusters is None or (isinstance(clusters, np.ndarray) and not clusters.flags.writeable)
+
+
+@lru_cache(maxsize=8)
+def equal_weights(items: int, weight: float = 1.0) -> Floats:
+    """`weight` for each of `items`; not to be written to."""
+    weights = np.full(items, weight)
+    weights.setflags(write=False)
+    return weights
 
 
 def resampled_sums(sums: Floats, resamples: int, seed: int, room: int) -> Iterator[Floats]:

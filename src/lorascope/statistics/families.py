@@ -51,17 +51,16 @@ def choice_factor(choices: int) -> float:
     return max(1.0, choices / 2)
 
 
-def holm_steps(p_values: Sequence[float | None], place: int, level: float = 0.05) -> int:
-    """Tests that Holm's method divides the level among when it comes to the one at `place`.
+def holm_steps(p_values: Sequence[float | None], level: float = 0.05) -> list[int]:
+    """Of each p, among how many tests Holm's method divides the level when it comes to it.
 
     The smallest p among m is held against level / m, the next against level / (m - 1), and so on;
-    after the first that fails, all are held against what that one was.
+    after the first that fails, all are held against what that one was. 1 for None.
     """
-    if p_values[place] is None:
-        return 1
     tested = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    for rank, (p, index) in enumerate(tested):
-        steps = len(tested) - rank
-        if index == place or p * steps >= level:
-            return steps
-    raise AssertionError("the place is among the tested ones")
+    steps, found, has_failed = len(tested) + 1, [1] * len(p_values), False
+    for p, index in tested:
+        steps -= not has_failed
+        has_failed = has_failed or p * steps >= level
+        found[index] = steps
+    return found

@@ -31,7 +31,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from lorascope.statistics.clusters import Floats, group_sums, group_variances, small_sample
+from lorascope.statistics.clusters import (
+    Floats,
+    equal_weights,
+    group_sums,
+    group_variances,
+    small_sample,
+    weighed_groups,
+)
 from lorascope.statistics.one_sided import OneSided
 from lorascope.statistics.seed_noise import SeedNoise
 
@@ -131,7 +138,9 @@ def two_way(
     totals = np.asarray(values, dtype=np.float64)
     if totals.ndim != 2 or 0 in totals.shape:
         raise ValueError(f"values has shape {totals.shape}: must be [seeds, items]")
-    each = np.ones(totals.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    each = (
+        equal_weights(totals.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    )
     if each.shape != totals.shape[1:] or each.min() < 0 or each.sum() <= 0:
         raise ValueError("weights must be one number of 0 or more per item, not all 0")
     estimate = float(totals.sum() / (len(totals) * each.sum()))
@@ -160,7 +169,7 @@ def _degrees_of(quantile: float, first: float, second: float) -> float:
 def _components(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Components:
     """The variance's terms: `residuals` [seeds, items] are value - estimate x weight."""
     seeds, whole = len(residuals), float(weights.sum())
-    sizes = group_sums(weights, clusters)
+    sizes = weighed_groups(weights, clusters).totals
     mean = residuals.mean(axis=0)
     between = small_sample(sizes, group_variances(mean, weights, clusters))
     of_items = _variance(group_sums(mean, clusters), between.factors, whole)
