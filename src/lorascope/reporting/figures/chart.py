@@ -152,6 +152,10 @@ def picture(chart: Chart) -> Picture:
         for place, handle in enumerate(legend.legend_handles):
             assert handle is not None
             handle.set_gid(f"swatch.{place}")
+    for axes in chart.axes:
+        for inner in (*axes.lines, *axes.collections):
+            # Inside its axes it moves nothing; to ask each for its place takes as long as to draw.
+            inner.set_in_layout(False)
     drawn = svg(chart)
     whole = (0.0, 0.0, chart.bbox.width, chart.bbox.height)
     panels: list[Axes] = [axes for axes in chart.axes if axes.axison]

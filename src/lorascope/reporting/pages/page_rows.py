@@ -39,10 +39,10 @@ class PageRows:
 
 def page_rows(block: TableBlock, places: Mapping[CellKey, int]) -> PageRows:
     """Of a block. `places`: configuration -> its number on the page."""
-    table, same = _narrowed(block.table)
-    columns, count = table.shown(), len(table.rows)
-    numbers = [_numbers(row, places) for row in table.rows]
-    rows = list(zip(table.page_rows(), numbers, strict=True))
+    columns, cells, same = _narrowed(block.table)
+    count = len(block.table.rows)
+    numbers = [_numbers(row, places) for row in block.table.rows]
+    rows = list(zip(cells, numbers, strict=True))
     if count < FOLDED_FROM:
         return PageRows(columns, same, count, rows, None)
     order = block.leading_first or tuple(range(count))
@@ -53,18 +53,23 @@ def page_rows(block: TableBlock, places: Mapping[CellKey, int]) -> PageRows:
     return PageRows(columns, same, count, kept, _rest_as_json(rest, order))
 
 
-def _narrowed(table: Table[Any]) -> tuple[Table[Any], str]:
-    """A table that fits on a page, and in words what all rows of a wide one have in common."""
-    columns = table.shown()
-    if len(columns) < WIDE_FROM or len(table.rows) < 2:
-        return table, ""
-    by_column = zip(columns, zip(*table.page_rows(), strict=True), strict=True)
-    said = {
-        column.key: f"{column.header} {cells[0].text}"
-        for column, cells in by_column
-        if cells[0].text and len({cell.text for cell in cells}) == 1
-    }
-    return table.without(*said), f"In all rows: {', '.join(said.values())}." if said else ""
+def _narrowed(table: Table[Any]) -> tuple[list[Column], list[list[PageCell]], str]:
+    """Columns and cells that fit on a page, and in words what all rows of a wide table have in
+    common."""
+    columns, rows = table.shown(), table.page_rows()
+    if len(columns) < WIDE_FROM or len(rows) < 2:
+        return columns, rows, ""
+    alike = [
+        bool(cells[0].text) and len({cell.text for cell in cells}) == 1
+        for cells in zip(*rows, strict=True)
+    ]
+    said = [f"{c.header} {rows[0][n].text}" for n, c in enumerate(columns) if alike[n]]
+    kept = [place for place, same in enumerate(alike) if not same]
+    return (
+        [columns[place] for place in kept],
+        [[row[place] for place in kept] for row in rows],
+        f"In all rows: {', '.join(said)}." if said else "",
+    )
 
 
 def _numbers(row: object, places: Mapping[CellKey, int]) -> str:

@@ -22,6 +22,7 @@ MISSING = "missing"
 """Status of a declared trial or base that has no record."""
 NOT_EVALUATED = "no evaluation record"
 NO_RECORD = "no record"
+ROWS = "rows of scores"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,15 @@ def modes(study: Study) -> list[str]:
 
 
 def accuracy_rows(study: Study) -> list[AccuracyRow]:
-    """Mode by mode: the base, trials by targets, dials and seed, and the missing ones."""
+    """Mode by mode: the base, trials by targets, dials and seed, and the missing ones. Found once
+    for a study."""
+    if ROWS not in study.made_of_items:
+        study.made_of_items[ROWS] = _rows(study)
+    found: list[AccuracyRow] = study.made_of_items[ROWS]
+    return found
+
+
+def _rows(study: Study) -> list[AccuracyRow]:
     stored = {footprint.quant: footprint.total_bytes for footprint in study.footprints}
     recorded, variant = trial_rows(study), variants(study)
     scores: dict[tuple[str | None, str], EvaluationRecord] = {

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -111,6 +112,10 @@ class Table(Generic[Row]):
 
     def markdown(self) -> str:
         """A Markdown table whose source is aligned too."""
+        return self._markdown
+
+    @cached_property
+    def _markdown(self) -> str:
         columns, cells = self._text()
         cells = [[escaped(_one_line(cell)).replace("|", "\\|") for cell in row] for row in cells]
         for place, column in enumerate(columns):
@@ -134,22 +139,39 @@ class Table(Generic[Row]):
 
     def shown(self) -> list[Column]:
         """Columns for people that some row fills."""
-        return [
-            column
-            for column in self.columns
-            if column.in_text
-            and (not self.rows or any(column.cell(row) is not None for row in self.rows))
-        ]
+        return self._cells[0]
 
     def page_rows(self) -> list[list[PageCell]]:
         """Cells [rows, shown columns] of the HTML page."""
-        columns = self.shown()
-        return [[_page_cell(column, row) for column in columns] for row in self.rows]
+        columns, cells, words = self._cells
+        return [
+            [_page_cell(*one, row) for one in zip(columns, own, said, strict=True)]
+            for row, own, said in zip(self.rows, cells, words, strict=True)
+        ]
 
     def _text(self) -> tuple[list[Column], list[list[str]]]:
-        columns = self.shown()
-        body = [[_human(column, column.cell(row)) for column in columns] for row in self.rows]
-        return columns, [[column.header for column in columns], *body]
+        columns, _, words = self._cells
+        return columns, [[column.header for column in columns], *words]
+
+    @cached_property
+    def _cells(self) -> tuple[list[Column], list[list[Any]], list[list[str]]]:
+        """Columns for people that some row fills, their cells and their words [rows, columns]: made
+        once, as Markdown, page and terminal show the same."""
+        columns = [column for column in self.columns if column.in_text]
+        by_column = [[column.cell(row) for row in self.rows] for column in columns]
+        kept = [
+            (column, cells, [_human(column, cell) for cell in cells])
+            for column, cells in zip(columns, by_column, strict=True)
+            if not cells or any(cell is not None for cell in cells)
+        ]
+        if not kept or not self.rows:
+            return [column for column, _, _ in kept], [], []
+        shown, cells, words = zip(*kept, strict=True)
+        return (
+            list(shown),
+            [list(row) for row in zip(*cells, strict=True)],
+            [list(row) for row in zip(*words, strict=True)],
+        )
 
 
 def _machine(cell: object) -> str:
@@ -164,9 +186,7 @@ def _human(column: Column, cell: Any) -> str:
     return "" if cell is None else column.show(cell)
 
 
-def _page_cell(column: Column, row: Any) -> PageCell:
-    cell = column.cell(row)
-    shown = _human(column, cell)
+def _page_cell(column: Column, cell: Any, shown: str, row: Any) -> PageCell:
     order = cell[0] if isinstance(cell, tuple) and cell else cell
     number = isinstance(order, int | float) and not isinstance(order, bool)
     href = column.href(row) if column.href is not None and cell is not None else None
