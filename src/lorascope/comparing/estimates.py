@@ -17,8 +17,8 @@ from lorascope.comparing.item_columns import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
 from lorascope.statistics.accuracy import (
     FlipDifference,
-    accuracy_difference,
     accuracy_interval,
+    difference_of_flips,
     flip_difference,
     independent_flips,
     step_between,
@@ -124,14 +124,15 @@ def compare_joined(joined: JoinedItems, measure: Measure, margin: float) -> Test
     if values is None:
         return None
     subject, reference = np.split(values, 2)
-    crossed = _crossed(subject - reference, joined, measure)
+    difference = subject - reference
+    crossed = _crossed(difference, joined, measure)
     tested: MathsDifference = crossed
     won = lost = judged = flips = None
     if measure is Measure.accuracy:
-        tested = accuracy_difference(subject, reference, joined.clusters)
-        won, lost, judged = _flips(subject, reference)
+        won, lost, judged = _flips(difference)
         step = step_between(subject, reference)
-        flips = independent_flips(subject - reference, joined.clusters, step)
+        flips = independent_flips(difference, joined.clusters, step)
+        tested = difference_of_flips(difference, joined.clusters, crossed, flips)
     elif len(subject) == 1 and crossed.components.item_degrees >= LEAST_RESAMPLED:
         first, second = joined.loss_nats
         tested = paired_loss_difference(first, second, joined.tokens, clusters=joined.clusters)
@@ -237,7 +238,7 @@ def _crossed(values: Floats, joined: JoinedItems, measure: Measure) -> TwoWayEst
     return two_way(values, clusters=joined.clusters, weights=weights)
 
 
-def _flips(subject: Floats, reference: Floats) -> tuple[int, int, int]:
+def _flips(difference: Floats) -> tuple[int, int, int]:
     """Items that only the subject, and only the reference, gets right, or more nearly, summed over
     seeds."""
-    return int((subject > reference).sum()), int((subject < reference).sum()), subject.size
+    return int((difference > 0).sum()), int((difference < 0).sum()), difference.size

@@ -233,13 +233,13 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
     if p.log.shape != q.log.shape:
         return None
     if p.is_finite and q.is_finite:
-        total = np.vdot(p.share, p.log) - np.vdot(p.share, q.log)
+        total = p.own_sum - float(np.vdot(p.share, q.log))
     else:
         # Where p is 0 the term is 0, whatever q is.
         terms = np.zeros_like(p.share)
         np.subtract(p.log, q.log, where=p.share > 0, out=terms)
-        total = (p.share * terms).sum()
-    mean = float(total) / len(p.log)
+        total = float((p.share * terms).sum())
+    mean = total / len(p.log)
     return max(0.0, mean) if math.isfinite(mean) else None
 
 
@@ -252,6 +252,11 @@ class _Distributions:
     @cached_property
     def share(self) -> NDArray[np.float64]:
         return np.exp(self.log)
+
+    @cached_property
+    def own_sum(self) -> float:
+        """Sum of p ln p."""
+        return float(np.vdot(self.share, self.log))
 
     @cached_property
     def is_finite(self) -> bool:

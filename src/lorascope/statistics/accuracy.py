@@ -86,12 +86,21 @@ def accuracy_difference(
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
     step, difference = step_between(a, b), a - b
-    alike = bool(np.isin(np.abs(difference), (0.0, step)).all())
-    if len(a) == 1 and clusters is None and alike:
+    flips = independent_flips(difference, clusters, step)
+    return difference_of_flips(difference, clusters, two_way(difference, clusters=clusters), flips)
+
+
+def difference_of_flips(
+    difference: Floats, clusters: ArrayLike | None, crossed: TwoWayEstimate, flips: PairedCounts
+) -> PairedDifference | FlipDifference:
+    """As `accuracy_difference`, of `difference` [seeds, items] whose two-way estimate and flips are
+    known."""
+    step = flips.step
+    alike = bool(((difference == 0) | (np.abs(difference) == step)).all())
+    if len(difference) == 1 and clusters is None and alike:
         won, lost = int((difference > 0).sum()), int((difference < 0).sum())
-        return paired_difference(PairedCounts(a.size, won, lost, step))
-    crossed = two_way(difference, clusters=clusters)
-    return flip_difference(crossed, independent_flips(difference, clusters, step))
+        return paired_difference(PairedCounts(difference.size, won, lost, step))
+    return flip_difference(crossed, flips)
 
 
 def step_between(a: Floats, b: Floats) -> float:
