@@ -97,15 +97,15 @@ class Layout:
 
     def data(self, model: str, data: str) -> Path:
         """Prepared rows: they carry the model's chat template and special tokens."""
-        return self.root / "data" / data / model
+        return self.root.joinpath("data", data, model)
 
     def base(self, model: str) -> Path:
         """The full-precision base."""
-        return self.root / "models" / model / "base"
+        return self.root.joinpath("models", model, "base")
 
     def quantized(self, model: str, quant: str) -> Path:
         """The base in one mode."""
-        return self.root / "models" / model / quant
+        return self.root.joinpath("models", model, quant)
 
     def merged(self, model: str) -> Path:
         """The shipped model."""
@@ -117,11 +117,11 @@ class Layout:
 
     def trials(self, quant: str) -> Path:
         """All trials of one mode."""
-        return self.root / "experiments" / "train" / quant
+        return self.root.joinpath("experiments", "train", quant)
 
     def evaluations(self, quant: str) -> Path:
         """All evaluations of one mode."""
-        return self.root / "experiments" / "evaluate" / quant
+        return self.root.joinpath("experiments", "evaluate", quant)
 
     def examples(self, quant: str) -> Path:
         """Answers of the bare base and the leading trials of one mode, called as their scores."""

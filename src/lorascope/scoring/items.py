@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, get_type_hints
 
@@ -148,12 +149,22 @@ def read_items(path: Path) -> ItemTable:
         rows = _LINES.validate_json(f"[{','.join(lines)}]")
     except ValidationError:
         rows = [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
-    return ItemTable({
-        name: [row[name] for row in rows]
-        if default is MISSING
-        else [row.get(name, default) for row in rows]
-        for name, default in _DEFAULTS.items()
-    })  # fmt: skip
+    return ItemTable(_columns(rows))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
+    """Field -> its values [items]; what a line does not say is as by default."""
+    names = tuple(rows[0]) if rows else ()
+    try:
+        found = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        # No line has more than the first one.
+        is_whole = sum(map(len, rows)) == len(names) * len(rows)
+    except (KeyError, TypeError):
+        found, is_whole = {}, False
+    if is_whole:
+        absent = (name for name in _DEFAULTS if name not in found)
+        return {**found, **{name: [_DEFAULTS[name]] * len(rows) for name in absent}}
+    return {n: [row.get(n, default) for row in rows] for n, default in _DEFAULTS.items()}
 
 
 def _read_line(path: Path, number: int, line: str) -> Any:
