@@ -59,12 +59,17 @@ class Layout:
 
     @property
     def private(self) -> Path:
-        """Locks and logs that nobody reads back."""
+        """Locks, logs and what can be made again."""
         return self.root / ".lorascope"
 
     @property
     def locks(self) -> Path:
         return self.private / "locks"
+
+    @property
+    def last_summary(self) -> Path:
+        """What `summary` printed last, with a stamp of what it was made of."""
+        return self.private / "summary.json"
 
     @property
     def hydra(self) -> Path:

@@ -111,7 +111,7 @@ COMMANDS = {
         "trials, scores and leftovers that no declared grid names; deletes with --yes only",
         "grid", flags={"--yes": ""},
     ),
-    "summary": Command("print answer and accuracy table of the study in params.yaml", "study"),
+    "summary": Command("print answer and accuracy table of the study in params.yaml", "none"),
     "generate": Command(
         'what a trial writes: lorascope generate trial=nf4-r0008 prompt="..."; without trial= the\n'
         "shipped one, with trial=base the bare base; tokens=, temperature= and seed= as you like",

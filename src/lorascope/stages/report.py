@@ -10,21 +10,27 @@ from lorascope.files.layout import Layout
 from lorascope.reporting.catalogue import write_reports
 from lorascope.reporting.metrics import decision_content
 from lorascope.reporting.pages.answer_text import answer_text
-from lorascope.reporting.pages.summary import PAGE
+from lorascope.reporting.pages.summary import PAGE, terminal_summary
+from lorascope.stages.commands import JSON
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.collect import collect
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial
 from lorascope.study.intact import reading_once
+from lorascope.study.kept_summary import files_stamp, keep_summary
 
 NOT_ANSWERED = 1
 
 
 def command(
-    configs: Sequence[Config], layout: Layout, flags: Mapping[str, str] | None = None, *_: object
+    configs: Sequence[Config],
+    layout: Layout,
+    flags: Mapping[str, str] | None = None,
+    words: Sequence[str] = (),
 ) -> CommandResult:
-    """Write reports/ for the declared grid. 0, but with `--require-answer` 1 where the records name
-    nothing to ship."""
+    """Write reports/ for the declared grid, and keep what `summary` prints of it. 0, but with
+    `--require-answer` 1 where the records name nothing to ship."""
+    stamp = files_stamp(layout, words)
     with reading_once():
         study = collect(list(configs), layout)
         if study.missing or study.unneeded:
@@ -32,12 +38,17 @@ def command(
             noted_predecessors(declare_trial(config, layout) for config in configs)
     findings = compare(study)
     paths = write_reports(study, findings, layout.reports)
+    folder = layout.reports.relative_to(layout.root)
+    keep_summary(layout, stamp, terminal_summary(study, findings, folder))
     written = [path.relative_to(layout.root) for path in paths]
     # DVC's last stage: what a person waited for is what stands last on the terminal.
-    page = layout.reports.relative_to(layout.root) / PAGE
-    print(f"wrote {page}, and {len(written) - 1} files beside it")
+    print(f"wrote {folder / PAGE}, and {len(written) - 1} files beside it")
     print(answer_text(findings), end="")
     decision = findings.decision
-    lacks_answer = "--require-answer" in (flags or {}) and decision.recommended is None
-    content = {"written": [str(path) for path in written], "decision": decision_content(decision)}
+    asked = flags or {}
+    lacks_answer = "--require-answer" in asked and decision.recommended is None
+    content: dict[str, object] = {}
+    if JSON.keys() & asked.keys():
+        # A thousand candidates take a while to write down.
+        content = {"written": [*map(str, written)], "decision": decision_content(decision)}
     return CommandResult(NOT_ANSWERED if lacks_answer else 0, content)

@@ -1,19 +1,31 @@
-"""summary: where the report is, and its accuracy table, for the end of `make repro`."""
+"""summary: the answer and its scores, for the end of `make repro`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorascope.comparing.findings import compare
 from lorascope.config import Config
 from lorascope.files.layout import Layout
-from lorascope.reporting.pages.summary import terminal_summary
-from lorascope.study.collect import collect
+from lorascope.study.kept_summary import files_stamp, keep_summary, kept_summary
 
 
-def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
-    """Print the summary of the declared grid."""
+def command(_: Sequence[Config], layout: Layout, __: object, words: Sequence[str]) -> None:
+    """Print the summary of the declared grid: the last one, where nothing changed since."""
+    stamp = files_stamp(layout, words)
+    text = kept_summary(layout, stamp)
+    if text is None:
+        text = _made(layout, words)
+        keep_summary(layout, stamp, text)
+    print(text)
+
+
+def _made(layout: Layout, words: Sequence[str]) -> str:
+    from lorascope.comparing.findings import compare
+    from lorascope.reporting.pages.summary import terminal_summary
+    from lorascope.study.collect import collect
+    from lorascope.study.request import grid_points
+
+    configs, _, _ = grid_points("summary", words, {}, True, layout)
     # How far predictions lie apart is no part of the answer, and takes longer than all of it.
-    study = collect(list(configs), layout, distributions=False)
-    reports = layout.reports.relative_to(layout.root)
-    print(terminal_summary(study, compare(study), reports))
+    study = collect(configs, layout, distributions=False)
+    return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))

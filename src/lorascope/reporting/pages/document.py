@@ -144,6 +144,8 @@ class Fact:
     label: str
     value: str
     note: str
+    in_short: bool = False
+    """Whether the answer in short says it too: the terminal then says it once."""
 
 
 @dataclass(frozen=True)

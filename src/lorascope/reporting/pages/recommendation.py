@@ -70,6 +70,7 @@ def _facts(findings: Findings, names: CellNames) -> Iterator[Fact]:
             f"Against {names.name(decision.reference)}",
             f"{measure.difference(difference.value)} {measure.step}",
             f"95 % interval {measure.difference_interval(difference.ends)}, on test items",
+            in_short=True,
         )
     if estimate is not None:
         yield from _score_facts(estimate, decision, names, measure)
@@ -143,7 +144,7 @@ def _cost_fact(findings: Findings, chosen: CellScore, names: CellNames) -> Itera
     if decision.reference is not None and decision.reference != chosen.cell:
         name = names.name(decision.reference)
         note = f"{name}: {'unknown' if other is None else units.amount(other, cost.unit)}"
-    yield Fact(cost_label(findings), units.amount(own, cost.unit), note)
+    yield Fact(cost_label(findings), units.amount(own, cost.unit), note, in_short=True)
 
 
 def cost_label(findings: Findings) -> str:

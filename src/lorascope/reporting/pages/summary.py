@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
-from lorascope.reporting.pages.document import Answer, Inline
-from lorascope.reporting.pages.recommendation import answer
+from lorascope.reporting.leading_rows import leading_first
+from lorascope.reporting.pages.answer_text import WIDTH, answer_text, folded, numbers_text
 from lorascope.reporting.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_table
 
 REPORT = "report.md"
 PAGE = "report.html"
 EXPLORE = "explore.html"
-WIDTH = 100
-"""Columns of a terminal that lines should fit into."""
+MOST_ROWS, MOST_UNSCORED = 16, 5
+"""Rows of scores, and of what has none, that are read at one look."""
 
 
 def terminal_summary(study: Study, findings: Findings, folder: Path) -> str:
     """Plain text; `folder` is where `write_reports` wrote."""
     rows = accuracy_rows(study)
+    leading = rows if len(rows) <= MOST_ROWS else _leading(rows, findings)
     unscored = [_unscored(row) for row in rows if not row.scored]
-    place = f"\nReport: {_relative(folder / PAGE)}\n"
-    return "".join([_answer(answer(findings)), "\n", _table(rows), *unscored, place])
+    return "".join([
+        answer_text(findings), numbers_text(findings), "\n",
+        _table(leading), *unscored[:MOST_UNSCORED],
+        _left_out(len(rows) - len(leading), "rows"),
+        _left_out(len(unscored) - MOST_UNSCORED, "without a score"),
+        f"\nReport: {_relative(folder / PAGE)}\n",
+    ])  # fmt: skip
 
 
-def _answer(found: Answer) -> str:
-    lines = [f"{found.headline}: {found.state}."]
-    lines += [f"{term}: {''.join(map(_word, line))}" for term, line in found.in_short]
-    lines += [f"{fact.label}: {fact.value} ({fact.note})" for fact in found.facts]
-    # The page says why; what ships is the last of it.
-    notes = found.notes[-1:] if found.in_short else found.notes
-    lines += ["".join(_word(part) for part in note) for note in notes]
-    return "".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n" for line in lines)
+def _leading(rows: Sequence[AccuracyRow], findings: Findings) -> list[AccuracyRow]:
+    """Those that matter most, with the bare bases of their modes, in the rows' order."""
+    places = sorted(leading_first(rows, findings)[:MOST_ROWS])
+    modes = {rows[place].cell.quant for place in places}
+    bases = {n for n, row in enumerate(rows) if row.cell.base and row.cell.quant in modes}
+    return [rows[place] for place in sorted(bases | set(places))]
 
 
-def _word(part: Inline) -> str:
-    return part if isinstance(part, str) else part.text
+def _left_out(count: int, what: str) -> str:
+    return f"and {count:,} more {what}, in the report\n" if count > 0 else ""
 
 
 def _table(rows: list[AccuracyRow]) -> str:
-    """The accuracy table without what does not fit."""
+    """Of the accuracy table what fits, and what test items say."""
     table = accuracy_table(rows)
     keys = [
-        *table.keys_to("seed"), "accuracy", "standard_error", "interval", "chance",
-        "completion_loss_nats", "validation_accuracy", "validation_loss_nats", "status",
+        *table.keys_to("seed"), "accuracy", "interval", "chance", "completion_loss_nats", "status",
     ]  # fmt: skip
     text = table.select(*keys).plain()
-    for key in ("validation_loss_nats", "standard_error", "validation_accuracy", "interval"):
-        if max(map(len, text.splitlines())) <= WIDTH:
-            break
-        keys.remove(key)
+    if max(map(len, text.splitlines())) > WIDTH:
+        keys.remove("interval")
         text = table.select(*keys).plain()
     return text
 
 
 def _unscored(row: AccuracyRow) -> str:
     where = f"{row.cell.quant} {row.trial}" if row.cell.base else row.trial
-    line = f"{where}: {row.status}, {row.reason or 'no reason recorded'}"
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n"
+    return folded([f"{where}: {row.status}, {row.reason or 'no reason recorded'}"])
 
 
 def _relative(path: Path) -> Path:

@@ -1,0 +1,79 @@
+"""The last summary, kept beside a stamp of all files that it was made of: reading a thousand trials
+takes ten seconds, and mostly nobody wrote to one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lorascope.files.layout import Layout
+from lorascope.files.store import write_atomically
+
+PACKAGE = Path(__file__).parents[1]
+NOT_READ = {"raw", "__pycache__"}
+"""Folders that no answer is made of: rows and models as they came."""
+SETTLED_SECONDS = 2.0
+"""Age from which on a file's time tells it from a later one: some disks count whole seconds."""
+
+
+def kept_summary(layout: Layout, stamp: str | None) -> str | None:
+    """The last summary; None where it was made of other files, or none is kept."""
+    try:
+        found = json.loads(layout.last_summary.read_text())
+        return str(found["text"]) if stamp is not None and found["stamp"] == stamp else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def keep_summary(layout: Layout, stamp: str | None, text: str) -> None:
+    """`stamp` is that from before anything was read: what changed meanwhile has another one."""
+    if stamp is not None:
+        content = json.dumps({"stamp": stamp, "text": text})
+        write_atomically(layout.last_summary, content.encode())
+
+
+def files_stamp(layout: Layout, words: Sequence[str]) -> str | None:
+    """A sha256 over names, sizes and times of what is declared, prepared and recorded, and of
+    lorascope itself; None where they do not tell everything: something is so young that its time
+    says nothing, or a file of conf/ looks into the environment.
+
+    A checkout gives files other times, and another stamp: the answer is then made again. `words`
+    are the command's own.
+    """
+    digest, youngest = hashlib.sha256(repr(list(words)).encode()), 0
+    for name, size, written_ns in _files(layout):
+        digest.update(f"{name} {size} {written_ns}\n".encode())
+        youngest = max(youngest, written_ns)
+    is_settled = time.time() - youngest / 1e9 > SETTLED_SECONDS
+    return digest.hexdigest() if is_settled and not _asks_environment(layout) else None
+
+
+def _files(layout: Layout) -> Iterator[tuple[str, int, int]]:
+    """Name, bytes, and nanoseconds at which it was written."""
+    yield _state(layout.params)
+    prepared = (layout.root / name for name in ("data", "models", "experiments"))
+    for place in (*layout.conf_folders, *prepared, PACKAGE):
+        for folder, inner, names in os.walk(place):
+            inner[:] = sorted(set(inner) - NOT_READ)
+            for name in sorted(names):
+                yield _state(Path(folder, name))
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        # A broken link, or it went while we looked.
+        return str(path), -1, 0
+    return str(path), found.st_size, found.st_mtime_ns
+
+
+def _asks_environment(layout: Layout) -> bool:
+    """Whether a value is made of what only the shell knows (`${oc.env:NAME}`)."""
+    files = [layout.params, *layout.conf.rglob("*.yaml")]
+    return any(b"oc." in file.read_bytes() for file in files if file.is_file())

@@ -1,0 +1,98 @@
+"""What `summary` printed is printed again as long as nothing that it says can have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorascope.files.layout import RECORD, Layout
+from lorascope.files.store import read_record, write_record
+from lorascope.records import EvaluationRecord
+from lorascope.stages import report, summary
+from lorascope.study.grid import expand
+from lorascope.study.kept_summary import files_stamp
+from lorascope.study.params import declared_overrides
+from tests.recorded_project import make_recorded
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    found = make_recorded(tmp_path / "study")
+    monkeypatch.chdir(found.root)
+    _age(found)
+    return found
+
+
+def _age(layout: Layout) -> None:
+    """As if all was written a minute ago."""
+    for path in layout.root.rglob("*"):
+        written = path.stat().st_mtime_ns - 60 * 10**9
+        os.utime(path, ns=(written, written))
+
+
+def _printed(layout: Layout, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    summary.command([], layout, {}, words)
+    return capsys.readouterr().out
+
+
+def test_report_keeps_what_summary_then_prints(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = _printed(layout, capsys)
+    kept = json.loads(layout.last_summary.read_text())
+    layout.last_summary.unlink()
+    report.command(expand(layout, declared_overrides(layout)), layout)
+    capsys.readouterr()
+    assert json.loads(layout.last_summary.read_text()) == kept
+    layout.last_summary.write_text(json.dumps({**kept, "text": "the kept one"}))
+    assert _printed(layout, capsys) == "the kept one\n"
+    assert "Ship" in made
+
+
+def _other_score(layout: Layout) -> None:
+    folder = next(path for path in layout.evaluations("nf4").glob("nf4-*") if path.is_dir())
+    record = read_record(folder, EvaluationRecord)
+    write_record(folder, record)
+    written = (folder / RECORD).stat().st_mtime_ns - 30 * 10**9
+    os.utime(folder / RECORD, ns=(written, written))
+
+
+def _other_rule(layout: Layout) -> None:
+    layout.params.write_text(layout.params.read_text() + "# changed\n")
+    os.utime(layout.params, (1e9, 1e9))
+
+
+def _of_the_environment(layout: Layout) -> None:
+    path = layout.conf / "decide/default.yaml"
+    path.write_text(path.read_text() + "# ${oc.env:HOME}\n")
+    os.utime(path, (1e9, 1e9))
+
+
+def _lost_trial(layout: Layout) -> None:
+    next(layout.trials("nf4").glob("*/record.json")).unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [_other_score, _other_rule, _lost_trial, _of_the_environment, _age]
+)
+def test_summary_is_made_again_after_any_change(
+    layout: Layout, capsys: pytest.CaptureFixture[str], change: Callable[[Layout], None]
+) -> None:
+    _printed(layout, capsys)
+    kept = json.loads(layout.last_summary.read_text())
+    layout.last_summary.write_text(json.dumps({**kept, "text": "the kept one"}))
+    change(layout)
+    again = _printed(layout, capsys)
+    assert "the kept one" not in again
+    assert "Report: reports/report.html" in again
+
+
+def test_other_words_and_young_files_have_no_kept_summary(layout: Layout) -> None:
+    assert files_stamp(layout, []) == files_stamp(layout, [])
+    assert files_stamp(layout, []) != files_stamp(layout, ["quant=nf4"])
+    layout.params.touch()
+    assert files_stamp(layout, []) is None
