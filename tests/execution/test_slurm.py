@@ -32,7 +32,7 @@ pytestmark = [
 EVERY = 20
 """Steps between two checkpoints."""
 SWEEP = (
-    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=300",
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=240",
     f"train.checkpoint_every_steps={EVERY}", "runtime.threads=1",
 )  # fmt: skip
 COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)
@@ -73,6 +73,16 @@ def results(layout: Layout) -> dict[str, dict[str, Any]]:
         }
         for record in records
         if record["key"]["seed"] in (970, 971)
+    }
+
+
+def items(layout: Layout) -> dict[str, bytes]:
+    """What each trial said to each item."""
+    folder = layout.evaluations("nf4")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for seed in (970, 971)
+        for path in folder.glob(f"*-s{seed}-*/*.jsonl")
     }
 
 
@@ -122,4 +132,9 @@ def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer_and_is_tra
     assert after.keys() == before.keys()
     for job in after:
         assert "Restarts=1" in slurm.ask("scontrol", "show", "job", job)
+    # The trials are scored on nodes, too.
+    scored = lorascope(shared, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP, *BY_SLURM)
+    assert scored.returncode == 0, scored.stderr
+    assert lorascope(project, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP).returncode == 0
+    assert items(shared) == items(project)
     assert not [path for path in shared.jobs.iterdir() if path.is_dir() and path.name != "queue"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,47 @@ def test_a_pack_that_is_killed_is_trained_in_halves(project: Layout, compose: Co
     assert [record.status for record in records] == [Status.completed] * 3
     together = sorted(len(record.result.pack_ranks) for record in records if record.result)
     assert together == [1, 2, 2]
+
+
+@pytest.mark.slow
+def test_sweeps_over_one_folder_divide_the_packs_and_one_that_is_killed_leaves_none(
+    project: Layout,
+) -> None:
+    """As on several computers that share it: the same command, and both end well."""
+    command = [
+        str(Path(sys.executable).parent / "lorascope"), "train-lora", "-m", *BASE_OVERRIDES,
+        "quant=nf4", "lora.rank=2,4", "seed=980,981,982", "runtime.pack_trials=2",
+        "runtime.packs_at_once=1", "train.steps=30",
+    ]  # fmt: skip
+    first, second = (
+        subprocess.Popen(command, cwd=project.root, text=True, stdout=subprocess.PIPE)
+        for _ in range(2)
+    )
+    assert first.stdout is not None
+    told = "".join(iter_until(first.stdout, "validation loss"))
+    first.kill()
+    told += first.communicate()[0]
+    rest = second.communicate(timeout=120)[0]
+    assert second.returncode == 0
+    mine, others, found = (
+        set(re.findall(rf"(?m)^{before}(nf4-\S+): validation", text))
+        for before, text in (("", told), ("", rest), ("trained by another process: ", rest))
+    )
+    assert mine
+    assert others
+    # None is trained twice, and none is lost.
+    assert mine <= found
+    assert not found & others
+    assert len(found | others) == 6
+    assert len(list(project.trials("nf4").glob("*-s98[0-2]-*/record.json"))) == 6
+
+
+def iter_until(lines: Iterable[str], word: str) -> Iterator[str]:
+    """Lines, the first one that holds `word` included."""
+    for line in lines:
+        yield line
+        if word in line:
+            return
 
 
 def test_a_timeout_ends_a_pack_and_keeps_its_checkpoints(project: Layout, compose: Compose) -> None:

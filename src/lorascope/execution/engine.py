@@ -164,7 +164,8 @@ class FollowedJob:
     """A job that was submitted, and whose files can be read here."""
 
     def __init__(self, folder: Path, process: Process) -> None:
-        self._folder = folder
+        self.folder = folder
+        """Goes when the job has ended."""
         self._process = process
         self._killed = False
         self._read_bytes = 0
@@ -177,7 +178,7 @@ class FollowedJob:
         else:
             # The folder goes when the job has ended.
             with suppress(OSError):
-                (self._folder / STOP).touch()
+                (self.folder / STOP).touch()
 
     def wait(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> Outcome:
         """Follow the job to its end, which comes after `timeout_seconds` at the latest. Its folder
@@ -191,24 +192,24 @@ class FollowedJob:
             if self._killed:
                 raise Killed
             outcome: Outcome
-            if (self._folder / OUTCOME).is_file():
-                outcome = read_outcome(self._folder)
+            if (self.folder / OUTCOME).is_file():
+                outcome = read_outcome(self.folder)
                 self._process.bring()
             else:
                 outcome = Outcome(timed_out=True) if timed_out else self._process.lost()
-            return replace(outcome, last_lines=last_lines(self._folder))
+            return replace(outcome, last_lines=last_lines(self.folder))
         finally:
             if not self._process.ended(0):
                 self._process.kill()
                 self._process.ended(EXIT_SECONDS)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _follow(self, on_event: Callable[[Event], None], timeout_seconds: float | None) -> bool:
         """Hand over events until the job has ended; whether it took too long."""
         worked_seconds, looked = 0.0, time.monotonic()
         while not self._process.ended(FOLLOW_SECONDS):
             self._hand_over(on_event)
-            if (self._folder / OUTCOME).is_file():
+            if (self.folder / OUTCOME).is_file():
                 self._process.ended(EXIT_SECONDS)
                 break
             before, looked = looked, time.monotonic()
@@ -220,7 +221,7 @@ class FollowedJob:
 
     def _hand_over(self, on_event: Callable[[Event], None]) -> None:
         """What was written since the last call; a line that is being written waits."""
-        path = self._folder / EVENTS
+        path = self.folder / EVENTS
         if not path.is_file():
             return
         with path.open("rb") as stream:

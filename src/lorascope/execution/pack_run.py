@@ -52,6 +52,8 @@ class PackEnd:
     """Names of trials that there was no room for beside other packs."""
     unsaved: list[str] = field(default_factory=list)
     """Names of trials that the disk had no room for; others of their pack may have fitted."""
+    taken: list[Pack] = field(default_factory=list)
+    """Packs of which another sweep trains a trial."""
 
     def add(self, other: PackEnd) -> None:
         """Take over all that is in `other`."""
@@ -59,6 +61,7 @@ class PackEnd:
         self.errors += other.errors
         self.postponed += other.postponed
         self.unsaved += other.unsaved
+        self.taken += other.taken
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from lorascope.execution.packs import Pack, Trial, in_slots, packs_of, saved_pac
 from lorascope.execution.progress import SweepProgress
 from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
-from lorascope.files.locks import FolderLocked, locked_folder
+from lorascope.files.locks import LOOK_SECONDS, FolderLocked, locked_folder
 from lorascope.files.store import finish_replacements, read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.study.adoption import take_over_known
@@ -119,11 +119,20 @@ def _unfinished(
 
 
 def _train_packs(packs: Sequence[Pack], slots: int, here: SweepPlace) -> PackEnd:
-    """Train what is missing of `packs`, so many at the same time."""
-
-    end = PackEnd()
-    for one in in_slots(packs, here.engine.slots(slots), partial(_train_locked, here), here.stop):
-        end.add(one)
+    """Train what is missing of `packs`, so many at the same time. Those that other sweeps train
+    come last: so sweeps on several computers divide them, and one that dies leaves its own to the
+    others."""
+    end = PackEnd(taken=list(packs))
+    waits = False
+    while left := end.taken:
+        end.taken = []
+        work = partial(_train_locked, here, waits=waits)
+        # Once others have all that is left, one of them is waited for, and then all are tried.
+        tried, others = (left[:1], left[1:]) if waits else (left, [])
+        for one in in_slots(tried, here.engine.slots(slots), work, here.stop):
+            end.add(one)
+        waits = not waits and len(end.taken) == len(left)
+        end.taken += others
     return end
 
 
@@ -184,18 +193,25 @@ def _tell_known(records: Sequence[TrialRecord]) -> None:
         print(f"{records[0].trial}: {records[0].status} already", flush=True)
 
 
-def _train_locked(place: SweepPlace, pack: Pack, slot: Slot) -> PackEnd:
-    """Train what another sweep has not finished meanwhile."""
+def _train_locked(place: SweepPlace, pack: Pack, slot: Slot, waits: bool = True) -> PackEnd:
+    """Train what another sweep has not finished meanwhile.
+
+    Args:
+        waits: whether to wait for a sweep that trains some of it now, until somebody stops this
+            one; else it is left for later.
+    """
     parent, stop = pack[0].folder.parent, place.stop
     with ExitStack() as locks:
         # In one order everywhere: two sweeps never wait for each other.
         for folder in sorted(trial.folder for trial in pack):
-            lock = locked_folder(folder, place.layout, None, lambda: stop.asked, place.show.note)
+            seconds = None if waits else LOOK_SECONDS
+            lock = locked_folder(folder, place.layout, seconds, lambda: stop.asked, place.show.note)
             try:
                 locks.enter_context(lock)
             except FolderLocked:
-                # It is waited for until somebody stops this sweep.
                 stop.end_if_asked()
+                if not waits:
+                    return PackEnd(taken=[pack])
                 raise
         # Whoever held a lock before may have been killed.
         finish_replacements(parent)

@@ -172,22 +172,45 @@ def scoring_refusal(config: Config, layout: Layout, kind: str, limit: MemoryLimi
         kind: cpu or cuda.
     """
     with failed_prediction_passed_over("scoring"):
-        folder = layout.quantized(config.model.name, config.quant.name)
-        if config.serve is not None:
-            folder, config = layout.base(config.model.name), _as_served(config, config.serve)
-        model_config = read_json(folder / "config.json")
-        card = read_record(layout.data(config.model.name, config.data.name), DataCard)
-        rows = all_declared_rows(config, model_config, card, read_forgetting(config, layout))
-        subject = scored_subject(config, model_config, kind, rows)
-        if _generous_need(subject) <= limit.bytes:
+        declared = _declared_subject(config, layout, kind)
+        if _generous_need(declared) <= limit.bytes:
             return None
-        rows = _prepared_rows(config, layout, folder, Scoring(card.scoring))
-        # What is longer than the context is refused row by row, with the setting that is too large.
-        generated = min(rows.generated_tokens, context_tokens(text_config(model_config)))
-        subject = replace(subject, rows=replace(rows, generated_tokens=generated))
+        subject = _prepared_subject(declared, config, layout)
         needed = score_bytes(subject)
         return None if needed <= limit.bytes else _reason(subject, limit, needed)
     return None
+
+
+def prepared_score_bytes(config: Config, layout: Layout, kind: str) -> int:
+    """`score_bytes` of a trial in the form that it is served in, on the rows that are prepared."""
+    declared = _declared_subject(config, layout, kind)
+    return score_bytes(_prepared_subject(declared, config, layout))
+
+
+def _scored_base(config: Config, layout: Layout) -> tuple[Path, Config]:
+    """The folder of what is scored, and its settings."""
+    if config.serve is not None:
+        return layout.base(config.model.name), _as_served(config, config.serve)
+    return layout.quantized(config.model.name, config.quant.name), config
+
+
+def _declared_subject(config: Config, layout: Layout, kind: str) -> ScoredSubject:
+    folder, config = _scored_base(config, layout)
+    model_config = read_json(folder / "config.json")
+    card = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    rows = all_declared_rows(config, model_config, card, read_forgetting(config, layout))
+    return scored_subject(config, model_config, kind, rows)
+
+
+def _prepared_subject(declared: ScoredSubject, config: Config, layout: Layout) -> ScoredSubject:
+    """The same with the rows that there are."""
+    folder, config = _scored_base(config, layout)
+    card = read_record(layout.data(config.model.name, config.data.name), DataCard)
+    rows = _prepared_rows(config, layout, folder, Scoring(card.scoring))
+    # What is longer than the context is refused row by row, with the setting that is too large.
+    context = context_tokens(text_config(declared.spec.config))
+    generated = min(rows.generated_tokens, context)
+    return replace(declared, rows=replace(rows, generated_tokens=generated))
 
 
 def _as_served(config: Config, mode: QuantConfig) -> Config:

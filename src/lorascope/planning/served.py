@@ -39,7 +39,20 @@ def require_room(config: Config, layout: Layout) -> Device:
 def storing_refusal(
     base: BaseRecord, stored: FootprintRecord, mode: QuantConfig, limit: MemoryLimit
 ) -> str | None:
-    """Why a trial cannot be merged and stored in `mode` here; None where it can.
+    """Why a trial cannot be merged and stored in `mode` here; None where it can."""
+    needed = storing_bytes(base, stored, mode)
+    if needed <= limit.bytes:
+        return None
+    return (
+        f"serve={mode.name}: needs {needed / GIGABYTE:.3g} GB to merge a trial and store it, and "
+        f"there are {limit.bytes / GIGABYTE:.3g} GB ({limit.source}). Leave this form out, or set "
+        "runtime.memory_limit_gb if there is more."
+    )
+
+
+def storing_bytes(base: BaseRecord, stored: FootprintRecord, mode: QuantConfig) -> int:
+    """What merging a trial and storing it in `mode` takes.
+
 
     While it is merged, layer by layer, there are the stored base and what waits for its file; then
     the merged model is loaded whole, in the type of what the mode does not quantize; to calibrate
@@ -51,11 +64,4 @@ def storing_refusal(
         # Chosen codes wait, a byte each, for the model that they are put into.
         itemsize = 6
     waiting = min(4 * base.parameters, SHARD_BYTES)
-    needed = max(stored.total_bytes + waiting, itemsize * base.parameters)
-    if needed <= limit.bytes:
-        return None
-    return (
-        f"serve={mode.name}: needs {needed / GIGABYTE:.3g} GB to merge a trial and store it, and "
-        f"there are {limit.bytes / GIGABYTE:.3g} GB ({limit.source}). Leave this form out, or set "
-        "runtime.memory_limit_gb if there is more."
-    )
+    return max(stored.total_bytes + waiting, itemsize * base.parameters)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lorascope.config import Config, TrainConfig
+from lorascope.config import Config, EngineKind, TrainConfig
 from lorascope.errors import DeviceError, ModelError, RecordError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import locked_folder
@@ -48,8 +48,20 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
     Returns:
         The trials' records; None for a trial that did not complete.
     """
-    score_bases(configs, layout)
     needed = only_needed(configs, layout)
+    if configs[0].engine.kind is EngineKind.slurm:
+        from lorascope.stages.scoring_jobs import score_by_jobs
+
+        return score_by_jobs(configs, needed, layout, keeps_answers=True)
+    return score_modes(configs, needed, layout)
+
+
+def score_modes(
+    configs: Sequence[Config], needed: Sequence[Config], layout: Layout
+) -> list[EvaluationRecord | None]:
+    """Score, on this computer, what is missing of the bare base of each mode of `configs` and of
+    the trials `needed`, whose records it returns, and keep answers of the leading ones."""
+    score_bases(configs, layout)
     records = score_trials(needed, layout)
     scored = [(c, r) for c, r in zip(needed, records, strict=True) if r and c.serve is None]
     for config in {config.quant.name: config for config in configs}.values():
@@ -124,12 +136,13 @@ def _evaluate_subject(
         if config.runtime.tracking:
             from lorascope.tracking import try_publish
 
-            bases = [] if trial else [_bare_base(config, layout, record)]
+            bases = [] if trial else [bare_base(config, layout, record)]
             try_publish([], [record] if trial else [], layout, bases)
         return record
 
 
-def _bare_base(config: Config, layout: Layout, scores: EvaluationRecord) -> BareBase:
+def bare_base(config: Config, layout: Layout, scores: EvaluationRecord) -> BareBase:
+    """What the tracking store gets of a mode's bare base."""
     data = read_data(config, layout).content_sha256
     footprint = read_mode(config, layout)
     return BareBase(config.model.name, config.data.name, data, footprint, scores)

@@ -9,7 +9,7 @@ from lorascope.comparing.budget import spent, stops
 from lorascope.comparing.cells import study_measure
 from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.comparing.settling import Look, Settling
-from lorascope.config import Config, Search
+from lorascope.config import Config, EngineKind, Search
 from lorascope.errors import LorascopeError, RecordError
 from lorascope.execution.packs import Trial, packs_of
 from lorascope.execution.sweep import run_sweep
@@ -23,6 +23,7 @@ from lorascope.reporting.settling_text import (
     settled_content,
 )
 from lorascope.stages.evaluate import let_go, score_bases, score_trials
+from lorascope.stages.scoring_jobs import score_by_jobs
 from lorascope.study.collect import collect_all, settle_study
 from lorascope.study.declared import declare_trial
 from lorascope.study.needed import require_settleable, write_settled
@@ -40,7 +41,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> None:
         return
     require_settleable(configs)
     by_name = {declare_trial(config, layout).name: config for config in configs}
-    score_bases(configs, layout)
+    _score(configs, [], layout)
     _train_again(by_name, layout)
     before: Settling | None = None
     while True:
@@ -109,4 +110,15 @@ def train_and_score(
         # What nothing needs yet ends no settling.
         print(error, file=sys.stderr, flush=True)
         run_sweep(configs, layout)
-    score_trials(configs, layout)
+    _score(configs, configs, layout)
+
+
+def _score(configs: Sequence[Config], trials: Sequence[Config], layout: Layout) -> None:
+    """Score what is missing of `trials`, or else of the bare bases of `configs`, where `engine`
+    says."""
+    if configs[0].engine.kind is EngineKind.slurm:
+        score_by_jobs(configs, trials, layout, keeps_answers=False)
+    elif trials:
+        score_trials(trials, layout)
+    else:
+        score_bases(configs, layout)

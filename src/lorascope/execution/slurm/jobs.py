@@ -10,11 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lorascope.config import Config
@@ -33,10 +35,11 @@ from lorascope.execution.engine import (
 )
 from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
-from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING
+from lorascope.execution.slurm.memory import Predicted, pack_bytes
+from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING, NodeJob, train_or_pause
 from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess, no_locks
 from lorascope.execution.slurm.queue import ENDED, Queue, cancel
-from lorascope.execution.slurm.submission import Submitter, require_slurm
+from lorascope.execution.slurm.submission import Submitter, Work, require_slurm
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import write_atomically
@@ -86,9 +89,23 @@ class SlurmEngine:
             (folder / "adapters").mkdir(parents=True)
             write_job(folder, replace(job, adapters=own))
             write_atomically(folder / TRIALS, json.dumps(trials).encode())
-            write_atomically(folder / ID, self._submitter.submit(folder).encode())
+            node = NodeJob(folder, self._engine.minutes, train_or_pause)
+            self._queue_up(folder, Work(node, partial(pack_bytes, folder)))
         process = SlurmProcess(folder, job.adapters, self._engine.minutes, self._queue)
         return FollowedJob(folder, process)
+
+    def submit_other(self, body: Callable[[Path], None], predicted: Predicted) -> FollowedJob:
+        """Have `body(folder)` done on a node, which writes its outcome to that folder. It begins
+        anew where its job is preempted, or its node is lost."""
+        folder = self._jobs / secrets.token_hex(NAME_LETTERS // 2)
+        folder.mkdir(parents=True)
+        (folder / JOB).touch()
+        node = NodeJob(folder, self._engine.minutes, body, save_seconds=0.0)
+        self._queue_up(folder, Work(node, predicted))
+        return FollowedJob(folder, SlurmProcess(folder, [], self._engine.minutes, self._queue))
+
+    def _queue_up(self, folder: Path, work: Work) -> None:
+        write_atomically(folder / ID, self._submitter.submit(work).encode())
 
     def _folders(self) -> list[Path]:
         return [path.parent for path in sorted(self._jobs.glob(f"*/{TRIALS}"))]

@@ -1,4 +1,4 @@
-"""What Slurm runs of a pack, on some node: a small process that watches over the one that trains.
+"""What Slurm runs on some node: a small process that watches over the one that trains, or scores.
 
 Slurm signals all processes of a job. The one that trains does not hear it; this one asks it to save
 at its next step. So a job that is preempted, or near the end of its time, goes on at that step when
@@ -8,9 +8,12 @@ it has waited in the queue again.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,18 +45,28 @@ BEAT_SECONDS = 2.0
 """Between two signs of life."""
 
 
-class PackJob:
-    """Trains the pack of one folder, or goes on with it; submitit calls and requeues it.
+class NodeJob:
+    """Does the work of one folder, or goes on with it; submitit calls and requeues it.
 
     Args:
         minutes: how long Slurm lets it run at a time.
+        body: what does the work, in a process of its own.
+        save_seconds: how long that may take to save; 0 for what has nothing to save.
         step: at which its pack was saved last.
         in_vain: runs to the end of their time since that step.
     """
 
-    def __init__(self, folder: Path, minutes: int, step: int = 0, in_vain: int = 0) -> None:
-        self._folder, self._minutes = folder, minutes
-        self._step, self._in_vain = step, in_vain
+    def __init__(
+        self,
+        folder: Path,
+        minutes: int,
+        body: Callable[[Path], None],
+        save_seconds: float = SAVE_SECONDS,
+        step: int = 0,
+        in_vain: int = 0,
+    ) -> None:
+        self._folder, self._minutes, self._body = folder, minutes, body
+        self._save_seconds, self._step, self._in_vain = save_seconds, step, in_vain
 
     def __call__(self) -> None:
         folder, self._started = self._folder, time.monotonic()
@@ -63,15 +76,17 @@ class PackJob:
         signal.signal(signal.SIGTERM, self._leave)
         # Slurm's signal to save would end the child. What is blocked here stays blocked there.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-        self._child = Child(train_or_pause, folder, PRELOADED, fresh=True)
+        self._child = Child(self._body, folder, PRELOADED, fresh=True)
         (folder / RUNNING).touch()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         while not self._child.ended(BEAT_SECONDS):
-            (folder / RUNNING).touch()
+            # The folder goes as soon as somebody has read the outcome.
+            with suppress(OSError):
+                os.utime(folder / RUNNING)
         self._conclude()
 
     def checkpoint(self) -> Any:
-        """Save the pack; what submitit shall run when the job comes back. It is called by the
+        """Save the work; what submitit shall run when the job comes back. It is called by the
         handler of a signal, and ends the process where there is nothing to come back for."""
         from submitit.helpers import DelayedSubmission
 
@@ -84,7 +99,8 @@ class PackJob:
             told = f"engine.minutes={self._minutes}: {in_vain} times no step was done in them"
             write_outcome(self._folder, Outcome(timed_out=True, limit=told))
             sys.exit(0)
-        return DelayedSubmission(PackJob(self._folder, self._minutes, step, in_vain))
+        again = (self._folder, self._minutes, self._body, self._save_seconds, step, in_vain)
+        return DelayedSubmission(NodeJob(*again))
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         """Slurm ends the job, and decides itself whether it comes back."""
@@ -95,7 +111,7 @@ class PackJob:
     def _pause(self) -> None:
         """Have the pack saved, and its process end; killed where it takes too long."""
         (self._folder / PAUSE).touch()
-        if not self._child.ended(SAVE_SECONDS):
+        if not self._child.ended(self._save_seconds):
             self._child.kill()
             self._child.ended(SAVE_SECONDS)
         (self._folder / RUNNING).unlink(missing_ok=True)

@@ -7,21 +7,22 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
 from lorascope.config import EngineConfig
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.execution.slurm.memory import MEBIBYTE, predicted_bytes
-from lorascope.execution.slurm.node import PackJob
+from lorascope.execution.slurm.memory import MEBIBYTE, Predicted, predicted_bytes
+from lorascope.execution.slurm.node import NodeJob
 from lorascope.planning.arithmetic import GIGABYTE
 
 GATHER_SECONDS = 0.5
 """For what is submitted at the same moment. Slots begin together."""
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 ENDLESS = 10**6
-"""Times that submitit lets a job come back: `PackJob` counts those that bring nothing."""
+"""Times that submitit lets a job come back: `NodeJob` counts those that bring nothing."""
 NAME = "lorascope"
 
 
@@ -40,8 +41,20 @@ def require_slurm() -> None:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Work:
+    """What becomes a job."""
+
+    job: NodeJob
+    predicted: Predicted
+    """What it takes of memory, where engine.memory_gb does not say it."""
+
+
+Waiting = tuple[Work, "Future[str]"]
+
+
 class Submitter:
-    """Hands jobs to Slurm; for several threads.
+    """Hands work to Slurm; for several threads.
 
     Args:
         folder: for the files that submitit and Slurm write, which nodes see too.
@@ -50,17 +63,17 @@ class Submitter:
     def __init__(self, engine: EngineConfig, folder: Path) -> None:
         self._engine, self._folder = engine, folder
         self._lock, self._submitting = threading.Lock(), threading.Lock()
-        self._waiting: list[tuple[Path, Future[str]]] = []
+        self._waiting: list[Waiting] = []
 
-    def submit(self, folder: Path) -> str:
-        """Have the job in `folder` done; Slurm's id of it.
+    def submit(self, work: Work) -> str:
+        """Have it done; Slurm's id of it.
 
         Raises:
             LorascopeError: Slurm does not take it.
         """
         own: Future[str] = Future()
         with self._lock:
-            self._waiting.append((folder, own))
+            self._waiting.append((work, own))
             gathers = len(self._waiting) == 1
         if gathers:
             time.sleep(GATHER_SECONDS)
@@ -70,14 +83,14 @@ class Submitter:
                 self._submit_all(gathered)
         return own.result()
 
-    def _submit_all(self, gathered: Sequence[tuple[Path, Future[str]]]) -> None:
+    def _submit_all(self, gathered: Sequence[Waiting]) -> None:
         try:
-            arrays: dict[int | None, list[tuple[Path, Future[str]]]] = {}
-            needs = self._needs([folder for folder, _ in gathered])
+            arrays: dict[int | None, list[Waiting]] = {}
+            needs = self._needs([work for work, _ in gathered])
             for one, memory_bytes in zip(gathered, needs, strict=True):
                 arrays.setdefault(memory_bytes, []).append(one)
             for memory_bytes, array in arrays.items():
-                ids = self._submit_array([folder for folder, _ in array], memory_bytes)
+                ids = self._submit_array([work.job for work, _ in array], memory_bytes)
                 for (_, own), job in zip(array, ids, strict=True):
                     own.set_result(job)
         except BaseException as error:
@@ -85,13 +98,13 @@ class Submitter:
                 if not own.done():
                     own.set_exception(error)
 
-    def _needs(self, folders: Sequence[Path]) -> Sequence[int | None]:
+    def _needs(self, works: Sequence[Work]) -> Sequence[int | None]:
         """Bytes of memory to ask for; None leaves it to the cluster."""
         if self._engine.memory_gb is not None:
-            return [int(self._engine.memory_gb * GIGABYTE)] * len(folders)
-        return predicted_bytes(folders)
+            return [int(self._engine.memory_gb * GIGABYTE)] * len(works)
+        return predicted_bytes([work.predicted for work in works])
 
-    def _submit_array(self, folders: Sequence[Path], memory_bytes: int | None) -> list[str]:
+    def _submit_array(self, work: Sequence[NodeJob], memory_bytes: int | None) -> list[str]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
         from submitit.slurm.slurm import SlurmExecutor
 
@@ -113,7 +126,7 @@ class Submitter:
             **{name: value for name, value in asked.items() if value is not None},
         )
         try:
-            jobs = executor.submit_array([PackJob(folder, engine.minutes) for folder in folders])
+            jobs = executor.submit_array(list(work))
         except (FailedJobError, FailedSubmissionError) as error:
             raise LorascopeError(
                 f"Slurm does not take the job: {error}. It was asked for by engine.* (memory: "
