@@ -16,7 +16,7 @@ from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.by_rank import draw_levels, score_label
 from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.curves import far_words, read_off
-from lorascope.reporting.figures.style import LINES, MARKERS, PALETTE, PAPER, blank_figure
+from lorascope.reporting.figures.style import LINES, MARKERS, PALETTE, PAPER, bars, blank_figure
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ def draw_by_method(study: Study, findings: Findings) -> Chart:
             mfc=PAPER if index >= len(PALETTE) else color, zorder=3,
             label=label,
         )  # fmt: skip
+        artists += axes.plot(
+            *bars(x, [(p.low, p.high) for p in points]), color=color, linewidth=1.1, zorder=2
+        )
         for point in points:
-            place, ends = point.parameters, [point.low, point.high]
-            artists += axes.plot([place] * 2, ends, color=color, linewidth=1.1, zorder=2)
+            place = point.parameters
             figure.mark(
                 axes, (place, point.mean), names.name(point.cell), *point.words,
                 f"{place:,} trainable parameters", series=label, cell=point.cell,

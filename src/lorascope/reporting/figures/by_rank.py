@@ -26,6 +26,7 @@ from lorascope.reporting.figures.style import (
     NEUTRAL,
     PAPER,
     Look,
+    bars,
     blank_figure,
     choose_look,
 )
@@ -107,9 +108,9 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look, figure: Chart) -> None:
         mfc=PAPER if look.hollow[curve.key] else color,
         label=look.labels[curve.key], zorder=3,
     )  # fmt: skip
+    ends = [(point.low, point.high) for point in curve.points]
+    artists += axes.plot(*bars(x, ends), color=color, linewidth=1.2, zorder=2)
     for position, point in zip(x, curve.points, strict=True):
-        ends = [point.low, point.high]
-        artists += axes.plot([position] * 2, ends, color=color, linewidth=1.2, zorder=2)
         if len(point.seeds) > 1:
             places = [position] * len(point.seeds)
             artists += axes.plot(places, point.seeds, "_", color=color, markersize=7)
