@@ -69,7 +69,7 @@ def test_a_job_that_left_no_outcome_has_that_of_its_state(
     outcome: Outcome | None,
     words: str,
 ) -> None:
-    slurm(f"6_1 RUNNING\n7_1 {state}\n")
+    slurm(f"6_1|RUNNING|None\n7_1|{state}|None\n")
     found = follow(tmp_path / "job", bare_project, Queue()).wait(ignore, None)
     if outcome is not None:
         assert found == outcome
@@ -83,7 +83,7 @@ def test_a_job_that_left_no_outcome_has_that_of_its_state(
 def test_a_job_that_waits_leaves_the_queue_when_somebody_asks_to_stop(
     tmp_path: Path, bare_project: Layout, slurm: Slurm
 ) -> None:
-    slurm("7_1 PENDING\n")
+    slurm("7_1|PENDING|Resources\n")
     job = follow(tmp_path / "job", bare_project, Queue())
     (tmp_path / "job" / STOP).touch()
     assert job.wait(ignore, None).saved_at == (0, 60)
@@ -91,11 +91,11 @@ def test_a_job_that_waits_leaves_the_queue_when_somebody_asks_to_stop(
 
 
 def test_time_in_the_queue_is_no_packs(tmp_path: Path, bare_project: Layout, slurm: Slurm) -> None:
-    slurm("7_1 PENDING\n")
+    slurm("7_1|PENDING|Resources\n")
     (tmp_path / ID).write_text("7_1")
     process = SlurmProcess(tmp_path, [], 240, Queue())
     assert not process.runs()
-    slurm("7_1 RUNNING\n")
+    slurm("7_1|RUNNING|None\n")
     assert not process.runs()
     (tmp_path / "running").touch()
     assert process.runs()
@@ -103,12 +103,23 @@ def test_time_in_the_queue_is_no_packs(tmp_path: Path, bare_project: Layout, slu
 
 def test_a_controller_that_does_not_answer_changes_nothing(tmp_path: Path, slurm: Slurm) -> None:
     begun, jobs = time.monotonic(), Queue()
-    slurm("7_1 RUNNING\n")
+    slurm("7_1|RUNNING|None\n")
     assert jobs.state("7_1", begun) == "RUNNING"
     (tmp_path / "programs/squeue.txt").unlink()
     assert jobs.state("7_1", begun) == "RUNNING"
     # It was not there when Slurm answered last.
     assert jobs.state("8", time.monotonic()) == "PENDING"
+
+
+def test_why_a_job_waits_that_may_wait_for_long_is_said_once(
+    slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm("7_0|PENDING|Resources\n7_1|PENDING|PartitionTimeLimit\n8|PENDING|PartitionTimeLimit\n")
+    jobs = Queue()
+    assert [jobs.state(job, time.monotonic()) for job in ("7_1", "8")] == ["PENDING"] * 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("job 7_1 of Slurm waits: PartitionTimeLimit")
 
 
 def test_without_slurm_the_error_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

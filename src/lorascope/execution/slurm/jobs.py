@@ -28,10 +28,13 @@ from lorascope.execution.engine import (
     STOP,
     FollowedJob,
     Job,
+    Outcome,
     Slot,
+    TrialOutcome,
     plain_job,
     read_outcome,
     write_job,
+    write_outcome,
 )
 from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
@@ -39,11 +42,11 @@ from lorascope.execution.slurm.memory import Predicted, pack_bytes
 from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING, NodeJob, train_or_pause
 from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess, no_locks
 from lorascope.execution.slurm.queue import ENDED, Queue, cancel
-from lorascope.execution.slurm.submission import Submitter, Work, require_slurm
+from lorascope.execution.slurm.submission import Submitter, TooLarge, Work, require_slurm
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import write_atomically
-from lorascope.records import LASTING
+from lorascope.records import LASTING, Status
 
 NAME_LETTERS = 24
 PROBE = "probe"
@@ -77,6 +80,7 @@ class SlurmEngine:
         return [Slot(self._runtime.threads or self._engine.cpus, None)] * count
 
     def underway(self) -> list[list[str]]:
+        self._tidy()
         return [_trials(folder) for folder in self._folders() if self._can_follow(folder)]
 
     def submit(self, job: Job) -> FollowedJob:
@@ -84,15 +88,24 @@ class SlurmEngine:
         folder = self._jobs / _name(job, trials)
         self._end_others(trials, folder)
         if not self._can_follow(folder):
-            _clear(folder)
-            own = [folder / "adapters" / str(index) for index in range(len(job.adapters))]
-            (folder / "adapters").mkdir(parents=True)
-            write_job(folder, replace(job, adapters=own))
-            write_atomically(folder / TRIALS, json.dumps(trials).encode())
-            node = NodeJob(folder, self._engine.minutes, train_or_pause)
-            self._queue_up(folder, Work(node, partial(pack_bytes, folder)))
+            self._begin(folder, job, trials)
         process = SlurmProcess(folder, job.adapters, self._engine.minutes, self._queue)
         return FollowedJob(folder, process)
+
+    def _begin(self, folder: Path, job: Job, trials: list[str]) -> None:
+        _clear(folder)
+        own = [folder / "adapters" / str(index) for index in range(len(job.adapters))]
+        (folder / "adapters").mkdir(parents=True)
+        write_job(folder, replace(job, adapters=own))
+        write_atomically(folder / TRIALS, json.dumps(trials).encode())
+        node = NodeJob(folder, self._engine.minutes, train_or_pause)
+        try:
+            self._queue_up(folder, Work(node, partial(pack_bytes, folder)))
+        except TooLarge as error:
+            # As where a child finds that its pack has no room.
+            refused = Outcome([TrialOutcome(Status.refused, str(error))])
+            alone = len(job.configs) == 1
+            write_outcome(folder, refused if alone else Outcome(split="halves"))
 
     def submit_other(self, body: Callable[[Path], None], predicted: Predicted) -> FollowedJob:
         """Have `body(folder)` done on a node, which writes its outcome to that folder. It begins
@@ -105,7 +118,21 @@ class SlurmEngine:
         return FollowedJob(folder, SlurmProcess(folder, [], self._engine.minutes, self._queue))
 
     def _queue_up(self, folder: Path, work: Work) -> None:
-        write_atomically(folder / ID, self._submitter.submit(work).encode())
+        try:
+            write_atomically(folder / ID, self._submitter.submit(work).encode())
+        except TooLarge:
+            write_atomically(folder / ID, b"none")
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _tidy(self) -> None:
+        """Take away what submitit and Slurm wrote about jobs that have ended."""
+        living = self._queue.living(self._begun)
+        for path in (self._jobs / QUEUED).glob("[0-9]*_*"):
+            if living is not None and path.name.partition("_")[0] not in living:
+                path.unlink(missing_ok=True)
 
     def _folders(self) -> list[Path]:
         return [path.parent for path in sorted(self._jobs.glob(f"*/{TRIALS}"))]

@@ -4,6 +4,7 @@ does not say: that is read from the pack's own files."""
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 QUEUE_SECONDS = 5.0
 """Between two questions. Outcomes are seen in files, long before."""
 ANSWER_SECONDS = 60
-STATES = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i %T")
+STATES = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
 PENDING, RUNNING, COMPLETED = "PENDING", "RUNNING", "COMPLETED"
 UNKNOWN = "UNKNOWN"
 """Of a job that Slurm has forgotten, which it does some minutes after its end."""
@@ -23,11 +24,17 @@ ENDED = frozenset(
 node died."""
 
 
+USUAL = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Dependency")
+"""Why jobs wait that are to run soon."""
+
+
 class Queue:
-    """The states of this user's jobs; for several threads."""
+    """The states of this user's jobs; for several threads. It says once why any of them waits that
+    may wait for long."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._told: set[str] = set()
         self._states: dict[str, str] = {}
         self._tried = self._answered = float("-inf")
 
@@ -49,7 +56,22 @@ class Queue:
         except (subprocess.SubprocessError, OSError):
             return
         self._answered = self._tried
-        self._states = dict(line.split(maxsplit=1) for line in told.splitlines() if line.strip())
+        self._states = {}
+        for line in told.splitlines():
+            job, state, reason = line.split("|", 2)
+            self._states[job] = state
+            if state == PENDING and reason not in (*USUAL, *self._told):
+                self._told.add(reason)
+                words = f"job {job} of Slurm waits: {reason}; `scontrol show job {job}` says more"
+                print(words, file=sys.stderr, flush=True)
+
+    def living(self, since: float) -> set[str] | None:
+        """Ids of jobs that wait or run, those of arrays without their number; None where Slurm has
+        not answered since then."""
+        self.state("", since)
+        if self._answered < since:
+            return None
+        return {job.partition("_")[0] for job, state in self._states.items() if state not in ENDED}
 
 
 def cancel(jobs: Sequence[str]) -> None:

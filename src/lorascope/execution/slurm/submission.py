@@ -24,6 +24,8 @@ COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 ENDLESS = 10**6
 """Times that submitit lets a job come back: `NodeJob` counts those that bring nothing."""
 NAME = "lorascope"
+NO_SUCH_NODE = ("Memory specification", "Requested node configuration is not available")
+"""Of sbatch's answer, where no node has so much."""
 
 
 def require_slurm() -> None:
@@ -53,6 +55,10 @@ class Work:
 Waiting = tuple[Work, "Future[str]"]
 
 
+class TooLarge(LorascopeError):
+    """No node has the memory that a job is predicted to need."""
+
+
 class Submitter:
     """Hands work to Slurm; for several threads.
 
@@ -69,7 +75,8 @@ class Submitter:
         """Have it done; Slurm's id of it.
 
         Raises:
-            LorascopeError: Slurm does not take it.
+            TooLarge: no node has the memory that it is predicted to need.
+            LorascopeError: Slurm does not take it for another reason.
         """
         own: Future[str] = Future()
         with self._lock:
@@ -128,10 +135,12 @@ class Submitter:
         try:
             jobs = executor.submit_array(list(work))
         except (FailedJobError, FailedSubmissionError) as error:
+            told = f"Slurm does not take the job: {error}"
+            if engine.memory_gb is None and any(words in told for words in NO_SUCH_NODE):
+                raise TooLarge(f"{told} (memory: {asked['mem']})") from error
             raise LorascopeError(
-                f"Slurm does not take the job: {error}. It was asked for by engine.* (memory: "
-                f"{asked['mem'] or 'the default'}); `sinfo -o '%P %l %c %m %G'` shows what there "
-                "is."
+                f"{told}. Settings of engine ask for it (memory: {asked['mem'] or 'the default'}); "
+                "`sinfo -o '%P %l %c %m %G'` shows what there is."
             ) from error
         return [str(job.job_id) for job in jobs]
 
