@@ -16,6 +16,7 @@ from lorascope.config import Config
 from lorascope.execution import sweep
 from lorascope.files.layout import Layout
 from lorascope.files.locks import FolderLocked, locked_folder, locked_folders
+from lorascope.stages import evaluate
 from tests.lock_holder import another_holder
 
 TRIAL = "nf4-r0008-a0.5-s0-0123456789"
@@ -125,6 +126,30 @@ def test_a_second_sweep_says_what_it_waits_for_and_ends_with_all_trials_done(
     assert lines[-1].startswith("1/1 trials done")
     told = capsys.readouterr().out
     assert told.startswith(f"trained by another process: {record.trial}: validation loss")
+
+
+def test_what_another_process_scores_comes_last(
+    project: Layout, compose: Callable[..., Config], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    configs = [compose("quant=fp16", "lora.rank=1", f"seed={seed}") for seed in (77, 78)]
+    names = [record.trial for record in sweep.run_sweep(configs, project)]
+    heard = Listener()
+    with another_holder(project.evaluations("fp16") / names[0], project) as (_, process):
+
+        def let_go() -> None:
+            assert heard.waiting.wait(300)
+            os.kill(process.pid, signal.SIGKILL)
+
+        other = threading.Thread(target=let_go)
+        other.start()
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stderr", heard)
+        records = evaluate.score_trials(configs, project)
+        other.join()
+    assert [record.name for record in records if record] == names
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told] == [f"2/2 {names[1]}", f"1/2 {names[0]}"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o077, 0o600)])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 from lorascope.config import Config, EngineKind, TrainConfig
 from lorascope.errors import DeviceError, ModelError, RecordError
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.locks import locked_folder
+from lorascope.files.locks import LOOK_SECONDS, FolderLocked, locked_folder
 from lorascope.files.store import read_record, replaced_folder, write_record
 from lorascope.machine.libraries import import_uncollected
 from lorascope.machine.progress import StepProgress
@@ -80,16 +81,22 @@ def score_trials(configs: Sequence[Config], layout: Layout) -> list[EvaluationRe
     """Score what is missing of trained trials, each in its form; None for one that did not
     complete, or has no such form. Trials that share a loaded base go first."""
     count = len(configs)
-    places = [f"{number}/{count} " if count > 1 else "" for number in range(1, count + 1)]
     turns = sorted(range(count), key=lambda number: configs[number].serve is not None)
-    scored = {
-        number: _evaluate(configs[number], layout, place)
-        for number, place in zip(turns, places, strict=True)
+    places = {
+        number: f"{turn}/{count} " if count > 1 else "" for turn, number in enumerate(turns, 1)
     }
+    scored: dict[int, EvaluationRecord | None] = {}
+    waits = False
+    while left := [number for number in turns if number not in scored]:
+        # What other processes score comes last: so several divide the trials.
+        for number in left[:1] if waits else left:
+            with nullcontext() if waits else suppress(FolderLocked):
+                scored[number] = _evaluate(configs[number], layout, places[number], waits)
+        waits = not waits and not any(number in scored for number in left)
     return [scored[number] for number in range(count)]
 
 
-def _evaluate(config: Config, layout: Layout, place: str) -> EvaluationRecord | None:
+def _evaluate(config: Config, layout: Layout, place: str, waits: bool) -> EvaluationRecord | None:
     declared = declare_trial(config, layout)
     folder = layout.trials(config.quant.name) / declared.name
     if not (folder / RECORD).is_file():
@@ -104,16 +111,25 @@ def _evaluate(config: Config, layout: Layout, place: str) -> EvaluationRecord | 
     if reason := unservable(config):
         print(f"{name}: not scored, {reason}")
         return None
-    return _evaluate_subject(config, layout, name, trial, place)
+    return _evaluate_subject(config, layout, name, trial, place, waits)
 
 
 def _evaluate_subject(
-    config: Config, layout: Layout, name: str, trial: TrialRecord | None, place: str = ""
+    config: Config,
+    layout: Layout,
+    name: str,
+    trial: TrialRecord | None,
+    place: str = "",
+    waits: bool = True,
 ) -> EvaluationRecord | None:
     """Score the trial, or the bare base where it is None, unless its scores are there and made the
-    same way; None where the trial cannot be stored in its form."""
+    same way; None where the trial cannot be stored in its form.
+
+    Raises:
+        FolderLocked: another process scores it, and nobody `waits`.
+    """
     folder = layout.evaluations(config.quant.name) / name
-    with locked_folder(folder, layout, wait_seconds=None, on_wait=_tell):
+    with locked_folder(folder, layout, None if waits else LOOK_SECONDS, on_wait=_tell):
         if trial:
             require_adapter(trial, layout.trials(config.quant.name) / trial.trial)
         identity = evaluation_identity(config, layout, trial)
