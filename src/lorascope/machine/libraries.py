@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 
@@ -24,6 +26,19 @@ def import_uncollected(*modules: str) -> None:
             import_module(name)
     finally:
         gc.freeze()
+        if before:
+            gc.enable()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside the block nobody looks for garbage: of a million objects of a large study, which all
+    stay, the looks take a tenth of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
         if before:
             gc.enable()
 

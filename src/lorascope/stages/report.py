@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lorascope.comparing.findings import compare
+from lorascope.comparing.ruling import Findings
 from lorascope.config import Config
 from lorascope.files.layout import Layout
+from lorascope.machine.libraries import uncollected
+from lorascope.records import Study
 from lorascope.reporting.catalogue import write_reports
 from lorascope.reporting.metrics import decision_content
 from lorascope.reporting.pages.answer_text import answer_text
@@ -31,13 +34,9 @@ def command(
     """Write reports/ for the declared grid, and keep what `summary` prints of it. 0, but with
     `--require-answer` 1 where the records name nothing to ship."""
     stamp = files_stamp(layout, words)
-    with reading_once():
-        study = collect(list(configs), layout)
-        if study.missing or study.unneeded:
-            # Else an upgrade's first report would lack trials without a word.
-            noted_predecessors(declare_trial(config, layout) for config in configs)
-    findings = compare(study)
-    paths = write_reports(study, findings, layout.reports)
+    with uncollected():
+        study, findings = _found(list(configs), layout)
+        paths = write_reports(study, findings, layout.reports)
     folder = layout.reports.relative_to(layout.root)
     keep_summary(layout, stamp, terminal_summary(study, findings, folder))
     written = [path.relative_to(layout.root) for path in paths]
@@ -52,3 +51,12 @@ def command(
         # A thousand candidates take a while to write down.
         content = {"written": [*map(str, written)], "decision": decision_content(decision)}
     return CommandResult(NOT_ANSWERED if lacks_answer else 0, content)
+
+
+def _found(configs: list[Config], layout: Layout) -> tuple[Study, Findings]:
+    with reading_once():
+        study = collect(configs, layout)
+        if study.missing or study.unneeded:
+            # Else an upgrade's first report would lack trials without a word.
+            noted_predecessors(declare_trial(config, layout) for config in configs)
+    return study, compare(study)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorascope.config import Config
 from lorascope.files.layout import Layout
+from lorascope.machine.libraries import uncollected
 from lorascope.study.kept_summary import files_stamp, keep_summary, kept_summary
 
 
@@ -26,6 +27,7 @@ def _made(layout: Layout, words: Sequence[str]) -> str:
     from lorascope.study.request import grid_points
 
     configs, _, _ = grid_points("summary", words, {}, True, layout)
-    # How far predictions lie apart is no part of the answer, and takes longer than all of it.
-    study = collect(configs, layout, distributions=False)
-    return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
+    with uncollected():
+        # How far predictions lie apart is no part of the answer, and takes longer than all of it.
+        study = collect(configs, layout, distributions=False)
+        return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
