@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -12,12 +13,24 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.execution.engine import STOP, Event, FollowedJob, Job, Outcome, Slot, write_job
+from lorascope.execution.engine import (
+    STOP,
+    Event,
+    FollowedJob,
+    Job,
+    Outcome,
+    Slot,
+    read_outcome,
+    write_job,
+)
+from lorascope.execution.local.slots import PARENT, Child
+from lorascope.execution.slurm.node import RUNNING, NodeJob
 from lorascope.execution.slurm.process import ID, SlurmProcess
 from lorascope.execution.slurm.queue import Queue
 from lorascope.execution.slurm.submission import require_slurm
 from lorascope.files.layout import Layout
 from tests.conftest import compose_one
+from tests.execution.test_isolation import PRELOAD
 
 Slurm = Callable[[str], None]
 
@@ -97,8 +110,51 @@ def test_time_in_the_queue_is_no_packs(tmp_path: Path, bare_project: Layout, slu
     assert not process.runs()
     slurm("7_1|RUNNING|None\n")
     assert not process.runs()
-    (tmp_path / "running").touch()
+    (tmp_path / RUNNING).touch()
     assert process.runs()
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_lock_that_a_running_job_holds_and_nobody_sees_here_is_refused(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    monkeypatch.setattr("lorascope.execution.slurm.process.UNLOCKED_SECONDS", 0.1)
+    slurm("7_1|RUNNING|None\n")
+    for name, text in {ID: "7_1", RUNNING: "", PARENT: ""}.items():
+        (tmp_path / name).write_text(text)
+    held = os.open(tmp_path / PARENT, os.O_WRONLY)
+    if is_seen:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    process = SlurmProcess(tmp_path, [], 240, Queue())
+    # A node that is lost leaves such a file, too, and says no more that it runs.
+    assert not process.ended(0.2)
+    os.utime(tmp_path / RUNNING, (time.time() + 60, time.time() + 60))
+    if is_seen:
+        assert not process.ended(0)
+    else:
+        with pytest.raises(ConfigError, match=r"locked by job 7_1.*NFS 4"):
+            process.ended(0)
+    os.close(held)
+
+
+def rest(folder: Path) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("in_vain", [0, 2])
+def test_a_job_comes_back_unless_it_got_no_further_three_times(
+    tmp_path: Path, in_vain: int
+) -> None:
+    pytest.importorskip("submitit")
+    job = NodeJob(tmp_path, 0, rest, save_seconds=0.0, step=5, in_vain=in_vain)
+    job._started, job._child = time.monotonic(), Child(rest, tmp_path, PRELOAD, fresh=False)
+    (tmp_path / "paused").write_text("5")
+    if in_vain == 0:
+        assert job.checkpoint().function._in_vain == 1
+        return
+    with pytest.raises(SystemExit):
+        job.checkpoint()
+    assert read_outcome(tmp_path).timed_out
 
 
 def test_a_controller_that_does_not_answer_changes_nothing(tmp_path: Path, slurm: Slurm) -> None:
