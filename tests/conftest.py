@@ -38,11 +38,13 @@ BASE_OVERRIDES = (
     *([f"runtime.device={TEST_DEVICE}"] if TEST_DEVICE else []),
 )  # fmt: skip
 LONGEST = (
-    "pipeline", "lone_kinds", "plan", "seed_simulation", "packing", "capacity", "early_stopping",
-    "stopping", "tracking", "gpu_check", "benchmarks", "kills", "simulation", "prediction",
-    "sweep_simulation", "rounded_merge", "slots", "sweeps", "needed",
+    "pipeline", "plan", "seed_simulation", "stopping", "lone_kinds", "capacity", "simulation",
+    "benchmarks", "gpu_check", "early_stopping", "prediction", "packing", "slots", "tracking",
+    "html_page", "rounded_merge", "merging", "kills", "bare_base", "training", "needed",
+    "disk_faults", "grid", "inits_that_read", "inits", "reproducing", "export", "sweeps", "damage",
+    "files", "scored", "sweep_simulation", "merged_folder", "report_without_torch",
 )  # fmt: skip
-"""Files of more than 25 seconds, by their names without test_, the longest first."""
+"""Files of more than 15 seconds, by their names without test_, the longest first."""
 
 PASSED_OVER: set[str] = set()
 """Names of modules that the garbage collector passes over."""

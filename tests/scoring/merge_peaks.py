@@ -1,4 +1,4 @@
-"""Peaks of a process that stores, compares and merges a base of 64 million parameters.
+"""Peaks of a process that stores, compares and merges a base of 17 million parameters.
 
 `python -m tests.scoring.merge_peaks FOLDER` prints them as JSON: bytes that belong to the process,
 over those before. Pages of files that are only read do not count, as the system takes them back
@@ -27,7 +27,7 @@ from lorascope.scoring.merging import merge
 
 CPU = Device("cpu", "cpu")
 QUANT = QuantConfig(name="int8", storage=Storage.int8)
-SHARD_BYTES = 16 * 10**6
+SHARD_BYTES = 4 * 10**6
 
 
 def anonymous_bytes() -> int:
@@ -54,7 +54,7 @@ def peak_of(work: Callable[[], object]) -> int:
 
 def main(root: Path) -> dict[str, int]:
     config = LlamaConfig(
-        vocab_size=512, hidden_size=1024, intermediate_size=2816, num_hidden_layers=5,
+        vocab_size=512, hidden_size=512, intermediate_size=1408, num_hidden_layers=5,
         num_attention_heads=8, num_key_value_heads=8,
     )  # fmt: skip
     model = LlamaForCausalLM(config).to(torch.bfloat16)

@@ -43,10 +43,8 @@ WORLDS = [
     World(seeds=3, clustered=True),
     World(seeds=3, clustered=True, seed=0.05),
     World(seeds=3, clustered=True, flicker=0.5, seed=0.1),
-    World(seeds=5),
     World(seeds=5, seed=0.05),
     World(seeds=5, flicker=0.5, seed=0.1),
-    World(seeds=5, clustered=True),
     World(seeds=5, clustered=True, seed=0.05),
 ]
 
