@@ -69,7 +69,7 @@ class NodeJob:
         self._save_seconds, self._step, self._in_vain = save_seconds, step, in_vain
 
     def __call__(self) -> None:
-        folder, self._started = self._folder, time.monotonic()
+        folder, self._started, self._requeued = self._folder, time.monotonic(), False
         if not _is_wanted(folder):
             return
         (folder / PAUSE).unlink(missing_ok=True)
@@ -99,13 +99,17 @@ class NodeJob:
             told = f"engine.minutes={self._minutes}: {in_vain} times no step was done in them"
             write_outcome(self._folder, Outcome(timed_out=True, limit=told))
             sys.exit(0)
+        self._requeued = True
         again = (self._folder, self._minutes, self._body, self._save_seconds, step, in_vain)
         return DelayedSubmission(NodeJob(*again))
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        """Slurm ends the job, and decides itself whether it comes back."""
+        """Slurm ends the job, and decides itself whether it comes back: it does where it was
+        preempted, but not once it has ended by itself."""
         self._pause()
         self._conclude()
+        while not self._requeued and self._folder.is_dir() and not (self._folder / STOP).exists():
+            time.sleep(BEAT_SECONDS / 4)
         sys.exit(128 + number)
 
     def _pause(self) -> None:
