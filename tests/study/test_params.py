@@ -97,7 +97,7 @@ def test_params_are_read_as_dvc_reads_them(bare_project: Layout, value: str, ran
 
 
 def test_the_engine_may_be_left_out_and_stays_beside_a_recipe(bare_project: Layout) -> None:
-    assert trains_here([], bare_project)
+    assert trains_here(["engine.cpus=2"], bare_project)
     bare_project.params.write_text(f"{PARAMS}engine: slurm\n")
     declared = declared_overrides(bare_project)
     assert declared[-1] == "engine=slurm"

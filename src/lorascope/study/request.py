@@ -83,7 +83,8 @@ def take_apart(arguments: Sequence[str], valued: Container[str] = VALUED) -> Arg
 def trains_here(arguments: Sequence[str], layout: Layout) -> bool:
     """Whether the words and params.yaml choose no other engine than this computer. A recipe, or
     conf/config.yaml, may still do so: nothing but what is begun in advance follows from this."""
-    chosen = [one for one in (*declared_overrides(layout), *arguments) if group_of(one) == ENGINE]
+    words = (*declared_overrides(layout), *arguments)
+    chosen = [word for word in words if word.startswith(f"{ENGINE}=")]
     return not chosen or chosen[-1] == f"{ENGINE}=local"
 
 
