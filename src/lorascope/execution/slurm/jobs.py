@@ -102,6 +102,7 @@ class SlurmEngine:
         try:
             self._queue_up(folder, Work(node, partial(pack_bytes, folder)))
         except TooLarge as error:
+            write_atomically(folder / ID, b"none")
             # As where a child finds that its pack has no room.
             refused = Outcome([TrialOutcome(Status.refused, str(error))])
             alone = len(job.configs) == 1
@@ -120,9 +121,6 @@ class SlurmEngine:
     def _queue_up(self, folder: Path, work: Work) -> None:
         try:
             write_atomically(folder / ID, self._submitter.submit(work).encode())
-        except TooLarge:
-            write_atomically(folder / ID, b"none")
-            raise
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
