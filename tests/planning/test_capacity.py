@@ -182,10 +182,9 @@ def test_the_largest_micro_batch_fits_and_one_more_sample_does_not(kind: str) ->
     ("kind", "samples", "tokens", "dora", "checkpointing"),
     [
         ("cpu", 1, 4, False, False),
-        ("cpu", 1, 4, False, True),
         ("cpu", 4, 32, False, True),
-        ("cpu", 4, 32, True, False),
-        ("cuda", 4, 128, False, False),
+        # In 16 bits copies of DoRA's values wait for the backward pass, unless they are made again.
+        ("cuda", 4, 128, True, False),
         ("cuda", 4, 128, True, True),
     ],
 )
