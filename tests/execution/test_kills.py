@@ -50,10 +50,16 @@ def undisturbed_seconds(project: Layout) -> float:
     return time.monotonic() - started
 
 
-def await_training(process: subprocess.Popen[str]) -> None:
-    """Return at the first line of a pack: a kill among the imports disturbs nothing."""
-    assert process.stdout is not None
-    assert any("step" in line for line in process.stdout)
+def await_training(process: subprocess.Popen[str], project: Layout, before: set[Path]) -> None:
+    """Return at the first checkpoint of a pack: a kill among the imports disturbs nothing."""
+    while not saved(project) - before:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def saved(project: Layout) -> set[Path]:
+    """All checkpoints; other tests leave some."""
+    return set(project.checkpoints.glob("*/*/checkpoint-*"))
 
 
 def adapters(folder: Path) -> dict[str, str]:
@@ -76,8 +82,9 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_bits(project:
     for kill in range(KILLS):
         for trial in undisturbed:
             (folder / trial).rename(project.root / f"{trial}-{kill}")
+        before = saved(project)
         process = start(project)
-        await_training(process)
+        await_training(process, project, before)
         # A whole group: the sweep, its fork server and the pack's child.
         time.sleep(chance.uniform(0.0, 1.0) * seconds)
         kept = adapters(folder)
