@@ -25,7 +25,7 @@ from lorascope.study.grid import expand
 from tests.conftest import BASE_OVERRIDES
 
 SWEEP = (
-    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "lora.dropout=0.1", "train.steps=100",
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "lora.dropout=0.1", "train.steps=150",
     "train.log_every_steps=20", "runtime.pack_trials=2",
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ def test_a_sweep_saves_before_it_stops_and_ends_with_the_bits_of_an_undisturbed_
         terminal.press(number)
         assert terminal.end() == code, terminal.seen
     assert "stopping after saving; press again to stop at once" in terminal.seen
-    assert re.search(r"saved at step \d+/100; the same command goes on", terminal.seen)
+    assert re.search(r"saved at step \d+/150; the same command goes on", terminal.seen)
     assert "Traceback" not in terminal.seen
     assert [(folder / name).exists() for name in undisturbed].count(True) == kept
     assert not scratch(folder)
