@@ -124,7 +124,7 @@ def _run_other(name: str, row: Command, rest: list[str]) -> int:
         given = own_flags(name, rest, row.flags)
         return run_named(name, [], Layout(Path.cwd()), given.flags, given.overrides)
     layout = find_layout(Path.cwd())
-    if row.points == "none":
+    if row.points in ("none", "itself"):
         return run_named(name, [], layout, {}, rest)
     # It imports Hydra.
     from lorascope.study.request import grid_points

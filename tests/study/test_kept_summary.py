@@ -28,10 +28,10 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 
 def _age(layout: Layout) -> None:
-    """As if all was written a minute ago."""
+    """As if all was written long before this process began."""
     for path in layout.root.rglob("*"):
-        written = path.stat().st_mtime_ns - 60 * 10**9
-        os.utime(path, ns=(written, written))
+        written = path.stat().st_mtime - 10**7
+        os.utime(path, (written, written))
 
 
 def _printed(layout: Layout, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -57,8 +57,7 @@ def _other_score(layout: Layout) -> None:
     folder = next(path for path in layout.evaluations("nf4").glob("nf4-*") if path.is_dir())
     record = read_record(folder, EvaluationRecord)
     write_record(folder, record)
-    written = (folder / RECORD).stat().st_mtime_ns - 30 * 10**9
-    os.utime(folder / RECORD, ns=(written, written))
+    os.utime(folder / RECORD, (1e9, 1e9))
 
 
 def _other_rule(layout: Layout) -> None:
@@ -72,20 +71,35 @@ def _of_the_environment(layout: Layout) -> None:
     os.utime(path, (1e9, 1e9))
 
 
+def _on_another_disk(layout: Layout) -> None:
+    """A folder becomes a link, and what it points to changes."""
+    folder = layout.evaluations("nf4")
+    folder.rename(layout.root / "elsewhere")
+    folder.symlink_to(layout.root / "elsewhere")
+    _printed_text(layout)
+    next((layout.root / "elsewhere").glob("nf4-*/record.json")).unlink()
+
+
+def _printed_text(layout: Layout) -> None:
+    summary.command([], layout, {}, ())
+    kept = json.loads(layout.last_summary.read_text())
+    layout.last_summary.write_text(json.dumps({**kept, "text": "the kept one"}))
+
+
 def _lost_trial(layout: Layout) -> None:
     next(layout.trials("nf4").glob("*/record.json")).unlink()
 
 
 @pytest.mark.parametrize(
-    "change", [_other_score, _other_rule, _lost_trial, _of_the_environment, _age]
+    "change",
+    [_other_score, _other_rule, _lost_trial, _of_the_environment, _age, _on_another_disk],
 )
 def test_summary_is_made_again_after_any_change(
     layout: Layout, capsys: pytest.CaptureFixture[str], change: Callable[[Layout], None]
 ) -> None:
-    _printed(layout, capsys)
-    kept = json.loads(layout.last_summary.read_text())
-    layout.last_summary.write_text(json.dumps({**kept, "text": "the kept one"}))
+    _printed_text(layout)
     change(layout)
+    capsys.readouterr()
     again = _printed(layout, capsys)
     assert "the kept one" not in again
     assert "Report: reports/report.html" in again
@@ -94,5 +108,15 @@ def test_summary_is_made_again_after_any_change(
 def test_other_words_and_young_files_have_no_kept_summary(layout: Layout) -> None:
     assert files_stamp(layout, []) == files_stamp(layout, [])
     assert files_stamp(layout, []) != files_stamp(layout, ["quant=nf4"])
+    assert files_stamp(layout, ["decide.margin_accuracy=${oc.env:M}"]) is None
     layout.params.touch()
+    # Written since this process began: it may have read what stood there before.
     assert files_stamp(layout, []) is None
+
+
+def test_what_cannot_be_kept_is_printed_all_the_same(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.private.rmdir() if layout.private.is_dir() else None
+    layout.private.write_text("a file where the folder would be")
+    assert "Report: reports/report.html" in _printed(layout, capsys)

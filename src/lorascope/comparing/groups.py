@@ -12,7 +12,7 @@ from lorascope.comparing.estimates import Tested, cell_estimate, compare_joined,
 from lorascope.comparing.pairs import Pair, tested_pair, verdict_of
 from lorascope.comparing.reference import best_by_form, near_best
 from lorascope.comparing.results import CellKey, Estimate, Pairing, Verdict
-from lorascope.records import item_column
+from lorascope.records import ItemResult, item_column
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
 MOST_GROUPS = 30
@@ -91,10 +91,15 @@ def groups_of(compared: Compared) -> list[str]:
 def _of_group(compared: Compared, group: str) -> Compared:
     """The same study with no other test rows than those of `group`."""
     items = {
-        identity: {**splits, "test": [i for i in splits.get("test", ()) if i.group == group]}
+        identity: {**splits, "test": _named(splits.get("test", ()), group)}
         for identity, splits in compared.study.items.items()
     }
     return replace(compared, study=replace(compared.study, items=items))
+
+
+def _named(items: Sequence[ItemResult], group: str) -> list[ItemResult]:
+    named = item_column(items, "group")
+    return [items[place] for place, name in enumerate(named) if name == group]
 
 
 def _leading(

@@ -230,7 +230,7 @@ def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
         RecordError: a file is damaged.
     """
     q, p = _read(subject), _read(reference)
-    if p.log.shape != q.log.shape:
+    if p.log.shape != q.log.shape or not len(p.log):
         return None
     total = p.own_sum - _sum_of_products(p.share, q.log)
     if not math.isfinite(total):

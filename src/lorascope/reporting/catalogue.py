@@ -204,7 +204,7 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     ),
     TableEntry(
         "token-prices", "memory", lambda _, found: token_price_table(found),
-        "Tokens a second while they were scored here, and what a million of them cost",
+        "Tokens a second while they were scored here, and a price of a million where it is known",
         page=of_records.token_price_blocks,
     ),
     TableEntry(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Points = Literal["begins", "none", "one", "sweep", "study", "grid"]
+Points = Literal["begins", "none", "itself", "one", "sweep", "study", "grid"]
 """Points of the grid that a command looks at: none, where there may be no project yet; none of one;
-one; one or, with -m, several; all of one study (params.yaml, with overrides in place of its axes);
-all of a grid that may span several studies."""
+those that it composes itself, where it must; one; one or, with -m, several; all of one study
+(params.yaml, with overrides in place of its axes); all of a grid that may span several studies."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ COMMANDS = {
         "write reports/ from the records; with --require-answer it ends with 1 where nothing is\n"
         "to be shipped",
         "study", in_dvc=True, flags={**JSON, "--require-answer": ""},
-        then="`lorascope summary` prints all scores; reports/report.html shows why",
+        then="`lorascope summary` prints it again, with scores; reports/report.html shows why",
     ),
     "look": Command(
         "some rows as they will be trained, lengths, what would be dropped: lorascope look\n"
@@ -111,7 +111,7 @@ COMMANDS = {
         "trials, scores and leftovers that no declared grid names; deletes with --yes only",
         "grid", flags={"--yes": ""},
     ),
-    "summary": Command("print answer and accuracy table of the study in params.yaml", "none"),
+    "summary": Command("print answer and scores of the study in params.yaml", "itself"),
     "generate": Command(
         'what a trial writes: lorascope generate trial=nf4-r0008 prompt="..."; without trial= the\n'
         "shipped one, with trial=base the bare base; tokens=, temperature= and seed= as you like",

@@ -39,7 +39,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> DataCard:
         card = _write(config.data, config, layout, record, tokenizer, folder)
         if config.data.scoring is Scoring.answer:
             _judge_room(config, folder, tokenizer, record.context_tokens)
-    print(summary(card))
+    print(_summary(card))
     if config.forgetting is not None:
         splits = " and ".join(config.forgetting.kept_splits)
         print(f"what may be forgotten: {config.forgetting.name}, {splits}")
@@ -76,7 +76,7 @@ def _judge_room(config: Config, folder: Path, tokenizer: Any, context_tokens: in
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def summary(card: DataCard) -> str:
+def _summary(card: DataCard) -> str:
     """Three lines: rows, tokens, drops."""
     rows = ", ".join(f"{_rows(card.splits[split])} {split}" for split in SPLITS)
     train = card.splits["train"]

@@ -40,7 +40,7 @@ def command(
     folder = layout.reports.relative_to(layout.root)
     keep_summary(layout, stamp, terminal_summary(study, findings, folder))
     written = [path.relative_to(layout.root) for path in paths]
-    # DVC's last stage: what a person waited for is what stands last on the terminal.
+    # DVC's last stage: what a person waited for is the last that lorascope says.
     print(f"wrote {folder / PAGE}, and {len(written) - 1} files beside it")
     print(answer_text(findings), end="")
     decision = findings.decision

@@ -99,7 +99,7 @@ def _scoring(form: Format, read: Sequence[Conversation]) -> tuple[Scoring, str |
         return Scoring.answer, None, "each row brings its answer"
     is_whole = form in (Format.text, Format.rendered)
     if read and not is_whole and all(len(c.completion.split()) <= SHORT_WORDS for c in read):
-        return Scoring.answer, None, f"replies have {SHORT_WORDS} words at most: exact match"
+        return Scoring.answer, None, f"no reply has more than {SHORT_WORDS} words: exact match"
     return Scoring.loss, None, "replies are long: their loss is compared"
 
 

@@ -154,8 +154,15 @@ def _first_commit(root: Path) -> str:
         for words in (("add", "-A"), ("commit", "-qm", "Begin a study")):
             subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        # As where Git knows nobody who commits; Git then says how to introduce oneself.
-        return "no commit, which `dvc exp run` needs: git add -A && git commit -m 'Begin a study'"
+        known = subprocess.run(
+            ["git", "-C", str(root), "var", "GIT_AUTHOR_IDENT"], check=False, capture_output=True
+        )
+        asks = "git config user.name NAME && git config user.email ADDRESS && "
+        return (
+            f"no commit{' yet, as Git does not know you' if known.returncode else ''}; `dvc exp "
+            f"run` needs one: {asks if known.returncode else ''}git add -A && git commit -m "
+            "'Begin a study'"
+        )
     return "first commit"
 
 

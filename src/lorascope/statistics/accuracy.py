@@ -86,8 +86,10 @@ def accuracy_difference(
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"right_a {a.shape} and right_b {b.shape} must both be [seeds, items]")
     step, difference = step_between(a, b), a - b
+    if are_independent(difference, clusters, step):
+        return paired_difference(_counts(difference, step))
     flips = independent_flips(difference, clusters, step)
-    return difference_of_flips(difference, clusters, two_way(difference, clusters=clusters), flips)
+    return flip_difference(two_way(difference, clusters=clusters), flips)
 
 
 def difference_of_flips(
@@ -95,12 +97,20 @@ def difference_of_flips(
 ) -> PairedDifference | FlipDifference:
     """As `accuracy_difference`, of `difference` [seeds, items] whose two-way estimate and flips are
     known."""
-    step = flips.step
-    alike = bool(((difference == 0) | (np.abs(difference) == step)).all())
-    if len(difference) == 1 and clusters is None and alike:
-        won, lost = int((difference > 0).sum()), int((difference < 0).sum())
-        return paired_difference(PairedCounts(difference.size, won, lost, step))
+    if are_independent(difference, clusters, flips.step):
+        return paired_difference(_counts(difference, flips.step))
     return flip_difference(crossed, flips)
+
+
+def are_independent(difference: Floats, clusters: ArrayLike | None, step: float) -> bool:
+    """Whether it is one seed's, of items that stand alone and move it by `step`, if at all."""
+    alike = (difference == 0) | (np.abs(difference) == step)
+    return len(difference) == 1 and clusters is None and bool(alike.all())
+
+
+def _counts(difference: Floats, step: float) -> PairedCounts:
+    won, lost = int((difference > 0).sum()), int((difference < 0).sum())
+    return PairedCounts(difference.size, won, lost, step)
 
 
 def step_between(a: Floats, b: Floats) -> float:

@@ -91,6 +91,14 @@ def items_needed(
     return max(1, math.ceil(items * item_standard_error**2 / room))
 
 
+def items_to_show(margin: float, comparisons: float = 1) -> int:
+    """Independent items below which no accuracy is shown to be within `margin` of another's, were
+    not one answer different: Tango's interval (`shares`) of n such items ends at z^2 / (n + z^2).
+    """
+    square = _deviate(comparisons, math.inf) ** 2
+    return math.ceil(square * (1 - margin) / margin)
+
+
 def projected_half_width(
     components: Components, seeds: int, comparisons: float = 1
 ) -> tuple[float, float]:

@@ -40,7 +40,8 @@ def too_few_items(config: Config, validation: Sequence[Conversation]) -> Iterato
         f"{items:,} validation items{worth} cannot show that an accuracy is within "
         f"decide.margin_accuracy={margin:g} of the reference's: if not one answer differed, the "
         f"95 % interval would still reach {100 * reach:.1f} points. Name more rows "
-        f"(data.validation_fraction, data.max_validation_rows), some {wanted:,} or more"
+        f"(validation_fraction, max_validation_rows in conf/data/{config.data.name}.yaml), some "
+        f"{wanted:,} or more"
         f"{'' if clusters is None else ' that share no cluster'}, or a wider margin."
     )
 

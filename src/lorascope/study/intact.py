@@ -106,7 +106,10 @@ def read_forgetting(config: Config, layout: Layout) -> DataCard | None:
     folder = layout.data(config.model.name, config.data.name) / FORGETTING
     again = _data_again(config)
     if not (folder / RECORD).is_file():
-        raise RecordError(f"{folder / RECORD}: no record here. Run `{again}` first.")
+        raise RecordError(
+            f"{folder / RECORD}: no record here. Run `{again}` first, or `dvc repro` "
+            "for all that is missing."
+        )
     card = _record(folder, DataCard)
     if changed := differing(data_settings(config.forgetting), card.settings):
         keys = ", ".join(key.partition(".")[2] for key in changed)
@@ -130,7 +133,10 @@ def _prepared(
     if known is not None and place in known:
         return _record(folder, record_type)
     if not (folder / RECORD).is_file():
-        raise RecordError(f"{folder / RECORD}: no record here. Run `{command}` first.")
+        raise RecordError(
+            f"{folder / RECORD}: no record here. Run `{command}` first, or `dvc "
+            "repro` for all that is missing."
+        )
     record = _record(folder, record_type)
     made = record.settings
     if isinstance(record, FootprintRecord) and not made:

@@ -7,10 +7,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
+from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.files.store import write_atomically
 
@@ -34,46 +37,50 @@ def keep_summary(layout: Layout, stamp: str | None, text: str) -> None:
     """`stamp` is that from before anything was read: what changed meanwhile has another one."""
     if stamp is not None:
         content = json.dumps({"stamp": stamp, "text": text})
-        write_atomically(layout.last_summary, content.encode())
+        # Where nothing can be kept, it is made again.
+        with suppress(OSError, LorascopeError):
+            write_atomically(layout.last_summary, content.encode())
 
 
 def files_stamp(layout: Layout, words: Sequence[str]) -> str | None:
     """A sha256 over names, sizes and times of what is declared, prepared and recorded, and of
-    lorascope itself; None where they do not tell everything: something is so young that its time
-    says nothing, or a file of conf/ looks into the environment.
+    lorascope itself; None where they do not tell everything: something was written so shortly
+    before this process began, or since, that it may have been read otherwise, or a file of conf/ or
+    a word looks into the environment.
 
     A checkout gives files other times, and another stamp: the answer is then made again. `words`
     are the command's own.
     """
     digest, youngest = hashlib.sha256(repr(list(words)).encode()), 0
-    for name, size, written_ns in _files(layout):
-        digest.update(f"{name} {size} {written_ns}\n".encode())
+    for name, size, written_ns, changed_ns in _files(layout):
+        digest.update(f"{name} {size} {written_ns} {changed_ns}\n".encode())
         youngest = max(youngest, written_ns)
-    is_settled = time.time() - youngest / 1e9 > SETTLED_SECONDS
-    return digest.hexdigest() if is_settled and not _asks_environment(layout) else None
+    is_settled = psutil.Process().create_time() - youngest / 1e9 > SETTLED_SECONDS
+    return digest.hexdigest() if is_settled and not _asks_environment(layout, words) else None
 
 
-def _files(layout: Layout) -> Iterator[tuple[str, int, int]]:
-    """Name, bytes, and nanoseconds at which it was written."""
+def _files(layout: Layout) -> Iterator[tuple[str, int, int, int]]:
+    """Name, bytes, and nanoseconds at which its content and its name were written."""
     yield _state(layout.params)
     prepared = (layout.root / name for name in ("data", "models", "experiments"))
     for place in (*layout.conf_folders, *prepared, PACKAGE):
-        for folder, inner, names in os.walk(place):
+        for folder, inner, names in os.walk(place, followlinks=True):
             inner[:] = sorted(set(inner) - NOT_READ)
             for name in sorted(names):
                 yield _state(Path(folder, name))
 
 
-def _state(path: Path) -> tuple[str, int, int]:
+def _state(path: Path) -> tuple[str, int, int, int]:
     try:
         found = path.stat()
     except OSError:
         # A broken link, or it went while we looked.
-        return str(path), -1, 0
-    return str(path), found.st_size, found.st_mtime_ns
+        return str(path), -1, 0, 0
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _asks_environment(layout: Layout) -> bool:
+def _asks_environment(layout: Layout, words: Sequence[str]) -> bool:
     """Whether a value is made of what only the shell knows (`${oc.env:NAME}`)."""
     files = [layout.params, *layout.conf.rglob("*.yaml")]
-    return any(b"oc." in file.read_bytes() for file in files if file.is_file())
+    said = [*map(str.encode, words), *(file.read_bytes() for file in files if file.is_file())]
+    return any(b"oc." in one for one in said)

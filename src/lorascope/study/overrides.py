@@ -123,7 +123,10 @@ def _keys(schema: Any, before: str) -> dict[str, Any]:
 
 def closest(word: str, known: Sequence[str]) -> str:
     """A sentence that names what may have been meant; empty where nothing is near."""
-    last_parts = {key.rpartition(".")[2]: key for key in known}
+    last_parts = {key.rpartition(".")[2]: key for key in reversed(known)}
+    same = last_parts.get(word) or next((one for one in known if one.startswith(f"{word}_")), None)
+    if same:
+        return f" Did you mean {same}?"
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if not near:
         ends = get_close_matches(word.rpartition(".")[2], list(last_parts), n=1, cutoff=0.6)

@@ -106,6 +106,10 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
     """The arguments of a command that has flags of its own: those of `known`, each with an example
     of its value, which is empty for one that takes none."""
     given = take_apart(arguments, [flag for flag, example in known.items() if example])
+    for word in given.overrides:
+        if f"--{word.partition('=')[0]}" in known:
+            flag = f"--{word.replace('=', ' ', 1)}"
+            raise LorascopeError(f"{command}: {word} is a flag. Write {flag}.")
     for flag, value in given.flags.items():
         if flag not in known or (value and not known[flag]):
             word = f"{flag}={value}" if value else flag
@@ -118,10 +122,7 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
 
 def _takes(known: Mapping[str, str]) -> str:
     flags = "".join(f", {flag} {example}".rstrip() for flag, example in known.items())
-    return (
-        f"It takes Hydra overrides, such as lora.rank=8 for ranks and quant=nf4 for a mode{flags}; "
-        "`lorascope --help` shows more."
-    )
+    return f"It takes words such as key=value{flags}; `lorascope --help` shows more."
 
 
 def grid_points(

@@ -155,9 +155,13 @@ def far_words(findings: Findings, ends: Sequence[float]) -> str:
     """A sentence on the bare bases and the chance that an axis leaves out; empty where it has all
     of them."""
     measure, levels = findings.measure, bases(findings)
-    far = sorted(far_levels(levels, ends).values())
+    found = far_levels(levels, ends)
+    far = sorted(found.values())
     said = dict.fromkeys(measure.score(level / measure.scale) for level in (*far[:1], *far[-1:]))
-    told = [f"bare bases ({' to '.join(said)} {measure.unit})"] if far else []
+    which = "the bare base" if len(found) == 1 else "bare bases"
+    if len(found) < len(levels):
+        which += f" of {', '.join(found)}"
+    told = [f"{which} ({' to '.join(said)} {measure.unit})"] if far else []
     if findings.chance is not None:
         chance = measure.scale * findings.chance
         told += [f"chance ({chance:.1f} {measure.unit})"] * len(far_levels({"": chance}, ends))

@@ -70,7 +70,8 @@ def _draw_mode(
             continue
         strength = _strength(_size(trial), sizes)
         steps, losses = [p.step for p in points], [p.loss_nats for p in points]
-        drawn = axes.plot(steps, losses, color=color, alpha=strength, linewidth=1.5)
+        marker = "o" if len(points) == 1 else None
+        drawn = axes.plot(steps, losses, marker=marker, color=color, alpha=strength, linewidth=1.5)
         figure.belongs(drawn)
         lines[trial.trial] = drawn[0]
     return lines

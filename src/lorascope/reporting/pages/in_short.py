@@ -8,13 +8,14 @@ from statistics import fmean
 
 from lorascope.comparing.costs import COSTS
 from lorascope.comparing.pairs import SIGNIFICANT
-from lorascope.comparing.results import CellKey
+from lorascope.comparing.results import CellKey, Measure
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.config import Cost
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.document import Code, Line
 from lorascope.reporting.tables.token_prices import NOT_MEASURED, batches, money, speed
+from lorascope.statistics.power import items_to_show
 
 MOST_SEEDS = 32
 """Beyond so many nobody is advised to train more: items are what lacks."""
@@ -38,8 +39,10 @@ def _sureness(findings: Findings, names: CellNames) -> str:
     decision, measure = findings.decision, findings.measure
     reference = names.name(decision.reference) if decision.reference else "the reference"
     if decision.recommended == decision.reference:
+        own = findings.score(decision.reference).validation if decision.reference else None
+        more = " or more" if own and own.seeds > decision.seeds > 1 else ""
         return (
-            f"It is {reference}, the reference itself: of {_seeds(decision.seeds)}, nothing "
+            f"It is {reference}, the reference itself: of {_seeds(decision.seeds)}{more}, nothing "
             "cheaper is shown to be as good."
         )
     if decision.test is None:
@@ -158,11 +161,13 @@ def _what_settles(findings: Findings) -> Line | None:
     known = sorted({trial.seed for score in findings.cells for trial in score.trials})
     wanted = _seeds_wanted(decision, len(known))
     plan = decision.projection
-    # However the seeds come out, their interval would be as wide as the margin.
+    # However the seeds come out, their interval would be as wide as the margin; or only by answers
+    # that differ, each seed's on other items, could they show more than these items.
     too_wide = plan is not None and decision.one_seed and plan.lowest >= decision.margin
+    too_wide = too_wide or _items_there(decision) < _least_items(decision)
     if wanted is None or wanted > MOST_SEEDS or (too_wide and items):
-        told = f"{items.capitalize()} ({_more_items(decision)}); more seeds alone would not do."
-        return (told,) if items else None
+        told = f"{items.capitalize()} ({_more_items(decision)}); more seeds alone would hardly do."
+        return (told,) if items else _where_nothing_does(decision)
     more = wanted - len(known)
     seeds = [*known, *range(known[-1] + 1, known[-1] + 1 + more)]
     listed = ",".join(map(str, seeds))
@@ -179,13 +184,38 @@ def _items_wanted(decision: Decision) -> str:
     found = [row.items_needed for row in decision.open if row.items_needed is not None]
     if not found:
         return ""
-    ends = dict.fromkeys(units.count(end) for end in (min(found), max(found)))
+    least = _least_items(decision)
+    ends = dict.fromkeys(units.count(max(end, least)) for end in (min(found), max(found)))
     return f"about {' to '.join(ends)} validation items in all"
 
 
+def _items_there(decision: Decision) -> int:
+    """Validation items that what is open was held against the reference on."""
+    return max((row.difference.items for row in decision.open if row.difference), default=0)
+
+
+def _least_items(decision: Decision) -> int:
+    """Validation items below which nothing that is open would pass, were not one answer different;
+    0 where losses decide."""
+    is_share = decision.measure is Measure.accuracy and decision.open
+    return items_to_show(decision.margin, len(decision.open)) if is_share else 0
+
+
 def _more_items(decision: Decision) -> str:
-    there = max((row.difference.items for row in decision.open if row.difference), default=0)
-    return f"there are {units.count(there)}: name more rows, or raise data.validation_fraction"
+    return (
+        f"there are {units.count(_items_there(decision))}: name more rows, or raise "
+        "validation_fraction in the file of conf/data"
+    )
+
+
+def _where_nothing_does(decision: Decision) -> Line | None:
+    """What remains where neither so many items nor seeds can be named."""
+    if not decision.open:
+        return None
+    return (
+        f"More validation items ({_more_items(decision)}), or another margin: the differences "
+        "that are open lie too near it, or vary too much from seed to seed, to say how many.",
+    )
 
 
 def _seeds_wanted(decision: Decision, known: int) -> int | None:

@@ -92,6 +92,7 @@ def token_price_blocks(study: Study, findings: Findings, block: TableBlock) -> I
     """Tokens a second, and what was timed."""
     if block.table.rows:
         yield block
+    if any(row.timed_seconds is not None for row in block.table.rows):
         yield text(
             "Timed is scoring with transformers, in batches of the sizes named. Other work on the "
             "machine slows it, so that speeds compare only where the machine did nothing else; a "

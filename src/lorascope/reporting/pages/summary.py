@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorascope.comparing.cells import MISSING, NOT_NEEDED
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
 from lorascope.reporting.leading_rows import leading_first
@@ -20,24 +21,27 @@ MOST_ROWS, MOST_UNSCORED = 16, 5
 
 def terminal_summary(study: Study, findings: Findings, folder: Path) -> str:
     """Plain text; `folder` is where `write_reports` wrote."""
-    rows = accuracy_rows(study)
+    rows = [row for row in accuracy_rows(study) if row.status != NOT_NEEDED]
     leading = rows if len(rows) <= MOST_ROWS else _leading(rows, findings)
-    unscored = [_unscored(row) for row in rows if not row.scored]
+    # What was never trained has no reason that could be read.
+    without = sorted((r for r in rows if not r.scored), key=lambda row: row.status == MISSING)
+    unscored = [_unscored(row) for row in without]
+    left_out = sum(row.scored for row in rows) - sum(row.scored for row in leading)
     return "".join([
         answer_text(findings), numbers_text(findings), "\n",
         _table(leading), *unscored[:MOST_UNSCORED],
-        _left_out(len(rows) - len(leading), "rows"),
+        _left_out(left_out, "scored"),
         _left_out(len(unscored) - MOST_UNSCORED, "without a score"),
         f"\nReport: {_relative(folder / PAGE)}\n",
     ])  # fmt: skip
 
 
 def _leading(rows: Sequence[AccuracyRow], findings: Findings) -> list[AccuracyRow]:
-    """Those that matter most, with the bare bases of their modes, in the rows' order."""
-    places = sorted(leading_first(rows, findings)[:MOST_ROWS])
-    modes = {rows[place].cell.quant for place in places}
-    bases = {n for n, row in enumerate(rows) if row.cell.base and row.cell.quant in modes}
-    return [rows[place] for place in sorted(bases | set(places))]
+    """Those that matter most, all seeds of a configuration, with the bare bases of their modes, in
+    the rows' order."""
+    first = {rows[place].cell for place in leading_first(rows, findings)[:MOST_ROWS]}
+    modes = {cell.quant for cell in first}
+    return [row for row in rows if row.cell in first or (row.cell.base and row.cell.quant in modes)]
 
 
 def _left_out(count: int, what: str) -> str:

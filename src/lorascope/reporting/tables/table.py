@@ -165,7 +165,11 @@ class Table(Generic[Row]):
             if not cells or any(cell is not None for cell in cells)
         ]
         if not kept or not self.rows:
-            return [column for column, _, _ in kept], [], []
+            return (
+                [column for column, _, _ in kept],
+                [[] for _ in self.rows],
+                [[] for _ in self.rows],
+            )
         shown, cells, words = zip(*kept, strict=True)
         return (
             list(shown),

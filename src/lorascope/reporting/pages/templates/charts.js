@@ -246,6 +246,8 @@ const chart = (figure) => {
     if (mark !== shown) say(mark ?? (stop?.made === document.activeElement ? stop.mark : null));
   });
   over.addEventListener("pointerup", (event) => {
+    again = null;
+    if (event.button !== 0) return;
     const [begun, mark] = [from, nearest(place(event))];
     from = null;
     for (const key of ["width", "height"]) band.setAttribute(key, 0);
