@@ -137,4 +137,9 @@ def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer_and_is_tra
     assert scored.returncode == 0, scored.stderr
     assert lorascope(project, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP).returncode == 0
     assert items(shared) == items(project)
+    # Where all is scored no job waits for a place to find that out.
+    before = slurm.states()
+    again = lorascope(shared, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP, *BY_SLURM)
+    assert again.returncode == 0, again.stderr
+    assert slurm.states().keys() <= before.keys()
     assert not [path for path in shared.jobs.iterdir() if path.is_dir() and path.name != "queue"]

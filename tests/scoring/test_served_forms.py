@@ -230,7 +230,7 @@ def test_the_shipped_form_is_stored_and_is_what_was_scored(
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (("serve=apart", "ship=auto"), "serve: apart: adapters are scored"),
+        (("serve=apart", "ship=auto"), "serve: apart: adapters stay apart on their base"),
         (("serve=apart,int8", "ship=auto"), "ships nothing|served apart"),
         (("serve=apart,int8", "ship={trial}@apart"), "served apart, as an adapter on its base"),
     ],

@@ -20,9 +20,18 @@ from lorascope.execution.slurm.memory import gpu_job_bytes, job_bytes, on_gpu
 from lorascope.execution.stop import StopRequest, stop_request
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
-from lorascope.records import EvaluationRecord
-from lorascope.study.declared import base_name, declare_trial, scores_name
+from lorascope.records import EvaluationRecord, Status, TrialRecord
+from lorascope.study.declared import (
+    base_name,
+    declare_trial,
+    evaluation_identity,
+    examples_identity,
+    read_trial,
+    scores_name,
+    unservable,
+)
 from lorascope.study.intact import read_base, read_mode
+from lorascope.study.intact_scores import current_examples
 from lorascope.tracking import BareBase
 
 FEWEST_TRIALS = 4
@@ -57,17 +66,53 @@ def score_by_jobs(
     engine.prepare()
     engine.await_ready()
     before = _scores(configs, needed, layout)
-    parts = _parts(configs, needed, first.engine.jobs_at_once)
+    parts = [
+        part
+        for part in _parts(configs, needed, first.engine.jobs_at_once)
+        if any(_lacks_scores(config, layout) for config in part.trials)
+        or _base_lacks(part.base, layout, keeps_answers)
+    ]
     with stop_request(lambda: None) as stop:
         _run(parts, engine, layout, stop)
         if keeps_answers and first.evaluate.examples:
             done = {part.base.quant.name for part in parts if part.is_whole}
-            left = [one for one in _parts(configs, needed, 1) if one.base.quant.name not in done]
+            tried = {part.base.quant.name for part in parts} - done
+            left = [one for one in _parts(configs, needed, 1) if one.base.quant.name in tried]
             _run(left, engine, layout, stop)
     found = _scores(configs, needed, layout)
     new = {path: record for path, record in found.items() if before.get(path) != record}
     _publish(configs, layout, new)
     return [found.get(_folder(config, layout)) for config in needed]
+
+
+def _lacks_scores(config: Config, layout: Layout) -> bool:
+    """Whether a node has something to do, or to say, of a trial."""
+    declared = declare_trial(config, layout)
+    if not declared.is_recorded:
+        return True
+    trial = read_trial(declared, declared.folder)
+    if trial.status is not Status.completed or unservable(config):
+        return False
+    return not _is_scored(config, scores_name(config, declared.name), trial, layout)
+
+
+def _is_scored(config: Config, name: str, trial: TrialRecord | None, layout: Layout) -> bool:
+    folder = layout.evaluations(config.quant.name) / name
+    if not (folder / RECORD).is_file():
+        return False
+    found = read_record(folder, EvaluationRecord).identity
+    return found == evaluation_identity(config, layout, trial)
+
+
+def _base_lacks(base: Config, layout: Layout, keeps_answers: bool) -> bool:
+    """Whether the bare base of a mode has no scores, or no answers as they are asked for."""
+    name = base_name(base, layout)
+    if not _is_scored(base, name, None, layout):
+        return True
+    if not keeps_answers or not base.evaluate.examples or base.model.classes is not None:
+        return False
+    identity = examples_identity(base, layout, None)
+    return current_examples(layout.examples(base.quant.name) / name, identity) is None
 
 
 def _bare(configs: Sequence[Config]) -> list[Config]:

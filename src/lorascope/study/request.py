@@ -114,15 +114,16 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
         if flag not in known or (value and not known[flag]):
             word = f"{flag}={value}" if value else flag
             near = closest(flag, list(known))
-            raise LorascopeError(f"{command}: unknown flag {word}.{near} {_takes(known)}")
+            raise LorascopeError(f"{command}: unknown flag {word}.{near} {_takes(command, known)}")
         if known[flag] and (not value or value.startswith("-")):
-            raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(known)}")
+            raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(command, known)}")
     return given
 
 
-def _takes(known: Mapping[str, str]) -> str:
+def _takes(command: str, known: Mapping[str, str]) -> str:
     flags = "".join(f", {flag} {example}".rstrip() for flag, example in known.items())
-    return f"It takes words such as key=value{flags}; `lorascope --help` shows more."
+    word = "model=FOLDER" if command == "init" else "lora.rank=8"
+    return f"It takes words such as {word}{flags}; `lorascope {command} --help` shows more."
 
 
 def grid_points(

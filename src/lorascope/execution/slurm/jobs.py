@@ -131,6 +131,10 @@ class SlurmEngine:
         for path in (self._jobs / QUEUED).glob("[0-9]*_*"):
             if living is not None and path.name.partition("_")[0] not in living:
                 path.unlink(missing_ok=True)
+        for link in (self._jobs / QUEUED).glob(".submission_file_*"):
+            # submitit links each job's script from here, and leaves the link behind.
+            if link.is_symlink() and not link.exists():
+                link.unlink(missing_ok=True)
 
     def _folders(self) -> list[Path]:
         return [path.parent for path in sorted(self._jobs.glob(f"*/{TRIALS}"))]
