@@ -59,7 +59,9 @@ def panel_of(compared: Compared, chooses: bool) -> Panel | None:
     for data in compared.cells.values():
         for one in data.scored:
             rows = compared.study.items.get(one.evaluation.identity, {}).get("validation", [])
-            kept = [item for item in rows if (is_open and _chooses(item)) is chooses]
+            if is_open:
+                rows = [item for item in rows if _chooses(item) is chooses]
+            kept = rows if is_open or not chooses else ()
             if kept:
                 names.append(one.trial.trial if one.trial else data.cell.quant)
                 tables.append(kept)
