@@ -20,7 +20,6 @@ from lorascope.execution.child import answer
 from lorascope.execution.engine import (
     OUTPUT,
     Event,
-    EventWriter,
     FollowedJob,
     Job,
     Killed,
@@ -30,6 +29,7 @@ from lorascope.execution.engine import (
     read_job,
     write_job,
 )
+from lorascope.execution.events import EventWriter
 from lorascope.execution.local.slots import Child
 from lorascope.files.layout import Layout
 from lorascope.records import LossPoint, Status, ValidationPoint
@@ -209,7 +209,7 @@ def test_what_a_terminal_or_a_cluster_sends_to_all_is_not_heard_by_a_child(fresh
 def test_steps_that_add_to_a_log_are_told_and_others_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorascope.execution.engine.EVENT_SECONDS", 60)
+    monkeypatch.setattr("lorascope.execution.events.EVENT_SECONDS", 60)
     write = EventWriter(tmp_path)
     for step in range(1, 7):
         points = [LossPoint(step, 0.5, 1e-3, None)] if step == 3 else []

@@ -1,1 +1,1 @@
-"""Where trials run: packs of a sweep, each in a process of its own."""
+"""Running a sweep: slots, packs, child processes, stop requests; the base that is scored."""

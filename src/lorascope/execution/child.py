@@ -14,7 +14,6 @@ from lorascope.adapters.kinds import rank_of
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import (
     OUTPUT,
-    EventWriter,
     Failure,
     Job,
     Outcome,
@@ -22,6 +21,7 @@ from lorascope.execution.engine import (
     read_job,
     write_outcome,
 )
+from lorascope.execution.events import EventWriter
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
 from lorascope.machine.environment import prepare_environment, use_determinism

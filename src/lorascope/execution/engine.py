@@ -9,34 +9,29 @@ the same above all of them.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
+from lorascope.execution.events import STOP as STOP
+from lorascope.execution.events import Event as Event
+from lorascope.execution.events import EventReader
 from lorascope.files.store import type_adapter, write_atomically
-from lorascope.records import LossPoint, MemoryPlan, Status, TrainingResult, ValidationPoint
-from lorascope.training.progress import StepReport, ValidationReport
+from lorascope.records import MemoryPlan, Status, TrainingResult
 
-JOB, EVENTS, OUTCOME, STOP, OUTPUT = (
-    "job.json", "events.jsonl", "outcome.json", "stop", "output.log",
-)  # fmt: skip
-"""Files of a job's folder."""
+JOB, OUTCOME, OUTPUT = "job.json", "outcome.json", "output.log"
+"""Files of a job's folder, beside those of `execution.events`."""
 KEPT_LINES = 20
 FOLLOW_SECONDS = 0.1
 """Between two looks at a job's files. The end of a local process is noticed at once."""
-EVENT_SECONDS = 0.05
-"""Between two events that add nothing to a log."""
 EXIT_SECONDS = 5
 """For a process that has written its outcome to give back what it holds."""
-
-Event = StepReport | ValidationReport
 
 
 @dataclass(frozen=True)
@@ -116,12 +111,27 @@ class Outcome:
     """What the process printed last."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a job does that trains no pack, such as scoring."""
+
+    body: Callable[[Path], None]
+    """Does it for a job's folder, in a process of its own, and writes its outcome there; begun anew
+    where that process is lost with its computer."""
+    predicted: Callable[[], int]
+    """How many bytes of RAM a job for it needs, in all; asked in a process that may load torch."""
+
+
 class Killed(Exception):
     """A job that was ended because somebody asked for it."""
 
 
 class Engine(Protocol):
-    """Where packs are trained."""
+    """Where packs are trained, and other work is done."""
+
+    is_here: bool
+    """Whether that is this computer. Then a base that is loaded stays for all that is scored on it;
+    elsewhere scoring is `Work`."""
 
     def prepare(self) -> None:
         """Begin what takes seconds before the first job can start."""
@@ -138,6 +148,9 @@ class Engine(Protocol):
 
     def submit(self, job: Job) -> FollowedJob:
         """Start to train `job` in its slot. The caller holds the locks of its trials."""
+
+    def submit_work(self, work: Work) -> FollowedJob:
+        """Start to do `work`, in a folder of its own."""
 
 
 class Process(Protocol):
@@ -168,7 +181,7 @@ class FollowedJob:
         """Goes when the job has ended."""
         self._process = process
         self._killed = False
-        self._read_bytes = 0
+        self._events = EventReader(folder)
 
     def stop(self, now: bool) -> None:
         """Ask the pack to save and stop, or end its process at once; from whatever thread."""
@@ -208,7 +221,7 @@ class FollowedJob:
         """Hand over events until the job has ended; whether it took too long."""
         worked_seconds, looked = 0.0, time.monotonic()
         while not self._process.ended(FOLLOW_SECONDS):
-            self._hand_over(on_event)
+            self._events.hand_over(on_event)
             if (self.folder / OUTCOME).is_file():
                 self._process.ended(EXIT_SECONDS)
                 break
@@ -216,47 +229,8 @@ class FollowedJob:
             worked_seconds += looked - before if self._process.runs() else 0.0
             if timeout_seconds is not None and worked_seconds >= timeout_seconds:
                 return True
-        self._hand_over(on_event)
+        self._events.hand_over(on_event)
         return False
-
-    def _hand_over(self, on_event: Callable[[Event], None]) -> None:
-        """What was written since the last call; a line that is being written waits."""
-        path = self.folder / EVENTS
-        if not path.is_file():
-            return
-        with path.open("rb") as stream:
-            stream.seek(self._read_bytes)
-            text = stream.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        for line in whole.splitlines():
-            values = json.loads(line)
-            on_event(_step_report(values) if "step" in values else ValidationReport(**values))
-
-
-def _step_report(values: dict[str, Any]) -> StepReport:
-    """Of JSON; without a library, as there is one for each step."""
-    points = [LossPoint(**own) if own else None for own in values.pop("points")]
-    validations = [ValidationPoint(**own) if own else None for own in values.pop("validations")]
-    return StepReport(**values, points=points, validations=validations)
-
-
-class EventWriter:
-    """Tells whoever follows how far a job is, and hears whether it should stop."""
-
-    def __init__(self, folder: Path) -> None:
-        self._stop = folder / STOP
-        self._file = os.open(folder / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._written = 0.0
-
-    def __call__(self, event: Event) -> bool:
-        """Whether the pack should be saved now, and its training stop."""
-        now = time.monotonic()
-        told = not isinstance(event, StepReport) or event.points or event.validations
-        if told or now - self._written >= EVENT_SECONDS:
-            self._written = now
-            os.write(self._file, json.dumps(asdict(event)).encode() + b"\n")
-        return self._stop.exists()
 
 
 def plain_job(job: Job) -> dict[str, Any]:

@@ -8,15 +8,15 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from lorascope.config import Config, EngineKind, TrainConfig
-from lorascope.errors import DeviceError, ModelError, RecordError
+from lorascope.config import Config
+from lorascope.errors import RecordError
+from lorascope.execution.kinds import engine_of
+from lorascope.execution.scored_base import items_of_base, load_base
+from lorascope.execution.served_scores import NotServedError, score_served
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import LOOK_SECONDS, FolderLocked, locked_folder
 from lorascope.files.store import read_record, replaced_folder, write_record
-from lorascope.machine.libraries import import_uncollected
 from lorascope.machine.progress import StepProgress
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.declared import (
@@ -29,13 +29,7 @@ from lorascope.study.declared import (
     unservable,
 )
 from lorascope.study.former_scores import take_over_scores
-from lorascope.study.intact import (
-    read_data,
-    read_mode,
-    require_adapter,
-    require_data,
-    require_stored,
-)
+from lorascope.study.intact import read_data, read_mode, require_adapter
 from lorascope.study.intact_scores import current_examples, require_scores
 from lorascope.study.leading import Scored, leading
 from lorascope.study.needed import only_needed
@@ -50,11 +44,12 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
         The trials' records; None for a trial that did not complete.
     """
     needed = only_needed(configs, layout)
-    if configs[0].engine.kind is EngineKind.slurm:
-        from lorascope.stages.scoring_jobs import score_by_jobs
+    engine = engine_of(configs[0], layout)
+    if engine.is_here:
+        return score_modes(configs, needed, layout)
+    from lorascope.stages.scoring_jobs import score_by_jobs
 
-        return score_by_jobs(configs, needed, layout, keeps_answers=True)
-    return score_modes(configs, needed, layout)
+    return score_by_jobs(engine, configs, needed, layout, keeps_answers=True)
 
 
 def score_modes(
@@ -142,7 +137,7 @@ def _evaluate_subject(
         if taken := take_over_scores(config, layout, name, trial):
             print(f"{name}: scores taken over, with the values that the present code gives")
             return taken
-        score = _score if config.serve is None else _score_served
+        score = _score if config.serve is None else score_served
         try:
             record = score(config, layout, name, identity, trial, place)
         except NotServedError as error:
@@ -169,13 +164,13 @@ def _score(
 ) -> EvaluationRecord:
     """Score the stored base, with the adapter of `trial` where there is one."""
     started = time.perf_counter()
-    _load(config, layout)
+    load_base(config, layout)
     from lorascope.scoring.evaluation import score_subject
 
     with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
         record = score_subject(
             config, layout, name, identity, trial, scratch, place, started,
-            base=_items_of_base(config, layout) if trial else None,
+            base=items_of_base(config, layout) if trial else None,
         )  # fmt: skip
         write_record(scratch, record)
     return record
@@ -200,7 +195,7 @@ def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> 
         with locked_folder(folder, layout, wait_seconds=None, on_wait=_tell):
             if current_examples(folder, identity) is not None:
                 continue
-            _load(one, layout)
+            load_base(one, layout)
             from lorascope.scoring.kept_examples import keep_examples
 
             if not keep_examples(one, layout, name, identity, trial):
@@ -209,106 +204,8 @@ def _keep_examples(config: Config, layout: Layout, scored: Sequence[Scored]) -> 
         show(number, len(subjects))
 
 
-def _items_of_base(config: Config, layout: Layout) -> Path:
-    """The folder of the bare base's items, in the mode that the trial was trained in."""
-    return layout.evaluations(config.quant.name) / base_name(replace(config, serve=None), layout)
-
-
-class NotServedError(Exception):
-    """A trial that cannot be merged and stored in the form that it is asked for in."""
-
-
-def _score_served(
-    config: Config, layout: Layout, name: str, identity: str, trial: TrialRecord | None, place: str
-) -> EvaluationRecord:
-    """Merge `trial`, store it in its form, load that again from disk, and score it.
-
-    Raises:
-        NotServedError: it cannot be merged, or stored so.
-        DeviceError: merging or scoring needs more memory than there is.
-    """
-    mode = config.serve
-    assert trial is not None
-    assert mode is not None
-    started = time.perf_counter()
-    _import_scoring()
-    from lorascope.planning.served import require_room
-    from lorascope.quantizers.autoround.library import require_library
-    from lorascope.scoring.evaluation import LoadedBase, score_subject
-    from lorascope.scoring.served_form import store_served
-
-    LoadedBase.let_go()
-    require_library(mode)
-    device = require_room(config, layout)
-    base = layout.base(config.model.name)
-    stored = layout.quantized(config.model.name, config.quant.name)
-    train = layout.data(config.model.name, config.data.name) / "train.jsonl"
-    adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
-    with replaced_folder(layout.evaluations(config.quant.name) / name) as scratch:
-        # A merged model is large, and made again from the adapter at any time.
-        with TemporaryDirectory(dir=scratch) as place_of_model:
-            target = Path(place_of_model)
-            try:
-                form = store_served(
-                    stored, config.quant, base, adapter, mode, device, target, train
-                )
-            except ModelError as error:
-                raise NotServedError(str(error)) from error
-            with LoadedBase.served(target, mode, config):
-                record = score_subject(
-                    config, layout, name, identity, trial, scratch, place, started, form,
-                    _items_of_base(config, layout),
-                )  # fmt: skip
-        write_record(scratch, record)
-    return record
-
-
-def let_go() -> None:
-    """Give back the memory of the base that was scored last."""
-    if "lorascope.scoring.evaluation" in sys.modules:
-        sys.modules["lorascope.scoring.evaluation"].LoadedBase.let_go()
-
-
 def _tell(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-def _import_scoring() -> None:
-    import_uncollected(
-        "lorascope.scoring.evaluation", "lm_eval.evaluator", "lm_eval.models.huggingface"
-    )
-
-
-def _load(config: Config, layout: Layout) -> None:
-    """Have the base that `config` asks for in memory.
-
-    Raises:
-        DeviceError: scoring needs more memory than there is.
-    """
-    require_data(config, layout)
-    _import_scoring()
-    from lorascope.machine.devices import choose_device
-    from lorascope.planning.fits import memory_limit
-    from lorascope.planning.scored import scoring_refusal
-    from lorascope.planning.subject import memory_settings
-    from lorascope.scoring.evaluation import LoadedBase
-
-    loaded, limit_gb = LoadedBase.is_of(config, layout), config.runtime.memory_limit_gb
-    device = choose_device(config.runtime.device)
-    if not loaded:
-        require_stored(config, layout)
-        LoadedBase.let_go()
-        LoadedBase.room = memory_limit(device, None)
-    settings = memory_settings(replace(config, train=TrainConfig()))
-    if settings not in LoadedBase.fitting:
-        room = LoadedBase.room if limit_gb is None else None
-        limit = room or memory_limit(device, limit_gb)
-        refused = scoring_refusal(config, layout, device.kind, limit)
-        if refused is not None:
-            raise DeviceError(refused)
-    if not loaded:
-        LoadedBase.load(config, layout)
-    LoadedBase.fitting.add(settings)
 
 
 LOSSES = {"classes": "loss", "preference": "loss of chosen replies"}

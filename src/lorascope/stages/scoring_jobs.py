@@ -13,10 +13,9 @@ from pathlib import Path
 from lorascope.config import Config, DeviceKind, EngineConfig
 from lorascope.errors import LorascopeError
 from lorascope.execution.child import answer
-from lorascope.execution.engine import OUTPUT, Event, Outcome
+from lorascope.execution.engine import OUTPUT, Engine, Event, Outcome, Work
+from lorascope.execution.job_memory import gpu_job_bytes, job_bytes, on_gpu
 from lorascope.execution.packs import in_slots
-from lorascope.execution.slurm.jobs import SlurmEngine
-from lorascope.execution.slurm.memory import gpu_job_bytes, job_bytes, on_gpu
 from lorascope.execution.stop import StopRequest, stop_request
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
@@ -53,16 +52,19 @@ class Part:
 
 
 def score_by_jobs(
-    configs: Sequence[Config], needed: Sequence[Config], layout: Layout, keeps_answers: bool
+    engine: Engine,
+    configs: Sequence[Config],
+    needed: Sequence[Config],
+    layout: Layout,
+    keeps_answers: bool,
 ) -> list[EvaluationRecord | None]:
-    """Have what is missing of the bare bases of the modes of `configs` and of the trials `needed`
-    scored on nodes; the trials' records.
+    """Have `engine` score what is missing of the bare bases of the modes of `configs` and of the
+    trials `needed`; the trials' records.
 
     Raises:
         LorascopeError: a job failed; what others scored is there.
     """
     first = configs[0]
-    engine = SlurmEngine(first, layout)
     engine.prepare()
     engine.await_ready()
     before = _scores(configs, needed, layout)
@@ -130,10 +132,10 @@ def _parts(configs: Sequence[Config], needed: Sequence[Config], jobs: int) -> li
     return parts
 
 
-def _run(parts: Sequence[Part], engine: SlurmEngine, layout: Layout, stop: StopRequest) -> None:
+def _run(parts: Sequence[Part], engine: Engine, layout: Layout, stop: StopRequest) -> None:
     def work(part: Part, slot: object) -> str | None:
         body = partial(score_part, part, layout.root)
-        job = engine.submit_other(body, partial(scoring_bytes, part, layout.root))
+        job = engine.submit_work(Work(body, partial(scoring_bytes, part, layout.root)))
         with stop.running(job), _echoed(job.folder / OUTPUT):
             return _failure(job.wait(_ignore, None), part)
 

@@ -9,9 +9,11 @@ from lorascope.comparing.budget import spent, stops
 from lorascope.comparing.cells import study_measure
 from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.comparing.settling import Look, Settling
-from lorascope.config import Config, EngineKind, Search
+from lorascope.config import Config, Search
 from lorascope.errors import LorascopeError, RecordError
+from lorascope.execution.kinds import engine_of
 from lorascope.execution.packs import Trial, packs_of
+from lorascope.execution.scored_base import let_go
 from lorascope.execution.sweep import run_sweep
 from lorascope.files.layout import Layout
 from lorascope.records import LASTING
@@ -22,7 +24,7 @@ from lorascope.reporting.settling_text import (
     round_line,
     settled_content,
 )
-from lorascope.stages.evaluate import let_go, score_bases, score_trials
+from lorascope.stages.evaluate import score_bases, score_trials
 from lorascope.stages.scoring_jobs import score_by_jobs
 from lorascope.study.collect import collect_all, settle_study
 from lorascope.study.declared import declare_trial
@@ -116,8 +118,9 @@ def train_and_score(
 def _score(configs: Sequence[Config], trials: Sequence[Config], layout: Layout) -> None:
     """Score what is missing of `trials`, or else of the bare bases of `configs`, where `engine`
     says."""
-    if configs[0].engine.kind is EngineKind.slurm:
-        score_by_jobs(configs, trials, layout, keeps_answers=False)
+    engine = engine_of(configs[0], layout)
+    if not engine.is_here:
+        score_by_jobs(engine, configs, trials, layout, keeps_answers=False)
     elif trials:
         score_trials(trials, layout)
     else:

@@ -35,6 +35,7 @@ from lorascope.execution.engine import (
     Job,
     Outcome,
     Slot,
+    Work,
     last_lines,
     write_job,
 )
@@ -52,6 +53,8 @@ PRELOADED = "lorascope.execution.local.preloaded"
 
 class LocalEngine:
     """Children of this process; see `engine.Engine`."""
+
+    is_here = True
 
     def __init__(self, runtime: RuntimeConfig) -> None:
         self._runtime = runtime
@@ -82,10 +85,18 @@ class LocalEngine:
         return []
 
     def submit(self, job: Job) -> FollowedJob:
-        # Not in the project, whose disk may be full: then its process could not say so.
-        folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
+        folder = _scratch()
         write_job(folder, job)
         return FollowedJob(folder, Child(train_job, folder, PRELOADED, fresh=self._cuda))
+
+    def submit_work(self, work: Work) -> FollowedJob:
+        folder = _scratch()
+        return FollowedJob(folder, Child(work.body, folder, PRELOADED, fresh=self._cuda))
+
+
+def _scratch() -> Path:
+    """Not in the project, whose disk may be full: then a process could not say so."""
+    return Path(tempfile.mkdtemp(prefix="lorascope-"))
 
 
 @contextmanager

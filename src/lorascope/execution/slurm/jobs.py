@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,28 +21,28 @@ from pathlib import Path
 
 from lorascope.config import Config
 from lorascope.execution.engine import (
-    EVENTS,
     JOB,
     OUTCOME,
     OUTPUT,
-    STOP,
     FollowedJob,
     Job,
     Outcome,
     Slot,
     TrialOutcome,
+    Work,
     plain_job,
     read_outcome,
     write_job,
     write_outcome,
 )
+from lorascope.execution.events import EVENTS, STOP
+from lorascope.execution.job_memory import pack_bytes
 from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
-from lorascope.execution.slurm.memory import Predicted, pack_bytes
 from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING, NodeJob, train_or_pause
 from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess, no_locks
 from lorascope.execution.slurm.queue import ENDED, Queue, cancel
-from lorascope.execution.slurm.submission import Submitter, TooLarge, Work, require_slurm
+from lorascope.execution.slurm.submission import Submission, Submitter, TooLarge, require_slurm
 from lorascope.files.layout import Layout
 from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import write_atomically
@@ -58,6 +58,8 @@ class SlurmEngine:
     Raises:
         ConfigError: submitit or a command of Slurm is missing, or folders here have no locks.
     """
+
+    is_here = False
 
     def __init__(self, config: Config, layout: Layout) -> None:
         require_slurm()
@@ -100,7 +102,7 @@ class SlurmEngine:
         write_atomically(folder / TRIALS, json.dumps(trials).encode())
         node = NodeJob(folder, self._engine.minutes, train_or_pause)
         try:
-            self._queue_up(folder, Work(node, partial(pack_bytes, folder)))
+            self._queue_up(folder, Submission(node, partial(pack_bytes, folder)))
         except TooLarge as error:
             write_atomically(folder / ID, b"none")
             # As where a child finds that its pack has no room.
@@ -108,17 +110,16 @@ class SlurmEngine:
             alone = len(job.configs) == 1
             write_outcome(folder, refused if alone else Outcome(split="halves"))
 
-    def submit_other(self, body: Callable[[Path], None], predicted: Predicted) -> FollowedJob:
-        """Have `body(folder)` done on a node, which writes its outcome to that folder. It begins
-        anew where its job is preempted, or its node is lost."""
+    def submit_work(self, work: Work) -> FollowedJob:
+        # It begins anew where its job is preempted, too.
         folder = self._jobs / secrets.token_hex(NAME_LETTERS // 2)
         folder.mkdir(parents=True)
         (folder / JOB).touch()
-        node = NodeJob(folder, self._engine.minutes, body, save_seconds=0.0)
-        self._queue_up(folder, Work(node, predicted))
+        node = NodeJob(folder, self._engine.minutes, work.body, save_seconds=0.0)
+        self._queue_up(folder, Submission(node, work.predicted))
         return FollowedJob(folder, SlurmProcess(folder, [], self._engine.minutes, self._queue))
 
-    def _queue_up(self, folder: Path, work: Work) -> None:
+    def _queue_up(self, folder: Path, work: Submission) -> None:
         try:
             write_atomically(folder / ID, self._submitter.submit(work).encode())
         except BaseException:

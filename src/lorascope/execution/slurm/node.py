@@ -21,16 +21,8 @@ from types import FrameType
 from typing import Any
 
 from lorascope.execution.child import answer, train_in_child
-from lorascope.execution.engine import (
-    EVENTS,
-    JOB,
-    OUTCOME,
-    STOP,
-    Event,
-    Outcome,
-    read_job,
-    write_outcome,
-)
+from lorascope.execution.engine import JOB, OUTCOME, Outcome, read_job, write_outcome
+from lorascope.execution.events import EVENTS, STOP, Event
 from lorascope.execution.local.slots import PRELOADED, Child
 from lorascope.training.progress import Progress, StepReport, Stopped
 

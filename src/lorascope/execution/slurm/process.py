@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lorascope.errors import ConfigError
-from lorascope.execution.engine import OUTCOME, STOP, Failure, Outcome, last_lines, read_job
+from lorascope.execution.engine import OUTCOME, Failure, Outcome, last_lines, read_job
+from lorascope.execution.events import STOP
 from lorascope.execution.local.slots import PARENT
 from lorascope.execution.slurm import queue
 from lorascope.execution.slurm.node import RUNNING, paused_at

@@ -14,7 +14,7 @@ from shutil import which
 
 from lorascope.config import EngineConfig
 from lorascope.errors import ConfigError, LorascopeError
-from lorascope.execution.slurm.memory import MEBIBYTE, Predicted, predicted_bytes
+from lorascope.execution.job_memory import MEBIBYTE, Predicted, predicted_bytes
 from lorascope.execution.slurm.node import NodeJob
 from lorascope.planning.arithmetic import GIGABYTE
 
@@ -44,7 +44,7 @@ def require_slurm() -> None:
 
 
 @dataclass(frozen=True)
-class Work:
+class Submission:
     """What becomes a job."""
 
     job: NodeJob
@@ -52,7 +52,7 @@ class Work:
     """What it takes of memory, where engine.memory_gb does not say it."""
 
 
-Waiting = tuple[Work, "Future[str]"]
+Waiting = tuple[Submission, "Future[str]"]
 
 
 class TooLarge(LorascopeError):
@@ -71,7 +71,7 @@ class Submitter:
         self._lock, self._submitting = threading.Lock(), threading.Lock()
         self._waiting: list[Waiting] = []
 
-    def submit(self, work: Work) -> str:
+    def submit(self, work: Submission) -> str:
         """Have it done; Slurm's id of it.
 
         Raises:
@@ -105,7 +105,7 @@ class Submitter:
                 if not own.done():
                     own.set_exception(error)
 
-    def _needs(self, works: Sequence[Work]) -> Sequence[int | None]:
+    def _needs(self, works: Sequence[Submission]) -> Sequence[int | None]:
         """Bytes of memory to ask for; None leaves it to the cluster."""
         if self._engine.memory_gb is not None:
             return [int(self._engine.memory_gb * GIGABYTE)] * len(works)
