@@ -153,8 +153,8 @@ def test_time_and_money_are_the_mean_of_what_is_there() -> None:
     line = round_line(settling, spent(study, settling, study.decide), found, study.decide)
     assert line.partition("; ")[2] == (
         "needed so far: 4 trials, 48 s of training, 48 in money; from here 2 to 7 trials, about "
-        "24 s to 84 s of training, 24 to 84 in money, at 12.0 s a trial: the mean of 4 that are "
-        "there (10.0 to 14.0 s, a pack's time shared)"
+        "24 s to 84 s of training alone, 24 to 84 in money, at 12.0 s a trial: the mean of 4 "
+        "that are there (10.0 to 14.0 s, a pack's time shared)"
     )
 
 
@@ -183,7 +183,7 @@ def test_the_plan_says_what_may_come_and_of_hours_only_what_is_known() -> None:
         "trials to come, beside 4 that are there: at the least 2 (packs: 1), where the next look "
         "at a candidate accepts it; at the most 7 (packs: 5), where each candidate takes all its "
         "seeds",
-        "about 24 s to 84 s of training, at 12.0 s a trial: the mean of 4 that are there (10.0 to "
-        "14.0 s, a pack's time shared)",
+        "about 24 s to 84 s of training alone, at 12.0 s a trial: the mean of 4 that are "
+        "there (10.0 to 14.0 s, a pack's time shared)",
         "what ends it earlier: budget_trials=9, budget_hours=0.5",
     ]

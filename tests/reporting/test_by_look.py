@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lorascope.comparing.findings import compare
+from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.config import DecideConfig, Search
 from lorascope.records import Study
@@ -18,6 +21,7 @@ from lorascope.reporting.catalogue import make_all, shown_blocks
 from lorascope.reporting.figures.by_look import draw_by_look, looks_by_cell
 from lorascope.reporting.figures.style import INK, style
 from lorascope.reporting.pages.document import FigureBlock
+from lorascope.reporting.settling_text import looks_table
 from tests.study_factory import Trial, example_study, make_study
 
 MARGIN = 5.0
@@ -91,6 +95,18 @@ def test_filled_is_what_has_its_limit_inside_the_margin(findings: Findings) -> N
     assert len(filled) == 1
     for row in filled:
         assert limits[row][0] < marks[row][0]
+
+
+def test_the_table_tells_a_look_that_is_taken_again_and_the_limit_that_decides(
+    findings: Findings,
+) -> None:
+    settling = findings.decision.settling
+    assert settling is not None
+    again = replace(settling, looks=(*settling.looks, replace(settling.looks[-1])))
+    *_, before, last = csv.DictReader(io.StringIO(looks_table(again, Measure.accuracy).csv()))
+    assert (before["seeds"], last["seeds"]) == ("3", "again 3")
+    assert last["end"] == "accepted"
+    assert -0.05 < float(last["limit"]) < float(last["difference"])
 
 
 def test_a_hopeless_candidate_is_an_arrow_with_its_difference(findings: Findings) -> None:

@@ -137,8 +137,8 @@ def test_answer_from_one_seed_is_about_that_seed_and_settles_nothing() -> None:
     study = make_study(trials, items=2000, validation_items=2000)
     findings = compare(study)
     found = answer(findings)
-    assert found.headline == "Ship nf4, rank 8, alpha 16: for this seed; unknown for others"
-    assert (found.state, found.is_settled) == ("one seed", False)
+    assert found.headline == "Ship nf4, rank 8, alpha 16"
+    assert (found.state, found.is_settled) == ("for this seed, unknown for others", False)
     assert "chosen with this seed, whose luck is in it" in words(found)
     content = json.loads(decision_json(study, findings.decision))
     assert (content["settled"], content["seeds"]) == (False, 1)
@@ -164,10 +164,10 @@ def test_answer_from_several_seeds_shows_new_seeds_chosen_seeds_and_what_ships_a
         facts["Test accuracy of a new seed"].note
     )
     assert "whose luck is in it" in facts["Test accuracy of the chosen seeds"].note
-    assert facts["The adapter that `ship: auto` takes"].value == "94.0 %"
+    assert facts["The adapter that ships (ship: auto)"].value == "94.0 %"
     assert (
         "seed 1, the best of 2 on validation items"
-        in facts["The adapter that `ship: auto` takes"].note
+        in facts["The adapter that ships (ship: auto)"].note
     )
 
 
@@ -177,6 +177,27 @@ def test_undecided_answer_says_what_would_settle_it() -> None:
     assert "1 cheaper undecided" in text
     assert "Open: nf4, rank 8: −2.0 points on validation" in text
     assert re.search(r"[\d,]+ validation items in all would settle it", text)
+
+
+def test_answer_says_why_something_is_open_whose_own_interval_would_do() -> None:
+    modes = ("fp16", "int8", "nf4", "nf4_dq")
+    findings = compare(make_study([Trial(quant, accuracy=0.9) for quant in modes], items=200,
+                                  validation_items=220))  # fmt: skip
+    rows = {row.cell.quant: row for row in findings.decision.open}
+    lows = {quant: row.difference.low for quant, row in rows.items() if row.difference}
+    assert [quant for quant, low in lows.items() if low > -0.05] == ["nf4_dq"]
+    # Holm holds the smallest p of three against a third of 5 %.
+    assert rows["nf4_dq"].held_to == pytest.approx(1 - 0.05 / 3)
+    assert rows["int8"].held_to is None
+    found = answer(findings)
+    assert (
+        "By the 95 % interval alone nf4_dq, rank 8 lies inside the margin of 5.0 points; as "
+        in (short(found))
+    )
+    assert words(found).count("an interval of 98.3 % has to") == 1
+    assert words(found).count("one of 98.3 % would have to") == 1
+    table = candidate_table(findings.decision).markdown()
+    assert table.count("undecided: an interval of 98.3 % reaches across the margin") == 1
 
 
 def test_three_more_seeds_have_no_upper_end_where_the_seed_spread_is_unknown() -> None:

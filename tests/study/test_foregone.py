@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from scipy.stats import norm
 
-from lorascope.config import Config, Scoring
-from lorascope.data.conversations import Conversation
+from lorascope.config import Config, DataConfig, Scoring
 from lorascope.records import LinearShape, ModelParts
-from lorascope.study.foregone import needless_ranks, too_few_items
+from lorascope.study.foregone import judged_at_once, needless_ranks, too_few_items
 
 
-def conversations(count: int, clusters: int | None = None) -> list[Conversation]:
-    one = Conversation(turns=(), source="x")
-    return [
-        replace(one, cluster=None if clusters is None else f"c{n % clusters}") for n in range(count)
-    ]
+def clusters(count: int, distinct: int) -> list[str | None]:
+    return [f"c{n % distinct}" for n in range(count)]
 
 
-def test_items_that_cannot_show_the_margin_are_told_before_training(
-    compose: Callable[..., Config],
-) -> None:
-    config = compose("decide.margin_accuracy=0.05")
-    config.data.scoring = Scoring.answer
+def test_items_that_cannot_show_the_margin_are_told_before_training() -> None:
+    data, margin = DataConfig(name="mine", scoring=Scoring.answer, validation_fraction=0.2), 0.05
+
+    def told(rows: list[str | None], candidates: int = 1) -> str:
+        return "".join(too_few_items(data, margin, rows, candidates))
+
     # Tango's interval of no changed answer ends at z^2 / (n + z^2).
     squared = float(norm.ppf(0.975)) ** 2
-    fewest = next(n for n in range(1, 200) if squared / (n + squared) < 0.05)
-    assert not list(too_few_items(config, conversations(fewest)))
-    (told,) = too_few_items(config, conversations(fewest - 1))
-    assert f"{fewest - 1} validation items cannot show" in told
-    assert "would still reach 5.1 points" in told
+    fewest = next(n for n in range(1, 200) if squared / (n + squared) < margin)
+    assert not told([None] * fewest)
+    few = told([None] * (fewest - 1))
+    assert f"{fewest - 1} validation items cannot show" in few
+    assert "would still reach 5.1." in few
+    assert f"It takes some {fewest} or more: {5 * fewest} rows, another " in few
     # Twenty groups of ten are worth less than 200 items.
-    (told,) = too_few_items(config, conversations(200, clusters=20))
-    assert "200 validation items in 20 clusters" in told
-    config.data.max_validation_rows = 20
-    (told,) = too_few_items(config, conversations(1000))
-    assert told.startswith("20 validation items")
-    config.data.scoring = Scoring.loss
-    assert not list(too_few_items(config, conversations(5)))
+    assert "200 validation items in 20 clusters" in told(clusters(200, 20))
+    data.max_validation_rows = 20
+    assert told([None] * 1000).startswith("20 validation items")
+    assert f"some {fewest} or more: another max_validation_rows (conf/data/mine.yaml)" in told(
+        [None] * 99
+    )
+    data.max_validation_rows, data.validation = None, "mine_too.jsonl"
+    assert f"It takes some {fewest} or more, or a wider" in told([None] * 9)
+    data.scoring = Scoring.loss
+    assert not told([None] * 5)
+
+
+def test_items_that_show_one_candidate_and_not_several_are_told() -> None:
+    data = DataConfig(name="mine", scoring=Scoring.answer, validation_fraction=0.2)
+    # Holm holds the smallest p of seven against 5 % / 7.
+    squared = float(norm.ppf(1 - 0.05 / 7 / 2)) ** 2
+    fewest = next(n for n in range(1, 400) if squared / (n + squared) < 0.05)
+    (told,) = too_few_items(data, 0.05, [None] * (fewest - 1), 7)
+    assert told.startswith(f"{fewest - 1} validation items are few: of 7 candidates")
+    assert f"For 7 candidates it takes some {fewest} or more: {5 * fewest} rows" in told
+    assert not list(too_few_items(data, 0.05, [None] * fewest, 7))
+
+
+def test_candidates_are_counted_whatever_their_seeds(compose: Callable[..., Config]) -> None:
+    points = [compose(f"lora.rank={rank}", f"seed={n}") for rank in (1, 4, 8) for n in (0, 1)]
+    assert judged_at_once(points) == 2
+    assert judged_at_once([compose("search=settle", f"seed={n}") for n in (0, 1)]) == 1
 
 
 @pytest.mark.parametrize(("ranks", "named"), [((8, 64), ""), ((8, 65, 512), "65,512")])

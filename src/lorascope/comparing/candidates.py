@@ -56,10 +56,20 @@ def judged_candidates(
     found = []
     for place, ((candidate, tested), p, worse) in enumerate(judged):
         # What would settle it is the test on whose side of the margin the estimate lies.
-        nearer = outer if tested and tested.p_beyond < tested.p_margin else inner
-        steps = nearer[place]
-        found.append((_with_verdict(candidate, tested, (p, worse), steps, compared), tested))
+        is_beyond = tested is not None and tested.p_beyond < tested.p_margin
+        steps = (outer if is_beyond else inner)[place]
+        candidate = _with_verdict(candidate, tested, (p, worse), steps, compared)
+        level = SIGNIFICANT / (steps * choice if is_beyond else steps)
+        found.append((replace(candidate, held_to=held_to(candidate, tested, level)), tested))
     return found
+
+
+def held_to(candidate: Candidate, tested: Tested | None, level: float) -> float | None:
+    """`Candidate.held_to`, where it is judged at `level`, of both sides together."""
+    if tested is None or candidate.verdict is not Verdict.undecided:
+        return None
+    is_told_alone = min(tested.p_margin, tested.p_beyond) < SIGNIFICANT
+    return 1 - level if is_told_alone and level > 0 else None
 
 
 def _tested(

@@ -52,6 +52,9 @@ class Candidate:
     """The estimate is worse by more than the margin, shown or not."""
     near_margin: bool = False
     """The estimate lies within half a standard error of the margin."""
+    held_to: float | None = None
+    """Where it is undecided though its own 95 % interval lies wholly on one side of the margin:
+    the confidence of the interval that would have to, as it is one of several that are judged."""
     ineligible: str | None = None
     """Why the cell cannot be shipped, or not be judged."""
     forgets: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lorascope.comparing.candidates import (
+    held_to,
     is_near,
     items_to_settle,
     seeds_to_settle,
@@ -73,7 +74,7 @@ def _looked_at(candidate: Candidate, look: Look, compared: Compared) -> Candidat
     tested = look.tested
     many = SIGNIFICANT / 2 / _level_to_settle(look, compared)
     is_open = look.verdict is Verdict.undecided and not (look.out_of_reach or look.no_gain)
-    return replace(
+    judged = replace(
         candidate,
         difference=tested.difference,
         # In the place of Holm's: below 5 % where the look's bound is crossed.
@@ -84,3 +85,5 @@ def _looked_at(candidate: Candidate, look: Look, compared: Compared) -> Candidat
         items_needed=items_to_settle(tested, compared, many) if is_open else None,
         seeds_needed=seeds_to_settle(tested, compared, many) if is_open else None,
     )
+    may_ship = is_open and not judged.beyond_margin
+    return replace(judged, held_to=held_to(judged, tested, 2 * look.level) if may_ship else None)

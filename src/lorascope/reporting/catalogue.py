@@ -134,7 +134,9 @@ CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (
     TableEntry(
         "looks", "by-rank-section",
         lambda _, found: looks_table(found.decision.settling, found.measure),
-        "Looks at the candidates, in the order in which they were taken",
+        "Looks at the candidates, in the order in which they were taken; the limit decides, not "
+        "the interval; one 'again' at as many seeds replaces the former, as other candidates have "
+        "shown since how much seeds vary",
     ),
     FigureEntry(
         "by-method", "by-method-section", draw_by_method, "accuracy_by_parameters.svg",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lorascope.comparing.budget import Spent
 from lorascope.comparing.costs import SECONDS_AN_HOUR
 from lorascope.comparing.course import FIRST_LOOK
 from lorascope.comparing.foreseen import Foreseen
-from lorascope.comparing.results import Measure, Verdict
+from lorascope.comparing.results import CellKey, Measure, Verdict
 from lorascope.comparing.settling import Look, Settling
 from lorascope.config import DecideConfig
 from lorascope.records import Study
@@ -29,6 +29,24 @@ def end_of(look: Look) -> str:
     if look.out_of_reach:
         return "out of reach"
     return "no gain over the base" if look.no_gain else ENDS[look.verdict]
+
+
+def limit_of(look: Look, measure: Measure) -> float:
+    """The worst difference that the look's test leaves at its level: inside the margin exactly
+    where the look shows the candidate to be within it."""
+    return look.tested.limit(look.level, -measure.sign)
+
+
+def seeds_of_looks(looks: Sequence[Look]) -> list[str]:
+    """How many seeds each has; `again` where so many of the same candidate were looked at before,
+    with less known of the spread between seeds."""
+    before: set[tuple[CellKey, int]] = set()
+    found = []
+    for look in looks:
+        one = look.cell, look.seeds
+        found.append(f"again {look.seeds}" if one in before else str(look.seeds))
+        before.add(one)
+    return found
 
 
 def plan_text(study: Study, settling: Settling, to_come: Foreseen, packs: tuple[int, int]) -> str:
@@ -86,7 +104,7 @@ def _time(to_come: Foreseen, rule: DecideConfig) -> str | None:
         money = f", {_range(f'{price * one:.3g}' for one in hours)} in money"
     spread = _range(map(units.seconds, (pace.fastest, pace.slowest)))
     return (
-        f"about {_range(map(units.hours, hours))} of training{money}, at "
+        f"about {_range(map(units.hours, hours))} of training alone{money}, at "
         f"{units.seconds(pace.seconds)} s a trial: the mean of {pace.trials} that are there "
         f"({spread} s, a pack's time shared)"
     )
@@ -159,14 +177,17 @@ def settled_content(study: Study, settling: Settling, stopped: str | None) -> di
 def looks_table(settling: Settling | None, measure: Measure) -> Table[Look]:
     """Every look, in the order in which they were taken."""
     looks = settling.looks if settling else ()
+    seeds = dict(zip(map(id, looks), seeds_of_looks(looks), strict=True))
     return Table(
         (
             *cell_columns(look.cell for look in looks),
-            Column("seeds", "Seeds"),
+            Column("seeds", "Seeds", get=lambda look: seeds[id(look)]),
             Column("difference", f"Difference {measure.step}", measure.difference,
                    get=lambda look: look.difference.value),
             Column("interval", "95 % interval", measure.difference_interval,
                    get=lambda look: look.difference.ends),
+            Column("limit", "Limit of its test", measure.difference,
+                   get=lambda look: limit_of(look, measure)),
             Column("share", "Information", lambda share: f"{100 * share:.0f} %"),
             Column("p_within", "p, worse by the margin", units.p_value),
             Column("level", "Held against", units.p_value),

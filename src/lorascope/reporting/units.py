@@ -100,6 +100,22 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def confidence(levels: Iterable[float]) -> str:
+    """Of one interval or of several, with the digits that tell it from 100 %: 99.2 %, or 97.5 to
+    99.98 %."""
+    ends = dict.fromkeys(f"{100 * end:.{_nines(end)}f}" for end in _span(levels))
+    return f"{' to '.join(ends)} %"
+
+
+def _nines(level: float) -> int:
+    return max(1, math.ceil(-math.log10(1 - level)) - 2)
+
+
+def _span(values: Iterable[float]) -> tuple[float, float]:
+    found = list(values)
+    return min(found), max(found)
+
+
 def share(value: float) -> str:
     """A probability as per cent: never 0 or 100 unless it is."""
     if 0 < value < 0.01:

@@ -16,7 +16,7 @@ from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial, trial_key, trial_name
-from lorascope.study.foregone import needless_ranks, too_few_items
+from lorascope.study.foregone import judged_at_once, needless_ranks, too_few_items
 from lorascope.study.intact import unprepared
 from lorascope.study.needed import require_settleable
 from lorascope.study.overrides import choices
@@ -42,7 +42,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandRes
     first = configs[0]
     require_one_population(first)
     _require_known_reference(first, layout)
-    warnings = [*_of_data(first, layout), *_of_model(configs, layout)]
+    warnings = [*_of_data(configs, layout), *_of_model(configs, layout)]
     _require_possible_ship(configs)
     require_settleable(configs)
     warnings += _unwatched(first, layout)
@@ -78,14 +78,17 @@ def _require_device(configs: Sequence[Config]) -> None:
         require_one_task(config)
 
 
-def _of_data(config: Config, layout: Layout) -> Iterator[str]:
+def _of_data(configs: Sequence[Config], layout: Layout) -> Iterator[str]:
     """What is doubtful about the rows, which must be readable and renderable."""
     from lorascope.data.prepare import check_source
 
+    config = configs[0]
     source = check_source(config.data, layout.root)
     for warning in source.unfit.warnings():
         yield f"{config.data.name}: {warning}"
-    yield from too_few_items(config, source.splits.conversations["validation"])
+    clusters = [row.cluster for row in source.splits.conversations["validation"]]
+    margin, candidates = config.decide.margin_accuracy, judged_at_once(configs)
+    yield from too_few_items(config.data, margin, clusters, candidates)
     _judge_rendering(config, source, layout)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lorascope.config import (
     DataConfig,
+    DecideConfig,
     DeviceKind,
     Format,
     ModelConfig,
@@ -40,6 +41,7 @@ from lorascope.starting.folder import (
 )
 from lorascope.starting.found_rows import FoundRows, find_rows
 from lorascope.starting.words import file_settings, settings_of
+from lorascope.study.foregone import too_few_items
 from lorascope.study.grid import expand
 from lorascope.study.overrides import closest
 from lorascope.study.params import declared_overrides
@@ -81,9 +83,12 @@ def command(
     model = find_model(asked["model"], given, layout.root)
     facts = facts_of(model, layout.root)
     print(_of_model(model, facts))
-    detected, card, evaluate = _fitted(rows, detected, model, facts, own, layout)
-    print(_of_rows(rows, detected, card, facts))
-    study = _first_study(model, detected.config, facts, evaluate, layout)
+    fitted = _fitted(rows, detected, model, facts, own, layout)
+    detected = fitted.detected
+    print(_of_rows(rows, detected, fitted.card, facts))
+    study = _first_study(model, detected.config, facts, fitted.evaluate, layout)
+    for sentence in _too_few(fitted, study, layout):
+        print(f"  too few: {sentence}")
     texts = _texts(model, rows, detected, study)
     if not overwrite:
         refuse_overwriting(layout.root, texts)
@@ -134,12 +139,23 @@ def _found_rows(word: str, own: Mapping[str, object], layout: Layout) -> tuple[F
     return rows, detected
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """Rows as this model takes them."""
+
+    detected: Detected
+    """With a template and a longest sample that fit."""
+    card: DataCard
+    evaluate: str
+    """A file of conf/evaluate whose answers have room."""
+    clusters: list[str | None]
+    """Of each validation row."""
+
+
 def _fitted(
     rows: FoundRows, detected: Detected, model: FoundModel, facts: ModelFacts,
     own: Mapping[str, object], layout: Layout,
-) -> tuple[Detected, DataCard, str]:  # fmt: skip
-    """The settings with a template and a longest sample that fit model and rows, the card, and a
-    file of conf/evaluate whose answers have room."""
+) -> Fitted:  # fmt: skip
     from lorascope.starting.rendered import rendered
 
     config = detected.config
@@ -152,6 +168,7 @@ def _fitted(
     with rendered(tried_with, *arguments) as found:
         card = found.card
         evaluate = found.evaluation(facts.tokenizer, facts.context_tokens, layout)
+        clusters = [row.cluster for row in found.rows("validation")]
     if evaluate is None:
         detected, evaluate = replace(detected, why_scored=NO_ROOM), "default"
         config = replace(config, scoring=Scoring.loss, answer_pattern=None)
@@ -159,7 +176,15 @@ def _fitted(
     if "max_tokens" not in own:
         room = max(LEAST_TOKENS, 1 << (most - 1).bit_length())
         config = replace(config, max_tokens=min(room, facts.context_tokens))
-    return replace(detected, config=config), card, evaluate
+    return Fitted(replace(detected, config=config), card, evaluate, clusters)
+
+
+def _too_few(fitted: Fitted, study: FirstStudy, layout: Layout) -> Iterator[str]:
+    """As `check` will say it."""
+    rule: DecideConfig = file_settings(layout.choices("decide")["default"], DecideConfig, {})
+    return too_few_items(
+        fitted.detected.config, rule.margin_accuracy, fitted.clusters, study.trials - 1
+    )
 
 
 def _first_study(

@@ -13,6 +13,7 @@ from lorascope.files.layout import Layout
 from lorascope.machine.libraries import import_uncollected
 from lorascope.records import DataCard
 from lorascope.starting.shown_row import BETWEEN_MARKS, IN_COLOUR, marked, trained_spans
+from lorascope.study.foregone import judged_at_once, too_few_items
 
 if TYPE_CHECKING:
     from lorascope.data.rows import PreparedRow
@@ -46,6 +47,10 @@ def command(
             print(_shown(number, row, facts.tokenizer, config, marks))
         print(_lengths(found.card))
         print(_reasons(found.card), end="")
+        clusters = [row.cluster for row in found.rows("validation")]
+    margin, candidates = config.decide.margin_accuracy, judged_at_once(configs)
+    for sentence in too_few_items(config.data, margin, clusters, candidates):
+        print(f"too few: {sentence}")
 
 
 def _count(text: str) -> int:

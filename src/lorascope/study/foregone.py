@@ -3,54 +3,81 @@ try."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lorascope.adapters.kinds import DEFAULT_KIND, rank_of
 from lorascope.adapters.targets import select
-from lorascope.config import Config, Scoring
-from lorascope.data.conversations import Conversation
+from lorascope.config import Config, DataConfig, Scoring, Search
 from lorascope.records import ModelParts
 from lorascope.statistics.accuracy import accuracy_difference
+from lorascope.statistics.power import items_to_show
 
-MOST_ITEMS = 10**6
 
-
-def too_few_items(config: Config, validation: Sequence[Conversation]) -> Iterator[str]:
+def too_few_items(
+    data: DataConfig, margin: float, clusters: Sequence[str | None], candidates: int = 1
+) -> Iterator[str]:
     """A sentence where the validation items could not show an accuracy inside the margin even if
-    not one answer differed from the reference's. Corrections for several candidates ask for more.
+    not one answer differed from the reference's, or not where several candidates are judged at
+    once; and how many would do.
+
+    Args:
+        margin: `decide.margin_accuracy`.
+        clusters: of each validation row, None where rows have none.
+        candidates: that are judged at once, at the most.
     """
-    if config.data.scoring is Scoring.loss:
+    if data.scoring is Scoring.loss:
         return
-    validation = validation[: config.data.max_validation_rows]
-    margin, items = config.decide.margin_accuracy, len(validation)
-    names = [c.cluster for c in validation]
-    clusters = None if None in names else np.unique([str(name) for name in names])
-    if clusters is not None and len(clusters) < 2:
-        return
-    labels = None if clusters is None else np.searchsorted(clusters, [str(n) for n in names])
+    clusters = clusters[: data.max_validation_rows]
+    items, labels = len(clusters), None
+    if None not in clusters:
+        names, labels = np.unique([str(name) for name in clusters], return_inverse=True)
+        if len(names) < 2:
+            return
     reach = _reach_without_changes(items, labels)
-    if reach < margin:
+    enough = items_to_show(margin, max(1, candidates))
+    if reach < margin and (labels is not None or items >= enough):
         return
-    worth = "" if clusters is None else f" in {len(clusters):,} clusters"
-    enough = (n for n in _more_items(items) if _reach_without_changes(n, None) < margin)
-    wanted = next(enough, MOST_ITEMS)
-    yield (
-        f"{items:,} validation items{worth} cannot show that an accuracy is within "
-        f"decide.margin_accuracy={margin:g} of the reference's: if not one answer differed, the "
-        f"95 % interval would still reach {100 * reach:.1f} points. Name more rows "
-        f"(validation_fraction, max_validation_rows in conf/data/{config.data.name}.yaml), some "
-        f"{wanted:,} or more"
-        f"{'' if clusters is None else ' that share no cluster'}, or a wider margin."
+    worth = "" if labels is None else f" in {len(names):,} clusters"
+    near = (
+        f"that an accuracy is within {100 * margin:g} points of the reference's "
+        f"(decide.margin_accuracy={margin:g})"
     )
+    if reach >= margin:
+        told = (
+            f"{items:,} validation items{worth} cannot show {near}: were not one answer different, "
+            f"the 95 % interval would still reach {100 * reach:.1f}"
+        )
+    else:
+        told = (
+            f"{items:,} validation items are few: of {candidates:,} candidates that are judged at "
+            f"once, they show of none {near}, were not one answer different"
+        )
+    apart = "" if labels is None else " that share no cluster"
+    yield f"{told}. {_wanted(data, enough, candidates, apart)}, or a wider margin."
 
 
-def _more_items(items: int) -> Iterator[int]:
-    """More items than these, a tenth at a time."""
-    while items < MOST_ITEMS:
-        items = max(items + 10, items * 11 // 10)
-        yield items
+def _wanted(data: DataConfig, items: int, candidates: int, apart: str) -> str:
+    """How many validation items would do, and how many rows that takes."""
+    place = f"conf/data/{data.name}.yaml"
+    several = f"For {candidates:,} candidates it" if candidates > 1 else "It"
+    takes = f"{several} takes some {items:,} or more{apart}"
+    if data.max_validation_rows is not None and data.max_validation_rows < items:
+        return f"{takes}: another max_validation_rows ({place})"
+    if data.validation is not None:
+        return takes
+    rows = math.ceil(items / data.validation_fraction)
+    return f"{takes}: {rows:,} rows, another validation_fraction ({place})"
+
+
+def judged_at_once(configs: Sequence[Config]) -> int:
+    """Configurations of a grid that may be held against its reference, whatever their seeds."""
+    if configs[0].search is Search.settle:
+        # They come one after the other, each with its part of the error.
+        return 1
+    return max(1, len(configs) // len({config.seed for config in configs}) - 1)
 
 
 def _reach_without_changes(items: int, clusters: np.ndarray | None) -> float:

@@ -16,7 +16,7 @@ from lorascope.comparing.settling import Look, Settling
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.figures.chart import Chart
 from lorascope.reporting.figures.style import AXIS, GRID, INK, PAPER, blank_figure
-from lorascope.reporting.settling_text import end_of
+from lorascope.reporting.settling_text import end_of, limit_of, seeds_of_looks
 
 WORST_MARGINS = 4.0
 """What lies farther on the worse side is an arrow: hopeless candidates squash no others."""
@@ -48,12 +48,6 @@ def looks_by_cell(settling: Settling | None) -> dict[CellKey, list[Look]]:
     for look in settling.looks if settling else ():
         found.setdefault(look.cell, []).append(look)
     return found
-
-
-def limit_of(look: Look, measure: Measure) -> float:
-    """The worst difference that the look's test leaves at its level: inside the margin exactly
-    where the look shows the candidate to be within it."""
-    return look.tested.limit(look.level, -measure.sign)
 
 
 def draw_by_look(findings: Findings) -> Chart:
@@ -193,10 +187,8 @@ def _name_rows(
     """The number of seeds of each, and whether so many were looked at before."""
     places, labels = [], []
     for cell, taken in looks.items():
-        seeds = [look.seeds for look in taken]
-        for place, count in enumerate(seeds):
-            places.append(tops[cell] + place + 1)
-            labels.append(f"again {count}" if count in seeds[:place] else str(count))
+        places += [tops[cell] + place for place in range(1, len(taken) + 1)]
+        labels += seeds_of_looks(taken)
     axes.set_yticks(places, labels, fontsize=8)
     axes.tick_params(axis="y", length=0, pad=6)
     _write(axes, "seeds", (0.0, 1.0), (-6, 3), xycoords="axes fraction", ha="right", va="bottom")

@@ -126,7 +126,8 @@ class Left:
 def what_is_left(decision: Decision, names: CellNames) -> Iterator[Left]:
     """All that is open; nothing where the answer is settled."""
     if decision.one_seed:
-        yield Left("one seed", "what other seeds give")
+        # One seed is one set of adapters, and no configuration.
+        yield Left("for this seed, unknown for others", "what other seeds give")
     if decision.open:
         cheapest = names.name(decision.open[0].cell)
         others = len(decision.open) - 1
@@ -151,7 +152,22 @@ def what_is_left(decision: Decision, names: CellNames) -> Iterator[Left]:
 def _open(decision: Decision, names: CellNames) -> str:
     said = "; ".join(left.words for left in what_is_left(decision, names)) or "nothing"
     # The rest keeps its capitals: names of methods have some.
-    return f"{said[0].upper()}{said[1:]}."
+    return f"{said[0].upper()}{said[1:]}.{_held_to_more(decision, names)}"
+
+
+def _held_to_more(decision: Decision, names: CellNames) -> str:
+    """Why something is open whose own 95 % interval would do."""
+    held = [row for row in decision.open if row.held_to is not None and not row.beyond_margin]
+    if not held:
+        return ""
+    margin = decision.measure.distance(decision.margin)
+    whose = names.name(held[0].cell) if len(held) == 1 else f"{units.count(len(held))} of them"
+    verb = "lies" if len(held) == 1 else "lie"
+    levels = units.confidence(row.held_to or 0.0 for row in held)
+    return (
+        f" By the 95 % interval alone {whose} {verb} inside the margin of {margin}; as several are "
+        f"judged at once, an interval of {levels} has to."
+    )
 
 
 def _what_settles(findings: Findings) -> Line | None:
@@ -240,4 +256,5 @@ def _work(findings: Findings, seeds: Sequence[int]) -> str:
     if not took:
         return words
     hours = trials * fmean(took) / SECONDS_AN_HOUR
-    return f"{words}, about {units.hours(hours)} of training as it went here"
+    time = f"about {units.hours(hours)} of training as it went here"
+    return f"{words}, {time}, beside loading and scoring"

@@ -31,11 +31,9 @@ def answer(findings: Findings) -> Answer:
             "No configuration can be recommended",
             "no score", False, (), (*covered, *_why_nothing(decision, names)),
         )  # fmt: skip
-    # One seed is one set of adapters, and no configuration.
-    holds = ": for this seed; unknown for others" if decision.one_seed else ""
     partly = "; part of the model is neither quantized nor adapted as named" if covered else ""
     return Answer(
-        f"Ship {names.full(decision.recommended)}{holds}",
+        f"Ship {names.full(decision.recommended)}",
         f"{_state(decision, names)}{partly}",
         decision.settled,
         tuple(_facts(findings, names)),
@@ -45,7 +43,7 @@ def answer(findings: Findings) -> Answer:
 
 
 def _state(decision: Decision, names: CellNames) -> str:
-    return ", ".join(left.mark for left in what_is_left(decision, names)) or "settled"
+    return "; ".join(left.mark for left in what_is_left(decision, names)) or "settled"
 
 
 def _why_nothing(decision: Decision, names: CellNames) -> Iterator[Line]:
@@ -128,7 +126,7 @@ def _shipped_fact(chosen: CellScore, decision: Decision, measure: Measure) -> It
     if trial is None or trial.test is None or len(scored) < 2:
         return
     yield Fact(
-        "The adapter that `ship: auto` takes",
+        "The adapter that ships (ship: auto)",
         f"{measure.score(trial.test)} {measure.unit}",
         f"on test items; seed {trial.seed}, the best of {len(scored)} on validation items",
     )
@@ -225,7 +223,20 @@ def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
         )
         if row.p_margin_holm is not None:
             shown += f", p for worse by the margin {units.p_value(row.p_margin_holm)} (corrected)"
-    return (f"Open: {names.name(row.cell)}{shown}. {what_settles(row)}",)
+    why = _why_open(row, measure, decision.margin)
+    return (f"Open: {names.name(row.cell)}{shown}. {why}{what_settles(row)}",)
+
+
+def _why_open(row: Candidate, measure: Measure, margin: float) -> str:
+    """Where the interval that is shown would do, that it does not decide."""
+    if row.held_to is None:
+        return ""
+    side = "beyond" if row.beyond_margin else "inside"
+    return (
+        f"That interval lies {side} the margin of {measure.distance(margin)}, but it is of this "
+        "one alone: as several are judged at once, one of "
+        f"{units.confidence([row.held_to])} would have to. "
+    )
 
 
 def what_settles(row: Candidate) -> str:

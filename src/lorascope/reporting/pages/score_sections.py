@@ -10,7 +10,7 @@ from lorascope.config import Cost
 from lorascope.records import Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
-from lorascope.reporting.figures.by_look import limit_of, looks_by_cell
+from lorascope.reporting.figures.by_look import looks_by_cell
 from lorascope.reporting.figures.curves import (
     curves,
     drawn_curves,
@@ -29,7 +29,7 @@ from lorascope.reporting.pages.document import (
     TableBlock,
     text,
 )
-from lorascope.reporting.settling_text import end_of
+from lorascope.reporting.settling_text import end_of, limit_of
 from lorascope.reporting.tables.frontier import frontier_summary
 from lorascope.reporting.tables.ways import way_sentences
 

@@ -56,7 +56,8 @@ def _judged(row: Candidate, decision: Decision, unshown: Collection[CellKey]) ->
     if row.cell in unshown:
         yield "not shown to beat the bare base"
     if row.verdict is not None:
-        yield RULE_WORDS[row.verdict]
+        why = f"an interval of {units.confidence([row.held_to])} reaches" if row.held_to else ""
+        yield f"{RULE_WORDS[row.verdict]}{f': {why} across the margin' if why else ''}"
     if row.ineligible is not None:
         yield row.ineligible
 
