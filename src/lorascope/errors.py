@@ -46,6 +46,12 @@ class VerificationError(LorascopeError):
     """An output that was made but does not pass its own check."""
 
 
+def clause(reason: object) -> str:
+    """A reason from elsewhere as part of a sentence, which has a full stop of its own."""
+    text = str(reason).rstrip()
+    return text if text.endswith("..") else text.removesuffix(".")
+
+
 def first_names(names: Sequence[str], more: str = "more") -> str:
     """The first of several names, and the number of others."""
     others = len(names) - SHOWN_NAMES

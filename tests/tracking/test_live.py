@@ -256,6 +256,68 @@ def test_an_old_failure_does_not_take_over_the_run_of_a_training_under_way(share
     assert ended.data.metrics["test_accuracy"] == 0.75
 
 
+def test_an_old_failure_does_not_take_over_its_own_run_that_a_new_training_goes_on_with(
+    shared: Layout,
+) -> None:
+    """The run was begun by the failed attempt, which was not published when it ended."""
+    record = dataclasses.replace(
+        trial("l13", outcome=result(steps=6)), provenance=provenance(minute=3)
+    )
+    failed = dataclasses.replace(
+        trial("l13", status=Status.failed), provenance=provenance(minute=1)
+    )
+    send(shared, failed_as_begun(failed, record), slice(0, 2)).__exit__()
+    _, before = run_of(shared, record)
+    with LiveTracking(shared, SOON) as live:
+        pack = train(live, record, slice(0, 3))
+        publish([failed], [], shared)
+        client, (training, _) = runs_of(shared, record)
+        assert training.info.run_id == before.info.run_id
+        assert (training.info.status, training.data.tags["status"]) == ("RUNNING", "running")
+        live.end(pack)
+        publish([record], [], shared)
+    client, (ended, old) = runs_of(shared, record)
+    assert (ended.info.run_id, ended.info.status) == (before.info.run_id, "FINISHED")
+    assert points(client, ended) == numbers(record)
+    assert "lorascope.live_since" not in ended.data.tags
+    assert old.data.tags["lorascope.superseded_by"] == ended.info.run_id
+
+
+def failed_as_begun(failed: TrialRecord, record: TrialRecord) -> TrialRecord:
+    """As it was trained before it failed: the steps of `record`, at its own hour."""
+    return dataclasses.replace(record, provenance=failed.provenance)
+
+
+def test_a_store_that_fails_for_a_while_is_tried_again_and_lacks_no_step(
+    shared: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lorascope.tracking.live.FIRST_PAUSE_SECONDS", SOON)
+    record = trial("l14", outcome=result(steps=6))
+    assert record.result is not None
+    with LiveTracking(shared, SOON) as live:
+        pack = train(live, record, slice(0, 2))
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr("mlflow.MlflowClient.log_batch", _unreachable)
+                pack.report(record.result.losses[2:3], [])
+                until(live._failed.is_set)
+            until(lambda: not live._failed.is_set())
+        for point in record.result.losses[3:]:
+            pack.report([point], [])
+        until(lambda: not pack.waiting[0])
+        client, run = run_of(shared, record)
+        with locked(shared):
+            sent = {p: n for p, n in numbers(record).items() if p.name in run.data.metrics}
+            assert points(client, run) == sent
+            assert {point.step for point in sent} == {1, 2, 3, 4, 5, 6}
+        live.end(pack)
+    assert capsys.readouterr().err.count("steps do not reach MLflow") == 1
+
+
+def _unreachable(*_: object, **__: object) -> None:
+    raise OSError(111, "Connection refused.")
+
+
 def test_two_clones_at_one_store_leave_each_others_runs_alone(
     shared: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lorascope.config import ModelConfig, ModelKind
 from lorascope.data.tokenization import restore_unknown_token
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, clause
 
 WEIGHTS = "*.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -107,8 +107,8 @@ def _require_readable_weights(folder: Path, label: str) -> None:
                 weights.keys()
         except (SafetensorError, OSError) as error:
             raise ModelError(
-                f"{label}: {path.name} ({path.stat().st_size} bytes) cannot be read: {error}. Copy "
-                "or download it again."
+                f"{label}: {path.name} ({path.stat().st_size} bytes) cannot be read: "
+                f"{clause(error)}. Copy or download it again."
             ) from error
 
 

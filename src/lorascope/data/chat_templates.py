@@ -10,7 +10,7 @@ from datetime import datetime
 from lorascope.data.rows import Segment
 from lorascope.data.tokenization import Tokenizer
 from lorascope.data.unfit_rows import RowError
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, clause
 
 Messages = list[dict[str, str]]
 TODAY = "strftime_now"
@@ -112,8 +112,9 @@ class ChatTemplate:
             raise RowError(
                 place,
                 "refused by the chat template",
-                f"the model's chat template refuses a conversation of {roles}: {error}. If it "
-                "knows no system role, clear data.system; else use data.template=plain or llama2.",
+                f"the model's chat template refuses a conversation of {roles}: {clause(error)}. "
+                "If it knows no system role, clear data.system; else use data.template=plain or "
+                "llama2.",
             ) from error
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from lorascope.config import DataConfig, DataKind
 from lorascope.data.biographies import ATTRIBUTES, Row, make_biographies
 from lorascope.data.files import RawRow, read_file
-from lorascope.errors import DataError
+from lorascope.errors import DataError, clause
 from lorascope.files.layout import SPLITS
 
 
@@ -54,10 +54,10 @@ def _read_hub(config: DataConfig, split: str, name: str) -> list[RawRow]:
         warm = f"hf download --repo-type dataset {config.repository} --revision {config.revision}"
         raise DataError(
             f"data.repository={config.repository!r} (subset {config.subset!r}, revision "
-            f"{config.revision!r}, split data.{split}={name!r}): could not be loaded: {error}. "
-            f"Without network: run `lorascope prepare-data` (or `{warm}`) once where there is one, "
-            "bring the hub cache along and set HF_HUB_OFFLINE=1. With network: check the spelling "
-            "of id, subset, revision and split."
+            f"{config.revision!r}, split data.{split}={name!r}): could not be loaded: "
+            f"{clause(error)}. Without network: run `lorascope prepare-data` (or `{warm}`) once "
+            "where there is one, bring the hub cache along and set HF_HUB_OFFLINE=1. With network: "
+            "check the spelling of id, subset, revision and split."
         ) from error
     if not len(rows):
         raise DataError(f"{config.repository}, split {name}: holds no rows. Name another split.")

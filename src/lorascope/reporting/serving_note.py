@@ -55,7 +55,7 @@ def _vllm(model: str, own_code: bool) -> str:
 
 
 def _of_base(base: str) -> Iterator[str]:
-    if base.startswith("models/"):
+    if base.startswith(("models/", "/")):
         yield (
             f"{base} is the study's own folder of the base, in the mode that the adapter was "
             "trained beside: on other weights it gives other numbers."

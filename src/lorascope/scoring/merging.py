@@ -23,7 +23,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from lorascope.adapters.attach import keeps_ties, load_adapter
 from lorascope.adapters.class_head import wrapped_heads
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, clause
 from lorascope.quantizers.kinds import PLAIN, quantized_layers, quantizer_of
 
 Tensors = dict[str, Tensor]
@@ -198,8 +198,8 @@ def _refuse_strays(base: PreTrainedModel, plain: PreTrainedModel, names: list[st
     found = {key: listed for key, listed in strays.items() if listed}
     if found:
         raise ModelError(
-            f"{type(base).__name__} cannot be rebuilt without its quantization: {found}. Ship a "
-            "trial of a mode that is stored in floating point, such as fp16."
+            f"{type(base).__name__} cannot be rebuilt without its quantization: {clause(found)}. "
+            "Ship a trial of a mode that is stored in floating point, such as fp16."
         )
 
 

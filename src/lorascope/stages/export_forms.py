@@ -158,7 +158,7 @@ class ExportJob:
             load,
             lambda place: serving_note.adapter_note(
                 saved,
-                served_base,
+                self._from(place, served_base),
                 self.trial.trial,
                 place,
                 stored.get("quantization_config", {}).get("quant_method"),
@@ -166,6 +166,12 @@ class ExportJob:
                 self._own_code(),
             ),
         )
+
+    def _from(self, place: str, base: str) -> str:
+        """The base beside an adapter in `place`: a folder of the study is named as the adapter is,
+        from the root of the disk or of the study."""
+        own = self.layout.root / base
+        return str(own) if Path(place).is_absolute() and own.is_dir() else base
 
     def _loaded_base(self, stored: Mapping[str, Any], own: str) -> export_text.LoadedBase:
         result = self.trial.result

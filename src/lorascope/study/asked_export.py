@@ -52,7 +52,7 @@ def read_asked(values: Mapping[str, str]) -> Asked:
             "to", "", "nothing says where to", f"Name a new folder, such as to=../mine-{form}."
         )
     return Asked(
-        to=Path(values["to"]).expanduser().absolute(),
+        to=Path(values["to"]).expanduser().resolve(),
         form=form,
         precision=_precision(values.get("precision"), form),
         converter=values.get("converter"),

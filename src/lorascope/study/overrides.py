@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from lorascope.adapters.kinds import DEFAULT_KIND, KINDS
 from lorascope.config import APART, Config
 from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
-from lorascope.errors import LorascopeError
+from lorascope.errors import LorascopeError, clause
 from lorascope.files.layout import Layout
 
 KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
@@ -174,7 +174,8 @@ def _parsed(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise LorascopeError(
-            f"{text}: not a readable override: {str(error).splitlines()[0]}. {_corrected(text)}"
+            f"{text}: not a readable override: {clause(str(error).splitlines()[0])}. "
+            f"{_corrected(text)}"
         ) from error
 
 

@@ -42,6 +42,10 @@ LIVE_TAG = "lorascope.live"
 """Tag on a run whose trial is being trained: who writes it, until the trial's record does; on a
 sweep's, who sends the load of the machine."""
 
+SINCE_TAG = "lorascope.live_since"
+"""Tag on such a run: when the training began that writes it now, in milliseconds. An earlier one
+may have begun the run."""
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without a kind MLflow's pages open an experiment as one of prompts and traces, which is empty."""
 SOURCE_TAGS = {"mlflow.source.name": "lorascope", "mlflow.source.type": "LOCAL"}
@@ -179,6 +183,7 @@ def live_run(trial: StartedTrial, parent: str) -> RunContent:
         SWEEP_TAG: sweep_identity(trial),
         TRIAL_TAG: trial.trial,
         PARENT_TAG: parent,
+        SINCE_TAG: str(start),
         "status": "running",
         **SOURCE_TAGS,
         **provenance_tags(trial.provenance),

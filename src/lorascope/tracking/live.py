@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lorascope.errors import clause
 from lorascope.files.layout import Layout
 from lorascope.records import LossPoint, ValidationPoint
 from lorascope.tracking.connection import (
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 SHARE = 0.01
 """Of the time between two batches, the most that sending one may take of a processor."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 300.0
+"""Before a store that failed is tried again; each time twice as long as before."""
+MOST_WAITING = 20_000
+"""Points of one trial that wait for such a store; its record will have the others."""
 PATIENCE_SECONDS = 5
 """The longest that the end of a sweep waits for a batch that is under way, or for other writers."""
 
@@ -46,8 +51,6 @@ class LivePack:
     """A pack that is being trained, and what was not sent of it yet."""
 
     trials: Sequence[StartedTrial]
-    has_failed: threading.Event
-    """Set where nothing is sent any more."""
     waiting: list[list[Point]]
     lock: threading.Lock = field(default_factory=threading.Lock)
     runs: dict[int, Run] = field(default_factory=dict)
@@ -61,19 +64,23 @@ class LivePack:
         validations: Sequence[ValidationPoint | None],
     ) -> None:
         """Note what a step added to the trials' logs; it costs microseconds."""
-        if self.has_failed.is_set() or not (points or validations):
+        if not (points or validations):
             return
         with self.lock:
             for curve in (points, validations):
                 for waiting, logged in zip(self.waiting, curve, strict=False):
-                    if logged is not None:
+                    if logged is not None and len(waiting) < MOST_WAITING:
                         waiting += [point for point in step_points(logged) if point.is_finite]
 
-    def take(self, index: int) -> list[Point]:
-        """What waits of one trial, which is handed over with that."""
+    def of(self, index: int) -> list[Point]:
+        """What waits of one trial."""
         with self.lock:
-            taken, self.waiting[index] = self.waiting[index], []
-        return taken
+            return list(self.waiting[index])
+
+    def sent(self, index: int, count: int) -> None:
+        """The first so many of them wait no more."""
+        with self.lock:
+            del self.waiting[index][:count]
 
 
 class LiveTracking:
@@ -87,6 +94,7 @@ class LiveTracking:
         self._layout, self._seconds = layout, seconds
         self._packs: list[LivePack] = []
         self._ending, self._failed = threading.Event(), threading.Event()
+        self._has_told = False
         self._writer: Writer | None = None
         self._owner: Owner | None = None
         self._load: MachineLoad | None = None
@@ -113,7 +121,7 @@ class LiveTracking:
 
     def start(self, trials: Sequence[StartedTrial]) -> LivePack:
         """A pack begins to train; its runs are opened with the first batch."""
-        pack = LivePack(trials, self._failed, [[] for _ in trials])
+        pack = LivePack(trials, [[] for _ in trials])
         self._packs.append(pack)
         return pack
 
@@ -124,24 +132,32 @@ class LiveTracking:
 
     def _run(self) -> None:
         configure_environment()
-        pause = self._seconds
+        pause, retry = self._seconds, 0.0
         while not self._ending.wait(pause):
             begun = time.thread_time()
             try:
                 has_opened = self._send()
             except TrackingError as error:
+                self._tell(error)
                 self._failed.set()
-                if not self._ending.is_set():
-                    print(
-                        f"warning: no more steps are sent to MLflow while packs train: {error}. "
-                        "The records will have them.",
-                        file=sys.stderr,
-                    )
-                return
+                retry = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, 2 * retry))
+                pause = max(self._seconds, retry)
+                continue
+            self._failed.clear()
             # Libraries are loaded and runs opened once, by whoever comes first: that is no part of
             # a batch.
             spent = 0.0 if has_opened else time.thread_time() - begun
-            pause = max(self._seconds, spent / SHARE)
+            pause, retry = max(self._seconds, spent / SHARE), 0.0
+
+    def _tell(self, error: TrackingError) -> None:
+        """Once: the sweep's own lines are what a person reads."""
+        if not self._has_told and not self._ending.is_set():
+            print(
+                f"warning: steps do not reach MLflow while packs train: {clause(error)}. It is "
+                "tried again, less and less often; the records will have them.",
+                file=sys.stderr,
+            )
+            self._has_told = True
 
     def _send(self) -> bool:
         """Send what waits; whether runs had to be opened."""
@@ -161,7 +177,10 @@ class LiveTracking:
             if has_opened := index not in pack.runs:
                 self._open(writer, pack, index)
             run = pack.runs[index]
-            log_points(writer.client, run.info.run_id, pack.take(index), run.info.start_time)
+            waiting = pack.of(index)
+            # What is sent twice, as a store may fail after it has written it, is one row.
+            log_points(writer.client, run.info.run_id, waiting, run.info.start_time)
+            pack.sent(index, len(waiting))
         if has_opened:
             time.sleep(TURN_SECONDS)
         return has_opened

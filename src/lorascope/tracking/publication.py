@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lorascope.errors import clause
 from lorascope.files.layout import Layout
 from lorascope.records import EvaluationRecord, TrialRecord
 from lorascope.tracking.connection import (
@@ -148,7 +149,7 @@ def try_publish(
     except TrackingError as error:
         _unreachable[uri] = reason = presentable(str(error), layout)
         print(
-            f"warning: not published to MLflow: {reason}. The records are kept; "
+            f"warning: not published to MLflow: {clause(reason)}. The records are kept; "
             "`lorascope publish` fills it in later.",
             file=sys.stderr,
         )

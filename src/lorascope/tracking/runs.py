@@ -14,6 +14,7 @@ from lorascope.tracking.content import (
     LIVE_TAG,
     NAME_TAG,
     PARENT_TAG,
+    SINCE_TAG,
     SUPERSEDED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
@@ -85,7 +86,8 @@ def open_run(client: MlflowClient, experiment: str, content: RunContent, token: 
     for run in _find_runs(client, experiment, content.identity):
         if _is_unfinished(run) and _is_free(run, {token}):
             # Whoever closes what is left of a dead writer finds it by its token.
-            set_tags(client, run, {LIVE_TAG: token, "status": "running"})
+            since = content.tags[SINCE_TAG]
+            set_tags(client, run, {LIVE_TAG: token, SINCE_TAG: since, "status": "running"})
             client.update_run(run.info.run_id, status="RUNNING")
             return run
     run = client.create_run(
@@ -112,7 +114,8 @@ def _live_run(
     """The run that was written while the trial was trained; None, and it is gone, where it says
     otherwise than the record, as it may where the trial was begun anew."""
     for run in attempts:
-        is_later = run.info.start_time > content.end_ms
+        since = int(run.data.tags.get(SINCE_TAG, run.info.start_time))
+        is_later = since > content.end_ms
         if is_later or not _is_unfinished(run) or not _is_free(run, local):
             continue
         rows = _rows(client, run) if content.points else []
@@ -134,8 +137,8 @@ def _take_over(client: MlflowClient, run: Run, content: RunContent) -> None:
 
     tags = [RunTag(tag, value) for tag, value in content.tags.items()]
     client.log_batch(run.info.run_id, tags=tags)
-    if LIVE_TAG in run.data.tags:
-        client.delete_tag(run.info.run_id, LIVE_TAG)
+    for tag in {LIVE_TAG, SINCE_TAG} & run.data.tags.keys():
+        client.delete_tag(run.info.run_id, tag)
 
 
 def _rename(client: MlflowClient, runs: list[Run], content: RunContent) -> None:
