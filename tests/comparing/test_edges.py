@@ -328,6 +328,22 @@ def test_seconds_of_trials_that_were_trained_at_once_are_called_shares() -> None
     )
 
 
+def test_uncommitted_changes_are_told_where_there_is_a_commit_to_differ_from() -> None:
+    study = make_study([Trial("fp16"), Trial("nf4")])
+
+    def told(git_dirty: bool, git_commit: str | None) -> int:
+        made = [
+            replace(t, provenance=replace(t.provenance, git_dirty=git_dirty, git_commit=git_commit))
+            for t in study.trials
+        ]
+        threats = compare(replace(study, trials=made)).threats
+        return sum("uncommitted changes" in threat for threat in threats)
+
+    assert told(git_dirty=True, git_commit="c" * 40) == 1
+    assert told(git_dirty=True, git_commit=None) == 0
+    assert told(git_dirty=False, git_commit="c" * 40) == 0
+
+
 def test_declared_seeds_that_never_finished_are_not_counted() -> None:
     trials = [Trial(q, seed=s, status=Status.completed if s == 0 else Status.killed, reason="9")
               for q in ("fp16", "nf4") for s in range(3)]  # fmt: skip

@@ -76,6 +76,17 @@ def test_dirty_counts_sources_and_not_what_stages_rewrite(
     assert capture(repository, "cpu", 1).git_dirty is dirty
 
 
+def test_settings_that_an_experiment_rewrites_are_not_dirty_once_they_are_committed(
+    repository: Layout,
+) -> None:
+    """`dvc exp run -S` writes them, and each record has its own."""
+    (repository.root / "params.yaml").write_text("seed: 0\n")
+    git(repository.root, "add", "params.yaml")
+    git(repository.root, "commit", "-qm", "a study")
+    (repository.root / "params.yaml").write_text("seed: 1\n")
+    assert capture(repository, "cpu", 1).git_dirty is False
+
+
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
 def test_a_change_that_git_was_told_to_overlook_is_dirty(repository: Layout, flag: str) -> None:
     git(repository.root, "update-index", flag, "conf/train/few.yaml")

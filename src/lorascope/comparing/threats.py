@@ -269,7 +269,8 @@ def _machines(study: Study) -> Iterator[str]:
             yield f"Trials ran on more than one {what}: {', '.join(values)}."
     if mixed := mixed_versions(made):
         yield f"Trials ran with more than one version of {', '.join(mixed)}."
-    if any(provenance.git_dirty for provenance in made):
+    # Without a commit there is none that they would differ from: provenance says so.
+    if any(provenance.git_dirty and provenance.git_commit for provenance in made):
         yield "Some trials ran from a working tree with uncommitted changes."
 
 

@@ -21,8 +21,9 @@ DECIDE_NOTHING = (
 )  # fmt: skip
 """Dependencies whose version changes neither a result nor how it was run."""
 
-REWRITTEN_BY_STAGES = ("dvc.lock", "reports")
-"""Tracked files that a reproduction itself rewrites: they must not make its own results dirty."""
+REWRITTEN_BY_RUNS = ("dvc.lock", "reports", "params.yaml")
+"""Tracked files that a reproduction itself, or `dvc exp run -S`, rewrites: they must not make its
+own results dirty. What params.yaml said, a record has among its settings."""
 
 SOURCES = (":(glob)conf/**/*.yaml", ":(glob)src/**/*.py", "params.yaml", "dvc.yaml")
 """What decides a result wherever Git does not look, be it untracked or ignored."""
@@ -90,7 +91,7 @@ def git_state(layout: Layout) -> tuple[str | None, bool | None]:
     None without Git; files that stages rewrite count for nothing."""
     tracked = _git(layout, "ls-files", "--", ".")
     commit = _git(layout, "rev-parse", "--verify", "HEAD") if tracked else None
-    excluded = [f":(exclude){path}" for path in REWRITTEN_BY_STAGES]
+    excluded = [f":(exclude){path}" for path in REWRITTEN_BY_RUNS]
     changes = _git(
         layout, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded
     )  # fmt: skip

@@ -27,6 +27,10 @@ PANEL_INCHES = 2.3
 LEGEND_ROOM = 0.4
 LOSS_AT_STEP = "training loss {y} nats at step {x}"
 """What the page says at a point of a curve."""
+HALF_STEP_NATS = 0.00005
+"""Half of the last digit that is told of a loss."""
+NUDGE_NATS = 0.000002
+"""More than six digits of a place in the drawing leave open of a loss."""
 
 
 def draw_losses(study: Study, findings: Findings) -> Chart:
@@ -69,12 +73,21 @@ def _draw_mode(
         if not points:
             continue
         strength = _strength(_size(trial), sizes)
-        steps, losses = [p.step for p in points], [p.loss_nats for p in points]
+        steps, losses = [p.step for p in points], [readable(p.loss_nats) for p in points]
         marker = "o" if len(points) == 1 else None
         drawn = axes.plot(steps, losses, marker=marker, color=color, alpha=strength, linewidth=1.5)
         figure.belongs(drawn)
         lines[trial.trial] = drawn[0]
     return lines
+
+
+def readable(loss_nats: float) -> float:
+    """The loss as it is drawn: where its last digit hangs by a hair, 2e-6 nats off that, so that
+    the page, which reads it back off the drawing, tells what the tables do."""
+    told = float(units.nats(loss_nats))
+    most = HALF_STEP_NATS - NUDGE_NATS
+    gap = loss_nats - told
+    return loss_nats if abs(gap) <= most else told + math.copysign(most, gap)
 
 
 def _cells(study: Study) -> dict[str, CellKey]:

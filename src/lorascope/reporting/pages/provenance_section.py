@@ -70,7 +70,8 @@ def _provenances(study: Study) -> list[Provenance]:
 
 def _commit(provenance: Provenance) -> str:
     if provenance.git_commit is None:
-        return "unknown"
+        # Git was there and saw changes, all of the study.
+        return "none yet" if provenance.git_dirty else "unknown"
     changes = {True: " with uncommitted changes", False: "", None: ", changes unknown"}
     return f"{units.short_hash(provenance.git_commit)}{changes[provenance.git_dirty]}"
 
