@@ -25,7 +25,9 @@ PAGES = [
 ROOTS = (REPOSITORY, PACKAGE)
 """What paths in pages begin at; files beside a page are found too."""
 PATH = re.compile(r"`((?:[\w.-]+/)+(?:[\w.-]+\.(?:py|md|yaml|csv|json|svg))?)`")
-UNWRITTEN = re.compile(r"mine|^(?:data|experiments|models|reports/gpu)/|^reports/report\.html$")
+UNWRITTEN = re.compile(
+    r"mine|^(?:data|experiments|models|reports/gpu|\.lorascope)/|^reports/report\.html$"
+)
 """Paths that a reader or a stage makes."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
