@@ -23,6 +23,7 @@ from lorascope.comparing.reference import Reference, best_by_form, far_behind
 from lorascope.comparing.results import CellKey, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import APART, Cost
+from lorascope.machine.forks import map_forked
 from lorascope.records import Study
 from lorascope.statistics.accuracy import are_few
 from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
@@ -85,18 +86,23 @@ def _tested(
     trained += [p for p in held if p.subject.cell != reference.cell]
     spreads = study_spreads(trained, compared, "validation", far)
     limit = compared.scores[reference.cell].costs.get(compared.study.decide.cost)
+    asked = [not c.ineligible and _is_cheaper(c, limit) for c in candidates]
+    pairs_asked = [pair for pair, is_asked in zip(held, asked, strict=True) if is_asked]
+    raws = iter(map_forked(lambda pair: tested_pair(pair, compared, "validation"), pairs_asked))
     found: list[tuple[Candidate, Tested | None]] = []
-    for candidate, pair in zip(candidates, held, strict=True):
-        cheaper = limit is not None and candidate.cost is not None and candidate.cost < limit
-        if not cheaper or candidate.ineligible:
-            found.append((candidate, None))
-            continue
-        raw = tested_pair(pair, compared, "validation")
-        if raw is None:
+    for candidate, pair, is_asked in zip(candidates, held, asked, strict=True):
+        raw = next(raws) if is_asked else None
+        if raw is not None:
+            found.append((candidate, spreads.of(raw, candidate.cell, reference.cell)))
+        elif is_asked:
             found.append((replace(candidate, ineligible=_why_not_comparable(pair)), None))
         else:
-            found.append((candidate, spreads.of(raw, candidate.cell, reference.cell)))
+            found.append((candidate, None))
     return found
+
+
+def _is_cheaper(candidate: Candidate, limit: float | None) -> bool:
+    return limit is not None and candidate.cost is not None and candidate.cost < limit
 
 
 def unjudged(data: CellData, compared: Compared) -> Candidate:

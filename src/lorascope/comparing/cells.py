@@ -15,6 +15,7 @@ from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, 
 from lorascope.config import APART, Cost
 from lorascope.counting.scored_batches import SCORED_SPLITS
 from lorascope.files.revisions import MADE_BY
+from lorascope.machine.forks import map_forked
 from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
@@ -167,8 +168,8 @@ class Compared:
     @classmethod
     def of(cls, study: Study, measure: Measure, cells: Mapping[CellKey, CellData]) -> Compared:
         """With the scores of `cells`."""
-        scores = {cell: score_cell(data, study, measure) for cell, data in cells.items()}
-        return cls(study, measure, cells, scores)
+        scores = map_forked(lambda data: score_cell(data, study, measure), [*cells.values()])
+        return cls(study, measure, cells, dict(zip(cells, scores, strict=True)))
 
     @property
     def margin(self) -> float:

@@ -24,6 +24,7 @@ from lorascope.comparing.settled_candidates import (
     settled_reference,
 )
 from lorascope.config import APART, Cost, Search
+from lorascope.machine.forks import map_forked
 from lorascope.records import Status
 from lorascope.statistics.families import holm
 
@@ -201,12 +202,9 @@ def gains(compared: Compared) -> tuple[Gain, ...]:
     for the number of adapters (Holm): among many that learnt nothing, one would seem to have. An
     adapter that has no such base with a score is left out.
     """
-    found = [
-        gain
-        for data in compared.cells.values()
-        if not data.cell.base and data.scored
-        if (gain := _gain_of(data, compared))
-    ]
+    trained = [data for data in compared.cells.values() if not data.cell.base and data.scored]
+    held = map_forked(lambda data: _gain_of(data, compared), trained)
+    found = [gain for gain in held if gain]
     corrected = holm([gain.p_holm for gain in found])
     sign = compared.measure.sign
     return tuple(

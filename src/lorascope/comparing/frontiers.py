@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorascope.comparing.cells import Compared, Scored, join_scored
 from lorascope.comparing.costs import COSTS
-from lorascope.comparing.item_columns import ItemKey, columns_of
-from lorascope.comparing.results import CellScore, FrontierPoint, Measure
+from lorascope.comparing.item_columns import Floats, ItemKey, columns_of
+from lorascope.comparing.results import CellKey, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
 from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
 
@@ -18,13 +20,28 @@ from lorascope.statistics.frontier import frontier_probabilities, pareto_frontie
 def frontiers(compared: Compared) -> dict[str, tuple[FrontierPoint, ...]]:
     """Cost -> its points, cheapest first; costs that fewer than two cells have are left out."""
     found = {}
+    known: dict[tuple[CellKey, ...], _Scores | None] = {}
     for cost in (kind.cost for kind in COSTS.values() if kind.on_frontier):
         scored = [s for s in compared.scores.values() if s.test(compared.measure) is not None]
         priced = [score for score in scored if cost in score.costs]
-        points = _points(compared, priced, cost) if len(priced) > 1 else ()
-        if points:
-            found[cost.value] = points
+        place = tuple(score.cell for score in priced)
+        if place not in known:
+            known[place] = _item_scores(compared, priced) if len(priced) > 1 else None
+        scores = known[place]
+        if scores is not None:
+            found[cost.value] = _points(scores, cost, compared.measure)
     return found
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of cells C that were scored on the same items I."""
+
+    cells: Sequence[CellScore]
+    item_scores: Floats
+    """[C, I], more is better, means over seeds."""
+    clusters: NDArray[np.int64] | None
+    """[I]"""
 
 
 def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[CellScore]:
@@ -45,27 +62,29 @@ def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[
     return [score for score, found in zip(scores, by_cell, strict=True) if found == usual]
 
 
-def _points(
-    compared: Compared, priced: Sequence[CellScore], cost: Cost
-) -> tuple[FrontierPoint, ...]:
+def _item_scores(compared: Compared, priced: Sequence[CellScore]) -> _Scores | None:
     scores, cells = _on_the_same_items(compared, priced), compared.cells
-    measure = compared.measure
     everyone: list[Scored] = [one for score in scores for one in cells[score.cell].scored]
     joined = join_scored(everyone, compared.study, "test")
     if joined is None:
-        return ()
+        return None
     # More is better for the frontier: losses count negative.
-    values = joined.correct if measure is Measure.accuracy else -joined.losses_per_token()
+    is_accuracy = compared.measure is Measure.accuracy
+    values = joined.correct if is_accuracy else -joined.losses_per_token()
     if values is None:
-        return ()
+        return None
     rows, start = [], 0
     for score in scores:
         count = len(cells[score.cell].scored)
         rows.append(values[start : start + count].mean(axis=0))
         start += count
-    by_cell, costs = np.array(rows), np.array([s.costs[cost] for s in scores], float)
-    on = set(pareto_frontier(costs, by_cell.mean(axis=1)).tolist())
-    shares = frontier_probabilities(costs, by_cell, clusters=joined.clusters)
+    return _Scores(scores, np.array(rows), joined.clusters)
+
+
+def _points(scores: _Scores, cost: Cost, measure: Measure) -> tuple[FrontierPoint, ...]:
+    costs = np.array([score.costs[cost] for score in scores.cells], float)
+    on = set(pareto_frontier(costs, scores.item_scores.mean(axis=1)).tolist())
+    shares = frontier_probabilities(costs, scores.item_scores, clusters=scores.clusters)
     points = [
         FrontierPoint(
             cost,
@@ -77,7 +96,7 @@ def _points(
             score.complete,
         )
         for index, (score, price, row, share) in enumerate(
-            zip(scores, costs, by_cell, shares, strict=True)
+            zip(scores.cells, costs, scores.item_scores, shares, strict=True)
         )
     ]
     return tuple(sorted(points, key=lambda point: (point.cost, point.cell)))

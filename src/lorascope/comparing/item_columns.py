@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,7 @@ class ItemColumns:
         if place not in known or not all(item_column(items, "tokens")):
             items = _last_of_each(items)
             place = _written_names(items)
-            keys = zip(*(item_column(items, name) for name in KEY), strict=True)
-            known.setdefault(place, ItemNames(tuple(keys), place[1]))
+            known.setdefault(place, ItemNames(tuple(zip(*place[:-1], strict=True)), place[-1]))
         self.names = known[place]
         right = np.array(item_column(items, "correct"), dtype=np.float64)
         self.judged = ~np.isnan(right)
@@ -90,16 +90,16 @@ class ItemColumns:
         self.tokens = np.array(item_column(items, "tokens"), dtype=np.float64)
 
 
-WrittenNames = tuple[tuple[str, ...], tuple[str | None, ...]]
+WrittenNames = tuple[tuple[Any, ...], ...]
 
 
 def _written_names(items: Sequence[ItemResult]) -> WrittenNames:
-    """Names of items in few long texts, which are quicker to compare, and what they share."""
+    """What `KEY` names of the items, column by column, and what they share."""
     # Of pairs without a cluster the prompt is shared (`ItemResult.shared`).
     rejected = item_column(items, "rejected_loss_nats")
     is_pair = rejected.count(None) < len(rejected)
     shared = [item.shared for item in items] if is_pair else item_column(items, "cluster")
-    return tuple("\n".join(item_column(items, name)) for name in KEY), tuple(shared)
+    return (*(tuple(item_column(items, name)) for name in KEY), tuple(shared))
 
 
 def _last_of_each(items: Sequence[ItemResult]) -> Sequence[ItemResult]:

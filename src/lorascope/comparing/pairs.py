@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lorascope.comparing.reference import Form, form_of
 from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.errors import RecordError
+from lorascope.machine.forks import map_forked
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 
@@ -124,10 +126,11 @@ def compare_all(
     the margin'.
     """
     spreads = study_spreads(found, compared, "test", far)
+    held = _held(found, compared)
     known = [
-        (pair, spreads.of(raw, pair.subject.cell, pair.reference.cell))
-        for pair in found
-        if (raw := tested_pair(pair, compared, "test")) is not None
+        (pair, spreads.of(apart.tested, pair.subject.cell, pair.reference.cell))
+        for pair, apart in zip(found, held, strict=True)
+        if apart is not None
     ]
     # With one seed all verdicts are about these very adapters, and test items chose none.
     factors = [
@@ -139,50 +142,45 @@ def compare_all(
         for (_, result), factor in zip(known, factors, strict=True)
     ])  # fmt: skip
     within = holm_hopeful([result.p_margin for _, result in known])
-    apart = _divergences([pair for pair, _ in known], compared.study)
+    corrected = [(p or 0.0, q or 0.0) for p, q in zip(differing, within, strict=True)]
+    shown = [apart for apart in held if apart is not None]
     return tuple(
-        _comparison(pair, result, compared, (p or 0.0, q or 0.0), len(known), nats)
-        for (pair, result), p, q, nats in zip(known, differing, within, apart, strict=True)
+        _comparison(pair, result, compared.measure, both, apart, len(known))
+        for (pair, result), both, apart in zip(known, corrected, shown, strict=True)
     )
 
 
 def _comparison(
     pair: Pair,
     tested: Tested,
-    compared: Compared,
+    measure: Measure,
     corrected: tuple[float, float],
+    apart: _Apart,
     comparisons: int,
-    divergence_nats: float | None,
 ) -> Comparison:
     """`corrected` holds Holm's p for a difference, and for the margin."""
-    subjects, references = common_seeds(pair)
     deviation = tested.two_way.components.seed_spread_raw
     return Comparison(
         pairing=pair.pairing,
         subject=pair.subject.cell,
         reference=pair.reference.cell,
-        measure=compared.measure,
+        measure=measure,
         difference=tested.difference,
         p_value=tested.p_value,
         p_holm=corrected[0],
         p_margin_holm=corrected[1],
-        verdict=verdict_of(tested, compared.measure, *corrected),
+        verdict=verdict_of(tested, measure, *corrected),
         subject_only_right=tested.subject_only_right,
         reference_only_right=tested.reference_only_right,
         judged=tested.judged,
-        divergence_nats=divergence_nats,
+        divergence_nats=apart.divergence_nats,
         smaller_than_seed_spread=(
             # What is left of rounding is no spread.
             None if deviation is None else abs(tested.difference.value) < deviation - ROUNDING
         ),
         detectable=tested.detectable(),
         detectable_corrected=tested.detectable(comparisons),
-        confounds=confounds_of(
-            pair.pairing,
-            subjects,
-            references,
-            tested.difference.items,
-        ),
+        confounds=apart.confounds,
     )
 
 
@@ -197,14 +195,35 @@ def verdict_of(tested: Tested, measure: Measure, p_holm: float, p_margin_holm: f
     return Verdict.no_worse if within else Verdict.undecided
 
 
-def _divergences(found: Sequence[Pair], study: Study) -> list[float | None]:
-    """Of each pair. Pairs of equal settings in all modes go one after another, as they share files
-    that are then read once."""
+@dataclass(frozen=True)
+class _Apart:
+    """What a pair shows by itself, before it is corrected for others."""
+
+    tested: Tested
+    divergence_nats: float | None
+    confounds: tuple[str, ...]
+
+
+def _held(found: Sequence[Pair], compared: Compared) -> list[_Apart | None]:
+    """Of each pair on test items; None where nothing is common.
+
+    Pairs of equal settings in all modes go one after another, as they share files that are then
+    read once.
+    """
     places: dict[CellKey, list[int]] = {}
     for place, pair in enumerate(found):
         places.setdefault(replace(pair.subject.cell, quant=""), []).append(place)
-    values = {place: _divergence(found[place], study) for own in places.values() for place in own}
-    return [values[place] for place in range(len(found))]
+    order = [place for own in places.values() for place in own]
+    held = map_forked(lambda place: _apart(found[place], compared), order)
+    return [apart for _, apart in sorted(zip(order, held, strict=True), key=itemgetter(0))]
+
+
+def _apart(pair: Pair, compared: Compared) -> _Apart | None:
+    tested = tested_pair(pair, compared, "test")
+    if tested is None:
+        return None
+    confounds = confounds_of(pair.pairing, *common_seeds(pair), tested.difference.items)
+    return _Apart(tested, _divergence(pair, compared.study), confounds)
 
 
 def _divergence(pair: Pair, study: Study) -> float | None:

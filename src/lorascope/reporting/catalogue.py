@@ -10,6 +10,7 @@ from typing import Any
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
 from lorascope.files.store import write_all_atomically
+from lorascope.machine.forks import Forked
 from lorascope.records import Study
 from lorascope.reporting.figures.by_look import draw_by_look
 from lorascope.reporting.figures.by_memory import draw_by_memory
@@ -280,8 +281,16 @@ def shown_blocks(study: Study, findings: Findings, made: Made) -> dict[str, list
 
 def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
     """File -> content, of everything but the page."""
+    return {**_data_files(study, findings), **_files_of_blocks(study, made)}
+
+
+def _data_files(study: Study, findings: Findings) -> dict[str, bytes]:
+    return {file: write(study, findings).encode() for file, write in DATA.items()}
+
+
+def _files_of_blocks(study: Study, made: Made) -> dict[str, bytes]:
     figures = {e.file: made[e.name].svg for e in CATALOGUE if isinstance(e, FigureEntry)}
-    texts = {file: write(study, findings) for file, write in DATA.items()}
+    texts: dict[str, str] = {}
     parts: dict[str, list[str]] = {}
     for entry in CATALOGUE:
         if isinstance(entry, TableEntry) and entry.csv:
@@ -294,14 +303,26 @@ def files_of(study: Study, findings: Findings, made: Made) -> dict[str, bytes]:
 
 def report_files(study: Study, findings: Findings) -> dict[str, bytes]:
     """File -> content, of every report."""
-    made = make_all(study, findings)
+    figures = [entry for entry in CATALOGUE if isinstance(entry, FigureEntry)]
+    drawing = Forked(
+        lambda: (
+            {figure.name: figure.make(study, findings) for figure in figures},
+            _data_files(study, findings),
+        )
+    )
+    tables = {e.name: e.make(study, findings) for e in CATALOGUE if isinstance(e, TableEntry)}
+    drawn, data = drawing.result()
+    made: Made = {**tables, **drawn}
     page = document(study, findings, shown_blocks(study, findings, made))
-    pages = {
-        REPORT: markdown_page(page).encode(),
-        PAGE: html_page(page).encode(),
-        EXPLORE: explore_page(study, findings).encode(),
-    }
-    return {**files_of(study, findings, made), **pages}
+    beside = Forked(
+        lambda: {
+            REPORT: markdown_page(page).encode(),
+            EXPLORE: explore_page(study, findings).encode(),
+            **_files_of_blocks(study, made),
+        }
+    )
+    html = html_page(page).encode()
+    return {**data, **beside.result(), PAGE: html}
 
 
 def write_reports(study: Study, findings: Findings, folder: Path) -> list[Path]:

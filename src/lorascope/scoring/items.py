@@ -123,6 +123,9 @@ def _standard_error(share: float | None, count: int) -> float | None:
 
 UNMOVED = 0.5
 """How right an answer on a pair is that is neither better nor worse than the bare base's."""
+NAMES = ("item", "prompt_sha256", "target_sha256", "cluster", "group")
+_LAST_READ: dict[tuple[str, str], Sequence[Any]] = {}
+"""(name of the file, field of `NAMES`) -> its last values."""
 LATER = ("label", "predicted", "rejected_loss_nats", "margin_nats", "group")
 """Fields that items did not always have; where one has no value, nothing is written."""
 
@@ -149,7 +152,16 @@ def read_items(path: Path) -> ItemTable:
         rows = _LINES.validate_json(f"[{','.join(lines)}]")
     except ValidationError:
         rows = [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
-    return ItemTable(_columns(rows))
+    columns = _columns(rows)
+    return ItemTable(columns | {n: _shared(path.name, n, columns[n]) for n in NAMES})
+
+
+def _shared(file: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """`column`, or the one that was read before it where they are equal: all evaluations of a split
+    have the same names of items."""
+    if _LAST_READ.get((file, name)) != column:
+        _LAST_READ[file, name] = column
+    return _LAST_READ[file, name]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:

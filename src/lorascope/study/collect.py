@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from lorascope.comparing.cells import Compared, gather, study_measure
 from lorascope.comparing.course import settle
@@ -12,25 +12,19 @@ from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
+from lorascope.machine.forks import map_forked
 from lorascope.machine.progress import StepProgress
 from lorascope.records import (
-    EvaluationRecord,
     Example,
     MergeRecord,
     ServedRecord,
     Study,
-    TrialRecord,
 )
 from lorascope.study.declared import (
     DeclaredTrial,
-    base_name,
     declare_trial,
-    evaluation_identity,
-    examples_identity,
-    read_trial,
-    scores_name,
 )
-from lorascope.study.identity import in_full
+from lorascope.study.found import Found, found_of_base, found_of_trial, merged
 from lorascope.study.intact import (
     read_base,
     read_data,
@@ -38,8 +32,7 @@ from lorascope.study.intact import (
     read_mode,
     reading_once,
 )
-from lorascope.study.intact_scores import current_examples, distributions_of, scored_items
-from lorascope.study.leading import Scored, leading
+from lorascope.study.leading import leading
 
 
 def collect(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
@@ -61,67 +54,42 @@ def collect(configs: list[Config], layout: Layout, *, distributions: bool = True
 def collect_all(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
     """The same of all declared trials, whatever the search."""
     with reading_once():
-        study = _collected(configs, layout)
-        if not distributions:
-            return study
-        return replace(study, distributions=_distributions(study.evaluations, layout))
+        return _collected(configs, layout, distributions)
 
 
-def _collected(configs: list[Config], layout: Layout) -> Study:
-    first = one_question(configs)
-    trials, evaluations = [], []
-    missing: dict[str, DeclaredTrial] = {}
-    parameters: dict[str, int] = {}
-    scored: list[Scored] = []
-    examples: dict[str, list[Example]] = {}
-    for config in _one_a_mode(configs):
-        scores = current_scores(config, layout, base_name(config, layout), None)
-        examples |= _examples(config, layout, scores, None)
-        evaluations += scores
+def _collected(configs: list[Config], layout: Layout, distributions: bool) -> Study:
+    first, modes = one_question(configs), _one_a_mode(configs)
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
     points = declared_points(configs, layout)
+    named = {declared[0].name: declared[0] for declared in points}
+    bases = [found_of_base(config, layout, distributions) for config in modes]
     show = StepProgress("reading records", unit="trials")
-    for number, declared in enumerate(points, start=1):
-        show(number, len(points))
-        name = declared[0].name
-        parameters[name] = declared[0].saved_parameters
-        if not declared[0].is_recorded:
-            missing[name] = declared[0]
-            continue
-        trial = read_trial(declared[0], declared[0].folder)
-        trials.append(replace(trial, settings=in_full(trial.settings)))
-        for config in (one.config for one in declared):
-            scores = current_scores(config, layout, scores_name(config, name), trial)
-            if found := _examples(config, layout, scores, trial):
-                examples |= found
-                scored += [(config, record) for record in scores]
-            evaluations += scores
+    trained = map_forked(
+        lambda declared: found_of_trial(declared, layout, distributions), points, show
+    )
+    found = [*bases, *trained]
+    trials = [one.trial for one in trained if one.trial]
+    missing = [own for own, one in zip(named.values(), trained, strict=True) if not one.trial]
+    evaluations = [record for one in found for _, record in one.scored]
     return Study(
         data=read_data(first, layout),
         base=read_base(first, layout),
-        footprints=[read_mode(config, layout) for config in _one_a_mode(configs)],
+        footprints=[read_mode(config, layout) for config in modes],
         trials=trials,
         evaluations=evaluations,
         merge=merge_record(first, layout, {trial.trial for trial in trials}),
-        missing={name: declared.key for name, declared in missing.items()},
-        missing_settings={name: declared.settings for name, declared in missing.items()},
-        items={
-            record.identity: scored_items(record, _folder(record, layout)) for record in evaluations
-        },
-        examples=_of_leading(examples, scored, first.evaluate.example_trials),
+        missing={declared.name: declared.key for declared in missing},
+        missing_settings={declared.name: declared.settings for declared in missing},
+        items=merged(one.items for one in found),
+        examples=_of_leading(found, first.evaluate.example_trials),
         forgetting=read_forgetting(first, layout),
         served=served_record(first, layout, {record.identity for record in evaluations}),
         decide=first.decide,
         forms={declared[0].name: [one.config.form for one in declared] for declared in points},
         search=first.search,
-        adapter_parameters=parameters,
+        adapter_parameters={name: one.saved_parameters for name, one in named.items()},
+        distributions=merged(one.distributions for one in found),
     )
-
-
-def _distributions(records: list[EvaluationRecord], layout: Layout) -> dict[str, Path]:
-    """Identity of scores -> their file of next-token distributions, where they have one."""
-    found = {one.identity: distributions_of(one, _folder(one, layout)) for one in records}
-    return {identity: path for identity, path in found.items() if path}
 
 
 def declared_points(configs: list[Config], layout: Layout) -> list[list[DeclaredTrial]]:
@@ -166,47 +134,25 @@ def one_question(configs: list[Config]) -> Config:
     return configs[0]
 
 
-def _folder(record: EvaluationRecord, layout: Layout) -> Path:
-    return layout.evaluations(record.quant) / record.name
-
-
 def _one_a_mode(configs: list[Config]) -> list[Config]:
     return list({config.quant.name: config for config in configs}.values())
 
 
-def current_scores(
-    config: Config, layout: Layout, name: str, trial: TrialRecord | None
-) -> list[EvaluationRecord]:
-    """The scores of one subject, as a list of one; empty where they are absent or out of date."""
-    folder = layout.evaluations(config.quant.name) / name
-    if not (folder / RECORD).is_file():
-        return []
-    record = read_record(folder, EvaluationRecord)
-    return [record] if record.identity == evaluation_identity(config, layout, trial) else []
-
-
-def _examples(
-    config: Config, layout: Layout, scores: list[EvaluationRecord], trial: TrialRecord | None
-) -> dict[str, list[Example]]:
-    """The answers that are kept of one subject, by the identity of its scores: of none that is
-    merged, or not scored."""
-    if not scores or (trial and config.serve):
-        return {}
-    name, identity = scores[0].name, examples_identity(config, layout, trial)
-    found = current_examples(layout.examples(config.quant.name) / name, identity)
-    return {scores[0].identity: found} if found else {}
-
-
-def _of_leading(
-    examples: dict[str, list[Example]], scored: list[Scored], count: int
-) -> dict[str, list[Example]]:
+def _of_leading(found: Sequence[Found], count: int) -> dict[str, list[Example]]:
     """Those of bare bases, then of the leading trials of each mode, the best first: others answered
     too, where they led once, among fewer."""
-    modes = dict.fromkeys(config.quant.name for config, _ in scored)
-    best = [leading([o for o in scored if o[0].quant.name == mode], count) for mode in modes]
-    trials = {record.identity for _, record in scored}
-    bases = {identity: found for identity, found in examples.items() if identity not in trials}
-    return bases | {r.identity: examples[r.identity] for chosen in best for _, r in chosen}
+    bases = [identity for one in found if not one.trial for identity in one.examples]
+    trained = [
+        (config, record)
+        for one in found
+        for config, record in one.scored
+        if one.trial and record.identity in one.examples
+    ]
+    modes = dict.fromkeys(config.quant.name for config, _ in trained)
+    best = [leading([o for o in trained if o[0].quant.name == mode], count) for mode in modes]
+    examples = merged(one.examples for one in found)
+    shown = [*bases, *(record.identity for chosen in best for _, record in chosen)]
+    return {identity: examples[identity] for identity in shown}
 
 
 def merge_record(config: Config, layout: Layout, trials: set[str]) -> MergeRecord | None:

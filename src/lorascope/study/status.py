@@ -17,7 +17,6 @@ from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.records.made_of import made_of
 from lorascope.study.adoption import Predecessor, predecessors
 from lorascope.study.collect import (
-    current_scores,
     declared_points,
     merge_record,
     one_question,
@@ -30,6 +29,7 @@ from lorascope.study.declared import (
     scores_name,
     unservable,
 )
+from lorascope.study.found import current_scores
 from lorascope.study.intact import Unprepared, unprepared
 from lorascope.study.needed import read_settled
 
