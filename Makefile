@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 TRIALS := experiments/train experiments/evaluate
 
 .PHONY: repro report bench gpu-check gpu-wheels gpu-carried ui push-trials pull-trials test test-floor \
-  lint types install lock clean
+  test-ray lint types install lock clean
 
 repro: $(INSTALLED)
 	dvc repro
@@ -72,6 +72,14 @@ test-floor:
 	$(FLOOR)/bin/python -m pip install --quiet -c $(FLOOR)/floors.txt -e '.[dev,joblib]'
 	PATH="$(CURDIR)/$(FLOOR)/bin:$$PATH" OMP_NUM_THREADS=1 \
 	  $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# The tests that need Ray, in an environment of its own: the locked versions and Ray's 79 MB.
+WITH_RAY := .venv-ray
+test-ray:
+	test -x $(WITH_RAY)/bin/python || $(PYTHON) -m venv $(WITH_RAY)
+	$(WITH_RAY)/bin/python -m pip install --quiet -c requirements.lock -e '.[dev,ray]'
+	PATH="$(CURDIR)/$(WITH_RAY)/bin:$$PATH" OMP_NUM_THREADS=1 \
+	  $(WITH_RAY)/bin/python -m pytest -q tests/execution/test_ray.py
 
 lint: $(INSTALLED)
 	ruff check .

@@ -203,6 +203,7 @@ class EngineKind(StrEnum):
     local = "local"
     """On this computer."""
     slurm = "slurm"
+    ray = "ray"
 
 
 class DeviceKind(StrEnum):

@@ -36,6 +36,10 @@ class EngineConfig:
     kind: EngineKind = EngineKind.local
     jobs_at_once: int = bounded(8, ONE_OR_MORE, "Take about twice as many as there are places.")
     """The most packs that stand in the queue or run, each a job."""
+    address: str = "auto"
+    """Of Ray's cluster; auto finds that of this computer."""
+    retries: int = bounded(3, ZERO_OR_MORE)
+    """How often Ray begins a pack again that is lost with its worker or its node."""
     cpus: int = bounded(1, ONE_OR_MORE)
     """Of each job; as many threads as runtime.threads names train, or else one for each."""
     gpus: int = bounded(0, ZERO_OR_MORE)

@@ -18,4 +18,8 @@ def engine_of(config: Config, layout: Layout) -> Engine:
         from lorascope.execution.slurm.jobs import SlurmEngine
 
         return SlurmEngine(config, layout)
+    if config.engine.kind is EngineKind.ray:
+        from lorascope.execution.ray.jobs import RayEngine
+
+        return RayEngine(config, layout)
     return LocalEngine(config.runtime)

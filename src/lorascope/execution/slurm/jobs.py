@@ -7,9 +7,7 @@ place by whoever waits.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import time
@@ -30,7 +28,6 @@ from lorascope.execution.engine import (
     Slot,
     TrialOutcome,
     Work,
-    plain_job,
     read_outcome,
     write_job,
     write_outcome,
@@ -39,17 +36,15 @@ from lorascope.execution.events import EVENTS, STOP
 from lorascope.execution.job_memory import pack_bytes
 from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
-from lorascope.execution.slurm.node import PAUSE, PAUSED, RUNNING, NodeJob, train_or_pause
-from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess, no_locks
+from lorascope.execution.shared_folder import NAME_LETTERS, RUNNING, job_name, require_locks
+from lorascope.execution.slurm.node import PAUSE, PAUSED, NodeJob, train_or_pause
+from lorascope.execution.slurm.nodes import require_slurm_node
+from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess
 from lorascope.execution.slurm.queue import ENDED, Queue, cancel
 from lorascope.execution.slurm.submission import Submission, Submitter, TooLarge, require_slurm
 from lorascope.files.layout import Layout
-from lorascope.files.revisions import canonical_sha256
 from lorascope.files.store import write_atomically
 from lorascope.records import LASTING, Status
-
-NAME_LETTERS = 24
-PROBE = "probe"
 
 
 class SlurmEngine:
@@ -63,7 +58,8 @@ class SlurmEngine:
 
     def __init__(self, config: Config, layout: Layout) -> None:
         require_slurm()
-        _require_locks(layout.jobs)
+        require_slurm_node(config.engine)
+        require_locks(layout.jobs, "slurm")
         self._engine, self._runtime = config.engine, config.runtime
         self._jobs, self._queue, self._begun = layout.jobs, Queue(), time.monotonic()
         self._submitter = Submitter(config.engine, layout.jobs / QUEUED)
@@ -87,7 +83,7 @@ class SlurmEngine:
 
     def submit(self, job: Job) -> FollowedJob:
         trials = json.loads((job.checkpoints / TRIALS).read_bytes())
-        folder = self._jobs / _name(job, trials)
+        folder = self._jobs / job_name(job, trials)
         self._end_others(trials, folder)
         if not self._can_follow(folder):
             self._begin(folder, job, trials)
@@ -160,15 +156,6 @@ class SlurmEngine:
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def _name(job: Job, trials: list[str]) -> str:
-    """Of the folder of a pack that is trained so: equal ones are one job."""
-    values = {**plain_job(replace(job, adapters=[])), "trials": trials}
-    for config in values["configs"]:
-        # Where it is trained changes nothing.
-        del config["engine"], config["runtime"]
-    return canonical_sha256(values)[:NAME_LETTERS]
-
-
 def _trials(folder: Path) -> list[str]:
     """Identities of the trials of a job; empty where somebody takes its folder away."""
     with suppress(OSError, ValueError):
@@ -183,19 +170,3 @@ def _clear(folder: Path) -> None:
     for name in (JOB, OUTCOME, STOP, EVENTS, OUTPUT, PAUSE, PAUSED, RUNNING, ID, TRIALS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "adapters", ignore_errors=True)
-
-
-def _require_locks(folder: Path) -> None:
-    """Raise ConfigError where files of `folder` cannot be locked: nothing else keeps two sweeps
-    from one trial. Whether nodes see such locks is looked at when the first job runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = os.open(folder / PROBE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-    try:
-        fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # Another sweep looks too.
-        pass
-    except OSError as error:
-        raise no_locks(folder, f"cannot be locked here ({error.strerror})") from error
-    finally:
-        os.close(probe)

@@ -7,34 +7,30 @@ it has waited in the queue again.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lorascope.execution.child import answer, train_in_child
-from lorascope.execution.engine import JOB, OUTCOME, Outcome, read_job, write_outcome
-from lorascope.execution.events import EVENTS, STOP, Event
+from lorascope.execution.engine import OUTCOME, Outcome, read_job, write_outcome
+from lorascope.execution.events import STOP, Event
 from lorascope.execution.local.slots import PRELOADED, Child
-from lorascope.training.progress import Progress, StepReport, Stopped
+from lorascope.execution.shared_folder import BEAT_SECONDS, beat, is_wanted, last_step, told_once
+from lorascope.execution.shared_folder import RUNNING as RUNNING
+from lorascope.training.progress import Progress, Stopped
 
-PAUSE, PAUSED, RUNNING = "pause", "paused", "running"
-"""Files of a job's folder: whether the pack should be saved for later, the step at which it was,
-and whether it is at work on a node."""
+PAUSE, PAUSED = "pause", "paused"
+"""Files of a job's folder: whether the pack should be saved for later, and the step at which it
+was."""
 SAVE_SECONDS = 75
 """For saving; Slurm gives 90 before it ends a job."""
 MOST_RUNS_IN_VAIN = 3
 """Runs to the end of their time, in a row, that may bring a pack no step further."""
-BEAT_SECONDS = 2.0
-"""Between two signs of life."""
 
 
 class NodeJob:
@@ -62,7 +58,7 @@ class NodeJob:
 
     def __call__(self) -> None:
         folder, self._started, self._requeued = self._folder, time.monotonic(), False
-        if not _is_wanted(folder):
+        if not is_wanted(folder):
             return
         (folder / PAUSE).unlink(missing_ok=True)
         signal.signal(signal.SIGTERM, self._leave)
@@ -72,9 +68,7 @@ class NodeJob:
         (folder / RUNNING).touch()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         while not self._child.ended(BEAT_SECONDS):
-            # The folder goes as soon as somebody has read the outcome.
-            with suppress(OSError):
-                os.utime(folder / RUNNING)
+            beat(folder)
         self._conclude()
 
     def checkpoint(self) -> Any:
@@ -125,25 +119,17 @@ class NodeJob:
         sys.exit(0)
 
 
-def _is_wanted(folder: Path) -> bool:
-    """Whether somebody waits for the pack: another job may have trained it meanwhile."""
-    return (folder / JOB).is_file() and not (folder / OUTCOME).is_file()
-
-
 def train_or_pause(folder: Path) -> None:
     """The body of the process that trains. One that is saved for later writes no outcome."""
-    if _is_wanted(folder):
+    if is_wanted(folder):
         answer(folder, partial(_train, folder))
 
 
 def _train(folder: Path, progress: Progress) -> Outcome:
-    told = _last_step(folder)
+    told = last_step(folder)
 
     def report(event: Event) -> bool:
-        if isinstance(event, StepReport) and event.step <= told:
-            # A former run has told of it, and may have done more than it could save.
-            event = replace(event, points=[], validations=[])
-        return progress(event) or (folder / PAUSE).exists()
+        return progress(told_once(event, told)) or (folder / PAUSE).exists()
 
     try:
         return train_in_child(read_job(folder), report)
@@ -152,17 +138,6 @@ def _train(folder: Path, progress: Progress) -> Outcome:
             raise
         (folder / PAUSED).write_text(str(stopped.step))
         sys.exit(0)
-
-
-def _last_step(folder: Path) -> int:
-    """The last one that a former run told of; 0 without any."""
-    last = 0
-    if (folder / EVENTS).is_file():
-        for line in (folder / EVENTS).read_bytes().splitlines():
-            # The last line of a run that was killed may be cut off.
-            if line.startswith(b"{") and line.endswith(b"}"):
-                last = max(last, json.loads(line).get("step", 0))
-    return last
 
 
 def paused_at(folder: Path) -> int:

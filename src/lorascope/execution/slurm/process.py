@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lorascope.errors import ConfigError
 from lorascope.execution.engine import OUTCOME, Failure, Outcome, last_lines, read_job
 from lorascope.execution.events import STOP
-from lorascope.execution.local.slots import PARENT
+from lorascope.execution.shared_folder import LATE_SECONDS, RUNNING, LockWatch
 from lorascope.execution.slurm import queue
-from lorascope.execution.slurm.node import RUNNING, paused_at
+from lorascope.execution.slurm.node import paused_at
 from lorascope.execution.slurm.queue import Queue
 
 ID = "slurm_id"
 """File of a job's folder: Slurm's id of it."""
 QUEUED = "queue"
 """Among the folders of jobs, that of files which submitit and Slurm write."""
-LATE_SECONDS = 60
-"""For a file that a node wrote to be seen here: the longest that NFS keeps what it knows."""
 UNLOCKED_SECONDS = 20
 """For which a lock that a job holds may look free, as when it ends."""
 
@@ -40,8 +36,7 @@ class SlurmProcess:
         self._id = (folder / ID).read_text()
         self._since = time.monotonic()
         self._completed: float | None = None
-        self._unlocked: tuple[float, float] | None = None
-        self._locks_seen = self._cancelled = False
+        self._locks, self._cancelled = LockWatch(folder), False
 
     def ended(self, seconds: float) -> bool:
         if self._has_ended():
@@ -57,8 +52,8 @@ class SlurmProcess:
             # Whoever asked to stop does not wait until it has waited.
             self.kill()
             return True
-        if state == queue.RUNNING and not self._locks_seen:
-            self._require_its_lock()
+        if state == queue.RUNNING:
+            self._locks.require("slurm", f"job {self._id}", UNLOCKED_SECONDS)
         if state != queue.COMPLETED:
             return state in queue.ENDED
         # It wrote an outcome.
@@ -112,36 +107,3 @@ class SlurmProcess:
         for path in self._files():
             with suppress(OSError):
                 path.unlink()
-
-    def _require_its_lock(self) -> None:
-        """Raise ConfigError where the lock that a running job holds is not seen here: it has looked
-        free for some time, in which the job went on saying that it runs."""
-        try:
-            beat = (self._folder / RUNNING).stat().st_mtime
-            self._locks_seen = _is_locked(self._folder / PARENT)
-        except FileNotFoundError:
-            return
-        since, first = self._unlocked = self._unlocked or (time.monotonic(), beat)
-        late = time.monotonic() - since >= UNLOCKED_SECONDS
-        if not self._locks_seen and late and beat - first >= UNLOCKED_SECONDS / 2:
-            raise no_locks(
-                self._folder.parent, f"are locked by job {self._id}, and that is not seen here"
-            )
-
-
-def no_locks(folder: Path, problem: str) -> ConfigError:
-    """What to raise where nothing would keep two sweeps from one trial."""
-    return ConfigError(
-        "engine", "slurm", f"files of {folder} {problem}",
-        "Put the study into a folder that is shared with locks: NFS 4, or Lustre mounted with "
-        "-o flock.",
-    )  # fmt: skip
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -1,0 +1,52 @@
+"""What the nodes of a cluster have, held against what a job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorascope.config import EngineConfig
+from lorascope.errors import ConfigError
+from lorascope.planning.arithmetic import GIGABYTE
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node gives to jobs in all, be it free or not."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: float
+
+
+def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> None:
+    """Raise ConfigError where no node can ever hold a job: it would wait without an end.
+
+    Args:
+        nodes: those that there are; none where that is not known.
+        where: which nodes they are, in words.
+    """
+    memory_bytes = (engine.memory_gb or 0.0) * GIGABYTE
+    if not nodes or any(
+        node.cpus >= engine.cpus and node.gpus >= engine.gpus and node.memory_bytes >= memory_bytes
+        for node in nodes
+    ):
+        return
+    asked = {
+        "cpus": (engine.cpus, max(node.cpus for node in nodes)),
+        "gpus": (engine.gpus, max(node.gpus for node in nodes)),
+        "memory_gb": (engine.memory_gb or 0.0, max(n.memory_bytes for n in nodes) / GIGABYTE),
+    }
+    above = [name for name, (wanted, most) in asked.items() if wanted > most]
+    key = above[0] if above else "cpus"
+    wanted, most = asked[key]
+    problem = (
+        f"{where}: none has so much ({most:g} at most)"
+        if above
+        else f"{where}: none has engine.cpus, gpus and memory_gb together"
+    )
+    raise ConfigError(
+        f"engine.{key}", f"{wanted:g}", f"a job would wait for ever on {problem}",
+        f"Ask for less: engine.{key}={int(most) if key != 'memory_gb' else round(most, 1)}; or "
+        "have a larger node join before you start this.",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""A cluster of Ray as a place to run packs: a task each."""

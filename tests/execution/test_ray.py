@@ -1,0 +1,180 @@
+"""Packs as tasks of Ray: a small cluster on this computer, its nodes, workers and heads killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lorascope.errors import ConfigError
+from lorascope.execution.ray.connection import connect
+from lorascope.files.layout import Layout
+from tests.command_line import lorascope
+from tests.conftest import BASE_OVERRIDES, compose_one
+from tests.execution.test_slurm import items, results
+from tests.ray_cluster import Cluster, cluster
+
+with_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="no ray here: `make test-ray` makes an environment with it"
+)
+
+EVERY = 10
+"""Steps between two checkpoints."""
+SWEEP = (
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=200",
+    f"train.checkpoint_every_steps={EVERY}", "runtime.threads=1",
+)  # fmt: skip
+COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def shared(project: Layout, tmp_path: Path) -> Layout:
+    """The prepared project, in a copy without trials."""
+    skipped = shutil.ignore_patterns("experiments", ".lorascope")
+    shutil.copytree(project.root, tmp_path / "a project", ignore=skipped)
+    return Layout(tmp_path / "a project")
+
+
+def by_ray(made: Cluster, *words: str) -> list[str]:
+    named = f"engine.address={made.address}"
+    return ["engine=ray", named, "engine.jobs_at_once=2", "engine.memory_gb=1.5", *words]
+
+
+def start(layout: Layout, *words: str) -> subprocess.Popen[str]:
+    """A command whose work is done by tasks."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).parent / "lorascope"), *words], cwd=layout.root, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def steps(layout: Layout) -> list[int]:
+    """The last step that each task has told of."""
+    told = []
+    for path in layout.jobs.glob("ray/*/events.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        told.append(max([line["step"] for line in lines if "step" in line], default=0))
+    return told
+
+
+def wait(holds: Callable[[], bool], head: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert head.poll() is None, head.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def adapters(layout: Layout) -> dict[str, bytes]:
+    """What each trial of the sweep learned."""
+    folder = layout.trials("nf4")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for seed in (970, 971)
+        for path in folder.glob(f"*-s{seed}-*/adapter/*")
+    }
+
+
+def trainers(layout: Layout) -> list[psutil.Process]:
+    """The processes that train packs of this project: they hold open what they tell."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            files = [one.path for one in process.open_files()]
+        except psutil.Error:
+            continue
+        if any(name.startswith(str(layout.jobs)) and "at_work" in name for name in files):
+            found.append(process)
+    return found
+
+
+@with_ray
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer(
+    project: Layout, shared: Layout, ray_cluster: Cluster
+) -> None:
+    assert lorascope(project, *COMMAND).returncode == 0
+    train = [*COMMAND, *by_ray(ray_cluster)]
+    head = start(shared, *train)
+    wait(lambda: [one > EVERY for one in steps(shared)] == [True, True], head)
+    # The head is lost, and its tasks with it.
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+    head = start(shared, *train)
+    wait(lambda: [one > 3 * EVERY for one in steps(shared)] == [True, True], head)
+    assert len(trainers(shared)) == 2
+    # A node is lost with its task, and another one joins.
+    ray_cluster.kill_node(0)
+    ray_cluster.start_node()
+    told, _ = head.communicate(timeout=60)
+    assert head.returncode == 0, told
+    assert "a task of Ray was lost" in told
+    assert results(shared) == results(project)
+    assert adapters(shared) == adapters(project)
+    # The trials are scored by tasks, too.
+    scored = start(shared, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP, *by_ray(ray_cluster))
+    told, _ = scored.communicate(timeout=60)
+    assert scored.returncode == 0, told
+    assert lorascope(project, "evaluate", "-m", *BASE_OVERRIDES, *SWEEP).returncode == 0
+    assert items(shared) == items(project)
+    assert not [path for path in (shared.jobs / "ray").iterdir() if path.is_dir()]
+
+
+@with_ray
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_saves_what_runs_and_a_killed_process_is_a_record(
+    shared: Layout, ray_cluster: Cluster
+) -> None:
+    one = ["lora.rank=4", "seed=970"]
+    words = ("train-lora", *BASE_OVERRIDES, "quant=nf4", "train.steps=2000", *one)
+    head = start(shared, *words, *by_ray(ray_cluster))
+    wait(lambda: [step > 5 for step in steps(shared)] == [True], head)
+    os.kill(head.pid, signal.SIGINT)
+    told, _ = head.communicate(timeout=30)
+    assert head.returncode == 130, told
+    assert "saved at step" in told
+    head = start(shared, *words, *by_ray(ray_cluster))
+    wait(lambda: [step > 5 for step in steps(shared)] == [True], head)
+    # As the system does for want of memory.
+    (process,) = trainers(shared)
+    process.kill()
+    told, _ = head.communicate(timeout=30)
+    (record,) = shared.trials("nf4").glob("*/record.json")
+    assert json.loads(record.read_text())["status"] == "killed", told
+
+
+def test_what_can_never_start_is_refused_with_a_remedy(
+    bare_project: Layout, request: pytest.FixtureRequest
+) -> None:
+    config = compose_one(bare_project, "engine=ray", "engine.address=127.0.0.1:1")
+    if find_spec("ray") is None:
+        with pytest.raises(ConfigError, match=r"ray is not installed.*lorascope\[ray\]"):
+            connect(config.engine)
+        return
+    with pytest.raises(ConfigError, match=r"does not answer.*ray start --head"):
+        connect(config.engine)
+    made: Cluster = request.getfixturevalue("ray_cluster")
+    config.engine.address, config.engine.cpus = made.address, 3
+    with pytest.raises(ConfigError, match=r"engine\.cpus='?3'?.*1 at most.*engine\.cpus=1"):
+        connect(config.engine)
+    import ray
+
+    ray.shutdown()
