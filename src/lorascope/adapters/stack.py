@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lorascope.adapters.rate import PLAIN, Rate
+from lorascope.machine.ranks import Share
 from lorascope.records import LinearShape
 
 Weights = Mapping[str, Tensor]
@@ -43,6 +44,8 @@ class PackShape:
     """Seed of each trial, in the pack's order."""
     batch: tuple[int, ...] = ()
     """[trials x samples, tokens]"""
+    share: Share | None = None
+    """Which samples of a micro-batch these are, where other processes compute the rest."""
     longest_tokens: int = 0
     """Tokens of the longest training sample: dropout is drawn for so many, however few this batch
     has."""

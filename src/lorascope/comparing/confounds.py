@@ -96,7 +96,7 @@ def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iter
             changed.append(f"{name} {' / '.join(', '.join(sorted(side)) for side in both)}")
     if changed:
         yield f"{verb} with other versions ({', '.join(changed)})"
-    for what in ("device", "threads"):
+    for what in ("device", "threads", "shards"):
         both = [{getattr(r.provenance, what) for r in side} for side in (left, right)]
         if both[0] != both[1]:
             shown = [", ".join(map(str, sorted(side))) for side in both]

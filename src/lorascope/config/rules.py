@@ -31,7 +31,11 @@ def validate(config: Config) -> None:
         if value is not None and not bound.holds(value):
             raise ConfigError(_typed(key, config), _plain(value), bound.problem, bound.remedy)
     if config.serve is not None:
-        validate(replace(config, quant=config.serve, serve=None, search=Search.grid))
+        # Stored and scored on one device, wherever it was trained.
+        validate(
+            replace(config, quant=config.serve, serve=None, search=Search.grid,
+                    runtime=replace(config.runtime, shard=1))
+        )  # fmt: skip
     if config.forgetting is not None:
         _validate_forgetting(config, config.forgetting)
     _judge(RULES, config)

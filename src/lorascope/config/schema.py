@@ -51,6 +51,7 @@ SCHEDULES = (
 )  # fmt: skip
 """transformers' schedulers that need no further settings."""
 MAX_THREADS = 4096
+MAX_SHARDS = 64
 KEEP_ALL = "Set it to null to keep all rows."
 
 
@@ -263,6 +264,9 @@ class RuntimeConfig:
     device: DeviceKind = DeviceKind.auto
     threads: int = bounded(0, between(0, MAX_THREADS), "0 leaves torch's choice.")
     """CPU threads; 0 leaves torch's choice."""
+    shard: int = bounded(1, between(1, MAX_SHARDS), "1 has the whole base on one device.")
+    """Devices that divide a base of plain numbers, and each batch: for one too large for a single
+    one. Losses are equal but for rounding."""
     trial_timeout_seconds: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
     """Limit for one trial; a pack may take as many times as long as it has trials."""
     pack_trials: int = bounded(32, ONE_OR_MORE, "1 trains each trial alone.")

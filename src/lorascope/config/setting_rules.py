@@ -25,6 +25,7 @@ from lorascope.config.bounds import is_commit
 from lorascope.config.decide import STATE_POWER, STATE_PRICE
 from lorascope.config.objective_rules import OF_OBJECTIVES
 from lorascope.config.rule import PEOPLE, Rule
+from lorascope.config.shard_rules import OF_SHARDS
 
 NOT_PINNED = "not a commit hash of 40 hex digits, so the study could change under you"
 KNOWN_BEFOREHAND = {Cost.serving_bytes, Cost.adapter_bytes}
@@ -217,6 +218,7 @@ RULES = [
         "Leave it out, or set train.qat, e.g. to int4_sym.",
     ),
     *OF_OBJECTIVES,
+    *OF_SHARDS,
     Rule(
         "merge.precision",
         lambda c: c.merge.precision is not Precision.auto,

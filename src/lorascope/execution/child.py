@@ -7,10 +7,12 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.kinds import rank_of
+from lorascope.config import RuntimeConfig
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import (
     OUTPUT,
@@ -22,6 +24,7 @@ from lorascope.execution.engine import (
     write_outcome,
 )
 from lorascope.execution.events import EventWriter
+from lorascope.execution.shards import train_divided
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
 from lorascope.machine.environment import prepare_environment, use_determinism
@@ -33,6 +36,8 @@ from lorascope.training.progress import Progress, StepReport, Stopped, Validatio
 if TYPE_CHECKING:
     # They import torch, which only the child needs.
     from lorascope.machine.devices import Device
+    from lorascope.machine.memory import MemoryLimit
+    from lorascope.machine.ranks import Ranks
     from lorascope.meters.batches import BatchMemory
     from lorascope.planning.fits import Refusal
     from lorascope.planning.subject import PlanSubject
@@ -41,7 +46,19 @@ if TYPE_CHECKING:
 
 def train_job(folder: Path) -> None:
     """The body of a process that trains the job in `folder`."""
-    answer(folder, lambda progress: train_in_child(read_job(folder), progress))
+    job = read_job(folder)
+
+    def divided(progress: Progress) -> Outcome:
+        prepare_environment(job.config.runtime)
+        # Imported once, before the processes are forked.
+        import lorascope.execution.local.preloaded  # noqa: F401
+
+        return train_divided(folder, job, train_in_child, answer)
+
+    def whole(progress: Progress) -> Outcome:
+        return train_in_child(job, progress)
+
+    answer(folder, divided if job.config.runtime.shard > 1 else whole)
 
 
 def answer(folder: Path, work: Callable[[Progress], Outcome]) -> None:
@@ -68,9 +85,12 @@ def _failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}")
 
 
-def train_in_child(job: Job, progress: Progress) -> Outcome:
+def train_in_child(job: Job, progress: Progress, ranks: Ranks | None = None) -> Outcome:
     """Train the pack; running out of memory, divergence and having no room, in memory or for one
     adapter on the disk, are results, everything else is raised.
+
+    Args:
+        ranks: the processes that divide its base, of which this is one; None where it is alone.
 
     Raises:
         ConfigError: the adapters cannot be trained on this mode here.
@@ -85,29 +105,33 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
     from lorascope.machine.memory import keep_freed_memory
+    from lorascope.machine.ranks import ALONE
     from lorascope.training.packed_linear import Unpackable
     from lorascope.training.run import train_pack
     from lorascope.training.log import Diverged
 
     device = choose_device(config.runtime.device)
     use_determinism(config.runtime.deterministic)
-    threads = use_threads(job.slot.threads)
+    ranks = ranks or ALONE
+    threads = use_threads(job.slot.threads, ranks.count)
     keep_freed_memory()
     alone = len(job.configs) == 1
+
+    ended = partial(TrialOutcome, device=device.name, threads=threads, shards=ranks.count)
 
     def no_room(status: Status, reason: str, plan: MemoryPlan | None = None) -> Outcome:
         if not alone:
             return Outcome(split="halves")
-        return Outcome([TrialOutcome(status, reason, None, device.name, threads, plan)])
+        return Outcome([ended(status, reason, plan=plan)])
 
     QUANTIZERS[config.quant.storage].require_trainable(config.adapter, device.kind)
     refused = _refusal(job, device)
     if refused is not None:
         return no_room(Status.refused, refused.reason, refused.plan)
-    memory = BatchMemory(device)
+    memory = BatchMemory(device, divided=ranks.count > 1)
     try:
         told = progress if config.runtime.is_live else _without_points(progress)
-        outcomes = train_pack(_pack_plan(job), device, told, memory)
+        outcomes = train_pack(_pack_plan(job), device, told, memory, ranks)
     except Unpackable:
         return Outcome(split="singles")
     except (MemoryError, RuntimeError) as error:
@@ -117,11 +141,11 @@ def train_in_child(job: Job, progress: Progress) -> Outcome:
         return no_room(Status.out_of_memory, first_line)
     plans, pack_plan = _predicted(job, device, memory)
     trials = [
-        TrialOutcome(Status.diverged, str(outcome), None, device.name, threads)
+        ended(Status.diverged, str(outcome))
         if isinstance(outcome, Diverged)
         else TrialOutcome(Status.failed, str(outcome), kept=False)
         if isinstance(outcome, Unsaved)
-        else TrialOutcome(Status.completed, None, outcome, device.name, threads, plan, pack_plan)
+        else ended(Status.completed, None, outcome, plan=plan, pack_plan=pack_plan)
         for outcome, plan in zip(outcomes, plans, strict=True)
     ]
     return Outcome(trials)
@@ -169,8 +193,20 @@ def _refusal(job: Job, device: Device) -> Refusal | None:
             limit = memory_limit(device, job.config.runtime.memory_limit_gb)
         else:
             limit = MemoryLimit(job.slot.memory_bytes, "its share beside other packs")
+        limit = _own_limit(limit, job.config.runtime, device)
         return refusal(job_subject(job, device.kind), limit)
     return None
+
+
+def _own_limit(limit: MemoryLimit, runtime: RuntimeConfig, device: Device) -> MemoryLimit:
+    """What one process of a divided base may use: RAM is shared, and a GPU is each one's own."""
+    if runtime.shard == 1 or device.kind != "cpu":
+        return limit
+    return replace(
+        limit,
+        bytes=limit.bytes // runtime.shard,
+        source=f"{limit.source}, divided by runtime.shard={runtime.shard}",
+    )
 
 
 def _predicted(

@@ -79,6 +79,8 @@ class TrialOutcome:
     pack_plan: MemoryPlan | None = None
     kept: bool = True
     """False where the disk had no room for the adapter: there is nothing to record."""
+    shards: int = 1
+    """Devices that divided the base."""
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,9 @@ def concluded(
             else [without_secrets(line) for line in outcome.last_lines],
             result=end.result,
             tracking="off",
-            provenance=replace(provenance, device=end.device, threads=end.threads),
+            provenance=replace(
+                provenance, device=end.device, threads=end.threads, shards=end.shards
+            ),
             plan=end.plan,
             pack_plan=end.pack_plan,
         )

@@ -87,8 +87,11 @@ def require_attention(attention: str, device: Device) -> None:
         )
 
 
-def use_threads(threads: int) -> int:
-    """Set torch's CPU threads (0 leaves them) and return how many there are."""
+def use_threads(threads: int, processes: int = 1) -> int:
+    """Set torch's CPU threads (0 leaves them) and return how many there are; so many processes
+    divide them."""
+    if processes > 1:
+        threads = max(1, (threads or torch.get_num_threads()) // processes)
     if threads > 0:
         torch.set_num_threads(threads)
     return int(torch.get_num_threads())

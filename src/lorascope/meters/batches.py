@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lorascope.machine.devices import Device
+from lorascope.meters.elastic import ElasticTracker
 from lorascope.meters.tracker import TensorTracker, persistent_tensors
 from lorascope.objectives.kinds import TokenBatch
 from lorascope.records import PhaseMemory
@@ -57,9 +58,11 @@ class BatchMemory:
 
     Args:
         tracking: measure at all; steps that are measured take several times as long.
+        divided: whether other processes have parts of the base.
     """
 
-    def __init__(self, device: Device, tracking: bool = True) -> None:
+    def __init__(self, device: Device, tracking: bool = True, divided: bool = False) -> None:
+        self._tracker = ElasticTracker if divided else TensorTracker
         self._tracking = tracking and device.kind == "cpu"
         self.train_peak_bytes: int | None = None
         self.evaluate_peak_bytes: int | None = None
@@ -103,7 +106,7 @@ class BatchMemory:
 
     @contextmanager
     def _measured(self, present: Iterable[torch.Tensor]) -> Iterator[None]:
-        tracker = TensorTracker()
+        tracker = self._tracker()
         tracker.add(present)
         with tracker:
             yield
@@ -125,7 +128,7 @@ class BatchMemory:
         Returns:
             What to call before each batch.
         """
-        tracker = TensorTracker()
+        tracker = self._tracker()
         batches: list[Batch] = []
 
         def before_batch(batch: TokenBatch) -> None:

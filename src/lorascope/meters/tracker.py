@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -55,6 +56,8 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def add(self, tensors: Iterable[Any]) -> None:
         """Count the storages of `tensors` that are not counted yet."""
         for tensor in tensors:
+            if isinstance(tensor, DTensor):
+                tensor = tensor.to_local()
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 blocks = -(-storage.nbytes() // self._block_bytes)

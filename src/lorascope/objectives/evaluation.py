@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lorascope.machine.devices import autocast
+from lorascope.machine.ranks import ALONE, Ranks
 from lorascope.objectives.kinds import (
     Forward,
     Objective,
@@ -22,6 +23,7 @@ from lorascope.objectives.kinds import (
     longest_tokens,
 )
 from lorascope.objectives.logits import Logits, forward_at
+from lorascope.objectives.shares import own_batch
 from lorascope.quantizers.kinds import quantized_layers
 
 TOKENS_AT_ONCE = 4096
@@ -80,12 +82,16 @@ def summed_loss(
     samples: Sequence[Sample],
     batch_size: int,
     before_batch: Callable[[TokenBatch], None] = lambda batch: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, int]:
     """Loss of all samples, and what to divide it by for a mean: (sum, weight).
 
     Samples are padded to the longest of their batch, also where memory asks for smaller ones, so
     that nothing changes but the order of a sum in FP64. The host waits for the device after the
     last one. It raises what `evaluation_mode` does.
+
+    Args:
+        ranks: the processes that divide each batch; the sums are those of all.
     """
     device, forward = next(model.parameters()).device, forward_of(model)
     total, weight = torch.zeros((), dtype=torch.float64, device=device), 0
@@ -95,11 +101,18 @@ def summed_loss(
             longest = longest_tokens(together)
             size = samples_at_once(batch_size, objective.sequences * longest)
             for first in range(0, len(together), size):
-                part = objective.collate(together[first : first + size], 1, 0, longest)
+                rows = together[first : first + size]
+                part = (
+                    objective.collate(rows, 1, 0, longest)
+                    if ranks.count == 1
+                    else own_batch(objective, [rows], 0, ranks)
+                )
                 weight += int(part.weights.sum())
                 before_batch(part)
-                total += objective.validation_loss(forward, part.to(device))
-    return float(total), weight
+                loss = objective.validation_loss(forward, part.to(device))
+                total += 0 * loss if part.is_idle else loss
+    (weight,) = ranks.add_counts([weight])
+    return float(ranks.summed(total)), weight
 
 
 def log_probabilities(

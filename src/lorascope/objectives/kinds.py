@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from lorascope.config import TrainConfig
     from lorascope.data.rows import PreparedRow
+    from lorascope.machine.ranks import Share
     from lorascope.objectives.logits import Logits
 
 Sample: TypeAlias = "tuple[Sequence[int] | Tensor, ...]"
@@ -64,6 +65,13 @@ class TokenBatch:
     token_types: Tensor | None = None
     """[trials x samples, longest]: 1 in the second of two texts, for models that tell them apart;
     None where all are 0."""
+    share: Share | None = None
+    """Which samples of a micro-batch these are, where other processes compute the rest."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether these are another process's samples, computed for company."""
+        return self.share is not None and self.share.idle
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,6 +107,11 @@ class Losses:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     """Name -> [trials], without gradients: further numbers of the batch, summed as the losses are;
     the log divides them by the same weights."""
+
+    def uncounted(self) -> Losses:
+        """Zeros, through which gradients of zero flow."""
+        metrics = {name: 0 * values for name, values in self.metrics.items()}
+        return Losses(0 * self.summed, metrics)
 
 
 class Forward(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from peft import PeftModel
 from torch._subclasses.fake_tensor import (
@@ -26,6 +27,8 @@ from lorascope.planning.arithmetic import (
     layer_period,
 )
 from lorascope.planning.layer_kinds import layer_kinds
+from lorascope.planning.marks import START
+from lorascope.planning.shards import division_of
 from lorascope.planning.subject import PlanSubject
 from lorascope.planning.trace import (
     SIXTEEN_BITS,
@@ -41,7 +44,15 @@ is padded some need no mask for that, and then save less."""
 
 
 def training_trace(subject: PlanSubject) -> Trace:
-    """The step of the whole model: two shallow traces continued, or the model traced as it is."""
+    """The step of the whole model: two shallow traces continued, or the model traced as it is. Of
+    a base that several devices divide, the step of one of them."""
+    trace, division = _undivided_trace(subject), division_of(subject)
+    spared = {"spared": division.spared, "gathered": division.weights}
+    segments = division.segments(trace.segments)
+    return replace(trace, segments=segments, parts={**trace.parts, **spared})
+
+
+def _undivided_trace(subject: PlanSubject) -> Trace:
     layers, kinds = _layers(subject)
     traced = _excerpts(subject, in_training=True)
     with _readable_errors(subject):
@@ -75,6 +86,7 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     slopes, spec = known.layer_bytes, subject.spec
     if traced is None or not slopes:
         return training_trace(subject).segments
+    division = division_of(subject)
     with _readable_errors(subject):
         first = trace_training(subject, traced.first, traced.period)
     # Where autocast computes DoRA in 16 bits, copies of the adapter wait for the backward pass,
@@ -86,16 +98,18 @@ def segments_like(subject: PlanSubject, known: Trace, samples: int) -> dict[str,
     copies = slopes["gradients"] * width / FLOAT32_BYTES
     grown = (slopes["activations"] - copies) * (subject.train.samples / samples - 1)
     added = _layers(subject)[0] - len(traced.first)
-    return {
+    whole = {
         name: peak + round(added * (slopes[name] + (grown if _saved(name, slopes) else 0)))
         for name, peak in first.segments.items()
         if name in slopes
     }
+    return division.segments(whole)
 
 
 def _saved(segment: str, slopes: dict[str, float]) -> bool:
     """Whether a segment peaks while all layers' activations are there. On the way back they give
     way to gradients: the peak between first and last layer lies at either end."""
+    segment = segment.removesuffix(START)
     if segment == "middle_backward":
         start, end = (abs(slopes[segment] - slopes[name]) for name in ("last_backward", "clip"))
         return start <= end
@@ -108,14 +122,16 @@ def evaluation_bytes(subject: PlanSubject) -> int:
     traced = _excerpts(subject, in_training=False)
     with _readable_errors(subject):
         if traced is None:
-            return trace_evaluation(subject, None, subject.evaluation)
+            whole = trace_evaluation(subject, None, subject.evaluation)
+            return division_of(subject).evaluated(whole)
         peak = trace_evaluation(subject, traced.first, subject.evaluation)
         first, second = (
             (len(kept), trace_evaluation(subject, kept, ()))
             for kept in (traced.first, traced.second)
         )
     _, slope = affine_through(first, second)
-    return peak + round(slope * (_layers(subject)[0] - len(traced.first)))
+    whole = peak + round(slope * (_layers(subject)[0] - len(traced.first)))
+    return division_of(subject).evaluated(whole)
 
 
 def inference_bytes(

@@ -12,6 +12,11 @@ from lorascope.adapters.decoder import decoder_layers
 from lorascope.meters.tracker import TensorTracker
 from lorascope.training.pack import PackedModel
 
+BACKWARD = ("middle_backward", "last_backward", "first_backward")
+"""Segments on the way back through the layers."""
+START = "_start"
+"""Ends the name of a segment that is the moment where one of BACKWARD begins."""
+
 
 class StepMarks:
     """The meter of a traced step. It marks where each part begins, the last layer's end, and the
@@ -19,6 +24,7 @@ class StepMarks:
 
     Args:
         precision: mixed precision of the forward pass.
+        starts: whether the moments where BACKWARD's begin are segments of their own.
     """
 
     def __init__(
@@ -27,7 +33,9 @@ class StepMarks:
         tracker: TensorTracker,
         period: int,
         precision: Callable[[], AbstractContextManager[None]],
+        starts: bool = False,
     ) -> None:
+        self._starts = starts
         self.layers_end_bytes = 0
         self._in_forward = True
         self._tracker, self._precision = tracker, precision
@@ -60,6 +68,11 @@ class StepMarks:
         self._tracker.mark("optimizer")
         yield
 
+    def _begin(self, segment: str) -> None:
+        if self._starts:
+            self._tracker.segments[segment + START] = self._tracker.live_bytes
+        self._tracker.mark(segment)
+
     def _hook(self, segment: str | None, is_last: bool) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             # A checkpointed layer runs again in the backward pass.
@@ -67,7 +80,7 @@ class StepMarks:
                 return
             hidden = output[0] if isinstance(output, tuple) else output
             if segment is not None and hidden.requires_grad:
-                hidden.register_hook(lambda gradient: self._tracker.mark(segment))
+                hidden.register_hook(lambda gradient: self._begin(segment))
             if is_last:
                 self.layers_end_bytes = self._tracker.live_bytes
                 self._tracker.mark("head")

@@ -145,7 +145,7 @@ def _plan(
         device=subject.device,
         micro_batch_size=subject.train.samples // objective.sequences,
         tokens=subject.train.tokens,
-        base_bytes=parts["base"],
+        base_bytes=parts["base"] - parts["spared"],
         constant_bytes=parts["constants"],
         adapter_bytes=parts["adapter"],
         gradient_bytes=parts["gradients"],
@@ -160,6 +160,7 @@ def _plan(
             "merge": _merge_peak(subject, parts),
         },
         seconds=seconds,
+        shards=subject.shards,
     )
 
 
@@ -186,10 +187,13 @@ def needed_bytes(plan: MemoryPlan) -> int:
 
 def _load_peak(subject: PlanSubject, parts: Mapping[str, int]) -> int:
     """The base with adapters and room for gradients, while PEFT makes the last adapter; or with the
-    stored copy of the largest parameter that loading casts."""
+    stored copy of the largest parameter that loading casts. What several GPUs divide comes layer by
+    layer out of the RAM, which has all of it."""
     stored = unquantized_dtype(subject.spec.quant, stored_dtype(subject.spec.config))
     cast = 0 if stored is subject.spec.compute else parts["largest_other"] * stored.itemsize
     made = parts["adapter"] + parts["gradients"] + parts["saved_adapter"]
+    if subject.shards > 1 and subject.device == "cuda":
+        return parts["base"] - parts["spared"] + max(parts["gathered"], made)
     return parts["base"] + max(cast, made)
 
 

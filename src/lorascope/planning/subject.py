@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -56,6 +57,8 @@ class PlanSubject:
     train: Batch
     evaluation: tuple[Batch, ...]
     """The first two batches of the validation loss: the first is the longest."""
+    shards: int = 1
+    """Devices that divide base and batches; batches here are one device's."""
 
 
 def subject_of(
@@ -79,8 +82,10 @@ def subject_of(
     train, tokens, trained = config.train, lengths.longest, lengths.trained
     labelled = None if trained is None else min(trained, tokens - 1)
     sequences = objective_of([train]).sequences
-    samples = sequences * samples_at_once(config.evaluate.batch_size, sequences * tokens)
-    rows = sequences * train.micro_batch_size
+    shards = config.runtime.shard
+    at_once = samples_at_once(config.evaluate.batch_size, sequences * tokens)
+    samples = sequences * math.ceil(at_once / shards)
+    rows = sequences * math.ceil(train.micro_batch_size / shards)
     batch = Batch(
         samples=rows,
         tokens=tokens,
@@ -96,6 +101,7 @@ def subject_of(
         training=train,
         train=batch,
         evaluation=(evaluated, evaluated),
+        shards=shards,
     )
 
 

@@ -123,6 +123,12 @@ AXES = (
         "gradient checkpointing {}",
         right=False,
     ),
+    Axis(
+        "shards",
+        "Devices",
+        lambda p: None if p.config.runtime.shard == 1 else p.config.runtime.shard,
+        "each of {} devices that divide the base",
+    ),
     Axis("attention", "Attention", lambda p: p.config.model.attention, right=False),
     Axis("limit", "Limit, GB", lambda p: p.config.runtime.memory_limit_gb),
 )

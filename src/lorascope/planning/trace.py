@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from lorascope.adapters.stack import adapted_layers, adapted_names
 from lorascope.bases.transformers_config import stored_dtype
 from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.machine.devices import autocast
+from lorascope.machine.ranks import Share
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
@@ -68,13 +69,18 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         model, optimizer, tracker = _in_training(subject, kept)
         objective = objective_of([train] * trials)
         fake = _fake_batch(objective, subject.train, trials)
+        if subject.shards > 1:
+            samples = subject.train.samples // objective.sequences
+            # At most: the last ones have fewer where it does not come out even.
+            fake = replace(fake, share=Share(0, samples, samples * subject.shards))
         tracker.add(fake.tensors())
         # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
         before_bytes = tracker.live_bytes - _frozen_beside(model, subject.device)
         if train.layer_drop:
             # Whatever is drawn, a step needs the same.
             model.drop_layers([train.layer_drop] * trials)
-        marks = StepMarks(model, tracker, period, partial(_autocast, subject))
+        starts = subject.shards > 1
+        marks = StepMarks(model, tracker, period, partial(_autocast, subject), starts)
         model.train()
         if train.gradient_checkpointing:
             model.base.activation_checkpointing_enable(_checkpoints(subject))

@@ -167,15 +167,22 @@ def base_dtype(base: Path) -> torch.dtype:
 
 
 def load_base(
-    folder: Path, quant: QuantConfig, device: Device, attention: str = "auto"
+    folder: Path,
+    quant: QuantConfig,
+    device: Device,
+    attention: str = "auto",
+    place: str | None = None,
 ) -> PreTrainedModel:
     """The stored base, frozen, in evaluation mode, ready to compute in the mode's precision.
+
+    Args:
+        place: the kind of device to put it on, where that is not yet `device`.
 
     Raises:
         ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
     """
     compute = TORCH_DTYPES[compute_precision(quant, device).value]
-    model = _load(folder, quant, device.kind, compute, attention)
+    model = _load(folder, quant, place or device.kind, compute, attention)
     QUANTIZERS[quant.storage].prepare(model, compute)
     _cast_unquantized(model, compute)
     model.requires_grad_(False)

@@ -31,6 +31,8 @@ class Provenance:
     created_utc: str
     deterministic: bool = False
     """Whether torch was held to algorithms that give the same bits each time."""
+    shards: int = 1
+    """Devices that divided a trial's base and its batches: equal but for rounding."""
 
 
 def mixed_versions(made: Collection[Provenance]) -> list[str]:
@@ -140,6 +142,8 @@ class MemoryPlan:
     known, merge."""
     seconds: float
     """Duration of the prediction."""
+    shards: int = 1
+    """Devices that divide base and batches: bytes are those of each one."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from lorascope.config import TrainConfig
+from lorascope.machine.ranks import ALONE, Ranks
 from lorascope.objectives.kinds import Objective, Sample, TokenBatch, longest_tokens
+from lorascope.objectives.shares import own_batch
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -38,11 +40,12 @@ class PackData:
         train: TrainConfig,
         objective: Objective,
         pad_token_id: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         # Tensors already, so that no batch converts them again.
         self._samples = [tuple(torch.as_tensor(part) for part in sample) for sample in samples]
         self._seeds, self._train = seeds, train
-        self._objective, self._pad_token_id = objective, pad_token_id
+        self._objective, self._pad_token_id, self._ranks = objective, pad_token_id, ranks
         self._epoch, self._orders = -1, list[list[int]]()
 
     @property
@@ -89,5 +92,8 @@ class PackData:
             yield self._objective.collate(together, 1, self._pad_token_id)
 
     def _collated(self, start: int, end: int) -> TokenBatch:
+        if self._ranks.count > 1:
+            each = [[self._samples[place] for place in own[start:end]] for own in self._orders]
+            return own_batch(self._objective, each, self._pad_token_id, self._ranks)
         samples = [self._samples[place] for own in self._orders for place in own[start:end]]
         return self._objective.collate(samples, len(self._seeds), self._pad_token_id)

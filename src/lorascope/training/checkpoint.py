@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ class PackCheckpoints:
         from there would train nothing."""
         due = end.save or (not end.stop and self._every and end.step % self._every == 0)
         if due and self._folder is not None:
-            self._save(self._folder, end.step)
+            self._parts.ranks.first(partial(self._save, self._folder, end.step))
 
     def resume(self) -> int:
         """Load the last whole checkpoint; the step to go on from, which is 0 without one."""

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lorascope.machine.ranks import ALONE, Ranks
 from lorascope.objectives.kinds import Objective, TokenBatch
 from lorascope.training.batches import PackData
 from lorascope.training.optimizer import LossScales, clip, hand_gradients, learning_rates
@@ -50,6 +51,8 @@ class StepParts:
     meter: Meter
     scales: LossScales | None = None
     """Loss scales of the trials, where gradients are computed in FP16."""
+    ranks: Ranks = ALONE
+    """The processes that divide each batch's rows among them."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +78,32 @@ def train_step(
 
     A trial's loss is the sum over all `batches` divided by their weight, so that how a batch is cut
     into micro-batches changes nothing but rounding. The trials' losses are added up for one
-    backward pass, in which each trial's gradient is that of its own loss.
+    backward pass, in which each trial's gradient is that of its own loss. Where several processes
+    divide the rows, so are weights, losses and gradients sums over all of them.
 
     The host waits for the device in two places only: where FP16's loss scales ask which gradients
     are finite, and where a meter measures.
     """
-    pack, optimizer, scales = parts.pack, parts.optimizer, parts.scales
-    weights, losses = torch.stack([batch.weights for batch in batches]).sum(0), []
-    metrics: list[Mapping[str, Tensor]] = []
+    pack, optimizer, scales, ranks = parts.pack, parts.optimizer, parts.scales, parts.ranks
+    weights = ranks.summed(torch.stack([batch.weights for batch in batches]).sum(0))
+    losses, metrics = list[Tensor](), list[Mapping[str, Tensor]]()
     pack.zero_grad()
     for number, batch in enumerate(batches):
         pack.seed(step, number)
         with parts.meter.micro_batch(pack, optimizer, batch):
             with parts.autocast():
                 found = parts.objective.losses(pack, batch)
+                if batch.is_idle:
+                    found = found.uncounted()
                 means = found.summed / weights
             scaled = means if scales is None else means * scales.scales
-            losses.append(means.detach())
-            metrics.append({name: value / weights for name, value in found.metrics.items()})
+            losses.append(ranks.summed(means.detach()))
+            metrics.append({n: ranks.summed(own / weights) for n, own in found.metrics.items()})
             del means, found
             scaled.sum().backward()  # type: ignore[no-untyped-call]
             del scaled
     rows = pack.stack.rows
+    ranks.add([row.grad for row in rows])
     if scales is not None:
         scales.unscale(rows)
     for row, has_stopped in zip(rows, stopped, strict=True):
@@ -108,7 +115,7 @@ def train_step(
     with parts.meter.optimizer_step(pack, optimizer):
         optimizer.step()
     tokens = [sum(counts) for counts in zip(*(batch.tokens for batch in batches), strict=True)]
-    return StepNumbers(losses, norms, tokens, rates, metrics)
+    return StepNumbers(losses, norms, ranks.add_counts(tokens), rates, metrics)
 
 
 @dataclass

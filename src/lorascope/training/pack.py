@@ -99,7 +99,7 @@ class PackedModel(nn.Module):
     def forward(self, batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         """Logits at `places`; without adapters those of the frozen base, which is the same for all
         trials."""
-        self.shape.batch = batch.shape
+        self.shape.batch, self.shape.share = batch.shape, batch.share
         with nullcontext() if adapters else self._without_adapters():
             return forward_at(
                 self.base, batch.input_ids, batch.attention_mask, places, batch.token_types
@@ -236,10 +236,16 @@ def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> Pack
 def refuse_unpackable(base: nn.Module, trials: int) -> None:
     """Raise Unpackable where the base itself draws random numbers (dropout of its own), for which
     several trials would share a generator."""
-    if trials == 1:
-        return
+    found = None if trials == 1 else own_dropout(base)
+    if found is not None:
+        raise Unpackable(found)
+
+
+def own_dropout(base: nn.Module) -> str | None:
+    """The first module of the base that draws random numbers itself, in words."""
     for name, module in base.named_modules():
         named = {"dropout": module.p} if isinstance(module, nn.Dropout) else vars(module)
         for key, value in named.items():
             if "drop" in key and isinstance(value, float) and value > 0:
-                raise Unpackable(f"{name} has dropout of its own ({key}={value})")
+                return f"{name} has dropout of its own ({key}={value})"
+    return None

@@ -17,6 +17,7 @@ from lorascope.config import Precision
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer, pad_token_id
 from lorascope.machine.devices import TORCH_DTYPES, Device, autocast
+from lorascope.machine.ranks import ALONE, Ranks
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.phases import PhaseMeter
 from lorascope.objectives.kinds import Objective, Sample, objective_of
@@ -33,6 +34,7 @@ from lorascope.training.optimizer import LossScales, adamw, moment_bytes, schedu
 from lorascope.training.pack import PackedModel, pack_adapters, refuse_unpackable
 from lorascope.training.progress import Progress, Stopped, ValidationReport, unwatched
 from lorascope.training.rates import rates_of
+from lorascope.training.sharding import divide_layers
 from lorascope.training.trial_plan import PackPlan
 from lorascope.training.validation import (
     CheckedAdapter,
@@ -61,6 +63,7 @@ def train_pack(
     device: Device,
     progress: Progress = unwatched,
     memory: BatchMemory | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[TrainingResult | Diverged | Unsaved]:
     """Train all trials at once; save each one's adapter and measure it on the validation split.
 
@@ -68,6 +71,7 @@ def train_pack(
 
     Args:
         memory: gets to know which batches needed most.
+        ranks: the processes that train the pack together, all of which call this.
 
     Returns:
         In the order of `plan.trials`: results, and the reason for a trial whose numbers became NaN
@@ -80,24 +84,27 @@ def train_pack(
     """
     order = sorted(range(len(plan.trials)), key=lambda index: rank_of(plan.trials[index].settings))
     by_rank = replace(plan, trials=[plan.trials[index] for index in order])
-    outcomes = _train_by_rank(by_rank, device, progress, memory or BatchMemory(device))
+    measured = memory or BatchMemory(device, divided=ranks.count > 1)
+    outcomes = _train_by_rank(by_rank, device, progress, measured, ranks)
     by_place = dict(zip(order, outcomes, strict=True))
     return [by_place[place] for place in range(len(order))]
 
 
 def _train_by_rank(
-    plan: PackPlan, device: Device, progress: Progress, memory: BatchMemory
+    plan: PackPlan, device: Device, progress: Progress, memory: BatchMemory, ranks: Ranks
 ) -> list[TrainingResult | Diverged | Unsaved]:
     meter, trials = PhaseMeter(device), plan.trials
     started = time.perf_counter()
     with meter.phase("load"):
         tokenizer = load_tokenizer(plan.base)
-        base = load_base(plan.base, plan.quant, device, plan.attention)
+        place = None if ranks.count == 1 else "cpu"
+        base = load_base(plan.base, plan.quant, device, plan.attention, place)
         refuse_unpackable(base, len(trials))
         settings, seeds = [t.settings for t in trials], [t.seed for t in trials]
         rounding = served_rounding(plan, base)
         model_bytes = measure_footprint(base).total_bytes
-        data = training_data(plan, tokenizer, base)
+        divide_layers(base, device, ranks)
+        data = training_data(plan, tokenizer, base, ranks)
         held_out = held_out_samples(plan, tokenizer, base)
         samples = first_samples(plan, data, device)
         pack = pack_adapters(base, settings, seeds, samples)
@@ -105,11 +112,11 @@ def _train_by_rank(
             pack.round_merged(rounding)
     load_seconds = time.perf_counter() - started
     with meter.phase("train"):
-        trained = _train(plan, pack, data, held_out, device, memory, progress, rounding)
+        trained = _train(plan, pack, data, held_out, device, memory, progress, rounding, ranks)
         pack.unpack()
         del pack
     with meter.phase("evaluate"):
-        checked = _check_all(base, plan, trained, held_out, memory, progress, rounding)
+        checked = _check_all(base, plan, trained, held_out, memory, progress, rounding, ranks)
     # What all results of the pack say alike.
     result = partial(
         TrainingResult,
@@ -137,6 +144,7 @@ def _check_all(
     memory: BatchMemory,
     progress: Progress,
     rounding: Rounding | None,
+    ranks: Ranks,
 ) -> list[CheckedAdapter | Diverged | Unsaved]:
     checked: list[CheckedAdapter | Diverged | Unsaved] = []
     for index, (trial, weights) in enumerate(zip(plan.trials, trained.weights, strict=True)):
@@ -147,7 +155,9 @@ def _check_all(
             continue
         others = [other for other in trained.weights if other is not weights]
         try:
-            own = check_adapter(base, plan, trial, weights, others, held_out, memory, rounding)
+            own = check_adapter(
+                base, plan, trial, weights, others, held_out, memory, rounding, ranks
+            )
             checked.append(own)
         except (Diverged, Unsaved) as error:
             checked.append(error)
@@ -169,14 +179,15 @@ def served_rounding(plan: PackPlan, base: PreTrainedModel) -> Rounding | None:
 
 
 def training_data(
-    plan: PackPlan, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel
+    plan: PackPlan, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, ranks: Ranks = ALONE
 ) -> PackData:
     """The training split as a pack's trials read it; `base` is bare."""
     objective, rows = _objective(plan), read_rows(plan.data / "train.jsonl")
     samples = objective.samples(rows, tokenizer, plan.train_on_prompt)
     samples = objective.with_reference(samples, base, plan.evaluate_batch_size)
     padding = pad_token_id(tokenizer, base.config.get_text_config().vocab_size)
-    return PackData(samples, [trial.seed for trial in plan.trials], plan.train, objective, padding)
+    seeds = [trial.seed for trial in plan.trials]
+    return PackData(samples, seeds, plan.train, objective, padding, ranks)
 
 
 def held_out_samples(
@@ -201,10 +212,11 @@ def _train(
     memory: BatchMemory,
     progress: Progress,
     rounding: Rounding | None,
+    ranks: Ranks,
 ) -> TrainedPack:
     objective, seeds = _objective(plan), [trial.seed for trial in plan.trials]
     pack.shape.longest_tokens = data.longest_tokens
-    parts = step_parts(plan, pack, objective, device, memory)
+    parts = step_parts(plan, pack, objective, device, memory, ranks)
     schedule = schedule_of(plan.train, parts.optimizer, data.steps)
     log = PackLog(len(seeds), device.kind, plan.train.log_every_steps)
     every = plan.train.checkpoint_every_steps
@@ -218,6 +230,7 @@ def _train(
         observers.insert(1, validation)
     step = train(parts, data, schedule, log.has_stopped, observers, first_step)
     watch.end()
+    ranks.require_equal(pack.stack.rows)
     if watch.asked_to_stop:
         raise Stopped(step, data.steps)
     if validation:
@@ -233,7 +246,12 @@ def _train(
 
 
 def step_parts(
-    plan: PackPlan, pack: PackedModel, objective: Objective, device: Device, meter: Meter
+    plan: PackPlan,
+    pack: PackedModel,
+    objective: Objective,
+    device: Device,
+    meter: Meter,
+    ranks: Ranks = ALONE,
 ) -> StepParts:
     """Optimizer, precision and limits of a pack's steps, as planned."""
     if plan.train.patience:
@@ -252,6 +270,7 @@ def step_parts(
         autocast=partial(autocast, device.kind, TORCH_DTYPES[precision.value]),
         meter=meter,
         scales=LossScales(len(trains), device.kind) if precision is Precision.float16 else None,
+        ranks=ranks,
     )
 
 

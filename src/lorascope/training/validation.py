@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from lorascope.config import AdapterConfig
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import ADAPTER_FILES
 from lorascope.files.store import sha256_of_files
+from lorascope.machine.ranks import ALONE, Ranks
 from lorascope.meters.batches import BatchMemory
 from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import summed_loss
@@ -112,7 +114,7 @@ class PackValidation:
             with measured if first else nullcontext(lambda batch: None) as before_batch:
                 loss_sum, weight = summed_loss(
                     objective_of([trial.train]), model, self._samples,
-                    self._plan.evaluate_batch_size, before_batch,
+                    self._plan.evaluate_batch_size, before_batch, self._parts.ranks,
                 )  # fmt: skip
         return loss_sum / weight
 
@@ -159,6 +161,7 @@ def check_adapter(
     samples: Sequence[Sample],
     memory: BatchMemory,
     rounding: Rounding | None = None,
+    ranks: Ranks = ALONE,
 ) -> CheckedAdapter:
     """Save the adapter to `trial.adapter` and measure it; the base is bare again afterwards.
 
@@ -166,6 +169,7 @@ def check_adapter(
         others: the pack's other adapters, which wait in memory.
         samples: the validation split's.
         rounding: what merged weights become before they are computed with.
+        ranks: the processes that have the base together, the first of which saves.
 
     Raises:
         Diverged: a value or the validation loss is not finite.
@@ -174,15 +178,16 @@ def check_adapter(
     started = time.perf_counter()
     with adapted(base, trial, weights) as model:
         _refuse_infinite(model)
-        _save(model, trial.adapter, plan.base_name)
+        ranks.first(partial(_save, model, trial.adapter, plan.base_name))
         # What is computed with in place of PEFT's own is a copy.
         kept = others if rounding is None else [*others, weights]
         waiting = [tensor for own in kept for tensor in own.values()]
         served = as_served(model, trial, weights, rounding)
         with served, memory.validation(model, waiting) as before_batch:
             loss_sum, tokens = summed_loss(
-                objective_of([trial.train]), model, samples, plan.evaluate_batch_size, before_batch
-            )
+                objective_of([trial.train]), model, samples, plan.evaluate_batch_size,
+                before_batch, ranks,
+            )  # fmt: skip
         if not math.isfinite(loss_sum):
             raise Diverged("the validation loss is not finite")
         # PEFT counts packed 4-bit weights by what they stand for.

@@ -125,10 +125,24 @@ class LoraLayer(RoundableLayer):
                 seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, name)
                 generator = torch.Generator(rows.device).manual_seed(seed)
                 size = (samples, longest, rows.shape[2])
-                drawn = torch.rand(size, generator=generator, device=rows.device)
+                drawn = self._drawn(size, generator, rows.device)
                 kept = (drawn[:, read] >= rate).to(rows.dtype).reshape(rows.shape[1:])
                 masks[index] = kept / (1 - rate)
         return rows * masks
+
+    def _drawn(
+        self, size: tuple[int, int, int], generator: torch.Generator, device: torch.device
+    ) -> Tensor:
+        """Uniform numbers [samples, longest, in]: of a share, those that its samples have in the
+        whole micro-batch, where each may be several sequences that stand side by side."""
+        share, (samples, *rest) = self._shape.share, size
+        if share is None or self._shape.positions is not None:
+            return torch.rand(size, generator=generator, device=device)
+        sides = samples // share.count
+        whole = (sides * share.whole, *rest)
+        drawn = torch.rand(whole, generator=generator, device=device)
+        by_side = drawn.view(sides, share.whole, *rest)
+        return by_side[:, share.first : share.first + share.count].reshape(size)
 
     def _drawn_for(self, rows: Tensor) -> tuple[int, slice, int, str]:
         """Samples of one trial's rows, which of the drawn tokens they read, tokens to draw for, and

@@ -72,7 +72,8 @@ class LocalEngine:
     def slots(self, packs: int) -> list[Slot]:
         # Asked before the first pack starts, which takes memory itself.
         threads = _threads(self._runtime)
-        most = min(threads, self._runtime.packs_at_once or threads)
+        places = max(1, threads // self._runtime.shard)
+        most = min(places, self._runtime.packs_at_once or places)
         count = 1 if self._cuda else max(1, min(most, packs))
         if count == 1:
             return [Slot(self._runtime.threads, None)]

@@ -1,0 +1,170 @@
+"""A pack whose base several processes of this computer divide, each with a device of its own.
+
+The pack's child starts them, waits, and says how it ended: with what the first process found, or
+with what ended the first one that did not come to its end. Where one dies the others would wait for
+it, and are killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorascope.execution.engine import (
+    OUTCOME,
+    EventWriter,
+    Failure,
+    Job,
+    Outcome,
+    last_lines,
+    read_outcome,
+)
+from lorascope.records import Status
+from lorascope.training.progress import Progress, StepReport, ValidationReport
+
+if TYPE_CHECKING:
+    # It imports torch, which only those who train need.
+    from lorascope.machine.ranks import Ranks
+
+MEETING = "meeting"
+OTHERS_SECONDS = 5.0
+"""For the others to end, once one has: all end together, unless they wait for one that is gone."""
+NO_ROOM = (Status.refused, Status.out_of_memory)
+
+Work = Callable[[Job, Progress, "Ranks"], Outcome]
+
+
+def train_divided(folder: Path, job: Job, work: Work, answer: Callable[..., None]) -> Outcome:
+    """Let as many processes as job.config.runtime.shard says do `work` together.
+
+    Args:
+        folder: the job's own.
+        answer: writes how one process's work ended into a folder.
+    """
+    places = [folder / f"rank-{rank}" for rank in range(job.config.runtime.shard)]
+    for place in places:
+        place.mkdir()
+    # Of this computer, where the job's folder may be many computers'.
+    with tempfile.TemporaryDirectory(prefix="lorascope-") as own:
+
+        def body(rank: int) -> None:
+            def part(_: Progress) -> Outcome:
+                return _part(folder, job, work, rank, Path(own) / MEETING)
+
+            answer(places[rank], part)
+
+        with _processes(body, len(places)) as processes:
+            ended = _await(processes, places)
+    return _outcome(ended, places)
+
+
+def _part(folder: Path, job: Job, work: Work, rank: int, meeting: Path) -> Outcome:
+    from lorascope.machine.ranks import Ranks, join, leave, use_own_device
+
+    ranks = Ranks(rank, job.config.runtime.shard)
+    join(ranks, use_own_device(job.config.runtime.device, ranks), meeting)
+    watched = EventWriter(folder) if rank == 0 else None
+
+    def progress(event: StepReport | ValidationReport) -> bool:
+        return ranks.agreed(watched is not None and watched(event))
+
+    outcome = work(job, progress, ranks)
+    leave()
+    return outcome
+
+
+@contextmanager
+def _processes(body: Callable[[int], None], count: int) -> Iterator[list[BaseProcess]]:
+    """Processes that do `body(rank)`; they end with this one, and with the block.
+
+    They are forked: libraries that this process has imported are theirs, and it never touches CUDA.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = os.pipe()
+
+    def run(rank: int) -> None:
+        os.close(theirs)
+        threading.Thread(target=_end_with_parent, args=(ours,), daemon=True).start()
+        body(rank)
+
+    processes: list[BaseProcess] = [context.Process(target=run, args=(r,)) for r in range(count)]
+    try:
+        for process in processes:
+            process.start()
+        yield processes
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+        os.close(ours)
+        os.close(theirs)
+
+
+def _end_with_parent(pipe: int) -> None:
+    """Kill this process once nobody holds the pipe's other end: it would write to the same places
+    as the next sweep's."""
+    os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _await(processes: Sequence[BaseProcess], places: Sequence[Path]) -> list[Outcome | None]:
+    """How each process ended; None for one that was still at work when it was given up."""
+    limit: float | None = None
+    while True:
+        left = [process for process in processes if process.exitcode is None]
+        if not left:
+            break
+        if limit is None and len(left) < len(processes):
+            limit = time.monotonic() + OTHERS_SECONDS
+        if limit is not None and time.monotonic() >= limit:
+            break
+        wait([process.sentinel for process in left], 0.1 if limit else None)
+    return [_ended(process, place) for process, place in zip(processes, places, strict=True)]
+
+
+def _ended(process: BaseProcess, place: Path) -> Outcome | None:
+    if (place / OUTCOME).is_file():
+        return read_outcome(place)
+    if process.exitcode is None:
+        return None
+    if process.exitcode < 0:
+        return Outcome(exit_signal=-process.exitcode)
+    words = "\n".join(last_lines(place))
+    code = process.exitcode
+    return Outcome(failure=Failure(f"a process ended with exit code {code}:\n{words}"))
+
+
+def _outcome(ended: Sequence[Outcome | None], places: Sequence[Path]) -> Outcome:
+    """Of all: a death before what it did to the others, a lack of memory before that too, and of
+    failures the first. What the process that says it printed last stands in this one's output."""
+
+    def turn(rank: int) -> tuple[int, int]:
+        outcome, path = ended[rank], places[rank] / OUTCOME
+        time_ns = path.stat().st_mtime_ns if path.is_file() else 0
+        if outcome is None:
+            return (4, rank)
+        if outcome.exit_signal is not None:
+            return (0, rank)
+        if outcome.split or any(trial.status in NO_ROOM for trial in outcome.trials):
+            return (1, rank)
+        return (3, rank) if outcome.failure is None else (2, time_ns)
+
+    decides = min(range(len(ended)), key=turn)
+    print("\n".join(last_lines(places[decides])), flush=True)
+    found = ended[decides]
+    # Of a process that came to its end while another did not, nothing is kept.
+    whole = [one for one in ended if one is not None]
+    if found is None or (turn(decides)[0] == 3 and len(whole) < len(ended)):
+        return Outcome(failure=Failure("a process did not come to its end with the others"))
+    return found
