@@ -46,19 +46,23 @@ if TYPE_CHECKING:
 
 def train_job(folder: Path) -> None:
     """The body of a process that trains the job in `folder`."""
+    answer(folder, partial(train_followed, folder))
+
+
+def train_followed(folder: Path, progress: Progress) -> Outcome:
+    """Train the job in `folder`, here or in processes that divide its base; raises what
+    `train_in_child` does."""
     job = read_job(folder)
-
-    def divided(progress: Progress) -> Outcome:
-        prepare_environment(job.config.runtime)
-        # Imported once, before the processes are forked.
-        import lorascope.execution.local.preloaded  # noqa: F401
-
-        return train_divided(folder, job, train_in_child, answer)
-
-    def whole(progress: Progress) -> Outcome:
+    if job.config.runtime.shard == 1:
         return train_in_child(job, progress)
+    prepare_environment(job.config.runtime)
+    # Imported once, before processes are forked.
+    import lorascope.execution.local.preloaded  # noqa: F401
 
-    answer(folder, divided if job.config.runtime.shard > 1 else whole)
+    outcome = train_divided(folder, job, progress, train_in_child, answer)
+    if outcome.saved_at is not None:
+        raise Stopped(*outcome.saved_at)
+    return outcome
 
 
 def answer(folder: Path, work: Callable[[Progress], Outcome]) -> None:

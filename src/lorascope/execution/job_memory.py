@@ -61,9 +61,10 @@ def pack_bytes(folder: Path) -> int:
     from lorascope.planning.plan import needed_bytes, plan_memory
 
     job = read_job(folder)
+    shards = job.config.runtime.shard
     if on_gpu(job.config):
-        return gpu_job_bytes(job.base)
-    return job_bytes(needed_bytes(plan_memory(job_subject(job, DeviceKind.cpu))))
+        return gpu_job_bytes(job.base, shards)
+    return job_bytes(needed_bytes(plan_memory(job_subject(job, DeviceKind.cpu))), shards)
 
 
 def on_gpu(config: Config) -> bool:
@@ -71,15 +72,15 @@ def on_gpu(config: Config) -> bool:
     return config.engine.gpus > 0 and config.runtime.device is not DeviceKind.cpu
 
 
-def gpu_job_bytes(base: Path) -> int:
-    """RAM where a GPU has the rest: through RAM goes the base, once."""
+def gpu_job_bytes(base: Path, processes: int = 1) -> int:
+    """RAM where a GPU has the rest: through RAM goes the base, once for each process."""
     stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    return _with_reserve(stored, GPU_PROCESS_BYTES)
+    return _with_reserve(processes * stored, processes * GPU_PROCESS_BYTES)
 
 
-def job_bytes(predicted: int) -> int:
-    """RAM for what is predicted to take so many bytes beside its libraries."""
-    return _with_reserve(predicted, PROCESS_BYTES)
+def job_bytes(predicted: int, processes: int = 1) -> int:
+    """RAM for processes each of which is predicted to take so many bytes beside its libraries."""
+    return _with_reserve(processes * predicted, processes * PROCESS_BYTES)
 
 
 def _with_reserve(size: int, process: int) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.execution.engine import (
     OUTCOME,
-    EventWriter,
+    OUTPUT,
     Failure,
     Job,
     Outcome,
@@ -42,43 +42,48 @@ OTHERS_SECONDS = 5.0
 NO_ROOM = (Status.refused, Status.out_of_memory)
 
 Work = Callable[[Job, Progress, "Ranks"], Outcome]
+Answer = Callable[[Path, Callable[[Progress], Outcome]], None]
 
 
-def train_divided(folder: Path, job: Job, work: Work, answer: Callable[..., None]) -> Outcome:
+def train_divided(
+    folder: Path, job: Job, progress: Progress, work: Work, answer: Answer
+) -> Outcome:
     """Let as many processes as job.config.runtime.shard says do `work` together.
 
     Args:
         folder: the job's own.
-        answer: writes how one process's work ended into a folder.
+        progress: the first process tells it how far they are, and all hear what it says.
+        answer: does one process's work, and writes how it ended into that process's folder.
     """
-    places = [folder / f"rank-{rank}" for rank in range(job.config.runtime.shard)]
-    for place in places:
-        place.mkdir()
-    # Of this computer, where the job's folder may be many computers'.
-    with tempfile.TemporaryDirectory(prefix="lorascope-") as own:
+    count = job.config.runtime.shard
+    with tempfile.TemporaryDirectory(prefix="ranks-", dir=folder) as name:
+        places = [Path(name) / str(rank) for rank in range(count)]
+        for place in places:
+            place.mkdir()
+        # What the first one prints is what is seen of a pack.
+        (places[0] / OUTPUT).symlink_to(folder / OUTPUT)
 
         def body(rank: int) -> None:
-            def part(_: Progress) -> Outcome:
-                return _part(folder, job, work, rank, Path(own) / MEETING)
+            ranks = (rank, count, Path(name) / MEETING)
+            answer(places[rank], lambda _: _part(job, progress, work, *ranks))
 
-            answer(places[rank], part)
-
-        with _processes(body, len(places)) as processes:
+        with _processes(body, count) as processes:
             ended = _await(processes, places)
-    return _outcome(ended, places)
+        return _outcome(ended, places)
 
 
-def _part(folder: Path, job: Job, work: Work, rank: int, meeting: Path) -> Outcome:
+def _part(
+    job: Job, progress: Progress, work: Work, rank: int, count: int, meeting: Path
+) -> Outcome:
     from lorascope.machine.ranks import Ranks, join, leave, use_own_device
 
-    ranks = Ranks(rank, job.config.runtime.shard)
+    ranks = Ranks(rank, count)
     join(ranks, use_own_device(job.config.runtime.device, ranks), meeting)
-    watched = EventWriter(folder) if rank == 0 else None
 
-    def progress(event: StepReport | ValidationReport) -> bool:
-        return ranks.agreed(watched is not None and watched(event))
+    def told(event: StepReport | ValidationReport) -> bool:
+        return ranks.agreed(rank == 0 and progress(event))
 
-    outcome = work(job, progress, ranks)
+    outcome = work(job, told, ranks)
     leave()
     return outcome
 
@@ -161,7 +166,8 @@ def _outcome(ended: Sequence[Outcome | None], places: Sequence[Path]) -> Outcome
         return (3, rank) if outcome.failure is None else (2, time_ns)
 
     decides = min(range(len(ended)), key=turn)
-    print("\n".join(last_lines(places[decides])), flush=True)
+    if decides > 0:
+        print("\n".join(last_lines(places[decides])), flush=True)
     found = ended[decides]
     # Of a process that came to its end while another did not, nothing is kept.
     whole = [one for one in ended if one is not None]

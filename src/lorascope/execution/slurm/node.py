@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lorascope.execution.child import answer, train_in_child
-from lorascope.execution.engine import OUTCOME, Outcome, read_job, write_outcome
+from lorascope.execution.child import answer, train_followed
+from lorascope.execution.engine import OUTCOME, Outcome, write_outcome
 from lorascope.execution.events import STOP, Event
 from lorascope.execution.local.slots import PRELOADED, Child
 from lorascope.execution.shared_folder import BEAT_SECONDS, beat, is_wanted, last_step, told_once
@@ -132,7 +132,7 @@ def _train(folder: Path, progress: Progress) -> Outcome:
         return progress(told_once(event, told)) or (folder / PAUSE).exists()
 
     try:
-        return train_in_child(read_job(folder), report)
+        return train_followed(folder, report)
     except Stopped as stopped:
         if (folder / STOP).exists():
             raise
