@@ -70,7 +70,7 @@ OF_SHARDS = [
             or c.runtime.device is DeviceKind.cpu
             or c.engine.gpus in (0, c.runtime.shard)
         ),
-        "a job of Slurm asks for another number of GPUs",
+        "a pack asks its cluster for another number of GPUs",
         "Give engine.gpus the number of runtime.shard",
         key="engine.gpus",
     ),

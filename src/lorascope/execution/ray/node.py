@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from lorascope.execution.child import answer, train_in_child
-from lorascope.execution.engine import Outcome, read_job, write_outcome
+from lorascope.execution.child import answer, train_followed
+from lorascope.execution.engine import Outcome, write_outcome
 from lorascope.execution.events import Event
 from lorascope.execution.local.slots import PRELOADED, Child
 from lorascope.execution.shared_folder import (
@@ -74,4 +74,4 @@ def _train(folder: Path, progress: Progress) -> Outcome:
     def report(event: Event) -> bool:
         return progress(told_once(event, told))
 
-    return train_in_child(read_job(folder), report)
+    return train_followed(folder, report)
