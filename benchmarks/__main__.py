@@ -32,6 +32,10 @@ MODULE_OF = {
     "packed_steps": "packed_steps",
     "many_trials": "many_trials",
     "nothing_to_do": "command_rows",
+    "real_steps": "real_rows",
+    "real_sweep": "real_rows",
+    "real_memory": "real_rows",
+    "real_evaluation": "real_rows",
 }
 """Row function -> module of this package, in the order of the table. A function takes the
 Workload and returns rows that are named like it (`added rank`, `startup: help`)."""

@@ -20,9 +20,9 @@ def compute_dtype(base: Path) -> torch.dtype:
     return torch.bfloat16 if four_bit else torch.float16
 
 
-def load_base(base: Path) -> Any:
+def load_base(base: Path, dtype: torch.dtype | None = None) -> Any:
     """The stored base, frozen, computing in one type throughout."""
-    dtype = compute_dtype(base)
+    dtype = dtype or compute_dtype(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, device_map={"": device})
     model.requires_grad_(False)

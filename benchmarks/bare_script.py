@@ -44,6 +44,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8, help="samples a step")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compute", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
     return parser.parse_args(words)
 
@@ -66,9 +67,10 @@ def trainer_of(given: argparse.Namespace) -> Trainer:
     tokenizer = AutoTokenizer.from_pretrained(given.base)
     with given.data.open(encoding="utf-8") as lines:
         samples = [encode(json.loads(line)["segments"], tokenizer) for line in lines]
+    dtype = compute_dtype(given.base) if given.compute == "auto" else getattr(torch, given.compute)
     trainer = Trainer(
-        model=with_adapter(load_base(given.base), given),
-        args=training_arguments(given, compute_dtype(given.base)),
+        model=with_adapter(load_base(given.base, dtype), given),
+        args=training_arguments(given, dtype),
         train_dataset=samples,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED_LABEL),
     )

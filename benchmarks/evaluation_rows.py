@@ -78,9 +78,9 @@ def _described(row: Row, workload: Workload) -> Row:
     )
 
 
-def adapter_of(root: Path, rank: int) -> Path:
+def adapter_of(root: Path, rank: int, mode: str = MODE) -> Path:
     """The folder of the only trained adapter of this rank."""
-    (trial,) = (root / "experiments" / "train" / MODE).glob(f"{MODE}-r{rank:04d}-*")
+    (trial,) = (root / "experiments" / "train" / mode).glob(f"{mode}-r{rank:04d}-*")
     return trial / "adapter"
 
 
@@ -95,9 +95,9 @@ def read_bare_scores(path: Path) -> dict[str, float]:
     return {line["item"]: line["loglikelihood"] for line in lines}
 
 
-def read_lorascope_scores(root: Path, rank: int) -> dict[str, float]:
+def read_lorascope_scores(root: Path, rank: int, mode: str = MODE) -> dict[str, float]:
     """Item -> log-likelihood in nats of the test split, as `lorascope evaluate` wrote them."""
-    (folder,) = (root / "experiments" / "evaluate" / MODE).glob(f"{MODE}-r{rank:04d}-*")
+    (folder,) = (root / "experiments" / "evaluate" / mode).glob(f"{mode}-r{rank:04d}-*")
     lines = (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
     return {line["item"]: -line["loss_nats"] for line in map(json.loads, lines)}
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 1800
 KEPT_CHARACTERS = 600
 TOOLS = Path(sys.executable).parent
 """Where this environment's `lorascope` and `dvc` lie."""

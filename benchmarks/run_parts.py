@@ -30,9 +30,9 @@ class Parts:
     """Of all its trials."""
 
 
-def trained_parts(root: Path, trials: str = "*") -> Parts:
+def trained_parts(root: Path, trials: str = "*", mode: str = MODE) -> Parts:
     """By the records of the trials in `root` whose names match."""
-    folder = root / "experiments" / "train" / MODE
+    folder = root / "experiments" / "train" / mode
     texts = [path.read_text(encoding="utf-8") for path in folder.glob(f"{trials}/record.json")]
     return longest_pack([json.loads(text)["result"] for text in texts])
 

@@ -40,14 +40,14 @@ micro_batch_size: {BATCH_SIZE}
 learning_rate: {LEARNING_RATE}
 """
 PARAMS = f"""\
-model: bench
-data: bench
+model: {{name}}
+data: {{name}}
 quant: [{MODE}]
 lora:
   targets: all_linear
   rank: "4"
   alpha: "{ALPHA}"
-train: bench
+train: {{name}}
 seed: "0"
 evaluate: default
 merge: default
@@ -196,7 +196,7 @@ def make_project(root: Path) -> None:
     shutil.copytree(REPOSITORY / "conf", root / "conf")
     for group, text in (("model", MODEL), ("data", DATA), ("train", TRAIN)):
         (root / "conf" / group / "bench.yaml").write_text(text)
-    (root / "params.yaml").write_text(PARAMS)
+    (root / "params.yaml").write_text(PARAMS.format(name="bench"))
     (root / "models" / "raw").mkdir(parents=True)
     (root / "data" / "raw").mkdir(parents=True)
     lines = [json.dumps(row) + "\n" for row in told_lives()]

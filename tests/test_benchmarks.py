@@ -26,6 +26,7 @@ from benchmarks.measure import (
     seconds_side_by_side,
 )
 from benchmarks.packed_step_times import EQUAL, MIXED, Times, _axes
+from benchmarks.peak_watch import PeakWatch
 from benchmarks.process_watch import ProcessWatch, Sample, scheduling
 from benchmarks.run_parts import Parts, longest_pack
 from benchmarks.step_workers import (
@@ -223,6 +224,17 @@ def test_packs_are_seen_from_outside(tmp_path: Path) -> None:
     assert len(seen.left_at_end) == 2
     assert 1.5 <= seen.pack_seconds <= seen.window_seconds + 0.1
     assert seen.parent_cpu_seconds <= seen.whole_cpu_seconds < 5
+
+
+def test_the_peak_is_that_of_the_largest_process_of_a_command(tmp_path: Path) -> None:
+    held = "import time; b = bytearray({} * 10**6); time.sleep(0.3)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{held.format(150)}'])"
+    peaks = []
+    for program in (held.format(90), child):
+        watch = PeakWatch()
+        run(Command((sys.executable, "-c", program), tmp_path), watch.start)
+        peaks.append(watch.peak_bytes())
+    assert 90e6 < peaks[0] < 150e6 < peaks[1] < 240e6
 
 
 def test_the_longest_pack_s_parts_are_told() -> None:
