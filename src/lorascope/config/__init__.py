@@ -24,17 +24,17 @@ from lorascope.config.choices import (
     Targets,
     TemplateKind,
 )
+from lorascope.config.data import DataConfig
 from lorascope.config.decide import DecideConfig
 from lorascope.config.engine import EngineConfig
+from lorascope.config.model import ModelConfig
 from lorascope.config.objectives import OWN_SETTINGS, PREFERENCES
 from lorascope.config.quant import QuantConfig
 from lorascope.config.schema import (
     EXAMPLE_FIELDS,
     Config,
-    DataConfig,
     EvaluateConfig,
     MergeConfig,
-    ModelConfig,
     RuntimeConfig,
     TrainConfig,
     one_form,
