@@ -19,12 +19,12 @@ from lorascope.records import Status, Study
 from lorascope.reporting.catalogue import (
     CATALOGUE,
     FILES,
-    TableEntry,
     make_all,
     report_files,
     shown_blocks,
     write_reports,
 )
+from lorascope.reporting.entries import TableEntry
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
 from lorascope.reporting.figures.curves import curves

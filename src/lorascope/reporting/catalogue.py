@@ -1,9 +1,8 @@
-"""Every table and figure once: its name, its section, its files, how it is made; and all files."""
+"""Every table and figure once, and all files that are made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,17 @@ from lorascope.comparing.ruling import Findings
 from lorascope.files.store import write_all_atomically
 from lorascope.machine.forks import Forked
 from lorascope.records import Study
+from lorascope.reporting.entries import FigureEntry, TableEntry
 from lorascope.reporting.figures.by_look import draw_by_look
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_method import draw_by_method, method_words
 from lorascope.reporting.figures.by_rank import draw_by_rank
-from lorascope.reporting.figures.chart import Chart, Picture, picture
 from lorascope.reporting.figures.losses import draw_losses
 from lorascope.reporting.figures.ranges import draw_served_ranges, served_range_words
-from lorascope.reporting.figures.style import style
-from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.metrics import decision_json, losses_csv, metrics_json
 from lorascope.reporting.pages import record_sections as of_records
 from lorascope.reporting.pages import score_sections as of_scores
-from lorascope.reporting.pages.document import Block, FigureBlock, TableBlock
+from lorascope.reporting.pages.document import Block
 from lorascope.reporting.pages.explore import explore_page
 from lorascope.reporting.pages.html import html_page
 from lorascope.reporting.pages.markdown import markdown_page
@@ -51,72 +48,11 @@ from lorascope.reporting.tables.parameters import parameter_rows, parameter_tabl
 from lorascope.reporting.tables.preferences import preference_table
 from lorascope.reporting.tables.printed import classroom_table, paper_table
 from lorascope.reporting.tables.served import served_table
-from lorascope.reporting.tables.table import Table
 from lorascope.reporting.tables.token_prices import token_price_table
 from lorascope.reporting.tables.ways import ways_table
 
 Made = Mapping[str, Any]
 """Name of an entry -> its table, or its figure as a picture."""
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """A table, in files and on the page."""
-
-    name: str
-    """Unique on the page."""
-    section: str
-    """Anchor of the page's section."""
-    make: Callable[[Study, Findings], Table[Any]]
-    caption: str = ""
-    csv: str = ""
-    """File of its numbers, where it has one."""
-    markdown: str = ""
-    """File of its text, where it has one; several tables may share it."""
-    heading: str = ""
-    """In that file, where it is not the caption."""
-    above: Callable[[Study], str] | None = None
-    """Sentences above the table in that file."""
-    page: Callable[[Study, Findings, TableBlock], Iterable[Block]] | None = None
-    """What the page shows, where that is not the table as it is, or nothing if it has no rows."""
-
-    def blocks(self, study: Study, findings: Findings, made: Table[Any]) -> Iterable[Block]:
-        """What the page shows of it."""
-        first = leading_first(made.rows, findings)
-        block = TableBlock(self.name, self.caption, made, first, self.csv)
-        if self.page is not None:
-            return self.page(study, findings, block)
-        return (block,) if made.rows else ()
-
-    def text(self, study: Study, made: Table[Any]) -> str:
-        """Its part of the Markdown file."""
-        above = f"{self.above(study)}\n\n" if self.above else ""
-        return f"# {self.heading or self.caption}\n\n{above}{made.markdown()}"
-
-
-@dataclass(frozen=True)
-class FigureEntry:
-    """A figure, in a file and on the page."""
-
-    name: str
-    """Unique on the page."""
-    section: str
-    """Anchor of the page's section."""
-    draw: Callable[[Study, Findings], Chart]
-    file: str
-    words: Callable[[Study, Findings], tuple[str, str, str] | None]
-    """Title, description for those who do not see it, caption; None where nothing is drawn: the
-    file is written all the same, as its reader expects it."""
-
-    def make(self, study: Study, findings: Findings) -> Picture:
-        """The figure as SVG, and its marks."""
-        with style():
-            return picture(self.draw(study, findings))
-
-    def blocks(self, study: Study, findings: Findings, made: Picture) -> Iterable[Block]:
-        """What the page shows of it."""
-        words = self.words(study, findings)
-        return () if words is None else (FigureBlock(self.name, self.file, made, *words),)
 
 
 CATALOGUE: tuple[TableEntry | FigureEntry, ...] = (

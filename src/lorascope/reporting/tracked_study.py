@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from lorascope.comparing.results import CellKey, Estimate
 from lorascope.comparing.ruling import Decision, Findings
 from lorascope.records import Study
-from lorascope.reporting.catalogue import CATALOGUE, FigureEntry, report_files
+from lorascope.reporting.catalogue import CATALOGUE, report_files
 from lorascope.reporting.cell_names import CellNames
+from lorascope.reporting.entries import FigureEntry
 from lorascope.reporting.pages.document import Answer, Inline
 from lorascope.reporting.pages.recommendation import answer
 from lorascope.reporting.pages.summary import PAGE

@@ -1,4 +1,4 @@
-"""Scores of the bare base, or of a trial's adapter on it: items, distributions, further tasks."""
+"""The base that this process scores trials on, and the record of what one scores."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch
 
 from lorascope.adapters.attach import detach, load_adapter
-from lorascope.config import Config, EvaluateConfig, QuantConfig, Scoring
-from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule
-from lorascope.data.rows import read_rows
+from lorascope.config import Config, QuantConfig
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.errors import DeviceError
-from lorascope.files.layout import DISTRIBUTIONS, FORGETTING, Layout
+from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
-from lorascope.files.store import read_record, sha256_of_file, write_atomically
+from lorascope.files.store import read_record, sha256_of_file
 from lorascope.machine.devices import choose_device, use_threads
 from lorascope.machine.environment import use_determinism
 from lorascope.machine.memory import (
@@ -31,25 +26,17 @@ from lorascope.machine.memory import (
     is_out_of_memory,
     keep_freed_memory,
 )
-from lorascope.machine.progress import StepProgress
 from lorascope.quantizers.loading import load_base
 from lorascope.records import (
     DataCard,
     EvaluationRecord,
     FootprintRecord,
     ServedForm,
-    SplitScore,
-    Throughput,
     TrialRecord,
 )
-from lorascope.scoring.distributions import token_distributions
-from lorascope.scoring.items import against_base, read_items, summarize, write_items
-from lorascope.scoring.score import protocol, run_lm_eval_tasks, score_rows
-from lorascope.scoring.token_meter import TokenMeter
+from lorascope.scoring.asked_scores import Asked
 
 T = TypeVar("T")
-Scores = tuple[dict[str, SplitScore], Throughput, str, dict[str, float]]
-"""By split; how fast; digest of the distributions; metrics of further tasks."""
 
 
 class LoadedBase:
@@ -154,31 +141,16 @@ def score_subject(
         served: what is loaded, where `trial` is merged into it.
         base: folder with the bare base's items, which a trial's pairs are held against.
     """
-    asked, data = config.evaluate, layout.data(config.model.name, config.data.name)
-    sets = _scored_files(config, data)
+    data = layout.data(config.model.name, config.data.name)
     card, title = read_record(data, DataCard), f"{place}{name}"
+    asked = Asked(config, data, card, LoadedBase.tokenizer, folder, title, base)
     trials = layout.trials(config.quant.name)
     adapter = trials / trial.trial / "adapter" if trial and served is None else None
     with LoadedBase.adapted(adapter) as model:
-
-        def scores(batch_size: int) -> Scores:
-            used, meter = replace(asked, batch_size=batch_size), TokenMeter()
-            own = {
-                s: _score_split(used, card, f, model, s, folder, title, base, meter)
-                for s, f in sets.items()
-            }
-            return (
-                own,
-                meter.throughput(),
-                _keep_distributions(used, data, model, folder),
-                run_lm_eval_tasks(model, LoadedBase.tokenizer, asked.lm_eval_tasks, batch_size),
-            )
-
-        (splits, throughput, distributions_sha256, further), batch_size = with_room(
-            scores, asked.batch_size
+        found, batch_size = with_room(
+            lambda size: asked.scores(model, size), config.evaluate.batch_size
         )
-        said = protocol(model, LoadedBase.tokenizer, Scoring(card.scoring), asked.max_new_tokens)
-        said["batches"] = str(BatchRule(batch_size, model.get_input_embeddings().weight.shape[0]))
+        said = asked.protocol(model, batch_size)
     return EvaluationRecord(
         name=name,
         identity=identity,
@@ -187,28 +159,19 @@ def score_subject(
         key=trial.key if trial else None,
         scoring=card.scoring,
         batch_size=batch_size,
-        splits=splits,
-        lm_eval_metrics=further,
-        items_sha256={s: sha256_of_file(folder / f"{s}.jsonl") for s in sets},
-        distributions_sha256=distributions_sha256,
+        splits=found.splits,
+        lm_eval_metrics=found.further,
+        items_sha256={split: sha256_of_file(folder / f"{split}.jsonl") for split in found.splits},
+        distributions_sha256=found.distributions_sha256,
         protocol=said,
         served=served,
         forgetting=config.forgetting.name if config.forgetting else None,
-        throughput=throughput,
+        throughput=found.throughput,
         seconds=time.perf_counter() - started,
         provenance=capture(
             layout, LoadedBase.device_name, LoadedBase.threads, config.runtime.deterministic
         ),
     )
-
-
-def _scored_files(config: Config, data: Path) -> dict[str, list[Path]]:
-    """Split -> files of its rows, of those that are scored."""
-    found = {split: [data / f"{split}.jsonl"] for split in SCORED_SPLITS}
-    if config.forgetting is not None:
-        kept = config.forgetting.kept_splits
-        found[FORGETTING] = [data / FORGETTING / f"{split}.jsonl" for split in kept]
-    return found
 
 
 def with_room(scores: Callable[[int], T], batch_size: int) -> tuple[T, int]:
@@ -239,37 +202,3 @@ def _no_room(asked: int, tried: int, reason: str) -> str:
         f"evaluate.batch_size={asked}: memory runs out, with batches of {tried} ({reason}). "
         f"{remedy}, or free memory for this."
     )
-
-
-def _score_split(
-    asked: EvaluateConfig, card: DataCard, files: list[Path], model: Any, split: str, folder: Path,
-    title: str, base: Path | None, meter: TokenMeter,
-) -> SplitScore:  # fmt: skip
-    """Score the rows of `files` as a split of that name; what may be forgotten, by loss alone."""
-    scoring = Scoring.loss if split == FORGETTING else Scoring(card.scoring)
-    items = score_rows(
-        model,
-        LoadedBase.tokenizer,
-        [row for file in files for row in read_rows(file)],
-        scoring,
-        card.answer_pattern,
-        asked.batch_size,
-        asked.max_new_tokens,
-        on_progress=StepProgress(f"{title} on {split}"),
-        meter=meter,
-    )
-    if base is not None and scoring is Scoring.preference:
-        items = against_base(items, read_items(base / f"{split}.jsonl"))
-    write_items(folder / f"{split}.jsonl", items)
-    return summarize(items)
-
-
-def _keep_distributions(asked: EvaluateConfig, data: Path, model: Any, folder: Path) -> str:
-    """Write what the model expects of the test completions' tokens; the file's digest."""
-    rows = read_rows(data / "test.jsonl")
-    expected = token_distributions(model, LoadedBase.tokenizer, rows, asked.batch_size)
-    content = BytesIO()
-    np.save(content, expected, allow_pickle=False)
-    # numpy itself does not say why a write failed.
-    write_atomically(folder / DISTRIBUTIONS, content.getvalue())
-    return sha256_of_file(folder / DISTRIBUTIONS)
