@@ -115,6 +115,9 @@ def test_nothing_is_overwritten_in_silence(started: Started) -> None:
         (["data=colors.jsonl", "model=."], "lacks config.json"),
         (["data=colors.jsonl", "data.formt=text"], "formt"),
         (["colors.jsonl"], "it takes model=, data="),
+        (["../mine", "owner/rows"], "lorascope init model=../mine data=owner/rows`"),
+        (["--model", "../mine"], "words without dashes: model=../mine."),
+        (["--data=rows.csv"], "words without dashes: data="),
         (["model=x"], "nothing is named"),
     ],
 )
@@ -170,6 +173,21 @@ def test_scoring_follows_the_rows() -> None:
     assert scoring(question="a", answer=f"{long} #### 6") is Scoring.answer
     with pytest.raises(ConfigError, match="Rename input to prompt and response to completion"):
         scoring(input="a", response="b")
+    with pytest.raises(ConfigError, match="Rename user_query to prompt and bot to completion"):
+        scoring(user_query="a", bot="b")
+    with pytest.raises(ConfigError, match="Rename question to prompt and the column of the reply"):
+        scoring(context="a", question="b", spans=["c"])
+
+
+def test_columns_that_a_format_passes_over_are_named() -> None:
+    values: dict[str, object] = {
+        "system": "Be brief.", "instruction": "a", "input": "", "output": "b",
+        "history": [["c", "d"]], "note": None,
+    }  # fmt: skip
+    found = detect([RawRow(values, "row 1")], DataConfig(name="mine"), is_given=False)
+    assert (found.config.format, found.unread) == (Format.alpaca, ("system", "history"))
+    grouped = detect([RawRow(values, "row 1")], DataConfig(name="mine", group="system"), False)
+    assert grouped.unread == ("history",)
 
 
 def test_ranks_fit_the_smallest_matrix() -> None:

@@ -152,12 +152,13 @@ def special_tokens_in(conversation: Conversation, template: Template) -> set[str
 
 def warnings_of(splits: Mapping[str, SplitCard], remarks: Remarks, template: Template) -> list[str]:
     """Warnings that a person should read before training on these splits."""
+    strange = {split: card.unknown_token_share for split, card in splits.items()}
+    strange = {split: share for split, share in strange.items() if share > WARN_UNKNOWN_SHARE}
+    most = f"{'up to ' if len(strange) > 1 else ''}{max(strange.values(), default=0):.1%}"
     warnings = [
-        f"{split}: {card.unknown_token_share:.1%} of the tokens are unknown to the model's "
-        "tokenizer: it cannot read or write them. Use a model whose tokenizer covers this text."
-        for split, card in splits.items()
-        if card.unknown_token_share > WARN_UNKNOWN_SHARE
-    ]
+        f"{', '.join(strange)}: {most} of the tokens are unknown to the model's tokenizer: it "
+        "cannot read or write them. Use a model whose tokenizer covers this text."
+    ] * bool(strange)
     warnings += _class_warnings(splits)
     if is_biased(splits["train"]):
         warnings.append(length_bias(splits["train"]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.config import (
@@ -110,8 +112,8 @@ def _asked(words: Sequence[str]) -> dict[str, str]:
         if not equals or key.partition(".")[0] not in ASKED:
             raise ConfigError(
                 "init", word, "it takes model=, data=, and keys of their files",
-                f"Write `lorascope init model=FOLDER data=FILE`; data.format=text sets a key."
-                f"{closest(key.partition('.')[0], list(ASKED))}",
+                f"Write `lorascope init {_as_words(words)}`; data.format=text sets a key."
+                f"{closest(key.partition('.')[0], list(ASKED)) if equals else ''}",
             )  # fmt: skip
         if key in ASKED:
             found[key] = value.strip()
@@ -125,6 +127,15 @@ def _asked(words: Sequence[str]) -> dict[str, str]:
                 "hub.",
             )  # fmt: skip
     return found
+
+
+def _as_words(words: Sequence[str]) -> str:
+    """What was typed without keys, with those that it may have meant."""
+    bare = [word for word in words if "=" not in word]
+    files = [word for word in bare if Path(word).expanduser().is_file()]
+    others = [*(word for word in bare if word not in files), "FOLDER"]
+    data = [*files, *others[1:-1], "FILE"]
+    return f"model={shlex.quote(others[0])} data={shlex.quote(data[0])}"
 
 
 def _found_rows(word: str, own: Mapping[str, object], layout: Layout) -> tuple[FoundRows, Detected]:
@@ -241,9 +252,10 @@ def _of_rows(rows: FoundRows, detected: Detected, card: DataCard, facts: ModelFa
     unknown = f", {strange:.1%} unknown to the tokenizer" if strange else ""
     misfits = detected.fitting < detected.tried
     fits = f" ({detected.fitting} of {detected.tried} rows tried have it)" if misfits else ""
+    unread = f" (not read: {', '.join(detected.unread)})" if detected.unread else ""
     return (
-        f"data {config.name}: {rows.count} rows of {', '.join(map(str, rows.columns))}: format "
-        f"{config.format.value}{fits}, template {config.template.value}\n"
+        f"data {config.name}: {rows.count} rows of {', '.join(map(str, rows.columns))}{unread}: "
+        f"format {config.format.value}{fits}, template {config.template.value}\n"
         f"  scoring {config.scoring.value}: {detected.why_scored}\n"
         f"  {splits}; a sample has {lengths['p50']} (median) to {lengths['p100']} tokens, "
         f"{train.trained_tokens / train.tokens:.0%} of them trained{unknown}; dropped: {dropped}"

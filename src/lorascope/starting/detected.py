@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lorascope.config import PAIRS, DataConfig, Format, Scoring
 from lorascope.data.conversations import Conversation
@@ -42,6 +43,8 @@ class Detected:
     fitting: int
     why_scored: str
     """In words, why the scoring is what it is."""
+    unread: tuple[str, ...] = ()
+    """Columns that the format does not look at."""
 
 
 def detect(rows: Sequence[RawRow], config: DataConfig, is_given: bool) -> Detected:
@@ -62,7 +65,36 @@ def detect(rows: Sequence[RawRow], config: DataConfig, is_given: bool) -> Detect
         raise _unreadable(tried)
     scoring, pattern, why = _scoring(best, read[best])
     found = replace(settings[best], scoring=scoring, answer_pattern=pattern)
-    return Detected(found, len(tried), len(read[best]), why)
+    return Detected(found, len(tried), len(read[best]), why, _unread(tried, found))
+
+
+class _Noted(dict[str, Any]):
+    """A row's values, and which of them were looked at."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.seen.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.seen.add(key)
+        return super().get(key, default)
+
+
+def _unread(rows: Sequence[RawRow], config: DataConfig) -> tuple[str, ...]:
+    """Columns that hold something, and that no row's reading looked at."""
+    noted = [_Noted(row.values) for row in rows]
+    _read([replace(row, values=values) for row, values in zip(rows, noted, strict=True)], config)
+    seen = {config.cluster, config.group}.union(*(values.seen for values in noted))
+    filled = (c for row in rows for c, value in row.values.items() if value not in (None, "", []))
+    return tuple(column for column in dict.fromkeys(filled) if column not in seen)
 
 
 def _read(rows: Sequence[RawRow], config: DataConfig) -> list[Conversation]:
@@ -106,10 +138,14 @@ def _scoring(form: Format, read: Sequence[Conversation]) -> tuple[Scoring, str |
 def _unreadable(rows: Sequence[RawRow]) -> ConfigError:
     """The refusal of columns that no format reads, with the names that would do."""
     columns = list(Counter(column for row in rows for column in row.values))
-    asks = next((c for c in columns if c.lower() in ASKS), None)
-    replies = next((c for c in columns if c.lower() in REPLIES and c != asks), None)
-    renamed = [f"{own} to {new}" for own, new in ((asks, "prompt"), (replies, "completion")) if own]
-    remedy = f"Rename {' and '.join(renamed)} in the file. " if renamed else ""
+    asks, replies = _called(columns, ASKS), _called(columns, REPLIES)
+    if len(columns) == 2:
+        # What is known of one tells the other; of neither, rows ask first.
+        asks = asks or next(c for c in columns if c != replies)
+        replies = replies or next(c for c in columns if c != asks)
+    answering = replies or "the column of the reply"
+    renamed = f"{asks or 'the column that asks'} to prompt and {answering} to completion"
+    remedy = f"Rename {renamed} in the file. " if asks or replies else ""
     return ConfigError(
         "data", rows[0].place.partition(", ")[0] if rows else "",
         f"no format reads rows with columns {', '.join(columns) or 'of no name'}",
@@ -117,3 +153,9 @@ def _unreadable(rows: Sequence[RawRow]) -> ConfigError:
         "question and answer; text and label; text alone; prompt, chosen and rejected. A format "
         "is taken as it is with data.format=NAME; docs/own-data.md lists them.",
     )  # fmt: skip
+
+
+def _called(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column that is called as the first of `names` that there is."""
+    by_name = {column.lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in names if name in by_name), None)

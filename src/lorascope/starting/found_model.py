@@ -53,7 +53,7 @@ def find_model(word: str, settings: Mapping[str, object], root: Path) -> FoundMo
         ConfigError: it is neither a folder nor a hub's id.
         ModelError: the folder lacks something, or the hub cannot be reached.
     """
-    path = (root / word).expanduser()
+    path = root / Path(word).expanduser()
     given: dict[str, Any] = dict(settings)
     if not path.exists() and (choice := Layout(root).choices("model").get(word)):
         return _packaged(choice, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,8 @@ def find_rows(word: str, settings: Mapping[str, object], root: Path) -> FoundRow
         ConfigError: it is neither a file, a folder of splits nor a hub's id.
         DataError: a file is damaged, or the hub cannot be reached.
     """
-    path = (root / word).expanduser()
+    # As it is called, without the way back up: errors name it.
+    path = Path(os.path.abspath(root / Path(word).expanduser()))
     given: dict[str, Any] = dict(settings)
     if not path.exists() and (choice := Layout(root).choices("data").get(word)):
         config = file_settings(choice, DataConfig, given)

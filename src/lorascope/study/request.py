@@ -88,7 +88,7 @@ def trains_here(arguments: Sequence[str], layout: Layout) -> bool:
     return not chosen or chosen[-1] == f"{ENGINE}=local"
 
 
-def refuse_foreign_flags(command: str, flags: Mapping[str, str]) -> None:
+def refuse_foreign_flags(command: str, flags: Mapping[str, str], arguments: Sequence[str]) -> None:
     """Raise for a flag that Hydra would misunderstand, or that leads out of conf/."""
     for flag in flags:
         if flag in OTHER_FOLDERS:
@@ -98,7 +98,8 @@ def refuse_foreign_flags(command: str, flags: Mapping[str, str]) -> None:
             )
         if flag not in (*SWEEP, *SHOW, *WITH_SHOWN):
             raise LorascopeError(
-                f"{command}: unknown flag {flag}. It takes key=value, -m to sweep, and --help."
+                f"{command}: unknown flag {flag}.{_as_word(flag, flags[flag], arguments)} It takes "
+                "key=value, -m to sweep, and --help."
             )
 
 
@@ -113,11 +114,18 @@ def own_flags(command: str, arguments: Sequence[str], known: Mapping[str, str]) 
     for flag, value in given.flags.items():
         if flag not in known or (value and not known[flag]):
             word = f"{flag}={value}" if value else flag
-            near = closest(flag, list(known))
+            near = closest(flag, list(known)) or _as_word(flag, value, arguments)
             raise LorascopeError(f"{command}: unknown flag {word}.{near} {_takes(command, known)}")
         if known[flag] and (not value or value.startswith("-")):
             raise LorascopeError(f"{command}: {flag} lacks its value. {_takes(command, known)}")
     return given
+
+
+def _as_word(flag: str, value: str, arguments: Sequence[str]) -> str:
+    """A sentence that writes what other programs take as a flag as a word: --model ../mine."""
+    behind = arguments[arguments.index(flag) + 1 :] if flag in arguments else []
+    value = value or next((w for w in behind[:1] if not w.startswith("-")), "")
+    return f" Settings are words without dashes: {flag.lstrip('-')}={value}." if value else ""
 
 
 def _takes(command: str, known: Mapping[str, str]) -> str:
@@ -166,7 +174,7 @@ def run_stage(
     """
     arguments = [one for one in arguments if one != PACKED]
     given = take_apart(arguments)
-    refuse_foreign_flags(command, given.flags)
+    refuse_foreign_flags(command, given.flags, arguments)
     if given.sweeps and not can_sweep:
         raise LorascopeError(f"{command} runs one configuration: leave out -m.")
     asks_hydra = any(is_hydra(one) for one in read_overrides(given.overrides, layout))
