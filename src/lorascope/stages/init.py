@@ -110,10 +110,12 @@ def _asked(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key.partition(".")[0] not in ASKED:
+            near = closest(key.partition(".")[0], list(ASKED)) if equals else ""
+            later = " Ranks, modes and training stand in params.yaml, which it writes."
             raise ConfigError(
                 "init", word, "it takes model=, data=, and keys of their files",
                 f"Write `lorascope init {_as_words(words)}`; data.format=text sets a key."
-                f"{closest(key.partition('.')[0], list(ASKED)) if equals else ''}",
+                f"{near or later * bool(equals)}",
             )  # fmt: skip
         if key in ASKED:
             found[key] = value.strip()
@@ -135,7 +137,9 @@ def _as_words(words: Sequence[str]) -> str:
     files = [word for word in bare if Path(word).expanduser().is_file()]
     others = [*(word for word in bare if word not in files), "FOLDER"]
     data = [*files, *others[1:-1], "FILE"]
-    return f"model={shlex.quote(others[0])} data={shlex.quote(data[0])}"
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
+    model, rows = given.get("model") or others[0], given.get("data") or data[0]
+    return f"model={shlex.quote(model)} data={shlex.quote(rows)}"
 
 
 def _found_rows(word: str, own: Mapping[str, object], layout: Layout) -> tuple[FoundRows, Detected]:

@@ -26,8 +26,8 @@ def hub_id(key: str, word: str, what: str, endings: Sequence[str]) -> tuple[str,
     if is_file or not HUB_ID.fullmatch(repository) or repository.startswith("."):
         raise ConfigError(
             key, word, f"there is no such {what}",
-            f"Check the spelling; a path begins at the folder that you are in. A {what} on the hub "
-            "is owner/name.",
+            f"Check the spelling; a path begins at the folder that you are in.{_beside(word)} A "
+            f"{'dataset' if key == 'data' else key} on the hub is owner/name.",
         )  # fmt: skip
     if at and not is_commit(commit):
         raise ConfigError(
@@ -35,6 +35,17 @@ def hub_id(key: str, word: str, what: str, endings: Sequence[str]) -> tuple[str,
             "Copy it from the repository's page on the hub, or leave it out for the newest.",
         )  # fmt: skip
     return repository, commit or None
+
+
+def _beside(word: str) -> str:
+    """A sentence that names what lies there under a similar name."""
+    path = Path(word).expanduser()
+    try:
+        there = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, there, n=1, cutoff=0.6)
+    return f" Did you mean {Path(word).parent / near[0]}?" if near else ""
 
 
 def own_name(group: str, stem: str) -> str:

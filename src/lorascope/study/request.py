@@ -125,7 +125,8 @@ def _as_word(flag: str, value: str, arguments: Sequence[str]) -> str:
     """A sentence that writes what other programs take as a flag as a word: --model ../mine."""
     behind = arguments[arguments.index(flag) + 1 :] if flag in arguments else []
     value = value or next((w for w in behind[:1] if not w.startswith("-")), "")
-    return f" Settings are words without dashes: {flag.lstrip('-')}={value}." if value else ""
+    is_key = flag.startswith("--") and value
+    return f" Settings are words without dashes: {flag.lstrip('-')}={value}." if is_key else ""
 
 
 def _takes(command: str, known: Mapping[str, str]) -> str:
