@@ -48,7 +48,7 @@ def test_the_parts_of_all_processes_add_up_to_the_whole(
     found = objective.losses(forward, whole)
     each = [objective.losses(forward, part) for part in parts]
     counted = [one.uncounted() if p.is_idle else one for p, one in zip(parts, each, strict=True)]
-    assert torch.equal(sum(part.weights for part in parts), whole.weights)
+    assert torch.equal(torch.stack([p.weights for p in parts]).sum(0), whole.weights)
     assert [sum(n) for n in zip(*(p.tokens for p in parts), strict=True)] == whole.tokens
     torch.testing.assert_close(sum(one.summed for one in counted), found.summed)
     assert found.metrics.keys() == counted[0].metrics.keys()
