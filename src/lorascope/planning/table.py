@@ -252,7 +252,9 @@ def capacities(planned: Planned, prediction: Prediction) -> Table[CapacityRow]:
         CapacityRow(
             memory_gb=size,
             fits="yes" if needed_bytes(plan) <= limit else f"no{deciding(plan)}",
-            largest_micro_batch=largest_micro_batch(capacity, limit, limit_gb is not None),
+            # Of all devices: of each one's samples the capacity tells.
+            largest_micro_batch=planned.subject.shards
+            * largest_micro_batch(capacity, limit, limit_gb is not None),
             largest_rank=largest_rank(capacity, limit, limit_gb is not None),
         )
         for size, limit in limits.items()
