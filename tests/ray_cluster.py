@@ -50,7 +50,8 @@ class Cluster:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Ray, told to nobody: its address is to be named."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's processes would wait for all others of this computer.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster as RayCluster
 
     made = Cluster(

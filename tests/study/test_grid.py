@@ -23,7 +23,7 @@ from lorascope.study.grid import expand, recipe_axes, with_overrides
 from lorascope.study.params import declared_overrides
 from lorascope.study.request import grid_points, run_stage
 from tests.command_line import lorascope
-from tests.conftest import REPOSITORY, save_small_model
+from tests.conftest import REPOSITORY, compose_one, save_small_model
 
 # Its revision is left to the user, who can read it off the hub.
 PINNED = "data.revision=" + "0" * 40
@@ -82,6 +82,13 @@ def test_a_recipe_sets_what_is_planned_in_place_of_params() -> None:
 
 
 @pytest.mark.slow
+def test_a_study_older_than_a_group_is_told_the_line_that_it_lacks(bare_project: Layout) -> None:
+    path = bare_project.conf / "config.yaml"
+    path.write_text(path.read_text().replace("  - engine: local\n", ""))
+    with pytest.raises(LorascopeError, match=r"Add the line `- engine: local` to its defaults"):
+        compose_one(bare_project, "engine=slurm")
+
+
 def test_output_that_nobody_reads_on_ends_quietly(bare_project: Layout) -> None:
     # Unbuffered, so that it is written to while it runs; `true` reads nothing.
     command = f"{shlex.quote(str(LORASCOPE))} count model.known_config=llama-2-7b"
@@ -152,6 +159,8 @@ def test_overrides_replace_axes(bare_project: Layout) -> None:
         ("runtime.threads=-1", ["runtime.threads=-1"]),
         ("runtime.trial_timeout_seconds=0", ["runtime.trial_timeout_seconds=0"]),
         ("engine=slrm", ["engine=slrm", "did you mean slurm"]),
+        ("engine=local,slurm", ["engine=local,slurm", "one engine", "Name one value"]),
+        ("engine.cpus=1,2", ["engine.cpus=1,2", "one set of settings"]),
         ("engine.minutes=2", ["engine.minutes=2", "90 seconds", "4 or more"]),
         ("engine.options=['mem=3']", ["engine.options=['mem=3']", "engine.memory_gb"]),
         ("merge.max_loss_gap_nats=nan", ["merge.max_loss_gap_nats=nan"]),

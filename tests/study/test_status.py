@@ -222,6 +222,23 @@ def test_a_trial_in_training_is_shown_until_its_process_is_killed(recorded: Layo
     assert status(recorded).running == []
 
 
+def test_jobs_whose_command_was_killed_are_shown_until_one_waits_for_them(
+    recorded: Layout,
+) -> None:
+    config, folder = points(recorded)["nf4", 2]
+    shutil.rmtree(folder)
+    job = recorded.jobs / "0a"
+    job.mkdir(parents=True)
+    (job / "trials.json").write_text(json.dumps([declare_trial(config, recorded).identity]))
+    (job / "slurm_id").write_text("7_1")
+    said = lorascope(recorded, "status").stdout
+    assert "goes on with:\n  job 7_1, 1 trial: waits in the queue, or is lost\n" in said
+    (job / "running").touch()
+    assert "job 7_1, 1 trial: at work\n" in lorascope(recorded, "status").stdout
+    with another_holder(folder, recorded):
+        assert "job 7_1" not in lorascope(recorded, "status").stdout
+
+
 def complete(layout: Layout) -> None:
     """As it is."""
 

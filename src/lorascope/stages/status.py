@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorascope.comparing.results import CellKey, cell_of
 from lorascope.config import Config
@@ -63,6 +63,11 @@ def command(
     axes. 0 where nothing is left to run, else 1."""
     composed_from = with_overrides(declared_overrides(layout), overrides)
     status = sweep_status(list(configs), layout, composed_from, list(overrides))
+    if layout.jobs.is_dir():
+        from lorascope.execution.left_jobs import left_jobs
+
+        running = [layout.root / folder for folder in status.running]
+        status = replace(status, left_jobs=left_jobs(layout, running))
     print(status_text(status), end="")
     return CommandResult(int(next_step(status).commands != []), status_content(status))
 
@@ -83,6 +88,7 @@ def status_text(status: SweepStatus) -> str:
         _listed("Trained otherwise", foreseen([one for mode in modes for one in mode.former])),
         _listed("Not prepared", [missing.problem for missing in status.unprepared]),
         _listed("Running now", [str(folder) for folder in status.running]),
+        _listed("Left by a command that was killed; the same one goes on with", status.left_jobs),
         _trained([trial for mode in modes for trial in mode.trials]),
         _next(status),
     ]
@@ -198,6 +204,7 @@ def status_content(status: SweepStatus) -> dict[str, object]:
         "modes": [_mode_content(mode) for mode in status.modes],
         "unprepared": [missing.problem for missing in status.unprepared],
         "running": [str(folder) for folder in status.running],
+        "left_jobs": status.left_jobs,
         "settled": status.settled,
         "reported": status.reported,
         "next": step.commands,

@@ -148,7 +148,7 @@ def _readable(error: Exception) -> str:
     that it does not know, would not help."""
     text = f"{error}\n{error.__cause__ or ''}".partition("Config search path:")[0]
     if NO_DEFAULT in text:
-        return f"conf/config.yaml: {text.splitlines()[0]} `git diff conf` shows what changed."
+        return f"conf/config.yaml: {text.splitlines()[0]}{_missing_default(text)}"
     place = re.match(r"In '([^']+)': ", text)
     where = f"conf/{place[1]}.yaml: " if place and place[1] != "config" else "conf/: "
     lines = [" ".join(line.split()) for line in text[place.end() if place else 0 :].splitlines()]
@@ -159,6 +159,18 @@ def _readable(error: Exception) -> str:
     cause = told[1 if told[0].startswith("Error merging override") else 0].rstrip(".")
     cause = "is empty" if cause.endswith("is not Optional") else cause
     return f"{where if place else ''}{key[1]}: {cause}.{_remedy(key[1], cause)}"
+
+
+def _missing_default(text: str) -> str:
+    """What helps where conf/config.yaml chooses no file of a group: an older study lacks those that
+    came later."""
+    group = re.search(r"Could not override '(\w+)'", text)
+    defaults = OmegaConf.load(VOCABULARY / "config.yaml").defaults
+    for default in defaults:
+        if group and OmegaConf.is_dict(default) and group[1] in default:
+            line = f"- {group[1]}: {default[group[1]]}"
+            return f" Add the line `{line}` to its defaults, above `- _self_`."
+    return " `git diff conf` shows what changed."
 
 
 def _remedy(key: str, cause: str) -> str:

@@ -26,7 +26,7 @@ from lorascope.study.composing import (
     refers,
 )
 from lorascope.study.overrides import PARTS, groups, is_hydra, read_overrides
-from lorascope.study.params import group_of
+from lorascope.study.params import ENGINE, group_of
 
 BESIDE_A_RECIPE = {"seed", "merge", "decide", "search", "ship", "engine"}
 MOST_POINTS = 100_000
@@ -105,6 +105,7 @@ def expand(layout: Layout, overrides: list[str]) -> list[Config]:
 def _product(layout: Layout, overrides: list[str]) -> list[Config]:
     """The points of one grid."""
     parsed = read_overrides(overrides, layout)
+    _require_one_engine(parsed)
     _require_countable(parsed)
     chosen = groups(layout)
     values = [axis for axis in parsed if axis.key_or_group not in chosen and not is_hydra(axis)]
@@ -115,6 +116,17 @@ def _product(layout: Layout, overrides: list[str]) -> list[Config]:
         points = [config for choice in choices for config in _with_values(choice, values, layout)]
     _require_trained(parsed, {config.adapter.kind for config in points})
     return points
+
+
+def _require_one_engine(read: Sequence[Override]) -> None:
+    """Where trials are computed is no axis: the first of several would silently do it all."""
+    for override in read:
+        if group_of(override.key_or_group) == ENGINE and override.is_sweep_override():
+            raise LorascopeError(
+                f"{override.input_line}: one engine with one set of settings does the work of a "
+                "command. Name one value. To use several, start the command once for each in the "
+                "same folder: they divide the packs."
+            )
 
 
 def _require_trained(read: Sequence[Override], kinds: set[str]) -> None:

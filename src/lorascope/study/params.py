@@ -28,7 +28,8 @@ PARAMETER_KEYS = {
     )
 }  # fmt: skip
 """Keys of params.yaml -> keys of the configuration."""
-OPTIONAL_KEYS = ("engine",)
+ENGINE = "engine"
+OPTIONAL_KEYS = (ENGINE,)
 """Keys that params.yaml may leave to conf/config.yaml: DVC does not know them, as they change where
 something is computed, and not what."""
 FILE_KEYS = ("model", "data", TARGETS, "train", "evaluate", "merge", "decide")

@@ -21,7 +21,7 @@ from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
 from lorascope.study.grid import expand, recipe_axes, recipe_parts, with_overrides
 from lorascope.study.overrides import closest, is_hydra, read_overrides, refuse_sweep
-from lorascope.study.params import READS, declared_overrides, group_of
+from lorascope.study.params import ENGINE, READS, declared_overrides, group_of
 
 SWEEP = ("-m", "--multirun")
 SHOW = (
@@ -41,7 +41,6 @@ ONE_OF = (
 )  # fmt: skip
 """First parts of keys that are no axes of a study."""
 
-ENGINE = "engine"
 PACKED = "hydra/launcher=packed"
 """The launcher's name for what a command does where no other is asked for."""
 

@@ -91,6 +91,8 @@ class SweepStatus:
     """With search=settle, what experiments/settled.json says; empty where there is none."""
     reported: bool = False
     """Whether reports/ was made of the very records that are there now."""
+    left_jobs: list[str] = field(default_factory=list)
+    """What is known of jobs of a cluster that no command waits for any more."""
 
 
 def sweep_status(
