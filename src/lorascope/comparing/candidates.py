@@ -20,7 +20,7 @@ from lorascope.comparing.pairs import (
     tested_pair,
 )
 from lorascope.comparing.reference import Reference, best_by_form, far_behind
-from lorascope.comparing.results import CellKey, Pairing, Verdict
+from lorascope.comparing.results import CellKey, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import APART, Cost
 from lorascope.machine.forks import map_forked
@@ -30,6 +30,7 @@ from lorascope.statistics.families import choice_factor, counted, holm_hopeful, 
 from lorascope.statistics.power import (
     BOUNDARY_NOISE,
     items_needed,
+    items_to_show,
     projected_half_width,
     seeds_needed,
 )
@@ -186,8 +187,14 @@ def items_to_settle(tested: Tested, compared: Compared, comparisons: float) -> i
         comparisons,
         tested.two_way.degrees,
     )
-    # What is open now takes more than there is, whatever the approximation says.
-    return None if needed is None else max(needed, tested.difference.items + 1)
+    if needed is None:
+        return None
+    # What is open now takes more than there is, whatever the approximation says; and to be shown
+    # within the margin, more than no changed answer at all would.
+    least = 0
+    if compared.measure is Measure.accuracy and tested.p_margin <= tested.p_beyond:
+        least = items_to_show(compared.margin, comparisons)
+    return max(needed, tested.difference.items + 1, least)
 
 
 def seeds_to_settle(tested: Tested, compared: Compared, comparisons: float) -> int | None:
