@@ -20,6 +20,8 @@ from lorascope.files.layout import Layout
 from lorascope.study.collect import collect
 from lorascope.study.declared import declare_trial
 from lorascope.study.grid import expand, recipe_axes, with_overrides
+from lorascope.study.habits import HABITS
+from lorascope.study.overrides import choices, groups, known_keys
 from lorascope.study.params import declared_overrides
 from lorascope.study.request import grid_points, run_stage
 from tests.command_line import lorascope
@@ -126,6 +128,9 @@ def test_overrides_replace_axes(bare_project: Layout) -> None:
         ("lora.rnak=8", ["rnak", "lora"]),
         ("loar.rank=8", ["loar.rank", "Did you mean lora.rank?"]),
         ("+lora.rnak=8", ["lora.rnak", "none can be added", "Did you mean lora.rank?"]),
+        ("lora_r=8", ["Did you mean lora.rank?"]),
+        ("train.lr=1e-4", ["Did you mean train.learning_rate?"]),
+        ("load_in_4bit=true", ["Did you mean quant=nf4?"]),
         ("++lora.rank=8", ["every key is there already", "lora.rank=value"]),
         ("~seed", ["every key is there already"]),
         ("+foo.bar=1", ["no key 'foo.bar'"]),
@@ -143,6 +148,7 @@ def test_overrides_replace_axes(bare_project: Layout) -> None:
         ("quant=glob(zz*)", ["no file of conf/quant", "nf4"]),
         ("quant@data=nf4", ["Write quant=value"]),
         ("lora=8", ["8 is a number to Hydra"]),
+        ("merge=true", ["true is no name of a file"]),
         ("recipe=nope", ["conf/recipe/nope.yaml", "gemma2b_alpaca"]),
         ("model.name=x", ["the name is that of the file"]),
         ("lora.rank=glob(*)", ["lora.rank is a value"]),
@@ -458,3 +464,14 @@ def test_a_fault_of_ours_has_an_exit_code_of_its_own(
     told = lorascope(bare_project, "status")
     assert told.returncode == 3
     assert "ZeroDivisionError" in told.stderr
+
+
+def test_what_other_programs_call_otherwise_is_a_key_or_a_choice_here() -> None:
+    layout = Layout(REPOSITORY)
+    known = {*known_keys(), *groups(layout)}
+    for name, here in HABITS.items():
+        key, equals, choice = here.partition("=")
+        assert key in known, name
+        assert not equals or choice in choices(key, layout), name
+        # What is a key here already is not read as another's.
+        assert name not in known - {here}, name

@@ -27,7 +27,7 @@ from lorascope.config import APART, Config, DataConfig, QuantConfig
 from lorascope.config.bounds import NAMED_GROUPS, is_name
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import VOCABULARY, Layout
-from lorascope.study.overrides import Composed, choices, closest, known_keys
+from lorascope.study.overrides import Composed, choices, known_keys, meant
 from lorascope.study.params import yaml_fault
 
 SCHEMAS = {"data": DataConfig, "quant": QuantConfig}
@@ -180,7 +180,7 @@ def _remedy(key: str, cause: str) -> str:
     if cause.startswith("Key '"):
         own = [name for name in known if name.partition(".")[0] == group]
         there = own or dict.fromkeys(name.partition(".")[0] for name in known)
-        return f"{closest(key, list(known))} There are: {', '.join(there)}."
+        return f"{meant(key, list(known))} There are: {', '.join(there)}."
     listed = key.partition("[")[0]
     return f" It takes {_takes(known[listed])}." if listed in known else ""
 

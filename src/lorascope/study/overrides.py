@@ -23,6 +23,7 @@ from lorascope.config import APART, Config
 from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError, clause
 from lorascope.files.layout import Layout
+from lorascope.study.habits import called_here
 
 KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
 
@@ -134,6 +135,12 @@ def closest(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
+def meant(key: str, known: Sequence[str]) -> str:
+    """As `closest`, of a key; what other programs call so comes first."""
+    here = called_here(key)
+    return f" Did you mean {here}?" if here else closest(key, known)
+
+
 def _read(text: str, layout: Layout) -> Override:
     override = _parsed(text)
     if is_hydra(override):
@@ -200,7 +207,7 @@ def _require_plain(override: Override, text: str, layout: Layout) -> None:
     if key not in known:
         raise LorascopeError(
             f"{text}: there is no key {key!r}, and none can be added or removed."
-            f"{closest(key, known)} `lorascope train-lora --help` shows all keys."
+            f"{meant(key, known)} `lorascope train-lora --help` shows all keys."
         )
     if override.type is not OverrideType.CHANGE or override.package is not None:
         raise LorascopeError(
@@ -258,7 +265,9 @@ def _require_forms(override: Override, text: str, layout: Layout) -> None:
 
 
 def _no_name(group: str, word: object) -> str:
-    if isinstance(word, (bool, int, float)):
+    if isinstance(word, bool):
+        return f"{str(word).lower()} is no name of a file."
+    if isinstance(word, (int, float)):
         return f"{word!r} is a number to Hydra, so begin the name of a file with a letter."
     if str(word).lower() in FOLDERS_OF_STAGES:
         return f"stages make a folder called {word} themselves, so call the file otherwise."

@@ -20,7 +20,8 @@ from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
 from lorascope.study.grid import expand, recipe_axes, recipe_parts, with_overrides
-from lorascope.study.overrides import closest, is_hydra, read_overrides, refuse_sweep
+from lorascope.study.habits import called_here
+from lorascope.study.overrides import closest, is_hydra, known_keys, read_overrides, refuse_sweep
 from lorascope.study.params import ENGINE, READS, declared_overrides, group_of
 
 SWEEP = ("-m", "--multirun")
@@ -124,8 +125,21 @@ def _as_word(flag: str, value: str, arguments: Sequence[str]) -> str:
     """A sentence that writes what other programs take as a flag as a word: --model ../mine."""
     behind = arguments[arguments.index(flag) + 1 :] if flag in arguments else []
     value = value or next((w for w in behind[:1] if not w.startswith("-")), "")
-    is_key = flag.startswith("--") and value
-    return f" Settings are words without dashes: {flag.lstrip('-')}={value}." if is_key else ""
+    if not flag.startswith("--") or not value:
+        return ""
+    if here := called_here(flag.lstrip("-")):
+        # Its value may be told otherwise.
+        return f" Settings are words without dashes, and this one is {here} here."
+    key = _key_of(flag.lstrip("-"))
+    return f" Settings are words without dashes: {key}={value}." if key else ""
+
+
+def _key_of(word: str) -> str | None:
+    """The key that is called so, in whatever section; None where there is none."""
+    known = [*dict.fromkeys(key.partition(".")[0] for key in known_keys()), *known_keys()]
+    if word in known:
+        return word
+    return next((key for key in known if key.rpartition(".")[2] == word), None)
 
 
 def _takes(command: str, known: Mapping[str, str]) -> str:

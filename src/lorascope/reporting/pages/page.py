@@ -140,7 +140,7 @@ def _declared(study: Study, keys: Sequence[TrialKey], rows: Sequence[AccuracyRow
     # A trial counts once, whatever forms it is scored in.
     ended = Counter({row.trial: row.status for row in rows if not row.cell.base}.values())
     forms = dict.fromkeys(form for served in study.forms.values() for form in served)
-    counts = [f"{ended[end]} {end}" for end in (*Status, MISSING, NOT_NEEDED) if ended[end]]
+    counts = [f"{ended[end]:,} {end}" for end in (*Status, MISSING, NOT_NEEDED) if ended[end]]
     settings = sorted({name for name in variants(study).values() if name})
     facts = {
         "Modes": units.listed(modes(study)),
