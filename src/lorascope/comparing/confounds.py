@@ -11,6 +11,8 @@ from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by
 from lorascope.records import EvaluationRecord, TrialRecord
 
+MADE_ON = {"device": "device", "threads": "threads", "shards": "numbers of devices"}
+"""What a record's provenance says of where it was made, and the words for it."""
 CONTENT = ("base", "data")
 """Settings that are digests: a mode has its own stored base, other data are named in words."""
 
@@ -96,11 +98,11 @@ def _of_machines(verb: str, left: Sequence[Made], right: Sequence[Made]) -> Iter
             changed.append(f"{name} {' / '.join(', '.join(sorted(side)) for side in both)}")
     if changed:
         yield f"{verb} with other versions ({', '.join(changed)})"
-    for what in ("device", "threads", "shards"):
+    for what, words in MADE_ON.items():
         both = [{getattr(r.provenance, what) for r in side} for side in (left, right)]
         if both[0] != both[1]:
             shown = [", ".join(map(str, sorted(side))) for side in both]
-            yield f"{verb} on other {what} ({shown[0]} / {shown[1]})"
+            yield f"{verb} on other {words} ({shown[0]} / {shown[1]})"
 
 
 def _of_items(sides: Iterable[Sequence[EvaluationRecord]], common: int) -> Iterator[str]:

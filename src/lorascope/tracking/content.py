@@ -237,6 +237,8 @@ def _trial_params(trial: TrialRecord) -> dict[str, str]:
     named = _named(trial)
     named["device"] = trial.provenance.device
     named["threads"] = trial.provenance.threads
+    if trial.provenance.shards > 1:
+        named["shards"] = trial.provenance.shards
     if trial.result is not None:
         named["compute_dtype"] = trial.result.compute_dtype
         named["attention"] = trial.result.attention

@@ -54,7 +54,8 @@ def provenance_blocks(study: Study) -> Iterator[Block]:
 def _device(provenance: Provenance) -> str:
     plural = "" if provenance.threads == 1 else "s"
     fixed = ", deterministic algorithms" if provenance.deterministic else ""
-    return f"{provenance.device} ({provenance.threads} thread{plural}{fixed})"
+    shards = f", each of {provenance.shards} that divide the base" if provenance.shards > 1 else ""
+    return f"{provenance.device} ({provenance.threads} thread{plural}{fixed}{shards})"
 
 
 def _provenances(study: Study) -> list[Provenance]:
@@ -145,6 +146,10 @@ def _disagreements(study: Study) -> list[Line]:
     differing = {
         f"versions of {', '.join(mixed)}": bool(mixed),
         "device": len({p.device for p in provenances}) > 1,
+        "number of devices that divide a base": len(
+            {trial.provenance.shards for trial in study.trials if trial.provenance.threads}
+        )
+        > 1,
         "training code": len({trained_by(trial) for trial in study.trials}) > 1,
         "evaluation batch size": len({record.batch_size for record in study.evaluations}) > 1,
     }
