@@ -32,7 +32,7 @@ with_ray = pytest.mark.skipif(
 EVERY = 10
 """Steps between two checkpoints."""
 SWEEP = (
-    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=200",
+    "quant=nf4", "lora.rank=1,4", "lora.alpha=8", "seed=970,971", "train.steps=120",
     f"train.checkpoint_every_steps={EVERY}", "runtime.threads=1",
 )  # fmt: skip
 COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)

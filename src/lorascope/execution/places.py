@@ -18,6 +18,11 @@ class Node:
     gpus: float
     memory_bytes: float
 
+    def holds(self, engine: EngineConfig, memory_bytes: float) -> bool:
+        """Whether a job of this engine with so much RAM fits, where the node has nothing else."""
+        room = self.cpus >= engine.cpus and self.gpus >= engine.gpus
+        return room and self.memory_bytes >= memory_bytes
+
 
 def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> None:
     """Raise ConfigError where no node can ever hold a job: it would wait without an end.
@@ -27,10 +32,7 @@ def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> Non
         where: which nodes they are, in words.
     """
     memory_bytes = (engine.memory_gb or 0.0) * GIGABYTE
-    if not nodes or any(
-        node.cpus >= engine.cpus and node.gpus >= engine.gpus and node.memory_bytes >= memory_bytes
-        for node in nodes
-    ):
+    if not nodes or any(node.holds(engine, memory_bytes) for node in nodes):
         return
     asked = {
         "cpus": (engine.cpus, max(node.cpus for node in nodes)),

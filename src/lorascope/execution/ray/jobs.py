@@ -99,7 +99,7 @@ class RayEngine:
         _clear(folder)
         write_job(folder, job)
         memory_bytes = self._memory(partial(pack_bytes, folder))
-        if memory_bytes and all(node.memory_bytes < memory_bytes for node in nodes()):
+        if memory_bytes and not any(node.holds(self._engine, memory_bytes) for node in nodes()):
             # As where a child finds that its pack has no room.
             refused = TrialOutcome(Status.refused, _no_room(memory_bytes))
             alone = len(job.configs) == 1
@@ -139,7 +139,11 @@ class RayEngine:
         task = ray.remote(**asked)(do_job)
         fresh = on_gpu(self._config)
         start = partial(task.remote, folder, body, fresh, _variables(os.environ))
-        return FollowedJob(folder, RayProcess(folder, start, self._engine.retries))
+
+        def can_start() -> bool:
+            return any(node.holds(self._engine, memory_bytes or 0) for node in nodes())
+
+        return FollowedJob(folder, RayProcess(folder, start, self._engine.retries, can_start))
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,8 @@ HEAD = "head.lock"
 UNLOCKED_SECONDS = 20
 """For which a lock that a job holds may look free, as when it ends."""
 LOOK_SECONDS = 0.05
+WAIT_SECONDS = 60
+"""For a task to wait, before it is asked whether it can start at all."""
 
 
 class RayProcess:
@@ -32,9 +34,16 @@ class RayProcess:
         start: submits the task, and says Ray's reference to it; None where there is none, as its
             outcome is known.
         retries: how often it is submitted again after it was lost with its node or its worker.
+        can_start: whether a node that lives has what it asks for.
     """
 
-    def __init__(self, folder: Path, start: Callable[[], Any] | None, retries: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        start: Callable[[], Any] | None,
+        retries: int,
+        can_start: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._folder, self._start, self._left = folder, start, retries
         self._retries, self._cancelled, self._locks = retries, False, LockWatch(folder)
         self._done: float | None = None
@@ -43,6 +52,7 @@ class RayProcess:
         self._head = FileLock(folder / HEAD)
         self._head.acquire()
         self._task = start() if start else None
+        self._can_start, self._look_at = can_start, time.monotonic() + WAIT_SECONDS
 
     def ended(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
@@ -72,7 +82,16 @@ class RayProcess:
             self.kill()
             return True
         self._locks.require("ray", "its task", UNLOCKED_SECONDS)
+        if time.monotonic() >= self._look_at and not self.runs():
+            self._tell_if_in_vain()
         return self._has_come_back()
+
+    def _tell_if_in_vain(self) -> None:
+        """Nodes may have been lost since it was submitted, and others may join."""
+        self._look_at = time.monotonic() + WAIT_SECONDS
+        if not self._can_start():
+            told = "no node of Ray's cluster has what a task asks for; it waits until one joins"
+            print(f"lorascope: {told}", file=sys.stderr, flush=True)
 
     def _has_come_back(self) -> bool:
         import ray
