@@ -117,7 +117,7 @@ def test_what_ended_one_process_ends_the_pack(
 def divided(project: Layout, seed: int, shards: int = 2) -> TrialRecord:
     config = compose_one(
         project, "quant=fp16", "lora.rank=4", f"seed={seed}", f"runtime.shard={shards}",
-        "train.steps=60", "train.checkpoint_every_steps=5", "runtime.threads=2",
+        "train.steps=40", "train.checkpoint_every_steps=5", "runtime.threads=2",
     )  # fmt: skip
     return run(config, project)
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from lorascope.meters.batches import BatchMemory
 from lorascope.planning.plan import plan_memory
 from lorascope.planning.subject import PlanSubject, spec_of
 from lorascope.records import MemoryPlan, TrainingResult
+from lorascope.training.progress import StepReport, Stopped, ValidationReport
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan
 from tests.devices import CPU
-from tests.packs import pack_plan
+from tests.packs import pack_plan, train_alone
 
 Compose = Callable[..., Config]
 
@@ -37,26 +39,40 @@ STEPS = (
 NEAR = 1e-5
 
 
-def _rank(rank: int, plan: PackPlan, folder: Path) -> None:
+def _rank(rank: int, plan: PackPlan, folder: Path, last_step: int) -> None:
     torch.set_num_threads(1)
     ranks, memory = Ranks(rank, 2), BatchMemory(CPU, divided=True)
     join(ranks, "cpu", folder / "meeting")
-    results = train_pack(plan, CPU, memory=memory, ranks=ranks)
-    found = results, memory.largest, memory.evaluation
+
+    def progress(report: StepReport | ValidationReport) -> bool:
+        # The first process alone is asked to stop.
+        asked = isinstance(report, StepReport) and report.step == last_step
+        return ranks.agreed(rank == 0 and asked)
+
+    try:
+        results = train_pack(plan, CPU, progress, memory, ranks)
+        found: Any = results, memory.largest, memory.evaluation
+    except Stopped as stopped:
+        found = stopped.step
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
 
 
-def train_divided(plan: PackPlan, folder: Path) -> tuple[list[TrainingResult], MemoryPlan]:
-    """What the first of two processes finds, and what it should have needed of memory."""
+def of_both(plan: PackPlan, folder: Path, last_step: int = 0) -> list[Any]:
+    """What each of two processes finds."""
     folder.mkdir()
     context: Any = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_rank, args=(rank, plan, folder)) for rank in range(2)]
+    processes = [context.Process(target=_rank, args=(r, plan, folder, last_step)) for r in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    results, largest, evaluation = pickle.loads((folder / "0.pickle").read_bytes())
+    return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in (0, 1)]
+
+
+def train_divided(plan: PackPlan, folder: Path) -> tuple[list[TrainingResult], MemoryPlan]:
+    """What the first of two processes finds, and what it should have needed of memory."""
+    (results, largest, evaluation), _ = of_both(plan, folder)
     first, *beside = (trial.settings for trial in plan.trials)
     values = json.loads((plan.base / "config.json").read_text())
     spec = spec_of(plan.quant, first, plan.attention, values, "cpu", beside)
@@ -69,10 +85,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lora.rank=4", "lora.dropout=0.2"),
         ("lora.rank=9", "seed=1", "train.layer_drop=0.2", "train.max_gradient_norm=0.1"),
     ],
-    # One process never gets a sample.
-    "checkpointed": [
-        ("lora.rank=4", "train.gradient_checkpointing=true", "train.micro_batch_size=1")
-    ],
+    "checkpointed": [("lora.rank=4", "train.gradient_checkpointing=true")],
     "lone": [("adapter=ia3",)],
 }
 
@@ -102,6 +115,23 @@ def test_two_processes_train_what_one_trains(
         # Here to 0.3 %, at times 1.2: what fully_shard keeps in circles goes when it is collected.
         assert plan.peak_bytes[phase] == pytest.approx(measured, rel=0.02), phase
     assert plan.base_bytes < divided[0].model_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_what_two_processes_saved_one_goes_on_with(
+    project: Layout, compose: Compose, tmp_path: Path
+) -> None:
+    config = compose("quant=fp16", "lora.rank=4", "train.steps=8", "train.log_every_steps=1")
+    undisturbed = train_alone(pack_plan(project, [config], [tmp_path / "undisturbed"]))
+    plan = pack_plan(project, [config], [tmp_path / "adapter"])
+    plan = replace(plan, checkpoints=tmp_path / "checkpoints")
+    assert of_both(plan, tmp_path / "run", last_step=5) == [5, 5]
+    result = train_alone(plan)
+    assert result.resumed_at_step == 5
+    expected = [point.loss_nats for point in undisturbed.losses]
+    assert [point.loss_nats for point in result.losses] == pytest.approx(expected, abs=NEAR)
+    assert_equal_in_peft(project, tmp_path / "undisturbed", tmp_path / "adapter")
 
 
 def assert_equal_in_peft(project: Layout, *folders: Path) -> None:

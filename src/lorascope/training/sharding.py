@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from lorascope.adapters.decoder import decoder_layers
 from lorascope.errors import ConfigError
 from lorascope.machine.devices import Device
+from lorascope.machine.memory import give_back_freed_memory
 from lorascope.machine.ranks import Ranks
 from lorascope.training.pack import own_dropout
 
@@ -40,6 +41,8 @@ def divide_layers(base: PreTrainedModel, device: Device, ranks: Ranks) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     base.to(torch.device(device.kind))
+    # As much as the whole base, of which there are as many as processes.
+    give_back_freed_memory()
 
 
 def _refuse_dropout(base: PreTrainedModel) -> None:
