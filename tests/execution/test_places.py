@@ -15,6 +15,8 @@ SAID = """\
 main*|2|8000|(null)
 main*|4|16000|(null)
 gpu|8|64000|gpu:a100:2(S:0-1),gpu:t4:1
+two|4|4000|(null)
+two|2|16000|gpu:1
 """
 MEBIBYTE = 2**20
 
@@ -29,9 +31,17 @@ def test_nodes_are_those_of_the_partition_or_of_the_default_one() -> None:
     [
         (EngineConfig(cpus=5), r"engine\.cpus=.*default partition.*4 at most.*engine\.cpus=4"),
         (EngineConfig(gpus=1), r"engine\.gpus=.*0 at most"),
-        (EngineConfig(memory_gb=17.0), r"engine\.memory_gb=.*16\.\d* at most"),
+        (
+            EngineConfig(memory_gb=17.0),
+            r"memory_gb=.*16\.\d* at most.*memory_gb=16\.7",
+        ),
         (EngineConfig(partition="gpu", gpus=4), r"engine\.gpus=.*nodes of gpu.*3 at most"),
-        (EngineConfig(cpus=4, memory_gb=16.0), None),
+        (EngineConfig(cpus=4, memory_gb=8.0), None),
+        (EngineConfig(cpus=3, memory_gb=8.0, partition="two"), r"memory_gb='8'.*4\.19\d* at most"),
+        (
+            EngineConfig(cpus=3, gpus=1, partition="two"),
+            r"cpus='3'.*none has that with .*gpus=1",
+        ),
         (EngineConfig(partition="unknown", cpus=99), None),
     ],
 )

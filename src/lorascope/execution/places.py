@@ -24,6 +24,11 @@ class Node:
         return room and self.memory_bytes >= memory_bytes
 
 
+def most_bytes(engine: EngineConfig, nodes: Sequence[Node]) -> float:
+    """RAM of the largest node that has the processors and GPUs of a job; 0 without any."""
+    return max((node.memory_bytes for node in nodes if node.holds(engine, 0)), default=0)
+
+
 def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> None:
     """Raise ConfigError where no node can ever hold a job: it would wait without an end.
 
@@ -37,18 +42,22 @@ def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> Non
     asked = {
         "cpus": (engine.cpus, max(node.cpus for node in nodes)),
         "gpus": (engine.gpus, max(node.gpus for node in nodes)),
-        "memory_gb": (engine.memory_gb or 0.0, max(n.memory_bytes for n in nodes) / GIGABYTE),
+        "memory_gb": (engine.memory_gb or 0.0, most_bytes(engine, nodes) / GIGABYTE),
     }
     above = [name for name, (wanted, most) in asked.items() if wanted > most]
     key = above[0] if above else "cpus"
     wanted, most = asked[key]
-    problem = (
-        f"{where}: none has so much ({most:g} at most)"
-        if above
-        else f"{where}: none has engine.cpus, gpus and memory_gb together"
-    )
+    told, remedy = f"none has so much ({most:g} at most)", f"engine.{key}={_below(most):g}"
+    if not above or (key == "memory_gb" and most == 0):
+        key, wanted = "cpus", engine.cpus
+        told = f"none has that with engine.gpus={engine.gpus} and its memory"
+        remedy = "what one node has together"
     raise ConfigError(
-        f"engine.{key}", f"{wanted:g}", f"a job would wait for ever on {problem}",
-        f"Ask for less: engine.{key}={int(most) if key != 'memory_gb' else round(most, 1)}; or "
-        "have a larger node join before you start this.",
+        f"engine.{key}", f"{wanted:g}", f"a job would wait for ever on {where}: {told}",
+        f"Ask for less, {remedy}; or have a larger node join before you start this.",
     )  # fmt: skip
+
+
+def _below(most: float) -> float:
+    """Of tenths, the last one that is not above."""
+    return int(most * 10) / 10

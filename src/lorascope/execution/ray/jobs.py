@@ -37,6 +37,7 @@ from lorascope.execution.events import EVENTS, STOP
 from lorascope.execution.job_memory import on_gpu, pack_bytes, predicted_bytes
 from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
+from lorascope.execution.places import most_bytes
 from lorascope.execution.ray.connection import connect, nodes
 from lorascope.execution.ray.node import AT_WORK, do_job, train
 from lorascope.execution.ray.process import HEAD, RayProcess
@@ -101,7 +102,8 @@ class RayEngine:
         memory_bytes = self._memory(partial(pack_bytes, folder))
         if memory_bytes and not any(node.holds(self._engine, memory_bytes) for node in nodes()):
             # As where a child finds that its pack has no room.
-            refused = TrialOutcome(Status.refused, _no_room(memory_bytes))
+            most = most_bytes(self._engine, nodes())
+            refused = TrialOutcome(Status.refused, _no_room(memory_bytes, most))
             alone = len(job.configs) == 1
             write_outcome(folder, Outcome([refused]) if alone else Outcome(split="halves"))
             return FollowedJob(folder, RayProcess(folder, None, 0))
@@ -154,8 +156,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _no_room(memory_bytes: int) -> str:
-    most = max(node.memory_bytes for node in nodes())
+def _no_room(memory_bytes: float, most: float) -> str:
     return (
         f"no node of Ray's cluster has the {memory_bytes / GIGABYTE:.1f} GB that it is predicted "
         f"to need ({most / GIGABYTE:.1f} GB at most)"
