@@ -30,7 +30,7 @@ def test_nodes_are_those_of_the_partition_or_of_the_default_one() -> None:
     ("asked", "problem"),
     [
         (EngineConfig(cpus=5), r"engine\.cpus=.*default partition.*4 at most.*engine\.cpus=4"),
-        (EngineConfig(gpus=1), r"engine\.gpus=.*0 at most"),
+        (EngineConfig(gpus=1), r"engine\.gpus=.*none has any\. Have a node with some"),
         (
             EngineConfig(memory_gb=17.0),
             r"memory_gb=.*16\.\d* at most.*memory_gb=16\.7",

@@ -47,15 +47,16 @@ def require_node(engine: EngineConfig, nodes: Sequence[Node], where: str) -> Non
     above = [name for name, (wanted, most) in asked.items() if wanted > most]
     key = above[0] if above else "cpus"
     wanted, most = asked[key]
-    told, remedy = f"none has so much ({most:g} at most)", f"engine.{key}={_below(most):g}"
+    told = f"none has so much ({most:g} at most)"
+    remedy = f"Ask for less, engine.{key}={_below(most):g}; or have a larger node join first."
     if not above or (key == "memory_gb" and most == 0):
         key, wanted = "cpus", engine.cpus
         told = f"none has that with engine.gpus={engine.gpus} and its memory"
-        remedy = "what one node has together"
-    raise ConfigError(
-        f"engine.{key}", f"{wanted:g}", f"a job would wait for ever on {where}: {told}",
-        f"Ask for less, {remedy}; or have a larger node join before you start this.",
-    )  # fmt: skip
+        remedy = "Ask for what one node has together; or have a larger one join first."
+    elif most == 0:
+        told, remedy = "none has any", "Have a node with some join first."
+    problem = f"a job would wait for ever on {where}: {told}"
+    raise ConfigError(f"engine.{key}", f"{wanted:g}", problem, remedy)
 
 
 def _below(most: float) -> float:
