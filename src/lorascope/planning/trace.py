@@ -132,6 +132,9 @@ def _persistent_parts(
         "saved_adapter": FLOAT32_BYTES * saved,
         "reading": reading,
         "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
+        # Of a base that is whole on each device; see `planning.shards`.
+        "spared": 0,
+        "gathered": 0,
         **_parameter_counts(model),
     }
 
