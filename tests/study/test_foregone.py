@@ -49,14 +49,23 @@ def test_items_that_show_one_candidate_and_not_several_are_told() -> None:
     squared = float(norm.ppf(1 - 0.05 / 7 / 2)) ** 2
     fewest = next(n for n in range(1, 400) if squared / (n + squared) < 0.05)
     (told,) = too_few_items(data, 0.05, [None] * (fewest - 1), 7)
-    assert told.startswith(f"{fewest - 1} validation items are few: of 7 candidates")
+    assert told.startswith(
+        f"{fewest - 1} validation items are few: where 7 candidates are compared"
+    )
     assert f"For 7 candidates it takes some {fewest} or more: {5 * fewest} rows" in told
     assert not list(too_few_items(data, 0.05, [None] * fewest, 7))
+    # Rows with a cluster each are as many rows.
+    (alike,) = too_few_items(data, 0.05, clusters(fewest - 1, fewest - 1), 7)
+    assert f"{fewest - 1} validation items in {fewest - 1} clusters are few" in alike
+    # More of the file's limit alone would bring no row.
+    data.max_validation_rows = fewest - 1
+    (capped,) = too_few_items(data, 0.05, [None] * (fewest - 2), 7)
+    assert "rows, another validation_fraction and another max_validation_rows" in capped
 
 
 def test_candidates_are_counted_whatever_their_seeds(compose: Callable[..., Config]) -> None:
     points = [compose(f"lora.rank={rank}", f"seed={n}") for rank in (1, 4, 8) for n in (0, 1)]
-    assert judged_at_once(points) == 2
+    assert judged_at_once([*points, *points]) == 2
     assert judged_at_once([compose("search=settle", f"seed={n}") for n in (0, 1)]) == 1
 
 

@@ -78,7 +78,8 @@ class Forked(Generic[Result]):
             return
         context = multiprocessing.get_context("fork")
         self._answers, answer = context.Pipe(duplex=False)
-        self._process = context.Process(target=_answer, args=(work, answer), daemon=True)
+        ends = self._answers, answer
+        self._process = context.Process(target=_answer, args=(work, *ends), daemon=True)
         with warnings.catch_warnings():
             # Threads of BLAS, which are prepared for it.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -91,8 +92,9 @@ class Forked(Generic[Result]):
             return self._work()
         try:
             found: Result = self._answers.recv()
-        except (EOFError, OSError):
-            # It failed there, or the system took that process, for its memory maybe.
+        except Exception:
+            # It failed there, or the system took that process, for its memory maybe, or its answer
+            # cannot be read: what is wrong with the work itself, the next line raises.
             return self._work()
         finally:
             self.end()
@@ -106,8 +108,10 @@ class Forked(Generic[Result]):
             self._process.join()
 
 
-def _answer(work: Callable[[], object], answer: Connection) -> None:
+def _answer(work: Callable[[], object], answers: Connection, answer: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Else nobody would tell it that its parent is gone.
+    answers.close()
     try:
         answer.send(work())
     finally:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 """Decimal: 1 GB is 10^9 bytes."""
+MOST_CONFIDENT = 0.999999
+"""Above it no digits are told."""
 
 
 def byte_unit(largest: float) -> tuple[float, str]:
@@ -103,12 +105,13 @@ def p_value(value: float) -> str:
 def confidence(levels: Iterable[float]) -> str:
     """Of one interval or of several, with the digits that tell it from 100 %: 99.2 %, or 97.5 to
     99.98 %."""
-    ends = dict.fromkeys(f"{100 * end:.{_nines(end)}f}" for end in _span(levels))
-    return f"{' to '.join(ends)} %"
+    return f"{' to '.join(dict.fromkeys(map(_confidence, _span(levels))))} %"
 
 
-def _nines(level: float) -> int:
-    return max(1, math.ceil(-math.log10(1 - level)) - 2)
+def _confidence(level: float) -> str:
+    if level > MOST_CONFIDENT:
+        return f"more than {100 * MOST_CONFIDENT:.4f}"
+    return f"{100 * level:.{max(1, math.ceil(-math.log10(1 - level)) - 2)}f}"
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:

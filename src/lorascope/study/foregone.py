@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,27 +21,29 @@ def too_few_items(
     data: DataConfig, margin: float, clusters: Sequence[str | None], candidates: int = 1
 ) -> Iterator[str]:
     """A sentence where the validation items could not show an accuracy inside the margin even if
-    not one answer differed from the reference's, or not where several candidates are judged at
-    once; and how many would do.
+    not one answer differed from the reference's, or not where several candidates are compared
+    at once; and how many would do.
 
     Args:
         margin: `decide.margin_accuracy`.
         clusters: of each validation row, None where rows have none.
-        candidates: that are judged at once, at the most.
+        candidates: that are compared, at the most.
     """
     if data.scoring is Scoring.loss:
         return
-    clusters = clusters[: data.max_validation_rows]
-    items, labels = len(clusters), None
+    there, clusters = len(clusters), clusters[: data.max_validation_rows]
+    count = items = len(clusters)
+    labels = None
     if None not in clusters:
         names, labels = np.unique([str(name) for name in clusters], return_inverse=True)
-        if len(names) < 2:
+        count = len(names)
+        if count < 2:
             return
     reach = _reach_without_changes(items, labels)
     enough = items_to_show(margin, max(1, candidates))
-    if reach < margin and (labels is not None or items >= enough):
+    if reach < margin and count >= enough:
         return
-    worth = "" if labels is None else f" in {len(names):,} clusters"
+    worth = "" if labels is None else f" in {count:,} clusters"
     near = (
         f"that an accuracy is within {100 * margin:g} points of the reference's "
         f"(decide.margin_accuracy={margin:g})"
@@ -52,32 +55,36 @@ def too_few_items(
         )
     else:
         told = (
-            f"{items:,} validation items are few: of {candidates:,} candidates that are judged at "
-            f"once, they show of none {near}, were not one answer different"
+            f"{items:,} validation items{worth} are few: where {candidates:,} candidates are "
+            f"compared, they show of none {near}, were not one answer different"
         )
     apart = "" if labels is None else " that share no cluster"
-    yield f"{told}. {_wanted(data, enough, candidates, apart)}, or a wider margin."
+    yield f"{told}. {_wanted(data, enough, there, candidates, apart)}, or a wider margin."
 
 
-def _wanted(data: DataConfig, items: int, candidates: int, apart: str) -> str:
-    """How many validation items would do, and how many rows that takes."""
+def _wanted(data: DataConfig, items: int, there: int, candidates: int, apart: str) -> str:
+    """How many validation items would do, and how many rows that takes; `there` are there."""
     place = f"conf/data/{data.name}.yaml"
     several = f"For {candidates:,} candidates it" if candidates > 1 else "It"
     takes = f"{several} takes some {items:,} or more{apart}"
-    if data.max_validation_rows is not None and data.max_validation_rows < items:
-        return f"{takes}: another max_validation_rows ({place})"
-    if data.validation is not None:
-        return takes
-    rows = math.ceil(items / data.validation_fraction)
-    return f"{takes}: {rows:,} rows, another validation_fraction ({place})"
+    is_capped = data.max_validation_rows is not None and data.max_validation_rows < items
+    cap = ["another max_validation_rows"] if is_capped else []
+    rows = []
+    if there < items and data.validation is None:
+        rows = [
+            f"{math.ceil(items / data.validation_fraction):,} rows, another validation_fraction"
+        ]
+    ways = " and ".join([*rows, *cap])
+    return f"{takes}: {ways} ({place})" if ways else takes
 
 
 def judged_at_once(configs: Sequence[Config]) -> int:
-    """Configurations of a grid that may be held against its reference, whatever their seeds."""
+    """Configurations of a grid that may be held against its reference, whatever their seeds: what
+    they cost, which is to be less, is not known yet."""
     if configs[0].search is Search.settle:
         # They come one after the other, each with its part of the error.
         return 1
-    return max(1, len(configs) // len({config.seed for config in configs}) - 1)
+    return max(1, len({repr(replace(config, seed=0)) for config in configs}) - 1)
 
 
 def _reach_without_changes(items: int, clusters: np.ndarray | None) -> float:

@@ -37,6 +37,8 @@ INFO_WORDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 OTHER_FOLDERS = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun",
 )  # fmt: skip
+OF_FILES = ("kind", "name")
+"""Settings that a file of conf/ says, and no word."""
 ONE_OF = (
     "recipe", "model", "data", "evaluate", "merge", "decide", "search", "ship", "runtime", "engine",
 )  # fmt: skip
@@ -125,21 +127,25 @@ def _as_word(flag: str, value: str, arguments: Sequence[str]) -> str:
     """A sentence that writes what other programs take as a flag as a word: --model ../mine."""
     behind = arguments[arguments.index(flag) + 1 :] if flag in arguments else []
     value = value or next((w for w in behind[:1] if not w.startswith("-")), "")
-    if not flag.startswith("--") or not value:
+    if not flag.startswith("--"):
         return ""
     if here := called_here(flag.lstrip("-")):
         # Its value may be told otherwise.
         return f" Settings are words without dashes, and this one is {here} here."
+    if not value:
+        return ""
     key = _key_of(flag.lstrip("-"))
     return f" Settings are words without dashes: {key}={value}." if key else ""
 
 
 def _key_of(word: str) -> str | None:
-    """The key that is called so, in whatever section; None where there is none."""
+    """The key that is called so, in whatever section; None where there is none, or where it is a
+    file that says it."""
     known = [*dict.fromkeys(key.partition(".")[0] for key in known_keys()), *known_keys()]
     if word in known:
         return word
-    return next((key for key in known if key.rpartition(".")[2] == word), None)
+    alike = (key for key in known if key.rpartition(".")[2] == word)
+    return None if word in OF_FILES else next(alike, None)
 
 
 def _takes(command: str, known: Mapping[str, str]) -> str:

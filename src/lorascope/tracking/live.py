@@ -95,6 +95,8 @@ class LiveTracking:
         self._packs: list[LivePack] = []
         self._ending, self._failed = threading.Event(), threading.Event()
         self._has_told = False
+        self._failed_at: tuple[LivePack, int] | None = None
+        """The trial that is being sent, or was when the store failed."""
         self._writer: Writer | None = None
         self._owner: Owner | None = None
         self._load: MachineLoad | None = None
@@ -160,11 +162,15 @@ class LiveTracking:
             self._has_told = True
 
     def _send(self) -> bool:
-        """Send what waits; whether runs had to be opened."""
+        """Send what waits; whether runs had to be opened. It begins behind what failed last, so
+        that a run that cannot be written holds up no other one."""
         has_opened = False
-        for pack in list(self._packs):
-            for index in range(len(pack.trials)):
-                has_opened |= self._send_trial(pack, index)
+        trials = [(pack, index) for pack in list(self._packs) for index in range(len(pack.trials))]
+        start = trials.index(self._failed_at) + 1 if self._failed_at in trials else 0
+        for pack, index in [*trials[start:], *trials[:start]]:
+            self._failed_at = pack, index
+            has_opened |= self._send_trial(pack, index)
+        self._failed_at = None
         self._send_load()
         return has_opened
 
@@ -204,7 +210,9 @@ class LiveTracking:
                 log_points(self._writer.client, name, points, now_ms)
 
     def _connect(self) -> Writer:
-        self._writer = connected(self._layout)
+        writer = connected(self._layout)
         self._owner = Owner(self._layout)
         self._load = MachineLoad()
-        return self._writer
+        # Last: whatever fails above is tried again.
+        self._writer = writer
+        return writer

@@ -165,9 +165,14 @@ def _held_to_more(decision: Decision, names: CellNames) -> str:
     verb = "lies" if len(held) == 1 else "lie"
     levels = units.confidence(row.held_to or 0.0 for row in held)
     return (
-        f" By the 95 % interval alone {whose} {verb} inside the margin of {margin}; as several are "
-        f"judged at once, an interval of {levels} has to."
+        f" By the 95 % interval alone {whose} {verb} inside the margin of {margin}; as "
+        f"{why_held_to_more(decision)}, an interval of {levels} has to."
     )
+
+
+def why_held_to_more(decision: Decision) -> str:
+    """Why one candidate's own 95 % interval does not decide."""
+    return "it is looked at again and again" if decision.settling else "several are compared"
 
 
 def _what_settles(findings: Findings) -> Line | None:

@@ -14,7 +14,7 @@ from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
 from lorascope.reporting.pages.bare_base import gain_fact, needless_answer
 from lorascope.reporting.pages.document import Answer, Code, Fact, Line
-from lorascope.reporting.pages.in_short import in_short, what_is_left
+from lorascope.reporting.pages.in_short import in_short, what_is_left, why_held_to_more
 
 SHOWN_OPEN = 3
 """Open candidates that are spelled out; the table has them all."""
@@ -223,18 +223,19 @@ def _open(row: Candidate, decision: Decision, names: CellNames) -> Line:
         )
         if row.p_margin_holm is not None:
             shown += f", p for worse by the margin {units.p_value(row.p_margin_holm)} (corrected)"
-    why = _why_open(row, measure, decision.margin)
+    why = _why_open(row, decision)
     return (f"Open: {names.name(row.cell)}{shown}. {why}{what_settles(row)}",)
 
 
-def _why_open(row: Candidate, measure: Measure, margin: float) -> str:
+def _why_open(row: Candidate, decision: Decision) -> str:
     """Where the interval that is shown would do, that it does not decide."""
     if row.held_to is None:
         return ""
     side = "beyond" if row.beyond_margin else "inside"
+    margin = decision.measure.distance(decision.margin)
     return (
-        f"That interval lies {side} the margin of {measure.distance(margin)}, but it is of this "
-        "one alone: as several are judged at once, one of "
+        f"That interval lies {side} the margin of {margin}, but it is of this one alone: as "
+        f"{why_held_to_more(decision)}, one of "
         f"{units.confidence([row.held_to])} would have to. "
     )
 
