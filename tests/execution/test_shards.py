@@ -41,7 +41,9 @@ TRAINED = Outcome([TrialOutcome(Status.diverged, "at step 2", None, "cpu", 1)])
         (("lora.init=pissa",), "runtime.shard"),
         (("adapter=vera", "vera.dropout=0.1"), "runtime.shard"),
         (("train.qat=int4_sym",), "runtime.shard"),
+        (("lora.head=true", "lora.dropout=0.1"), "runtime.shard"),
         (("engine=slurm", "engine.gpus=1"), "engine.gpus"),
+        (("engine=ray", "engine.gpus=1"), "engine.gpus"),
     ],
 )
 def test_what_is_not_shown_equal_is_refused_by_name(
@@ -57,6 +59,10 @@ def test_what_is_not_shown_equal_is_refused_by_name(
 
 def test_a_form_that_is_served_on_one_device_may_be_quantized(compose: Compose) -> None:
     validate(compose("quant=fp16", "serve=nf4", "runtime.shard=2"))
+
+
+def test_prompts_begin_with_nothing_of_layers(compose: Compose) -> None:
+    validate(compose("quant=fp16", "adapter=prompt", "runtime.shard=2"))
 
 
 def test_samples_are_shared_without_a_gap() -> None:

@@ -47,15 +47,18 @@ OF_SHARDS = [
         "Leave lora.dora out",
     ),
     _divided(
-        lambda c: getattr(c.adapter, "init", DRAWN[0]) in DRAWN,
+        lambda c: c.adapter.kind not in OWN_DRAWS or getattr(c.adapter, "init", "") in DRAWN,
         "lora.init names a beginning that is read out of whole weights, or out of what they make "
         "of samples, and each device has a part of them",
         "Take lora.init=kaiming, gaussian or orthogonal",
     ),
     _divided(
-        lambda c: c.adapter.kind in OWN_DRAWS or not getattr(c.adapter, "dropout", 0.0),
-        "this method's dropout draws for the rows that a device has, and would draw otherwise on "
-        "another number of them",
+        lambda c: (
+            not getattr(c.adapter, "dropout", 0.0)
+            or (c.adapter.kind in OWN_DRAWS and not c.adapter.trained_ends())
+        ),
+        "this method's dropout, or LoRA's beside a trained head or embeddings, draws for the rows "
+        "that a device has, and would draw otherwise on another number of them",
         "Set adapter.dropout=0",
     ),
     _divided(
@@ -66,7 +69,7 @@ OF_SHARDS = [
     ),
     _divided(
         lambda c: (
-            c.engine.kind is not EngineKind.slurm
+            c.engine.kind is EngineKind.local
             or c.runtime.device is DeviceKind.cpu
             or c.engine.gpus in (0, c.runtime.shard)
         ),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.kinds import rank_of
-from lorascope.config import RuntimeConfig
 from lorascope.errors import LorascopeError
 from lorascope.execution.engine import (
     OUTPUT,
@@ -27,7 +26,11 @@ from lorascope.execution.events import EventWriter
 from lorascope.execution.shards import train_divided
 from lorascope.files.disk_faults import disk_fault, is_full_disk
 from lorascope.files.store import read_record
-from lorascope.machine.environment import prepare_environment, use_determinism
+from lorascope.machine.environment import (
+    may_use_cuda,
+    prepare_environment,
+    use_determinism,
+)
 from lorascope.machine.memory import is_out_of_memory
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.records import DataCard, MemoryPlan, Status
@@ -36,7 +39,6 @@ from lorascope.training.progress import Progress, StepReport, Stopped, Validatio
 if TYPE_CHECKING:
     # They import torch, which only the child needs.
     from lorascope.machine.devices import Device
-    from lorascope.machine.memory import MemoryLimit
     from lorascope.machine.ranks import Ranks
     from lorascope.meters.batches import BatchMemory
     from lorascope.planning.fits import Refusal
@@ -56,8 +58,10 @@ def train_followed(folder: Path, progress: Progress) -> Outcome:
     if job.config.runtime.shard == 1:
         return train_in_child(job, progress)
     prepare_environment(job.config.runtime)
-    # Imported once, before processes are forked.
-    import lorascope.execution.local.preloaded  # noqa: F401
+    if not may_use_cuda(job.config.runtime.device):
+        # Imported once, before processes are forked. Where there may be GPUs each imports it by
+        # itself: bitsandbytes begins CUDA, which a fork could then not use.
+        import lorascope.execution.local.preloaded  # noqa: F401
 
     outcome = train_divided(folder, job, progress, train_in_child, answer)
     if outcome.saved_at is not None:
@@ -143,7 +147,9 @@ def train_in_child(job: Job, progress: Progress, ranks: Ranks | None = None) -> 
             raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         return no_room(Status.out_of_memory, first_line)
-    plans, pack_plan = _predicted(job, device, memory)
+    # Of several processes the first one says what the pack came to.
+    unknown = [None] * len(job.configs), None
+    plans, pack_plan = _predicted(job, device, memory) if ranks.rank == 0 else unknown
     trials = [
         ended(Status.diverged, str(outcome))
         if isinstance(outcome, Diverged)
@@ -190,27 +196,21 @@ def _pack_plan(job: Job) -> PackPlan:
 def _refusal(job: Job, device: Device) -> Refusal | None:
     """Why the pack cannot fit; None where it can, and where that cannot be known beforehand."""
     from lorascope.machine.memory import MemoryLimit
-    from lorascope.planning.fits import failed_prediction_passed_over, memory_limit, refusal
+    from lorascope.planning.fits import (
+        failed_prediction_passed_over,
+        limit_of_one,
+        memory_limit,
+        refusal,
+    )
 
     with failed_prediction_passed_over("this pack"):
         if job.slot.memory_bytes is None:
             limit = memory_limit(device, job.config.runtime.memory_limit_gb)
         else:
             limit = MemoryLimit(job.slot.memory_bytes, "its share beside other packs")
-        limit = _own_limit(limit, job.config.runtime, device)
+        limit = limit_of_one(limit, job.config.runtime.shard, device.kind)
         return refusal(job_subject(job, device.kind), limit)
     return None
-
-
-def _own_limit(limit: MemoryLimit, runtime: RuntimeConfig, device: Device) -> MemoryLimit:
-    """What one process of a divided base may use: RAM is shared, and a GPU is each one's own."""
-    if runtime.shard == 1 or device.kind != "cpu":
-        return limit
-    return replace(
-        limit,
-        bytes=limit.bytes // runtime.shard,
-        source=f"{limit.source}, divided by runtime.shard={runtime.shard}",
-    )
 
 
 def _predicted(

@@ -84,6 +84,9 @@ def _part(
         return ranks.agreed(rank == 0 and progress(event))
 
     outcome = work(job, told, ranks)
+    if not _lacks_room(outcome):
+        # None ends before all have come so far, or it would be taken for the only one that did.
+        ranks.add_counts([0])
     leave()
     return outcome
 
@@ -92,7 +95,8 @@ def _part(
 def _processes(body: Callable[[int], None], count: int) -> Iterator[list[BaseProcess]]:
     """Processes that do `body(rank)`; they end with this one, and with the block.
 
-    They are forked: libraries that this process has imported are theirs, and it never touches CUDA.
+    They are forked: libraries that this process has imported are theirs. It must not have begun
+    CUDA, which a fork could not use.
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = os.pipe()
@@ -150,6 +154,10 @@ def _ended(process: BaseProcess, place: Path) -> Outcome | None:
     return Outcome(failure=Failure(f"a process ended with exit code {code}:\n{words}"))
 
 
+def _lacks_room(outcome: Outcome) -> bool:
+    return bool(outcome.split) or any(trial.status in NO_ROOM for trial in outcome.trials)
+
+
 def _outcome(ended: Sequence[Outcome | None], places: Sequence[Path]) -> Outcome:
     """Of all: a death before what it did to the others, a lack of memory before that too, and of
     failures the first. What the process that says it printed last stands in this one's output."""
@@ -161,7 +169,7 @@ def _outcome(ended: Sequence[Outcome | None], places: Sequence[Path]) -> Outcome
             return (4, rank)
         if outcome.exit_signal is not None:
             return (0, rank)
-        if outcome.split or any(trial.status in NO_ROOM for trial in outcome.trials):
+        if _lacks_room(outcome):
             return (1, rank)
         return (3, rank) if outcome.failure is None else (2, time_ns)
 

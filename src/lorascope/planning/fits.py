@@ -32,6 +32,15 @@ def stated_limit(limit_gb: float) -> MemoryLimit:
     return MemoryLimit(int(limit_gb * GIGABYTE), f"runtime.memory_limit_gb={limit_gb:g}")
 
 
+def limit_of_one(limit: MemoryLimit, shards: int, device: str) -> MemoryLimit:
+    """What one of the processes that divide a base may use: they share RAM, and each GPU is one's
+    own."""
+    if shards == 1 or device != "cpu":
+        return limit
+    source = f"{limit.source}, divided by runtime.shard={shards}"
+    return replace(limit, bytes=limit.bytes // shards, source=source)
+
+
 def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
     """runtime.memory_limit_gb exactly where it is set, else what tensors can have of the GPU's
     memory that is free, or of the RAM."""

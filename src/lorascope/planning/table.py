@@ -17,6 +17,7 @@ from lorascope.planning.arithmetic import (
     usable_bytes,
 )
 from lorascope.planning.capacity import capacity_of, largest_micro_batch, largest_rank
+from lorascope.planning.fits import limit_of_one, stated_limit
 from lorascope.planning.plan import PHASES, Prediction, deciding_phase, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.planning.subject import PlanSubject
@@ -189,11 +190,16 @@ def _fits(planned: Planned) -> str | None:
         return None
     plan, limit_gb = planned.prediction.plan, planned.config.runtime.memory_limit_gb
     if limit_gb is not None:
-        fits = needed_bytes(plan) <= limit_gb * GIGABYTE
+        fits = needed_bytes(plan) <= _stated_bytes(planned, plan, limit_gb)
         return f"{'' if fits else 'not '}{limit_gb:g} GB{deciding(plan)}"
     needed = needed_bytes(plan)
     sizes = [gb for gb in GPU_SIZES_GB if needed <= usable_bytes(gb * GIGABYTE, plan.device)]
     return f"{f'{sizes[0]} GB' if sizes else 'none listed'}{deciding(plan)}"
+
+
+def _stated_bytes(planned: Planned, plan: MemoryPlan, limit_gb: float) -> int:
+    """Of runtime.memory_limit_gb, for one process."""
+    return limit_of_one(stated_limit(limit_gb), planned.config.runtime.shard, plan.device).bytes
 
 
 def deciding(plan: MemoryPlan) -> str:
@@ -247,7 +253,7 @@ def capacities(planned: Planned, prediction: Prediction) -> Table[CapacityRow]:
     plan, limit_gb = prediction.plan, planned.config.runtime.memory_limit_gb
     capacity = capacity_of(planned.subject, prediction)
     sizes = {size: usable_bytes(size * GIGABYTE, plan.device) for size in GPU_SIZES_GB}
-    limits = sizes if limit_gb is None else {limit_gb: limit_gb * GIGABYTE}
+    limits = sizes if limit_gb is None else {limit_gb: _stated_bytes(planned, plan, limit_gb)}
     rows = [
         CapacityRow(
             memory_gb=size,

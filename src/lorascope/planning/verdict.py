@@ -13,7 +13,7 @@ from lorascope.config import DeviceKind
 from lorascope.machine.devices import choose_device
 from lorascope.machine.memory import MemoryLimit
 from lorascope.planning.arithmetic import GIGABYTE, GPU_SIZES_GB, usable_bytes
-from lorascope.planning.fits import memory_limit, stated_limit
+from lorascope.planning.fits import limit_of_one, memory_limit, stated_limit
 from lorascope.planning.plan import deciding_phase, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.reporting import units
@@ -65,6 +65,7 @@ def _fit(planned: Planned, here: Callable[[DeviceKind], MemoryLimit]) -> Fit:
     limit = here(runtime.device) if stated_gb is None else stated_limit(stated_gb)
     if prediction is None:
         return Fit(planned, limit, None)
+    limit = limit_of_one(limit, runtime.shard, prediction.plan.device)
     return Fit(planned, limit, needed_bytes(prediction.plan) <= limit.bytes)
 
 

@@ -58,7 +58,7 @@ def _begin(ray: Any, address: str) -> None:
 def _found(address: str) -> str:
     """host:port of the cluster, also where the address is `auto`."""
     if address.startswith(CLIENT):
-        return address
+        raise _no_cluster(address, "this computer has to be a node of the cluster, and no client")
     from ray._private.services import canonicalize_bootstrap_address_or_die
 
     try:
@@ -68,7 +68,7 @@ def _found(address: str) -> str:
 
 
 def _require_answer(address: str, found: str) -> None:
-    host, _, port = found.removeprefix(CLIENT).rpartition(":")
+    host, _, port = found.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:

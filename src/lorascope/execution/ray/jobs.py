@@ -100,9 +100,10 @@ class RayEngine:
         _clear(folder)
         write_job(folder, job)
         memory_bytes = self._memory(partial(pack_bytes, folder))
-        if memory_bytes and not any(node.holds(self._engine, memory_bytes) for node in nodes()):
+        most = most_bytes(self._engine, nodes())
+        # Where no node has the processors it may be that some are lost for a while.
+        if memory_bytes and 0 < most < memory_bytes:
             # As where a child finds that its pack has no room.
-            most = most_bytes(self._engine, nodes())
             refused = TrialOutcome(Status.refused, _no_room(memory_bytes, most))
             alone = len(job.configs) == 1
             write_outcome(folder, Outcome([refused]) if alone else Outcome(split="halves"))
