@@ -123,14 +123,18 @@ def test_what_ended_one_process_ends_the_pack(
 def divided(project: Layout, seed: int, shards: int = 2) -> TrialRecord:
     config = compose_one(
         project, "quant=fp16", "lora.rank=4", f"seed={seed}", f"runtime.shard={shards}",
-        "train.steps=40", "train.checkpoint_every_steps=5", "runtime.threads=2",
+        "train.steps=60", "train.checkpoint_every_steps=5", "runtime.threads=2",
     )  # fmt: skip
     return run(config, project)
 
 
-def kill_a_process(project: Layout) -> None:
-    """Kill one of the two that train, once there is a checkpoint."""
-    while not list(project.checkpoints.glob("*/*/checkpoint-*/sha256")):
+def checkpoints(project: Layout) -> set[Path]:
+    return set(project.checkpoints.glob("*/*/checkpoint-*/sha256"))
+
+
+def kill_a_process(project: Layout, before: set[Path]) -> None:
+    """Kill one of the two that train, once there is a checkpoint that was not there `before`."""
+    while not checkpoints(project) - before:
         time.sleep(0.01)
     every = psutil.Process().children(recursive=True)
     pairs = [own.children() for own in every]
@@ -149,7 +153,7 @@ def test_a_sweep_goes_on_after_one_process_was_killed_and_ends_with_the_same_bit
     assert undisturbed.plan is not None
     assert undisturbed.plan.shards == 2
     shutil.rmtree(folder)
-    watcher = threading.Thread(target=kill_a_process, args=(project,))
+    watcher = threading.Thread(target=kill_a_process, args=(project, checkpoints(project)))
     watcher.start()
     dead = divided(project, 870)
     watcher.join()
