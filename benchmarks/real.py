@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.workload import (
     PARAMS,
     REPOSITORY,
     environment,
+    project_over,
 )
 
 SHAPE = REPOSITORY / "src" / "lorascope" / "bases" / "known_configs" / "smollm2-135m.json"
@@ -87,11 +89,7 @@ class RealWorkload:
 
     def fresh_project(self, name: str) -> Path:
         """A project without trials or scores over the prepared base and data."""
-        root = self.folder / name
-        root.mkdir()
-        for shared in ("conf", "params.yaml", "models", "data"):
-            (root / shared).symlink_to(self.prepared / shared)
-        return root
+        return project_over(self.prepared, self.folder / name)
 
     def overrides(self, mode: str, ranks: tuple[int, ...], compute: str) -> tuple[str, ...]:
         """What declares the trials."""
@@ -160,11 +158,21 @@ def make_project(root: Path, size: RealSize) -> None:
 def save_random_model(folder: Path) -> list[str]:
     """Weights as training would begin with, a token a word; returns the words."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = json.loads(SHAPE.read_text(encoding="utf-8"))
     words = [f"w{number}" for number in range(shape["vocab_size"] - len(SPECIAL))]
+    save_word_tokenizer(folder, words)
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**shape)).to(torch.bfloat16).save_pretrained(folder)
+    return words
+
+
+def save_word_tokenizer(folder: Path, words: Sequence[str]) -> int:
+    """A token a word, after `SPECIAL`; returns how many tokens there are."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     pieces = [*SPECIAL, *(f"▁{word}" for word in words)]
     tokenizer = Tokenizer(
         models.WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>")
@@ -174,9 +182,7 @@ def save_random_model(folder: Path) -> list[str]:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>"
     ).save_pretrained(folder)
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**shape)).to(torch.bfloat16).save_pretrained(folder)
-    return words
+    return len(pieces)
 
 
 def random_rows(words: list[str], count: int) -> list[dict[str, str]]:

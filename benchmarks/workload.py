@@ -103,11 +103,7 @@ class Workload:
 
     def fresh_project(self, name: str) -> Path:
         """A project without trials or scores over the prepared base and data."""
-        root = self.folder / name
-        root.mkdir()
-        for shared in SHARED_FOLDERS:
-            (root / shared).symlink_to(self.prepared / shared)
-        return root
+        return project_over(self.prepared, self.folder / name)
 
     @cached_property
     def trained(self) -> Path:
@@ -178,6 +174,14 @@ class Workload:
     def rows(self) -> Path:
         """The prepared rows' folder."""
         return self.prepared / "data" / "bench" / "bench"
+
+
+def project_over(prepared: Path, root: Path) -> Path:
+    """`root`, a project without trials or scores over the base and data of another."""
+    root.mkdir()
+    for shared in SHARED_FOLDERS:
+        (root / shared).symlink_to(prepared / shared)
+    return root
 
 
 def environment(threads: int) -> dict[str, str]:

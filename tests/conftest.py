@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real import save_word_tokenizer
 from lorascope.cli import run_named
 from lorascope.config import Config
 from lorascope.files.layout import Layout
@@ -149,24 +150,13 @@ def toy_rows() -> list[dict[str, str]]:
 def save_small_model(folder: Path, intermediate: int = 128) -> None:
     """A random two-layer Llama with grouped-query attention and a tied head, and its tokenizer."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     words = ["thing", "has", "the", "color", *COLORS, *(str(number) for number in range(96))]
-    pieces = ["<unk>", "<pad>", "<eos>", *(f"▁{word}" for word in words)]
-    tokenizer = Tokenizer(
-        models.WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
-    from tokenizers import decoders
-
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>"
-    ).save_pretrained(folder)
+    vocabulary = save_word_tokenizer(folder, words)
     torch.manual_seed(7)
     config = LlamaConfig(
-        vocab_size=len(pieces),
+        vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=intermediate,
         num_hidden_layers=2,

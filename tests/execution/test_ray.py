@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,7 +18,7 @@ from lorascope.execution.ray.connection import connect
 from lorascope.files.layout import Layout
 from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES, compose_one
-from tests.execution.test_slurm import items, results
+from tests.execution.cluster_study import items, results, start, wait
 from tests.ray_cluster import Cluster, cluster
 
 with_ray = pytest.mark.skipif(
@@ -44,25 +40,9 @@ def ray_cluster() -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture
-def shared(project: Layout, tmp_path: Path) -> Layout:
-    """The prepared project, in a copy without trials."""
-    skipped = shutil.ignore_patterns("experiments", ".lorascope")
-    shutil.copytree(project.root, tmp_path / "a project", ignore=skipped)
-    return Layout(tmp_path / "a project")
-
-
 def by_ray(made: Cluster, *words: str) -> list[str]:
     named = f"engine.address={made.address}"
     return ["engine=ray", named, "engine.jobs_at_once=2", "engine.memory_gb=1.5", *words]
-
-
-def start(layout: Layout, *words: str) -> subprocess.Popen[str]:
-    """A command whose work is done by tasks."""
-    return subprocess.Popen(
-        [str(Path(sys.executable).parent / "lorascope"), *words], cwd=layout.root, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
 
 
 def steps(layout: Layout) -> list[int]:
@@ -72,14 +52,6 @@ def steps(layout: Layout) -> list[int]:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         told.append(max([line["step"] for line in lines if "step" in line], default=0))
     return told
-
-
-def wait(holds: Callable[[], bool], head: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert head.poll() is None, head.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def adapters(layout: Layout) -> dict[str, bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +23,9 @@ from lorascope.execution.engine import OUTCOME, Failure, Job, Outcome, Slot, Tri
 from lorascope.execution.shards import train_divided
 from lorascope.execution.sweep import run
 from lorascope.files.layout import Layout
+from lorascope.machine.memory import MemoryLimit
 from lorascope.machine.ranks import Ranks, Share
+from lorascope.planning.fits import limit_of_one
 from lorascope.records import Status, TrialRecord
 from lorascope.training.progress import Progress, unwatched
 from tests.conftest import compose_one
@@ -118,6 +122,50 @@ def test_what_ended_one_process_ends_the_pack(
               Slot(1, None))  # fmt: skip
     assert train_divided(tmp_path, job, unwatched, Ending(end), answer) == expected
     assert not (tmp_path / OUTCOME).exists()
+
+
+BEFORE_FORKS = """
+import sys, tempfile
+from pathlib import Path
+from lorascope.execution import child
+from lorascope.execution.engine import Outcome, Slot, write_job, Job
+from lorascope.machine import environment
+from lorascope.training.progress import unwatched
+from tests.conftest import compose_one
+from lorascope.files.layout import Layout
+
+# As where a driver of a GPU is.
+environment.GPU_FILES = ("null",)
+
+def at_the_fork(folder, job, progress, work, answer):
+    print("bitsandbytes" in sys.modules, "torch" in sys.modules)
+    return Outcome()
+
+child.train_divided = at_the_fork
+folder = Path(tempfile.mkdtemp())
+config = compose_one(Layout(Path(sys.argv[1])), "quant=fp16", "runtime.shard=2", *sys.argv[2:])
+write_job(folder, Job(folder, "", folder, folder, [config], [], Slot(1, None)))
+child.train_followed(folder, unwatched)
+"""
+
+
+@pytest.mark.parametrize(("device", "imported"), [("auto", "False"), ("cpu", "True")])
+def test_no_library_begins_cuda_before_processes_are_forked(
+    bare_project: Layout, device: str, imported: str
+) -> None:
+    """A fork of a process that began CUDA cannot use it, and bitsandbytes begins it at its
+    import."""
+    words = (str(bare_project.root), f"runtime.device={device}")
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_FORKS, *words], capture_output=True, text=True
+    )
+    assert done.stdout.split()[:1] == [imported], done.stderr
+
+
+@pytest.mark.parametrize(("device", "own"), [("cpu", 50), ("cuda", 100)])
+def test_processes_divide_ram_and_each_has_its_own_gpu(device: str, own: int) -> None:
+    assert limit_of_one(MemoryLimit(100, "stated"), 2, device).bytes == own
+    assert limit_of_one(MemoryLimit(100, "stated"), 1, device).bytes == 100
 
 
 def divided(project: Layout, seed: int, shards: int = 2) -> TrialRecord:

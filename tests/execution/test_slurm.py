@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from lorascope.files.layout import Layout
 from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES
+from tests.execution.cluster_study import items, results, start, wait
 from tests.slurm_cluster import Cluster, cluster, missing_programs
 
 pytestmark = [
@@ -37,53 +32,12 @@ SWEEP = (
 )  # fmt: skip
 COMMAND = ("train-lora", "-m", *BASE_OVERRIDES, *SWEEP)
 BY_SLURM = ("engine=slurm", "engine.jobs_at_once=2", "engine.memory_gb=1.5")
-OF_A_RUN = {"tokens_per_second", "memory", "pack_ranks", "resumed_at_step"}
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("slurm") / "run") as made:
         yield made
-
-
-@pytest.fixture
-def shared(project: Layout, tmp_path: Path) -> Layout:
-    """The prepared project, in a copy without trials."""
-    skipped = shutil.ignore_patterns("experiments", ".lorascope")
-    shutil.copytree(project.root, tmp_path / "a project", ignore=skipped)
-    return Layout(tmp_path / "a project")
-
-
-def start(layout: Layout) -> subprocess.Popen[str]:
-    """A sweep whose packs are jobs."""
-    return subprocess.Popen(
-        [str(Path(sys.executable).parent / "lorascope"), *COMMAND, *BY_SLURM], cwd=layout.root,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
-def results(layout: Layout) -> dict[str, dict[str, Any]]:
-    """Trial -> its result, but for seconds and what tells of the run."""
-    records = [json.loads(path.read_text()) for path in layout.trials("nf4").glob("*/record.json")]
-    return {
-        record["trial"]: {
-            key: value
-            for key, value in record["result"].items()
-            if key not in OF_A_RUN and not key.endswith("seconds")
-        }
-        for record in records
-        if record["key"]["seed"] in (970, 971)
-    }
-
-
-def items(layout: Layout) -> dict[str, bytes]:
-    """What each trial said to each item."""
-    folder = layout.evaluations("nf4")
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for seed in (970, 971)
-        for path in folder.glob(f"*-s{seed}-*/*.jsonl")
-    }
 
 
 def steps(layout: Layout) -> list[list[int]]:
@@ -95,19 +49,11 @@ def steps(layout: Layout) -> list[list[int]]:
     return told
 
 
-def wait(holds: Callable[[], bool], head: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert head.poll() is None, head.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer_and_is_trained_once(
     project: Layout, shared: Layout, slurm: Cluster
 ) -> None:
     assert lorascope(project, *COMMAND).returncode == 0
-    head = start(shared)
+    head = start(shared, *COMMAND, *BY_SLURM)
     wait(lambda: [bool(one) and max(one) > EVERY for one in steps(shared)] == [True, True], head)
     # The head is lost, and its jobs go on.
     os.killpg(head.pid, signal.SIGKILL)
@@ -116,7 +62,7 @@ def test_what_is_killed_on_the_way_ends_with_the_bits_of_one_computer_and_is_tra
     before = slurm.states()
     assert [state.split()[0] for state in before.values()] == ["RUNNING"] * 2
     nodes = {state.split()[1]: job for job, state in before.items()}
-    head = start(shared)
+    head = start(shared, *COMMAND, *BY_SLURM)
     # A node is lost with its job.
     slurm.kill_node("b")
     slurm.ask("scontrol", "update", "NodeName=b", "State=DOWN", "Reason=lost")

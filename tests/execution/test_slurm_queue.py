@@ -118,7 +118,7 @@ def test_time_in_the_queue_is_no_packs(tmp_path: Path, bare_project: Layout, slu
 def test_a_lock_that_a_running_job_holds_and_nobody_sees_here_is_refused(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, is_seen: bool
 ) -> None:
-    monkeypatch.setattr("lorascope.execution.slurm.process.UNLOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("lorascope.execution.shared_folder.UNLOCKED_SECONDS", 0.1)
     slurm("7_1|RUNNING|None\n")
     for name, text in {ID: "7_1", RUNNING: "", PARENT: ""}.items():
         (tmp_path / name).write_text(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import psutil
+
 # In a process of its own: the one that runs the tests has threads, and forks nothing.
 PROGRAM = """
 import os, sys, time
@@ -60,6 +62,17 @@ assert made[0] == made[1]
 """
 
 
+ORPHAN = """
+import time
+from lorascope.machine import forks
+
+forks._cores = lambda: 1 if forks.multiprocessing.parent_process() else 2
+work = forks.Forked(lambda: time.sleep(0.5) or bytes(1 << 20))
+print(work._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
 def run(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -72,3 +85,14 @@ def test_forked_work_gives_what_undivided_work_gives() -> None:
 
 def test_reports_are_the_same_however_many_processes_make_them() -> None:
     run(REPORTS)
+
+
+def test_a_fork_ends_when_its_parent_was_killed_and_nobody_takes_its_answer() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    fork = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    # More than a pipe holds: without an end it would wait to write it.
+    psutil.wait_procs([fork], timeout=20)
+    assert not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE

@@ -371,6 +371,10 @@ def test_probabilities_are_certain_only_where_they_are() -> None:
         "100",
     ]
     assert [units.p_value(p) for p in (0.0004, 0.0456)] == ["< 0.001", "0.046"]
+    assert units.confidence([0.992]) == "99.2 %"
+    assert units.confidence([0.9998, 0.975]) == "97.5 to 99.98 %"
+    # 1 - 1e-17 is 1 in floating point.
+    assert units.confidence([1 - 1e-17]) == "more than 99.9999 %"
 
 
 def test_names_say_only_what_varies_and_the_answer_says_all() -> None:

@@ -257,6 +257,22 @@ def test_an_old_failure_does_not_take_over_the_run_of_a_training_under_way(share
     assert ended.data.metrics["test_accuracy"] == 0.75
 
 
+def test_a_run_that_cannot_be_written_holds_up_no_other_one(
+    shared: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorascope.tracking.live.FIRST_PAUSE_SECONDS", SOON)
+    deleted, other = (trial(name, outcome=result(steps=6)) for name in ("l14", "l15"))
+    with LiveTracking(shared, SOON) as live:
+        pack = train(live, deleted, slice(0, 1))
+        client, run = run_of(shared, deleted)
+        client.delete_run(run.info.run_id)
+        assert deleted.result is not None
+        pack.report(deleted.result.losses[1:2], [])
+        # It waits until the store has heard of these.
+        live.end(train(live, other, slice(0, 3)))
+        assert pack.waiting[0]
+
+
 def _with_first(run: Any, runs: Sequence[Any]) -> tuple[Any, Any]:
     """`runs` as they are now, two of them, that of `run` first."""
     first, second = sorted(runs, key=lambda one: one.info.run_id != run.info.run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from lorascope.execution.engine import (
     Outcome,
     TrialOutcome,
     read_job,
+    without_room,
     write_outcome,
 )
 from lorascope.execution.events import EventWriter
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     from lorascope.meters.batches import BatchMemory
     from lorascope.planning.fits import Refusal
     from lorascope.planning.subject import PlanSubject
+    from lorascope.records import TrainingResult
+    from lorascope.training.log import Diverged
     from lorascope.training.trial_plan import PackPlan
+    from lorascope.training.validation import Unsaved
 
 
 def train_job(folder: Path) -> None:
@@ -109,48 +113,53 @@ def train_in_child(job: Job, progress: Progress, ranks: Ranks | None = None) -> 
     # There already where children are forked; elsewhere before all that it brings.
     import lorascope.execution.local.preloaded  # noqa: F401, I001
 
-    from lorascope.training.validation import Unsaved
     from lorascope.meters.batches import BatchMemory
     from lorascope.machine.devices import choose_device, use_threads
     from lorascope.machine.memory import keep_freed_memory
     from lorascope.machine.ranks import ALONE
     from lorascope.training.packed_linear import Unpackable
     from lorascope.training.run import train_pack
-    from lorascope.training.log import Diverged
 
     device = choose_device(config.runtime.device)
     use_determinism(config.runtime.deterministic)
     ranks = ranks or ALONE
     threads = use_threads(job.slot.threads, ranks.count)
     keep_freed_memory()
-    alone = len(job.configs) == 1
-
     ended = partial(TrialOutcome, device=device.name, threads=threads, shards=ranks.count)
 
     def no_room(status: Status, reason: str, plan: MemoryPlan | None = None) -> Outcome:
-        if not alone:
-            return Outcome(split="halves")
-        return Outcome([ended(status, reason, plan=plan)])
+        return without_room(job, ended(status, reason, plan=plan))
 
     QUANTIZERS[config.quant.storage].require_trainable(config.adapter, device.kind)
     refused = _refusal(job, device)
     if refused is not None:
         return no_room(Status.refused, refused.reason, refused.plan)
     memory = BatchMemory(device, divided=ranks.count > 1)
+    told = progress if config.runtime.is_live else _without_points(progress)
     try:
-        told = progress if config.runtime.is_live else _without_points(progress)
         outcomes = train_pack(_pack_plan(job), device, told, memory, ranks)
     except Unpackable:
         return Outcome(split="singles")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        return no_room(Status.out_of_memory, first_line)
-    # Of several processes the first one says what the pack came to.
-    unknown = [None] * len(job.configs), None
-    plans, pack_plan = _predicted(job, device, memory) if ranks.rank == 0 else unknown
-    trials = [
+        return no_room(Status.out_of_memory, (str(error).splitlines() or [type(error).__name__])[0])
+    predicted = _predicted(job, device, memory, ranks)
+    return Outcome(_ended_trials(outcomes, predicted, ended))
+
+
+def _ended_trials(
+    outcomes: Sequence[TrainingResult | Diverged | Unsaved],
+    predicted: tuple[list[MemoryPlan | None], MemoryPlan | None],
+    ended: Callable[..., TrialOutcome],
+) -> list[TrialOutcome]:
+    """`predicted` is what `_predicted` says, `ended` makes an outcome of a trial that was
+    trained."""
+    from lorascope.training.log import Diverged
+    from lorascope.training.validation import Unsaved
+
+    plans, pack_plan = predicted
+    return [
         ended(Status.diverged, str(outcome))
         if isinstance(outcome, Diverged)
         else TrialOutcome(Status.failed, str(outcome), kept=False)
@@ -158,7 +167,6 @@ def train_in_child(job: Job, progress: Progress, ranks: Ranks | None = None) -> 
         else ended(Status.completed, None, outcome, plan=plan, pack_plan=pack_plan)
         for outcome, plan in zip(outcomes, plans, strict=True)
     ]
-    return Outcome(trials)
 
 
 def _without_points(progress: Progress) -> Progress:
@@ -214,24 +222,25 @@ def _refusal(job: Job, device: Device) -> Refusal | None:
 
 
 def _predicted(
-    job: Job, device: Device, memory: BatchMemory
+    job: Job, device: Device, memory: BatchMemory, ranks: Ranks
 ) -> tuple[list[MemoryPlan | None], MemoryPlan | None]:
     """What the batches that were trained should have needed: each trial alone, and all at once
-    where there are several. None where that is not known."""
+    where there are several. None where that is not known, or left to the first of several
+    processes."""
     from lorascope.planning.fits import failed_prediction_passed_over
     from lorascope.planning.plan import plan_pack, predict_ranks
 
     unknown: list[MemoryPlan | None] = [None] * len(job.configs)
-    if memory.largest is None:
+    if memory.largest is None or ranks.rank > 0:
         return unknown, None
     with failed_prediction_passed_over("this pack"):
         subject = job_subject(job, device.kind)
         evaluation = tuple(memory.evaluation) or subject.evaluation
         subject = replace(subject, train=memory.largest, evaluation=evaluation)
-        ranks = [rank_of(config.adapter) for config in job.configs]
-        alone = predict_ranks(subject, sorted(set(ranks)))
-        together = plan_pack(subject, alone) if len(ranks) > 1 else None
-        return [alone[rank].plan for rank in ranks], together
+        of_trials = [rank_of(config.adapter) for config in job.configs]
+        alone = predict_ranks(subject, sorted(set(of_trials)))
+        together = plan_pack(subject, alone) if len(of_trials) > 1 else None
+        return [alone[rank].plan for rank in of_trials], together
     return unknown, None
 
 

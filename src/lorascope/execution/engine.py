@@ -113,15 +113,10 @@ class Outcome:
     """What the process printed last."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a job does that trains no pack, such as scoring."""
-
-    body: Callable[[Path], None]
-    """Does it for a job's folder, in a process of its own, and writes its outcome there; begun anew
-    where that process is lost with its computer."""
-    predicted: Callable[[], int]
-    """How many bytes of RAM a job for it needs, in all; asked in a process that may load torch."""
+def without_room(job: Job, alone: TrialOutcome) -> Outcome:
+    """Of a pack that has no room: a trial by itself ends as `alone` says, several are tried in
+    halves."""
+    return Outcome([alone]) if len(job.configs) == 1 else Outcome(split="halves")
 
 
 class Killed(Exception):
@@ -129,11 +124,7 @@ class Killed(Exception):
 
 
 class Engine(Protocol):
-    """Where packs are trained, and other work is done."""
-
-    is_here: bool
-    """Whether that is this computer. Then a base that is loaded stays for all that is scored on it;
-    elsewhere scoring is `Work`."""
+    """Where packs are trained."""
 
     def prepare(self) -> None:
         """Begin what takes seconds before the first job can start."""
@@ -150,9 +141,6 @@ class Engine(Protocol):
 
     def submit(self, job: Job) -> FollowedJob:
         """Start to train `job` in its slot. The caller holds the locks of its trials."""
-
-    def submit_work(self, work: Work) -> FollowedJob:
-        """Start to do `work`, in a folder of its own."""
 
 
 class Process(Protocol):

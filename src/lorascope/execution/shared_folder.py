@@ -24,6 +24,8 @@ BEAT_SECONDS = 2.0
 """Between two signs of life."""
 LATE_SECONDS = 60
 """For a file that a node wrote to be seen here: the longest that NFS keeps what it knows."""
+UNLOCKED_SECONDS = 20
+"""For which a lock that a job holds may look free, as when it ends."""
 NAME_LETTERS = 24
 PROBE = "probe"
 
@@ -110,8 +112,8 @@ class LockWatch:
         self._seen = False
         self._unlocked: tuple[float, float] | None = None
 
-    def require(self, kind: str, holder: str, unlocked_seconds: float) -> None:
-        """Look at the lock; it may look free for so long, as when its job ends.
+    def require(self, kind: str, holder: str) -> None:
+        """Look at the lock; it may look free for some seconds, as when its job ends.
 
         Raises:
             ConfigError: it has looked free for longer, in which the job went on saying that it
@@ -125,7 +127,7 @@ class LockWatch:
         except FileNotFoundError:
             return
         since, first = self._unlocked = self._unlocked or (time.monotonic(), beat)
-        late = time.monotonic() - since >= unlocked_seconds
-        if not self._seen and late and beat - first >= unlocked_seconds / 2:
+        late = time.monotonic() - since >= UNLOCKED_SECONDS
+        if not self._seen and late and beat - first >= UNLOCKED_SECONDS / 2:
             told = f"are locked by {holder}, and that is not seen here"
             raise no_locks(kind, self._folder.parent, told)

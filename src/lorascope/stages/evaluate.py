@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from lorascope.config import Config
 from lorascope.errors import RecordError
+from lorascope.execution.cluster import ClusterEngine
 from lorascope.execution.kinds import engine_of
 from lorascope.execution.scored_base import items_of_base, load_base
 from lorascope.execution.served_scores import NotServedError, score_served
@@ -45,7 +46,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> list[Evalu
     """
     needed = only_needed(configs, layout)
     engine = engine_of(configs[0], layout)
-    if engine.is_here:
+    if not isinstance(engine, ClusterEngine):
         return score_modes(configs, needed, layout)
     from lorascope.stages.scoring_jobs import score_by_jobs
 

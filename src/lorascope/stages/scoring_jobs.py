@@ -13,7 +13,8 @@ from pathlib import Path
 from lorascope.config import Config, DeviceKind, EngineConfig
 from lorascope.errors import LorascopeError
 from lorascope.execution.child import answer
-from lorascope.execution.engine import OUTPUT, Engine, Event, Outcome, Work
+from lorascope.execution.cluster import ClusterEngine, Work
+from lorascope.execution.engine import OUTPUT, Event, Outcome
 from lorascope.execution.job_memory import gpu_job_bytes, job_bytes, on_gpu
 from lorascope.execution.packs import in_slots
 from lorascope.execution.stop import StopRequest, stop_request
@@ -52,7 +53,7 @@ class Part:
 
 
 def score_by_jobs(
-    engine: Engine,
+    engine: ClusterEngine,
     configs: Sequence[Config],
     needed: Sequence[Config],
     layout: Layout,
@@ -132,7 +133,7 @@ def _parts(configs: Sequence[Config], needed: Sequence[Config], jobs: int) -> li
     return parts
 
 
-def _run(parts: Sequence[Part], engine: Engine, layout: Layout, stop: StopRequest) -> None:
+def _run(parts: Sequence[Part], engine: ClusterEngine, layout: Layout, stop: StopRequest) -> None:
     def work(part: Part, slot: object) -> str | None:
         body = partial(score_part, part, layout.root)
         job = engine.submit_work(Work(body, partial(scoring_bytes, part, layout.root)))

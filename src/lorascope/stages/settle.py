@@ -11,6 +11,7 @@ from lorascope.comparing.foreseen import Rounds, foreseen
 from lorascope.comparing.settling import Look, Settling
 from lorascope.config import Config, Search
 from lorascope.errors import LorascopeError, RecordError
+from lorascope.execution.cluster import ClusterEngine
 from lorascope.execution.kinds import engine_of
 from lorascope.execution.packs import Trial, packs_of
 from lorascope.execution.scored_base import let_go
@@ -119,7 +120,7 @@ def _score(configs: Sequence[Config], trials: Sequence[Config], layout: Layout) 
     """Score what is missing of `trials`, or else of the bare bases of `configs`, where `engine`
     says."""
     engine = engine_of(configs[0], layout)
-    if not engine.is_here:
+    if isinstance(engine, ClusterEngine):
         score_by_jobs(engine, configs, trials, layout, keeps_answers=False)
     elif trials:
         score_trials(trials, layout)

@@ -43,7 +43,7 @@ def unwatched(report: StepReport | ValidationReport) -> bool:
 
 
 class Stopped(Exception):
-    """A training that was asked to stop; its checkpoint is written."""
+    """A training that was asked to stop; its checkpoint is written, if it had begun."""
 
     def __init__(self, step: int, steps: int) -> None:
         super().__init__(step, steps)
@@ -51,4 +51,5 @@ class Stopped(Exception):
         self.steps = steps
 
     def __str__(self) -> str:
-        return f"saved at step {self.step}/{self.steps}"
+        # One that was still waiting may not know how many steps an epoch has.
+        return f"saved at step {self.step}/{self.steps}" if self.step else "stopped before it began"

@@ -35,7 +35,6 @@ from lorascope.execution.engine import (
     Job,
     Outcome,
     Slot,
-    Work,
     last_lines,
     write_job,
 )
@@ -53,8 +52,6 @@ PRELOADED = "lorascope.execution.local.preloaded"
 
 class LocalEngine:
     """Children of this process; see `engine.Engine`."""
-
-    is_here = True
 
     def __init__(self, runtime: RuntimeConfig) -> None:
         self._runtime = runtime
@@ -86,18 +83,10 @@ class LocalEngine:
         return []
 
     def submit(self, job: Job) -> FollowedJob:
-        folder = _scratch()
+        # Not in the project, whose disk may be full: then its process could not say so.
+        folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
         write_job(folder, job)
         return FollowedJob(folder, Child(train_job, folder, PRELOADED, fresh=self._cuda))
-
-    def submit_work(self, work: Work) -> FollowedJob:
-        folder = _scratch()
-        return FollowedJob(folder, Child(work.body, folder, PRELOADED, fresh=self._cuda))
-
-
-def _scratch() -> Path:
-    """Not in the project, whose disk may be full: then a process could not say so."""
-    return Path(tempfile.mkdtemp(prefix="lorascope-"))
 
 
 @contextmanager

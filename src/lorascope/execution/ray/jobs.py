@@ -20,22 +20,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lorascope.config import Config
+from lorascope.execution.cluster import ClusterEngine, Work
 from lorascope.execution.engine import (
     JOB,
     OUTCOME,
     OUTPUT,
     FollowedJob,
     Job,
-    Outcome,
-    Slot,
     TrialOutcome,
-    Work,
+    without_room,
     write_job,
     write_outcome,
 )
 from lorascope.execution.events import EVENTS, STOP
 from lorascope.execution.job_memory import on_gpu, pack_bytes, predicted_bytes
-from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
 from lorascope.execution.places import most_bytes
 from lorascope.execution.ray.connection import connect, nodes
@@ -60,7 +58,7 @@ PASSED_ON = ("CUBLAS_", "HF_DATASETS_", "HF_HUB_", "MKL_", "PYTORCH_", "TORCH", 
 whoever started Ray there. No token is among them."""
 
 
-class RayEngine:
+class RayEngine(ClusterEngine):
     """Tasks of a cluster; see `engine.Engine`.
 
     Raises:
@@ -68,28 +66,14 @@ class RayEngine:
             folders here have no locks.
     """
 
-    is_here = False
-
     def __init__(self, config: Config, layout: Layout) -> None:
         self._jobs = layout.jobs / FOLDER
         connect(config.engine)
         require_locks(self._jobs, "ray")
-        self._config, self._engine = config, config.engine
+        super().__init__(config)
+        self._config = config
         self._predicting = threading.Lock()
         _tidy(self._jobs)
-
-    def prepare(self) -> None:
-        # Memory is predicted here.
-        if self._engine.memory_gb is None:
-            start_imports(PRELOADED)
-
-    def await_ready(self) -> None:
-        if self._engine.memory_gb is None:
-            await_imports(PRELOADED)
-
-    def slots(self, packs: int) -> list[Slot]:
-        count = max(1, min(self._engine.jobs_at_once, packs))
-        return [Slot(self._config.runtime.threads or self._engine.cpus, None)] * count
 
     def underway(self) -> list[list[str]]:
         # Tasks end with their driver.
@@ -103,10 +87,8 @@ class RayEngine:
         most = most_bytes(self._engine, nodes())
         # Where no node has the processors it may be that some are lost for a while.
         if memory_bytes and 0 < most < memory_bytes:
-            # As where a child finds that its pack has no room.
             refused = TrialOutcome(Status.refused, _no_room(memory_bytes, most))
-            alone = len(job.configs) == 1
-            write_outcome(folder, Outcome([refused]) if alone else Outcome(split="halves"))
+            write_outcome(folder, without_room(job, refused))
             return FollowedJob(folder, RayProcess(folder, None, 0))
         return self._followed(folder, train, memory_bytes)
 

@@ -20,8 +20,6 @@ from lorascope.training.checkpoint import last_checkpoint, step_of
 
 HEAD = "head.lock"
 """File of a job's folder that is locked for as long as somebody waits for its outcome."""
-UNLOCKED_SECONDS = 20
-"""For which a lock that a job holds may look free, as when it ends."""
 LOOK_SECONDS = 0.05
 WAIT_SECONDS = 60
 """For a task to wait, before it is asked whether it can start at all."""
@@ -81,7 +79,7 @@ class RayProcess:
             # Whoever asked to stop does not wait until it has waited for a place.
             self.kill()
             return True
-        self._locks.require("ray", "its task", UNLOCKED_SECONDS)
+        self._locks.require("ray", "its task")
         if time.monotonic() >= self._look_at and not self.runs():
             self._tell_if_in_vain()
         return self._has_come_back()

@@ -18,23 +18,21 @@ from functools import partial
 from pathlib import Path
 
 from lorascope.config import Config
+from lorascope.execution.cluster import ClusterEngine, Work
 from lorascope.execution.engine import (
     JOB,
     OUTCOME,
     OUTPUT,
     FollowedJob,
     Job,
-    Outcome,
-    Slot,
     TrialOutcome,
-    Work,
     read_outcome,
+    without_room,
     write_job,
     write_outcome,
 )
 from lorascope.execution.events import EVENTS, STOP
 from lorascope.execution.job_memory import pack_bytes
-from lorascope.execution.local.slots import PRELOADED, await_imports, start_imports
 from lorascope.execution.packs import TRIALS
 from lorascope.execution.shared_folder import NAME_LETTERS, RUNNING, job_name, require_locks
 from lorascope.execution.slurm.node import PAUSE, PAUSED, NodeJob, train_or_pause
@@ -47,35 +45,20 @@ from lorascope.files.store import write_atomically
 from lorascope.records import LASTING, Status
 
 
-class SlurmEngine:
+class SlurmEngine(ClusterEngine):
     """Jobs of a cluster; see `engine.Engine`.
 
     Raises:
         ConfigError: submitit or a command of Slurm is missing, or folders here have no locks.
     """
 
-    is_here = False
-
     def __init__(self, config: Config, layout: Layout) -> None:
         require_slurm()
         require_slurm_node(config.engine)
         require_locks(layout.jobs, "slurm")
-        self._engine, self._runtime = config.engine, config.runtime
+        super().__init__(config)
         self._jobs, self._queue, self._begun = layout.jobs, Queue(), time.monotonic()
         self._submitter = Submitter(config.engine, layout.jobs / QUEUED)
-
-    def prepare(self) -> None:
-        # Memory is predicted here.
-        if self._engine.memory_gb is None:
-            start_imports(PRELOADED)
-
-    def await_ready(self) -> None:
-        if self._engine.memory_gb is None:
-            await_imports(PRELOADED)
-
-    def slots(self, packs: int) -> list[Slot]:
-        count = max(1, min(self._engine.jobs_at_once, packs))
-        return [Slot(self._runtime.threads or self._engine.cpus, None)] * count
 
     def underway(self) -> list[list[str]]:
         self._tidy()
@@ -101,10 +84,8 @@ class SlurmEngine:
             self._queue_up(folder, Submission(node, partial(pack_bytes, folder)))
         except TooLarge as error:
             write_atomically(folder / ID, b"none")
-            # As where a child finds that its pack has no room.
-            refused = Outcome([TrialOutcome(Status.refused, str(error))])
-            alone = len(job.configs) == 1
-            write_outcome(folder, refused if alone else Outcome(split="halves"))
+            refused = TrialOutcome(Status.refused, str(error))
+            write_outcome(folder, without_room(job, refused))
 
     def submit_work(self, work: Work) -> FollowedJob:
         # It begins anew where its job is preempted, too.

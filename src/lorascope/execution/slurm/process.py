@@ -19,8 +19,6 @@ ID = "slurm_id"
 """File of a job's folder: Slurm's id of it."""
 QUEUED = "queue"
 """Among the folders of jobs, that of files which submitit and Slurm write."""
-UNLOCKED_SECONDS = 20
-"""For which a lock that a job holds may look free, as when it ends."""
 
 
 class SlurmProcess:
@@ -53,7 +51,7 @@ class SlurmProcess:
             self.kill()
             return True
         if state == queue.RUNNING:
-            self._locks.require("slurm", f"job {self._id}", UNLOCKED_SECONDS)
+            self._locks.require("slurm", f"job {self._id}")
         if state != queue.COMPLETED:
             return state in queue.ENDED
         # It wrote an outcome.
