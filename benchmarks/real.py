@@ -24,6 +24,7 @@ from benchmarks.workload import (
 
 SHAPE = REPOSITORY / "src" / "lorascope" / "bases" / "known_configs" / "smollm2-135m.json"
 MODES = ("nf4", "fp16")
+EVALUATION_BATCH_SIZE = 8
 SHORTEST_TOKENS, LONGEST_TOKENS = 100, 500
 REPLY_SHARE = 0.2
 """Of a row's tokens, which are those that are trained."""
@@ -121,7 +122,7 @@ class RealWorkload:
         words = (
             str(TOOLS / "python"), str(BARE_LM_EVAL), "--base", str(self.stored_base(mode)),
             "--adapter", str(adapter), "--data", str(self.rows / "test.jsonl"),
-            "--batch-size", "8", "--output", str(output),
+            "--batch-size", str(EVALUATION_BATCH_SIZE), "--output", str(output),
         )  # fmt: skip
         cache = {"HF_DATASETS_CACHE": str(self.folder / "datasets_cache")}
         return Command(words, self.folder, environment(self.threads) | cache)

@@ -15,7 +15,13 @@ from benchmarks.evaluation_rows import (
 )
 from benchmarks.measure import in_turns, ratios, run, seconds_in_sequence, seconds_side_by_side
 from benchmarks.peak_watch import PeakWatch
-from benchmarks.real import MODES, REAL_QUICK, RealSize, RealWorkload
+from benchmarks.real import (
+    EVALUATION_BATCH_SIZE,
+    MODES,
+    REAL_QUICK,
+    RealSize,
+    RealWorkload,
+)
 from benchmarks.run_parts import medians, parts_told, trained_parts
 from benchmarks.step_workers import BareTrial, Pack, bare_step_worker, step_workers, steps_alone
 from benchmarks.table import AT_LEAST, AT_MOST, Row, measured
@@ -151,7 +157,9 @@ def _evaluation_rows(own: RealWorkload, mode: str) -> list[Row]:
         root = own.fresh_project(f"scored-{mode}-{index}")
         (root / "experiments").mkdir()
         (root / "experiments" / "train").symlink_to(trained / "experiments" / "train")
-        command = own.lorascope(root, "evaluate", "-m", *declared, "train.steps=1")
+        # As the baseline scores: in its batches, and nothing is written in answer.
+        alike = (f"evaluate.batch_size={EVALUATION_BATCH_SIZE}", "evaluate.examples=0")
+        command = own.lorascope(root, "evaluate", "-m", *declared, "train.steps=1", *alike)
         return seconds_in_sequence([command])
 
     def scores(index: int, rank: int) -> str:
