@@ -62,12 +62,13 @@ def bare_losses(
     model: PeftModel,
     folder: Path,
     optimizer: torch.optim.Optimizer | None = None,
+    data: Path | None = None,
 ) -> list[float]:
     """Losses by step of what anyone would write with Trainer and PEFT, which trains `model`; by
     its own AdamW where there is no `optimizer`."""
     train, plan = config.train, plan_for(project, config, folder)
     tokenizer = load_tokenizer(plan.base)
-    rows = [tokenize_row(row, tokenizer) for row in read_rows(plan.data / "train.jsonl")]
+    rows = [tokenize_row(row, tokenizer) for row in read_rows((data or plan.data) / "train.jsonl")]
     samples = [(torch.tensor(ids), torch.tensor(labels)) for ids, labels in rows]
     compute = TORCH_DTYPES[compute_precision(config.quant, DEVICE).value]
     arguments = TrainingArguments(

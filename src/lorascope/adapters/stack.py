@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.machine.ranks import Share
+from lorascope.objectives.kinds import TokenBatch
 from lorascope.records import LinearShape
 
 Weights = Mapping[str, Tensor]
@@ -43,7 +44,10 @@ class PackShape:
     seeds: list[int]
     """Seed of each trial, in the pack's order."""
     batch: tuple[int, ...] = ()
-    """[trials x samples, tokens]"""
+    """[trials x samples, tokens], or [trials, tokens of all samples] without padding."""
+    lengths: list[list[int]] | None = None
+    """Tokens of each sample of each trial, where these stand one behind the other; None where each
+    has a row."""
     share: Share | None = None
     """Which samples of a micro-batch these are, where other processes compute the rest."""
     longest_tokens: int = 0
@@ -55,6 +59,12 @@ class PackShape:
     """Whether adapters are on; off, layers give the bare base's results."""
     positions: PositionTurns | None = None
     """Set while layers get positions in place of samples."""
+
+    def take(self, batch: TokenBatch) -> None:
+        """Get ready for a batch, with padding or without."""
+        rows, self.share = batch.rows, batch.share
+        self.batch = batch.shape if rows is None else tuple(rows.input_ids.shape)
+        self.lengths = None if rows is None else rows.lengths
 
     @property
     def trials(self) -> int:

@@ -40,11 +40,28 @@ class Batch:
     labelled: float | None = None
     """Labelled positions a sample, whose logits are computed; None is all positions but the last,
     which predicts nothing."""
+    computed: int | None = None
+    """Tokens of all samples, of the trial with the most, where they are computed without padding;
+    None where all are padded."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(samples, padded tokens a sample)"""
         return self.samples, self.tokens
+
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that are computed, padding included where it is."""
+        return self.samples * self.tokens if self.computed is None else self.computed
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of samples of which this may be the batch; empty where all are padded."""
+        if self.computed is None:
+            return ()
+        each, more = divmod(self.computed - self.tokens, max(1, self.samples - 1))
+        rest = self.samples - 1
+        return self.tokens, *(each + (place < more) for place in range(rest))
 
     @property
     def labelled_positions(self) -> float:
@@ -162,20 +179,22 @@ class BatchMemory:
 def _batch_of(batch: TokenBatch, optimizer_state: bool = True) -> Batch:
     rows, tokens = batch.shape
     labelled = sum(batch.places.counts) / rows
-    return Batch(
-        rows // len(batch.weights), tokens, batch.padded, optimizer_state, labelled=labelled
-    )
+    computed = None if batch.rows is None else batch.rows.tokens
+    samples = rows // len(batch.weights)
+    return Batch(samples, tokens, batch.padded, optimizer_state, labelled, computed)
 
 
 def _size(batch: Batch) -> tuple[bool, int]:
-    return batch.optimizer_state, batch.samples * batch.tokens
+    return batch.optimizer_state, batch.computed_tokens
 
 
 def _covers(known: Batch, other: Batch) -> bool:
     """Whether a batch like `known` needs at least as much as one like `other`."""
+    padding_free = known.computed is not None and other.computed is not None
     return (
-        known.samples >= other.samples
-        and known.tokens >= other.tokens
+        (padding_free or known.samples >= other.samples)
+        and (padding_free or known.tokens >= other.tokens)
+        and known.computed_tokens >= other.computed_tokens
         and known.padded >= other.padded
         and known.optimizer_state >= other.optimizer_state
         and known.labelled_positions >= other.labelled_positions

@@ -57,6 +57,7 @@ class Completion:
             places=Places(predicts.flatten().nonzero().flatten(), weights.tolist()),
             tokens=mask.view(trials, -1).sum(1).tolist(),
             padded=not bool(mask.all()),
+            lengths=tuple(mask.sum(1).tolist()),
         )
 
     def losses(self, forward: Forward, batch: TokenBatch) -> Losses:

@@ -23,6 +23,7 @@ from lorascope.objectives.kinds import (
     longest_tokens,
 )
 from lorascope.objectives.logits import Logits, forward_at
+from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.objectives.shares import own_batch
 from lorascope.quantizers.kinds import quantized_layers
 
@@ -60,7 +61,7 @@ def forward_of(model: Any) -> Forward:
     def forward(batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         with nullcontext() if adapters else model.disable_adapter():
             return forward_at(
-                base, batch.input_ids, batch.attention_mask, places, batch.token_types
+                base, batch.input_ids, batch.attention_mask, places, batch.token_types, batch.rows
             )
 
     return forward
@@ -93,7 +94,8 @@ def summed_loss(
     Args:
         ranks: the processes that divide each batch; the sums are those of all.
     """
-    device, forward = next(model.parameters()).device, forward_of(model)
+    device, forward, base = next(model.parameters()).device, forward_of(model), _base_of(model)
+    padding_free = can_do_without(base)
     total, weight = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluation_mode(model):
         for start in range(0, len(samples), batch_size):
@@ -107,6 +109,8 @@ def summed_loss(
                     if ranks.count == 1
                     else own_batch(objective, [rows], 0, ranks)
                 )
+                if padding_free:
+                    part = without_padding(part, base.config)
                 weight += int(part.weights.sum())
                 before_batch(part)
                 loss = objective.validation_loss(forward, part.to(device))

@@ -42,6 +42,37 @@ class Places:
 
 
 @dataclass(frozen=True)
+class TrialRows:
+    """A batch with a row for each trial, in which its sequences stand one behind the other.
+
+    Trials with fewer tokens than the one with the most have padding at their end.
+    """
+
+    input_ids: Tensor
+    """[trials, tokens]"""
+    position_ids: Tensor
+    """[trials, tokens]: from 0 in each sequence."""
+    lengths: list[list[int]]
+    """Tokens of each sequence of each trial."""
+    starts: Tensor
+    """[trials x sequences]: where each begins, counted through all rows."""
+
+    @property
+    def tokens(self) -> int:
+        """Positions of a row."""
+        return self.input_ids.shape[1]
+
+    def places(self, padded: Places, longest: int) -> Places:
+        """The places of the padded batch in these rows."""
+        index = self.starts[padded.index // longest] + padded.index % longest
+        return Places(index, padded.counts)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the rows."""
+        return self.input_ids, self.position_ids, self.starts
+
+
+@dataclass(frozen=True)
 class TokenBatch:
     """Samples of every trial, trial after trial, padded on the right."""
 
@@ -67,6 +98,10 @@ class TokenBatch:
     None where all are 0."""
     share: Share | None = None
     """Which samples of a micro-batch these are, where other processes compute the rest."""
+    lengths: tuple[int, ...] = ()
+    """Tokens of each sequence, padding excluded; empty where nobody needs to know."""
+    rows: TrialRows | None = None
+    """The same without padding, where the model computes that; see `objectives.padding_free`."""
 
     @property
     def is_idle(self) -> bool:
@@ -82,7 +117,8 @@ class TokenBatch:
         """All tensors of the batch."""
         own = self.input_ids, self.attention_mask, self.labels, self.weights
         beside = tuple(own for own in (self.reference, self.token_types) if own is not None)
-        return *own, self.places.index, *beside
+        rows = () if self.rows is None else self.rows.tensors()
+        return *own, self.places.index, *beside, *rows
 
     def to(self, device: torch.device) -> TokenBatch:
         """The batch on `device`. The host does not wait for the copy to a GPU."""

@@ -20,8 +20,9 @@ from transformers.utils.generic import ModelOutput
 
 from lorascope.bases.heads import gives_classes
 from lorascope.objectives.class_logits import class_logits
-from lorascope.objectives.kinds import Places
-from lorascope.objectives.masks import unread_masks
+from lorascope.objectives.kinds import Places, TrialRows
+from lorascope.objectives.masks import made_by, unread_masks, without_mask
+from lorascope.objectives.padding_free import LENGTHS
 
 LOGITS_AT_ONCE = 2**26
 """Most logits that are there at once: 270 MB in FP32, of which a step holds up to four copies."""
@@ -77,6 +78,7 @@ def forward_at(
     mask: Tensor | None,
     places: Places,
     token_types: Tensor | None = None,
+    rows: TrialRows | None = None,
 ) -> Logits:
     """The model's forward pass, with a head for `places` alone. A model with a head for classes
     gives those of the samples in which the places lie.
@@ -86,6 +88,7 @@ def forward_at(
         mask: [samples, longest], 1 where a token is; None where nothing says it, as causal
             attention needs none.
         token_types: as in `TokenBatch`, for models with a head for classes.
+        rows: the batch without its padding, where it is computed so.
 
     A model with code of its own may make logits in any way: it makes all of them, and those at
     `places` are kept.
@@ -93,7 +96,11 @@ def forward_at(
     if gives_classes(model.config):
         classes = class_logits(model, ids, mask, places, token_types)
         return Logits(classes, None, [len(classes)])
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    if rows is not None:
+        ids_of_rows = {"input_ids": rows.input_ids, "position_ids": rows.position_ids}
+        inputs = {**ids_of_rows, LENGTHS: rows.lengths, "use_cache": False}
+        places = rows.places(places, ids.shape[1])
     sizes = part_sizes(places.counts, int(model.config.get_text_config().vocab_size))
     index = places.index if len(sizes) == 1 else places.index[:0]
     outputs: list[ModelOutput] = []
@@ -106,15 +113,16 @@ def forward_at(
 
     name = _body_name(model)
     hooked = nullcontext() if name is None else _hooked(getattr(model, name), at_places)
-    with unread_masks(ids.device.type), hooked:
+    masks = unread_masks(ids.device.type) if rows is None else made_by("sdpa", without_mask)
+    with masks, hooked:
         logits: Tensor = model(**inputs).logits
     if name is None or not outputs:
         return Logits(_rows(logits, places.index), None, sizes)
     if len(sizes) == 1:
         return Logits(logits[0, : len(index)], None, sizes)
-    rows = _rows(outputs[0].last_hidden_state, places.index)
-    head = _head(model, name, _with_states(outputs[0], rows[None, :0]), inputs)
-    return Logits(rows, head, sizes, _draws(model.get_output_embeddings()))
+    states = _rows(outputs[0].last_hidden_state, places.index)
+    head = _head(model, name, _with_states(outputs[0], states[None, :0]), inputs)
+    return Logits(states, head, sizes, _draws(model.get_output_embeddings()))
 
 
 def _draws(head: nn.Module) -> bool:

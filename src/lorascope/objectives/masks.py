@@ -38,12 +38,16 @@ def unread_masks(device_kind: str) -> Iterator[None]:
 @contextmanager
 def made_by(attention: str, make: Callable[..., Any]) -> Iterator[None]:
     """transformers' masks of one kind of attention, made by `make`."""
+    before = ALL_MASK_ATTENTION_FUNCTIONS[attention]
     ALL_MASK_ATTENTION_FUNCTIONS[attention] = make
     try:
         yield
     finally:
-        # What transformers has of its own comes back.
-        del ALL_MASK_ATTENTION_FUNCTIONS[attention]
+        ALL_MASK_ATTENTION_FUNCTIONS[attention] = before
+
+
+def without_mask(*_: Any, **__: Any) -> None:
+    """A maker of none."""
 
 
 def _without_padding(make: Callable[..., Any]) -> Callable[..., Any]:

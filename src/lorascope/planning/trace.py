@@ -23,6 +23,7 @@ from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
 from lorascope.objectives.evaluation import forward_of
 from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
+from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
@@ -68,7 +69,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
     with torch.random.fork_rng(devices=[]), fake_tensors(), masks:
         model, optimizer, tracker = _in_training(subject, kept)
         objective = objective_of([train] * trials)
-        fake = _fake_batch(objective, subject.train, trials)
+        fake = model.without_padding(_fake_batch(objective, subject.train, trials))
         if subject.shards > 1:
             samples = subject.train.samples // objective.sequences
             # At most: the last ones have fewer where it does not come out even.
@@ -200,7 +201,11 @@ def trace_evaluation(
         # Nothing of a batch outlives it, so that one of several equal ones is enough.
         for batch in dict.fromkeys(batches):
             with attention_masks(batch.padded, subject.device):
-                objective.validation_loss(forward, _fake_batch(objective, batch, trials=1))
+                fake = _fake_batch(objective, batch, trials=1)
+                base = model.get_base_model()
+                if can_do_without(base):
+                    fake = without_padding(fake, base.config)
+                objective.validation_loss(forward, fake)
 
     return trace_inference(subject, kept, validate)
 
@@ -292,7 +297,10 @@ def _fake_batch(objective: Objective, batch: Batch, trials: int) -> TokenBatch:
     counts = [labelled // trials + (trial < labelled % trials) for trial in range(trials)]
     places = Places(torch.zeros(labelled, dtype=torch.long, device=DEVICE), counts)
     reference = torch.zeros(shape, device=DEVICE) if objective.has_reference else None
-    return TokenBatch(ids, mask, labels, weights, places, [0] * trials, batch.padded, reference)
+    return TokenBatch(
+        ids, mask, labels, weights, places, [0] * trials, batch.padded, reference,
+        lengths=batch.lengths * trials,
+    )  # fmt: skip
 
 
 def block_bytes(device: str) -> int:

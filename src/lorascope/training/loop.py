@@ -165,7 +165,8 @@ def train(
     parts.pack.train()
     steps = data.steps
     for step in range(first_step, steps):
-        batches = [batch.to(parts.pack.device) for batch in data.micro_batches(step)]
+        cut = [parts.pack.without_padding(batch) for batch in data.micro_batches(step)]
+        batches = [batch.to(parts.pack.device) for batch in cut]
         numbers = train_step(parts, batches, step, stopped())
         schedule.step()
         end = StepEnd(step + 1, steps, numbers)

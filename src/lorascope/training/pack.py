@@ -45,6 +45,7 @@ from lorascope.adapters.targets import select
 from lorascope.config import AdapterConfig
 from lorascope.objectives.kinds import Places, TokenBatch
 from lorascope.objectives.logits import Logits, forward_at
+from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import LinearShape
 from lorascope.training.layer_drop import LayerDrop
@@ -76,6 +77,7 @@ class PackedModel(nn.Module):
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
         self._layer_drop: LayerDrop | None = None
         self._positions = SharedPositions(base, shape)
+        self._padding_free = can_do_without(base)
         self.best_rows: list[Tensor] = []
         """The values of each trial's best step, a vector a trial; empty without `keep_best`."""
 
@@ -96,13 +98,22 @@ class PackedModel(nn.Module):
         # A base with dropout of its own draws from the global generator.
         torch.manual_seed(step_seed(self.shape.seeds[0], step, micro_batch))
 
+    def without_padding(self, batch: TokenBatch) -> TokenBatch:
+        """The batch as this base computes it best."""
+        return without_padding(batch, self.base.config) if self._padding_free else batch
+
     def forward(self, batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         """Logits at `places`; without adapters those of the frozen base, which is the same for all
         trials."""
-        self.shape.batch, self.shape.share = batch.shape, batch.share
+        self.shape.take(batch)
         with nullcontext() if adapters else self._without_adapters():
             return forward_at(
-                self.base, batch.input_ids, batch.attention_mask, places, batch.token_types
+                self.base,
+                batch.input_ids,
+                batch.attention_mask,
+                places,
+                batch.token_types,
+                batch.rows,
             )
 
     @contextmanager

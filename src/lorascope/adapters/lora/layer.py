@@ -120,14 +120,18 @@ class LoraLayer(RoundableLayer):
             return rows
         samples, read, longest, name = self._drawn_for(rows)
         masks = torch.ones_like(rows)
+        lengths = None if self._shape.positions is not None else self._shape.lengths
         for index, rate in enumerate(dropouts):
             if rate > 0:
                 seed = step_seed(self._shape.seeds[start + index], *self._shape.draw, name)
                 generator = torch.Generator(rows.device).manual_seed(seed)
                 size = (samples, longest, rows.shape[2])
                 drawn = self._drawn(size, generator, rows.device)
-                kept = (drawn[:, read] >= rate).to(rows.dtype).reshape(rows.shape[1:])
-                masks[index] = kept / (1 - rate)
+                if lengths is None:
+                    own = drawn[:, read].reshape(rows.shape[1:])
+                else:
+                    own = _end_to_end(drawn, lengths[start + index])
+                masks[index, : len(own)] = (own >= rate).to(rows.dtype) / (1 - rate)
         return rows * masks
 
     def _drawn(
@@ -154,7 +158,15 @@ class LoraLayer(RoundableLayer):
             before = (most - count) // 2
             return 1, slice(before, before + count), most, f"{self._name} positions"
         count, tokens = self._shape.batch
+        if self._shape.lengths is not None:
+            count, tokens = len(self._shape.lengths[0]), max(map(max, self._shape.lengths))
+            return count, slice(tokens), max(longest, tokens), self._name
         return count // self._shape.trials, slice(tokens), max(longest, tokens), self._name
+
+
+def _end_to_end(drawn: Tensor, lengths: Sequence[int]) -> Tensor:
+    """[samples, longest, in] -> [tokens of all samples, in]"""
+    return torch.cat([own[:length] for own, length in zip(drawn, lengths, strict=True)])
 
 
 @torch.no_grad()

@@ -1,0 +1,155 @@
+"""Batches that are computed without their padding: each trial's samples stand one behind the other.
+
+Embeddings, norms and linear layers take each position by itself. Attention alone has to know where
+a sample ends, and computes one sample after the other; position ids begin anew with each. What
+comes out is what padded samples give, but for rounding.
+
+Instructions are of very different lengths: of rows of 100 to 500 tokens, eight at a time, a third
+of all positions is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lorascope.objectives.kinds import TokenBatch, TrialRows
+
+ARCHITECTURES = frozenset(
+    {
+        "cohere",
+        "gemma",
+        "gemma3_text",
+        "gpt2",
+        "gpt_neox",
+        "granite",
+        "llama",
+        "mistral",
+        "olmo",
+        "olmo2",
+        "opt",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+        "starcoder2",
+    }
+)
+"""Model types (transformers 5.23) whose layers pass on what attention is told, held against padded
+batches in the tests."""
+LEAST_MEAN_TOKENS = 64
+"""Of shorter samples the calls of attention, one each, take longer than padding."""
+LEAST_PADDING = 0.1
+"""Share of a batch's positions, less of which is not worth another way."""
+LENGTHS = "sample_lengths"
+"""Name under which a model's forward pass, and so attention, gets the lengths [trials][samples]."""
+
+
+def can_do_without(model: Any) -> bool:
+    """Whether the base, with whatever stands beside its layers, gives without padding what it gives
+    with it: a known architecture, with its own decoder and attention."""
+    config = model.config.get_text_config()
+    if config.model_type not in ARCHITECTURES or config._attn_implementation != "sdpa":
+        return False
+    if next(model.parameters()).device.type not in ("cpu", "meta"):
+        return False
+    body: nn.Module = getattr(model, model.base_model_prefix)
+    attention = [own for own in body.modules() if "Attention" in type(own).__name__]
+    return all(type(own).__module__.startswith("transformers.") for own in (body, *attention))
+
+
+def pays(config: Any, lengths: Sequence[int]) -> bool:
+    """Whether a batch of samples of these lengths is better computed without its padding; where a
+    layer sees a window alone, the samples have to fit into it."""
+    longest, mean = max(lengths), sum(lengths) / len(lengths)
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    return (
+        mean >= LEAST_MEAN_TOKENS
+        and mean <= (1 - LEAST_PADDING) * longest
+        and (window is None or window >= longest)
+    )
+
+
+def without_padding(batch: TokenBatch, config: Any) -> TokenBatch:
+    """The batch with rows beside it, where a model of this config that `can_do_without` padding is
+    better off so; else the batch as it is."""
+    if not batch.lengths or not pays(config, batch.lengths):
+        return batch
+    return replace(batch, rows=rows_of(batch.input_ids, batch.lengths, len(batch.places.counts)))
+
+
+def rows_of(ids: Tensor, lengths: Sequence[int], trials: int) -> TrialRows:
+    """The rows of a padded batch.
+
+    Args:
+        ids: [trials x samples, longest], padded on the right.
+        lengths: tokens of each sample.
+    """
+    _let_attention_know()
+    samples, longest = len(lengths) // trials, ids.shape[1]
+    by_trial = [list(lengths[t * samples : (t + 1) * samples]) for t in range(trials)]
+    tokens = max(sum(own) for own in by_trial)
+    starts, sources, positions = [], [], []
+    for trial, own in enumerate(by_trial):
+        starts += [trial * tokens + start for start in accumulate(own[:-1], initial=0)]
+        for sample, length in enumerate(own):
+            within = torch.arange(length)
+            sources.append((trial * samples + sample) * longest + within)
+            positions.append(within)
+        # Of padding the batch has enough: any token will do, as nothing reads what becomes of it.
+        missing = torch.zeros(tokens - sum(own), dtype=torch.long)
+        sources.append(missing)
+        positions.append(missing)
+    source = torch.cat(sources).to(ids.device)
+    return TrialRows(
+        input_ids=ids.flatten().index_select(0, source).view(trials, tokens),
+        position_ids=torch.cat(positions).to(ids.device).view(trials, tokens),
+        lengths=by_trial,
+        starts=torch.tensor(starts, device=ids.device),
+    )
+
+
+def _let_attention_know() -> None:
+    """From now on transformers' attention computes samples one after the other where it is told
+    their lengths. A layer that is run again in the backward pass is told them as it was before."""
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attention_by_sample
+
+
+def attention_by_sample(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' own attention, of each sample by itself where lengths are given.
+
+    query, key, value [trials, heads, tokens, features] -> [trials, tokens, heads, features]
+    """
+    lengths: list[list[int]] | None = kwargs.pop(LENGTHS, None)
+    if lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+
+    def attended(rows: slice, own: list[int]) -> Tensor:
+        parts = []
+        for start, end in pairwise(accumulate(own, initial=0)):
+            part = (tensor[rows, :, start:end] for tensor in (query, key, value))
+            parts.append(sdpa_attention_forward(module, *part, None, **kwargs)[0])
+        padding = query.shape[2] - sum(own)
+        if padding:
+            first = parts[0]
+            parts.append(first.new_zeros((len(first), padding, *first.shape[2:])))
+        return torch.cat(parts, 1)
+
+    if all(own == lengths[0] for own in lengths):
+        return attended(slice(None), lengths[0]), None
+    rows = [attended(slice(row, row + 1), own) for row, own in enumerate(lengths)]
+    return torch.cat(rows), None
