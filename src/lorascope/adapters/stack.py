@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lorascope.adapters.rate import PLAIN, Rate
 from lorascope.machine.ranks import Share
-from lorascope.objectives.kinds import TokenBatch
 from lorascope.records import LinearShape
 
 Weights = Mapping[str, Tensor]
@@ -59,12 +58,6 @@ class PackShape:
     """Whether adapters are on; off, layers give the bare base's results."""
     positions: PositionTurns | None = None
     """Set while layers get positions in place of samples."""
-
-    def take(self, batch: TokenBatch) -> None:
-        """Get ready for a batch, with padding or without."""
-        rows, self.share = batch.rows, batch.share
-        self.batch = batch.shape if rows is None else tuple(rows.input_ids.shape)
-        self.lengths = None if rows is None else rows.lengths
 
     @property
     def trials(self) -> int:
