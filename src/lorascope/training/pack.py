@@ -105,7 +105,9 @@ class PackedModel(nn.Module):
     def forward(self, batch: TokenBatch, places: Places, adapters: bool = True) -> Logits:
         """Logits at `places`; without adapters those of the frozen base, which is the same for all
         trials."""
-        self.shape.take(batch)
+        rows, self.shape.share = batch.rows, batch.share
+        self.shape.batch = batch.shape if rows is None else tuple(rows.input_ids.shape)
+        self.shape.lengths = None if rows is None else rows.lengths
         with nullcontext() if adapters else self._without_adapters():
             return forward_at(
                 self.base,
