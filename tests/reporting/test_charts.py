@@ -16,9 +16,10 @@ from lorascope.reporting import units
 from lorascope.reporting.catalogue import report_files
 from lorascope.reporting.figures.by_memory import draw_by_memory
 from lorascope.reporting.figures.by_rank import draw_by_rank
-from lorascope.reporting.figures.chart import Picture, picture
+from lorascope.reporting.figures.chart import picture
 from lorascope.reporting.figures.curves import bases, drawn_curves, ends_of
 from lorascope.reporting.figures.losses import draw_losses, readable
+from lorascope.reporting.figures.picture import Picture
 from lorascope.reporting.figures.style import style
 from lorascope.reporting.pages.score_sections import rank_words
 from lorascope.reporting.tables.cells import cell_table

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import brentq
 
 from lorascope.comparing.item_columns import Floats, JoinedItems
 from lorascope.comparing.results import Estimate, Measure
@@ -24,6 +23,7 @@ from lorascope.statistics.accuracy import (
     step_between,
 )
 from lorascope.statistics.bootstrap import BootstrapDifference, paired_loss_difference
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.power import detectable_with_error, powered_reach
 from lorascope.statistics.seed_noise import SeedNoise
 from lorascope.statistics.seed_pool import with_seed_noise
@@ -88,7 +88,7 @@ class Tested:
 
         if side * crossed.estimate >= side * farthest or excess(farthest) >= 0:
             return farthest
-        return float(brentq(excess, crossed.estimate, farthest, xtol=1e-12))
+        return brent_root(excess, crossed.estimate, farthest, 1e-12)
 
 
 def cell_estimate(joined: JoinedItems, measure: Measure) -> Estimate | None:

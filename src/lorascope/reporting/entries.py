@@ -9,7 +9,8 @@ from typing import Any
 
 from lorascope.comparing.ruling import Findings
 from lorascope.records import Study
-from lorascope.reporting.figures.chart import Chart, Picture, picture
+from lorascope.reporting.figures.chart import Chart, picture
+from lorascope.reporting.figures.picture import Picture
 from lorascope.reporting.figures.style import style
 from lorascope.reporting.leading_rows import leading_first
 from lorascope.reporting.pages.document import Block, FigureBlock, TableBlock

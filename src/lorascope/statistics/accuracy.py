@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import stdtrit
 
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.clusters import (
     Floats,
     equal_weights,
@@ -170,7 +170,7 @@ def flip_difference(measured: TwoWayEstimate, flips: PairedCounts) -> FlipDiffer
         if side * measured.estimate >= edge or beyond(side * edge) <= 0:
             return side * flips.step
         # At the estimate itself nothing lies beyond, and where no answer changed not even an error.
-        return float(brentq(beyond, measured.estimate + side * NUDGE, side * edge, xtol=1e-12))
+        return brent_root(beyond, measured.estimate + side * NUDGE, side * edge, 1e-12)
 
     p_value = 2 * min(_tail(measured, flips, 0.0, 1), _tail(measured, flips, 0.0, -1))
     return FlipDifference(measured.estimate, end(-1), end(1), min(1.0, p_value), measured, flips)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from lorascope.statistics.clusters import (
     Floats,
@@ -53,11 +52,11 @@ class BootstrapDifference(OneSided):
         # beyond, t with the replicates' standard error says how much smaller p is.
         beyond = int((side * self.replicates <= side * limit).sum())
         share = (beyond + 1) / (self.replicates.size + 1)
-        least = float(student.cdf(norm.ppf(share) / self.narrowness, self.degrees))
+        least = float(stdtr(self.degrees, ndtri(share) / self.narrowness))
         if beyond or self.standard_error == 0:
             return least
         distance = abs(self.estimate - limit) / (self.narrowness * self.standard_error)
-        return min(least, float(student.sf(distance, self.degrees)))
+        return min(least, float(stdtr(self.degrees, -distance)))
 
 
 def paired_loss_difference(
@@ -115,7 +114,7 @@ def _expanded_percentiles(
     replicates: Floats, narrowness: float, degrees: float
 ) -> tuple[float, float]:
     """Order statistics at the expanded 2.5 and 97.5 % of the sorted `replicates`."""
-    place = math.floor(norm.sf(narrowness * student.ppf(0.975, degrees)) * (replicates.size + 1))
+    place = math.floor(ndtr(-narrowness * stdtrit(degrees, 0.975)) * (replicates.size + 1))
     if place < 1:
         raise ValueError(
             f"{replicates.size} resamples cannot show the tail at {degrees:.3g} degrees of freedom"

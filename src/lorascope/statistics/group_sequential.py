@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.clusters import Floats
 
 NODES = 400
@@ -111,7 +111,7 @@ def _bound(error: float, share: float, paths: _Paths | None) -> float:
     if _beyond(NO_BOUND, share, paths, 0.0) >= error:
         return NO_BOUND
     excess = lambda z: math.log(max(_beyond(z, share, paths, 0.0), 1e-320) / error)  # noqa: E731
-    return float(brentq(excess, LOWEST, NO_BOUND, xtol=1e-10))
+    return brent_root(excess, LOWEST, NO_BOUND, 1e-10)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from scipy.special import stdtrit
-from scipy.stats import norm
+from scipy.special import ndtri, stdtrit
 
 from lorascope.statistics.shares import standard_error
 from lorascope.statistics.two_way import Components
@@ -42,7 +41,7 @@ def powered_paired_difference(
     difference is found with that chance.
     """
     unit = _discordant_error(discordant_share, items)
-    alpha, beta = _deviate(comparisons), float(norm.ppf(power))
+    alpha, beta = _deviate(comparisons), float(ndtri(power))
     grown = 1 + beta**2 / items
     root = math.sqrt(max(0.0, alpha**2 - grown * (alpha**2 - beta**2)))
     return unit * (alpha + math.copysign(root, beta)) / grown
@@ -56,7 +55,7 @@ def detectable_unpaired_difference(share: float, items: int) -> float:
 
 def powered_unpaired_difference(share: float, items: int, power: float = 0.8) -> float:
     """Smallest true difference found with chance `power`: (z_alpha + z_power) sqrt(2) SE."""
-    reach = _deviate(1) + float(norm.ppf(power))
+    reach = _deviate(1) + float(ndtri(power))
     return reach * math.sqrt(2) * standard_error(share, items)
 
 

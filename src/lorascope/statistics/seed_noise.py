@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import gammaincinv, stdtr
 
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.clusters import Floats
 
 NODES = 48
@@ -88,7 +88,7 @@ class SeedNoise:
             farthest *= 4
         if excess(farthest) > 0:
             return farthest * scale
-        return scale * float(brentq(excess, 0.0, farthest, xtol=1e-6))
+        return scale * brent_root(excess, 0.0, farthest, 1e-6)
 
     def _tails(self, item_variance: float, item_degrees: float) -> Callable[[float], float]:
         """`tail` as a function of the gap: a search for a root asks for many."""

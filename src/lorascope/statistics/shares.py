@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr
 
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.one_sided import OneSided
 
 Z_95 = 1.959964
@@ -88,7 +88,7 @@ class PairedDifference(OneSided):
     """McNemar's, two-sided: chance of a difference this large if the truth were none."""
 
     def tail_beyond(self, limit: float, side: int) -> float:
-        return float(norm.sf(side * score(self.counts, limit)))
+        return float(ndtr(-side * score(self.counts, limit)))
 
 
 def paired_counts(right_a: ArrayLike, right_b: ArrayLike) -> PairedCounts:
@@ -120,8 +120,10 @@ def mcnemar_p(counts: PairedCounts) -> float:
     if counts.discordant == 0:
         return 1.0
     if counts.discordant < EXACT_BELOW:
-        return float(binomtest(int(counts.only_a), int(counts.discordant)).pvalue)
-    return float(2 * norm.sf(abs(score(counts, 0.0))))
+        fewer, tosses = int(min(counts.only_a, counts.only_b)), int(counts.discordant)
+        ways = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
+        return min(1.0, float(ways / 2 ** (tosses - 1)))
+    return float(2 * ndtr(-abs(score(counts, 0.0))))
 
 
 def score(counts: PairedCounts, difference: float) -> float:
@@ -158,8 +160,6 @@ def score_interval(counts: PairedCounts) -> tuple[float, float]:
         if side * estimate >= edge or side * score(counts, side * edge) > -Z_95:
             return float(side)
         middle = min(max(estimate, -edge), edge)
-        return float(
-            brentq(lambda d: score(counts, d) + side * Z_95, middle, side * edge, xtol=1e-12)
-        )
+        return brent_root(lambda d: score(counts, d) + side * Z_95, middle, side * edge, 1e-12)
 
     return step * end(-1), step * end(1)

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
+from lorascope.statistics.brent import brent_root
 from lorascope.statistics.clusters import (
     Floats,
     equal_weights,
@@ -162,8 +162,8 @@ def _degrees_of(quantile: float, first: float, second: float) -> float:
     if quantile <= stdtrit(high, 0.975):
         return high
     # In 1 / degrees the quantile is nearly straight.
-    inverse = brentq(lambda d: stdtrit(1 / d, 0.975) - quantile, 1 / high, 1 / low)
-    return float(1 / inverse)
+    inverse = brent_root(lambda d: float(stdtrit(1 / d, 0.975)) - quantile, 1 / high, 1 / low)
+    return 1 / inverse
 
 
 def _components(residuals: Floats, weights: Floats, clusters: ArrayLike | None) -> Components:

@@ -11,7 +11,7 @@ from html import escape
 from markupsafe import Markup
 
 from lorascope.comparing.results import CellKey
-from lorascope.reporting.figures.chart import Box, PlacedMark, Scale
+from lorascope.reporting.figures.picture import Box, PlacedMark, Scale
 from lorascope.reporting.figures.style import AXIS, GRID, INK, NEUTRAL, PALETTE, PAPER
 from lorascope.reporting.pages.document import FigureBlock
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.comparing.results import CellKey
-from lorascope.reporting.figures.chart import Picture
+from lorascope.reporting.figures.picture import Picture
 from lorascope.reporting.tables.table import Table
 
 
