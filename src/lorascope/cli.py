@@ -126,10 +126,13 @@ def _run_other(name: str, row: Command, rest: list[str]) -> int:
     layout = find_layout(Path.cwd())
     if row.points in ("none", "itself"):
         return run_named(name, [], layout, {}, rest)
-    # It imports Hydra.
-    from lorascope.study.request import grid_points
+    from lorascope.machine.libraries import uncollected
 
-    points, flags, overrides = grid_points(name, rest, row.flags, row.points == "study", layout)
+    with uncollected():
+        # It imports Hydra.
+        from lorascope.study.request import grid_points
+
+        points, flags, overrides = grid_points(name, rest, row.flags, row.points == "study", layout)
     return run_named(name, points, layout, flags, overrides)
 
 

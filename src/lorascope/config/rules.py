@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from enum import Enum
 from functools import reduce
@@ -23,30 +23,38 @@ from lorascope.config.setting_rules import RULES
 from lorascope.config.task_rules import ONE_TASK
 from lorascope.errors import ConfigError
 
+Judged = dict[int, object]
+"""Groups that were found usable, by their id, and kept, so that no other group gets it."""
 
-def validate(config: Config) -> None:
-    """Raise ConfigError for the first value that no run could use."""
-    _require_characters(config)
-    for key, value, bound in _bounds(config):
+
+def validate(config: Config, judged: Judged | None = None) -> None:
+    """Raise ConfigError for the first value that no run could use. Groups that are among `judged`,
+    as points of a grid share most of theirs, are not looked at again; the others join them."""
+    judged = {} if judged is None else judged
+    groups = {setting.name: getattr(config, setting.name) for setting in fields(config)}
+    new = {name: group for name, group in groups.items() if id(group) not in judged}
+    _require_characters(new, config)
+    for key, value, bound in _bounds(config, judged):
         if value is not None and not bound.holds(value):
             raise ConfigError(_typed(key, config), _plain(value), bound.problem, bound.remedy)
+    judged |= {id(group): group for group in new.values() if is_dataclass(group)}
     if config.serve is not None:
         # Stored and scored on one device, wherever it was trained.
         validate(
             replace(config, quant=config.serve, serve=None, search=Search.grid,
-                    runtime=replace(config.runtime, shard=1))
+                    runtime=replace(config.runtime, shard=1)), judged
         )  # fmt: skip
     if config.forgetting is not None:
-        _validate_forgetting(config, config.forgetting)
+        _validate_forgetting(config, config.forgetting, judged)
     _judge(RULES, config)
 
 
-def _validate_forgetting(config: Config, data: DataConfig) -> None:
+def _validate_forgetting(config: Config, data: DataConfig, judged: Judged) -> None:
     """The rows that may be forgotten, which no objective reads."""
     train = TrainConfig(config.train.name, steps=1)
     validate(
         replace(config, data=data, forgetting=None, train=train, decide=DecideConfig(),
-                evaluate=EvaluateConfig(), search=Search.grid)
+                evaluate=EvaluateConfig(), search=Search.grid), judged
     )  # fmt: skip
 
 
@@ -68,21 +76,23 @@ def _typed(text: str, config: Config) -> str:
     return re.sub(r"\badapter(?=[.=])", config.adapter.kind, text)
 
 
-def _bounds(group: object, prefix: str = "") -> Iterator[tuple[str, object, Bound]]:
-    """(key, value, bound) of each field that has a bound."""
+def _bounds(group: object, judged: Judged, prefix: str = "") -> Iterator[tuple[str, object, Bound]]:
+    """(key, value, bound) of each field that has a bound, those of groups among `judged` apart."""
     assert is_dataclass(group)
     for setting in fields(group):
         value = getattr(group, setting.name)
         if is_dataclass(value):
-            yield from _bounds(value, f"{setting.name}.")
+            if id(value) not in judged:
+                yield from _bounds(value, judged, f"{setting.name}.")
         elif BOUND in setting.metadata:
             yield prefix + setting.name, value, setting.metadata[BOUND]
 
 
-def _require_characters(config: Config) -> None:
+def _require_characters(groups: Mapping[str, object], config: Config) -> None:
     """YAML can write half of a surrogate pair as \\ud800: no file name, record or digest can."""
-    for group, values in asdict(config).items():
-        for key, value in (values if isinstance(values, dict) else {"": values}).items():
+    for group, own in groups.items():
+        values = asdict(own) if is_dataclass(own) and not isinstance(own, type) else {"": own}
+        for key, value in values.items():
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str) and not is_encodable(text):
                     raise ConfigError(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lorascope.adapters.kinds import KINDS
 from lorascope.config import Config
-from lorascope.config.rules import validate
+from lorascope.config.rules import Judged, validate
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.study.composing import (
@@ -175,6 +175,8 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
     found: dict[str, Config] = {}
     changed = copy.deepcopy(composed)
     made: Any = None
+    judged: Judged = {}
+    former: dict[str, str] = {}
     for number, point in enumerate(points):
         values = dict(zip(keys, point, strict=True))
         kind = str(values.get("adapter", composed.adapter))
@@ -183,15 +185,17 @@ def _with_values(composed: DictConfig, axes: list[Override], layout: Layout) -> 
         name = str(own) if others else str(number)
         if name not in found:
             # A point that sets what the one before it set needs no copy of its own, and where no
-            # value is made of others, only what it sets is made anew.
+            # value is made of others, only what differs is made anew.
             if others or any(isinstance(value, dict) for value in own.values()):
-                changed, made = copy.deepcopy(composed), None
-            for key, value in own.items():
+                changed, made, former = copy.deepcopy(composed), None, {}
+            told = {key: repr(value) for key, value in own.items()}
+            new = [key for key in own if former.get(key) != told[key]]
+            for key in new:
                 # A mapping takes the place of the one that is there, whatever its keys.
-                OmegaConf.update(changed, key, value, force_add=isinstance(value, dict))
-            made = made_anew(changed, None if refer else made, own)
+                OmegaConf.update(changed, key, own[key], force_add=isinstance(own[key], dict))
+            made, former = made_anew(changed, None if refer else made, new), told
             found[name] = config_of(made, layout)
-            validate(found[name])
+            validate(found[name], judged)
     return list(found.values())
 
 
