@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,19 @@ def test_items_file_keeps_every_bit_and_order(tmp_path: Path) -> None:
         '"loss_nats": 0.30000000000000004, "prompt_sha256": "p", "stock_encoding": null, '
         '"target_sha256": "t", "tokens": 3}'
     )
+
+
+def test_a_whole_number_in_place_of_a_loss_is_a_loss_and_other_fields_are_left_out(
+    tmp_path: Path,
+) -> None:
+    items = [replace(item, loss_nats=2.0 * item.tokens) for item in make_items([True, False])]
+    write_items(tmp_path / "test.jsonl", items)
+    text = (tmp_path / "test.jsonl").read_text()
+    edited = text.replace('"loss_nats": 2.0', '"loss_nats": 2').replace("{", '{"later": [1], ')
+    (tmp_path / "test.jsonl").write_text(edited + "\n")
+    with pytest.raises(RecordError, match="line 3: not a scored item"):
+        read_items(tmp_path / "test.jsonl")
+    (tmp_path / "test.jsonl").write_text(edited)
+    found = read_items(tmp_path / "test.jsonl")
+    assert found == items
+    assert [type(item.loss_nats) for item in found] == [float, float]

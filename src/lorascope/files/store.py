@@ -77,8 +77,11 @@ def read_record(folder: Path, record_type: type[T]) -> T:
     stage = f"`lorascope {STAGES.get(record_type.__name__, 'status')}`"
     again = f"Delete {folder} and run {stage} again."
     try:
-        content = json.loads(path.read_bytes())
-        record: T = type_adapter(record_type).validate_json(json.dumps(in_format_2(content)))
+        text = path.read_bytes()
+        content = json.loads(text)
+        present = in_format_2(content)
+        text = text if present is content else json.dumps(present).encode()
+        record: T = type_adapter(record_type).validate_json(text)
     except FileNotFoundError as error:
         raise RecordError(
             f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NotRequired, get_type_hints
+from typing import Any, NotRequired, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from lorascope.errors import DataError, RecordError
 from lorascope.files.store import write_atomically
 from lorascope.records import ItemResult, ItemTable, SplitScore, item_column
 
+Columns = dict[str, Sequence[Any]]
+"""Field of `ItemResult` -> its values [items]."""
 _DEFAULTS = {field.name: field.default for field in fields(ItemResult)}
 _TYPES = get_type_hints(ItemResult)
 # As mappings items take half the time that they take as objects.
@@ -27,6 +30,8 @@ _ROW = TypedDict(  # type: ignore[misc]
         for name, default in _DEFAULTS.items()
     },
 )
+_EXACT = {name: set(get_args(kind)) or {kind} for name, kind in _TYPES.items()}
+"""Field -> the types of its values."""
 _LINE: TypeAdapter[Any] = TypeAdapter(_ROW)
 _LINES: TypeAdapter[Any] = TypeAdapter(list[_ROW])
 
@@ -146,14 +151,34 @@ def read_items(path: Path) -> ItemTable:
     """Read what `write_items` wrote; RecordError where it is missing or damaged."""
     if not path.is_file():
         raise RecordError(f"{path}: no scored items here. Run `lorascope evaluate` first.")
-    lines = path.read_text(encoding="ascii").splitlines()
+    content = path.read_bytes()
+    columns = _exact_columns(content)
+    if columns is None:
+        columns = _columns(_judged_rows(path, content.splitlines()))
+    return ItemTable(columns | {n: _shared(path.name, n, columns[n]) for n in NAMES})
+
+
+def _exact_columns(content: bytes) -> Columns | None:
+    """The columns of rows that have the very types of `ItemResult`, as those that were written
+    have; None of others, which pydantic turns into these or refuses, in twice the time."""
+    text = b"[" + content.rstrip(b"\n").replace(b"\n", b",") + b"]"
+    try:
+        columns = _columns(from_json(text, cache_strings="keys"))
+    except (ValueError, AttributeError, TypeError):
+        return None
+    is_exact = columns.keys() == _EXACT.keys() and all(
+        _EXACT[name].issuperset(map(type, column)) for name, column in columns.items()
+    )
+    return columns if is_exact else None
+
+
+def _judged_rows(path: Path, lines: Sequence[bytes]) -> list[Any]:
     try:
         # All at once, which is several times faster; one by one where one of them is damaged.
-        rows = _LINES.validate_json(f"[{','.join(lines)}]")
+        rows: list[Any] = _LINES.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError:
         rows = [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
-    columns = _columns(rows)
-    return ItemTable(columns | {n: _shared(path.name, n, columns[n]) for n in NAMES})
+    return rows
 
 
 def _shared(file: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
@@ -164,7 +189,7 @@ def _shared(file: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
     return _LAST_READ[file, name]
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
     """Field -> its values [items]; what a line does not say is as by default."""
     names = tuple(rows[0]) if rows else ()
     try:
@@ -179,7 +204,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
     return {n: [row.get(n, default) for row in rows] for n, default in _DEFAULTS.items()}
 
 
-def _read_line(path: Path, number: int, line: str) -> Any:
+def _read_line(path: Path, number: int, line: bytes) -> Any:
     try:
         return _LINE.validate_python(json.loads(line))
     except (ValueError, ValidationError) as error:
