@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lorascope.adapters.kinds import unmerged
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
@@ -34,6 +35,11 @@ class Scored:
     seed: int | None
     trial: TrialRecord | None
     evaluation: EvaluationRecord
+
+    @cached_property
+    def other_settings(self) -> dict[str, object]:
+        """`other_settings` of its trial."""
+        return other_settings(self.trial.key, self.trial.settings) if self.trial else {}
 
 
 @dataclass(frozen=True)

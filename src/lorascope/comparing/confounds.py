@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.adapters.kinds import method_of
-from lorascope.comparing.cells import Scored, other_settings
+from lorascope.comparing.cells import Scored
 from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by
 from lorascope.records import EvaluationRecord, TrialRecord
@@ -28,17 +28,20 @@ def confounds_of(
     named = [*_of_items(evaluations, common_items), *_of_scoring(*evaluations)]
     left, right = ([s.trial for s in side if s.trial] for side in (subjects, references))
     if left and right and pairing is not Pairing.base:
-        named += _of_training(left[0], right[0])
+        known = [next(s.other_settings for s in side if s.trial) for side in (subjects, references)]
+        named += _of_training(left[0], right[0], known)
         named += _of_machines("trained", left, right)
     return tuple(named)
 
 
-def _of_training(subject: TrialRecord, reference: TrialRecord) -> Iterator[str]:
+def _of_training(
+    subject: TrialRecord, reference: TrialRecord, known: Sequence[Mapping[str, object]]
+) -> Iterator[str]:
+    """`known` holds the settings of both that their keys do not name."""
     sizes = [dict(_step_sizes(trial)) for trial in (subject, reference)]
     for name in sizes[0]:
         if name in sizes[1] and not math.isclose(sizes[0][name], sizes[1][name]):
             yield f"{name} {sizes[0][name]:.4g} against {sizes[1][name]:.4g}"
-    known = [other_settings(trial.key, trial.settings) for trial in (subject, reference)]
     methods = {subject.key.method, reference.key.method}
     # What names already say: a mode's settings, and those that only one of two methods has.
     said = {"quant"}

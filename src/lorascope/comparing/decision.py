@@ -24,7 +24,6 @@ from lorascope.comparing.settled_candidates import (
     settled_reference,
 )
 from lorascope.config import APART, Cost, Search
-from lorascope.machine.forks import map_forked
 from lorascope.records import Status
 from lorascope.statistics.families import holm
 
@@ -203,8 +202,7 @@ def gains(compared: Compared) -> tuple[Gain, ...]:
     adapter that has no such base with a score is left out.
     """
     trained = [data for data in compared.cells.values() if not data.cell.base and data.scored]
-    held = map_forked(lambda data: _gain_of(data, compared), trained)
-    found = [gain for gain in held if gain]
+    found = [gain for data in trained if (gain := _gain_of(data, compared))]
     corrected = holm([gain.p_holm for gain in found])
     sign = compared.measure.sign
     return tuple(

@@ -27,6 +27,7 @@ from lorascope.comparing.ruling import Decision, Findings
 from lorascope.comparing.threats import threats
 from lorascope.comparing.token_prices import token_prices
 from lorascope.comparing.ways import served_ways
+from lorascope.machine.forks import Forked
 from lorascope.records import Study
 from lorascope.statistics.power import (
     detectable_paired_difference,
@@ -46,6 +47,8 @@ def compare(study: Study) -> Findings:
     measure = study_measure(study)
     chance = study.data.splits["test"].chance_accuracy if measure is Measure.accuracy else None
     compared = Compared.of(study, measure, gather(study, measure))
+    # No decision rests on them: another process finds them meanwhile.
+    on_frontiers = Forked(lambda: frontiers(compared))
     scores = tuple(compared.scores.values())
     decision = decide(compared)
     reference_quant = (
@@ -72,7 +75,7 @@ def compare(study: Study) -> Findings:
         cells=scores,
         comparisons=comparisons,
         decision=decision,
-        frontiers=frontiers(compared),
+        frontiers=on_frontiers.result(),
         power=_power(scores, comparisons, measure),
         chance=chance,
         threats=threats(study, scores, comparisons, decision, chance),

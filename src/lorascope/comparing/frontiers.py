@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from lorascope.comparing.costs import COSTS
 from lorascope.comparing.item_columns import Floats, ItemKey, columns_of
 from lorascope.comparing.results import CellKey, CellScore, FrontierPoint, Measure
 from lorascope.config import Cost
-from lorascope.statistics.frontier import frontier_probabilities, pareto_frontier
+from lorascope.statistics.frontier import frontier_shares, pareto_frontier, resampled_scores
 
 
 def frontiers(compared: Compared) -> dict[str, tuple[FrontierPoint, ...]]:
@@ -42,6 +43,11 @@ class _Scores:
     """[C, I], more is better, means over seeds."""
     clusters: NDArray[np.int64] | None
     """[I]"""
+
+    @cached_property
+    def resampled(self) -> Floats:
+        """[resamples, C], whatever the cells cost."""
+        return resampled_scores(self.item_scores, self.clusters)
 
 
 def _on_the_same_items(compared: Compared, scores: Sequence[CellScore]) -> list[CellScore]:
@@ -84,7 +90,7 @@ def _item_scores(compared: Compared, priced: Sequence[CellScore]) -> _Scores | N
 def _points(scores: _Scores, cost: Cost, measure: Measure) -> tuple[FrontierPoint, ...]:
     costs = np.array([score.costs[cost] for score in scores.cells], float)
     on = set(pareto_frontier(costs, scores.item_scores.mean(axis=1)).tolist())
-    shares = frontier_probabilities(costs, scores.item_scores, clusters=scores.clusters)
+    shares = frontier_shares(costs, scores.resampled)
     points = [
         FrontierPoint(
             cost,

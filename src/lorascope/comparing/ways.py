@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lorascope.comparing.cells import CellData, Compared, other_settings
+from lorascope.comparing.cells import CellData, Compared
 from lorascope.comparing.pairs import Pair, compare_all
 from lorascope.comparing.results import CellKey, Comparison, Pairing
 
@@ -94,7 +94,7 @@ def _alike(compared: Compared) -> list[list[_Member]]:
             continue
         settings = {
             name: str(value)
-            for name, value in other_settings(trial.key, trial.settings).items()
+            for name, value in data.scored[0].other_settings.items()
             if not name.startswith(MAY_DIFFER)
         }
         cell = data.cell

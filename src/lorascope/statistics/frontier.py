@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from lorascope.statistics.clusters import Floats, group_sums, resampled_sums
 
 CHUNK = 4_000_000
-"""Comparisons of two points held in memory at once."""
+"""Comparisons of two points in a chunk of resamples, by which these are drawn."""
+IN_CACHE = 100_000
+"""Numbers that are worked on at once: more take longer, each."""
 
 
 def pareto_frontier(costs: ArrayLike, scores: ArrayLike) -> NDArray[np.intp]:
@@ -36,16 +38,32 @@ def frontier_probabilities(
     the same items. Items, or whole clusters, are resampled for all points jointly; costs are taken
     as exact. Seed spread is not included. The same `seed` gives the same shares.
     """
+    return frontier_shares(costs, resampled_scores(item_scores, clusters, resamples, seed))
+
+
+def resampled_scores(
+    item_scores: ArrayLike, clusters: ArrayLike | None, resamples: int = 2000, seed: int = 0
+) -> Floats:
+    """Scores of points in each resample of items, as `frontier_probabilities`, up to a common
+    factor: [resamples, points]. They are the same whatever the points cost."""
     each = group_sums(item_scores, clusters)
-    cost, _ = _checked(costs, each.sum(axis=1))
     room = max(1, CHUNK // max(each.shape[1], len(each) ** 2))
-    on_it = np.zeros(len(each))
-    for sums in resampled_sums(each, resamples, seed, room):
-        # The shared denominator orders nothing. Rounding makes sums equal that differ only by
-        # the order in which thirds were added.
-        on_it += _undominated(cost, np.round(sums, 9)).sum(axis=0)
-    shares: Floats = on_it / resamples
-    return shares
+    # The shared denominator orders nothing. Rounding makes sums equal that differ only by the
+    # order in which thirds were added.
+    drawn: Floats = np.concatenate(list(resampled_sums(each, resamples, seed, room)))
+    return np.round(drawn, 9)
+
+
+def frontier_shares(costs: ArrayLike, scores: Floats) -> Floats:
+    """Share of resamples, of which `scores` are [resamples, points], in which each point lies on
+    the frontier: [points]."""
+    cost, _ = _checked(costs, scores.sum(axis=0))
+    size = len(cost) if cost.shape[1] == 1 else len(cost) ** 2
+    room = max(1, IN_CACHE // size)
+    on_it = np.zeros(len(cost))
+    for start in range(0, len(scores), room):
+        on_it += _undominated(cost, scores[start : start + room]).sum(axis=0)
+    return on_it / len(scores)
 
 
 def _undominated(costs: Floats, scores: Floats) -> NDArray[np.bool_]:
