@@ -126,13 +126,23 @@ def _run_other(name: str, row: Command, rest: list[str]) -> int:
     layout = find_layout(Path.cwd())
     if row.points in ("none", "itself"):
         return run_named(name, [], layout, {}, rest)
-    from lorascope.machine.libraries import uncollected
+    from lorascope.machine.forks import Forked
+    from lorascope.machine.libraries import import_uncollected, uncollected
 
-    with uncollected():
+    def composed() -> tuple[list[Config], dict[str, str], list[str]]:
         # It imports Hydra.
         from lorascope.study.request import grid_points
 
-        points, flags, overrides = grid_points(name, rest, row.flags, row.points == "study", layout)
+        return grid_points(name, rest, row.flags, row.points == "study", layout)
+
+    with uncollected():
+        if name == "report":
+            # A thousand points take a second to compose, as long as its imports: side by side.
+            composing = Forked(composed)
+            import_uncollected(_module_of(name))
+            points, flags, overrides = composing.result()
+        else:
+            points, flags, overrides = composed()
     return run_named(name, points, layout, flags, overrides)
 
 
@@ -164,13 +174,17 @@ def run_named(
 
     for config in configs[:1]:
         prepare_environment(config.runtime)
-    module = f"lorascope.stages.{name.replace('-', '_')}"
+    module = _module_of(name)
     import_uncollected(module)
     command: Run = sys.modules[module].command
     if JSON.keys() & flags.keys():
         return _run_as_json(lambda: command(configs, layout, flags, overrides))
     made = command(configs, layout, flags, overrides)
     return made if isinstance(made, int) else getattr(made, "exit_code", 0)
+
+
+def _module_of(name: str) -> str:
+    return f"lorascope.stages.{name.replace('-', '_')}"
 
 
 def _run_as_json(run: Callable[[], object]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorascope.config import Config
 from lorascope.files.layout import Layout
+from lorascope.machine.forks import Forked
 from lorascope.machine.libraries import uncollected
 from lorascope.study.kept_summary import files_stamp, keep_summary, kept_summary
 
@@ -21,13 +22,19 @@ def command(_: Sequence[Config], layout: Layout, __: object, words: Sequence[str
 
 
 def _made(layout: Layout, words: Sequence[str]) -> str:
-    from lorascope.comparing.findings import compare
-    from lorascope.reporting.pages.summary import terminal_summary
-    from lorascope.study.collect import collect
+    with uncollected():
+        # Points are composed while the rest is imported: a thousand take as long.
+        composing = Forked(lambda: _points(words, layout))
+        from lorascope.comparing.findings import compare
+        from lorascope.reporting.pages.summary import terminal_summary
+        from lorascope.study.collect import collect
+
+        # How far predictions lie apart is no part of the answer, and takes longer than all of it.
+        study = collect(composing.result(), layout, distributions=False)
+        return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
+
+
+def _points(words: Sequence[str], layout: Layout) -> list[Config]:
     from lorascope.study.request import grid_points
 
-    configs, _, _ = grid_points("summary", words, {}, True, layout)
-    with uncollected():
-        # How far predictions lie apart is no part of the answer, and takes longer than all of it.
-        study = collect(configs, layout, distributions=False)
-        return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
+    return grid_points("summary", words, {}, True, layout)[0]
