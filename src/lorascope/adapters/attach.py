@@ -31,6 +31,7 @@ from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import KINDS, kind_of
 from lorascope.adapters.layers import every_part, model_parts
 from lorascope.adapters.lora.reading import give_directions, measure_covariances
+from lorascope.adapters.placement import placement_of
 from lorascope.adapters.prompts.decoder import stand_in_front
 from lorascope.adapters.stack import Weights, adapted_names, chosen_buffers, trained_parameters
 from lorascope.adapters.targets import select
@@ -102,18 +103,20 @@ def new_values(
 def attach_trained(
     model: PreTrainedModel, config: AdapterConfig, values: Weights, seed: int
 ) -> PeftModel:
-    """Put a trained adapter on a frozen base, sharing memory with `values`: of kinds with a stack
-    none are drawn, which takes seconds at high ranks, and of what replaces the base no second copy
-    is made. PEFT (0.21) must draw for IA3 on INT8; and what it draws for others beside what is
-    trained, such as SHiRA's masks, is the seed's again."""
+    """Put a trained adapter on a frozen base, sharing memory with those of `values` that are on
+    their layer's device: of kinds with a stack none are drawn, which takes seconds at high ranks,
+    and of what replaces the base no second copy is made. PEFT (0.21) must draw for IA3 on INT8; and
+    what it draws for others beside what is trained, such as SHiRA's masks, is the seed's again."""
     made = _peft_config(model, config.saved())
     undrawn = bool(kind_of(config).packed) or config.replaces
     if not undrawn:
         torch.manual_seed(seed)
     adapted = _in_place(peft.get_peft_model(model, made, low_cpu_mem_usage=undrawn))
+    placement = placement_of(model)
     for name in trained_parameters(adapted):
         parent, _, own = name.rpartition(".")
-        model.get_submodule(parent).register_parameter(own, nn.Parameter(values[name]))
+        value = values[name] if placement is None else values[name].to(placement.device(name))
+        model.get_submodule(parent).register_parameter(own, nn.Parameter(value))
     for name in chosen_buffers(adapted):
         parent, _, own = name.rpartition(".")
         model.get_submodule(parent).register_buffer(own, values[name])

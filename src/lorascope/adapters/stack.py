@@ -134,6 +134,11 @@ class StackedLayer(nn.Module, ABC):
             x: [trials x samples, tokens, in].
         """
 
+    @abstractmethod
+    def moved(self, device: torch.device) -> StackedLayer:
+        """The same on another device: parameters and buffers in the same order, with values and
+        gradients of their own."""
+
 
 class RoundableLayer(StackedLayer):
     """A stacked layer that has a merged weight a trial, of a kind whose `unrounded` is None."""

@@ -11,7 +11,12 @@ from lorascope.comparing.results import Pairing
 from lorascope.files.revisions import trained_by
 from lorascope.records import EvaluationRecord, TrialRecord
 
-MADE_ON = {"device": "device", "threads": "threads", "shards": "numbers of devices"}
+MADE_ON = {
+    "device": "device",
+    "threads": "threads",
+    "shards": "numbers of devices",
+    "placed": "numbers of devices that layers are placed over",
+}
 """What a record's provenance says of where it was made, and the words for it."""
 CONTENT = ("base", "data")
 """Settings that are digests: a mode has its own stored base, other data are named in words."""

@@ -42,7 +42,7 @@ def validate(config: Config, judged: Judged | None = None) -> None:
         # Stored and scored on one device, wherever it was trained.
         validate(
             replace(config, quant=config.serve, serve=None, search=Search.grid,
-                    runtime=replace(config.runtime, shard=1)), judged
+                    runtime=replace(config.runtime, shard=1, place=1)), judged
         )  # fmt: skip
     if config.forgetting is not None:
         _validate_forgetting(config, config.forgetting, judged)

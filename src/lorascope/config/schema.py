@@ -159,6 +159,9 @@ class RuntimeConfig:
     shard: int = bounded(1, between(1, MAX_SHARDS), "1 has the whole base on one device.")
     """Devices that divide a base of plain numbers, and each batch: for one too large for a single
     one. Losses are equal but for rounding."""
+    place: int = bounded(1, between(1, MAX_SHARDS), "1 has the whole base on one device.")
+    """CUDA devices over which the decoder's layers are placed, one after the other: for a base of
+    any mode that is too large for a single one. Numbers are those of one device."""
     trial_timeout_seconds: float | None = bounded(None, ABOVE_ZERO, "Leave it empty for no limit.")
     """Limit for one trial; a pack may take as many times as long as it has trials."""
     pack_trials: int = bounded(32, ONE_OR_MORE, "1 trains each trial alone.")

@@ -24,6 +24,7 @@ from lorascope.config import (
 from lorascope.config.bounds import is_commit
 from lorascope.config.decide import STATE_POWER, STATE_PRICE
 from lorascope.config.objective_rules import OF_OBJECTIVES
+from lorascope.config.place_rules import OF_PLACES
 from lorascope.config.rule import PEOPLE, Rule
 from lorascope.config.shard_rules import OF_SHARDS
 
@@ -219,6 +220,7 @@ RULES = [
     ),
     *OF_OBJECTIVES,
     *OF_SHARDS,
+    *OF_PLACES,
     Rule(
         "merge.precision",
         lambda c: c.merge.precision is not Precision.auto,

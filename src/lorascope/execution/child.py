@@ -120,12 +120,14 @@ def train_in_child(job: Job, progress: Progress, ranks: Ranks | None = None) -> 
     from lorascope.training.packed_linear import Unpackable
     from lorascope.training.run import train_pack
 
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     use_determinism(config.runtime.deterministic)
     ranks = ranks or ALONE
     threads = use_threads(job.slot.threads, ranks.count)
     keep_freed_memory()
-    ended = partial(TrialOutcome, device=device.name, threads=threads, shards=ranks.count)
+    ended = partial(
+        TrialOutcome, device=device.name, threads=threads, shards=ranks.count, placed=device.count
+    )
 
     def no_room(status: Status, reason: str, plan: MemoryPlan | None = None) -> Outcome:
         return without_room(job, ended(status, reason, plan=plan))

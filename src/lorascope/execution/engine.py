@@ -81,6 +81,8 @@ class TrialOutcome:
     """False where the disk had no room for the adapter: there is nothing to record."""
     shards: int = 1
     """Devices that divided the base."""
+    placed: int = 1
+    """Devices over which its layers were placed."""
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,11 @@ def concluded(
             result=end.result,
             tracking="off",
             provenance=replace(
-                provenance, device=end.device, threads=end.threads, shards=end.shards
+                provenance,
+                device=end.device,
+                threads=end.threads,
+                shards=end.shards,
+                placed=end.placed,
             ),
             plan=end.plan,
             pack_plan=end.pack_plan,

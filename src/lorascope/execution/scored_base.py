@@ -40,7 +40,7 @@ def load_base(config: Config, layout: Layout) -> None:
     from lorascope.scoring.evaluation import LoadedBase
 
     loaded, limit_gb = LoadedBase.is_of(config, layout), config.runtime.memory_limit_gb
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     if not loaded:
         require_stored(config, layout)
         LoadedBase.let_go()

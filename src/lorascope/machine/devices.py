@@ -29,11 +29,25 @@ class Device:
     """cpu or cuda: what torch calls it."""
     name: str
     """Name for people and records."""
+    places: tuple[str, ...] = ()
+    """Devices, as torch names them, over which the decoder's layers are placed, one after the
+    other; none where one has the whole base."""
+
+    @property
+    def count(self) -> int:
+        """Number of devices that a base lies on."""
+        return max(1, len(self.places))
 
 
-def choose_device(wanted: DeviceKind) -> Device:
+def choose_device(wanted: DeviceKind, places: int = 1) -> Device:
     """The wanted device, or for `auto` CUDA where there is one; DeviceError where CUDA is asked for
-    and not there."""
+    and not there.
+
+    Args:
+        places: CUDA devices over which layers are placed, the first ones that are visible.
+    """
+    if places > 1:
+        return _several(places)
     if wanted is DeviceKind.cpu or (wanted is DeviceKind.auto and not torch.cuda.is_available()):
         return Device("cpu", cpu_name())
     if not torch.cuda.is_available():
@@ -42,6 +56,19 @@ def choose_device(wanted: DeviceKind) -> Device:
             "Use runtime.device=auto or cpu, or install a CUDA build of torch."
         )
     return Device("cuda", f"cuda: {torch.cuda.get_device_name(0)}")
+
+
+def _several(places: int) -> Device:
+    count = torch.cuda.device_count()
+    if count < places:
+        raise DeviceError(
+            f"runtime.place={places}: torch sees {count} CUDA device{'' if count == 1 else 's'} "
+            "here, and layers are placed over as many. Use a smaller runtime.place, or let "
+            "CUDA_VISIBLE_DEVICES name more."
+        )
+    names = dict.fromkeys(torch.cuda.get_device_name(number) for number in range(places))
+    places_by_name = tuple(f"cuda:{number}" for number in range(places))
+    return Device("cuda", f"cuda: {', '.join(names)}", places_by_name)
 
 
 def autocast(

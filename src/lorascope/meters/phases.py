@@ -19,14 +19,15 @@ STATUS = Path("/proc/self/status")
 
 
 class PhaseMeter:
-    """Peaks by phase of this process, against its resident size when the meter was made.
+    """Peaks by phase of this process, against its resident size when the meter was made; of several
+    GPUs those of the fullest.
 
     On Linux the resident peak is reset before each phase; elsewhere it can only grow, so that a
     later phase's peak is at least an earlier one's.
     """
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        self._device, self._places = device, device.places or (None,)
         self._start_bytes = psutil.Process().memory_info().rss
         self.phases: dict[str, PhaseMemory] = {}
 
@@ -39,8 +40,9 @@ class PhaseMeter:
 
     def _reset(self) -> None:
         if self._device.kind == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
+            for place in self._places:
+                torch.cuda.synchronize(place)
+                torch.cuda.reset_peak_memory_stats(place)
         elif PEAK_RESET.exists():
             # 5 resets the peak resident size to the present one; a container may forbid it.
             with suppress(OSError):
@@ -48,11 +50,12 @@ class PhaseMeter:
 
     def _read(self) -> PhaseMemory:
         if self._device.kind == "cuda":
-            torch.cuda.synchronize()
+            for place in self._places:
+                torch.cuda.synchronize(place)
             return PhaseMemory(
                 resident_growth_bytes=None,
-                allocated_peak_bytes=torch.cuda.max_memory_allocated(),
-                reserved_peak_bytes=torch.cuda.max_memory_reserved(),
+                allocated_peak_bytes=max(map(torch.cuda.max_memory_allocated, self._places)),
+                reserved_peak_bytes=max(map(torch.cuda.max_memory_reserved, self._places)),
             )
         return PhaseMemory(max(0, resident_peak_bytes() - self._start_bytes), None, None)
 

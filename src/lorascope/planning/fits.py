@@ -47,7 +47,9 @@ def memory_limit(device: Device, limit_gb: float | None) -> MemoryLimit:
     if limit_gb is not None:
         return stated_limit(limit_gb)
     if device.kind == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info()
+        # Of a placed base the plan tells the fullest device's need.
+        places = device.places or (None,)
+        free_bytes = min(torch.cuda.mem_get_info(place)[0] for place in places)
         left = f"{CUDA_CONTEXT_BYTES / GIGABYTE:g} GB and {UNUSABLE_SHARE:.0%}"
         source = f"free on {device.name}: {free_bytes / GIGABYTE:.3g} GB, less {left} in reserve"
         return MemoryLimit(usable_bytes(free_bytes, device.kind), source)

@@ -26,7 +26,7 @@ def require_room(config: Config, layout: Layout) -> Device:
     require_data(config, layout)
     require_base(config, layout)
     require_stored(config, layout)
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     limit = memory_limit(device, config.runtime.memory_limit_gb)
     base, stored = read_base(config, layout), read_mode(config, layout)
     refused = storing_refusal(base, stored, config.serve, limit)

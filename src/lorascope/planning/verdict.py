@@ -59,21 +59,21 @@ def fits_of(planned: Sequence[Planned]) -> list[Fit]:
     return [_fit(one, here) for one in planned]
 
 
-def _fit(planned: Planned, here: Callable[[DeviceKind], MemoryLimit]) -> Fit:
+def _fit(planned: Planned, here: Callable[[DeviceKind, int], MemoryLimit]) -> Fit:
     runtime, prediction = planned.config.runtime, planned.prediction
     stated_gb = runtime.memory_limit_gb
-    limit = here(runtime.device) if stated_gb is None else stated_limit(stated_gb)
+    limit = here(runtime.device, runtime.place) if stated_gb is None else stated_limit(stated_gb)
     if prediction is None:
         return Fit(planned, limit, None)
     limit = limit_of_one(limit, runtime.shard, prediction.plan.device)
     return Fit(planned, limit, needed_bytes(prediction.plan) <= limit.bytes)
 
 
-def _limit_of_device(kind: DeviceKind) -> MemoryLimit:
-    """That of the device that is planned for, where it is here; else of the largest GPU that is
-    listed."""
-    if kind is DeviceKind.cpu or torch.cuda.is_available():
-        return memory_limit(choose_device(kind), None)
+def _limit_of_device(kind: DeviceKind, places: int) -> MemoryLimit:
+    """That of the device that is planned for, where it is here, of several the least; else of the
+    largest GPU that is listed."""
+    if kind is DeviceKind.cpu or torch.cuda.device_count() >= places:
+        return memory_limit(choose_device(kind, places), None)
     largest_gb = GPU_SIZES_GB[-1]
     return MemoryLimit(
         usable_bytes(largest_gb * GIGABYTE, "cuda"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from lorascope.adapters.class_head import head_names
+from lorascope.adapters.placement import Placement, connect_layers
 from lorascope.bases.class_base import empty_class_base
 from lorascope.bases.folder import runs_own_code
 from lorascope.bases.heads import auto_class, class_of, gives_classes
@@ -30,6 +32,7 @@ from lorascope.quantizers.kinds import (
     quantized_layers,
     quantizer_of,
 )
+from lorascope.quantizers.placing import device_map, placement_over
 from lorascope.quantizers.torchao.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -67,7 +70,9 @@ def quantize_base(
     stored = unquantized_dtype(quant, base_dtype(base))
     found = None if calibration is None else _read_rows(base, quant, device, calibration)
     loading = QUANTIZERS[quant.storage].loading(quant, stored, _class_heads(base))
-    model = _plain_base(base, stored, device, loading)
+    # Nothing is computed on it, so that its layers need not be connected.
+    places, _ = places_of(base, quant, device.places or (device.kind,))
+    model = _plain_base(base, stored, places, loading)
     if found is not None:
         found.put(model)
     model.save_pretrained(target)
@@ -76,13 +81,17 @@ def quantize_base(
 
 
 def _plain_base(
-    base: Path, dtype: torch.dtype, device: Device, quantization: Any = None
+    base: Path, dtype: torch.dtype, places: dict[str, str], quantization: Any = None
 ) -> PreTrainedModel:
-    """The base of a folder of plain weights, quantized on loading where that is asked for."""
+    """The base of a folder of plain weights, quantized on loading where that is asked for.
+
+    Args:
+        places: the device of each module, or of all under "".
+    """
     model, info = class_of(base).from_pretrained(
         base,
         dtype=dtype,
-        device_map={"": device.kind},
+        device_map=places,
         quantization_config=quantization,
         use_safetensors=True,
         trust_remote_code=runs_own_code(base),
@@ -103,14 +112,14 @@ def _read_rows(
         from lorascope.quantizers.torchao.calibration import calibrate
 
         compute = TORCH_DTYPES[compute_precision(quant, device).value]
-        model = _plain_base(base, compute, device).eval()
+        model = _plain_base(base, compute, {"": device.kind}).eval()
         names = list(quantizable_layers(model, quant, "torchao"))
         return Ranges(calibrate(model, names, rows, quant))
     # Before the model is made. auto-round has garbage collected at each of its steps.
     import_uncollected("auto_round")
     from lorascope.quantizers.autoround.codes import choose_codes
 
-    model = _plain_base(base, torch.float32, device).eval()
+    model = _plain_base(base, torch.float32, {"": device.kind}).eval()
     scale_dtype = unquantized_dtype(quant, base_dtype(base))
     return choose_codes(model, load_tokenizer(base), rows, quant, scale_dtype)
 
@@ -182,7 +191,8 @@ def load_base(
         ModelError: the folder holds no such model, lacks weights, or holds some of another mode.
     """
     compute = TORCH_DTYPES[compute_precision(quant, device).value]
-    model = _load(folder, quant, place or device.kind, compute, attention)
+    devices = device.places or (place or device.kind,)
+    model = _load(folder, quant, devices, compute, attention)
     QUANTIZERS[quant.storage].prepare(model, compute)
     _cast_unquantized(model, compute)
     model.requires_grad_(False)
@@ -205,7 +215,7 @@ def load_exact(
 def load_stored(folder: Path, quant: QuantConfig) -> PreTrainedModel:
     """The stored base on the CPU, to be read and not to compute: nothing is cast, so that
     most of it stays in its files until it is read. It refuses what `load_base` does."""
-    model = _load(folder, quant, "cpu", "auto")
+    model = _load(folder, quant, ("cpu",), "auto")
     QUANTIZERS[quant.storage].prepare(model, torch.float32)
     return model.requires_grad_(False).eval()
 
@@ -213,21 +223,23 @@ def load_stored(folder: Path, quant: QuantConfig) -> PreTrainedModel:
 def _load(
     folder: Path,
     quant: QuantConfig,
-    device_kind: str,
+    devices: Sequence[str],
     dtype: torch.dtype | Literal["auto"],
     attention: str = "auto",
 ) -> PreTrainedModel:
-    """The model in `folder`, which must be whole and of the mode `quant`."""
+    """The model in `folder`, which must be whole and of the mode `quant`; its layers are placed
+    over several devices."""
     quiet_libraries()
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no base here. Run `lorascope quantize-base` first.")
     quantizer = QUANTIZERS[quant.storage]
     # Before anything is read: a method that is not transformers' own registers itself here.
     is_packed = quantizer.loading(quant, torch.float32) is not None
+    places, placement = places_of(folder, quant, devices)
     model, info = class_of(folder).from_pretrained(
         folder,
         dtype=dtype,
-        device_map={"": device_kind},
+        device_map=places,
         attn_implementation=None if attention == "auto" else attention,
         use_safetensors=True,
         trust_remote_code=runs_own_code(folder),
@@ -240,8 +252,31 @@ def _load(
             f"{folder}: no layer of it is stored as quant={quant.name} says, so that its weights "
             "would be read as plain numbers. Make it again with `lorascope quantize-base`."
         )
+    if placement is not None:
+        connect_layers(model, placement)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def places_of(
+    folder: Path, quant: QuantConfig, devices: Sequence[str]
+) -> tuple[dict[str, str], Placement | None]:
+    """The device of each module of the model in `folder`, as it is loaded, and what
+    `connect_layers` needs afterwards; None where one device takes all."""
+    if len(devices) == 1:
+        return {"": devices[0]}, None
+    empty = _empty(folder)
+    placement = placement_over(empty, quant, devices)
+    return device_map(empty, placement), placement
+
+
+def _empty(folder: Path) -> PreTrainedModel:
+    """The model of a folder's config.json on the meta device, in full precision."""
+    own_code = runs_own_code(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+    with torch.device("meta"):
+        empty: PreTrainedModel = auto_class(config).from_config(config, trust_remote_code=own_code)
+    return empty
 
 
 def _plain_linear(layer: Any) -> nn.Linear:

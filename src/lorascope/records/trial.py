@@ -33,6 +33,8 @@ class Provenance:
     """Whether torch was held to algorithms that give the same bits each time."""
     shards: int = 1
     """Devices that divided a trial's base and its batches: equal but for rounding."""
+    placed: int = 1
+    """Devices over which the layers of a trial's base were placed, one after the other."""
 
 
 def mixed_versions(made: Collection[Provenance]) -> list[str]:

@@ -77,7 +77,7 @@ class LoadedBase:
 
     @classmethod
     def _load(cls, folder: Path, mode: QuantConfig, config: Config) -> None:
-        device = choose_device(config.runtime.device)
+        device = choose_device(config.runtime.device, config.runtime.place)
         use_determinism(config.runtime.deterministic)
         keep_freed_memory()
         cls.threads = use_threads(config.runtime.threads)
@@ -117,7 +117,9 @@ def give_back_memory() -> None:
 def _base_key(config: Config, layout: Layout) -> str:
     folder = layout.quantized(config.model.name, config.quant.name)
     stored = read_record(folder, FootprintRecord).content_sha256
-    return f"{stored} {config.quant.compute} {config.model.attention} {config.runtime.device}"
+    runtime = config.runtime
+    on = f"{runtime.device} {runtime.place}"
+    return f"{stored} {config.quant.compute} {config.model.attention} {on}"
 
 
 def score_subject(

@@ -56,7 +56,7 @@ def check_adapter(
     Args:
         scored: the trial's validation items, apart on its base.
     """
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     use_determinism(config.runtime.deterministic)
     use_threads(config.runtime.threads)
     stored = layout.quantized(config.model.name, config.quant.name)

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from lorascope.adapters.attach import load_adapter
+from lorascope.adapters.placement import connect_layers
 from lorascope.bases.folder import runs_own_code
 from lorascope.bases.heads import class_of
-from lorascope.config import Config, MergeConfig, Precision
+from lorascope.config import Config, MergeConfig, Precision, QuantConfig, Storage
 from lorascope.data.rows import read_rows
 from lorascope.data.tokenization import load_tokenizer
 from lorascope.files.layout import Layout
@@ -21,7 +22,13 @@ from lorascope.machine.devices import TORCH_DTYPES, Device, choose_device, use_t
 from lorascope.machine.environment import use_determinism
 from lorascope.objectives.kinds import objective_of
 from lorascope.quantizers.kinds import QUANTIZERS
-from lorascope.quantizers.loading import compute_precision, load_base, load_exact, load_stored
+from lorascope.quantizers.loading import (
+    compute_precision,
+    load_base,
+    load_exact,
+    load_stored,
+    places_of,
+)
 from lorascope.records import ArithmeticGap, MergeRecord, TrialRecord
 from lorascope.scoring.merge_check import (
     MergeCheck,
@@ -42,7 +49,7 @@ def merge_verified(
 ) -> MergeRecord:
     """Merge `trial`, chosen by `chosen_by` with the validation `score`, into `folder`, and compare
     the result with what was trained."""
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     use_determinism(config.runtime.deterministic)
     threads = use_threads(config.runtime.threads)
     adapter = layout.trials(config.quant.name) / trial.trial / "adapter"
@@ -108,13 +115,17 @@ def _compare(
 
 def _as_anyone_loads(folder: Path, device: Device) -> PreTrainedModel:
     """The merged model from its files, which are what is verified; it computes in float32."""
+    plain = QuantConfig(Storage.float32.value, storage=Storage.float32)
+    places, placement = places_of(folder, plain, device.places or (device.kind,))
     merged: PreTrainedModel = class_of(folder).from_pretrained(
         folder,
         dtype=torch.float32,
-        device_map={"": device.kind},
+        device_map=places,
         use_safetensors=True,
         trust_remote_code=runs_own_code(folder),
     )
+    if placement is not None:
+        connect_layers(merged, placement)
     return merged.eval()
 
 

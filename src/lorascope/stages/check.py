@@ -68,7 +68,7 @@ def _require_device(configs: Sequence[Config]) -> None:
     from lorascope.quantizers.loading import compute_precision
 
     for config in configs:
-        device = choose_device(config.runtime.device)
+        device = choose_device(config.runtime.device, config.runtime.place)
         for quant in _modes(config):
             compute_precision(quant, device)
             require_library(quant)

@@ -28,7 +28,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> FootprintR
 
     require_base(config, layout)
     base = read_base(config, layout)
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, config.runtime.place)
     threads = use_threads(config.runtime.threads)
     started = time.perf_counter()
     print(f"storing {base.model} as {config.quant.name}", flush=True)

@@ -239,6 +239,8 @@ def _trial_params(trial: TrialRecord) -> dict[str, str]:
     named["threads"] = trial.provenance.threads
     if trial.provenance.shards > 1:
         named["shards"] = trial.provenance.shards
+    if trial.provenance.placed > 1:
+        named["placed"] = trial.provenance.placed
     if trial.result is not None:
         named["compute_dtype"] = trial.result.compute_dtype
         named["attention"] = trial.result.attention

@@ -76,8 +76,10 @@ class LayerDrop:
             kept = [self.kept(name) for name in self._names]
             self._masks, self._drawn = torch.tensor(kept, device=result.device), self._shape.draw
         samples = len(result) // self._shape.trials
-        rows = self._masks[index].repeat_interleave(samples).view(-1, 1, 1)
-        return torch.where(rows, result, given.to(result.dtype))
+        masks = self._masks[index].to(result.device)
+        rows = masks.repeat_interleave(samples).view(-1, 1, 1)
+        # A layer may lie on another device than the one before.
+        return torch.where(rows, result, given.to(result))
 
     def _require_rows(self, name: str, given: Any, result: Any) -> None:
         """Raise ModelError where no row of a layer's result tells its trial."""

@@ -102,6 +102,7 @@ def train_step(
             del means, found
             scaled.sum().backward()  # type: ignore[no-untyped-call]
             del scaled
+    pack.gather_gradients()
     rows = pack.stack.rows
     ranks.add([row.grad for row in rows])
     if scales is not None:

@@ -32,6 +32,7 @@ from lorascope.adapters.class_head import (
 from lorascope.adapters.first_samples import FirstSamples
 from lorascope.adapters.kinds import kind_of
 from lorascope.adapters.layers import model_parts
+from lorascope.adapters.placement import placement_of
 from lorascope.adapters.stack import (
     LayeredStack,
     PackShape,
@@ -48,6 +49,7 @@ from lorascope.objectives.logits import Logits, forward_at
 from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.quantizers.torchao.rounding import Rounding
 from lorascope.records import LinearShape
+from lorascope.training.adapter_copies import AdapterCopies
 from lorascope.training.layer_drop import LayerDrop
 from lorascope.training.packed_linear import PackedLinear, Unpackable
 from lorascope.training.rounded_merge import round_merged
@@ -60,6 +62,7 @@ class PackedModel(nn.Module):
     Args:
         layers: names of the layers in whose place others stand, which have them as `base_layer`.
         heads: names of the modules of a head for classes, in whose place others stand too.
+        copies: of values whose layers lie on other devices than the stack.
     """
 
     def __init__(
@@ -69,9 +72,11 @@ class PackedModel(nn.Module):
         layers: Sequence[str],
         shape: PackShape,
         heads: Sequence[str] = (),
+        copies: AdapterCopies | None = None,
     ) -> None:
         super().__init__()
         self.base = base
+        self._copies = copies or AdapterCopies()
         self.stack, self.layers, self.shape = stack, list(layers), shape
         self._replaced = [*self.layers, *heads]
         self._peft_layers = [own for own in base.modules() if isinstance(own, BaseTunerLayer)]
@@ -83,13 +88,19 @@ class PackedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of base and adapters."""
+        """Device of the adapters' vectors, and of batches."""
         device: torch.device = self.base.device
         return device
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Gradients keep their place: the optimizer's vectors and the layers share it."""
+        """Gradients keep their place: the optimizer's vectors and the layers share it. Layers on
+        other devices get the present values."""
         self.stack.clear_gradients()
+        self._copies.hand_out()
+
+    def gather_gradients(self) -> None:
+        """Have all gradients in the optimizer's vectors, wherever layers lie."""
+        self._copies.gather()
 
     def seed(self, step: int, micro_batch: int) -> None:
         """Let dropout draw what this trial's seed draws in this micro-batch, whatever came before:
@@ -228,11 +239,13 @@ def stacked_pack(
     heads = stack.heads(shape) if isinstance(stack, HeadedStack) else {}
     for name, head in heads.items():
         base.set_submodule(name, head)
+    placement, copies = placement_of(base), AdapterCopies()
     for layer in shapes:
-        own = base.get_submodule(layer.name)
-        packed = PackedLinear(own, stack.layer(layer.name, shape), layer, shape)
-        base.set_submodule(layer.name, packed)
-    return PackedModel(base, stack, [layer.name for layer in shapes], shape, list(heads))
+        own, adapters = base.get_submodule(layer.name), stack.layer(layer.name, shape)
+        if placement is not None and placement.place(layer.name) > 0:
+            adapters = copies.moved(adapters, placement.device(layer.name))
+        base.set_submodule(layer.name, PackedLinear(own, adapters, layer, shape))
+    return PackedModel(base, stack, [layer.name for layer in shapes], shape, list(heads), copies)
 
 
 def peft_pack(model: PeftModel, config: AdapterConfig, shape: PackShape) -> PackedModel:

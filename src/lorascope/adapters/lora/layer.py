@@ -49,6 +49,9 @@ class LoraLayer(RoundableLayer):
         )
         return added
 
+    def moved(self, device: torch.device) -> LoraLayer:
+        return LoraLayer([own.moved(device) for own in self._stacks], self._shape, self._name)
+
     def merged(self, trial: int, weight: Tensor) -> Tensor:
         return merged_weight(*self._place(trial), weight)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,26 @@ class LayerStack:
         yield self.b
         if self.magnitude is not None:
             yield self.magnitude
+
+    def moved(self, device: torch.device) -> LayerStack:
+        """The same on another device, with values and gradients of its own."""
+        a, b, *magnitude = (_copied(own, device) for own in self.parameters())
+        began = [own.to(device, copy=True) for own in self.initial or ()]
+        return replace(
+            self,
+            scale=self.scale.to(device),
+            a=a,
+            b=b,
+            magnitude=magnitude[0] if magnitude else None,
+            both=None,
+            initial=(began[0], began[1]) if began else None,
+        )
+
+
+def _copied(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
+    copied = nn.Parameter(parameter.detach().to(device, copy=True))
+    copied.grad = torch.zeros_like(copied)
+    return copied
 
 
 class AddAdapters(torch.autograd.Function):

@@ -57,10 +57,10 @@ class FourBit:
 
     def prepare(self, model: nn.Module, compute: torch.dtype) -> None:
         """Let layers compute in `compute`, on CUDA in backward passes too, whatever their folder
-        was quantized with; keep them from repacking; and let all share one copy of each code table,
-        which has the same values in each: a nested table takes 1 KiB a layer, more than double
-        quantization saves on a small one."""
-        tables: dict[tuple[float, ...], Tensor] = {}
+        was quantized with; keep them from repacking; and let all of one device share one copy of
+        each code table, which has the same values in each: a nested table takes 1 KiB a layer, more
+        than double quantization saves on a small one."""
+        tables: dict[tuple[object, ...], Tensor] = {}
         for layer in model.modules():
             if not self.owns(layer):
                 continue
@@ -71,7 +71,8 @@ class FourBit:
             state.dtype = self.backward_dtype(own.weight.device.type, compute, state.dtype)
             for state in _states(own):
                 if state.code is not None:
-                    state.code = tables.setdefault(tuple(state.code.tolist()), state.code)
+                    key = (state.code.device, *state.code.tolist())
+                    state.code = tables.setdefault(key, state.code)
 
     def owns(self, layer: nn.Module) -> bool:
         from bitsandbytes.nn import Linear4bit

@@ -55,7 +55,8 @@ def _device(provenance: Provenance) -> str:
     plural = "" if provenance.threads == 1 else "s"
     fixed = ", deterministic algorithms" if provenance.deterministic else ""
     shards = f", each of {provenance.shards} that divide the base" if provenance.shards > 1 else ""
-    return f"{provenance.device} ({provenance.threads} thread{plural}{fixed}{shards})"
+    placed = f", layers placed over {provenance.placed}" if provenance.placed > 1 else ""
+    return f"{provenance.device} ({provenance.threads} thread{plural}{fixed}{shards}{placed})"
 
 
 def _provenances(study: Study) -> list[Provenance]:
@@ -148,6 +149,10 @@ def _disagreements(study: Study) -> list[Line]:
         "device": len({p.device for p in provenances}) > 1,
         "number of devices that divide a base": len(
             {trial.provenance.shards for trial in study.trials if trial.provenance.threads}
+        )
+        > 1,
+        "number of devices that layers are placed over": len(
+            {trial.provenance.placed for trial in study.trials if trial.provenance.threads}
         )
         > 1,
         "training code": len({trained_by(trial) for trial in study.trials}) > 1,
