@@ -30,6 +30,7 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block_bytes: size of an allocator's block; storages count in multiples of it.
         kernels: operations written out, so that what they allocate counts; None: all quantizers'.
         fake: whether the run is on fake tensors, where kernels make the results.
+        device: count what lies on this device alone; None counts all.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block_bytes: int = 1,
         kernels: Mapping[Any, Kernel] | None = None,
         fake: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._device = device
         self.live_bytes = 0
         self.peak_bytes = 0
         self.segments: dict[str, int] = {}
@@ -58,10 +61,13 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             if isinstance(tensor, DTensor):
                 tensor = tensor.to_local()
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and self._counts(tensor):
                 storage = tensor.untyped_storage()
                 blocks = -(-storage.nbytes() // self._block_bytes)
                 self._add_storage(storage, blocks * self._block_bytes)
+
+    def _counts(self, tensor: torch.Tensor) -> bool:
+        return self._device is None or tensor.device == self._device
 
     def mark(self, segment: str) -> None:
         """Count what follows towards the peak of `segment`, too."""

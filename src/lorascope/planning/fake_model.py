@@ -20,8 +20,10 @@ from transformers import (
 )
 
 from lorascope.adapters.attach import attach
+from lorascope.adapters.decoder import decoder_layers
 from lorascope.adapters.kinds import rank_of
 from lorascope.adapters.layers import model_parts
+from lorascope.adapters.placement import Placement, connect_layers
 from lorascope.adapters.stack import PackShape
 from lorascope.adapters.targets import select
 from lorascope.bases.heads import auto_class
@@ -38,6 +40,8 @@ from lorascope.training.pack import PackedModel, new_stack, peft_pack, stacked_p
 
 DEVICE = "cpu"
 """The device of fake tensors: autograd on fake CUDA tensors aborts where torch has no CUDA."""
+ELSEWHERE = "cpu:1"
+"""Another device to fake tensors, with which torch refuses to mix those of DEVICE."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class FakeModelSpec:
     attention: str = "auto"
     beside: tuple[AdapterConfig, ...] = ()
     """Further adapters that are trained at once with `adapter`."""
+    elsewhere: bool = False
+    """Whether the layers lie on another device than all else, as those of a placed base."""
 
     @property
     def pack(self) -> list[AdapterConfig]:
@@ -73,6 +79,7 @@ def fake_adapted(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> Peft
         # Seeding the adapter must not reseed the process.
         model = _with_adapter(_meta_base(spec, kept), replace(spec, adapter=spec.pack[-1].saved()))
     make_fake(model, spec)
+    _connect(model.get_base_model(), spec)
     return model
 
 
@@ -82,6 +89,7 @@ def fake_pack(spec: FakeModelSpec, kept: Sequence[int] | None = None) -> PackedM
     with unset_fake_temporarily(), torch.device("meta"):
         base = _meta_base(spec, kept)
     make_fake(base, spec)
+    _connect(base, spec)
     shapes, shape = select(model_parts(base), spec.adapter), PackShape([0] * len(spec.pack))
     stack = new_stack(base, spec.pack, shapes, DEVICE)
     if stack is None:
@@ -130,18 +138,32 @@ def causal_model(config: PretrainedConfig, spec: FakeModelSpec) -> PreTrainedMod
 
 def make_fake(model: nn.Module, spec: FakeModelSpec) -> None:
     """Fake tensors for meta ones, tied parameters staying one; call it under FakeTensorMode."""
+    _fill(model, spec, DEVICE)
+    if spec.elsewhere:
+        _fill(decoder_layers(model)[1], spec, ELSEWHERE)
+
+
+def _connect(base: PreTrainedModel, spec: FakeModelSpec) -> None:
+    """Let layers get what they compute with where they lie."""
+    if spec.elsewhere:
+        name, layers = decoder_layers(base)
+        connect_layers(base, Placement(name, (DEVICE, ELSEWHERE), (0, len(layers))))
+
+
+def _fill(model: nn.Module, spec: FakeModelSpec, device: str) -> None:
     fakes: dict[int, nn.Parameter] = {}
     quantizer = QUANTIZERS[spec.quant.storage]
-    quantizer.fill_fake_layers(model, spec.quant, spec.backward)
+    with torch.device(device):
+        quantizer.fill_fake_layers(model, spec.quant, spec.backward)
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=DEVICE)
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
         for name, parameter in module._parameters.items():
             if parameter is None or (name == "weight" and quantizer.owns(module)):
                 continue
             if id(parameter) not in fakes:
                 dtype = parameter.dtype if parameter.requires_grad else spec.compute
-                data = torch.empty(parameter.shape, dtype=dtype, device=DEVICE)
+                data = torch.empty(parameter.shape, dtype=dtype, device=device)
                 fakes[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
             module._parameters[name] = fakes[id(parameter)]

@@ -18,6 +18,8 @@ from lorascope.planning.arithmetic import (
     extrapolated,
 )
 from lorascope.planning.depth import evaluation_bytes, training_trace
+from lorascope.planning.fake_model import FakeModelSpec
+from lorascope.planning.placed import each_device, of_devices, with_all_states
 from lorascope.planning.subject import PlanSubject
 from lorascope.planning.trace import HEAD_SEGMENTS, Trace, block_bytes
 from lorascope.quantizers.kinds import QUANTIZERS
@@ -46,19 +48,53 @@ def plan_memory(subject: PlanSubject) -> MemoryPlan:
         ModelError: the architecture is unknown.
         ConfigError: the adapter's targets match no layer.
     """
+    if subject.places > 1:
+        return _predict_placed(subject).plan
     started = time.perf_counter()
     train, evaluation = training_trace(subject), evaluation_bytes(subject)
+    return _of_traces(subject, train, evaluation, started)
+
+
+def _of_traces(
+    subject: PlanSubject, train: Trace, evaluation: int, started: float, more: int = 0
+) -> MemoryPlan:
+    """
+    Args:
+        more: bytes that an evaluation has beside what is traced.
+    """
     alone = evaluation
     if subject.spec.beside and subject.training.validate_every_steps:
         # The largest adapter, where the others do not wait as they do in the end.
         alone = evaluation_bytes(at_rank(subject, rank_of(subject.spec.pack[-1])))
-    validation = _validation_bytes(subject, train, alone)
-    return _plan(subject, train, evaluation, validation, time.perf_counter() - started)
+    validation = _validation_bytes(subject, train, alone + more)
+    seconds = time.perf_counter() - started
+    return _plan(subject, train, evaluation + more, validation, seconds)
+
+
+def _predict_placed(subject: PlanSubject) -> Prediction:
+    """Of a base whose layers are placed over several devices."""
+    started = time.perf_counter()
+    whole = training_trace(replace(subject, places=1))
+
+    def plan(spec: FakeModelSpec) -> MemoryPlan:
+        own = replace(subject, spec=spec, places=1)
+        train, evaluation = training_trace(own), evaluation_bytes(own)
+        if spec.elsewhere:
+            return _of_traces(own, train, evaluation, started)
+        # What is validated is on the first device whole, and on each layer's a part of it.
+        more = whole.parts["saved_adapter"] - train.parts["saved_adapter"]
+        train = with_all_states(train, whole, own)
+        return _of_traces(own, train, evaluation, started, more)
+
+    plans = each_device(subject.spec, subject.places, plan)
+    return Prediction(of_devices(plans, time.perf_counter() - started), whole, 0)
 
 
 def plan_pack(subject: PlanSubject, alone: Mapping[int, Prediction]) -> MemoryPlan:
     """What `plan_memory` says of a pack, from `predict_ranks` of its trials: validation is that of
     the highest rank's adapter, while the others wait."""
+    if subject.places > 1:
+        return plan_memory(subject)
     started = time.perf_counter()
     train = training_trace(subject)
     highest = alone[rank_of(subject.spec.pack[-1])].plan
@@ -78,6 +114,8 @@ def predict_ranks(subject: PlanSubject, ranks: Sequence[int]) -> dict[int, Predi
 
     A peak never bends upwards between two ranks, so that the line is at least what they need.
     """
+    if subject.places > 1:
+        return {rank: _predict_placed(at_rank(subject, rank)) for rank in ranks}
     started = time.perf_counter()
     lowest, highest = min(ranks), max(ranks)
     ends = {

@@ -34,6 +34,7 @@ from lorascope.planning.depth import inference_bytes
 from lorascope.planning.fake_mode import attention_masks
 from lorascope.planning.fake_model import DEVICE, FakeModelSpec
 from lorascope.planning.fits import failed_prediction_passed_over, generous_need
+from lorascope.planning.placed import each_device
 from lorascope.planning.plan import workspace_bytes
 from lorascope.planning.subject import PlanSubject, sample_lengths, spec_of
 from lorascope.records import DataCard
@@ -52,6 +53,8 @@ class ScoredSubject:
     """cpu or cuda."""
     batch_size: int
     rows: LargestRows
+    places: int = 1
+    """Devices over which the base's layers are placed."""
 
     @property
     def rule(self) -> BatchRule:
@@ -69,7 +72,8 @@ def scored_subject(
 ) -> ScoredSubject:
     """A trial as it is declared."""
     spec = spec_of(config.quant, config.adapter, config.model.attention, model_config, kind)
-    return ScoredSubject(spec, kind, config.evaluate.batch_size, rows)
+    places = config.runtime.place
+    return ScoredSubject(spec, kind, config.evaluate.batch_size, rows, places)
 
 
 def all_declared_rows(
@@ -108,11 +112,18 @@ def declared_rows(
 
 
 def score_bytes(subject: ScoredSubject) -> int:
-    """The peak of scoring, base and adapter included.
+    """The peak of scoring, base and adapter included; of several devices that of the fullest.
 
     Raises:
         ModelError: the model cannot be traced.
     """
+    if subject.places > 1:
+        found = each_device(
+            subject.spec,
+            subject.places,
+            lambda spec: score_bytes(replace(subject, spec=spec, places=1)),
+        )
+        return max(peak for _, peak in found)
     peak = partial(inference_bytes, subject.traced(Batch(1, 1, padded=False)))
     if gives_classes(text_config(subject.spec.config)):
         classified = peak(partial(_classify, subject), layers_keep=False)

@@ -59,6 +59,8 @@ class PlanSubject:
     """The first two batches of the validation loss: the first is the longest."""
     shards: int = 1
     """Devices that divide base and batches; batches here are one device's."""
+    places: int = 1
+    """Devices over which the base's layers are placed."""
 
 
 def subject_of(
@@ -102,6 +104,7 @@ def subject_of(
         train=batch,
         evaluation=(evaluated, evaluated),
         shards=shards,
+        places=config.runtime.place,
     )
 
 

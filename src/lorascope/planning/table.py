@@ -21,7 +21,7 @@ from lorascope.planning.fits import limit_of_one, stated_limit
 from lorascope.planning.plan import PHASES, Prediction, deciding_phase, needed_bytes
 from lorascope.planning.planned import Planned
 from lorascope.planning.subject import PlanSubject
-from lorascope.records import MemoryPlan
+from lorascope.records import DevicePlan, MemoryPlan
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 
@@ -130,6 +130,12 @@ AXES = (
         lambda p: None if p.config.runtime.shard == 1 else p.config.runtime.shard,
         "each of {} devices that divide the base",
     ),
+    Axis(
+        "places",
+        "Placed over",
+        lambda p: None if p.config.runtime.place == 1 else p.config.runtime.place,
+        "the fullest of {} devices that layers are placed over",
+    ),
     Axis("attention", "Attention", lambda p: p.config.model.attention, right=False),
     Axis("limit", "Limit, GB", lambda p: p.config.runtime.memory_limit_gb),
 )
@@ -218,6 +224,27 @@ def details(plan: MemoryPlan, unpadded_train_bytes: int | None) -> str:
         rows.append((UNPADDED, unpadded_train_bytes))
     width = max(len(words) for words, _ in rows)
     return "\n".join(f"{words:<{width}}  {units.size(size):>8}" for words, size in rows) + "\n"
+
+
+def devices(plan: MemoryPlan) -> Table[DevicePlan]:
+    """A line for each device that layers are placed over."""
+    columns = [Column("layers", "Layers", get=lambda one: one.layers)]
+    for key in ("base_bytes", "states_bytes", "activation_bytes"):
+        header = key.removesuffix("_bytes").capitalize()
+        columns.append(Column(key, header, units.size, get=partial(_own, key)))
+    for phase in (*PHASES, "merge"):
+        peak = partial(_peak_of_device, phase)
+        columns.append(Column(f"{phase}_bytes", f"{phase.capitalize()} peak", units.size, get=peak))
+    return Table(tuple(columns), plan.devices)
+
+
+def _own(key: str, device: DevicePlan) -> int:
+    value: int = getattr(device, key)
+    return value
+
+
+def _peak_of_device(phase: str, device: DevicePlan) -> int | None:
+    return device.peak_bytes.get(phase)
 
 
 def reserve(planned: Sequence[Planned]) -> str:

@@ -26,7 +26,13 @@ from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_
 from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
-from lorascope.planning.fake_model import DEVICE, FakeModelSpec, fake_adapted, fake_pack
+from lorascope.planning.fake_model import (
+    DEVICE,
+    ELSEWHERE,
+    FakeModelSpec,
+    fake_adapted,
+    fake_pack,
+)
 from lorascope.planning.marks import StepMarks
 from lorascope.planning.subject import PlanSubject
 from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
@@ -95,8 +101,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * trials)
-        saved, reading = _saved_parameters(model, subject.spec), _reading(model, subject.spec)
-        sizes = _persistent_parts(model, optimizer, saved, reading)
+        sizes = _persistent_parts(model, optimizer, subject.spec)
         frozen = _frozen_beside(model, subject.device)
         sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
@@ -105,23 +110,18 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
 
 
 def _persistent_parts(
-    model: PackedModel, optimizer: torch.optim.Optimizer, saved: int, reading: int
+    model: PackedModel, optimizer: torch.optim.Optimizer, spec: FakeModelSpec
 ) -> dict[str, int]:
     """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
-    parameters.
-
-    Args:
-        saved: parameters of the largest adapter as it is saved.
-        reading: bytes that a method holds while it reads samples before the first step.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    everything = TensorTracker()
-    everything.add(persistent_tensors(model))
+    parameters, of what `spec` counts."""
+    present = partial(_present, spec)
+    trained = present(p for p in model.parameters() if p.requires_grad)
+    everything, quantized = TensorTracker(), TensorTracker()
+    everything.add(present(persistent_tensors(model)))
+    quantized.add(present(quantized_constants(model)))
     adapter = sum(parameter.nbytes for parameter in trained)
-    best = sum(row.nbytes for row in model.best_rows)
+    best = sum(row.nbytes for row in present(model.best_rows))
     frozen = _frozen_beside(model)
-    quantized = TensorTracker()
-    quantized.add(quantized_constants(model))
     states = [value for state in optimizer.state.values() for value in state.values()]
     return {
         "base": everything.live_bytes - 2 * adapter - best - frozen,
@@ -130,14 +130,25 @@ def _persistent_parts(
         "best": best,
         "gradients": adapter,
         # As PEFT holds the largest one.
-        "saved_adapter": FLOAT32_BYTES * saved,
-        "reading": reading,
-        "optimizer": sum(value.nbytes for value in states if isinstance(value, Tensor)),
+        "saved_adapter": FLOAT32_BYTES * _saved_parameters(model, spec),
+        "reading": _reading(model, spec),
+        "optimizer": sum(value.nbytes for value in present(states)),
         # Of a base that is whole on each device; see `planning.shards`.
         "spared": 0,
         "gathered": 0,
-        **_parameter_counts(model),
+        **_parameter_counts(model, spec),
     }
+
+
+def _present(spec: FakeModelSpec, values: Iterable[Any]) -> list[Any]:
+    """The tensors among `values` that are counted: of a model whose layers lie elsewhere, those
+    there."""
+    counted = torch.device(ELSEWHERE)
+    return [
+        own
+        for own in values
+        if isinstance(own, Tensor) and (not spec.elsewhere or own.device == counted)
+    ]
 
 
 def _saved_parameters(model: PackedModel, spec: FakeModelSpec) -> int:
@@ -172,14 +183,14 @@ def _frozen_beside(model: PackedModel, device: str = "cpu") -> int:
     return kept.live_bytes
 
 
-def _parameter_counts(model: PackedModel) -> dict[str, int]:
+def _parameter_counts(model: PackedModel, spec: FakeModelSpec) -> dict[str, int]:
     """Parameters of the frozen base, before any packing into bytes; tied ones count once."""
     layers = [layer for _, layer, _ in quantized_layers(model)]
     quantized = [layer.in_features * layer.out_features for layer in layers]
     packed = {id(layer.weight) for layer in layers}
     others = [
         parameter.numel()
-        for parameter in model.parameters()
+        for parameter in _present(spec, model.parameters())
         if not parameter.requires_grad and id(parameter) not in packed
     ]
     return {
@@ -310,4 +321,5 @@ def block_bytes(device: str) -> int:
 
 def _tracker(subject: PlanSubject) -> FakeTracker:
     kernels = QUANTIZERS[subject.spec.quant.storage].kernels(subject.device)
-    return FakeTracker(block_bytes(subject.device), kernels, fake=True)
+    counted = torch.device(ELSEWHERE) if subject.spec.elsewhere else None
+    return FakeTracker(block_bytes(subject.device), kernels, fake=True, device=counted)

@@ -36,6 +36,7 @@ from lorascope.records.study import (
 from lorascope.records.trial import (
     LASTING,
     RECORD_FORMAT,
+    DevicePlan,
     LossPoint,
     MemoryPlan,
     PhaseMemory,
@@ -59,6 +60,7 @@ __all__ = [
     "CalibrationRecord",
     "DataCard",
     "DecoderShape",
+    "DevicePlan",
     "Dial",
     "DialValue",
     "Dials",

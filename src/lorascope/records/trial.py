@@ -118,6 +118,19 @@ class PhaseMemory:
 
 
 @dataclass(frozen=True)
+class DevicePlan:
+    """Memory of one of the devices that a base's layers are placed over."""
+
+    layers: int
+    base_bytes: int
+    states_bytes: int
+    """Adapters, gradients and optimizer state: all of it on the first, copies on the others."""
+    activation_bytes: int
+    peak_bytes: dict[str, int]
+    """As in `MemoryPlan`."""
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """Memory of a trial, predicted from its configuration only, without weights or device."""
 
@@ -146,6 +159,9 @@ class MemoryPlan:
     """Duration of the prediction."""
     shards: int = 1
     """Devices that divide base and batches: bytes are those of each one."""
+    devices: list[DevicePlan] = field(default_factory=list)
+    """Each device that layers are placed over, in their order; the parts above are then those of
+    the one that training fills most, and each peak is the highest. Empty where one has all."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lorascope.config import Config, one_form
 from lorascope.files.layout import Layout
 from lorascope.machine.libraries import quiet_libraries
 from lorascope.planning.planned import planned_trials, unpadded_peak_bytes
-from lorascope.planning.table import capacities, conditions, details, reserve, table
+from lorascope.planning.table import capacities, conditions, details, devices, reserve, table
 from lorascope.planning.verdict import exit_code, fits_of, verdict
 from lorascope.records import MemoryPlan
 from lorascope.study.command_result import CommandResult
@@ -40,7 +40,10 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> Plans:
     if len(planned) == 1:
         print()
         print(details(made[0].plan, unpadded_peak_bytes(planned[0])))
-        print(capacities(planned[0], made[0]).plain(), end="")
+        if made[0].plan.devices:
+            print(devices(made[0].plan).plain(), end="")
+        else:
+            print(capacities(planned[0], made[0]).plain(), end="")
     print(reserve(planned), end="")
     fits = fits_of(planned)
     print(verdict(fits), end="")

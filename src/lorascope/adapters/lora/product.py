@@ -58,11 +58,11 @@ class LayerStack:
 
     def moved(self, device: torch.device) -> LayerStack:
         """The same on another device, with values and gradients of its own."""
-        a, b, *magnitude = (_copied(own, device) for own in self.parameters())
-        began = [own.to(device, copy=True) for own in self.initial or ()]
+        a, b, *magnitude = (_trainable(_copied(own, device)) for own in self.parameters())
+        began = [_copied(own, device) for own in self.initial or ()]
         return replace(
             self,
-            scale=self.scale.to(device),
+            scale=_copied(self.scale, device),
             a=a,
             b=b,
             magnitude=magnitude[0] if magnitude else None,
@@ -71,10 +71,15 @@ class LayerStack:
         )
 
 
-def _copied(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
-    copied = nn.Parameter(parameter.detach().to(device, copy=True))
-    copied.grad = torch.zeros_like(copied)
-    return copied
+def _copied(value: Tensor, device: torch.device) -> Tensor:
+    # Neither by `to` nor like it: fake tensors know one number's value, and leave it where it is.
+    return torch.empty(value.shape, dtype=value.dtype, device=device).copy_(value.detach())
+
+
+def _trainable(value: Tensor) -> nn.Parameter:
+    parameter = nn.Parameter(value)
+    parameter.grad = torch.zeros_like(value)
+    return parameter
 
 
 class AddAdapters(torch.autograd.Function):

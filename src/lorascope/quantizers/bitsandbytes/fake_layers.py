@@ -112,4 +112,5 @@ def fill_eight_bit_layers(model: nn.Module) -> None:
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="cpu")
+    """On torch's default device."""
+    return torch.empty(shape, dtype=dtype)

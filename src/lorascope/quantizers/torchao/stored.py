@@ -115,10 +115,10 @@ def _like(layer: nn.Linear, quant: QuantConfig, unquantized: torch.dtype) -> Own
 
 
 def fill_layers(model: nn.Module) -> None:
-    """Codes without data for these layers; call it under FakeTensorMode. Their constants are
-    buffers, which all layers get."""
+    """Codes without data for these layers, on torch's default device; call it under FakeTensorMode.
+    Their constants are buffers, which all layers get."""
     for layer in model.modules():
         if isinstance(layer, OwnLinear):
             weight = layer.weight
-            codes = torch.empty(weight.shape, dtype=weight.dtype, device="cpu")
+            codes = torch.empty(weight.shape, dtype=weight.dtype)
             layer.weight = nn.Parameter(codes, requires_grad=False)
