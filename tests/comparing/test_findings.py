@@ -235,7 +235,7 @@ def test_unequal_scale_versions_and_batch_sizes_are_named() -> None:
     study = make_study([Trial("fp16", 4), Trial("fp16", 16), Trial("int8", 4)])
     trial = study.trials[2]
     newer = {**trial.provenance.versions, "torch": "2.14.0"}
-    made = replace(trial.provenance, versions=newer, shards=2)
+    made = replace(trial.provenance, versions=newer, shards=2, placed=3)
     study.trials[2] = replace(trial, provenance=made)
     findings = compare(study)
     rank = next(c for c in findings.comparisons if c.pairing is Pairing.rank)
@@ -243,6 +243,8 @@ def test_unequal_scale_versions_and_batch_sizes_are_named() -> None:
     mode = next(c for c in findings.comparisons if c.pairing is Pairing.mode)
     assert any("torch 2.14.0 / 2.13.0" in text for text in mode.confounds)
     assert "trained on other numbers of devices (2 / 1)" in mode.confounds
+    placed = "trained on other numbers of devices that layers are placed over (3 / 1)"
+    assert placed in mode.confounds
 
 
 def test_the_same_study_gives_the_same_findings() -> None:

@@ -22,7 +22,15 @@ from lorascope.adapters.decoder import decoder_layers
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.placement import balanced
 from lorascope.bases.known_configs import known_config
-from lorascope.config import Config, QuantConfig, Storage, TrainConfig
+from lorascope.config import (
+    Config,
+    DataConfig,
+    Format,
+    ModelConfig,
+    QuantConfig,
+    Storage,
+    TrainConfig,
+)
 from lorascope.config.schema import RuntimeConfig
 from lorascope.errors import ConfigError
 from lorascope.objectives.evaluation import forward_of
@@ -104,6 +112,37 @@ def test_all_that_a_step_and_a_validation_compute_with_lies_on_one_device(
     # Of each layer rotary embeddings, two tables, come from the first device at least.
     assert step.moves > 2 * LAYERS
     assert validation.moves > 2 * LAYERS
+
+
+CLASSES = ["a", "b", "c"]
+OTHER: dict[str, Config] = {
+    "classification": Config(
+        model=ModelConfig("m", classes=3),
+        data=DataConfig("d", format=Format.labelled, classes=CLASSES),
+        train=TrainConfig(micro_batch_size=2, steps=4, objective="classification"),
+    ),
+    "dpo": Config(
+        data=DataConfig("d", format=Format.pairs),
+        train=TrainConfig(micro_batch_size=2, steps=4, objective="dpo"),
+    ),
+}
+
+
+@pytest.mark.parametrize("objective", OTHER)
+def test_so_it_is_with_classes_preferences_and_dora(objective: str) -> None:
+    values = dict(LLAMA)
+    if objective == "classification":
+        names = {str(number): name for number, name in enumerate(CLASSES)}
+        values |= {"architectures": ["LlamaForSequenceClassification"], "id2label": names,
+                   "pad_token_id": 0}  # fmt: skip
+    adapter = LoraConfig(rank=8, dora=objective == "dpo")
+    config = replace(OTHER[objective], quant=MODES["nf4"], adapter=adapter)
+    own = subject_of(config, values, "cuda", SampleLengths(32, equal=False))
+    own = replace(own, spec=replace(own.spec, elsewhere=True))
+    with OneDevice() as step:
+        trace_training(own, None)
+        trace_evaluation(own, None, own.evaluation)
+    assert step.moves > 2 * LAYERS
 
 
 @pytest.mark.parametrize("layer", [0, LAYERS // 2, LAYERS - 1])
