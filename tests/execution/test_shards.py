@@ -17,6 +17,7 @@ import pytest
 
 from lorascope.config import Config
 from lorascope.config.rules import validate
+from lorascope.config.shard_rules import idle_devices
 from lorascope.errors import ConfigError
 from lorascope.execution.child import answer
 from lorascope.execution.engine import OUTCOME, Failure, Job, Outcome, Slot, TrialOutcome
@@ -59,6 +60,14 @@ def test_what_is_not_shown_equal_is_refused_by_name(
     with pytest.raises(ConfigError, match=key) as refused:
         validate(config)
     assert "runtime.shard at 1" in str(refused.value)
+
+
+@pytest.mark.parametrize(("samples", "idle"), [(1, 2), (2, 1), (3, 0), (4, 0)])
+def test_devices_without_a_sample_are_named(compose: Compose, samples: int, idle: int) -> None:
+    words = ("quant=fp16", "runtime.shard=3", f"train.micro_batch_size={samples}")
+    found = idle_devices(compose(*words))
+    expected = f"train.micro_batch_size={samples}: of each micro-batch {idle} of 3 devices have"
+    assert (found is None) if idle == 0 else (expected in str(found))
 
 
 def test_a_form_that_is_served_on_one_device_may_be_quantized(compose: Compose) -> None:

@@ -303,10 +303,16 @@ def test_a_gpu_keeps_a_reserve_and_a_limit_is_taken_at_its_word(
     assert usable_bytes(24e9, "cuda") == 22_200_000_000
     assert usable_bytes(24e9, "cpu") == 24_000_000_000
     assert usable_bytes(1e8, "cuda") == 0
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (20 * 10**9, 24 * 10**9))
+    free = {None: 20, "cuda:0": 22, "cuda:1": 20}
+    monkeypatch.setattr(
+        "torch.cuda.mem_get_info", lambda device=None: (free[device] * 10**9, 24 * 10**9)
+    )
     limit = memory_limit(Device("cuda", "cuda: some GPU"), None)
     assert limit.bytes == 18_400_000_000
     assert "20 GB, less 0.6 GB and 5%" in limit.source
+    # Of two that layers are placed over the one that has less.
+    placed = Device("cuda", "cuda: some GPU", places=("cuda:0", "cuda:1"))
+    assert memory_limit(placed, None) == limit
     assert memory_limit(Device("cuda", "cuda: some GPU"), 24).bytes == 24 * 10**9
 
 

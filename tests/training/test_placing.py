@@ -18,7 +18,7 @@ from lorascope.errors import ConfigError, DeviceError
 from lorascope.files.layout import Layout
 from lorascope.machine.devices import Device, choose_device
 from lorascope.objectives.evaluation import evaluation_mode, log_probabilities
-from lorascope.quantizers.loading import load_base, load_exact
+from lorascope.quantizers.loading import load_base, load_exact, quantize_base
 from lorascope.records import TrainingResult
 from lorascope.scoring.generation import Writing, write
 from lorascope.study.declared import declare_trial
@@ -108,6 +108,18 @@ def test_a_placed_base_answers_what_a_whole_one_answers(
                 found.append(log_probabilities(base, ids, torch.arange(20)))
     whole, placed = found[: len(found) // 2], found[len(found) // 2 :]
     assert all(torch.equal(*pair) for pair in zip(whole, placed, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["nf4_dq", "int8"])
+def test_a_base_is_quantized_over_several_devices_to_the_same_files(
+    project: Layout, compose: Compose, tmp_path: Path, mode: str
+) -> None:
+    quantize_base(project.base("small"), compose(f"quant={mode}").quant, PLACED, tmp_path)
+    files = [path.name for path in tmp_path.glob("*.safetensors")]
+    assert files
+    for name in files:
+        stored = project.quantized("small", mode) / name
+        assert (tmp_path / name).read_bytes() == stored.read_bytes()
 
 
 @pytest.mark.parametrize(

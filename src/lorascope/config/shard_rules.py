@@ -22,6 +22,19 @@ def _divided(
     return Rule(key, lambda c: c.runtime.shard == 1 or holds(c), problem, f"{remedy}, {ONE_DEVICE}")
 
 
+def idle_devices(config: Config) -> str | None:
+    """What to warn of where a device gets no sample of a micro-batch; it divides the base all the
+    same, so that nothing is wrong but the time."""
+    shards, samples = config.runtime.shard, config.train.micro_batch_size
+    if samples >= shards:
+        return None
+    return (
+        f"runtime.shard={shards}, train.micro_batch_size={samples}: of each micro-batch "
+        f"{shards - samples} of {shards} devices have no sample of their own, and compute one for "
+        f"company. Set train.micro_batch_size={shards} or more where memory allows it."
+    )
+
+
 OF_SHARDS = [
     _divided(
         lambda c: c.quant.storage.value in list(Precision),

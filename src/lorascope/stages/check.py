@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lorascope.adapters.targets import select, unadapted_sentences
 from lorascope.config import Config, DataKind, ModelKind, QuantConfig, one_form
 from lorascope.config.rules import require_one_population, require_one_task
+from lorascope.config.shard_rules import idle_devices
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
 from lorascope.files.store import write_atomically
@@ -46,6 +47,7 @@ def command(configs: Sequence[Config], layout: Layout, *_: object) -> CommandRes
     _require_possible_ship(configs)
     require_settleable(configs)
     warnings += _unwatched(first, layout)
+    warnings += filter(None, dict.fromkeys(map(idle_devices, configs)))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     # What the next training does about trials of another identity; before base and data are
