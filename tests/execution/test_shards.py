@@ -64,8 +64,8 @@ def test_what_is_not_shown_equal_is_refused_by_name(
 
 @pytest.mark.parametrize(("samples", "idle"), [(1, 2), (2, 1), (3, 0), (4, 0)])
 def test_devices_without_a_sample_are_named(compose: Compose, samples: int, idle: int) -> None:
-    words = ("quant=fp16", "runtime.shard=3", f"train.micro_batch_size={samples}")
-    found = idle_devices(compose(*words))
+    words = ("train.batch_size=12", "runtime.shard=3", f"train.micro_batch_size={samples}")
+    found = idle_devices(compose("quant=fp16", *words))
     expected = f"train.micro_batch_size={samples}: of each micro-batch {idle} of 3 devices have"
     assert (found is None) if idle == 0 else (expected in str(found))
 
