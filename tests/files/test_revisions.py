@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from lorascope.adapters.lora.kind import LoraConfig
-from lorascope.config import Config
+from lorascope.config import Config, DataConfig
 from lorascope.files.revisions import RAISED, SCORING, TRAINING
+from lorascope.objectives.padding_free import pays
 from lorascope.study.identity import differing_settings, trial_identity, trial_settings
 from tests.code_digests import WHOLE, counted, digest_of, digests, recorded
 from tests.imports import MODULES
@@ -20,8 +22,14 @@ LOSS = "\n\n\n".join(MODULES[name].read_text() for name in sorted(counted()["obj
 
 
 def settings(**changed: Any) -> dict[str, Any]:
-    """Of a trial with every setting as by default, and those that are given."""
-    return {**trial_settings(Config(adapter=LoraConfig()), "base digest", "data digest"), **changed}
+    """Of a trial with short samples and every other setting as by default, and those that are
+    given."""
+    return {**trial_settings(of_samples(64), "base digest", "data digest"), **changed}
+
+
+def of_samples(max_tokens: int) -> Config:
+    """A trial whose samples have so many tokens at most."""
+    return Config(adapter=LoraConfig(), data=DataConfig(max_tokens=max_tokens))
 
 
 def test_code_that_decides_values_is_as_recorded() -> None:
@@ -51,6 +59,17 @@ def test_identities_stay_what_they_are() -> None:
         trial_identity(settings(lora=lora))
         == "990d58b597533cf19cca95a18c4bf058a4a719d97d52edc2295312a8e91334a2"
     )
+
+
+def test_long_samples_on_their_own_have_another_revision() -> None:
+    """Up to 64 tokens no batch is computed without padding: such trials are no strangers."""
+    by_length = {
+        tokens: trial_settings(of_samples(tokens), "base", "data")["revisions"]
+        for tokens in (64, 65)
+    }
+    assert set(by_length[64].values()) == {1}
+    assert by_length[65] == {**by_length[64], "training": 2}
+    assert not pays(AutoConfig.for_model("llama"), [64] * 7 + [0])
 
 
 def test_a_moved_file_a_comment_and_a_type_leave_the_digest(tmp_path: Path) -> None:

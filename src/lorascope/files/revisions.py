@@ -45,6 +45,17 @@ RAISED_IN_16_BITS: Mapping[str, tuple[str, ...]] = {
 """The same, where only a base that is told to compute in 16 bits gives other values, in training
 or in an evaluation. `auto` computes in 16 bits on a GPU only, and nothing had run there."""
 
+RAISED_FOR_LONG_SAMPLES: Mapping[str, tuple[str, ...]] = {
+    "training": (
+        "on a CPU batches of long samples of unequal length are computed without padding: the same "
+        "but for rounding, 1e-6 of a loss",
+    ),
+}
+"""The same, where samples may be longer than SHORT_TOKENS."""
+SHORT_TOKENS = 64
+"""`data.max_tokens` up to which no batch is computed without padding: its samples would have to have
+as many on average, and be no longer."""
+
 TRAINING = ("adapters", "bases", "data", "objectives", "quantizers", "training")
 """Rooms whose code decides an adapter's values. Prepared rows and stored bases count by content."""
 SCORING = ("adapters", "bases", "data", "objectives", "quantizers", "scoring")
@@ -79,15 +90,20 @@ def canonical_sha256(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def revisions(rooms: Iterable[str], compute: str) -> dict[str, int]:
-    """The present revision of each room for a base with this `quant.compute`."""
-    return {room: 1 + len(reasons(room, compute)) for room in rooms}
+def revisions(rooms: Iterable[str], compute: str, max_tokens: int = 0) -> dict[str, int]:
+    """The present revision of each room for a base with this `quant.compute`, and for samples of at
+    most so many tokens where they are trained on."""
+    return {room: 1 + len(reasons(room, compute, max_tokens)) for room in rooms}
 
 
-def reasons(room: str, compute: str) -> tuple[str, ...]:
-    """Why a room's revision was raised, as far as it matters with this `quant.compute`."""
+def reasons(room: str, compute: str, max_tokens: int = 0) -> tuple[str, ...]:
+    """Why a room's revision was raised, as far as it matters here."""
     sixteen_bits = compute in (Precision.bfloat16, Precision.float16)
-    return (RAISED_IN_16_BITS.get(room, ()) if sixteen_bits else ()) + RAISED[room]
+    return (
+        (RAISED_IN_16_BITS.get(room, ()) if sixteen_bits else ())
+        + (RAISED_FOR_LONG_SAMPLES.get(room, ()) if max_tokens > SHORT_TOKENS else ())
+        + RAISED[room]
+    )
 
 
 def raised(revisions_of: Mapping[str, int]) -> dict[str, int]:

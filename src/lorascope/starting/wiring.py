@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lorascope.files.layout import Layout
-from lorascope.files.revisions import RAISED, RAISED_IN_16_BITS
+from lorascope.files.revisions import RAISED, RAISED_FOR_LONG_SAMPLES, RAISED_IN_16_BITS
 from lorascope.files.store import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -87,7 +87,11 @@ def write_inventory(layout: Layout) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
     for room, reasons in RAISED.items():
-        found = {"revision": 1 + len(reasons), "in_16_bits": len(RAISED_IN_16_BITS.get(room, ()))}
+        found = {
+            "revision": 1 + len(reasons),
+            "in_16_bits": len(RAISED_IN_16_BITS.get(room, ())),
+            "for_long_samples": len(RAISED_FOR_LONG_SAMPLES.get(room, ())),
+        }
         _write(layout.inventory / "revisions" / f"{room}.json", found)
     _write(layout.inventory / VERSION, {"lorascope": version("lorascope")})
 

@@ -56,10 +56,12 @@ class Predecessor:
         known = known_revisions(self.record.settings)
         if known is None:
             return f"{code_name(self.record.settings)} trained what is there"
+        config = self.declared.config
+        case = config.quant.compute, config.data.max_tokens
         return "; ".join(
             f"the {room} revision is {now}, and was {known.get(room, 1)}: "
-            + "; ".join(reasons(room, self.declared.config.quant.compute)[known.get(room, 1) - 1 :])
-            for room, now in revisions(TRAINING, self.declared.config.quant.compute).items()
+            + "; ".join(reasons(room, *case)[known.get(room, 1) - 1 :])
+            for room, now in revisions(TRAINING, *case).items()
             if now != known.get(room, 1)
         )
 
@@ -106,7 +108,8 @@ def _compared(declared: DeclaredTrial, folder: Path, record: TrialRecord) -> Pre
     if theirs and theirs.trainable_parameters != ours and not differences:
         # Former code reached other layers of a mixture of experts, or of a model that sees.
         differences = [f"{theirs.trainable_parameters:,} trainable parameters, and {ours:,} now"]
-    present = raised(revisions(TRAINING, declared.config.quant.compute))
+    config = declared.config
+    present = raised(revisions(TRAINING, config.quant.compute, config.data.max_tokens))
     known = known_revisions(record.settings) == present
     return Predecessor(declared, folder, record, tuple(differences), known)
 

@@ -38,7 +38,7 @@ def trial_settings(config: Config, base_sha256: str, data_sha256: str) -> dict[s
         config.adapter.kind: _deciding(config.adapter),
         "train": _deciding(config.train),
         "seed": config.seed,
-        "revisions": revisions(TRAINING, config.quant.compute),
+        "revisions": revisions(TRAINING, config.quant.compute, config.data.max_tokens),
     }
 
 
