@@ -53,8 +53,8 @@ RAISED_FOR_LONG_SAMPLES: Mapping[str, tuple[str, ...]] = {
 }
 """The same, where samples may be longer than SHORT_TOKENS."""
 SHORT_TOKENS = 64
-"""`data.max_tokens` up to which no batch is computed without padding: its samples would have to have
-as many on average, and be no longer."""
+"""`data.max_tokens` up to which no batch is computed without padding: its samples would have to
+have as many on average, and be no longer."""
 
 TRAINING = ("adapters", "bases", "data", "objectives", "quantizers", "training")
 """Rooms whose code decides an adapter's values. Prepared rows and stored bases count by content."""
