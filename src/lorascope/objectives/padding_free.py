@@ -139,11 +139,14 @@ def attention_by_sample(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
 
     def attended(rows: slice, own: list[int]) -> Tensor:
-        parts = []
-        for start, end in pairwise(accumulate(own, initial=0)):
-            part = (tensor[rows, :, start:end] for tensor in (query, key, value))
-            parts.append(sdpa_attention_forward(module, *part, None, **kwargs)[0])
         padding = query.shape[2] - sum(own)
+        sizes = [*own, padding] if padding else own
+        # Split, not sliced: the backward pass puts the parts together instead of adding them up.
+        each = zip(*(tensor[rows].split(sizes, 2) for tensor in (query, key, value)), strict=True)
+        parts = [
+            sdpa_attention_forward(module, *part, None, **kwargs)[0]
+            for part, _ in zip(each, own, strict=False)
+        ]
         if padding:
             first = parts[0]
             parts.append(first.new_zeros((len(first), padding, *first.shape[2:])))
