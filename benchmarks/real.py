@@ -38,7 +38,7 @@ train: data/raw/real.jsonl
 max_tokens: 512
 validation_fraction: 0.1
 test_fraction: 0.4
-max_validation_rows: {items}
+max_validation_rows: {validation_items}
 max_test_rows: {items}
 scoring: loss
 """
@@ -63,10 +63,11 @@ class RealSize:
     """Where a step is timed."""
     items: int = 200
     """Of the test split."""
+    validation_items: int = 64
     rounds: int = 1
 
 
-REAL_QUICK = RealSize((8, 64), 1, 1, 1, 8)
+REAL_QUICK = RealSize((8, 64), 1, 1, 1, 8, 8)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def make_project(root: Path, size: RealSize) -> None:
     shutil.copytree(REPOSITORY / "conf", root / "conf")
     texts = {
         "model": MODEL,
-        "data": DATA.format(items=size.items),
+        "data": DATA.format(items=size.items, validation_items=size.validation_items),
         "train": TRAIN.format(steps=size.steps, batch=size.batch),
     }
     for group, text in texts.items():

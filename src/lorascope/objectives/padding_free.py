@@ -10,9 +10,9 @@ of all positions is padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -138,21 +138,26 @@ def attention_by_sample(
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
 
-    def attended(rows: slice, own: list[int]) -> Tensor:
+    def attended(own: list[int], *states: Tensor) -> Tensor:
         padding = query.shape[2] - sum(own)
         sizes = [*own, padding] if padding else own
-        # Split, not sliced: the backward pass puts the parts together instead of adding them up.
-        each = zip(*(tensor[rows].split(sizes, 2) for tensor in (query, key, value)), strict=True)
         parts = [
-            sdpa_attention_forward(module, *part, None, **kwargs)[0]
-            for part, _ in zip(each, own, strict=False)
+            sdpa_attention_forward(module, *sample, None, **kwargs)[0]
+            for sample in list(_split(states, sizes, 2))[: len(own)]
         ]
         if padding:
             first = parts[0]
             parts.append(first.new_zeros((len(first), padding, *first.shape[2:])))
         return torch.cat(parts, 1)
 
+    states = (query, key, value)
     if all(own == lengths[0] for own in lengths):
-        return attended(slice(None), lengths[0]), None
-    rows = [attended(slice(row, row + 1), own) for row, own in enumerate(lengths)]
-    return torch.cat(rows), None
+        return attended(lengths[0], *states), None
+    trials = zip(lengths, _split(states, [1] * len(lengths), 0), strict=True)
+    return torch.cat([attended(own, *trial) for own, trial in trials]), None
+
+
+def _split(states: tuple[Tensor, ...], sizes: list[int], dim: int) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of query, key and value. Slices would be added up in the backward pass, each as large
+    as the whole; these are put together."""
+    return zip(*(torch.split(state, sizes, dim) for state in states), strict=True)
