@@ -122,6 +122,23 @@ def test_padding_is_left_out_where_that_pays(
     )
 
 
+@pytest.mark.parametrize(
+    ("trials", "free"),
+    [
+        # A sample a trial: its row would be as long as it is with padding.
+        (((100,), (200,)), False),
+        # Two samples of 200 in one row: the other trial's row is as long.
+        (((200, 200), (64, 64)), False),
+        (((200, 64), (64, 200)), True),
+    ],
+)
+def test_padding_stays_where_no_trial_has_a_shorter_row(
+    trials: tuple[tuple[int, ...], ...], free: bool
+) -> None:
+    batch = without_padding(batch_of(*trials), tiny("llama").config)
+    assert (batch.rows is not None) is free
+
+
 def step(
     trials: Sequence[Sequence[int]], seeds: list[int], free: bool, checkpointed: bool
 ) -> tuple[Tensor, list[Tensor]]:

@@ -47,7 +47,7 @@ batches in the tests."""
 LEAST_MEAN_TOKENS = 64
 """Of shorter samples the calls of attention, one each, take longer than padding."""
 LEAST_PADDING = 0.1
-"""Share of a batch's positions, less of which is not worth another way."""
+"""Share of a batch's positions that has to be spared, less of which is not worth another way."""
 LENGTHS = "sample_lengths"
 """Name under which a model's forward pass, and so attention, gets the lengths [trials][samples]."""
 
@@ -65,14 +65,16 @@ def can_do_without(model: Any) -> bool:
     return all(type(own).__module__.startswith("transformers.") for own in (body, *attention))
 
 
-def pays(config: Any, lengths: Sequence[int]) -> bool:
-    """Whether a batch of samples of these lengths is better computed without its padding; where a
-    layer sees a window alone, the samples have to fit into it."""
+def pays(config: Any, lengths: Sequence[int], trials: int = 1) -> bool:
+    """Whether a batch of samples of these lengths, trial after trial, is better computed without
+    its padding; where a layer sees a window alone, the samples have to fit into it."""
     longest, mean = max(lengths), sum(lengths) / len(lengths)
+    # Positions a sample: a trial's row is as long as that of the trial with the most tokens.
+    computed = trials * max(map(sum, _by_trial(lengths, trials))) / len(lengths)
     window = getattr(config.get_text_config(), "sliding_window", None)
     return (
         mean >= LEAST_MEAN_TOKENS
-        and mean <= (1 - LEAST_PADDING) * longest
+        and computed <= (1 - LEAST_PADDING) * longest
         and (window is None or window >= longest)
     )
 
@@ -80,9 +82,10 @@ def pays(config: Any, lengths: Sequence[int]) -> bool:
 def without_padding(batch: TokenBatch, config: Any) -> TokenBatch:
     """The batch with rows beside it, where a model of this config that `can_do_without` padding is
     better off so; else the batch as it is."""
-    if not batch.lengths or not pays(config, batch.lengths):
+    trials = len(batch.places.counts)
+    if not batch.lengths or not pays(config, batch.lengths, trials):
         return batch
-    return replace(batch, rows=rows_of(batch.input_ids, batch.lengths, len(batch.places.counts)))
+    return replace(batch, rows=rows_of(batch.input_ids, batch.lengths, trials))
 
 
 def rows_of(ids: Tensor, lengths: Sequence[int], trials: int) -> TrialRows:
@@ -94,7 +97,7 @@ def rows_of(ids: Tensor, lengths: Sequence[int], trials: int) -> TrialRows:
     """
     _let_attention_know()
     samples, longest = len(lengths) // trials, ids.shape[1]
-    by_trial = [list(lengths[t * samples : (t + 1) * samples]) for t in range(trials)]
+    by_trial = _by_trial(lengths, trials)
     tokens = max(sum(own) for own in by_trial)
     starts, sources, positions = [], [], []
     for trial, own in enumerate(by_trial):
@@ -114,6 +117,11 @@ def rows_of(ids: Tensor, lengths: Sequence[int], trials: int) -> TrialRows:
         lengths=by_trial,
         starts=torch.tensor(starts, device=ids.device),
     )
+
+
+def _by_trial(lengths: Sequence[int], trials: int) -> list[list[int]]:
+    samples = len(lengths) // trials
+    return [list(lengths[t * samples : (t + 1) * samples]) for t in range(trials)]
 
 
 def _let_attention_know() -> None:
