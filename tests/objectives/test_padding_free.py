@@ -24,7 +24,7 @@ from lorascope.files.layout import Layout
 from lorascope.meters.batches import BatchMemory
 from lorascope.objectives import padding_free
 from lorascope.objectives.completion import Completion
-from lorascope.objectives.evaluation import forward_of
+from lorascope.objectives.evaluation import forward_of, summed_loss
 from lorascope.objectives.kinds import Sample, TokenBatch, TrialRows
 from lorascope.objectives.padding_free import ARCHITECTURES, can_do_without, pays, without_padding
 from lorascope.planning.plan import plan_memory
@@ -248,6 +248,15 @@ def test_a_plan_equals_the_tracked_peaks(
     for phase in ("train", "evaluate"):
         measured = result.memory[phase].tracked_peak_bytes
         assert predicted.peak_bytes[phase] == pytest.approx(measured, rel=0.002), phase
+
+
+def test_a_batch_padded_further_than_its_longest_sample_can_be_planned() -> None:
+    # Two batches of at most 4,096 tokens, padded to the longest sample of both.
+    samples = [sample(tokens) for tokens in (2000, 1500, 1200, 700)]
+    model, memory = tiny("llama", max_position_embeddings=2048), BatchMemory(CPU)
+    with memory.validation(model, []) as before_batch:
+        summed_loss(Completion(), model, samples, 4, before_batch)
+    assert [batch.lengths for batch in memory.evaluation] == [(2000, 1500), (1200, 700)]
 
 
 def subject(plan: PackPlan, memory: BatchMemory) -> PlanSubject:

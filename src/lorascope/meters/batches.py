@@ -32,7 +32,8 @@ class Batch:
     samples: int
     """Sequences: an objective may read several of each row."""
     tokens: int
-    """Padded tokens a sample."""
+    """Padded tokens a sample; of the longest where samples are computed without padding, which may
+    be fewer than their batch is padded to."""
     padded: bool
     """Whether some sample is shorter: attention then gets a mask."""
     optimizer_state: bool = True
@@ -179,8 +180,9 @@ class BatchMemory:
 def _batch_of(batch: TokenBatch, optimizer_state: bool = True) -> Batch:
     rows, tokens = batch.shape
     labelled = sum(batch.places.counts) / rows
-    computed = None if batch.rows is None else batch.rows.tokens
-    samples = rows // len(batch.weights)
+    samples, computed = rows // len(batch.weights), None
+    if batch.rows is not None:
+        tokens, computed = max(batch.lengths), batch.rows.tokens
     return Batch(samples, tokens, batch.padded, optimizer_state, labelled, computed)
 
 
