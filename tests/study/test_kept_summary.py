@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lorascope.comparing.findings import compare
+from lorascope.comparing.ruling import Findings
+from lorascope.errors import RecordError
+from lorascope.files import kept as kept_file
+from lorascope.files.kept import keeping
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.store import read_record, write_record
+from lorascope.files.store import read_record, sha256_of_file, write_record
 from lorascope.records import EvaluationRecord
+from lorascope.scoring.items import read_items, summarize, write_items
 from lorascope.stages import report, summary
+from lorascope.study.collect import collect
 from lorascope.study.grid import expand
-from lorascope.study.kept_summary import files_stamp
+from lorascope.study.kept_summary import files_stamp, points_key
 from lorascope.study.params import declared_overrides
 from tests.recorded_project import make_recorded
 
@@ -120,3 +128,70 @@ def test_what_cannot_be_kept_is_printed_all_the_same(
     layout.private.rmdir() if layout.private.is_dir() else None
     layout.private.write_text("a file where the folder would be")
     assert "Report: reports/report.html" in _printed(layout, capsys)
+
+
+def _findings(layout: Layout) -> Findings:
+    configs = expand(layout, declared_overrides(layout))
+    return compare(collect(configs, layout, distributions=False))
+
+
+def test_findings_from_kept_values_are_those_of_the_files(layout: Layout) -> None:
+    plain = _findings(layout)
+    for _ in range(2):
+        with keeping(layout.kept, trusts_times=True):
+            assert repr(_findings(layout)) == repr(plain)
+
+
+def test_one_changed_record_changes_what_is_said_of_it(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _printed(layout, capsys)
+    folder = next(path for path in layout.evaluations("nf4").glob("nf4-*") if path.is_dir())
+    items = read_items(folder / "test.jsonl")
+    wrong = [replace(item, correct=False) for item in items]
+    record = read_record(folder, EvaluationRecord)
+    write_items(folder / "test.jsonl", wrong)
+    digest = sha256_of_file(folder / "test.jsonl")
+    with_wrong = replace(
+        record,
+        splits=record.splits | {"test": summarize(wrong)},
+        items_sha256=record.items_sha256 | {"test": digest},
+    )
+    write_record(folder, with_wrong)
+    _age(layout)
+    after = _printed(layout, capsys)
+    layout.kept.unlink()
+    _age(layout)
+    assert _printed(layout, capsys) == after != before
+
+
+def test_items_that_were_kept_are_held_against_their_file(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_file, "SETTLED_SECONDS", -1.0)
+    summary.command([], layout, {}, ())
+    file = next(layout.evaluations("nf4").glob("nf4-*/test.jsonl"))
+    times = file.stat().st_mtime_ns
+    content = file.read_bytes()
+    other = content.replace(b'"loss_nats": 1.1', b'"loss_nats": 1.2', 1)
+    assert len(other) == len(content)
+    assert other != content
+    file.write_bytes(other)
+    os.utime(file, ns=(times, times))
+    with pytest.raises(RecordError, match="damaged or exchanged"):
+        summary.command([], layout, {}, ())
+
+
+@pytest.mark.parametrize("place", ["params.yaml", "conf/decide/default.yaml"])
+def test_points_have_the_key_of_their_files(layout: Layout, place: str) -> None:
+    before = points_key(layout, ["seed=1"])
+    assert before is not None
+    assert points_key(layout, ["seed=1"]) == before
+    assert points_key(layout, ["seed=2"]) != before
+    path, former = layout.root / place, (layout.root / place).read_text()
+    path.write_text(former + "# changed\n")
+    assert points_key(layout, ["seed=1"]) != before
+    path.write_text(former)
+    assert points_key(layout, ["seed=1"]) == before
+    path.write_text(former + "# ${oc.env:HOME}\n")
+    assert points_key(layout, ["seed=1"]) is None

@@ -23,7 +23,7 @@ from lorascope.comparing.reference import Reference, best_by_form, far_behind
 from lorascope.comparing.results import CellKey, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Candidate, Projection
 from lorascope.config import APART, Cost
-from lorascope.machine.forks import map_forked
+from lorascope.files.kept import map_kept
 from lorascope.records import Study
 from lorascope.statistics.accuracy import are_few
 from lorascope.statistics.families import choice_factor, counted, holm_hopeful, holm_steps
@@ -89,7 +89,7 @@ def _tested(
     limit = compared.scores[reference.cell].costs.get(compared.study.decide.cost)
     asked = [not c.ineligible and _is_cheaper(c, limit) for c in candidates]
     pairs_asked = [pair for pair, is_asked in zip(held, asked, strict=True) if is_asked]
-    raws = iter(map_forked(lambda pair: tested_pair(pair, compared, "validation"), pairs_asked))
+    raws = iter(map_kept(lambda pair: tested_pair(pair, compared, "validation"), pairs_asked))
     found: list[tuple[Candidate, Tested | None]] = []
     for candidate, pair, is_asked in zip(candidates, held, asked, strict=True):
         raw = next(raws) if is_asked else None

@@ -12,12 +12,19 @@ from lorascope.adapters.kinds import unmerged
 from lorascope.comparing.costs import Spent, cell_costs, measured_peak
 from lorascope.comparing.estimates import cell_estimate
 from lorascope.comparing.item_columns import JoinedItems, columns_of, join_columns
-from lorascope.comparing.results import CellKey, CellScore, Measure, SeedTrial, cell_of
+from lorascope.comparing.results import (
+    CellKey,
+    CellScore,
+    Estimate,
+    Measure,
+    SeedTrial,
+    cell_of,
+)
 from lorascope.config import APART, Cost
 from lorascope.counting.scored_batches import SCORED_SPLITS
+from lorascope.files.kept import Key, kept, map_kept
 from lorascope.files.revisions import MADE_BY
-from lorascope.machine.forks import map_forked
-from lorascope.records import EvaluationRecord, Status, Study, TrialKey, TrialRecord
+from lorascope.records import EvaluationRecord, ItemTable, Status, Study, TrialKey, TrialRecord
 
 MISSING = "missing"
 BYTES_A_PARAMETER = 4
@@ -174,7 +181,7 @@ class Compared:
     @classmethod
     def of(cls, study: Study, measure: Measure, cells: Mapping[CellKey, CellData]) -> Compared:
         """With the scores of `cells`."""
-        scores = map_forked(lambda data: score_cell(data, study, measure), [*cells.values()])
+        scores = map_kept(lambda data: score_cell(data, study, measure), [*cells.values()])
         return cls(study, measure, cells, dict(zip(cells, scores, strict=True)))
 
     @property
@@ -224,12 +231,17 @@ def join_scored(scored: Sequence[Scored], study: Study, split: str) -> JoinedIte
     return join_columns(known) if known and len(known) == len(tables) else None
 
 
+def items_key(kind: Key, scored: Sequence[Scored], study: Study, split: str) -> Key | None:
+    """Names what is `kind` of the items that `join_scored` joins; None where it is not known of all
+    which file holds exactly these."""
+    tables = [study.items.get(one.evaluation.identity, {}).get(split) for one in scored]
+    digests = [table.sha256 if isinstance(table, ItemTable) else None for table in tables]
+    return None if None in digests else (*kind, *digests)
+
+
 def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
     """Estimates with intervals over items and seeds, and the cost."""
-    test = join_scored(data.scored, study, "test")
-    validation = join_scored(data.scored, study, "validation")
     stored = next((f for f in study.footprints if f.quant == data.cell.quant), None)
-    accurate = test is not None and test.correct is not None
     trials = [scored.trial for scored in data.scored if scored.trial]
     served = [s.evaluation.served for s in data.scored if s.evaluation.served]
     spent = Spent(
@@ -238,13 +250,27 @@ def score_cell(data: CellData, study: Study, measure: Measure) -> CellScore:
     return CellScore(
         cell=data.cell,
         trials=data.declared,
-        accuracy=cell_estimate(test, Measure.accuracy) if test and accurate else None,
-        loss=cell_estimate(test, Measure.loss_nats) if test else None,
-        validation=cell_estimate(validation, measure) if validation else None,
+        accuracy=estimate_of(data.scored, study, "test", Measure.accuracy),
+        loss=estimate_of(data.scored, study, "test", Measure.loss_nats),
+        validation=estimate_of(data.scored, study, "validation", measure),
         costs=cell_costs(spent),
         peak_measured=any(measured_peak(trial) is not None for trial in trials),
         complete=data.complete,
     )
+
+
+def estimate_of(
+    scored: Sequence[Scored], study: Study, split: str, measure: Measure
+) -> Estimate | None:
+    """Mean over items and seeds, as `cell_estimate`; None where there is nothing to estimate."""
+
+    def made() -> Estimate | None:
+        joined = join_scored(scored, study, split)
+        if joined is None or (measure is Measure.accuracy and joined.correct is None):
+            return None
+        return cell_estimate(joined, measure)
+
+    return kept(items_key(("estimate", measure), scored, study, split), made)
 
 
 def declared_cost(cell: CellKey, compared: Compared) -> float:

@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.comparing.candidates import judged_candidates, project_seeds
-from lorascope.comparing.cells import CellData, Compared, base_cell, join_scored, never_served
+from lorascope.comparing.cells import (
+    CellData,
+    Compared,
+    base_cell,
+    items_key,
+    join_scored,
+    never_served,
+)
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, goodness, reference_of
-from lorascope.comparing.results import CellKey, Verdict
+from lorascope.comparing.results import CellKey, Estimate, Verdict
 from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Gain, Projection
 from lorascope.comparing.settled_candidates import (
     NOT_YET,
@@ -24,6 +31,7 @@ from lorascope.comparing.settled_candidates import (
     settled_reference,
 )
 from lorascope.config import APART, Cost, Search
+from lorascope.files.kept import kept
 from lorascope.records import Status
 from lorascope.statistics.families import holm
 
@@ -218,8 +226,12 @@ def _gain_of(data: CellData, compared: Compared) -> Gain | None:
     if base is None:
         return None
     scored = [*data.scored, *compared.cells[base].scored]
-    joined = join_scored(scored, compared.study, "validation")
-    tested = compare_with_base(joined, compared.measure) if joined else None
+
+    def made() -> tuple[Estimate, float] | None:
+        joined = join_scored(scored, compared.study, "validation")
+        return compare_with_base(joined, compared.measure) if joined else None
+
+    tested = kept(items_key(("gain", compared.measure), scored, compared.study, "validation"), made)
     if tested is None:
         return None
     return Gain(data.cell, base, tested[0], p_holm=tested[1], shown=False)

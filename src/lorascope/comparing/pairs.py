@@ -12,16 +12,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.comparing.cells import CellData, Compared, Scored, base_cell, join_scored
+from lorascope.comparing.cells import (
+    CellData,
+    Compared,
+    Scored,
+    base_cell,
+    items_key,
+    join_scored,
+)
 from lorascope.comparing.confounds import confounds_of
 from lorascope.comparing.estimates import Tested, compare_joined, seed_components
 from lorascope.comparing.reference import Form, form_of
 from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.errors import RecordError
-from lorascope.machine.forks import map_forked
+from lorascope.files.kept import kept, map_kept
 from lorascope.records import Study
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
+from lorascope.statistics.two_way import Components
 
 SIGNIFICANT = 0.05
 ROUNDING = 1e-12
@@ -93,8 +101,13 @@ def tested_pair(pair: Pair, compared: Compared, split: str) -> Tested | None:
     """Subject minus reference on `split`; None where they share no seed or no item."""
     subjects, references = common_seeds(pair)
     both = [*subjects, *references]
-    joined = join_scored(both, compared.study, split) if subjects else None
-    return compare_joined(joined, compared.measure, compared.margin) if joined else None
+    kind = "test", compared.measure, compared.margin
+
+    def made() -> Tested | None:
+        joined = join_scored(both, compared.study, split) if subjects else None
+        return compare_joined(joined, compared.measure, compared.margin) if joined else None
+
+    return kept(items_key(kind, both, compared.study, split), made)
 
 
 def study_spreads(
@@ -105,11 +118,20 @@ def study_spreads(
     for pair in {frozenset((p.subject.cell, p.reference.cell)): p for p in found}.values():
         subjects, references = common_seeds(pair)
         if len(subjects) > 1:
-            joined = join_scored([*subjects, *references], study, split)
-            components = joined and seed_components(joined, measure)
+            components = _components([*subjects, *references], study, split, measure)
             if components:
                 shown.append((pair.subject.cell, pair.reference.cell, components))
     return seed_spreads(shown, far, study.decide, measure, compared.margin)
+
+
+def _components(
+    both: Sequence[Scored], study: Study, split: str, measure: Measure
+) -> Components | None:
+    def made() -> Components | None:
+        joined = join_scored(both, study, split)
+        return seed_components(joined, measure) if joined else None
+
+    return kept(items_key(("components", measure), both, study, split), made)
 
 
 def compare_all(
@@ -214,7 +236,7 @@ def _held(found: Sequence[Pair], compared: Compared) -> list[_Apart | None]:
     for place, pair in enumerate(found):
         places.setdefault(replace(pair.subject.cell, quant=""), []).append(place)
     order = [place for own in places.values() for place in own]
-    held = map_forked(lambda place: _apart(found[place], compared), order)
+    held = map_kept(lambda place: _apart(found[place], compared), order)
     return [apart for _, apart in sorted(zip(order, held, strict=True), key=itemgetter(0))]
 
 

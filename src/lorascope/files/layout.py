@@ -72,6 +72,16 @@ class Layout:
         return self.private / "summary.json"
 
     @property
+    def kept(self) -> Path:
+        """What was read and worked out of records."""
+        return self.private / "kept"
+
+    @property
+    def kept_points(self) -> Path:
+        """The points that conf/ and params.yaml declare."""
+        return self.private / "kept-points"
+
+    @property
     def hydra(self) -> Path:
         """What Hydra takes for its output: conf/config.yaml names it too."""
         return self.private / "hydra"

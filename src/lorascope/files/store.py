@@ -10,14 +10,16 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from lorascope.errors import RecordError
 from lorascope.files.confidential import with_public_addresses
+from lorascope.files.kept import kept, kept_sha256
 from lorascope.files.layout import RECORD
 
 T = TypeVar("T")
@@ -78,10 +80,8 @@ def read_record(folder: Path, record_type: type[T]) -> T:
     again = f"Delete {folder} and run {stage} again."
     try:
         text = path.read_bytes()
-        content = json.loads(text)
-        present = in_format_2(content)
-        text = text if present is content else json.dumps(present).encode()
-        record: T = type_adapter(record_type).validate_json(text)
+        key = "record", record_type.__name__, hashlib.sha256(text).hexdigest()
+        read = kept(key, lambda: _read(text, record_type))
     except FileNotFoundError as error:
         raise RecordError(
             f"{path}: no record here. Run {stage} first (`lorascope status` shows all of it)."
@@ -91,8 +91,34 @@ def read_record(folder: Path, record_type: type[T]) -> T:
         raise RecordError(
             f"{path}: not a readable {record_type.__name__}: {why}. {again}"
         ) from error
-    _require_unedited(path, content, again)
-    return record
+    if read.is_edited:
+        raise RecordError(
+            f"{path}: edited since it was written: its values are not those that were measured. "
+            f"Put the old file back, or: {again}"
+        )
+    _require_files(folder, read.files_bytes, again)
+    return read.record
+
+
+@dataclass(frozen=True)
+class _Read(Generic[T]):
+    """What the text of a record says."""
+
+    record: T
+    is_edited: bool
+    """Whether it is other than its own digest says; a record from before there were digests says
+    nothing about itself, nor about files."""
+    files_bytes: dict[str, int]
+
+
+def _read(text: bytes, record_type: type[T]) -> _Read[T]:
+    content = json.loads(text)
+    present = in_format_2(content)
+    text = text if present is content else json.dumps(present).encode()
+    record: T = type_adapter(record_type).validate_json(text)
+    told = content.pop(DIGEST, None)
+    is_edited = told is not None and told != _values_sha256(content)
+    return _Read(record, is_edited, content.get(FILES, {}))
 
 
 def in_format_2(content: Any) -> Any:
@@ -106,17 +132,10 @@ def in_format_2(content: Any) -> Any:
     return {**content, "key": {**others, "method": "lora", "dials": dials}}
 
 
-def _require_unedited(path: Path, content: dict[str, Any], again: str) -> None:
-    """Hold a record against its own digest, and the files beside it against their sizes; a record
-    from before there were digests says nothing about either."""
-    told = content.pop(DIGEST, None)
-    if told is not None and told != _values_sha256(content):
-        raise RecordError(
-            f"{path}: edited since it was written: its values are not those that were measured. "
-            f"Put the old file back, or: {again}"
-        )
-    for name, size_bytes in content.get(FILES, {}).items():
-        file = path.parent / name
+def _require_files(folder: Path, files_bytes: Mapping[str, int], again: str) -> None:
+    """Hold the files beside a record against the sizes that it names."""
+    for name, size_bytes in files_bytes.items():
+        file = folder / name
         try:
             found_bytes = file.stat().st_size
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -281,7 +300,7 @@ def require_content(
     if path.is_dir():
         found = sha256_of_files(path, patterns)
     else:
-        found = sha256_of_file(path) if path.is_file() else None
+        found = kept_sha256(path, sha256_of_file) if path.is_file() else None
     if found != sha256:
         raise RecordError(
             f"{path}: {'missing' if found is None else 'damaged or exchanged'}, not what its "

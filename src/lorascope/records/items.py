@@ -62,9 +62,10 @@ class ItemTable(Sequence[ItemResult]):
     A thousand evaluations have a million items, which take longer to make than all their tests.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """`columns` has each field of `ItemResult` [items]."""
-        self.columns = columns
+    def __init__(self, columns: Mapping[str, Sequence[Any]], sha256: str | None = None) -> None:
+        """`columns` has each field of `ItemResult` [items]; `sha256` is of the file that holds
+        exactly these."""
+        self.columns, self.sha256 = columns, sha256
 
     def __len__(self) -> int:
         return len(self.columns["item"])

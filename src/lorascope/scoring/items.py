@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from operator import itemgetter
@@ -128,9 +129,10 @@ def _standard_error(share: float | None, count: int) -> float | None:
 
 UNMOVED = 0.5
 """How right an answer on a pair is that is neither better nor worse than the bare base's."""
-NAMES = ("item", "prompt_sha256", "target_sha256", "cluster", "group")
+OWN = ("correct", "loss_nats", "predicted", "rejected_loss_nats", "margin_nats")
+"""Fields that are an evaluation's own; the others all evaluations of a split have alike."""
 _LAST_READ: dict[tuple[str, str], Sequence[Any]] = {}
-"""(name of the file, field of `NAMES`) -> its last values."""
+"""(name of the file, field) -> its last values."""
 LATER = ("label", "predicted", "rejected_loss_nats", "margin_nats", "group")
 """Fields that items did not always have; where one has no value, nothing is written."""
 
@@ -151,11 +153,16 @@ def read_items(path: Path) -> ItemTable:
     """Read what `write_items` wrote; RecordError where it is missing or damaged."""
     if not path.is_file():
         raise RecordError(f"{path}: no scored items here. Run `lorascope evaluate` first.")
-    content = path.read_bytes()
+    return items_in(path, path.read_bytes())
+
+
+def items_in(path: Path, content: bytes, sha256: str | None = None) -> ItemTable:
+    """The items of `content`, which `path` holds; `sha256` is its digest, where it is known."""
     columns = _exact_columns(content)
     if columns is None:
         columns = _columns(_judged_rows(path, content.splitlines()))
-    return ItemTable(columns | {n: _shared(path.name, n, columns[n]) for n in NAMES})
+    held = {name: _held(path.name, name, column) for name, column in columns.items()}
+    return ItemTable(held, sha256)
 
 
 def _exact_columns(content: bytes) -> Columns | None:
@@ -181,9 +188,11 @@ def _judged_rows(path: Path, lines: Sequence[bytes]) -> list[Any]:
     return rows
 
 
-def _shared(file: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
-    """`column`, or the one that was read before it where they are equal: all evaluations of a split
-    have the same names of items."""
+def _held(file: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """`column` in little room: numbers as an array, and of what all evaluations of a split have
+    alike, the one that was read before it."""
+    if name in OWN and set(map(type, column)) == {float}:
+        return array("d", column)
     if _LAST_READ.get((file, name)) != column:
         _LAST_READ[file, name] = column
     return _LAST_READ[file, name]

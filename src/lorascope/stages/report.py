@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lorascope.comparing.findings import compare
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Config
+from lorascope.files.kept import keeping
 from lorascope.files.layout import Layout
 from lorascope.machine.libraries import uncollected
 from lorascope.records import Study
@@ -34,7 +35,8 @@ def command(
     """Write reports/ for the declared grid, and keep what `summary` prints of it. 0, but with
     `--require-answer` 1 where the records name nothing to ship."""
     stamp = files_stamp(layout, words)
-    with uncollected():
+    # What is published is of bytes that were read, whatever their files' times.
+    with uncollected(), keeping(layout.kept, trusts_times=False):
         study, findings = _found(list(configs), layout)
         paths = write_reports(study, findings, layout.reports)
     folder = layout.reports.relative_to(layout.root)

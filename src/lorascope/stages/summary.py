@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorascope.config import Config
+from lorascope.files.kept import keeping, kept
 from lorascope.files.layout import Layout
 from lorascope.machine.forks import Forked
 from lorascope.machine.libraries import uncollected
-from lorascope.study.kept_summary import files_stamp, keep_summary, kept_summary
+from lorascope.study.kept_summary import files_stamp, keep_summary, kept_summary, points_key
 
 
 def command(_: Sequence[Config], layout: Layout, __: object, words: Sequence[str]) -> None:
@@ -29,12 +30,18 @@ def _made(layout: Layout, words: Sequence[str]) -> str:
         from lorascope.reporting.pages.summary import terminal_summary
         from lorascope.study.collect import collect
 
-        # How far predictions lie apart is no part of the answer, and takes longer than all of it.
-        study = collect(composing.result(), layout, distributions=False)
-        return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
+        with keeping(layout.kept, trusts_times=True):
+            # How far predictions lie apart is no part of the answer, and takes longer than all.
+            study = collect(composing.result(), layout, distributions=False)
+            return terminal_summary(study, compare(study), layout.reports.relative_to(layout.root))
 
 
 def _points(words: Sequence[str], layout: Layout) -> list[Config]:
-    from lorascope.study.request import grid_points
+    def composed() -> list[Config]:
+        # It imports Hydra.
+        from lorascope.study.request import grid_points
 
-    return grid_points("summary", words, {}, True, layout)[0]
+        return grid_points("summary", words, {}, True, layout)[0]
+
+    with keeping(layout.kept_points, trusts_times=False):
+        return kept(points_key(layout, words), composed)

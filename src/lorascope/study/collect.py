@@ -10,9 +10,9 @@ from lorascope.comparing.course import settle
 from lorascope.comparing.settling import Settling
 from lorascope.config import Config, Search
 from lorascope.errors import ConfigError
+from lorascope.files.kept import map_kept
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record
-from lorascope.machine.forks import map_forked
 from lorascope.machine.progress import StepProgress
 from lorascope.records import (
     Example,
@@ -64,7 +64,7 @@ def _collected(configs: list[Config], layout: Layout, distributions: bool) -> St
     named = {declared[0].name: declared[0] for declared in points}
     bases = [found_of_base(config, layout, distributions) for config in modes]
     show = StepProgress("reading records", unit="trials")
-    trained = map_forked(
+    trained = map_kept(
         lambda declared: found_of_trial(declared, layout, distributions), points, show
     )
     found = [*bases, *trained]

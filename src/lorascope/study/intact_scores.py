@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from lorascope.errors import RecordError
+from lorascope.files.kept import kept, kept_sha256
 from lorascope.files.layout import DISTRIBUTIONS, RECORD
 from lorascope.files.store import read_record, require_content
-from lorascope.records import EvaluationRecord, Example, ExamplesRecord, ItemResult, SplitScore
+from lorascope.records import (
+    EvaluationRecord,
+    Example,
+    ExamplesRecord,
+    ItemResult,
+    ItemTable,
+    SplitScore,
+)
 from lorascope.scoring.examples import read_examples
-from lorascope.scoring.items import read_items, summarize
+from lorascope.scoring.items import items_in, summarize
 
 
 def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, Sequence[ItemResult]]:
@@ -22,20 +31,44 @@ def scored_items(record: EvaluationRecord, folder: Path) -> dict[str, Sequence[I
         RecordError: a file is missing or not what the record says, or the record's scores are not
             those of its items.
     """
-    for split, digest in record.items_sha256.items():
-        require_content(folder / f"{split}.jsonl", digest, _score_again(folder))
-    items: dict[str, Sequence[ItemResult]] = {
-        split: read_items(folder / f"{split}.jsonl") for split in record.items_sha256
+    read = {
+        split: _intact_items(folder / f"{split}.jsonl", digest)
+        for split, digest in record.items_sha256.items()
     }
     for split, told in record.splits.items():
-        if split not in items:
+        if split not in read:
             raise RecordError(f"{folder}: {split} is scored without items. {_score_again(folder)}")
-        for name, value, counted in _contradictions(told, summarize(items[split])):
+        for name, value, counted in _contradictions(told, read[split][1]):
             raise RecordError(
                 f"{folder}: {split} {name}={value} in its record, and its items give {counted}. "
                 + _score_again(folder)
             )
-    return items
+    return {split: items for split, (items, _) in read.items()}
+
+
+def _intact_items(path: Path, digest: str) -> tuple[ItemTable, SplitScore]:
+    """The items of one split and their scores, which its digest says, whatever file has it."""
+    contents: list[bytes] = []
+
+    def sha256_of(place: Path) -> str:
+        contents.append(place.read_bytes())
+        return hashlib.sha256(contents[-1]).hexdigest()
+
+    def made() -> tuple[ItemTable, SplitScore]:
+        if not contents and sha256_of(path) != digest:
+            raise _exchanged(path)
+        items = items_in(path, contents[-1], digest)
+        return items, summarize(items)
+
+    if not path.is_file() or kept_sha256(path, sha256_of) != digest:
+        raise _exchanged(path)
+    return kept(("items", digest), made)
+
+
+def _exchanged(path: Path) -> RecordError:
+    found = "damaged or exchanged" if path.is_file() else "missing"
+    told = f"{path}: {found}, not what its record was made from."
+    return RecordError(f"{told} {_score_again(path.parent)}")
 
 
 def require_scores(record: EvaluationRecord, folder: Path) -> None:

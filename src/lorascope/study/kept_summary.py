@@ -6,22 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
 from lorascope.errors import LorascopeError
+from lorascope.files.kept import PACKAGE, SETTLED_SECONDS, Key, file_state, file_states
 from lorascope.files.layout import Layout
 from lorascope.files.store import write_atomically
 
-PACKAGE = Path(__file__).parents[1]
-NOT_READ = {"raw", "__pycache__"}
+NOT_READ = frozenset({"raw", "__pycache__"})
 """Folders that no answer is made of: rows and models as they came."""
-SETTLED_SECONDS = 2.0
-"""Age from which on a file's time tells it from a later one: some disks count whole seconds."""
 
 
 def kept_summary(layout: Layout, stamp: str | None) -> str | None:
@@ -61,22 +57,23 @@ def files_stamp(layout: Layout, words: Sequence[str]) -> str | None:
 
 def _files(layout: Layout) -> Iterator[tuple[str, int, int, int]]:
     """Name, bytes, and nanoseconds at which its content and its name were written."""
-    yield _state(layout.params)
+    yield file_state(str(layout.params))
     prepared = (layout.root / name for name in ("data", "models", "experiments"))
     for place in (*layout.conf_folders, *prepared, PACKAGE):
-        for folder, inner, names in os.walk(place, followlinks=True):
-            inner[:] = sorted(set(inner) - NOT_READ)
-            for name in sorted(names):
-                yield _state(Path(folder, name))
+        yield from file_states(place, NOT_READ)
 
 
-def _state(path: Path) -> tuple[str, int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        # A broken link, or it went while we looked.
-        return str(path), -1, 0, 0
-    return str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def points_key(layout: Layout, words: Sequence[str]) -> Key | None:
+    """Names the points that are declared, by all that they are made of; None where that lies
+    elsewhere too."""
+    if _asks_environment(layout, words):
+        return None
+    # Choices that come with lorascope are its code.
+    digest = hashlib.sha256(layout.params.read_bytes())
+    for path in sorted(layout.conf.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(f"{path.relative_to(layout.conf)} {len(content)}\n".encode() + content)
+    return "points", digest.hexdigest(), *words
 
 
 def _asks_environment(layout: Layout, words: Sequence[str]) -> bool:

@@ -6,9 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lorascope.comparing.cells import NOT_NEEDED, base_cell, never_served, variants
-from lorascope.comparing.estimates import cell_estimate
-from lorascope.comparing.item_columns import columns_of, join_columns
+from lorascope.comparing.cells import (
+    NOT_NEEDED,
+    Scored,
+    base_cell,
+    estimate_of,
+    never_served,
+    variants,
+)
 from lorascope.comparing.results import CellKey, Estimate, Measure, cell_of
 from lorascope.config import APART
 from lorascope.records import EvaluationRecord, SplitScore, Status, Study, TrialRecord
@@ -235,8 +240,4 @@ def _estimate(record: EvaluationRecord, study: Study) -> Estimate | None:
 
 
 def _estimated(record: EvaluationRecord, study: Study) -> Estimate | None:
-    columns = columns_of(study, record.identity, "test")
-    joined = join_columns([columns]) if columns else None
-    if joined is None or joined.correct is None:
-        return None
-    return cell_estimate(joined, Measure.accuracy)
+    return estimate_of([Scored(None, None, record)], study, "test", Measure.accuracy)
