@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,7 @@ from typing import Any
 import pytest
 
 from lorascope.files import kept as kept_file
-from lorascope.files.kept import Kept, code_state, keeping, kept, kept_sha256, map_kept
-from lorascope.machine.forks import LEAST_VALUES
+from lorascope.files.kept import Kept, code_state, keeping, kept, kept_sha256
 from lorascope.records import SplitScore
 
 
@@ -130,24 +131,35 @@ def test_what_is_asked_for_no_more_goes_by_age(path: Path, monkeypatch: pytest.M
     assert list(Kept(path, "state", False).values) == [(4,), (3,), (2,)]
 
 
+# In a process of its own: the one that runs the tests has threads, and forks nothing.
+FORKING = """
+import os, sys
+from pathlib import Path
+from lorascope.files.kept import kept, keeping, map_kept
+from lorascope.machine import forks
+
+forks._cores = lambda: 1 if forks.multiprocessing.parent_process() else 2
+path, numbers = Path(sys.argv[1]), range(4 * forks.LEAST_VALUES)
+
+def work(number):
+    return kept(("square", number), lambda: (number**2, os.getpid()))
+
+shown = []
+with keeping(path, trusts_times=False):
+    found = map_kept(work, numbers, lambda *done: shown.append(done))
+assert [square for square, _ in found] == [number**2 for number in numbers]
+with keeping(path, trusts_times=False):
+    assert map_kept(work, numbers) == found
+assert {total for _, total in shown} == {len(numbers)}, shown
+processes = [process for _, process in found]
+# Those that are made before it is known that there are many.
+assert set(processes[: forks.LEAST_VALUES]) == {os.getpid()}
+assert len(set(processes)) == 2
+"""
+
+
 def test_what_forks_made_is_kept(path: Path) -> None:
-    numbers = range(4 * LEAST_VALUES)
-    here = os.getpid()
-
-    def work(number: int) -> tuple[int, int]:
-        return kept(("square", number), lambda: (number**2, os.getpid()))
-
-    shown: list[tuple[int, int]] = []
-    with keeping(path, trusts_times=False):
-        found = map_kept(work, numbers, lambda *done: shown.append(done))
-    assert [square for square, _ in found] == [number**2 for number in numbers]
-    with keeping(path, trusts_times=False):
-        assert map_kept(work, numbers) == found
-    assert {total for _, total in shown} == {len(numbers)}
-    # Those that are made before it is known that there are many.
-    assert {process for _, process in found[:LEAST_VALUES]} == {here}
-    if len(os.sched_getaffinity(0)) > 1:
-        assert len({process for _, process in found}) > 1
+    subprocess.run([sys.executable, "-c", FORKING, str(path)], check=True)
 
 
 def _sha256(path: Path) -> str:
