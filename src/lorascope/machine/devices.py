@@ -14,6 +14,8 @@ from lorascope.config import DeviceKind
 from lorascope.errors import DeviceError
 
 CPU_DESCRIPTION = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+"""Flags of processors, the last one of ARM's."""
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -92,6 +94,22 @@ def compute_type(x: torch.Tensor) -> torch.dtype:
     # torch knows no autocast of meta tensors, and refuses to say so.
     on = not x.is_meta and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else x.dtype
+
+
+def multiplies_bfloat16(description: Path = CPU_DESCRIPTION) -> bool:
+    """Whether the processor has instructions for products of bfloat16, as far as Linux tells."""
+    try:
+        text = description.read_text(errors="replace")
+    except OSError:
+        return False
+    lines = (line.partition(":") for line in text.splitlines())
+    flags = {
+        flag
+        for key, _, values in lines
+        if key.strip() in ("flags", "Features")
+        for flag in values.split()
+    }
+    return not flags.isdisjoint(BFLOAT16_FLAGS)
 
 
 def cpu_name() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.adapters.targets import select, unadapted_sentences
-from lorascope.config import Config, DataKind, ModelKind, QuantConfig, one_form
+from lorascope.config import Config, DataKind, ModelKind, Precision, QuantConfig, one_form
 from lorascope.config.rules import require_one_population, require_one_task
 from lorascope.config.shard_rules import idle_devices
 from lorascope.errors import ConfigError, LorascopeError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lorascope.data.prepare import Source
 
 NEEDED_FREE_BYTES = 512 * 1024**2
+LARGE_BASE_WEIGHTS = 50_000_000
+"""Of linear layers, from where on a step's time is mostly products (docs/speed.md)."""
 VERDICT = b'{"valid": true}\n'
 """The same for every valid study, so that a changed study runs again only what it changes."""
 
@@ -98,6 +100,7 @@ def _of_model(configs: Sequence[Config], layout: Layout) -> Iterator[str]:
     """What is doubtful about the model, whose layers must take each method and mode."""
     from lorascope.bases.fetch import expected_shapes
     from lorascope.bases.source_folder import source_folder
+    from lorascope.machine.devices import multiplies_bfloat16
     from lorascope.quantizers.loading import require_quantizable
 
     model = configs[0].model
@@ -108,11 +111,32 @@ def _of_model(configs: Sequence[Config], layout: Layout) -> Iterator[str]:
             select(parts, config.adapter)
         yield from unadapted_sentences(parts.linear, unadapted)
         yield from needless_ranks(configs, parts)
+        weights = sum(one.in_features * one.out_features for one in parts.linear)
+        yield from slow_compute(configs, weights, multiplies_bfloat16())
     folder = source_folder(model, layout)
     if folder is not None:
         modes = {quant.name: quant for config in configs for quant in _modes(config)}
         for quant in modes.values():
             require_quantizable(folder, quant, model)
+
+
+def slow_compute(configs: Sequence[Config], weights: int, has_bfloat16: bool) -> Iterator[str]:
+    """A sentence where a large base computes in float32 on a processor that has bfloat16. It is not
+    chosen for the user: equal settings would train other adapters on another processor."""
+    from lorascope.machine.devices import choose_device
+
+    modes = dict.fromkeys(
+        config.quant.name
+        for config in configs
+        if config.quant.compute is Precision.auto
+        and choose_device(config.runtime.device, config.runtime.place).kind == "cpu"
+    )
+    if modes and has_bfloat16 and weights >= LARGE_BASE_WEIGHTS:
+        yield (
+            f"{', '.join(modes)}: quant.compute=auto is float32 on a CPU, and this one multiplies "
+            "bfloat16 faster: quant.compute=bfloat16 took 0.6 of a training step's time at 135 "
+            "million parameters (NF4, FP16). Losses then have bfloat16's rounding, as on a GPU."
+        )
 
 
 def _modes(config: Config) -> list[QuantConfig]:
