@@ -22,7 +22,7 @@ from lorascope.records import (
 )
 from lorascope.study.declared import (
     DeclaredTrial,
-    declare_trial,
+    declared_points,
 )
 from lorascope.study.found import Found, found_of_base, found_of_trial, merged
 from lorascope.study.intact import (
@@ -35,32 +35,50 @@ from lorascope.study.intact import (
 from lorascope.study.leading import leading
 
 
-def collect(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
+def collect(
+    configs: list[Config],
+    layout: Layout,
+    *,
+    distributions: bool = True,
+    points: list[list[DeclaredTrial]] | None = None,
+) -> Study:
     """The records of exactly the trials that `configs` declare; what is not there is named.
 
     With search=settle, of those that the answer needs.
 
     Args:
         distributions: whether next-token distributions, the largest files of all, are looked at.
+        points: `declared_points` of these, where they are known.
 
     Raises:
         ConfigError: the grid spans several models or datasets.
         RecordError: base, data or a mode was never prepared, or a record is damaged.
     """
-    study = collect_all(configs, layout, distributions=distributions)
+    study = collect_all(configs, layout, distributions=distributions, points=points)
     return needed_part(study, settle_study(study)) if study.search is Search.settle else study
 
 
-def collect_all(configs: list[Config], layout: Layout, *, distributions: bool = True) -> Study:
+def collect_all(
+    configs: list[Config],
+    layout: Layout,
+    *,
+    distributions: bool = True,
+    points: list[list[DeclaredTrial]] | None = None,
+) -> Study:
     """The same of all declared trials, whatever the search."""
     with reading_once():
-        return _collected(configs, layout, distributions)
+        return _collected(configs, layout, distributions, points)
 
 
-def _collected(configs: list[Config], layout: Layout, distributions: bool) -> Study:
+def _collected(
+    configs: list[Config],
+    layout: Layout,
+    distributions: bool,
+    points: list[list[DeclaredTrial]] | None,
+) -> Study:
     first, modes = one_question(configs), _one_a_mode(configs)
     # Two points of a grid may be one trial, such as those of lora.rank=8,8: it is no second seed.
-    points = declared_points(configs, layout)
+    points = points or declared_points(configs, layout)
     named = {declared[0].name: declared[0] for declared in points}
     bases = [found_of_base(config, layout, distributions) for config in modes]
     show = StepProgress("reading records", unit="trials")
@@ -90,15 +108,6 @@ def _collected(configs: list[Config], layout: Layout, distributions: bool) -> St
         adapter_parameters={name: one.saved_parameters for name, one in named.items()},
         distributions=merged(one.distributions for one in found),
     )
-
-
-def declared_points(configs: list[Config], layout: Layout) -> list[list[DeclaredTrial]]:
-    """Each trial of a grid once, as often as it has forms that it is served in, in the grid's
-    order."""
-    found: dict[str, dict[str, DeclaredTrial]] = {}
-    for one in (declare_trial(config, layout) for config in configs):
-        found.setdefault(one.name, {})[one.config.form] = one
-    return [list(forms.values()) for forms in found.values()]
 
 
 def settle_study(study: Study) -> Settling:

@@ -87,6 +87,15 @@ def declare_trial(config: Config, layout: Layout) -> DeclaredTrial:
     )  # fmt: skip
 
 
+def declared_points(configs: list[Config], layout: Layout) -> list[list[DeclaredTrial]]:
+    """Each trial of a grid once, as often as it has forms that it is served in, in the grid's
+    order."""
+    found: dict[str, dict[str, DeclaredTrial]] = {}
+    for one in (declare_trial(config, layout) for config in configs):
+        found.setdefault(one.name, {})[one.config.form] = one
+    return [list(forms.values()) for forms in found.values()]
+
+
 def trial_key(config: Config) -> TrialKey:
     """What a trial is, for people."""
     adapter = config.adapter

@@ -17,7 +17,6 @@ from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.records.made_of import made_of
 from lorascope.study.adoption import Predecessor, predecessors
 from lorascope.study.collect import (
-    declared_points,
     merge_record,
     one_question,
     served_record,
@@ -25,6 +24,7 @@ from lorascope.study.collect import (
 from lorascope.study.declared import (
     DeclaredTrial,
     base_name,
+    declared_points,
     read_trial,
     scores_name,
     unservable,
