@@ -32,6 +32,7 @@ from lorascope.config import (
     TrainConfig,
 )
 from lorascope.config.schema import RuntimeConfig
+from lorascope.counting.scored_batches import LargestRows, Sample
 from lorascope.errors import ConfigError
 from lorascope.objectives.evaluation import forward_of
 from lorascope.objectives.kinds import Places, TokenBatch
@@ -40,6 +41,7 @@ from lorascope.planning.fake_mode import FakeTracker, fake_tensors
 from lorascope.planning.fake_model import fake_adapted, fake_pack
 from lorascope.planning.placed import device_specs
 from lorascope.planning.plan import plan_memory
+from lorascope.planning.scored import ScoredSubject, score_bytes
 from lorascope.planning.subject import PlanSubject, SampleLengths, subject_of
 from lorascope.planning.trace import trace_evaluation, trace_training
 from lorascope.quantizers.kinds import QUANTIZERS
@@ -217,6 +219,16 @@ def test_the_second_device_is_planned_as_a_trace_of_all_its_layers_says() -> Non
     continued = training_trace(own)
     assert continued.parts == pytest.approx(exact.parts, rel=1e-6)
     assert max(continued.segments.values()) == pytest.approx(max(exact.segments.values()), rel=1e-3)
+
+
+@pytest.mark.parametrize("generated", [0, 48])
+def test_scoring_is_planned_too(generated: int) -> None:
+    """Where answers are generated, each layer's cache lies with it."""
+    rows = LargestRows(Sample(32, 8), generated)
+    whole = ScoredSubject(subject(MODES["nf4"]).spec, "cuda", 8, rows)
+    base_bytes = plan_memory(subject(MODES["nf4"])).base_bytes
+    spared = score_bytes(whole) - score_bytes(replace(whole, places=2))
+    assert 0.2 * base_bytes < spared < base_bytes
 
 
 def test_more_devices_than_layers_are_refused() -> None:

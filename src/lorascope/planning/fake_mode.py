@@ -104,5 +104,20 @@ class CudaAutocast(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class NumberedDevices(TorchFunctionMode):
+    """Has `torch.tensor` make a tensor where it is asked to: of a CPU with a number, another device
+    to fake tensors, it forgets the number. Caches of keys and values begin with one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        made, device = func(*args, **kwargs), kwargs.get("device")
+        if func is not torch.tensor or device is None:
+            return made
+        # Not by `to`: fake tensors that know their values stay where they are.
+        return torch.empty(made.shape, dtype=made.dtype, device=device)
+
+
 def _in_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -25,7 +25,13 @@ from lorascope.objectives.evaluation import forward_of
 from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
 from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
-from lorascope.planning.fake_mode import CudaAutocast, FakeTracker, attention_masks, fake_tensors
+from lorascope.planning.fake_mode import (
+    CudaAutocast,
+    FakeTracker,
+    NumberedDevices,
+    attention_masks,
+    fake_tensors,
+)
 from lorascope.planning.fake_model import (
     DEVICE,
     ELSEWHERE,
@@ -225,7 +231,8 @@ def trace_inference(
     subject: PlanSubject, kept: Sequence[int] | None, run: Callable[[PeftModel], None]
 ) -> int:
     """The peak of what `run` does with the model and its adapter, in the mode of an evaluation."""
-    with fake_tensors():
+    numbered = NumberedDevices() if subject.spec.elsewhere else nullcontext()
+    with fake_tensors(), numbered:
         model, present = _evaluated(subject, kept)
         tracker = _tracker(subject)
         tracker.add(present)
