@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shlex
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.adapters.kinds import dials_of, rank_of
+from lorascope.adapters.kinds import KINDS, dials_of, rank_of
 from lorascope.config import Config
+from lorascope.config.setting_rules import RULES
+from lorascope.config.task_rules import ONE_TASK
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
@@ -475,3 +478,10 @@ def test_what_other_programs_call_otherwise_is_a_key_or_a_choice_here() -> None:
         assert not equals or choice in choices(key, layout), name
         # What is a key here already is not read as another's.
         assert name not in known - {here}, name
+
+
+def test_no_remedy_names_a_method_where_the_present_one_is_put() -> None:
+    """`adapter=` in a remedy becomes the section of the method that is there: ia3=lora is no
+    override."""
+    for rule in (*RULES, *ONE_TASK):
+        assert not KINDS.keys() & set(re.findall(r"\badapter=(\w+)", rule.remedy)), rule.remedy

@@ -35,7 +35,7 @@ OF_PLACES = [
     _placed(
         lambda c: c.adapter.kind in STACKED and not c.adapter.trained_ends(),
         "PEFT's own layers train this method, and a trial's values are one vector on one device",
-        "Take adapter=lora without lora.head and lora.embeddings",
+        "Take LoRA, without lora.head and lora.embeddings",
     ),
     _placed(
         lambda c: getattr(c.adapter, "init", DRAWN[0]) in DRAWN,

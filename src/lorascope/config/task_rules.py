@@ -65,7 +65,7 @@ ONE_TASK = [
         "adapter.targets",
         lambda c: c.model.classes is None or c.adapter.targets is not Targets.sequence,
         "a head for classes reads the first or last token's state, and nothing can be put in front "
-        "of that", "Take another method, such as adapter=lora.",
+        "of that", "Take another method, such as LoRA.",
     ),
     Rule(
         "adapter.init",
