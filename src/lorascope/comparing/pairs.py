@@ -27,7 +27,7 @@ from lorascope.comparing.results import CellKey, Comparison, Measure, Pairing, V
 from lorascope.comparing.seed_spread import SeedSpreads, seed_spreads
 from lorascope.errors import RecordError
 from lorascope.files.kept import kept, map_kept
-from lorascope.records import Study
+from lorascope.records import EvaluationRecord, Study
 from lorascope.statistics.families import choice_factor, holm, holm_hopeful
 from lorascope.statistics.two_way import Components
 
@@ -252,12 +252,23 @@ def _divergence(pair: Pair, study: Study) -> float | None:
     """Mean over seeds; None where a file is missing or of other tokens."""
     values = []
     for subject, reference in zip(*common_seeds(pair), strict=True):
-        files = [study.distributions.get(s.evaluation.identity) for s in (reference, subject)]
-        value = mean_divergence_nats(files[0], files[1]) if files[0] and files[1] else None
+        value = _divergence_of_seed(subject.evaluation, reference.evaluation, study)
         if value is None:
             return None
         values.append(value)
     return sum(values) / len(values) if values else None
+
+
+def _divergence_of_seed(
+    subject: EvaluationRecord, reference: EvaluationRecord, study: Study
+) -> float | None:
+    first, second = (study.distributions.get(one.identity) for one in (reference, subject))
+    if first is None or second is None:
+        return None
+    # They were held against these digests where they were collected.
+    digests = reference.distributions_sha256, subject.distributions_sha256
+    key = None if None in digests else ("divergence", *digests)
+    return kept(key, lambda: mean_divergence_nats(first, second))
 
 
 def mean_divergence_nats(reference: Path, subject: Path) -> float | None:
