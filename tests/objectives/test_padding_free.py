@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from lorascope.adapters.attach import attach
 from lorascope.adapters.lora.kind import LoraConfig
 from lorascope.adapters.prompts.kind import PromptConfig
-from lorascope.config import Config
+from lorascope.config import Config, TrainConfig
 from lorascope.data.rows import Segment, read_rows, write_rows
 from lorascope.files.layout import Layout
 from lorascope.meters.batches import BatchMemory
@@ -31,6 +31,8 @@ from lorascope.planning.plan import plan_memory
 from lorascope.planning.subject import PlanSubject, spec_of
 from lorascope.quantizers.loading import load_base
 from lorascope.records import TrainingResult
+from lorascope.training.optimizer import adamw
+from lorascope.training.pack import pack_adapters
 from lorascope.training.run import train_pack
 from lorascope.training.trial_plan import PackPlan
 from tests.devices import CPU
@@ -143,8 +145,6 @@ def step(
     trials: Sequence[Sequence[int]], seeds: list[int], free: bool, checkpointed: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Losses and gradients of one micro-batch with dropout, adapters drawn by seed."""
-    from lorascope.training.pack import pack_adapters
-
     base = tiny("llama")
     configs = [LoraConfig(rank=4, dropout=0.2)] * len(seeds)
     pack = pack_adapters(base, configs, seeds)
@@ -257,6 +257,25 @@ def test_a_batch_padded_further_than_its_longest_sample_can_be_planned() -> None
     with memory.validation(model, []) as before_batch:
         summed_loss(Completion(), model, samples, 4, before_batch)
     assert [batch.lengths for batch in memory.evaluation] == [(2000, 1500), (1200, 700)]
+
+
+def test_a_mask_is_measured_after_a_batch_that_has_none() -> None:
+    """Both batches compute 1,600 positions; with a mask, heads that share keys get copies too."""
+    pack = pack_adapters(tiny("llama"), [LoraConfig(rank=4)], [0]).train()
+    optimizer = adamw(pack.stack.rows, [TrainConfig("brief", steps=1)])
+
+    def peak(*batches: Sequence[int]) -> int | None:
+        memory = BatchMemory(CPU)
+        for lengths in batches:
+            batch = pack.without_padding(batch_of(lengths))
+            pack.zero_grad()
+            with memory.micro_batch(pack, optimizer, batch):
+                losses = Completion().losses(pack, batch).summed
+                losses.sum().backward()  # type: ignore[no-untyped-call]
+        return memory.train_peak_bytes
+
+    free, padded = (480, 120, 500, 500), (391, 395, 400, 399)
+    assert peak(free, padded) == peak(padded)
 
 
 def subject(plan: PackPlan, memory: BatchMemory) -> PlanSubject:

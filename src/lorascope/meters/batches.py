@@ -35,7 +35,7 @@ class Batch:
     """Padded tokens a sample; of the longest where samples are computed without padding, which may
     be fewer than their batch is padded to."""
     padded: bool
-    """Whether some sample is shorter: attention then gets a mask."""
+    """Whether some sample is shorter: attention then gets a mask, if it computes the padding."""
     optimizer_state: bool = True
     """Whether the optimizer has its state already; it has none in the first step."""
     labelled: float | None = None
@@ -49,6 +49,11 @@ class Batch:
     def shape(self) -> tuple[int, int]:
         """(samples, padded tokens a sample)"""
         return self.samples, self.tokens
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention gets a mask, which may take more than all else."""
+        return self.padded and self.computed is None
 
     @property
     def computed_tokens(self) -> int:
@@ -197,7 +202,7 @@ def _covers(known: Batch, other: Batch) -> bool:
         (padding_free or known.samples >= other.samples)
         and (padding_free or known.tokens >= other.tokens)
         and known.computed_tokens >= other.computed_tokens
-        and known.padded >= other.padded
+        and known.masked >= other.masked
         and known.optimizer_state >= other.optimizer_state
         and known.labelled_positions >= other.labelled_positions
     )
