@@ -48,7 +48,8 @@ or in an evaluation. `auto` computes in 16 bits on a GPU only, and nothing had r
 RAISED_FOR_LONG_SAMPLES: Mapping[str, tuple[str, ...]] = {
     "training": (
         "on a CPU batches of long samples of unequal length are computed without padding: the same "
-        "but for rounding, 1e-6 of a loss",
+        "but for rounding, 1e-6 of a loss, and for what dropout of the base itself and of methods "
+        "other than LoRA draws",
     ),
 }
 """The same, where samples may be longer than SHORT_TOKENS."""

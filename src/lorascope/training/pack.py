@@ -4,8 +4,9 @@ A batch of a pack holds every trial's own samples, trial by trial. The base sees
 [trials x samples, tokens]; beside a linear layer each trial's adapter works on its own rows. No
 number of one trial enters another's, so that a pack computes what each trial computes alone. A
 single trial is a pack of one. On one thread of a CPU a trial's bits do not depend on its company,
-unless a batch is padded to a longer sample of a trial with another seed: then it is equal but for
-rounding. On CUDA it is equal but for rounding, as kernels are chosen by size.
+unless a trial with another seed brings a longer sample into a batch, or where that is computed
+without padding samples of other lengths: then it is equal but for rounding. On CUDA it is equal but
+for rounding, as kernels are chosen by size.
 
 A kind of adapter without a stack is trained by PEFT's own layers, one trial at a time.
 """
