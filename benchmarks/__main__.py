@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measure all rows, or those named, and write reports/benchmark.*
 
-Rows that are not named stay as a former run of the same commit, machine and versions wrote them,
-so that the whole can be measured in pieces. docs/speed.md says how long each takes.
+Rows that are not named stay as a former run on the same machine, with the same versions, wrote
+them, so that the whole can be measured in pieces; each says of which commit it is. docs/speed.md
+says how long each takes.
 """
 
 from __future__ import annotations
@@ -64,14 +65,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lorascope-benchmark-") as folder:
         workload = Workload(Path(folder), size, threads=given.threads, bare_threads=1)
         rows = [row for name in MODULE_OF if name in given.rows for row in measure(name, workload)]
-    named, clean = commit()
+    named = commit()
     rows = [
         replace(row, git_commit=named, processor=processor(), versions=versions()) for row in rows
     ]
     if given.quick:
         print(as_markdown(rows))
     else:
-        write_tables(given.output, in_table_order([*rows, *kept_rows(given.output, rows, clean)]))
+        write_tables(given.output, in_table_order([*rows, *kept_rows(given.output, rows)]))
     sys.exit(any(row.failure for row in rows))
 
 

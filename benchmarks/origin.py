@@ -23,12 +23,12 @@ BUILT_ON = (
 )
 
 
-def commit() -> tuple[str, bool]:
-    """(hash of the checkout, whether it is as committed, reports and dvc.lock apart)."""
+def commit() -> str:
+    """Hash of the checkout, and whether it has changes, reports and dvc.lock apart."""
     named, dirty = git_state(Layout(REPOSITORY))
     if named is None:
-        return "unknown", False
-    return (f"{named} with changes", False) if dirty else (named, True)
+        return "unknown"
+    return f"{named} with changes" if dirty else named
 
 
 def processor() -> str:

@@ -72,25 +72,22 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     write_atomically(folder / MARKDOWN_NAME, as_markdown(rows).encode())
 
 
-def kept_rows(folder: Path, new: Sequence[Row], clean: bool) -> list[Row]:
-    """Rows of a former run that `new` does not replace and that are of the same code and machine.
-
-    With uncommitted changes (`clean` false) nobody can tell whether the code was the same: none.
-    """
+def kept_rows(folder: Path, new: Sequence[Row]) -> list[Row]:
+    """Rows of a former run that `new` does not replace and that are of the same machine and
+    versions. Each names its commit, which may be another: all rows take hours."""
     path = folder / CSV_NAME
-    if not clean or not new or not path.is_file():
+    if not new or not path.is_file():
         return []
     former = path.read_text(encoding="utf-8")
     if former.splitlines()[:1] != as_csv([]).splitlines():
         # Other columns, so of other code.
         return []
     replaced = {row.name.partition(":")[0] for row in new}
-    same = (new[0].git_commit, new[0].processor, new[0].versions)
+    same = (new[0].processor, new[0].versions)
     return [
         row
         for row in read_csv(former)
-        if row.name.partition(":")[0] not in replaced
-        and (row.git_commit, row.processor, row.versions) == same
+        if row.name.partition(":")[0] not in replaced and (row.processor, row.versions) == same
     ]
 
 
@@ -164,11 +161,15 @@ def _details(row: Row) -> str:
 
 
 def _provenance(rows: Sequence[Row]) -> list[str]:
-    """Commit, processor and versions, said once where they are the same for all rows."""
-    told = dict.fromkeys(
-        f"Commit {row.git_commit}; {row.processor}; {row.versions}." for row in rows
-    )
-    return list(told)
+    """Commit, processor and versions, said once where they are the same for all rows; else with the
+    rows of each."""
+    told: dict[str, dict[str, None]] = {}
+    for row in rows:
+        made = f"commit {row.git_commit}; {row.processor}; {row.versions}."
+        told.setdefault(made, {})[row.name.partition(":")[0]] = None
+    if len(told) == 1:
+        return [made[0].upper() + made[1:] for made in told]
+    return [f"- {', '.join(names)}: {made}" for made, names in told.items()]
 
 
 def _number(value: float | None) -> str:

@@ -255,9 +255,9 @@ def test_a_former_table_of_other_columns_is_not_kept(tmp_path: Path) -> None:
     old = measured(replace(ROW, name="added rank", git_commit="abc"), Ratios((1.0,)))
     new = [replace(ROW, git_commit="abc")]
     write_tables(tmp_path, [old])
-    assert kept_rows(tmp_path, new, clean=True) == [old]
+    assert kept_rows(tmp_path, new) == [old]
     (tmp_path / "benchmark.csv").write_text("name,value\nadded rank,1.0\n")
-    assert kept_rows(tmp_path, new, clean=True) == []
+    assert kept_rows(tmp_path, new) == []
 
 
 def test_a_row_that_raises_is_a_row_that_failed(
@@ -280,7 +280,7 @@ def test_the_csv_reads_back_as_it_was() -> None:
     assert as_csv([full]).splitlines()[0].endswith(",verdict")
 
 
-def test_a_partial_run_keeps_rows_of_the_same_commit_and_machine_only(tmp_path: Path) -> None:
+def test_a_partial_run_keeps_rows_of_the_same_machine_only(tmp_path: Path) -> None:
     made = {"git_commit": "abc", "processor": "some cpu", "versions": "torch 2"}
     old = [
         replace(measured(replace(ROW, name=name), Ratios((1.0,))), **made)  # type: ignore[arg-type]
@@ -288,10 +288,14 @@ def test_a_partial_run_keeps_rows_of_the_same_commit_and_machine_only(tmp_path: 
     ]
     write_tables(tmp_path, old)
     new = [replace(old[0], value=7.0)]
-    assert [row.name for row in kept_rows(tmp_path, new, clean=True)] == ["added rank"]
-    assert kept_rows(tmp_path, new, clean=False) == []
-    for other in ({"git_commit": "def"}, {"processor": "another"}, {"versions": "torch 3"}):
-        assert kept_rows(tmp_path, [replace(new[0], **other)], clean=True) == []  # type: ignore[arg-type]
+    assert [row.name for row in kept_rows(tmp_path, new)] == ["added rank"]
+    for other in ({"processor": "another"}, {"versions": "torch 3"}):
+        assert kept_rows(tmp_path, [replace(new[0], **other)]) == []  # type: ignore[arg-type]
+    later = [replace(new[0], git_commit="def")]
+    both = [*later, *kept_rows(tmp_path, later)]
+    page = as_markdown(both)
+    assert "- sweep: commit def; some cpu; torch 2." in page
+    assert "- added rank: commit abc; some cpu; torch 2." in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.md"]
 
 

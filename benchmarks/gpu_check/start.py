@@ -24,7 +24,7 @@ def main() -> None:
     memory_bytes = torch.cuda.get_device_properties(0).total_memory if on_cuda else 0
     Lines(given.lines).add(
         "start", "start", device=device.name, memory_bytes=memory_bytes,
-        cuda=str(torch.version.cuda), commit=commit()[0], versions=versions(),
+        cuda=str(torch.version.cuda), commit=commit(), versions=versions(),
     )  # fmt: skip
 
 
