@@ -104,11 +104,15 @@ def test_a_file_from_elsewhere_runs_nothing(path: Path, tmp_path: Path) -> None:
     path.write_bytes(head + content)
     assert _twice(path, "mine") == 1
     assert not (tmp_path / "mark").exists()
-    # Nor what a module of ours has imported.
-    content = b"\x80\x04clorascope.files.store\nPath\n(V/tmp\ntR."
-    path.write_bytes(f"{code_state()} {hashlib.sha256(content).hexdigest()}\n".encode() + content)
-    with keeping(path, trusts_times=False):
-        assert kept(("one", 1.5), lambda: 5) == 5
+    # Nor what a module of ours has imported, nor a class of ours that is more than its values.
+    for content in (
+        b"\x80\x04clorascope.files.store\nPath\n(V/tmp\ntR.",
+        b"\x80\x04clorascope.files.kept\nKept\n.",
+    ):
+        digest = hashlib.sha256(content).hexdigest()
+        path.write_bytes(f"{code_state()} {digest}\n".encode() + content)
+        with keeping(path, trusts_times=False):
+            assert kept(("one", 1.5), lambda: 5) == 5
 
 
 def test_of_two_that_write_the_last_one_stays_whole(path: Path) -> None:

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import is_dataclass
+from enum import Enum
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +37,7 @@ COMPUTING = ("numpy", "scipy", "pydantic")
 """Packages that values are read and worked out with."""
 MOST_UNUSED = 20_000
 """Values that are kept though the last command had no use for them."""
+RECORDS = "lorascope.records."
 ARRAYS = {("array", "array"), ("array", "_array_reconstructor")}
 
 
@@ -215,14 +218,17 @@ def _read(path: Path, state: str) -> dict[Key, Any]:
 
 
 class _OwnTypes(pickle.Unpickler):
-    """Makes nothing but objects of our own classes, and arrays: a study's folder may come from
-    anywhere."""
+    """Makes nothing but our own records, dataclasses and enumerations, and arrays: a study's folder
+    may come from anywhere, and other classes do more when they are made."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAYS:
             return super().find_class(module, name)
         found = super().find_class(module, name) if module.startswith("lorascope.") else None
         # What a module of ours imports is not ours.
-        if isinstance(found, type) and found.__module__.startswith("lorascope."):
+        if not isinstance(found, type) or not found.__module__.startswith("lorascope."):
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        is_record = found.__module__.startswith(RECORDS)
+        if is_record or is_dataclass(found) or issubclass(found, Enum):
             return found
         raise pickle.UnpicklingError(f"{module}.{name}")
