@@ -12,7 +12,7 @@ import pytest
 
 from lorascope.comparing.findings import compare
 from lorascope.comparing.results import Measure, Verdict
-from lorascope.comparing.ruling import Findings, Projection
+from lorascope.comparing.ruling import Findings, Projection, SettleItems
 from lorascope.records import Status, Study
 from lorascope.reporting import units
 from lorascope.reporting.cell_names import CellNames
@@ -97,6 +97,21 @@ def test_the_top_calls_nothing_the_reference_that_is_not() -> None:
     assert found.headline.startswith("Ship nf4")
     assert "the reference itself" not in short(found)
     assert "too few test items are scored under both it and fp16, rank 8" in short(found)
+
+
+def test_the_top_says_where_settling_would_judge_on_too_few_items() -> None:
+    def found(items: int, ranks: tuple[int, ...]) -> Findings:
+        trials = [Trial(quant, rank, accuracy=0.9) for quant in ("fp16", "nf4") for rank in ranks]
+        return compare(make_study(trials, items=400, validation_items=items))
+
+    # A quarter of them chooses among two references, and 87 have to judge three candidates:
+    # z^2 (1 - m) / m with m of 5 points and z of 5 % x 2/3 x 1/2.
+    few = short(answer(found(100, (4, 8))))
+    assert "fewer than 87 show nothing within the margin" in few
+    assert "of 100 (the others choose the reference, unless decide.reference_rank names" in few
+    assert "would judge" not in short(answer(found(2000, (4, 8))))
+    # One candidate may spend 5 % at once.
+    assert found(50, (8,)).decision.settle_items == SettleItems(50, 50, 52)
 
 
 def test_settled_answer_names_the_cheaper_configuration_and_its_difference() -> None:

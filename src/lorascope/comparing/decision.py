@@ -21,10 +21,19 @@ from lorascope.comparing.cells import (
 )
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
+from lorascope.comparing.evidence import items_of
+from lorascope.comparing.looks import largest_part
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, goodness, reference_of
-from lorascope.comparing.results import CellKey, Estimate, Verdict
-from lorascope.comparing.ruling import Candidate, Decision, FreshScore, Gain, Projection
+from lorascope.comparing.results import CellKey, Estimate, Measure, Verdict
+from lorascope.comparing.ruling import (
+    Candidate,
+    Decision,
+    FreshScore,
+    Gain,
+    Projection,
+    SettleItems,
+)
 from lorascope.comparing.settled_candidates import (
     NOT_YET,
     settled_candidates,
@@ -34,6 +43,7 @@ from lorascope.config import APART, Cost, Search
 from lorascope.files.kept import kept
 from lorascope.records import Status
 from lorascope.statistics.families import holm
+from lorascope.statistics.power import items_to_show
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
@@ -76,6 +86,7 @@ def decide(compared: Compared) -> Decision:
         projection=_projection(tests, recommended, open_ones),
         seeds=_seeds(ordered, recommended, compared),
         settling=settling,
+        settle_items=_settle_items(ordered, reference, compared),
         declared=len({t.trial for data in compared.cells.values() for t in data.declared}),
     )
 
@@ -94,6 +105,19 @@ def _seeds(
         and (candidate.cell == recommended.cell or _is_cheaper(candidate, recommended))
     ]
     return min([own.seeds if own else 0, *judged])
+
+
+def _settle_items(
+    candidates: Sequence[Candidate], reference: CellKey | None, compared: Compared
+) -> SettleItems | None:
+    """What `search=settle` would judge on, as if these were its candidates."""
+    held = next((one for one in candidates if one.cell == reference), None)
+    cheaper = sum(_is_cheaper(one, held) for one in candidates)
+    if reference is None or not cheaper or compared.measure is not Measure.accuracy:
+        return None
+    part = largest_part(compared.study.decide.error, cheaper)
+    least = items_to_show(compared.margin, SIGNIFICANT / 2 / part)
+    return SettleItems(*items_of(compared, reference), least)
 
 
 def _gain(reference: CellKey | None, compared: Compared) -> float | None:

@@ -69,6 +69,15 @@ def panel_of(compared: Compared, chooses: bool) -> Panel | None:
     return Panel(joined, {name: row for row, name in enumerate(names)}) if joined else None
 
 
+def items_of(compared: Compared, cell: CellKey) -> tuple[int, int]:
+    """Validation items of a cell, and how many of them judge; 0 where it has no score."""
+    scored = compared.cells[cell].scored
+    items = compared.study.items[scored[0].evaluation.identity] if scored else {}
+    rows = items.get("validation", [])
+    is_open = len(reference_choices(compared)) > 1
+    return len(rows), sum(not (is_open and _chooses(item)) for item in rows)
+
+
 def _chooses(item: ItemResult) -> bool:
     """By the cluster's name alone, so that more data move no item from one side to the other."""
     name = item.shared or item.item

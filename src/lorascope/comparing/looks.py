@@ -98,7 +98,8 @@ class Looks:
         return self.compared.study.decide.error
 
     def part(self, cell: CellKey) -> float:
-        """Of the declared error, what the looks at this candidate may spend."""
+        """Of the declared error, what the looks at this candidate may spend; `largest_part` at
+        most."""
         first: dict[CellKey, float] = {}
         for look in self.taken:
             first.setdefault(look.cell, self._behind(look.tested))
@@ -148,6 +149,11 @@ class Looks:
         item = tested.two_way.components.item or 0.0
         reach = float(-ndtri(error)) * math.sqrt(item + noise.raw / last)
         return noise.moves(behind + reach - self.compared.margin, seeds, last) < LEAST_CHANCE
+
+
+def largest_part(error: float, candidates: int) -> float:
+    """Of the declared error, what the looks at the first of so many candidates may spend."""
+    return error if candidates < 2 else HALVED * error * TAKEN
 
 
 def _share(parts: Components, now: int, last: int, before: float) -> float:

@@ -90,6 +90,17 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class SettleItems:
+    """Validation items of a study that is settled (search=settle), where accuracy decides."""
+
+    there: int
+    judging: int
+    """Without those that choose the reference."""
+    least: int
+    """Fewer that judge show no candidate within the margin, were not one answer different."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The declared rule's answer."""
 
@@ -126,6 +137,8 @@ class Decision:
     fresh: FreshScore | None = None
     """None with one seed, or without a recommendation."""
     settling: Settling | None = None
+    settle_items: SettleItems | None = None
+    """None where losses decide, or nothing is cheaper than the reference."""
     """With search=settle, the course that led to the answer."""
     declared: int = 0
     """Trials of the grid, trained or not."""

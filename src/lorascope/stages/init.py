@@ -96,11 +96,13 @@ def command(
         refuse_overwriting(layout.root, texts)
     with tried(texts) as scratch:
         expand(scratch, declared_overrides(scratch))
-    write_study(layout.root, texts, {**rows.files, **model.files})
+    written = write_study(layout.root, texts, rows.files)
+    if model.files:
+        write_study(layout.root, {}, model.files)
+        written.append(str(model.config.path))
     add_ignored(layout.root)
     begun = begin_dvc(layout.root, with_git)
-    places = [*rows.files.values(), *([str(model.config.path)] if model.files else [])]
-    written = [name for name in (*texts, *places) if not name.endswith("README.md")]
+    written = [name for name in written if not name.endswith("README.md")]
     print(_of_study(study, written, begun))
 
 

@@ -79,20 +79,23 @@ def tried(texts: Mapping[str, str]) -> Iterator[Layout]:
 
 
 def write_study(root: Path, texts: Mapping[str, str], files: Mapping[Path, str]) -> list[str]:
-    """Write the study's files, and put rows and model into place; their paths in the project.
+    """Write the study's files, and put rows or model into place; the paths in the project of all
+    that was not there.
 
     Args:
         files: file from elsewhere -> its path in the project. It becomes another name of the same
             bytes where the disk allows, else a copy.
     """
     write_all_atomically({root / name: text.encode() for name, text in texts.items()})
+    written = list(texts)
     for source, place in files.items():
         if source.resolve() == (root / place).resolve():
             continue
+        written.append(place)
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (root / place).unlink(missing_ok=True)
         _link_or_copy(source.resolve(), root / place)
-    return [*texts, *files.values()]
+    return written
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

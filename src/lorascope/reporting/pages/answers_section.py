@@ -60,7 +60,9 @@ def answers_blocks(study: Study, findings: Findings) -> Iterator[Block]:
     )
     shown = tuple(_asked(example, modes, names) for example in first.values())
     short = _short_table(list(first.values())[:SHORT_PROMPTS], modes, names)
-    yield ByMedium(short.markdown(), (text(marks), AnswersBlock(shown)))
+    cut = len(first) > SHORT_PROMPTS
+    few = f"The first {SHORT_PROMPTS} of them; report.html has all.\n\n" if cut else ""
+    yield ByMedium(few + short.markdown(), (text(marks), AnswersBlock(shown)))
 
 
 def subjects_by_mode(study: Study) -> dict[str, list[Subject]]:

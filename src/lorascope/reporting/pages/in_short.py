@@ -197,7 +197,24 @@ def _what_settles(findings: Findings) -> Line | None:
     command = f"dvc exp run -S search=settle -S 'seed=\"{listed}\"'"
     by_items = items and not any(row.seeds_needed for row in decision.open)
     besides = f" What is cheaper may take {items}." if by_items else ""
+    besides += _settles_on_too_few(decision)
     return Code(command), f" trains what the answer needs, {_work(findings, seeds)}.{besides}"
+
+
+def _settles_on_too_few(decision: Decision) -> str:
+    """Where settling cannot accept anything, whatever the seeds give."""
+    items = decision.settle_items
+    if items is None or items.judging >= items.least:
+        return ""
+    choose = ""
+    if items.judging < items.there:
+        choose = f" of {items.there} (the others choose the reference, unless "
+        choose += "decide.reference_rank names it)"
+    return (
+        f" But {items.judging} validation items{choose} would judge, and fewer than {items.least} "
+        "show nothing within the margin, were not one answer different: first name more rows, or "
+        "raise validation_fraction in the file of conf/data."
+    )
 
 
 def _items_wanted(decision: Decision) -> str:
