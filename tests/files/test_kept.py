@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.comparing.results import Estimate, Measure
 from lorascope.files import kept as kept_file
 from lorascope.files.kept import Kept, code_state, keeping, kept, kept_sha256
 from lorascope.records import SplitScore
@@ -113,6 +114,33 @@ def test_a_file_from_elsewhere_runs_nothing(path: Path, tmp_path: Path) -> None:
         path.write_bytes(f"{code_state()} {digest}\n".encode() + content)
         with keeping(path, trusts_times=False):
             assert kept(("one", 1.5), lambda: 5) == 5
+
+
+class _Attribute:
+    """Pickled as Python 3.11.2 pickles a member of an enumeration."""
+
+    def __init__(self, owner: type, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return getattr, (self.owner, self.name)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "made"), [((Measure, "accuracy"), 0), ((Estimate, "__init__"), 1)]
+)
+def test_attributes_are_members_of_enumerations_alone(
+    path: Path, attribute: tuple[type, str], made: int
+) -> None:
+    content = pickle.dumps({("one", 1.5): _Attribute(*attribute)})
+    path.parent.mkdir()
+    head = f"{code_state()} {hashlib.sha256(content).hexdigest()}\n".encode()
+    path.write_bytes(head + content)
+    asked = []
+    with keeping(path, trusts_times=False):
+        found = kept(("one", 1.5), lambda: asked.append(1))
+    assert len(asked) == made
+    assert made or found is Measure.accuracy
 
 
 def test_of_two_that_write_the_last_one_stays_whole(path: Path) -> None:

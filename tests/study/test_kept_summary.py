@@ -14,7 +14,7 @@ from lorascope.comparing.findings import compare
 from lorascope.comparing.ruling import Findings
 from lorascope.errors import RecordError
 from lorascope.files import kept as kept_file
-from lorascope.files.kept import keeping
+from lorascope.files.kept import Kept, code_state, keeping
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.store import read_record, sha256_of_file, write_record
 from lorascope.records import EvaluationRecord
@@ -140,6 +140,10 @@ def test_findings_from_kept_values_are_those_of_the_files(layout: Layout) -> Non
     for _ in range(2):
         with keeping(layout.kept, trusts_times=True):
             assert repr(_findings(layout)) == repr(plain)
+    state = code_state()
+    # The second time all was there: no kind of value is one that a reading refuses.
+    assert state
+    assert Kept(layout.kept, state, True).values
 
 
 def test_one_changed_record_changes_what_is_said_of_it(

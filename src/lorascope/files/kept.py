@@ -224,6 +224,8 @@ class _OwnTypes(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAYS:
             return super().find_class(module, name)
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         found = super().find_class(module, name) if module.startswith("lorascope.") else None
         # What a module of ours imports is not ours.
         if not isinstance(found, type) or not found.__module__.startswith("lorascope."):
@@ -232,3 +234,10 @@ class _OwnTypes(pickle.Unpickler):
         if is_record or is_dataclass(found) or issubclass(found, Enum):
             return found
         raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+def _member(owner: object, name: str) -> Enum:
+    """What some releases of Python 3.11 write `getattr` for: a member of an enumeration."""
+    if isinstance(owner, type) and issubclass(owner, Enum):
+        return owner[name]
+    raise pickle.UnpicklingError(f"getattr of {owner!r}")
