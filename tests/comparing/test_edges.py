@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lorascope.comparing import estimates
+from lorascope.comparing.divergences import mean_divergence_nats
 from lorascope.comparing.estimates import compare_joined, with_seed_pool
 from lorascope.comparing.findings import compare
 from lorascope.comparing.item_columns import JoinedItems
-from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.comparing.results import Comparison, Measure, Pairing, Verdict
 from lorascope.comparing.ruling import Findings
 from lorascope.config import Cost, DecideConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorascope.comparing.divergences import mean_divergence_nats
 from lorascope.comparing.item_columns import join
-from lorascope.comparing.pairs import mean_divergence_nats
 from lorascope.errors import RecordError
 from lorascope.records import ItemResult
 
