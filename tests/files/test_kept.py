@@ -127,7 +127,8 @@ class _Attribute:
 
 
 @pytest.mark.parametrize(
-    ("attribute", "made"), [((Measure, "accuracy"), 0), ((Estimate, "__init__"), 1)]
+    ("attribute", "made"),
+    [((Measure, "accuracy"), 0), ((Measure, "other"), 1), ((Estimate, "__init__"), 1)],
 )
 def test_attributes_are_members_of_enumerations_alone(
     path: Path, attribute: tuple[type, str], made: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,12 @@ from scipy.stats import norm
 
 from lorascope.config import Config, DataConfig, Scoring
 from lorascope.records import LinearShape, ModelParts
-from lorascope.study.foregone import judged_at_once, needless_ranks, too_few_items
+from lorascope.study.foregone import (
+    judged_at_once,
+    needless_ranks,
+    too_few_items,
+    too_few_to_settle,
+)
 
 
 def clusters(count: int, distinct: int) -> list[str | None]:
@@ -67,6 +73,27 @@ def test_candidates_are_counted_whatever_their_seeds(compose: Callable[..., Conf
     points = [compose(f"lora.rank={rank}", f"seed={n}") for rank in (1, 4, 8) for n in (0, 1)]
     assert judged_at_once([*points, *points]) == 2
     assert judged_at_once([compose("search=settle", f"seed={n}") for n in (0, 1)]) == 1
+
+
+def test_items_that_would_not_settle_are_told(compose: Callable[..., Config]) -> None:
+    def told(items: int, *words: str, search: str = "settle") -> str:
+        points = [
+            compose(f"search={search}", f"quant={quant}", f"lora.rank={rank}", *words)
+            for quant in ("fp16", "nf4")
+            for rank in (4, 8)
+        ]
+        return "".join(too_few_to_settle(points, items))
+
+    # Two thirds of half of 5 % take 87 items that judge, and a quarter chooses.
+    z = norm.isf(0.05 / 2 * 2 / 3)
+    least = math.ceil(z * z * 0.95 / 0.05)
+    assert least == 87
+    assert "about 84 validation items of 112 (the others" in told(112)
+    assert f"fewer than {least} show nothing" in told(112)
+    assert not told(116)
+    assert not told(112, "decide.reference_rank=8")
+    assert ": 86 validation items judge, and" in told(86, "decide.reference_rank=8")
+    assert not told(10, search="grid")
 
 
 @pytest.mark.parametrize(("ranks", "named"), [((8, 64), ""), ((8, 65, 512), "65,512")])

@@ -22,7 +22,7 @@ from lorascope.comparing.cells import (
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.evidence import items_of
-from lorascope.comparing.looks import largest_part
+from lorascope.comparing.looks import least_items
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, goodness, reference_of
 from lorascope.comparing.results import CellKey, Estimate, Measure, Verdict
@@ -43,7 +43,6 @@ from lorascope.config import APART, Cost, Search
 from lorascope.files.kept import kept
 from lorascope.records import Status
 from lorascope.statistics.families import holm
-from lorascope.statistics.power import items_to_show
 
 MORE_SEEDS = 3
 """What the report says further seeds would buy."""
@@ -115,8 +114,7 @@ def _settle_items(
     cheaper = sum(_is_cheaper(one, held) for one in candidates)
     if reference is None or not cheaper or compared.measure is not Measure.accuracy:
         return None
-    part = largest_part(compared.study.decide.error, cheaper)
-    least = items_to_show(compared.margin, SIGNIFICANT / 2 / part)
+    least = least_items(compared.margin, compared.study.decide.error, cheaper)
     return SettleItems(*items_of(compared, reference), least)
 
 

@@ -74,8 +74,9 @@ def items_of(compared: Compared, cell: CellKey) -> tuple[int, int]:
     scored = compared.cells[cell].scored
     items = compared.study.items[scored[0].evaluation.identity] if scored else {}
     rows = items.get("validation", [])
-    is_open = len(reference_choices(compared)) > 1
-    return len(rows), sum(not (is_open and _chooses(item)) for item in rows)
+    if len(reference_choices(compared)) < 2:
+        return len(rows), len(rows)
+    return len(rows), sum(not _chooses(item) for item in rows)
 
 
 def _chooses(item: ItemResult) -> bool:

@@ -28,12 +28,14 @@ from scipy.special import ndtr, ndtri
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.evidence import Evidence, harm
+from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import FAR_MARGINS, reference_choices
 from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.seed_spread import seed_spreads
 from lorascope.comparing.settling import Look
 from lorascope.statistics.families import choice_factor
 from lorascope.statistics.group_sequential import bounds
+from lorascope.statistics.power import items_to_show
 from lorascope.statistics.two_way import Components
 
 TAKEN = 2 / 3
@@ -106,8 +108,7 @@ class Looks:
         before = self.order[: self.order.index(cell)]
         within = [one for one in before if one in first and first[one] <= self.compared.margin]
         left = (1 - TAKEN) ** len(within)
-        halved = HALVED if len(self.order) > 1 else 1.0
-        return halved * self._error * left * (1.0 if cell == self.order[-1] else TAKEN)
+        return _part(self._error, len(self.order), left, is_last=cell == self.order[-1])
 
     def _behind(self, tested: Tested) -> float:
         return harm(tested.difference, self.evidence.measure)
@@ -153,7 +154,18 @@ class Looks:
 
 def largest_part(error: float, candidates: int) -> float:
     """Of the declared error, what the looks at the first of so many candidates may spend."""
-    return error if candidates < 2 else HALVED * error * TAKEN
+    return _part(error, candidates, 1.0, is_last=candidates < 2)
+
+
+def _part(error: float, candidates: int, left: float, is_last: bool) -> float:
+    halved = HALVED if candidates > 1 else 1.0
+    return halved * error * left * (1.0 if is_last else TAKEN)
+
+
+def least_items(margin: float, error: float, candidates: int) -> int:
+    """Items that have to judge, fewer of which show no candidate within the margin of accuracy,
+    were not one answer different."""
+    return items_to_show(margin, SIGNIFICANT / 2 / largest_part(error, candidates))
 
 
 def _share(parts: Components, now: int, last: int, before: float) -> float:

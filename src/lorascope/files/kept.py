@@ -38,6 +38,8 @@ COMPUTING = ("numpy", "scipy", "pydantic")
 MOST_UNUSED = 20_000
 """Values that are kept though the last command had no use for them."""
 RECORDS = "lorascope.records."
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, ImportError, EOFError, LookupError)
+"""What reading a file raises that somebody else wrote."""
 ARRAYS = {("array", "array"), ("array", "_array_reconstructor")}
 
 
@@ -210,9 +212,7 @@ def _read(path: Path, state: str) -> dict[Key, Any]:
         if hashlib.sha256(content).hexdigest() != digest:
             return {}
         values: dict[Key, Any] = _OwnTypes(io.BytesIO(content)).load()
-    except (OSError, ValueError, TypeError, AttributeError, ImportError, EOFError):
-        return {}
-    except pickle.UnpicklingError:
+    except (*UNREADABLE, pickle.UnpicklingError):
         return {}
     return values
 

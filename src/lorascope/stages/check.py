@@ -17,7 +17,12 @@ from lorascope.files.store import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial, trial_key, trial_name
-from lorascope.study.foregone import judged_at_once, needless_ranks, too_few_items
+from lorascope.study.foregone import (
+    judged_at_once,
+    needless_ranks,
+    too_few_items,
+    too_few_to_settle,
+)
 from lorascope.study.intact import unprepared
 from lorascope.study.needed import require_settleable
 from lorascope.study.overrides import choices
@@ -93,6 +98,7 @@ def _of_data(configs: Sequence[Config], layout: Layout) -> Iterator[str]:
     clusters = [row.cluster for row in source.splits.conversations["validation"]]
     margin, candidates = config.decide.margin_accuracy, judged_at_once(configs)
     yield from too_few_items(config.data, margin, clusters, candidates)
+    yield from too_few_to_settle(configs, len(clusters))
     _judge_rendering(config, source, layout)
 
 
@@ -125,13 +131,15 @@ def slow_compute(configs: Sequence[Config], weights: int, has_bfloat16: bool) ->
     chosen for the user: equal settings would train other adapters on another processor."""
     from lorascope.machine.devices import choose_device
 
+    if not has_bfloat16 or weights < LARGE_BASE_WEIGHTS:
+        return
     modes = dict.fromkeys(
         config.quant.name
         for config in configs
         if config.quant.compute is Precision.auto
         and choose_device(config.runtime.device, config.runtime.place).kind == "cpu"
     )
-    if modes and has_bfloat16 and weights >= LARGE_BASE_WEIGHTS:
+    if modes:
         yield (
             f"{', '.join(modes)}: quant.compute=auto is float32 on a CPU, and this one multiplies "
             "bfloat16 faster: quant.compute=bfloat16 took 0.6 of a training step's time at 135 "

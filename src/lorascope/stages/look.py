@@ -13,7 +13,7 @@ from lorascope.files.layout import Layout
 from lorascope.machine.libraries import import_uncollected
 from lorascope.records import DataCard
 from lorascope.starting.shown_row import BETWEEN_MARKS, IN_COLOUR, marked, trained_spans
-from lorascope.study.foregone import judged_at_once, too_few_items
+from lorascope.study.foregone import judged_at_once, too_few_items, too_few_to_settle
 
 if TYPE_CHECKING:
     from lorascope.data.rows import PreparedRow
@@ -49,7 +49,8 @@ def command(
         print(_reasons(found.card), end="")
         clusters = [row.cluster for row in found.rows("validation")]
     margin, candidates = config.decide.margin_accuracy, judged_at_once(configs)
-    for sentence in too_few_items(config.data, margin, clusters, candidates):
+    few = too_few_items(config.data, margin, clusters, candidates)
+    for sentence in (*few, *too_few_to_settle(configs, len(clusters))):
         print(f"too few: {sentence}")
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from lorascope.adapters.kinds import DEFAULT_KIND, rank_of
 from lorascope.adapters.targets import select
+from lorascope.comparing.evidence import CHOOSING
+from lorascope.comparing.looks import least_items
 from lorascope.config import Config, DataConfig, Scoring, Search
 from lorascope.records import ModelParts
 from lorascope.statistics.accuracy import accuracy_difference
@@ -85,6 +87,41 @@ def judged_at_once(configs: Sequence[Config]) -> int:
         # They come one after the other, each with its part of the error.
         return 1
     return max(1, len({repr(replace(config, seed=0)) for config in configs}) - 1)
+
+
+def too_few_to_settle(configs: Sequence[Config], there: int) -> Iterator[str]:
+    """A sentence where `search=settle` could accept nothing, as too few items would judge: one in
+    `CHOOSING` chooses the reference where several may be it.
+
+    Args:
+        there: validation rows.
+    """
+    first = configs[0]
+    data, rule = first.data, first.decide
+    if first.search is not Search.settle or data.scoring is Scoring.loss:
+        return
+    forms = {repr(replace(config, seed=0)): config for config in configs}.values()
+    references = [
+        one
+        for one in forms
+        if one.quant.name == rule.reference_quant
+        and rule.reference_rank in (None, rank_of(one.adapter))
+    ]
+    items = min(there, data.max_validation_rows or there)
+    judging = items - items // CHOOSING if len(references) > 1 else items
+    least = least_items(rule.margin_accuracy, rule.error, len(forms) - 1)
+    if judging < least:
+        told = f"{judging:,} validation items"
+        if judging < items:
+            told = (
+                f"about {told} of {items:,} (the others choose the reference, unless "
+                "decide.reference_rank names it)"
+            )
+        yield (
+            f"search=settle: {told} judge, and fewer than {least:,} show nothing within "
+            f"decide.margin_accuracy={rule.margin_accuracy:g}, were not one answer different. Name "
+            f"more rows, or raise validation_fraction (conf/data/{data.name}.yaml)."
+        )
 
 
 def _reach_without_changes(items: int, clusters: np.ndarray | None) -> float:
