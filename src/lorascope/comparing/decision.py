@@ -22,7 +22,6 @@ from lorascope.comparing.cells import (
 from lorascope.comparing.course import settle
 from lorascope.comparing.estimates import Tested, cell_estimate, compare_with_base
 from lorascope.comparing.evidence import items_of
-from lorascope.comparing.looks import least_items
 from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, goodness, reference_of
 from lorascope.comparing.results import CellKey, Estimate, Measure, Verdict
@@ -42,6 +41,7 @@ from lorascope.comparing.settled_candidates import (
 from lorascope.config import APART, Cost, Search
 from lorascope.files.kept import kept
 from lorascope.records import Status
+from lorascope.statistics.error_parts import items_to_settle
 from lorascope.statistics.families import holm
 
 MORE_SEEDS = 3
@@ -114,7 +114,7 @@ def _settle_items(
     cheaper = sum(_is_cheaper(one, held) for one in candidates)
     if reference is None or not cheaper or compared.measure is not Measure.accuracy:
         return None
-    least = least_items(compared.margin, compared.study.decide.error, cheaper)
+    least = items_to_settle(compared.margin, compared.study.decide.error, cheaper)
     return SettleItems(*items_of(compared, reference), least)
 
 

@@ -24,10 +24,8 @@ from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import best_base, reference_choices
 from lorascope.comparing.results import CellKey, Estimate, Measure
 from lorascope.records import ItemResult
+from lorascope.statistics.error_parts import CHOOSING
 from lorascope.statistics.two_way import Components
-
-CHOOSING = 4
-"""One cluster of validation items in so many chooses the reference, and judges nothing."""
 
 
 @dataclass(frozen=True)

@@ -28,20 +28,15 @@ from scipy.special import ndtr, ndtri
 from lorascope.comparing.cells import Compared
 from lorascope.comparing.estimates import Tested
 from lorascope.comparing.evidence import Evidence, harm
-from lorascope.comparing.pairs import SIGNIFICANT
 from lorascope.comparing.reference import FAR_MARGINS, reference_choices
 from lorascope.comparing.results import CellKey, Verdict
 from lorascope.comparing.seed_spread import seed_spreads
 from lorascope.comparing.settling import Look
+from lorascope.statistics.error_parts import TAKEN, part_of_error
 from lorascope.statistics.families import choice_factor
 from lorascope.statistics.group_sequential import bounds
-from lorascope.statistics.power import items_to_show
 from lorascope.statistics.two_way import Components
 
-TAKEN = 2 / 3
-"""Share of what is left of the error that a candidate may spend."""
-HALVED = 0.5
-"""Chance that a candidate as bad as the margin lies beyond it at its first look."""
 LEAST_CHANCE = 0.01
 """Chance of coming to be accepted, below which a candidate gets no further seed."""
 LEAST_RISE = 1e-6
@@ -100,15 +95,15 @@ class Looks:
         return self.compared.study.decide.error
 
     def part(self, cell: CellKey) -> float:
-        """Of the declared error, what the looks at this candidate may spend; `largest_part` at
-        most."""
+        """Of the declared error, what the looks at this candidate may spend."""
         first: dict[CellKey, float] = {}
         for look in self.taken:
             first.setdefault(look.cell, self._behind(look.tested))
         before = self.order[: self.order.index(cell)]
         within = [one for one in before if one in first and first[one] <= self.compared.margin]
         left = (1 - TAKEN) ** len(within)
-        return _part(self._error, len(self.order), left, is_last=cell == self.order[-1])
+        is_last = cell == self.order[-1]
+        return part_of_error(self._error, len(self.order), left, is_last=is_last)
 
     def _behind(self, tested: Tested) -> float:
         return harm(tested.difference, self.evidence.measure)
@@ -150,22 +145,6 @@ class Looks:
         item = tested.two_way.components.item or 0.0
         reach = float(-ndtri(error)) * math.sqrt(item + noise.raw / last)
         return noise.moves(behind + reach - self.compared.margin, seeds, last) < LEAST_CHANCE
-
-
-def largest_part(error: float, candidates: int) -> float:
-    """Of the declared error, what the looks at the first of so many candidates may spend."""
-    return _part(error, candidates, 1.0, is_last=candidates < 2)
-
-
-def _part(error: float, candidates: int, left: float, is_last: bool) -> float:
-    halved = HALVED if candidates > 1 else 1.0
-    return halved * error * left * (1.0 if is_last else TAKEN)
-
-
-def least_items(margin: float, error: float, candidates: int) -> int:
-    """Items that have to judge, fewer of which show no candidate within the margin of accuracy,
-    were not one answer different."""
-    return items_to_show(margin, SIGNIFICANT / 2 / largest_part(error, candidates))
 
 
 def _share(parts: Components, now: int, last: int, before: float) -> float:

@@ -11,11 +11,10 @@ import numpy as np
 
 from lorascope.adapters.kinds import DEFAULT_KIND, rank_of
 from lorascope.adapters.targets import select
-from lorascope.comparing.evidence import CHOOSING
-from lorascope.comparing.looks import least_items
 from lorascope.config import Config, DataConfig, Scoring, Search
 from lorascope.records import ModelParts
 from lorascope.statistics.accuracy import accuracy_difference
+from lorascope.statistics.error_parts import CHOOSING, items_to_settle
 from lorascope.statistics.power import items_to_show
 
 
@@ -109,7 +108,7 @@ def too_few_to_settle(configs: Sequence[Config], there: int) -> Iterator[str]:
     ]
     items = min(there, data.max_validation_rows or there)
     judging = items - items // CHOOSING if len(references) > 1 else items
-    least = least_items(rule.margin_accuracy, rule.error, len(forms) - 1)
+    least = items_to_settle(rule.margin_accuracy, rule.error, len(forms) - 1)
     if judging < least:
         told = f"{judging:,} validation items"
         if judging < items:
