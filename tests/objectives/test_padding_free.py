@@ -111,6 +111,9 @@ def test_attention_of_another_kind_and_a_decoder_with_a_front_get_padding() -> N
         # Attention's calls cost more than so little padding.
         ((20, 60), {}, False),
         ((190, 200), {}, False),
+        # A mask costs long samples more than the calls.
+        ((390, 400), {}, True),
+        ((400, 400), {}, False),
         # A layer sees a window alone.
         ((100, 200), {"sliding_window": 199}, False),
         ((100, 200), {"sliding_window": 200}, True),
@@ -132,6 +135,7 @@ def test_padding_is_left_out_where_that_pays(
         # Two samples of 200 in one row: the other trial's row is as long.
         (((200, 200), (64, 64)), False),
         (((200, 64), (64, 200)), True),
+        (((300,), (400,)), False),
     ],
 )
 def test_padding_stays_where_no_trial_has_a_shorter_row(
@@ -227,14 +231,19 @@ def test_a_training_has_the_losses_of_trainer_and_peft(
 
 
 @pytest.mark.parametrize(
-    ("mode", "ranks", "checkpointing"),
-    [("fp16", (8,), False), ("nf4", (1, 64, 16), False), ("int8", (8,), True)],
+    ("mode", "ranks", "more"),
+    [
+        ("fp16", (8,), ()),
+        ("nf4", (1, 64, 16), ()),
+        ("nf4", (8, 64), ("quant.compute=bfloat16",)),
+        ("int8", (8,), ("train.gradient_checkpointing=true",)),
+    ],
 )
 def test_a_plan_equals_the_tracked_peaks(
     project: Layout, compose: Callable[..., Config], tmp_path: Path,
-    mode: str, ranks: tuple[int, ...], checkpointing: bool,
+    mode: str, ranks: tuple[int, ...], more: tuple[str, ...],
 ) -> None:  # fmt: skip
-    settings = (f"quant={mode}", f"train.gradient_checkpointing={checkpointing}")
+    settings = (f"quant={mode}", *more)
     configs = [compose(*settings, f"lora.rank={rank}") for rank in ranks]
     folders = [tmp_path / str(rank) for rank in ranks]
     plan = replace(pack_plan(project, configs, folders), data=long_rows(project, tmp_path / "data"))
@@ -260,7 +269,7 @@ def test_a_batch_padded_further_than_its_longest_sample_can_be_planned() -> None
 
 
 def test_a_mask_is_measured_after_a_batch_that_has_none() -> None:
-    """Both batches compute 1,600 positions; with a mask, heads that share keys get copies too."""
+    """Both batches compute 800 positions; with a mask, heads that share keys get copies too."""
     pack = pack_adapters(tiny("llama"), [LoraConfig(rank=4)], [0]).train()
     optimizer = adamw(pack.stack.rows, [TrainConfig("brief", steps=1)])
 
@@ -274,7 +283,7 @@ def test_a_mask_is_measured_after_a_batch_that_has_none() -> None:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
         return memory.train_peak_bytes
 
-    free, padded = (480, 120, 500, 500), (391, 395, 400, 399)
+    free, padded = (240, 60, 250, 250), (191, 195, 200, 199)
     assert peak(free, padded) == peak(padded)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,11 +41,34 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), autocast(*_computing(model), keep_casts=False):
+        kind, dtype = _computing(model)
+        with torch.no_grad(), autocast(kind, dtype, keep_casts=False), lora_in(model, dtype):
             yield
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def lora_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """While inside, PEFT's LoRA layers hold their matrices in the type in which autocast multiplies
+    them: the same bits, and PEFT (0.21) brings no input of theirs to float32, which autocast would
+    bring back (a seventh of a forward pass at 135 million parameters in bfloat16)."""
+    linears = [
+        linear
+        for layer in model.modules()
+        # Variants, such as DoRA, compute with the matrices in other ways too.
+        if dtype is not torch.float32 and isinstance(layer, LoraLayer) and not layer.lora_variant
+        for linear in (*layer.lora_A.values(), *layer.lora_B.values())
+    ]
+    weights = [linear.weight for linear in linears]
+    try:
+        for linear, weight in zip(linears, weights, strict=True):
+            linear.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        yield
+    finally:
+        for linear, weight in zip(linears, weights, strict=True):
+            linear.weight = weight
 
 
 def _computing(model: Any) -> tuple[str, torch.dtype]:

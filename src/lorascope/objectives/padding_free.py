@@ -48,6 +48,9 @@ LEAST_MEAN_TOKENS = 64
 """Of shorter samples the calls of attention, one each, take longer than padding."""
 LEAST_PADDING = 0.1
 """Share of a batch's positions that has to be spared, less of which is not worth another way."""
+LONG_MEAN_TOKENS = 256
+"""Of longer samples any padding is worth it: with a mask attention computes the square of which
+half counts."""
 LENGTHS = "sample_lengths"
 """Name under which a model's forward pass, and so attention, gets the lengths [trials][samples]."""
 
@@ -72,9 +75,11 @@ def pays(config: Any, lengths: Sequence[int], trials: int = 1) -> bool:
     # Positions a sample: a trial's row is as long as that of the trial with the most tokens.
     computed = trials * max(map(sum, _by_trial(lengths, trials))) / len(lengths)
     window = getattr(config.get_text_config(), "sliding_window", None)
+    least = 0.0 if mean >= LONG_MEAN_TOKENS else LEAST_PADDING
     return (
         mean >= LEAST_MEAN_TOKENS
-        and computed <= (1 - LEAST_PADDING) * longest
+        and computed <= (1 - least) * longest
+        and computed < longest
         and (window is None or window >= longest)
     )
 

@@ -21,7 +21,7 @@ from lorascope.machine.devices import autocast
 from lorascope.machine.ranks import Share
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
-from lorascope.objectives.evaluation import forward_of
+from lorascope.objectives.evaluation import forward_of, lora_in
 from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
 from lorascope.objectives.padding_free import can_do_without, without_padding
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
@@ -231,12 +231,19 @@ def trace_inference(
     subject: PlanSubject, kept: Sequence[int] | None, run: Callable[[PeftModel], None]
 ) -> int:
     """The peak of what `run` does with the model and its adapter, in the mode of an evaluation."""
-    numbered = NumberedDevices() if subject.spec.elsewhere else nullcontext()
+    spec = subject.spec
+    numbered = NumberedDevices() if spec.elsewhere else nullcontext()
     with fake_tensors(), numbered:
         model, present = _evaluated(subject, kept)
         tracker = _tracker(subject)
         tracker.add(present)
-        with tracker, torch.no_grad(), _autocast(subject, keep_casts=False):
+        compute = subject.spec.compute
+        with (
+            tracker,
+            torch.no_grad(),
+            _autocast(subject, keep_casts=False),
+            lora_in(model, compute),
+        ):
             run(model)
         return tracker.peak_bytes
 
