@@ -290,6 +290,16 @@ def test_versions_that_differ_between_seeds_of_one_side_are_named() -> None:
     assert any("torch 2.12.0, 2.13.0 / 2.13.0" in text for text in named)
 
 
+@pytest.mark.parametrize(("accuracies", "said"), [((1.0, 1.0, 0.9), True), ((1.0, 0.9), False)])
+def test_items_that_several_adapters_all_answer_right_are_said_to_be_too_easy(
+    accuracies: tuple[float, ...], said: bool
+) -> None:
+    trials = [Trial("fp16", 2**place, accuracy=own) for place, own in enumerate(accuracies)]
+    threats = compare(make_study(trials)).threats
+    assert any("2 of 3 adapters have every test item right" in t for t in threats) is said
+    assert any("every test item right" in t for t in threats) is said
+
+
 def test_a_comparison_on_one_seed_among_several_says_what_it_does_not_know() -> None:
     trials = [Trial("fp16", seed=0), *(Trial("nf4", seed=seed) for seed in range(3))]
     threats = compare(make_study(trials)).threats

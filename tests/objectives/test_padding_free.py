@@ -111,9 +111,6 @@ def test_attention_of_another_kind_and_a_decoder_with_a_front_get_padding() -> N
         # Attention's calls cost more than so little padding.
         ((20, 60), {}, False),
         ((190, 200), {}, False),
-        # A mask costs long samples more than the calls.
-        ((390, 400), {}, True),
-        ((400, 400), {}, False),
         # A layer sees a window alone.
         ((100, 200), {"sliding_window": 199}, False),
         ((100, 200), {"sliding_window": 200}, True),
@@ -128,6 +125,24 @@ def test_padding_is_left_out_where_that_pays(
 
 
 @pytest.mark.parametrize(
+    ("lengths", "padded_to", "free"),
+    [
+        ((255, 256), None, False),
+        ((256, 257), None, True),
+        ((400, 400), None, False),
+        # Part of a batch whose longest sample is in another part.
+        ((400, 400), 401, True),
+    ],
+)
+def test_an_evaluation_spares_long_samples_any_padding(
+    lengths: tuple[int, ...], padded_to: int | None, free: bool
+) -> None:
+    config = AutoConfig.for_model("llama")
+    assert pays(config, lengths, padded_to=padded_to, trains=False) is free
+    assert not pays(config, lengths, padded_to=padded_to)
+
+
+@pytest.mark.parametrize(
     ("trials", "free"),
     [
         # A sample a trial: its row would be as long as it is with padding.
@@ -135,7 +150,6 @@ def test_padding_is_left_out_where_that_pays(
         # Two samples of 200 in one row: the other trial's row is as long.
         (((200, 200), (64, 64)), False),
         (((200, 64), (64, 200)), True),
-        (((300,), (400,)), False),
     ],
 )
 def test_padding_stays_where_no_trial_has_a_shorter_row(
@@ -268,8 +282,30 @@ def test_a_batch_padded_further_than_its_longest_sample_can_be_planned() -> None
     assert [batch.lengths for batch in memory.evaluation] == [(2000, 1500), (1200, 700)]
 
 
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        (300, 299, 290, 270),
+        # One at a time, each padded to the longest of the batch.
+        (2100, 2100, 1990, 1985),
+    ],
+)
+def test_a_validation_of_long_samples_gives_the_losses_of_samples_alone(
+    lengths: tuple[int, ...],
+) -> None:
+    samples, free = [sample(tokens) for tokens in lengths], list[bool]()
+    model = tiny("llama", max_position_embeddings=4096)
+    summed, weight = summed_loss(
+        Completion(), model, samples, 4, lambda batch: free.append(batch.rows is not None)
+    )
+    alone = [summed_loss(Completion(), model, [one], 1) for one in samples]
+    assert free == ([True] if len(free) == 1 else [False, False, True, True])
+    assert weight == sum(own for _, own in alone)
+    assert summed == pytest.approx(sum(own for own, _ in alone), rel=1e-6)
+
+
 def test_a_mask_is_measured_after_a_batch_that_has_none() -> None:
-    """Both batches compute 800 positions; with a mask, heads that share keys get copies too."""
+    """Both batches compute 1,600 positions; with a mask, heads that share keys get copies too."""
     pack = pack_adapters(tiny("llama"), [LoraConfig(rank=4)], [0]).train()
     optimizer = adamw(pack.stack.rows, [TrainConfig("brief", steps=1)])
 
@@ -283,7 +319,7 @@ def test_a_mask_is_measured_after_a_batch_that_has_none() -> None:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
         return memory.train_peak_bytes
 
-    free, padded = (240, 60, 250, 250), (191, 195, 200, 199)
+    free, padded = (480, 120, 500, 500), (391, 395, 400, 399)
     assert peak(free, padded) == peak(padded)
 
 

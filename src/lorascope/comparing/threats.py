@@ -32,6 +32,7 @@ def threats(
         *_reference(decision),
         *_margin(decision),
         *_chance(scores, chance),
+        *_ceiling(scores, study),
         *_form_alone(study, scores),
         *_items(scores, decision.measure, study),
         *_grid_edge(study, decision),
@@ -226,6 +227,18 @@ def _chance(scores: Sequence[CellScore], chance: float | None) -> Iterator[str]:
         yield (
             f"The 95 % intervals of {len(near)} of {len(adapters)} adapters reach down to chance, "
             f"{100 * chance:.1f} %: guessing could give such scores."
+        )
+
+
+def _ceiling(scores: Sequence[CellScore], study: Study) -> Iterator[str]:
+    """Scores that no adapter could better."""
+    adapters = {s.cell.apart: s.accuracy for s in scores if s.accuracy and not s.cell.base}
+    full = [one for one in adapters.values() if one.value == 1.0]
+    if len(full) > 1:
+        item = "pair" if study.data.scoring == Scoring.preference else "item"
+        yield (
+            f"{len(full)} of {len(adapters)} adapters have every test {item} right: {item}s this "
+            "easy cannot tell them apart, and harder ones might."
         )
 
 

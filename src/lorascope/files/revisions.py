@@ -50,7 +50,7 @@ RAISED_FOR_LONG_SAMPLES: Mapping[str, tuple[str, ...]] = {
         "on a CPU batches of long samples of unequal length are computed without padding: the same "
         "but for rounding, 1e-6 of a loss, and for what dropout of the base itself and of methods "
         "other than LoRA draws",
-        "the same from 256 tokens on average where less than a tenth of the positions is padding",
+        "the same in validation, from 256 tokens on average wherever a position is padding",
     ),
 }
 """The same, where samples may be longer than SHORT_TOKENS."""

@@ -41,8 +41,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        kind, dtype = _computing(model)
-        with torch.no_grad(), autocast(kind, dtype, keep_casts=False), lora_in(model, dtype):
+        casts = autocast(*_computing(model), keep_casts=False)
+        with torch.no_grad(), casts, lora_under_autocast(model):
             yield
     finally:
         for module, training in flags:
@@ -50,25 +50,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def lora_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """While inside, PEFT's LoRA layers hold their matrices in the type in which autocast multiplies
-    them: the same bits, and PEFT (0.21) brings no input of theirs to float32, which autocast would
-    bring back (a seventh of a forward pass at 135 million parameters in bfloat16)."""
-    linears = [
-        linear
+def lora_under_autocast(model: nn.Module) -> Iterator[None]:
+    """While inside, PEFT's LoRA layers leave their inputs as they are. PEFT (0.21) brings them to
+    the adapter's float32, which autocast brings back before it multiplies: the same bits, for a
+    seventh of a forward pass at 135 million parameters in bfloat16."""
+    layers = [
+        layer
         for layer in model.modules()
-        # Variants, such as DoRA, compute with the matrices in other ways too.
-        if dtype is not torch.float32 and isinstance(layer, LoraLayer) and not layer.lora_variant
-        for linear in (*layer.lora_A.values(), *layer.lora_B.values())
+        # Variants, such as DoRA, compute with inputs in other ways too.
+        if isinstance(layer, LoraLayer) and not layer.lora_variant
     ]
-    weights = [linear.weight for linear in linears]
+    before = [layer.cast_input_dtype_enabled for layer in layers]
     try:
-        for linear, weight in zip(linears, weights, strict=True):
-            linear.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        for layer in layers:
+            layer.cast_input_dtype_enabled = False
         yield
     finally:
-        for linear, weight in zip(linears, weights, strict=True):
-            linear.weight = weight
+        for layer, casts in zip(layers, before, strict=True):
+            layer.cast_input_dtype_enabled = casts
 
 
 def _computing(model: Any) -> tuple[str, torch.dtype]:
@@ -112,8 +111,8 @@ def summed_loss(
     """Loss of all samples, and what to divide it by for a mean: (sum, weight).
 
     Samples are padded to the longest of their batch, also where memory asks for smaller ones, so
-    that nothing changes but the order of a sum in FP64. The host waits for the device after the
-    last one. It raises what `evaluation_mode` does.
+    that nothing changes but the order of a sum in FP64; without padding nothing but rounding. The
+    host waits for the device after the last one. It raises what `evaluation_mode` does.
 
     Args:
         ranks: the processes that divide each batch; the sums are those of all.
@@ -134,7 +133,7 @@ def summed_loss(
                     else own_batch(objective, [rows], 0, ranks)
                 )
                 if padding_free:
-                    part = without_padding(part, base.config)
+                    part = without_padding(part, base.config, trains=False)
                 weight += int(part.weights.sum())
                 before_batch(part)
                 loss = objective.validation_loss(forward, part.to(device))

@@ -47,10 +47,11 @@ batches in the tests."""
 LEAST_MEAN_TOKENS = 64
 """Of shorter samples the calls of attention, one each, take longer than padding."""
 LEAST_PADDING = 0.1
-"""Share of a batch's positions that has to be spared, less of which is not worth another way."""
+"""Share of a batch's positions that has to be spared, less of which is not worth another way: what
+attention gives for each sample and what it is put together to are both kept for a backward pass."""
 LONG_MEAN_TOKENS = 256
-"""Of longer samples any padding is worth it: with a mask attention computes the square of which
-half counts."""
+"""Of longer samples an evaluation spares any padding, and all of it: with a mask attention computes
+the whole square, of which causal attention needs half."""
 LENGTHS = "sample_lengths"
 """Name under which a model's forward pass, and so attention, gets the lengths [trials][samples]."""
 
@@ -68,28 +69,44 @@ def can_do_without(model: Any) -> bool:
     return all(type(own).__module__.startswith("transformers.") for own in (body, *attention))
 
 
-def pays(config: Any, lengths: Sequence[int], trials: int = 1) -> bool:
+def pays(
+    config: Any,
+    lengths: Sequence[int],
+    trials: int = 1,
+    padded_to: int | None = None,
+    trains: bool = True,
+) -> bool:
     """Whether a batch of samples of these lengths, trial after trial, is better computed without
-    its padding; where a layer sees a window alone, the samples have to fit into it."""
-    longest, mean = max(lengths), sum(lengths) / len(lengths)
+    its padding; where a layer sees a window alone, the samples have to fit into it.
+
+    Args:
+        padded_to: tokens of each padded sample; None is the longest's.
+        trains: whether a backward pass follows.
+    """
+    padded, mean = padded_to or max(lengths), sum(lengths) / len(lengths)
     # Positions a sample: a trial's row is as long as that of the trial with the most tokens.
     computed = trials * max(map(sum, _by_trial(lengths, trials))) / len(lengths)
     window = getattr(config.get_text_config(), "sliding_window", None)
-    least = 0.0 if mean >= LONG_MEAN_TOKENS else LEAST_PADDING
+    any_pays = mean >= LONG_MEAN_TOKENS and not trains
     return (
         mean >= LEAST_MEAN_TOKENS
-        and computed <= (1 - least) * longest
-        and computed < longest
-        and (window is None or window >= longest)
+        and (computed < padded if any_pays else computed <= (1 - LEAST_PADDING) * padded)
+        and (window is None or window >= max(lengths))
     )
 
 
-def without_padding(batch: TokenBatch, config: Any) -> TokenBatch:
+def without_padding(batch: TokenBatch, config: Any, trains: bool = True) -> TokenBatch:
     """The batch with rows beside it, where a model of this config that `can_do_without` padding is
     better off so; else the batch as it is."""
-    trials = len(batch.places.counts)
-    if not batch.lengths or not pays(config, batch.lengths, trials):
+    trials, padded_to = len(batch.places.counts), batch.input_ids.shape[1]
+    if not batch.lengths or not pays(config, batch.lengths, trials, padded_to, trains):
         return batch
+    return in_rows(batch)
+
+
+def in_rows(batch: TokenBatch) -> TokenBatch:
+    """The batch with rows beside it."""
+    trials = len(batch.places.counts)
     return replace(batch, rows=rows_of(batch.input_ids, batch.lengths, trials))
 
 

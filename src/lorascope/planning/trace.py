@@ -21,9 +21,9 @@ from lorascope.machine.devices import autocast
 from lorascope.machine.ranks import Share
 from lorascope.meters.batches import Batch
 from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
-from lorascope.objectives.evaluation import forward_of, lora_in
+from lorascope.objectives.evaluation import forward_of, lora_under_autocast
 from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
-from lorascope.objectives.padding_free import can_do_without, without_padding
+from lorascope.objectives.padding_free import in_rows
 from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
 from lorascope.planning.fake_mode import (
     CudaAutocast,
@@ -81,7 +81,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
     with torch.random.fork_rng(devices=[]), fake_tensors(), masks:
         model, optimizer, tracker = _in_training(subject, kept)
         objective = objective_of([train] * trials)
-        fake = model.without_padding(_fake_batch(objective, subject.train, trials))
+        fake = _fake_batch(objective, subject.train, trials)
         if subject.shards > 1:
             samples = subject.train.samples // objective.sequences
             # At most: the last ones have fewer where it does not come out even.
@@ -219,9 +219,6 @@ def trace_evaluation(
         for batch in dict.fromkeys(batches):
             with attention_masks(batch.padded, subject.device):
                 fake = _fake_batch(objective, batch, trials=1)
-                base = model.get_base_model()
-                if can_do_without(base):
-                    fake = without_padding(fake, base.config)
                 objective.validation_loss(forward, fake)
 
     return trace_inference(subject, kept, validate)
@@ -231,19 +228,13 @@ def trace_inference(
     subject: PlanSubject, kept: Sequence[int] | None, run: Callable[[PeftModel], None]
 ) -> int:
     """The peak of what `run` does with the model and its adapter, in the mode of an evaluation."""
-    spec = subject.spec
-    numbered = NumberedDevices() if spec.elsewhere else nullcontext()
+    numbered = NumberedDevices() if subject.spec.elsewhere else nullcontext()
     with fake_tensors(), numbered:
         model, present = _evaluated(subject, kept)
         tracker = _tracker(subject)
         tracker.add(present)
-        compute = subject.spec.compute
-        with (
-            tracker,
-            torch.no_grad(),
-            _autocast(subject, keep_casts=False),
-            lora_in(model, compute),
-        ):
+        casts = _autocast(subject, keep_casts=False)
+        with tracker, torch.no_grad(), casts, lora_under_autocast(model):
             run(model)
         return tracker.peak_bytes
 
@@ -322,10 +313,11 @@ def _fake_batch(objective: Objective, batch: Batch, trials: int) -> TokenBatch:
     counts = [labelled // trials + (trial < labelled % trials) for trial in range(trials)]
     places = Places(torch.zeros(labelled, dtype=torch.long, device=DEVICE), counts)
     reference = torch.zeros(shape, device=DEVICE) if objective.has_reference else None
-    return TokenBatch(
+    fake = TokenBatch(
         ids, mask, labels, weights, places, [0] * trials, batch.padded, reference,
         lengths=batch.lengths * trials,
     )  # fmt: skip
+    return in_rows(fake) if fake.lengths else fake
 
 
 def block_bytes(device: str) -> int:

@@ -18,6 +18,7 @@ from lorascope.config import (
     QuantConfig,
     Scoring,
     TemplateKind,
+    TrainConfig,
 )
 from lorascope.errors import ConfigError
 from lorascope.files.layout import Layout
@@ -95,7 +96,7 @@ def command(
     if not overwrite:
         refuse_overwriting(layout.root, texts)
     with tried(texts) as scratch:
-        expand(scratch, declared_overrides(scratch))
+        train = expand(scratch, declared_overrides(scratch))[0].train
     written = write_study(layout.root, texts, rows.files)
     if model.files:
         write_study(layout.root, {}, model.files)
@@ -103,7 +104,7 @@ def command(
     add_ignored(layout.root)
     begun = begin_dvc(layout.root, with_git)
     written = [name for name in written if not name.endswith("README.md")]
-    print(_of_study(study, written, begun))
+    print(_of_study(study, train, written, begun))
 
 
 def _asked(words: Sequence[str]) -> dict[str, str]:
@@ -268,9 +269,11 @@ def _of_rows(rows: FoundRows, detected: Detected, card: DataCard, facts: ModelFa
     )
 
 
-def _of_study(study: FirstStudy, written: Sequence[str], begun: str) -> str:
+def _of_study(study: FirstStudy, train: TrainConfig, written: Sequence[str], begun: str) -> str:
+    length = f"{train.steps} steps" if train.steps else f"epochs={train.epochs:g}, steps"
     return (
         f"study: ranks {', '.join(map(str, study.ranks))} in {', '.join(study.quant)}: "
-        f"{study.trials} trials, train={study.train}\n"
+        f"{study.trials} trials, train={study.train} ({length} of {train.batch_size} rows); for "
+        "fewer or shorter ones change rank, quant or train in params.yaml\n"
         f"wrote {', '.join(written)}{f'; {begun}' if begun else ''}"
     )
