@@ -20,7 +20,6 @@ LLAMA = {
     "num_attention_heads": 4, "num_key_value_heads": 2,
 }  # fmt: skip
 GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
-FLOAT32_INPUTS = "lora_A.default"
 
 
 def base_of(name: str, dtype: torch.dtype) -> Any:

@@ -33,6 +33,15 @@ def test_params_with_unknown_or_missing_keys_are_refused(
         declared_overrides(bare_project)
 
 
+@pytest.mark.parametrize(("wrong", "right"), [("sede", "seed"), ("rnak", "lora.rank")])
+def test_the_key_nearest_to_a_misspelt_one_is_named(
+    bare_project: Layout, wrong: str, right: str
+) -> None:
+    bare_project.params.write_text(PARAMS.replace(f"{right.rpartition('.')[2]}:", f"{wrong}:"))
+    with pytest.raises(LorascopeError, match=rf"unknown key .*{wrong}\. Did you mean {right}\?"):
+        declared_overrides(bare_project)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

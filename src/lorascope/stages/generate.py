@@ -15,7 +15,8 @@ from lorascope.files.layout import Layout
 from lorascope.machine.environment import prepare_environment
 from lorascope.machine.libraries import import_uncollected
 from lorascope.study.named_trial import Named, find_named
-from lorascope.study.overrides import closest, known_keys
+from lorascope.study.overrides import known_keys
+from lorascope.study.spelling import closest
 
 if TYPE_CHECKING:
     from lorascope.data.rows import PreparedRow

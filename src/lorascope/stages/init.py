@@ -46,8 +46,8 @@ from lorascope.starting.found_rows import FoundRows, find_rows
 from lorascope.starting.words import file_settings, settings_of
 from lorascope.study.foregone import too_few_items
 from lorascope.study.grid import expand
-from lorascope.study.overrides import closest
 from lorascope.study.params import declared_overrides
+from lorascope.study.spelling import closest
 
 if TYPE_CHECKING:
     from lorascope.records import DataCard

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from typing import Any, get_type_hints
@@ -24,6 +23,7 @@ from lorascope.config.bounds import FOLDERS_OF_STAGES, is_name
 from lorascope.errors import LorascopeError, clause
 from lorascope.files.layout import Layout
 from lorascope.study.habits import called_here
+from lorascope.study.spelling import closest
 
 KindName = StrEnum("KindName", {name: name for name in KINDS})  # type: ignore[misc]
 
@@ -120,19 +120,6 @@ def _keys(schema: Any, before: str) -> dict[str, Any]:
         key, kind = f"{before}{own.name}", hints[own.name]
         keys |= _keys(kind, f"{key}.") if is_dataclass(kind) else {key: kind}
     return keys
-
-
-def closest(word: str, known: Sequence[str]) -> str:
-    """A sentence that names what may have been meant; empty where nothing is near."""
-    last_parts = {key.rpartition(".")[2]: key for key in reversed(known)}
-    same = last_parts.get(word) or next((one for one in known if one.startswith(f"{word}_")), None)
-    if same:
-        return f" Did you mean {same}?"
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    if not near:
-        ends = get_close_matches(word.rpartition(".")[2], list(last_parts), n=1, cutoff=0.6)
-        near = [last_parts[end] for end in ends]
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def meant(key: str, known: Sequence[str]) -> str:

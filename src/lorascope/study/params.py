@@ -17,6 +17,7 @@ from lorascope.config import Search
 from lorascope.config.bounds import is_name
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
+from lorascope.study.spelling import closest
 
 TARGETS = f"{DEFAULT_KIND}.targets"
 DIALS = [f"{DEFAULT_KIND}.{d.name}" for d in KINDS[DEFAULT_KIND].method.dials if d.letter]
@@ -93,8 +94,9 @@ def declared_overrides(layout: Layout) -> list[str]:
     known = [*PARAMETER_KEYS, *OPTIONAL_KEYS]
     unknown = sorted(set(params) - set(known))
     if unknown:
+        near = "".join(closest(key, known) for key in unknown)
         raise LorascopeError(
-            f"params.yaml: unknown key {', '.join(unknown)}. It knows: {', '.join(known)}."
+            f"params.yaml: unknown key {', '.join(unknown)}.{near} It knows: {', '.join(known)}."
         )
     missing = sorted(set(PARAMETER_KEYS) - set(params))
     if missing:

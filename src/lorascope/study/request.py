@@ -21,8 +21,9 @@ from lorascope.files.layout import Layout
 from lorascope.study.composing import object_of, plain_errors, register_schema
 from lorascope.study.grid import expand, recipe_axes, recipe_parts, with_overrides
 from lorascope.study.habits import called_here
-from lorascope.study.overrides import closest, is_hydra, known_keys, read_overrides, refuse_sweep
+from lorascope.study.overrides import is_hydra, known_keys, read_overrides, refuse_sweep
 from lorascope.study.params import ENGINE, READS, declared_overrides, group_of
+from lorascope.study.spelling import closest
 
 SWEEP = ("-m", "--multirun")
 SHOW = (
