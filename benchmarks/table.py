@@ -66,7 +66,7 @@ def measured(row: Row, values: Ratios) -> Row:
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     """Write both files, each atomically."""
-    from lorascope.files.store import write_atomically
+    from lorascope.files.replacing import write_atomically
 
     write_atomically(folder / CSV_NAME, as_csv(rows).encode())
     write_atomically(folder / MARKDOWN_NAME, as_markdown(rows).encode())

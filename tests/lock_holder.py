@@ -16,7 +16,7 @@ HOLDER = """\
 import sys, time
 from pathlib import Path
 from lorascope.files.layout import Layout
-from lorascope.files.store import replaced_folder
+from lorascope.files.replacing import replaced_folder
 from lorascope.files.locks import locked_folder
 target = Path(sys.argv[2])
 with locked_folder(target, Layout(Path(sys.argv[1]))), replaced_folder(target) as scratch:

@@ -15,7 +15,7 @@ import pytest
 
 from lorascope.execution.local.slots import PRELOADED, await_imports
 from lorascope.files.layout import Layout
-from lorascope.files.store import scratch_target
+from lorascope.files.replacing import scratch_target
 from tests.command_line import lorascope
 from tests.conftest import BASE_OVERRIDES
 

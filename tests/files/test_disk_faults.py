@@ -19,7 +19,8 @@ from lorascope.errors import LorascopeError
 from lorascope.execution import sweep as sweeps
 from lorascope.files.disk_faults import disk_fault
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.store import finish_replacements, read_record, replaced_folder
+from lorascope.files.replacing import finish_replacements, replaced_folder
+from lorascope.files.store import read_record
 from lorascope.records import TrialRecord
 from lorascope.reporting.catalogue import write_reports
 from lorascope.scoring.evaluation import LoadedBase

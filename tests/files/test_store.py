@@ -17,18 +17,17 @@ from safetensors.torch import save_file
 
 from lorascope.data.rows import PreparedRow, Segment, read_rows, write_rows
 from lorascope.errors import RecordError
-from lorascope.files.revisions import canonical_sha256
-from lorascope.files.store import (
+from lorascope.files.replacing import (
     finish_replacements,
-    read_record,
     remove_folder,
     replaced_folder,
     replaced_folders,
     scratch_target,
     write_all_atomically,
     write_atomically,
-    write_record,
 )
+from lorascope.files.revisions import canonical_sha256
+from lorascope.files.store import read_record, write_record
 from lorascope.records import DataCard, TrialRecord
 from tests.study_factory import example_study
 

@@ -22,7 +22,8 @@ from lorascope.config import Config
 from lorascope.execution.events import STOP as STOP
 from lorascope.execution.events import Event as Event
 from lorascope.execution.events import EventReader
-from lorascope.files.store import type_adapter, write_atomically
+from lorascope.files.replacing import write_atomically
+from lorascope.files.store import type_adapter
 from lorascope.records import MemoryPlan, Status, TrainingResult
 
 JOB, OUTCOME, OUTPUT = "job.json", "outcome.json", "output.log"

@@ -22,7 +22,8 @@ from lorascope.files.confidential import without_secrets
 from lorascope.files.disk_faults import is_full_disk
 from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
-from lorascope.files.store import replaced_folders, write_record
+from lorascope.files.replacing import replaced_folders
+from lorascope.files.store import write_record
 from lorascope.records import LASTING, Provenance, Status, TrialRecord
 from lorascope.tracking import LivePack, LiveTracking, StartedTrial
 from lorascope.training.checkpoint import checkpoints as checkpoints_in

@@ -19,8 +19,8 @@ from lorascope.config.objectives import DECIDES_WORK, READ_BY
 from lorascope.counting.parameters import padded_rank
 from lorascope.execution.stop import StopRequest
 from lorascope.files.layout import Layout
+from lorascope.files.replacing import write_atomically
 from lorascope.files.revisions import canonical_sha256
-from lorascope.files.store import write_atomically
 from lorascope.study.declared import DeclaredTrial
 from lorascope.training.checkpoint import checkpoints, last_checkpoint, step_of
 

@@ -10,7 +10,8 @@ from lorascope.config import Config
 from lorascope.errors import ModelError
 from lorascope.execution.scored_base import import_scoring, items_of_base
 from lorascope.files.layout import Layout
-from lorascope.files.store import replaced_folder, write_record
+from lorascope.files.replacing import replaced_folder
+from lorascope.files.store import write_record
 from lorascope.records import EvaluationRecord, TrialRecord
 
 

@@ -22,7 +22,8 @@ from lorascope.execution.progress import SweepProgress
 from lorascope.execution.stop import stop_request
 from lorascope.files.layout import Layout
 from lorascope.files.locks import LOOK_SECONDS, FolderLocked, locked_folder
-from lorascope.files.store import finish_replacements, read_record, write_record
+from lorascope.files.replacing import finish_replacements
+from lorascope.files.store import read_record, write_record
 from lorascope.records import LASTING, Status, TrialRecord
 from lorascope.study.adoption import take_over_known
 from lorascope.study.declared import declare_trial, read_trial

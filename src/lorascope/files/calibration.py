@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from lorascope.errors import RecordError
-from lorascope.files.store import type_adapter, write_atomically
+from lorascope.files.replacing import write_atomically
+from lorascope.files.store import type_adapter
 from lorascope.records import CalibrationRecord, RoundingRecord
 
 FILES: dict[type, str] = {CalibrationRecord: "calibration.json", RoundingRecord: "rounding.json"}

@@ -120,3 +120,8 @@ def largest_within(segments: Mapping[str, Affine], limit: float) -> int | None:
         elif start > limit:
             return 0
     return max(0, int(min(bounds) + 1e-9)) if bounds else None
+
+
+def block_bytes(device: str) -> int:
+    """An allocator hands out multiples of it."""
+    return CUDA_BLOCK_BYTES if device == "cuda" else 1

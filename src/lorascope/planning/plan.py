@@ -15,13 +15,14 @@ from lorascope.objectives.kinds import objective_of
 from lorascope.planning.arithmetic import (
     CUBLAS_WORKSPACE_BYTES,
     affine_through,
+    block_bytes,
     extrapolated,
 )
 from lorascope.planning.depth import evaluation_bytes, training_trace
 from lorascope.planning.fake_model import FakeModelSpec
 from lorascope.planning.placed import each_device, of_devices, with_all_states
 from lorascope.planning.subject import PlanSubject
-from lorascope.planning.trace import HEAD_SEGMENTS, Trace, block_bytes
+from lorascope.planning.trace import HEAD_SEGMENTS, Trace
 from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.loading import unquantized_dtype
 from lorascope.records import MemoryPlan

@@ -16,15 +16,14 @@ from lorascope.adapters.class_head import head_parameters
 from lorascope.adapters.kinds import is_packed, kind_of
 from lorascope.adapters.stack import adapted_layers, adapted_names
 from lorascope.bases.transformers_config import stored_dtype
-from lorascope.counting.parameters import FLOAT32_BYTES
 from lorascope.machine.devices import autocast
 from lorascope.machine.ranks import Share
 from lorascope.meters.batches import Batch
-from lorascope.meters.tracker import TensorTracker, persistent_tensors, quantized_constants
+from lorascope.meters.tracker import persistent_tensors
 from lorascope.objectives.evaluation import forward_of, lora_under_autocast
 from lorascope.objectives.kinds import Objective, Places, TokenBatch, objective_of
 from lorascope.objectives.padding_free import in_rows
-from lorascope.planning.arithmetic import CUDA_BLOCK_BYTES
+from lorascope.planning.arithmetic import block_bytes
 from lorascope.planning.fake_mode import (
     CudaAutocast,
     FakeTracker,
@@ -35,15 +34,14 @@ from lorascope.planning.fake_mode import (
 from lorascope.planning.fake_model import (
     DEVICE,
     ELSEWHERE,
-    FakeModelSpec,
     fake_adapted,
     fake_pack,
 )
 from lorascope.planning.marks import StepMarks
+from lorascope.planning.parts import frozen_beside, persistent_parts
 from lorascope.planning.subject import PlanSubject
-from lorascope.quantizers.kinds import QUANTIZERS, quantized_layers
+from lorascope.quantizers.kinds import QUANTIZERS
 from lorascope.quantizers.torchao.rounding import Rounding, require_grid, round_frozen, rounding_of
-from lorascope.records import LinearShape
 from lorascope.training.loop import StepParts, train_step
 from lorascope.training.optimizer import adamw, rows_of
 from lorascope.training.pack import PackedModel
@@ -88,7 +86,7 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
             fake = replace(fake, share=Share(0, samples, samples * subject.shards))
         tracker.add(fake.tensors())
         # What a method computes once and keeps, such as DoRA's norms of the base, is no activation.
-        before_bytes = tracker.live_bytes - _frozen_beside(model, subject.device)
+        before_bytes = tracker.live_bytes - frozen_beside(model, subject.device)
         if train.layer_drop:
             # Whatever is drawn, a step needs the same.
             model.drop_layers([train.layer_drop] * trials)
@@ -107,104 +105,12 @@ def trace_training(subject: PlanSubject, kept: Sequence[int] | None, period: int
         )
         with tracker:
             train_step(parts, [fake], step=0, stopped=[False] * trials)
-        sizes = _persistent_parts(model, optimizer, subject.spec)
-        frozen = _frozen_beside(model, subject.device)
+        sizes = persistent_parts(model, optimizer, subject.spec)
+        frozen = frozen_beside(model, subject.device)
         sizes["activations"] = marks.layers_end_bytes - before_bytes - frozen
         for name in HEAD_SEGMENTS:
             sizes[name] = tracker.segments[name] - marks.layers_end_bytes
         return Trace(tracker.segments, sizes)
-
-
-def _persistent_parts(
-    model: PackedModel, optimizer: torch.optim.Optimizer, spec: FakeModelSpec
-) -> dict[str, int]:
-    """Bytes of base, constants, adapter, its best copy, gradients and optimizer, and counts of
-    parameters, of what `spec` counts."""
-    present = partial(_present, spec)
-    trained = present(p for p in model.parameters() if p.requires_grad)
-    everything, quantized = TensorTracker(), TensorTracker()
-    everything.add(present(persistent_tensors(model)))
-    quantized.add(present(quantized_constants(model)))
-    adapter = sum(parameter.nbytes for parameter in trained)
-    best = sum(row.nbytes for row in present(model.best_rows))
-    frozen = _frozen_beside(model)
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    return {
-        "base": everything.live_bytes - 2 * adapter - best - frozen,
-        "constants": quantized.live_bytes,
-        "adapter": adapter + frozen,
-        "best": best,
-        "gradients": adapter,
-        # As PEFT holds the largest one.
-        "saved_adapter": FLOAT32_BYTES * _saved_parameters(model, spec),
-        "reading": _reading(model, spec),
-        "optimizer": sum(value.nbytes for value in present(states)),
-        # Of a base that is whole on each device; see `planning.shards`.
-        "spared": 0,
-        "gathered": 0,
-        **_parameter_counts(model, spec),
-    }
-
-
-def _present(spec: FakeModelSpec, values: Iterable[Any]) -> list[Any]:
-    """The tensors among `values` that are counted: of a model whose layers lie elsewhere, those
-    there."""
-    counted = torch.device(ELSEWHERE)
-    return [
-        own
-        for own in values
-        if isinstance(own, Tensor) and (not spec.elsewhere or own.device == counted)
-    ]
-
-
-def _saved_parameters(model: PackedModel, spec: FakeModelSpec) -> int:
-    """Parameters of the largest adapter as it is saved."""
-    if not spec.adapter.subtracts():
-        return max(model.stack.parameters)
-    layers = _adapted_shapes(model)
-    return max(kind_of(own).parameters(own.saved(), layers) for own in spec.pack)
-
-
-def _reading(model: PackedModel, spec: FakeModelSpec) -> int:
-    """Bytes that a trial's method holds while it reads before the first step."""
-    layers = _adapted_shapes(model) if any(own.reads_samples() for own in spec.pack) else []
-    return max(kind_of(own).reading_bytes(own, layers) for own in spec.pack)
-
-
-def _adapted_shapes(model: PackedModel) -> list[LinearShape]:
-    named = [(name, model.base.get_submodule(name)) for name in model.layers]
-    return [
-        LinearShape(name, name.rpartition(".")[2], int(own.in_features), int(own.out_features))
-        for name, own in named
-    ]
-
-
-def _frozen_beside(model: PackedModel, device: str = "cpu") -> int:
-    """Bytes of what a method keeps beside the base's layers without training it, shared tensors
-    once: VeRA's matrices, DoRA's norms of the base."""
-    kept = TensorTracker(block_bytes(device))
-    for name in model.layers:
-        buffers = model.base.get_submodule(name).named_buffers()
-        kept.add(tensor for own, tensor in buffers if not own.startswith("base_layer."))
-    return kept.live_bytes
-
-
-def _parameter_counts(model: PackedModel, spec: FakeModelSpec) -> dict[str, int]:
-    """Parameters of the frozen base, before any packing into bytes; tied ones count once."""
-    layers = [layer for _, layer, _ in quantized_layers(model)]
-    quantized = [layer.in_features * layer.out_features for layer in layers]
-    packed = {id(layer.weight) for layer in layers}
-    others = [
-        parameter.numel()
-        for parameter in _present(spec, model.parameters())
-        if not parameter.requires_grad and id(parameter) not in packed
-    ]
-    return {
-        "parameters": sum(quantized) + sum(others),
-        "quantized_parameters": sum(quantized),
-        "largest_quantized": max(quantized, default=0),
-        "largest_other": max(others, default=0),
-    }
 
 
 def trace_evaluation(
@@ -318,11 +224,6 @@ def _fake_batch(objective: Objective, batch: Batch, trials: int) -> TokenBatch:
         lengths=batch.lengths * trials,
     )  # fmt: skip
     return in_rows(fake) if fake.lengths else fake
-
-
-def block_bytes(device: str) -> int:
-    """An allocator hands out multiples of it."""
-    return CUDA_BLOCK_BYTES if device == "cuda" else 1
 
 
 def _tracker(subject: PlanSubject) -> FakeTracker:

@@ -147,10 +147,7 @@ def _rowless(quant: QuantConfig) -> str:
 def _class_heads(base: Path) -> list[str]:
     """Modules of the base's head for classes, which no mode quantizes; none without one."""
     config = AutoConfig.from_pretrained(base, trust_remote_code=runs_own_code(base))
-    if not gives_classes(config):
-        return []
-    with torch.device("meta"):
-        return head_names(auto_class(config).from_config(config))
+    return head_names(_empty(base)) if gives_classes(config) else []
 
 
 def require_quantizable(base: Path, quant: QuantConfig, model: ModelConfig | None = None) -> None:
@@ -163,9 +160,7 @@ def require_quantizable(base: Path, quant: QuantConfig, model: ModelConfig | Non
         if model is not None and model.classes is not None:
             empty = empty_class_base(base, model)
         else:
-            own_code = runs_own_code(base)
-            config = AutoConfig.from_pretrained(base, trust_remote_code=own_code)
-            empty = auto_class(config).from_config(config, trust_remote_code=own_code)
+            empty = _empty(base)
         QUANTIZERS[quant.storage].put_fake_layers(empty, quant, torch.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.comparing.results import Measure
 from lorascope.comparing.ruling import Findings
-from lorascope.files.store import write_all_atomically
+from lorascope.files.replacing import write_all_atomically
 from lorascope.machine.forks import Forked
 from lorascope.records import Study
 from lorascope.reporting.entries import FigureEntry, TableEntry

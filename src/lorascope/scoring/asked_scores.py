@@ -14,7 +14,8 @@ from lorascope.config import Config, EvaluateConfig, Scoring
 from lorascope.counting.scored_batches import SCORED_SPLITS, BatchRule
 from lorascope.data.rows import read_rows
 from lorascope.files.layout import DISTRIBUTIONS, FORGETTING
-from lorascope.files.store import sha256_of_file, write_atomically
+from lorascope.files.replacing import write_atomically
+from lorascope.files.store import sha256_of_file
 from lorascope.machine.progress import StepProgress
 from lorascope.records import DataCard, SplitScore, Throughput
 from lorascope.scoring.distributions import token_distributions

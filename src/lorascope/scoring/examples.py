@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorascope.errors import RecordError
 from lorascope.files.layout import EXAMPLES_FILE
-from lorascope.files.store import require_content, write_atomically
+from lorascope.files.replacing import write_atomically
+from lorascope.files.store import require_content
 from lorascope.records import Example, ExamplesRecord
 
 _EXAMPLE = TypeAdapter(Example)

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from lorascope.errors import DataError, RecordError
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 from lorascope.records import ItemResult, ItemTable, SplitScore, item_column
 
 Columns = dict[str, Sequence[Any]]

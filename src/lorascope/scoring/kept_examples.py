@@ -9,7 +9,8 @@ from lorascope.config import Config
 from lorascope.data.rows import PreparedRow, read_rows
 from lorascope.files.layout import EXAMPLES_FILE, Layout
 from lorascope.files.provenance import capture
-from lorascope.files.store import read_record, replaced_folder, sha256_of_file, write_record
+from lorascope.files.replacing import replaced_folder
+from lorascope.files.store import read_record, sha256_of_file, write_record
 from lorascope.records import BaseRecord, Example, ExamplesRecord, TrialRecord
 from lorascope.scoring.evaluation import LoadedBase
 from lorascope.scoring.examples import write_examples

@@ -13,7 +13,7 @@ from lorascope.config.rules import require_one_population, require_one_task
 from lorascope.config.shard_rules import idle_devices
 from lorascope.errors import ConfigError, LorascopeError
 from lorascope.files.layout import SPLITS, Layout
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 from lorascope.study.adoption import noted_predecessors
 from lorascope.study.command_result import CommandResult
 from lorascope.study.declared import declare_trial, trial_key, trial_name

@@ -17,7 +17,8 @@ from lorascope.execution.scored_base import items_of_base, load_base
 from lorascope.execution.served_scores import NotServedError, score_served
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.locks import LOOK_SECONDS, FolderLocked, locked_folder
-from lorascope.files.store import read_record, replaced_folder, write_record
+from lorascope.files.replacing import replaced_folder
+from lorascope.files.store import read_record, write_record
 from lorascope.machine.progress import StepProgress
 from lorascope.records import EvaluationRecord, Status, TrialRecord
 from lorascope.study.declared import (

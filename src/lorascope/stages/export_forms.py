@@ -17,7 +17,7 @@ from lorascope.data.templates import make_template
 from lorascope.errors import ConfigError, DataError, VerificationError
 from lorascope.files.exported import CARD, marked
 from lorascope.files.layout import ADAPTER_FILES, Layout
-from lorascope.files.store import replaced_folder, write_atomically
+from lorascope.files.replacing import replaced_folder, write_atomically
 from lorascope.machine.libraries import import_uncollected
 from lorascope.records import ItemResult, Study, TrialRecord
 from lorascope.reporting import export_text, serving_note

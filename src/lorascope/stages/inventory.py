@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 from lorascope.starting.wiring import present_wiring, write_inventory
 
 WIRING = "dvc.yaml"

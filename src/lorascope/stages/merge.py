@@ -10,7 +10,8 @@ from lorascope.comparing.shipping import NothingShips, choose
 from lorascope.config import Config
 from lorascope.errors import VerificationError
 from lorascope.files.layout import Layout
-from lorascope.files.store import replaced_folder, write_atomically, write_record
+from lorascope.files.replacing import replaced_folder, write_atomically
+from lorascope.files.store import write_record
 from lorascope.records import MergeRecord
 from lorascope.study.collect import collect, collect_all
 from lorascope.study.declared import declare_trial

@@ -18,7 +18,8 @@ from lorascope.errors import ConfigError, VerificationError
 from lorascope.files.layout import RECORD, Layout
 from lorascope.files.made_with import KNOWN_CONFIG, base_settings
 from lorascope.files.provenance import capture
-from lorascope.files.store import replaced_folder, sha256_of_files, write_record
+from lorascope.files.replacing import replaced_folder
+from lorascope.files.store import sha256_of_files, write_record
 from lorascope.machine.libraries import import_uncollected
 from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord

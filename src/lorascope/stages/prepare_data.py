@@ -17,7 +17,8 @@ from lorascope.data.tokenization import load_tokenizer, require_known_tokens
 from lorascope.files.layout import FORGETTING, SPLITS, Layout
 from lorascope.files.made_with import data_settings
 from lorascope.files.provenance import capture
-from lorascope.files.store import replaced_folder, write_record
+from lorascope.files.replacing import replaced_folder
+from lorascope.files.store import write_record
 from lorascope.machine.progress import StepProgress
 from lorascope.records import BaseRecord, DataCard, SplitCard
 from lorascope.study.intact import read_base, require_base

@@ -13,7 +13,7 @@ from lorascope.config import Config
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
 from lorascope.files.locks import FolderLocked, locked_folder, locked_folders
-from lorascope.files.store import remove_folder
+from lorascope.files.replacing import remove_folder
 from lorascope.reporting import units
 from lorascope.reporting.tables.table import Column, Table
 from lorascope.study.grid import expand, with_overrides

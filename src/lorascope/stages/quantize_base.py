@@ -11,7 +11,8 @@ from lorascope.comparing.coverage import partial_modes
 from lorascope.config import Config
 from lorascope.files.layout import Layout
 from lorascope.files.provenance import capture
-from lorascope.files.store import replaced_folder, sha256_of_files, write_atomically, write_record
+from lorascope.files.replacing import replaced_folder, write_atomically
+from lorascope.files.store import sha256_of_files, write_record
 from lorascope.machine.libraries import import_uncollected
 from lorascope.quantizers.kinds import mode_settings
 from lorascope.records import FootprintRecord

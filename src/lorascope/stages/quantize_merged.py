@@ -10,7 +10,8 @@ from lorascope.comparing.shipping import NothingShips, choose, choose_form
 from lorascope.config import APART, Config
 from lorascope.errors import ConfigError, ModelError, RecordError, VerificationError
 from lorascope.files.layout import RECORD, Layout
-from lorascope.files.store import read_record, replaced_folder, write_atomically, write_record
+from lorascope.files.replacing import replaced_folder, write_atomically
+from lorascope.files.store import read_record, write_record
 from lorascope.records import EvaluationRecord, ServedRecord, TrialRecord
 from lorascope.study.collect import collect, collect_all
 from lorascope.study.declared import declare_trial, evaluation_identity, scores_name, unservable

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from lorascope.errors import LorascopeError
 from lorascope.files.layout import Layout
-from lorascope.files.store import write_all_atomically
+from lorascope.files.replacing import write_all_atomically
 from lorascope.starting.wiring import TEMPLATES, present_wiring
 
 STUDY_FILES = ("params.yaml", "dvc.yaml")

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lorascope.files.layout import Layout
+from lorascope.files.replacing import write_atomically
 from lorascope.files.revisions import RAISED, RAISED_FOR_LONG_SAMPLES, RAISED_IN_16_BITS
-from lorascope.files.store import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Files of the repository that a study begins with, too."""

@@ -14,7 +14,7 @@ import psutil
 from lorascope.errors import LorascopeError
 from lorascope.files.kept import PACKAGE, SETTLED_SECONDS, Key, file_state, file_states
 from lorascope.files.layout import Layout
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 
 NOT_READ = frozenset({"raw", "__pycache__"})
 """Folders that no answer is made of: rows and models as they came."""

@@ -13,8 +13,9 @@ from pathlib import Path
 from lorascope.config import Config
 from lorascope.errors import RecordError
 from lorascope.files.layout import RECORD, Layout
+from lorascope.files.replacing import COMPLETE, scratch_target
 from lorascope.files.revisions import SHORT_HASH_LENGTH
-from lorascope.files.store import COMPLETE, read_record, scratch_target
+from lorascope.files.store import read_record
 from lorascope.records import LASTING, EvaluationRecord, ExamplesRecord, TrialRecord
 from lorascope.study.adoption import predecessors
 from lorascope.study.declared import (

@@ -9,7 +9,7 @@ from typing import Any
 from lorascope.config import Config, Search
 from lorascope.errors import ConfigError, LorascopeError, RecordError
 from lorascope.files.layout import Layout
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 from lorascope.study.declared import declare_trial
 
 LEAST_SEEDS = 2

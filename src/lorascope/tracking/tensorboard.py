@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lorascope.errors import ConfigError
-from lorascope.files.store import replaced_folder
+from lorascope.files.replacing import replaced_folder
 from lorascope.tracking.exported import ExportedRun
 
 

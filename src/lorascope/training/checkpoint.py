@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.files.store import apply_umask, replaced_folder, sha256_of_files
+from lorascope.files.replacing import apply_umask, replaced_folder
+from lorascope.files.store import sha256_of_files
 
 if TYPE_CHECKING:
     import torch

@@ -41,7 +41,7 @@ from lorascope.execution.slurm.process import ID, QUEUED, SlurmProcess
 from lorascope.execution.slurm.queue import ENDED, Queue, cancel
 from lorascope.execution.slurm.submission import Submission, Submitter, TooLarge, require_slurm
 from lorascope.files.layout import Layout
-from lorascope.files.store import write_atomically
+from lorascope.files.replacing import write_atomically
 from lorascope.records import LASTING, Status
 
 
